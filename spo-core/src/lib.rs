@@ -1,0 +1,1 @@
+//! Preference objectives, pair log-probabilities and the chunked log-prob head

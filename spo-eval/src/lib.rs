@@ -1,0 +1,1 @@
+//! Per-dimension tallies, regression of earlier rounds, intervals and reports

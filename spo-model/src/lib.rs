@@ -1,0 +1,1 @@
+//! Causal language models on burn: loading, packed forward, adapters, generation, export

@@ -1,0 +1,1 @@
+//! Rounds, steps, cache, checkpoints and events of sequential preference optimisation
