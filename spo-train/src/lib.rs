@@ -1,1 +1,3 @@
 //! Rounds, steps, cache, checkpoints and events of sequential preference optimisation
+
+pub mod config;

@@ -1,0 +1,181 @@
+//! The resolved run: plain values, stored as plan.json in the run directory and read again on resume.
+
+mod lines;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::spec::{DataEntry, Dtype, LoraTargets, Recompute, Schedule, TextSpec};
+pub use lines::{Origin, PlanLine};
+
+/// A run with every value settled.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RunPlan {
+    /// Version of the run file's layout.
+    pub schema: u32,
+    /// Name of the run.
+    pub name: String,
+    /// Seed of data order, split, sampling and adapter initialisation.
+    pub seed: u64,
+    /// Run directory.
+    pub out: PathBuf,
+    /// Starting model π_0.
+    pub model: ModelPlan,
+    /// Adapters; `None` = all weights are trained.
+    pub lora: Option<LoraPlan>,
+    /// Sources of pairs.
+    pub data: Vec<DataEntry>,
+    /// How text becomes tokens.
+    pub text: TextSpec,
+    /// Share of the prompts held out; `None` if some data has `split = "test"`.
+    pub holdout: Option<f64>,
+    /// Supervised warm-up before round 1.
+    pub warmup: Option<WarmupPlan>,
+    /// Rounds in order.
+    pub rounds: Vec<RoundPlan>,
+    /// What is measured.
+    pub evaluation: EvaluationPlan,
+    /// Where each value came from, by dotted key; values that are not listed are defaults.
+    pub origins: BTreeMap<String, Origin>,
+}
+
+/// `[model]`, resolved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ModelPlan {
+    /// Model directory.
+    pub path: PathBuf,
+    /// Number format of the weights.
+    pub dtype: Dtype,
+    /// Device name, as `spo-model` reads it.
+    pub device: String,
+}
+
+/// `[lora]`, resolved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct LoraPlan {
+    /// Rank of the factors.
+    pub rank: usize,
+    /// Scale numerator.
+    pub alpha: f64,
+    /// Layers with an adapter.
+    pub targets: LoraTargets,
+    /// Scale by alpha / √rank.
+    pub rslora: bool,
+}
+
+/// `[warmup]`, resolved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct WarmupPlan {
+    /// Dimensions whose preferred answers are learnt.
+    pub dimensions: Vec<String>,
+    /// Settings; `pairs_per_step` counts answers.
+    #[serde(flatten)]
+    pub training: TrainingPlan,
+}
+
+/// One round with its arms.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RoundPlan {
+    /// Name in reports and directories.
+    pub name: String,
+    /// Dimension trained on.
+    pub dimension: String,
+    /// The main arm first (its policy starts the next round), then the controls.
+    pub arms: Vec<ArmPlan>,
+}
+
+impl RoundPlan {
+    /// The arm whose policy is carried on.
+    pub fn main(&self) -> &ArmPlan {
+        self.arms
+            .first()
+            .expect("resolve gives every round a main arm")
+    }
+
+    /// The arms that are only compared.
+    pub fn controls(&self) -> &[ArmPlan] {
+        &self.arms[1..]
+    }
+}
+
+/// One way of training a round.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ArmPlan {
+    /// Unique in its round; the main arm is called `main`.
+    pub name: String,
+    /// Name in the objective registry.
+    pub objective: String,
+    /// All of the objective's options, defaults included, as `spo_core::objective::build` takes them. For `spo`: `alpha`,
+    /// `lambda` (one per earlier round, oldest first), `earlier` (alpha and lambda of each earlier round), `margin`.
+    pub options: Map<String, Value>,
+    /// Optimiser settings.
+    #[serde(flatten)]
+    pub training: TrainingPlan,
+}
+
+/// How one arm, or the warm-up, is trained.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct TrainingPlan {
+    /// Optimiser steps.
+    pub steps: u64,
+    /// Passes over the pairs if the length was given that way.
+    pub epochs: Option<f64>,
+    /// Pairs per optimiser step.
+    pub pairs_per_step: usize,
+    /// Token budget of a micro-batch.
+    pub tokens_per_micro_batch: usize,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Course of the learning rate after its warm-up.
+    pub schedule: Schedule,
+    /// Steps of linear rise.
+    pub warmup_steps: u64,
+    /// Learning rate at the end as a share of the peak.
+    pub final_learning_rate_ratio: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// AdamW's moment decay rates.
+    pub adam_betas: [f64; 2],
+    /// AdamW's denominator addend.
+    pub adam_eps: f64,
+    /// Clip norm; 0 = none.
+    pub max_grad_norm: f64,
+    /// New random order each epoch.
+    pub shuffle: bool,
+    /// Activation recompute.
+    pub recompute: Recompute,
+    /// Rows per head chunk; 0 = automatic.
+    pub head_chunk_rows: usize,
+    /// Steps between evaluations; 0 = only at the start and end.
+    pub eval_every: u64,
+    /// Steps between checkpoints; 0 = only at the end.
+    pub checkpoint_every: u64,
+}
+
+/// `[evaluation]`, resolved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct EvaluationPlan {
+    /// Bootstrap resamples.
+    pub bootstrap_resamples: usize,
+    /// Prompts sampled for the KL estimate.
+    pub kl_samples: usize,
+    /// Longest sampled response, tokens.
+    pub kl_max_new_tokens: usize,
+    /// Sampling temperature.
+    pub kl_temperature: f64,
+    /// Held-out prompts shown side by side.
+    pub samples: usize,
+    /// The user's own prompts.
+    pub sample_prompts: Vec<String>,
+}

@@ -1,0 +1,24 @@
+//! `[evaluation]`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What is measured on the held-out pairs after every round.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct EvaluationSpec {
+    /// Resamples of the bootstrap intervals (by prompt); 0 = no intervals.
+    pub bootstrap_resamples: Option<usize>,
+    /// Held-out prompts on which responses are sampled to estimate the KL divergence; 0 = no estimate.
+    pub kl_samples: Option<usize>,
+    /// Longest sampled response, in tokens.
+    #[schemars(range(min = 1))]
+    pub kl_max_new_tokens: Option<usize>,
+    /// Sampling temperature. The estimate is only one of the policy itself at 1.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub kl_temperature: Option<f64>,
+    /// Held-out prompts answered by every policy, shown side by side in the report.
+    pub samples: Option<usize>,
+    /// Further prompts of your own, shown the same way.
+    pub sample_prompts: Option<Vec<String>>,
+}

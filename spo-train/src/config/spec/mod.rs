@@ -1,0 +1,16 @@
+//! What a user writes: one struct per section of the run file.
+//!
+//! Every key is optional unless its text says "required"; absent keys stay `None` here and get
+//! their value in [`resolve`](super::resolve), where the origin of each value is recorded.
+
+mod data;
+mod evaluation;
+mod model;
+mod round;
+mod training;
+
+pub use data::{DataEntry, DataSpec, Split, TextSpec};
+pub use evaluation::EvaluationSpec;
+pub use model::{Dtype, LoraSpec, LoraTargets, ModelSpec};
+pub use round::{ControlSpec, Lambda, RoundSpec};
+pub use training::{Recompute, Schedule, TrainingSpec, WarmupSpec};

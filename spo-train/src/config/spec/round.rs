@@ -1,0 +1,42 @@
+//! `[[rounds]]` and `[[rounds.controls]]`.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// One round: train on the pairs of one dimension, starting from the policy the round before ended with.
+/// Also takes every key of `[training]` and every option of its objective.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct RoundSpec {
+    /// Required. The preference dimension whose pairs are trained on.
+    pub dimension: String,
+    /// Name in reports and directories; default `round-N-DIMENSION`.
+    pub name: Option<String>,
+    /// Objective; default `dpo` in the first round, `spo` in later ones. `spo list objectives` shows all.
+    pub objective: Option<String>,
+    /// The same round trained again from the same start with other settings, for comparison; never carried on.
+    pub controls: Option<Vec<ControlSpec>>,
+}
+
+/// A control arm: takes every setting of its round except the ones it sets itself. Objective options are
+/// inherited only while the objective stays the same.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ControlSpec {
+    /// Required. Name of the arm in reports and directories.
+    pub name: String,
+    /// Objective; default: the round's.
+    pub objective: Option<String>,
+}
+
+/// How strongly earlier rounds are held: one number for all of them, or one per dimension.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Lambda {
+    /// The same for every earlier round.
+    All(f64),
+    /// One per earlier dimension; all of them must be named.
+    Each(BTreeMap<String, f64>),
+}

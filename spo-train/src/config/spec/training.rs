@@ -1,0 +1,90 @@
+//! `[training]`, the defaults of all rounds, and `[warmup]`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How a round is trained. Every key can be set again inside a `[[rounds]]` or `[warmup]` table.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct TrainingSpec {
+    /// Length in optimiser steps. Excludes `epochs`.
+    #[schemars(range(min = 1))]
+    pub steps: Option<u64>,
+    /// Length in passes over the round's pairs; may be a fraction. Excludes `steps`.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub epochs: Option<f64>,
+    /// Pairs averaged into one optimiser step (a window), whatever the micro-batches are.
+    #[schemars(range(min = 1))]
+    pub pairs_per_step: Option<usize>,
+    /// Most tokens computed at once; a window is split into micro-batches that fit. Changes memory and speed, not results.
+    #[schemars(range(min = 1))]
+    pub tokens_per_micro_batch: Option<usize>,
+    /// Peak learning rate of AdamW. Without `[lora]` 5e-6, with `[lora]` 5e-5; in `[warmup]` 2e-5 and 2e-4.
+    #[schemars(range(min = 0))]
+    pub learning_rate: Option<f64>,
+    /// Course of the learning rate after its warm-up.
+    pub schedule: Option<Schedule>,
+    /// Steps over which the learning rate rises linearly from 0. Excludes `warmup-ratio`.
+    pub warmup_steps: Option<u64>,
+    /// The same as a share of the round's steps, rounded up. Excludes `warmup-steps`.
+    #[schemars(range(min = 0, max = 1))]
+    pub warmup_ratio: Option<f64>,
+    /// Learning rate at the last step as a share of the peak; `constant` ignores it.
+    #[schemars(range(min = 0, max = 1))]
+    pub final_learning_rate_ratio: Option<f64>,
+    /// AdamW's decoupled weight decay.
+    #[schemars(range(min = 0))]
+    pub weight_decay: Option<f64>,
+    /// AdamW's decay rates of the first and second moment, each in [0, 1).
+    #[schemars(extend("items" = {"type": "number", "minimum": 0, "exclusiveMaximum": 1}))]
+    pub adam_betas: Option<[f64; 2]>,
+    /// AdamW's addend to the denominator.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub adam_eps: Option<f64>,
+    /// Global gradient norm is clipped to this, after averaging over the window; 0 = no clipping.
+    #[schemars(range(min = 0))]
+    pub max_grad_norm: Option<f64>,
+    /// Draw the pairs in a new random order each epoch (a function of seed, round and epoch); false = file order.
+    pub shuffle: Option<bool>,
+    /// Recompute activations on the way back to save memory. Gradients are the same.
+    pub recompute: Option<Recompute>,
+    /// Rows per chunk of the log-prob head; 0 = chosen so that a chunk's logits take at most 64 MiB.
+    pub head_chunk_rows: Option<usize>,
+    /// Evaluate on the held-out pairs every so many steps; 0 = only at the start and end of a round.
+    pub eval_every: Option<u64>,
+    /// Write a checkpoint every so many steps; 0 = only at the end of a round.
+    pub checkpoint_every: Option<u64>,
+}
+
+/// Course of the learning rate between its warm-up and the last step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Schedule {
+    /// Half a cosine from the peak down to the final ratio.
+    Cosine,
+    /// A straight line from the peak down to the final ratio.
+    Linear,
+    /// The peak throughout.
+    Constant,
+}
+
+/// What is computed a second time on the way back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Recompute {
+    /// Nothing: fastest, most memory.
+    None,
+    /// Each decoder block: keeps only the blocks' inputs.
+    Blocks,
+    /// Blocks where the plain way would not fit into memory.
+    Auto,
+}
+
+/// A supervised warm-up on the preferred answers, before the first round. Also takes every key of `[training]`;
+/// those it does not set come from `[training]`, except `steps`, `epochs` and `learning-rate`. A step takes `pairs-per-step` answers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct WarmupSpec {
+    /// Dimensions whose preferred answers are learnt; default: those of all rounds.
+    pub dimensions: Option<Vec<String>>,
+}
