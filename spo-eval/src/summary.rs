@@ -1,0 +1,247 @@
+//! Everything a report says about a run, as plain data.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{DimensionScore, Distribution, KlEstimate, PairedDifference};
+
+/// Version of the JSON form of [`RunSummary`].
+pub const SCHEMA: u32 = 1;
+
+/// A run in numbers. The first policy of the chain is `start`; every round names the policy it made and the one it left from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RunSummary {
+    /// Format version, [`SCHEMA`].
+    pub schema: u32,
+    /// Name of the run.
+    pub name: String,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Component and version, such as `("spo", "0.1.0")`.
+    pub versions: Vec<(String, String)>,
+    /// The model that was trained.
+    pub model: ModelSummary,
+    /// The data sets.
+    pub data: Vec<DataSummary>,
+    /// How often the labels of two dimensions contradict each other.
+    pub conflict: Vec<ConflictCount>,
+    /// Name of π_0, the policy before the first preference round.
+    pub start: String,
+    /// Rounds in the order they ran, controls included.
+    pub rounds: Vec<RoundSummary>,
+    /// Policy × dimension scores on held-out pairs in `Δ log(π/π_0)`; rows and columns appear in order of first mention.
+    pub matrix: Vec<DimensionScore>,
+    /// The same pairs under the other score kinds.
+    pub scores: Vec<DimensionScore>,
+    /// Paired comparisons of two policies on the same pairs.
+    pub differences: Vec<PairedDifference>,
+    /// Sampled KL divergences, to the start and to the previous round.
+    pub kl: Vec<KlEstimate>,
+    /// Histograms of held-out margins.
+    pub margins: Vec<Distribution>,
+    /// The same prompts answered by several policies.
+    pub samples: Vec<Sample>,
+    /// Time and memory of each phase.
+    pub timing: Vec<Phase>,
+    /// What the reader should know before trusting the run.
+    pub warnings: Vec<String>,
+    /// Hashes of what went in and came out.
+    pub lineage: Vec<Artefact>,
+}
+
+impl Default for RunSummary {
+    fn default() -> Self {
+        Self {
+            schema: SCHEMA,
+            name: String::new(),
+            seed: 0,
+            versions: Vec::new(),
+            model: ModelSummary::default(),
+            data: Vec::new(),
+            conflict: Vec::new(),
+            start: String::new(),
+            rounds: Vec::new(),
+            matrix: Vec::new(),
+            scores: Vec::new(),
+            differences: Vec::new(),
+            kl: Vec::new(),
+            margins: Vec::new(),
+            samples: Vec::new(),
+            timing: Vec::new(),
+            warnings: Vec::new(),
+            lineage: Vec::new(),
+        }
+    }
+}
+
+impl RunSummary {
+    /// The round that made `policy`.
+    #[must_use]
+    pub fn round(&self, policy: &str) -> Option<&RoundSummary> {
+        self.rounds.iter().find(|round| round.policy == policy)
+    }
+
+    /// Policies from the start to `policy`, along the references of the rounds.
+    #[must_use]
+    pub fn path<'a>(&'a self, policy: &'a str) -> Vec<&'a str> {
+        let mut path = vec![policy];
+        let mut current = policy;
+        while let Some(round) = self.round(current) {
+            // A round that leads back to itself would be a broken summary; stop instead of turning in circles.
+            if path.contains(&round.reference.as_str()) {
+                break;
+            }
+            current = &round.reference;
+            path.push(current);
+        }
+        path.reverse();
+        path
+    }
+
+    /// Sampled divergence of `policy` from `reference`.
+    #[must_use]
+    pub fn kl(&self, policy: &str, reference: &str) -> Option<&KlEstimate> {
+        self.kl
+            .iter()
+            .find(|estimate| estimate.policy == policy && estimate.reference == reference)
+    }
+}
+
+/// The trained model.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ModelSummary {
+    /// Name or directory as the user gave it.
+    pub name: String,
+    /// Model family.
+    pub family: String,
+    /// Number of parameters.
+    pub parameters: u64,
+    /// Number of trained parameters.
+    pub trainable: u64,
+    /// What is trained, such as "full" or "LoRA rank 8".
+    pub method: String,
+    /// Storage type of the weights.
+    pub precision: String,
+    /// Device.
+    pub device: String,
+}
+
+/// One dimension's pairs in one split.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DataSummary {
+    /// Dimension, or the name of the set.
+    pub dimension: String,
+    /// "train" or "held-out".
+    pub split: String,
+    /// Pairs that are used.
+    pub pairs: usize,
+    /// Distinct prompts among them.
+    pub prompts: usize,
+    /// Pairs with a boilerplate answer among them.
+    pub boilerplate: usize,
+    /// Rows that were left out, with the reason.
+    pub dropped: Vec<(String, usize)>,
+}
+
+/// How the labels of two dimensions relate on the pairs that have both.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ConflictCount {
+    /// "train" or "held-out".
+    pub split: String,
+    /// First dimension.
+    pub first: String,
+    /// Second dimension.
+    pub second: String,
+    /// Pairs with the same preferred answer.
+    pub agreeing: usize,
+    /// Pairs with opposite preferred answers.
+    pub conflicting: usize,
+    /// Conflicting pairs with a boilerplate answer.
+    pub conflicting_boilerplate: usize,
+}
+
+/// A setting and where it came from.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Setting {
+    /// Key as in the run file.
+    pub key: String,
+    /// Value as text.
+    pub value: String,
+    /// "default", "file", "flag".
+    pub origin: String,
+}
+
+/// One training round.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RoundSummary {
+    /// Name of the policy that the round made.
+    pub policy: String,
+    /// Name of the policy it started from and is measured against.
+    pub reference: String,
+    /// Dimension of its pairs.
+    pub dimension: String,
+    /// Objective, such as "dpo", "spo", "sft".
+    pub objective: String,
+    /// Whether the round is a control: the same as another round from the same reference, but with λ = 0.
+    pub control: bool,
+    /// Earlier dimension and its λ.
+    pub lambda: Vec<(String, f64)>,
+    /// Resolved settings.
+    pub settings: Vec<Setting>,
+    /// Training curve, one point per logged window.
+    pub curve: Vec<CurvePoint>,
+    /// Distribution of the carried term `c` over the round's training pairs.
+    pub carried: Option<Distribution>,
+}
+
+/// One point of a training curve.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CurvePoint {
+    /// Optimiser step, from 0.
+    pub step: u64,
+    /// Mean loss of the window.
+    pub loss: f64,
+    /// Pair accuracy of the window, 0 to 1.
+    pub accuracy: Option<f64>,
+    /// Mean reward margin of the window.
+    pub margin: Option<f64>,
+    /// Loss on held-out pairs, where it was measured.
+    pub held_out_loss: Option<f64>,
+}
+
+/// One prompt and its answers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// Prompt.
+    pub prompt: String,
+    /// Policy and its answer.
+    pub by_policy: Vec<(String, String)>,
+}
+
+/// Cost of one phase of a run.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Phase {
+    /// Name of the phase.
+    pub name: String,
+    /// Wall time in seconds.
+    pub seconds: f64,
+    /// Tokens processed, if the phase counts them.
+    pub tokens: Option<u64>,
+    /// Highest memory use in bytes, if it was measured.
+    pub peak_bytes: Option<u64>,
+}
+
+/// Something a run read or wrote, with its hash.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Artefact {
+    /// What it is, such as "data honesty" or "weights round 1".
+    pub name: String,
+    /// Hash as text, with its algorithm.
+    pub hash: String,
+}
