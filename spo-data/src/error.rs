@@ -1,0 +1,181 @@
+//! What can go wrong between a file and a batch.
+
+use std::path::PathBuf;
+
+/// An error of this crate; [`DataError::hint`] suggests what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// A file could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A path or pattern names no file.
+    #[error("no file matches {pattern:?}")]
+    NoFile {
+        /// The path or pattern.
+        pattern: String,
+    },
+    /// The file's extension belongs to no known format.
+    #[error("{file}: unknown file format; known are {}", known.join(", "))]
+    UnknownFormat {
+        /// The file.
+        file: String,
+        /// Registered format names.
+        known: Vec<&'static str>,
+    },
+    /// A row is not what its format promises.
+    #[error("{file}:{line}: {message}")]
+    MalformedRow {
+        /// The file.
+        file: String,
+        /// Line, counted from 1.
+        line: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// A name in the run file belongs to no schema.
+    #[error("unknown schema {name:?}; known are {}", known.join(", "))]
+    UnknownSchema {
+        /// The name given.
+        name: String,
+        /// Registered schema names.
+        known: Vec<&'static str>,
+    },
+    /// No schema recognises the first row of a file.
+    #[error("{file}:{line}: no known layout has the keys {}", found.join(", "))]
+    NoSchema {
+        /// The file.
+        file: String,
+        /// Line, counted from 1.
+        line: usize,
+        /// Keys of the row.
+        found: Vec<String>,
+        /// What each schema wants, in the order tried.
+        wanted: Vec<String>,
+        /// The likeliest spelling mistake, as (found, wanted).
+        nearest: Option<(String, String)>,
+    },
+    /// A row lacks a key of its schema.
+    #[error("{file}:{line}: schema {schema} needs the key {key:?}; the row has {}", found.join(", "))]
+    MissingKey {
+        /// The file.
+        file: String,
+        /// Line, counted from 1.
+        line: usize,
+        /// The schema.
+        schema: &'static str,
+        /// The missing key.
+        key: String,
+        /// Keys of the row.
+        found: Vec<String>,
+        /// The found key closest in spelling.
+        nearest: Option<String>,
+    },
+    /// A value has the wrong type or content.
+    #[error("{file}:{line}: key {key:?} of schema {schema}: expected {expected}, found {found}")]
+    WrongValue {
+        /// The file.
+        file: String,
+        /// Line, counted from 1.
+        line: usize,
+        /// The schema.
+        schema: &'static str,
+        /// The key.
+        key: String,
+        /// What was expected.
+        expected: String,
+        /// What is there, shortened.
+        found: String,
+    },
+    /// A directory has no tokenizer that can be read.
+    #[error("{}: {message}", path.display())]
+    NoTokenizer {
+        /// The directory.
+        path: PathBuf,
+        /// What is there instead.
+        message: String,
+    },
+    /// A tokenizer file is broken.
+    #[error("{file}: {message}")]
+    BadTokenizer {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// Text could not be turned into token ids, or back.
+    #[error("tokenizer failed: {message}")]
+    Encode {
+        /// What the tokenizer said.
+        message: String,
+    },
+    /// A chat template does not parse or raised an error.
+    #[error("chat template: {message}")]
+    Template {
+        /// What the template engine or the template said.
+        message: String,
+    },
+    /// The chat layout was asked for, but the tokenizer has no template.
+    #[error("the tokenizer has no chat template, and template = \"chat\" needs one")]
+    NoTemplate,
+    /// A setting makes no sense.
+    #[error("{key} = {value}: expected {expected}")]
+    BadSetting {
+        /// The setting.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What would be right.
+        expected: &'static str,
+    },
+}
+
+impl DataError {
+    /// A suggestion for the user, where there is one.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoSchema {
+                wanted, nearest, ..
+            } => {
+                let layouts = format!("known layouts:\n  {}", wanted.join("\n  "));
+                Some(match nearest {
+                    Some((found, key)) => format!(
+                        "is {found:?} meant to be {key:?}? Map it with columns.{key} = \"{found}\". {layouts}"
+                    ),
+                    None => format!("map keys with columns.prompt = \"…\"; {layouts}"),
+                })
+            }
+            Self::MissingKey { key, nearest, .. } => nearest.as_ref().map(|found| {
+                format!("is {found:?} meant to be {key:?}? Map it with columns.{key} = \"{found}\"")
+            }),
+            Self::UnknownSchema { name, known } => {
+                nearest(name, known.iter().copied()).map(|name| format!("did you mean {name:?}?"))
+            }
+            Self::UnknownFormat { .. } => {
+                Some("set format = \"…\" for files with another extension".into())
+            }
+            Self::NoTemplate => {
+                Some("use template = \"plain\", or add chat_template.jinja to the tokenizer".into())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The candidate closest in spelling, if it is close enough to be a mistake.
+pub(crate) fn nearest<'a>(
+    name: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
+        .filter(|(similarity, _)| *similarity >= 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
+}

@@ -1,0 +1,175 @@
+//! The tokenised unit of preference data.
+
+use std::collections::BTreeMap;
+
+/// First 16 bytes of the blake3 hash of one prompt with one answer; keys caches of frozen log-probs.
+pub type RowHash = [u8; 16];
+
+/// Which of two answers a label prefers.
+///
+/// In an example with a single answer (KTO) `First` means desirable and `Second` undesirable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Preference {
+    /// `answers[0]` is preferred.
+    First,
+    /// `answers[1]` is preferred.
+    Second,
+    /// Neither is preferred.
+    Tie,
+}
+
+impl Preference {
+    /// Reads a sign: positive is the first answer, negative the second, zero a tie.
+    pub fn from_sign(sign: f64) -> Self {
+        if sign > 0.0 {
+            Self::First
+        } else if sign < 0.0 {
+            Self::Second
+        } else {
+            Self::Tie
+        }
+    }
+
+    /// `1` for the first answer, `-1` for the second, `0` for a tie.
+    pub fn sign(self) -> i8 {
+        match self {
+            Self::First => 1,
+            Self::Second => -1,
+            Self::Tie => 0,
+        }
+    }
+}
+
+/// One prompt with its candidate answers, tokenised; labels say per dimension which answer is preferred.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Example {
+    /// The row's own `id`, or `file.jsonl:12` (line counted from 1).
+    pub id: String,
+    /// Prompt token ids, special tokens included.
+    pub prompt: Vec<u32>,
+    /// Token ids of each answer, terminator included unless it was cut.
+    pub answers: Vec<Vec<u32>>,
+    /// Preference between `answers[0]` and `answers[1]` per dimension; an absent dimension is unlabelled.
+    pub labels: BTreeMap<String, Preference>,
+    /// Score of every answer per dimension, higher is better (scored lists, strengths); often empty.
+    pub scores: BTreeMap<String, Vec<f32>>,
+    /// The row's other string fields, such as `kind`.
+    pub tags: BTreeMap<String, String>,
+}
+
+impl Example {
+    /// Hash of the prompt with one answer, over token ids only: equal text under another tokenizer differs.
+    ///
+    /// An answer index out of range hashes like an empty answer.
+    pub fn answer_hash(&self, answer: usize) -> RowHash {
+        let mut hasher = blake3::Hasher::new();
+        hash_ids(&mut hasher, &self.prompt);
+        hash_ids(
+            &mut hasher,
+            self.answers.get(answer).map_or(&[], Vec::as_slice),
+        );
+        let mut hash = RowHash::default();
+        hash.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        hash
+    }
+
+    /// The answer indexes `(chosen, rejected)` along a dimension; `None` when unlabelled, tied or single.
+    ///
+    /// A label decides between the first two answers; without one, the best and the worst score do.
+    pub fn pair(&self, dimension: &str) -> Option<(usize, usize)> {
+        if self.answers.len() < 2 {
+            return None;
+        }
+        match self.labels.get(dimension) {
+            Some(Preference::First) => return Some((0, 1)),
+            Some(Preference::Second) => return Some((1, 0)),
+            Some(Preference::Tie) => return None,
+            None => {}
+        }
+        let scores = self.scores.get(dimension)?.get(..self.answers.len())?;
+        let mut best = 0;
+        let mut worst = 0;
+        for (index, score) in scores.iter().enumerate() {
+            if *score > scores[best] {
+                best = index;
+            }
+            if *score < scores[worst] {
+                worst = index;
+            }
+        }
+        (best != worst).then_some((best, worst))
+    }
+
+    /// Dimensions that have a label or scores, in order.
+    pub fn dimensions(&self) -> impl Iterator<Item = &str> {
+        let scored = self
+            .scores
+            .keys()
+            .filter(|name| !self.labels.contains_key(*name));
+        self.labels.keys().chain(scored).map(String::as_str)
+    }
+
+    /// Tokens of the prompt and all answers: the length of this example in a packed batch.
+    pub fn tokens(&self) -> usize {
+        self.prompt.len() + self.answers.iter().map(Vec::len).sum::<usize>()
+    }
+}
+
+/// Feeds a length-prefixed id list to a hasher, so that no two lists run together.
+pub(crate) fn hash_ids(hasher: &mut blake3::Hasher, ids: &[u32]) {
+    hasher.update(&(ids.len() as u64).to_le_bytes());
+    for id in ids {
+        hasher.update(&id.to_le_bytes());
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn example() -> Example {
+        Example {
+            prompt: vec![1, 2],
+            answers: vec![vec![3], vec![4, 5]],
+            labels: BTreeMap::from([
+                ("honesty".into(), Preference::Second),
+                ("tone".into(), Preference::Tie),
+            ]),
+            ..Example::default()
+        }
+    }
+
+    #[test]
+    fn labels_decide_the_pair() {
+        let example = example();
+        assert_eq!(example.pair("honesty"), Some((1, 0)));
+        assert_eq!(example.pair("tone"), None);
+        assert_eq!(example.pair("absent"), None);
+    }
+
+    #[test]
+    fn scores_give_best_against_worst() {
+        let mut example = example();
+        example.answers.push(vec![6]);
+        example.scores.insert("help".into(), vec![2.0, 1.0, 3.0]);
+        example.scores.insert("flat".into(), vec![2.0, 2.0, 2.0]);
+        example.scores.insert("short".into(), vec![2.0]);
+        assert_eq!(example.pair("help"), Some((2, 1)));
+        assert_eq!(example.pair("flat"), None);
+        assert_eq!(example.pair("short"), None);
+        let names: Vec<_> = example.dimensions().collect();
+        assert_eq!(names, ["honesty", "tone", "flat", "help", "short"]);
+    }
+
+    #[test]
+    fn a_hash_tells_prompt_from_answer() {
+        let first = example();
+        let mut moved = example();
+        moved.prompt = vec![1];
+        moved.answers[0] = vec![2, 3];
+        assert_ne!(first.answer_hash(0), moved.answer_hash(0));
+        assert_ne!(first.answer_hash(0), first.answer_hash(1));
+        assert_eq!(first.answer_hash(1), example().answer_hash(1));
+    }
+}
