@@ -1,0 +1,147 @@
+//! Tallies that merge exactly: sums and counts, never means of means.
+
+use crate::PairGradient;
+
+/// A sum and how many values went into it.
+#[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize, serde::Deserialize)]
+pub struct Tally {
+    /// Sum of the values.
+    pub sum: f64,
+    /// Number of values.
+    pub count: u64,
+}
+
+impl Tally {
+    /// Adds one value.
+    pub fn add(&mut self, value: f64) {
+        self.sum += value;
+        self.count += 1;
+    }
+
+    /// Adds another tally.
+    pub fn merge(&mut self, other: Self) {
+        self.sum += other.sum;
+        self.count += other.count;
+    }
+
+    /// The mean, if there was a value.
+    pub fn mean(&self) -> Option<f64> {
+        (self.count > 0).then(|| self.sum / self.count as f64)
+    }
+}
+
+impl FromIterator<f64> for Tally {
+    fn from_iter<I: IntoIterator<Item = f64>>(values: I) -> Self {
+        values
+            .into_iter()
+            .fold(Self::default(), |mut tally, value| {
+                tally.add(value);
+                tally
+            })
+    }
+}
+
+/// Mean, spread and extremes of SPO's carry `c`: `|c| ≫ 1` saturates the loss.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct CarryTally {
+    /// `c`.
+    pub value: Tally,
+    /// `c²`.
+    pub square: Tally,
+    /// Smallest `c`.
+    pub min: f64,
+    /// Largest `c`.
+    pub max: f64,
+    /// Pairs with `c < 0`: earlier dimensions prefer the other answer.
+    pub conflicting: u64,
+}
+
+impl CarryTally {
+    /// Standard deviation over the pairs.
+    pub fn deviation(&self) -> Option<f64> {
+        let (mean, square) = (self.value.mean()?, self.square.mean()?);
+        Some((square - mean * mean).max(0.0).sqrt())
+    }
+
+    fn of(carry: &[f64]) -> Self {
+        Self {
+            value: carry.iter().copied().collect(),
+            square: carry.iter().map(|c| c * c).collect(),
+            min: carry.iter().copied().fold(f64::INFINITY, f64::min),
+            max: carry.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+            conflicting: carry.iter().filter(|c| **c < 0.0).count() as u64,
+        }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.value.merge(other.value);
+        self.square.merge(other.square);
+        self.min = self.min.min(other.min);
+        self.max = self.max.max(other.max);
+        self.conflicting += other.conflicting;
+    }
+}
+
+/// What is logged about a window of pairs.
+#[derive(Debug, Clone, PartialEq, Default, serde::Serialize, serde::Deserialize)]
+pub struct PairTally {
+    /// Loss per pair.
+    pub loss: Tally,
+    /// Implicit reward of chosen answers.
+    pub chosen_reward: Tally,
+    /// Implicit reward of rejected answers.
+    pub rejected_reward: Tally,
+    /// Chosen minus rejected reward.
+    pub margin: Tally,
+    /// 1 where the chosen reward is strictly the larger one; a tie counts 0.
+    pub accuracy: Tally,
+    /// `log π_θ` of chosen answers.
+    pub chosen_logp: Tally,
+    /// `log π_θ` of rejected answers.
+    pub rejected_logp: Tally,
+    /// `c` of SPO, where there is one.
+    pub carry: Option<CarryTally>,
+}
+
+impl PairTally {
+    /// The tally of one window: its result and the policy's log-probabilities.
+    pub fn of(result: &PairGradient, policy_chosen: &[f64], policy_rejected: &[f64]) -> Self {
+        let margins = || {
+            result
+                .chosen_reward
+                .iter()
+                .zip(&result.rejected_reward)
+                .map(|(w, l)| w - l)
+        };
+        Self {
+            loss: result.losses.iter().copied().collect(),
+            chosen_reward: result.chosen_reward.iter().copied().collect(),
+            rejected_reward: result.rejected_reward.iter().copied().collect(),
+            margin: margins().collect(),
+            accuracy: margins().map(|margin| f64::from(margin > 0.0)).collect(),
+            chosen_logp: policy_chosen.iter().copied().collect(),
+            rejected_logp: policy_rejected.iter().copied().collect(),
+            carry: result
+                .carry
+                .as_deref()
+                .filter(|carry| !carry.is_empty())
+                .map(CarryTally::of),
+        }
+    }
+
+    /// Adds another window.
+    pub fn merge(&mut self, other: &Self) {
+        self.loss.merge(other.loss);
+        self.chosen_reward.merge(other.chosen_reward);
+        self.rejected_reward.merge(other.rejected_reward);
+        self.margin.merge(other.margin);
+        self.accuracy.merge(other.accuracy);
+        self.chosen_logp.merge(other.chosen_logp);
+        self.rejected_logp.merge(other.rejected_logp);
+        match (&mut self.carry, &other.carry) {
+            (Some(carry), Some(other)) => carry.merge(other),
+            (None, Some(other)) => self.carry = Some(*other),
+            (_, None) => {}
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Hyper-parameters as data: defaults, ranges, meaning; and their two-step decoding.
+
+use std::ops::Bound;
+
+use serde_json::{Map, Value};
+
+use crate::CoreError;
+
+/// One hyper-parameter.
+#[derive(Debug, Clone, Copy)]
+pub struct OptionDoc {
+    /// Its kebab-case name.
+    pub key: &'static str,
+    /// Its default as JSON; `null` for none.
+    pub default: &'static str,
+    /// What it does.
+    pub meaning: &'static str,
+    /// Where the default comes from.
+    pub source: &'static str,
+    /// The numbers it may have.
+    pub range: (Bound<f64>, Bound<f64>),
+}
+
+/// Any finite number.
+pub(crate) const ANY: (Bound<f64>, Bound<f64>) = (Bound::Unbounded, Bound::Unbounded);
+/// Above zero.
+pub(crate) const POSITIVE: (Bound<f64>, Bound<f64>) = (Bound::Excluded(0.0), Bound::Unbounded);
+/// Zero or more.
+pub(crate) const NON_NEGATIVE: (Bound<f64>, Bound<f64>) = (Bound::Included(0.0), Bound::Unbounded);
+
+impl OptionDoc {
+    /// The default value.
+    pub fn default_value(&self) -> Value {
+        serde_json::from_str(self.default).expect("defaults in the registry are JSON")
+    }
+
+    /// The accepted values in words.
+    pub fn expected(&self) -> String {
+        let bound = |bound, included, excluded| match bound {
+            Bound::Included(value) => Some(format!("{included} {value}")),
+            Bound::Excluded(value) => Some(format!("{excluded} {value}")),
+            Bound::Unbounded => None,
+        };
+        let bounds: Vec<_> = [bound(self.range.0, "≥", ">"), bound(self.range.1, "≤", "<")]
+            .into_iter()
+            .flatten()
+            .collect();
+        match (self.default_value(), bounds.is_empty()) {
+            (Value::Bool(_), _) => "true or false".into(),
+            (Value::String(_), _) => "a name".into(),
+            (Value::Array(_), true) => "a list".into(),
+            (Value::Array(_), false) => format!("a list of numbers {}", bounds.join(" and ")),
+            (_, true) => "a number".into(),
+            (_, false) => format!("a number {}", bounds.join(" and ")),
+        }
+    }
+
+    /// Whether every number in `value` is in range.
+    fn accepts(&self, value: &Value) -> bool {
+        use std::ops::RangeBounds;
+        match value {
+            Value::Number(number) => number
+                .as_f64()
+                .is_some_and(|number| self.range.contains(&number)),
+            Value::Array(values) => values.iter().all(|value| self.accepts(value)),
+            _ => true,
+        }
+    }
+}
+
+/// The nearest of `names` to `wanted`, if one is near enough to be a slip of the pen.
+pub(crate) fn nearest(
+    wanted: &str,
+    names: impl Iterator<Item = &'static str>,
+) -> Option<&'static str> {
+    names
+        .map(|name| (strsim::jaro_winkler(wanted, name), name))
+        .filter(|(similarity, _)| *similarity > 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name)
+}
+
+/// The user's options over the defaults, as a value that a hyper-parameter struct decodes.
+pub(crate) fn complete(
+    objective: &str,
+    docs: &[&OptionDoc],
+    given: &Map<String, Value>,
+) -> Result<Value, CoreError> {
+    for (key, value) in given {
+        let Some(doc) = docs.iter().find(|doc| doc.key == key) else {
+            return Err(CoreError::UnknownOption {
+                objective: objective.into(),
+                key: key.clone(),
+                known: docs
+                    .iter()
+                    .map(|doc| doc.key)
+                    .collect::<Vec<_>>()
+                    .join(", "),
+                nearest: nearest(key, docs.iter().map(|doc| doc.key)),
+            });
+        };
+        let same_type = match doc.default_value() {
+            Value::Number(_) => value.is_number() || (value.is_array() && doc.key == "lambda"),
+            Value::String(_) => value.is_string(),
+            Value::Bool(_) => value.is_boolean(),
+            Value::Array(_) => value.is_array(),
+            _ => true,
+        };
+        if !same_type || !doc.accepts(value) {
+            return Err(CoreError::InvalidOption {
+                objective: objective.into(),
+                key: key.clone(),
+                found: value.to_string(),
+                expected: doc.expected(),
+            });
+        }
+    }
+    let values = docs.iter().map(|doc| {
+        (
+            doc.key.to_string(),
+            given
+                .get(doc.key)
+                .cloned()
+                .unwrap_or_else(|| doc.default_value()),
+        )
+    });
+    Ok(Value::Object(values.collect()))
+}
