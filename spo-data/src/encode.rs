@@ -1,0 +1,177 @@
+//! From a record to an example: layout, tokens, boundary, terminator, budget.
+
+use serde_json::Map;
+
+use crate::budget::fit;
+use crate::layout::{Laid, Layout};
+use crate::record::{AnswerText, PromptText, Record};
+use crate::report::Reason;
+use crate::{DataError, Example, TextSpec, Tokenizer};
+
+/// Prompt tokens that may merge with the answer before a row is refused.
+const MOST_MOVED: usize = 8;
+/// A terminator counts if only this many tokens (a template's line break) follow it.
+const AFTER_TERMINATOR: usize = 2;
+
+/// Token ids of a prompt alone, ready for generation.
+///
+/// # Errors
+/// When the template raises an error, the spec contradicts itself or the tokenizer fails.
+pub fn encode_prompt(
+    tokenizer: &Tokenizer,
+    spec: &TextSpec,
+    prompt: &PromptText,
+) -> Result<Vec<u32>, DataError> {
+    spec.check()?;
+    if let PromptText::Ids(ids) = prompt {
+        return Ok(ids.clone());
+    }
+    let layout = Layout::resolve(spec, tokenizer)?;
+    let text = layout
+        .prompt(spec, prompt, None, &Map::new())?
+        .unwrap_or_default();
+    tokenizer.encode(&text, layout.add_special())
+}
+
+/// Tokenises one record; `None` when it must be dropped, and why or what was cut.
+///
+/// # Errors
+/// As [`encode_prompt`].
+pub fn encode_record(
+    tokenizer: &Tokenizer,
+    spec: &TextSpec,
+    record: Record,
+) -> Result<(Option<Example>, Vec<Reason>), DataError> {
+    if record.answers.is_empty() || record.answers.iter().any(AnswerText::is_empty) {
+        return Ok((None, vec![Reason::EmptyAnswer]));
+    }
+    let layout = Layout::resolve(spec, tokenizer)?;
+    let mut reasons = Vec::new();
+    let (mut prompt, mut answers) = match layout.record(spec, &record)? {
+        Some(laid) => {
+            let Some(split) = encode_jointly(tokenizer, &laid, layout.add_special())? else {
+                return Ok((None, vec![Reason::BoundaryRefused]));
+            };
+            reasons.extend(split.moved.then_some(Reason::BoundaryMoved));
+            (split.prompt, split.answers)
+        }
+        None => encode_apart(tokenizer, spec, &record)?,
+    };
+    let text_answers = record
+        .answers
+        .iter()
+        .map(|answer| !matches!(answer, AnswerText::Ids(_)));
+    for (answer, is_text) in answers.iter_mut().zip(text_answers) {
+        if is_text && spec.append_eos && layout.add_special() && !is_terminated(tokenizer, answer) {
+            answer.push(tokenizer.eos().ok_or(DataError::BadSetting {
+                key: "append-eos",
+                value: "true".into(),
+                expected: "a tokenizer_config.json with eos_token, or append-eos = false",
+            })?);
+        }
+    }
+    if answers.iter().any(Vec::is_empty) {
+        return Ok((None, vec![Reason::EmptyAnswer]));
+    }
+    if prompt.is_empty() {
+        return Ok((None, vec![Reason::EmptyPrompt]));
+    }
+    if !answers
+        .iter()
+        .all(|answer| is_terminated(tokenizer, answer))
+    {
+        reasons.push(Reason::NoTerminator);
+    }
+    if (1..answers.len()).any(|index| answers[..index].contains(&answers[index])) {
+        reasons.push(Reason::IdenticalAnswers);
+    }
+    reasons.extend(fit(spec, tokenizer.bos(), &mut prompt, &mut answers));
+    if let Some(dropped) = reasons.iter().find(|reason| reason.dropped()) {
+        return Ok((None, vec![*dropped]));
+    }
+    let Record {
+        id,
+        labels,
+        scores,
+        tags,
+        ..
+    } = record;
+    Ok((
+        Some(Example {
+            id,
+            prompt,
+            answers,
+            labels,
+            scores,
+            tags,
+        }),
+        reasons,
+    ))
+}
+
+fn is_terminated(tokenizer: &Tokenizer, answer: &[u32]) -> bool {
+    let tail = &answer[answer.len().saturating_sub(1 + AFTER_TERMINATOR)..];
+    tail.iter().any(|id| tokenizer.terminators().contains(id))
+}
+
+struct Split {
+    prompt: Vec<u32>,
+    answers: Vec<Vec<u32>>,
+    moved: bool,
+}
+
+/// Encodes prompt and prompt + answer as whole texts, so that the tokens are those of the running text.
+///
+/// Where the tokenizer merges across the boundary, the longest common beginning is the prompt.
+fn encode_jointly(
+    tokenizer: &Tokenizer,
+    laid: &Laid,
+    add_special: bool,
+) -> Result<Option<Split>, DataError> {
+    let mut prompt = tokenizer.encode(&laid.prompt, add_special)?;
+    let mut answers = laid
+        .full
+        .iter()
+        .map(|text| tokenizer.encode(text, add_special))
+        .collect::<Result<Vec<_>, _>>()?;
+    let common = |full: &Vec<u32>| prompt.iter().zip(full).take_while(|(a, b)| a == b).count();
+    let shared = answers.iter().map(common).min().unwrap_or(prompt.len());
+    let moved = prompt.len() - shared;
+    if moved > MOST_MOVED || (shared == 0 && moved > 0) {
+        return Ok(None);
+    }
+    prompt.truncate(shared);
+    for answer in &mut answers {
+        answer.drain(..shared);
+    }
+    Ok(Some(Split {
+        prompt,
+        answers,
+        moved: moved > 0,
+    }))
+}
+
+/// Rows given as ids, wholly or in part: each side is encoded alone.
+fn encode_apart(
+    tokenizer: &Tokenizer,
+    spec: &TextSpec,
+    record: &Record,
+) -> Result<(Vec<u32>, Vec<Vec<u32>>), DataError> {
+    let prompt = encode_prompt(tokenizer, spec, &record.prompt)?;
+    let answer = |answer: &AnswerText| match answer {
+        AnswerText::Ids(ids) => Ok(ids.clone()),
+        AnswerText::Text(text) => tokenizer.encode(text, false),
+        AnswerText::Messages(messages) => {
+            let text: String = messages.iter().map(|message| message.text()).collect();
+            tokenizer.encode(&text, false)
+        }
+    };
+    Ok((
+        prompt,
+        record
+            .answers
+            .iter()
+            .map(answer)
+            .collect::<Result<_, _>>()?,
+    ))
+}

@@ -1,0 +1,143 @@
+//! JSON: an array of objects, or objects one after the other over any number of lines.
+
+use std::io::BufRead;
+
+use super::{Format, MAX_ROW_BYTES, RawRow, broken_read, parse_object, too_long};
+use crate::DataError;
+
+pub(super) const JSON: Format = Format {
+    name: "json",
+    extensions: &["json"],
+    summary: "an array of JSON objects, or objects one after the other",
+    open: |reader, file| {
+        let place = Place::Start;
+        Box::new(Objects {
+            reader,
+            file: file.to_string(),
+            line: 1,
+            place,
+            done: false,
+        })
+    },
+};
+
+/// What may come next between two rows.
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    Start,
+    /// After `[` or a comma.
+    ArrayItem,
+    /// After an item of the array.
+    ArrayNext,
+    /// Between objects without an array.
+    Loose,
+    /// After `]`.
+    End,
+}
+
+/// Cuts the text into objects by counting brackets outside strings, so that memory holds one row.
+struct Objects {
+    reader: Box<dyn BufRead>,
+    file: String,
+    line: usize,
+    place: Place,
+    done: bool,
+}
+
+impl Objects {
+    fn byte(&mut self) -> Result<Option<u8>, DataError> {
+        let buffer = self
+            .reader
+            .fill_buf()
+            .map_err(|error| broken_read(&self.file, self.line, &error))?;
+        let Some(byte) = buffer.first().copied() else {
+            return Ok(None);
+        };
+        self.reader.consume(1);
+        self.line += usize::from(byte == b'\n');
+        Ok(Some(byte))
+    }
+
+    fn malformed(&self, message: &str) -> DataError {
+        DataError::MalformedRow {
+            file: self.file.clone(),
+            line: self.line,
+            message: message.into(),
+        }
+    }
+
+    /// Goes on to the `{` of the next row; `false` at the end.
+    fn seek(&mut self) -> Result<bool, DataError> {
+        let mut mark = b"\xef\xbb\xbf".iter();
+        while let Some(byte) = self.byte()? {
+            self.place = match (self.place, byte) {
+                (place, b' ' | b'\t' | b'\r' | b'\n') => place,
+                (Place::Start, byte) if mark.as_slice().first() == Some(&byte) => {
+                    mark.next();
+                    Place::Start
+                }
+                (Place::Start, b'[') => Place::ArrayItem,
+                (Place::Start | Place::Loose, b'{') => {
+                    self.place = Place::Loose;
+                    return Ok(true);
+                }
+                (Place::ArrayItem, b'{') => {
+                    self.place = Place::ArrayNext;
+                    return Ok(true);
+                }
+                (Place::ArrayNext, b',') => Place::ArrayItem,
+                (Place::ArrayItem | Place::ArrayNext, b']') => Place::End,
+                (_, byte) => {
+                    let found = char::from(byte).escape_default();
+                    return Err(
+                        self.malformed(&format!("expected a JSON object, found \"{found}\""))
+                    );
+                }
+            };
+        }
+        match self.place {
+            Place::ArrayItem | Place::ArrayNext => Err(self.malformed("the array is not closed")),
+            Place::Start | Place::Loose | Place::End => Ok(false),
+        }
+    }
+
+    fn row(&mut self) -> Result<Option<RawRow>, DataError> {
+        if !self.seek()? {
+            return Ok(None);
+        }
+        let first_line = self.line;
+        let mut bytes = vec![b'{'];
+        let (mut depth, mut in_string, mut escaped) = (1usize, false, false);
+        while depth > 0 {
+            let Some(byte) = self.byte()? else {
+                return Err(self.malformed("the file ends inside a row"));
+            };
+            bytes.push(byte);
+            if bytes.len() > MAX_ROW_BYTES {
+                return Err(too_long(&self.file, first_line));
+            }
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' if in_string => escaped = true,
+                b'"' => in_string = !in_string,
+                b'{' | b'[' if !in_string => depth += 1,
+                b'}' | b']' if !in_string => depth -= 1,
+                _ => {}
+            }
+        }
+        parse_object(&bytes, &self.file, first_line).map(Some)
+    }
+}
+
+impl Iterator for Objects {
+    type Item = Result<RawRow, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.done {
+            return None;
+        }
+        let row = self.row().transpose();
+        self.done = !matches!(row, Some(Ok(_)));
+        row
+    }
+}

@@ -1,0 +1,297 @@
+//! Files to a dataset: open, recognise, map columns, read, merge, tokenise in parallel.
+
+use std::io::Cursor;
+
+use rayon::prelude::*;
+use serde_json::{Map, Value};
+
+use crate::dataset::Dataset;
+use crate::encode::encode_record;
+use crate::format::{self, RawRow, Rows, open};
+use crate::record::Record;
+use crate::report::{FileReport, Incident};
+use crate::schema::{self, Dimensions, Row, Schema};
+use crate::{DataError, DataSpec, TextSpec, Tokenizer};
+
+/// Rows that are tokenised at a time: bounds memory, feeds all cores.
+const CHUNK: usize = 1024;
+/// Name of a preference that nobody named.
+const UNNAMED: &str = "preference";
+
+/// Loads files; `progress` is told the number of rows read so far.
+///
+/// # Errors
+/// When a file is missing or unreadable, a layout is not recognised, a row is malformed or lacks a key, or
+/// the text settings do not fit the tokenizer. Empty and over-long rows are no errors but entries of
+/// [`Dataset::report`].
+pub fn load(
+    specs: &[DataSpec],
+    text: &TextSpec,
+    tokenizer: &Tokenizer,
+    progress: &mut dyn FnMut(usize),
+) -> Result<Dataset, DataError> {
+    let mut loader = Loader::new(text, tokenizer, progress)?;
+    for spec in specs {
+        let mut left = spec.limit.unwrap_or(usize::MAX);
+        for pattern in spec.path.as_slice() {
+            for path in open::expand(pattern)? {
+                let name = path.to_string_lossy().into_owned();
+                let format = format::find(&name, spec.format.as_deref())?;
+                let rows = (format.open)(open::open_file(&path)?, &name);
+                // Ids stay the same wherever the data lie.
+                let short = path
+                    .file_name()
+                    .map_or_else(|| name.clone(), |name| name.to_string_lossy().into());
+                left -= loader.file(spec, &name, &short, format.name, rows, left)?;
+            }
+        }
+    }
+    Ok(loader.dataset)
+}
+
+/// Loads a file from memory; its name decides the format and appears in ids and errors.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_bytes(
+    name: &str,
+    bytes: &[u8],
+    spec: &DataSpec,
+    text: &TextSpec,
+    tokenizer: &Tokenizer,
+) -> Result<Dataset, DataError> {
+    let format = format::find(name, spec.format.as_deref())?;
+    let rows = (format.open)(
+        open::decompress(Box::new(Cursor::new(bytes.to_vec())), name)?,
+        name,
+    );
+    load_named(name, format.name, rows, spec, text, tokenizer)
+}
+
+/// Loads rows that a program made; line `k` of errors and ids is the `k`-th row.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_rows(
+    name: &str,
+    rows: Vec<Map<String, Value>>,
+    spec: &DataSpec,
+    text: &TextSpec,
+    tokenizer: &Tokenizer,
+) -> Result<Dataset, DataError> {
+    let rows = rows.into_iter().enumerate().map(|(index, fields)| {
+        Ok(RawRow {
+            line: index + 1,
+            fields,
+        })
+    });
+    load_named(name, "rows", Box::new(rows), spec, text, tokenizer)
+}
+
+fn load_named(
+    name: &str,
+    format: &'static str,
+    rows: Rows,
+    spec: &DataSpec,
+    text: &TextSpec,
+    tokenizer: &Tokenizer,
+) -> Result<Dataset, DataError> {
+    let mut silent = |_| {};
+    let mut loader = Loader::new(text, tokenizer, &mut silent)?;
+    loader.file(
+        spec,
+        name,
+        name,
+        format,
+        rows,
+        spec.limit.unwrap_or(usize::MAX),
+    )?;
+    Ok(loader.dataset)
+}
+
+struct Loader<'a> {
+    text: &'a TextSpec,
+    tokenizer: &'a Tokenizer,
+    progress: &'a mut dyn FnMut(usize),
+    rows: usize,
+    dataset: Dataset,
+}
+
+/// The schema of a file and what its rows need.
+struct Reading<'a> {
+    schema: &'static Schema,
+    why: String,
+    file: &'a str,
+    short: &'a str,
+    dimension: &'a str,
+}
+
+impl<'a> Loader<'a> {
+    fn new(
+        text: &'a TextSpec,
+        tokenizer: &'a Tokenizer,
+        progress: &'a mut dyn FnMut(usize),
+    ) -> Result<Self, DataError> {
+        text.check()?;
+        Ok(Self {
+            text,
+            tokenizer,
+            progress,
+            rows: 0,
+            dataset: Dataset::default(),
+        })
+    }
+
+    /// Reads at most `limit` rows of one file and returns how many there were.
+    fn file(
+        &mut self,
+        spec: &DataSpec,
+        file: &str,
+        short: &str,
+        format: &'static str,
+        rows: Rows,
+        limit: usize,
+    ) -> Result<usize, DataError> {
+        let mut reading: Option<Reading> = None;
+        let mut chunk: Vec<Record> = Vec::with_capacity(CHUNK);
+        let mut count = 0;
+        for raw in rows.take(limit) {
+            let raw = rename_columns(raw?, spec, file)?;
+            let reading = match &mut reading {
+                Some(reading) => reading,
+                none => none.insert(Reading::start(spec, file, short, &raw)?),
+            };
+            let record = reading.record(&raw)?;
+            count += 1;
+            match chunk.last_mut() {
+                Some(last) if reading.schema.merge && last.prompt == record.prompt => {
+                    merge(last, record)
+                }
+                _ => {
+                    if chunk.len() >= CHUNK {
+                        self.rows += CHUNK;
+                        self.encode(&mut chunk)?;
+                    }
+                    chunk.push(record);
+                }
+            }
+        }
+        self.rows += chunk.len();
+        self.encode(&mut chunk)?;
+        if let Some(Reading { schema, why, .. }) = reading {
+            let file = file.to_string();
+            let report = FileReport {
+                file,
+                format,
+                schema: schema.name,
+                why,
+                rows: count,
+            };
+            self.dataset.report.files.push(report);
+        }
+        Ok(count)
+    }
+
+    fn encode(&mut self, chunk: &mut Vec<Record>) -> Result<(), DataError> {
+        let encoded: Vec<_> = chunk
+            .par_drain(..)
+            .map(|record| {
+                let id = record.id.clone();
+                encode_record(self.tokenizer, self.text, record).map(|outcome| (id, outcome))
+            })
+            .collect();
+        for outcome in encoded {
+            let (id, (example, reasons)) = outcome?;
+            let incidents = reasons.into_iter().map(|reason| Incident {
+                id: id.clone(),
+                reason,
+            });
+            self.dataset.report.incidents.extend(incidents);
+            self.dataset.examples.extend(example);
+        }
+        (self.progress)(self.rows);
+        Ok(())
+    }
+}
+
+impl<'a> Reading<'a> {
+    fn start(
+        spec: &'a DataSpec,
+        file: &'a str,
+        short: &'a str,
+        first: &RawRow,
+    ) -> Result<Self, DataError> {
+        let (schema, why) = match &spec.schema {
+            Some(name) => (schema::find(name)?, "named by schema".to_string()),
+            None => schema::detect(file, first)?,
+        };
+        if let (Some(dimension), true) = (&spec.dimension, schema.dimensions != Dimensions::Unnamed)
+        {
+            let expected = match schema.dimensions {
+                Dimensions::None => "no dimension: rows of this layout have no preference",
+                _ => "no dimension: rows of this layout name their own",
+            };
+            let value = dimension.clone();
+            return Err(DataError::BadSetting {
+                key: "dimension",
+                value,
+                expected,
+            });
+        }
+        let dimension = spec.dimension.as_deref().unwrap_or(UNNAMED);
+        Ok(Self {
+            schema,
+            why,
+            file,
+            short,
+            dimension,
+        })
+    }
+
+    fn record(&self, raw: &RawRow) -> Result<Record, DataError> {
+        let row = Row {
+            file: self.file,
+            line: raw.line,
+            fields: &raw.fields,
+            schema: self.schema.name,
+            dimension: self.dimension,
+        };
+        let mut record = (self.schema.read)(&row)?;
+        if record.id == format!("{}:{}", self.file, raw.line) {
+            record.id = format!("{}:{}", self.short, raw.line);
+        }
+        Ok(record)
+    }
+}
+
+/// Gives columns the names that schemas know.
+fn rename_columns(mut raw: RawRow, spec: &DataSpec, file: &str) -> Result<RawRow, DataError> {
+    for (wanted, found) in &spec.columns {
+        match raw.fields.shift_remove(found) {
+            Some(value) => raw.fields.insert(wanted.clone(), value),
+            None => {
+                let keys: Vec<String> = raw.fields.keys().cloned().collect();
+                return Err(DataError::MissingKey {
+                    file: file.to_string(),
+                    line: raw.line,
+                    schema: "columns",
+                    key: found.clone(),
+                    nearest: crate::error::nearest(found, keys.iter().map(String::as_str))
+                        .map(str::to_string),
+                    found: keys,
+                });
+            }
+        };
+    }
+    Ok(raw)
+}
+
+/// Appends the answers of a further row about the same prompt.
+fn merge(into: &mut Record, record: Record) {
+    into.answers.extend(record.answers);
+    for (dimension, scores) in record.scores {
+        into.scores.entry(dimension).or_default().extend(scores);
+    }
+    into.tags
+        .retain(|name, value| record.tags.get(name) == Some(value));
+}

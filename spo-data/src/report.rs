@@ -1,0 +1,102 @@
+//! What loading did to the rows: nothing is dropped or cut without an entry here.
+
+use std::collections::BTreeMap;
+
+/// Why a row was dropped, cut or is worth a look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Reason {
+    /// Dropped: an answer has nothing to score.
+    EmptyAnswer,
+    /// Dropped: no prompt token precedes the answers, so their first token has no prediction.
+    EmptyPrompt,
+    /// Dropped: longer than `max-length` and `overflow = "drop"`.
+    TooLong,
+    /// Dropped: prompt and answer cannot be told apart in the tokenised text.
+    BoundaryRefused,
+    /// Kept: tokens at the end of the prompt merged with the answer and count as answer.
+    BoundaryMoved,
+    /// Kept: the prompt lost its first tokens.
+    PromptCut,
+    /// Kept: an answer lost its last tokens and its terminator.
+    AnswerCut,
+    /// Kept: an answer does not end with a terminator although it was not cut.
+    NoTerminator,
+    /// Kept: two answers have the same tokens.
+    IdenticalAnswers,
+}
+
+impl Reason {
+    /// Whether the row is missing from the dataset.
+    pub fn dropped(self) -> bool {
+        matches!(
+            self,
+            Self::EmptyAnswer | Self::EmptyPrompt | Self::TooLong | Self::BoundaryRefused
+        )
+    }
+
+    /// One line for a user.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::EmptyAnswer => "dropped: an answer is empty",
+            Self::EmptyPrompt => "dropped: the prompt has no token",
+            Self::TooLong => "dropped: longer than max-length",
+            Self::BoundaryRefused => "dropped: tokens of prompt and answer cannot be separated",
+            Self::BoundaryMoved => "kept: last prompt tokens merge with the answer and are scored",
+            Self::PromptCut => "kept: beginning of the prompt cut",
+            Self::AnswerCut => "kept: end of an answer cut",
+            Self::NoTerminator => "kept: an answer has no terminator",
+            Self::IdenticalAnswers => "kept: answers are identical",
+        }
+    }
+}
+
+/// One row that something happened to.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Incident {
+    /// [`crate::Example::id`].
+    pub id: String,
+    /// What happened.
+    pub reason: Reason,
+}
+
+/// How a file was understood.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct FileReport {
+    /// The file.
+    pub file: String,
+    /// Name of the format.
+    pub format: &'static str,
+    /// Name of the schema.
+    pub schema: &'static str,
+    /// Why this schema: the keys that decided, or that it was named.
+    pub why: String,
+    /// Rows read.
+    pub rows: usize,
+}
+
+/// Counts and row lists of one [`crate::load`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct LoadReport {
+    /// The files in order.
+    pub files: Vec<FileReport>,
+    /// Every dropped, cut or doubtful row.
+    pub incidents: Vec<Incident>,
+}
+
+impl LoadReport {
+    /// Rows read from all files.
+    pub fn rows(&self) -> usize {
+        self.files.iter().map(|file| file.rows).sum()
+    }
+
+    /// Incidents per reason.
+    pub fn counts(&self) -> BTreeMap<Reason, usize> {
+        let mut counts = BTreeMap::new();
+        for incident in &self.incidents {
+            *counts.entry(incident.reason).or_insert(0) += 1;
+        }
+        counts
+    }
+}
