@@ -1,14 +1,39 @@
-//! Per-dimension tallies, regression of earlier rounds, intervals and reports
+//! What a preference-trained policy gained and lost: accuracy and margins per dimension with honest intervals, forgetting of earlier
+//! dimensions, sampled KL divergence, Pareto fronts, and reports.
+//!
+//! Everything here works on plain numbers. Log-probabilities come from elsewhere; this crate loads no model and prints nothing.
+//!
+//! ```
+//! use spo_eval::{Bootstrap, PairScore, RunSummary, Subset, report, score_dimension};
+//!
+//! // Δ log(π/π_0) of four held-out pairs; the second contradicts the other dimension's label.
+//! let margins = [2.0, -1.5, 0.7, 3.1];
+//! let pairs: Vec<PairScore> = margins
+//!     .iter()
+//!     .enumerate()
+//!     .map(|(example, &margin)| PairScore { example, margin, agreeing: Some(example != 1), ..PairScore::default() })
+//!     .collect();
+//! let score = score_dimension("round 1", "honesty", &pairs, &Bootstrap::default())?;
+//! let all = score.tally(Subset::All).expect("four pairs");
+//! assert_eq!((all.pairs, all.accuracy), (4, 0.75));
+//!
+//! let summary = RunSummary { name: "example".to_owned(), matrix: vec![score], ..RunSummary::default() };
+//! assert!(report::markdown(&summary).contains("75.0"));
+//! # Ok::<(), spo_eval::EvalError>(())
+//! ```
+
 pub mod bootstrap;
 mod distribution;
 mod error;
 mod pairwise;
 pub mod pareto;
 mod regression;
+pub mod report;
 mod sampling;
 mod score;
 mod summary;
 mod tally;
+mod verdict;
 
 pub use bootstrap::Bootstrap;
 pub use distribution::{Distribution, SATURATION};
@@ -24,3 +49,4 @@ pub use summary::{
     RunSummary, SCHEMA, Sample, Setting,
 };
 pub use tally::Tally;
+pub use verdict::verdict;

@@ -1,0 +1,36 @@
+//! A [`crate::RunSummary`] as Markdown, HTML, JSON or a terminal table.
+//!
+//! The content is built once, as a document of text, tables and charts; each form only renders it and escapes what it must.
+
+mod document;
+pub(crate) mod escape;
+mod html;
+mod json;
+mod markdown;
+mod matrix;
+pub(crate) mod number;
+mod provenance;
+mod results;
+pub mod svg;
+mod table;
+mod training;
+
+pub use html::html;
+pub use json::{from_json, to_json};
+pub use markdown::markdown;
+pub use table::{WIDTH, score_table, table};
+
+use crate::RunSummary;
+use document::Document;
+
+/// The content of the report of a run.
+fn document(summary: &RunSummary) -> Document {
+    let mut sections = results::sections(summary);
+    sections.extend(training::sections(summary));
+    sections.extend(provenance::sections(summary));
+    sections.retain(|section| !section.blocks.is_empty());
+    Document {
+        title: format!("Run {}", summary.name),
+        sections,
+    }
+}
