@@ -2,12 +2,14 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+pub use spo_data::{DataSpec, TextSpec};
 
 /// One source of preference pairs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct DataEntry {
-    /// Which side of the split the rows belong to.
+    /// What the rows are used for.
+    #[serde(default)]
     pub split: Split,
     /// Where the rows are and how they read.
     #[serde(flatten)]
@@ -24,8 +26,3 @@ pub enum Split {
     /// Only evaluated on.
     Test,
 }
-
-/// Stands in for `spo_data::DataSpec` until that crate has it.
-pub type DataSpec = serde_json::Map<String, serde_json::Value>;
-/// Stands in for `spo_data::TextSpec` until that crate has it.
-pub type TextSpec = serde_json::Map<String, serde_json::Value>;

@@ -7,10 +7,12 @@ mod data;
 mod evaluation;
 mod model;
 mod round;
+mod run;
 mod training;
 
 pub use data::{DataEntry, DataSpec, Split, TextSpec};
 pub use evaluation::EvaluationSpec;
-pub use model::{Dtype, LoraSpec, LoraTargets, ModelSpec};
-pub use round::{ControlSpec, Lambda, RoundSpec};
+pub use model::{Dtype, LoraSet, LoraSpec, LoraTargets, ModelSpec};
+pub use round::{ControlSpec, RoundSpec};
+pub use run::{RunSections, RunSpec};
 pub use training::{Recompute, Schedule, TrainingSpec, WarmupSpec};

@@ -49,8 +49,16 @@ pub struct LoraSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum LoraTargets {
-    /// A named set; the only one is `all-linear` (every linear layer but the head).
-    Named(String),
+    /// A named set.
+    Set(LoraSet),
     /// Names of projections.
     List(Vec<String>),
+}
+
+/// A named set of linear layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoraSet {
+    /// Every linear layer but the head.
+    AllLinear,
 }

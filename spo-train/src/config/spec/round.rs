@@ -1,14 +1,15 @@
 //! `[[rounds]]` and `[[rounds.controls]]`.
 
-use std::collections::BTreeMap;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::TrainingSpec;
 
 /// One round: train on the pairs of one dimension, starting from the policy the round before ended with.
 /// Also takes every key of `[training]` and every option of its objective.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case")]
 pub struct RoundSpec {
     /// Required. The preference dimension whose pairs are trained on.
     pub dimension: String,
@@ -18,25 +19,27 @@ pub struct RoundSpec {
     pub objective: Option<String>,
     /// The same round trained again from the same start with other settings, for comparison; never carried on.
     pub controls: Option<Vec<ControlSpec>>,
+    /// Overrides of `[training]`.
+    #[serde(flatten)]
+    pub training: TrainingSpec,
+    /// Options of the objective. `lambda` of `spo` is one number, or a table with one number per earlier dimension.
+    #[serde(flatten)]
+    pub options: Map<String, Value>,
 }
 
 /// A control arm: takes every setting of its round except the ones it sets itself. Objective options are
 /// inherited only while the objective stays the same.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case")]
 pub struct ControlSpec {
     /// Required. Name of the arm in reports and directories.
     pub name: String,
     /// Objective; default: the round's.
     pub objective: Option<String>,
-}
-
-/// How strongly earlier rounds are held: one number for all of them, or one per dimension.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum Lambda {
-    /// The same for every earlier round.
-    All(f64),
-    /// One per earlier dimension; all of them must be named.
-    Each(BTreeMap<String, f64>),
+    /// Overrides of `[training]`.
+    #[serde(flatten)]
+    pub training: TrainingSpec,
+    /// Options of the objective. `lambda` of `spo` is one number, or a table with one number per earlier dimension.
+    #[serde(flatten)]
+    pub options: Map<String, Value>,
 }

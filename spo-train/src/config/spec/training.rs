@@ -83,8 +83,11 @@ pub enum Recompute {
 /// A supervised warm-up on the preferred answers, before the first round. Also takes every key of `[training]`;
 /// those it does not set come from `[training]`, except `steps`, `epochs` and `learning-rate`. A step takes `pairs-per-step` answers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case")]
 pub struct WarmupSpec {
     /// Dimensions whose preferred answers are learnt; default: those of all rounds.
     pub dimensions: Option<Vec<String>>,
+    /// Overrides of `[training]`.
+    #[serde(flatten)]
+    pub training: TrainingSpec,
 }

@@ -1,0 +1,96 @@
+//! Every built-in value of the run file, in one place.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::spec::{
+    Dtype, EvaluationSpec, LoraSet, LoraSpec, LoraTargets, Recompute, Schedule, TrainingSpec,
+};
+
+/// Share of the prompts held out when no data has `split = "test"`.
+pub(crate) const HOLDOUT: f64 = 0.1;
+/// Seed.
+pub(crate) const SEED: u64 = 0;
+/// Weights as the losses: f32.
+pub(crate) const DTYPE: Dtype = Dtype::F32;
+/// Device.
+pub(crate) const DEVICE: &str = "auto";
+
+/// `[training]`. AdamW as in the field (PyTorch's betas and eps, no weight decay), not as in burn (eps 1e-5, decay 1e-4).
+pub(crate) fn training() -> TrainingSpec {
+    TrainingSpec {
+        steps: None,
+        epochs: Some(1.0),
+        pairs_per_step: Some(32),
+        tokens_per_micro_batch: Some(4096),
+        // Depends on [lora] and [warmup]: `learning_rate`.
+        learning_rate: None,
+        schedule: Some(Schedule::Cosine),
+        warmup_steps: None,
+        warmup_ratio: Some(0.1),
+        final_learning_rate_ratio: Some(0.1),
+        weight_decay: Some(0.0),
+        adam_betas: Some([0.9, 0.999]),
+        adam_eps: Some(1e-8),
+        max_grad_norm: Some(1.0),
+        shuffle: Some(true),
+        recompute: Some(Recompute::Auto),
+        head_chunk_rows: Some(0),
+        eval_every: Some(0),
+        checkpoint_every: Some(100),
+    }
+}
+
+/// Peak learning rate: adapters take about ten times that of full training; supervised steps more than preference steps.
+pub(crate) fn learning_rate(lora: bool, warmup: bool) -> f64 {
+    match (warmup, lora) {
+        (false, false) => 5e-6,
+        (false, true) => 5e-5,
+        (true, false) => 2e-5,
+        (true, true) => 2e-4,
+    }
+}
+
+/// `[lora]`.
+pub(crate) fn lora() -> LoraSpec {
+    LoraSpec {
+        rank: Some(16),
+        alpha: Some(32.0),
+        targets: Some(LoraTargets::Set(LoraSet::AllLinear)),
+        rslora: Some(false),
+    }
+}
+
+/// `[evaluation]`.
+pub(crate) fn evaluation() -> EvaluationSpec {
+    EvaluationSpec {
+        bootstrap_resamples: Some(1000),
+        kl_samples: Some(32),
+        kl_max_new_tokens: Some(64),
+        kl_temperature: Some(1.0),
+        samples: Some(4),
+        sample_prompts: Some(Vec::new()),
+    }
+}
+
+/// The fixed defaults by section, as they stand in the schema and the reference.
+pub(crate) fn sections() -> Vec<(&'static str, Map<String, Value>)> {
+    let top = serde_json::json!({ "seed": SEED, "holdout": HOLDOUT });
+    let model = serde_json::json!({ "dtype": DTYPE, "device": DEVICE });
+    vec![
+        ("", table(&top)),
+        ("model", table(&model)),
+        ("lora", table(&lora())),
+        ("training", table(&training())),
+        ("evaluation", table(&evaluation())),
+    ]
+}
+
+/// The set keys of a section.
+pub(crate) fn table<T: Serialize>(section: &T) -> Map<String, Value> {
+    let Ok(Value::Object(mut table)) = serde_json::to_value(section) else {
+        unreachable!("a section is a table of plain values")
+    };
+    table.retain(|_, value| !value.is_null());
+    table
+}

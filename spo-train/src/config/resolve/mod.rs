@@ -1,0 +1,120 @@
+//! From what the user wrote to a plan in which every value is settled and knows its origin.
+
+mod layers;
+mod rounds;
+mod sections;
+mod training;
+
+use std::collections::BTreeMap;
+
+use spo_data::TextSpec;
+
+use super::document::{Document, Node};
+use super::error::ConfigError;
+use super::plan::{Origin, RunPlan};
+use super::spec::{RunSections, RunSpec};
+use super::{SCHEMA, defaults};
+
+/// What has to be known of model and data before a run file can be resolved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Training pairs of each dimension, held-out ones not counted.
+    pub pairs: BTreeMap<String, usize>,
+    /// Most tokens the model can read, if it is limited.
+    pub context_length: Option<usize>,
+}
+
+/// Settles every value.
+///
+/// # Errors
+/// A dimension the data does not have, keys that exclude each other, options the objective does not have, a `lambda`
+/// that does not fit the earlier rounds, a name that is used twice or cannot be a directory.
+pub fn resolve(spec: &RunSpec, facts: &Facts) -> Result<RunPlan, ConfigError> {
+    Resolver {
+        sections: spec.sections(),
+        document: &spec.document,
+        facts,
+        origins: BTreeMap::new(),
+    }
+    .run(spec)
+}
+
+impl RunSpec {
+    /// `[text]` with `max-length` settled: the model's context length unless the file gives a smaller one.
+    ///
+    /// # Errors
+    /// `max-length` exceeds the context length.
+    pub fn text(&self, context_length: Option<usize>) -> Result<TextSpec, ConfigError> {
+        let mut text = self.sections().text.clone().unwrap_or_default();
+        match (text.max_length, context_length) {
+            (Some(length), Some(context)) if length > context => {
+                let node = self
+                    .document
+                    .root
+                    .get("text")
+                    .and_then(|text| text.get("max-length"));
+                Err(wrong(
+                    &self.document,
+                    node.unwrap_or(&self.document.root),
+                    "text.max-length",
+                    format!("at most {context}, the model's context length"),
+                ))
+            }
+            (length, context) => {
+                text.max_length = length.or(context);
+                Ok(text)
+            }
+        }
+    }
+}
+
+struct Resolver<'a> {
+    sections: &'a RunSections,
+    document: &'a Document,
+    facts: &'a Facts,
+    origins: BTreeMap<String, Origin>,
+}
+
+impl Resolver<'_> {
+    fn run(mut self, spec: &RunSpec) -> Result<RunPlan, ConfigError> {
+        for key in ["schema", "name", "seed", "out", "holdout", "data"] {
+            self.note_written(key);
+        }
+        let name = self.name(spec)?;
+        let out = self.out(&name);
+        Ok(RunPlan {
+            schema: SCHEMA,
+            seed: self.sections.seed.unwrap_or(defaults::SEED),
+            model: self.model(),
+            lora: self.lora(),
+            data: self.sections.data.clone(),
+            text: self.text(spec)?,
+            holdout: self.holdout()?,
+            warmup: self.warmup()?,
+            rounds: self.rounds()?,
+            evaluation: self.evaluation(),
+            name,
+            out,
+            origins: self.origins,
+        })
+    }
+
+    fn root(&self, key: &str) -> Option<&Node> {
+        self.document.root.get(key)
+    }
+
+    fn compute(&mut self, key: impl Into<String>, from: impl Into<String>) {
+        self.origins
+            .insert(key.into(), Origin::Computed { from: from.into() });
+    }
+}
+
+/// A well-formed value that does not fit the rest of the run.
+fn wrong(document: &Document, node: &Node, key: &str, expected: String) -> ConfigError {
+    ConfigError::WrongValue {
+        at: document.place(&node.source),
+        key: key.to_owned(),
+        found: node.describe(),
+        expected,
+    }
+}

@@ -1,0 +1,147 @@
+//! `[warmup]` and the training settings of an arm.
+
+use serde_json::{Value, json};
+
+use super::layers::Layers;
+use super::sections::from_table;
+use super::{Resolver, rounds::checked_dimension};
+use crate::config::defaults;
+use crate::config::error::ConfigError;
+use crate::config::plan::{TrainingPlan, WarmupPlan};
+use crate::config::validate::join;
+
+/// Keys that are taken over as they are; `steps`, `epochs`, `warmup-steps` and `warmup-ratio` are worked out.
+const PLAIN: &[&str] = &[
+    "pairs-per-step",
+    "tokens-per-micro-batch",
+    "learning-rate",
+    "schedule",
+    "final-learning-rate-ratio",
+    "weight-decay",
+    "adam-betas",
+    "adam-eps",
+    "max-grad-norm",
+    "shuffle",
+    "recompute",
+    "head-chunk-rows",
+    "eval-every",
+    "checkpoint-every",
+];
+
+impl Resolver<'_> {
+    pub(super) fn warmup(&mut self) -> Result<Option<WarmupPlan>, ConfigError> {
+        let document = self.document;
+        let Some(node) = document.root.get("warmup") else {
+            return Ok(None);
+        };
+        let dimensions = match node.get("dimensions") {
+            Some(list) => {
+                self.note("warmup.dimensions", list);
+                let items = list.items().iter().enumerate();
+                let key = |index| format!("warmup.dimensions.{index}");
+                items
+                    .map(|(index, node)| checked_dimension(document, self.facts, node, &key(index)))
+                    .collect::<Result<Vec<_>, _>>()?
+            }
+            None => {
+                self.compute("warmup.dimensions", "the rounds");
+                let mut dimensions: Vec<String> = Vec::new();
+                for (index, round) in document
+                    .root
+                    .get("rounds")
+                    .into_iter()
+                    .flat_map(|rounds| rounds.items())
+                    .enumerate()
+                {
+                    let Some(node) = round.get("dimension") else {
+                        continue;
+                    };
+                    let key = format!("rounds.{index}.dimension");
+                    let dimension = checked_dimension(document, self.facts, node, &key)?;
+                    if !dimensions.contains(&dimension) {
+                        dimensions.push(dimension);
+                    }
+                }
+                dimensions
+            }
+        };
+        let examples = dimensions
+            .iter()
+            .filter_map(|dimension| self.facts.pairs.get(dimension))
+            .sum();
+        let layers = Layers::default().under("warmup", Some(node), &[]).under(
+            "training",
+            document.root.get("training"),
+            &["steps", "epochs", "learning-rate"],
+        );
+        let training = self.training("warmup", &layers, examples, true)?;
+        Ok(Some(WarmupPlan {
+            dimensions,
+            training,
+        }))
+    }
+
+    /// Settings of one arm or the warm-up on `pairs` pairs; origins go under `prefix`.
+    pub(super) fn training(
+        &mut self,
+        prefix: &str,
+        layers: &Layers<'_>,
+        pairs: usize,
+        warmup: bool,
+    ) -> Result<TrainingPlan, ConfigError> {
+        let mut defaults = defaults::table(&defaults::training());
+        let default_epochs = defaults.remove("epochs").unwrap_or_default();
+        let default_ratio = defaults.remove("warmup-ratio").unwrap_or_default();
+        let rate = defaults::learning_rate(self.sections.lora.is_some(), warmup);
+        defaults.insert("learning-rate".to_owned(), json!(rate));
+        let mut values = self.settle(prefix, defaults, PLAIN, layers);
+
+        let window = values["pairs-per-step"].as_u64().unwrap_or(1);
+        let windows = (pairs as u64).div_ceil(window.max(1));
+        let (key, value) = match layers.either(self.document, "steps", "epochs")? {
+            Some((key, found)) => {
+                self.note(&join(prefix, key), found.node);
+                (key, found.node.to_json())
+            }
+            None => ("epochs", default_epochs),
+        };
+        let steps = if key == "epochs" {
+            self.compute(
+                join(prefix, "steps"),
+                format!("epochs, {pairs} pairs, {window} a step"),
+            );
+            Some(whole(value.as_f64().unwrap_or(1.0) * windows as f64).max(1))
+        } else {
+            value.as_u64()
+        };
+        values.insert(key.to_owned(), value);
+        let steps = steps.unwrap_or(1);
+        values.insert("steps".to_owned(), json!(steps));
+
+        let warmup_steps = match layers.either(self.document, "warmup-steps", "warmup-ratio")? {
+            Some(("warmup-steps", found)) => {
+                self.note(&join(prefix, "warmup-steps"), found.node);
+                found.node.to_json()
+            }
+            found => {
+                let (ratio, origin) = match found {
+                    Some((_, found)) => {
+                        let origin = self.document.origin(&found.node.source);
+                        (found.node.to_json(), origin.to_string())
+                    }
+                    None => (default_ratio, "default".to_owned()),
+                };
+                let from = format!("warmup-ratio {ratio} ({origin})");
+                self.compute(join(prefix, "warmup-steps"), from);
+                Value::from(whole(ratio.as_f64().unwrap_or(0.0) * steps as f64))
+            }
+        };
+        values.insert("warmup-steps".to_owned(), warmup_steps);
+        Ok(from_table(values))
+    }
+}
+
+/// Rounded up, but 30 · 0.1 = 3.0000000000000004 is 3.
+fn whole(steps: f64) -> u64 {
+    (steps * (1.0 - 1e-12)).ceil() as u64
+}

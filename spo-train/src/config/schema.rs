@@ -1,0 +1,110 @@
+//! The JSON Schema of the run file: made from the types, shipped for editors, and used to check run files.
+
+use std::sync::OnceLock;
+
+use schemars::generate::SchemaSettings;
+use serde_json::{Value, json};
+
+use super::defaults;
+use super::objective;
+use super::spec::RunSections;
+
+/// The JSON Schema (draft 2020-12) of the run file, all references inlined.
+pub fn json_schema() -> Value {
+    let mut settings = SchemaSettings::draft2020_12();
+    settings.inline_subschemas = true;
+    let schema = settings
+        .into_generator()
+        .into_root_schema_for::<RunSections>();
+    let mut schema = clean(schema.to_value());
+    schema["title"] = json!("Run file of spo");
+    let round = &mut schema["properties"]["rounds"]["items"];
+    add_options(round);
+    add_options(&mut round["properties"]["controls"]["items"]);
+    add_defaults(&mut schema);
+    close(&mut schema);
+    schema
+}
+
+pub(crate) fn checked_schema() -> &'static Value {
+    static SCHEMA: OnceLock<Value> = OnceLock::new();
+    SCHEMA.get_or_init(json_schema)
+}
+
+/// TOML has no null: what may be null is what may be absent.
+fn clean(schema: Value) -> Value {
+    match schema {
+        Value::Object(mut table) => {
+            if let Some(Value::Array(types)) = table.get_mut("type") {
+                types.retain(|name| name != "null");
+                if types.len() == 1 {
+                    table["type"] = types[0].take();
+                }
+            }
+            for word in ["anyOf", "oneOf"] {
+                let Some(Value::Array(mut alternatives)) = table.remove(word) else {
+                    continue;
+                };
+                alternatives.retain(|one| one["type"] != "null");
+                if alternatives.len() == 1 {
+                    if let Some(Value::Object(only)) = alternatives.pop() {
+                        // The field's own text says more than its type's.
+                        for (key, value) in only {
+                            table.entry(key).or_insert(value);
+                        }
+                    }
+                } else {
+                    table.insert(word.to_owned(), Value::Array(alternatives));
+                }
+            }
+            if table.get("default").is_some_and(Value::is_null) {
+                table.remove("default");
+            }
+            table
+                .into_iter()
+                .map(|(key, value)| (key, clean(value)))
+                .collect()
+        }
+        Value::Array(items) => items.into_iter().map(clean).collect(),
+        plain => plain,
+    }
+}
+
+fn add_options(table: &mut Value) {
+    let Some(properties) = table["properties"].as_object_mut() else {
+        return;
+    };
+    properties.extend(objective::properties());
+    properties["objective"]["enum"] = json!(objective::names());
+}
+
+fn add_defaults(schema: &mut Value) {
+    for (section, defaults) in defaults::sections() {
+        let table = match section {
+            "" => &mut *schema,
+            _ => &mut schema["properties"][section],
+        };
+        for (key, default) in defaults {
+            if let Some(property) = table["properties"].get_mut(&key) {
+                property["default"] = default;
+            }
+        }
+    }
+}
+
+/// Every table with listed keys admits no others.
+fn close(schema: &mut Value) {
+    match schema {
+        Value::Object(table) => {
+            if table.get("properties").is_some_and(Value::is_object)
+                && table.get("type").is_some_and(|kind| kind == "object")
+            {
+                table.remove("unevaluatedProperties");
+                table.insert("additionalProperties".to_owned(), Value::Bool(false));
+            }
+            table.values_mut().for_each(close);
+        }
+        Value::Array(items) => items.iter_mut().for_each(close),
+        _ => {}
+    }
+}

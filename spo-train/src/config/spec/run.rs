@@ -1,0 +1,146 @@
+//! The whole run file.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    DataEntry, EvaluationSpec, LoraSpec, ModelSpec, RoundSpec, TextSpec, TrainingSpec, WarmupSpec,
+};
+use crate::config::SCHEMA;
+use crate::config::document::{Content, Document};
+use crate::config::error::ConfigError;
+use crate::config::schema::checked_schema;
+use crate::config::validate::validate;
+
+/// A run file that was read and found well-formed: every key exists, every value has the right type and range.
+#[derive(Clone, Debug)]
+pub struct RunSpec {
+    pub(crate) document: Document,
+    sections: RunSections,
+}
+
+/// A run: one model, one or more data sources, one or more rounds in order.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct RunSections {
+    /// Required. Version of the run file's layout: 1.
+    pub schema: u32,
+    /// Name of the run; default: the file's name without its ending.
+    pub name: Option<String>,
+    /// Seed of the data order, the split, sampling and the adapters' first values.
+    pub seed: Option<u64>,
+    /// Run directory, relative to the run file; default `runs/NAME`. It must not exist yet.
+    pub out: Option<PathBuf>,
+    /// Share of the prompts held out for evaluation, chosen by a hash of the prompt. Only without `split = "test"` data.
+    #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
+    pub holdout: Option<f64>,
+    /// The model.
+    pub model: ModelSpec,
+    /// Adapters.
+    pub lora: Option<LoraSpec>,
+    /// Sources of pairs.
+    #[schemars(length(min = 1))]
+    pub data: Vec<DataEntry>,
+    /// How text becomes tokens.
+    pub text: Option<TextSpec>,
+    /// Supervised warm-up.
+    pub warmup: Option<WarmupSpec>,
+    /// Defaults of all rounds.
+    pub training: Option<TrainingSpec>,
+    /// The rounds.
+    #[schemars(length(min = 1))]
+    pub rounds: Vec<RoundSpec>,
+    /// Measurements.
+    pub evaluation: Option<EvaluationSpec>,
+}
+
+impl RunSpec {
+    /// Reads a run file. Relative paths in it are relative to its directory.
+    ///
+    /// # Errors
+    /// The file cannot be read, is not TOML, or has an unknown key, a wrong value or a missing key.
+    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let read = |source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        };
+        let text = fs::read_to_string(path).map_err(read)?;
+        let absolute = std::path::absolute(path).map_err(read)?;
+        let mut document = Document::parse(&path.to_string_lossy(), &text)?;
+        if let Some(directory) = absolute.parent() {
+            document.anchor_paths(directory);
+        }
+        Self::from_document(document)
+    }
+
+    /// Reads a run file from memory; `name` stands for the file in messages. Relative paths stay as they are.
+    ///
+    /// # Errors
+    /// As [`from_file`](Self::from_file).
+    #[allow(clippy::should_implement_trait)]
+    pub fn from_str(name: &str, text: &str) -> Result<Self, ConfigError> {
+        Self::from_document(Document::parse(name, text)?)
+    }
+
+    /// Changes one value: `rounds.1.lambda=0.5`. Numbers in the path count from 0; the value is TOML or a bare string.
+    ///
+    /// # Errors
+    /// The path leads nowhere, or the changed run file is not well-formed; the specification is then unchanged.
+    pub fn apply_set(&mut self, argument: &str) -> Result<(), ConfigError> {
+        let mut document = self.document.clone();
+        document.set(argument)?;
+        *self = Self::from_document(document)?;
+        Ok(())
+    }
+
+    /// What the file says, typed.
+    pub fn sections(&self) -> &RunSections {
+        &self.sections
+    }
+
+    /// The run's name: the key, or the file's name without its ending.
+    pub fn name(&self) -> String {
+        let stem = || {
+            let stem = Path::new(&self.document.name).file_stem();
+            stem.map_or_else(
+                || "run".to_owned(),
+                |stem| stem.to_string_lossy().into_owned(),
+            )
+        };
+        self.sections.name.clone().unwrap_or_else(stem)
+    }
+
+    fn from_document(document: Document) -> Result<Self, ConfigError> {
+        check_version(&document)?;
+        validate(&document, checked_schema())?;
+        let sections = serde_json::from_value(document.root.to_json()).map_err(|error| {
+            // The schema has admitted every key, so only a section's own reader can refuse here.
+            ConfigError::Refused {
+                at: document.place(&document.root.source),
+                key: document.name.clone(),
+                message: error.to_string(),
+            }
+        })?;
+        Ok(Self { document, sections })
+    }
+}
+
+/// Another layout would only give misleading errors about its keys, so the version is looked at first.
+fn check_version(document: &Document) -> Result<(), ConfigError> {
+    match document.root.get("schema") {
+        Some(node) => match node.content {
+            Content::Integer(found) if found != i64::from(SCHEMA) => {
+                Err(ConfigError::UnsupportedSchema {
+                    at: document.place(&node.source),
+                    found,
+                    supported: SCHEMA,
+                })
+            }
+            _ => Ok(()),
+        },
+        None => Ok(()),
+    }
+}
