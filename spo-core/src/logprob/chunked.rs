@@ -186,3 +186,158 @@ pub fn token_logps_backward(
         weight: d_weight,
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use burn::tensor::{Device, Distribution, TensorData};
+
+    use super::super::dense;
+    use super::*;
+
+    const ROWS: usize = 23;
+    const WIDTH: usize = 12;
+    const VOCAB: usize = 57;
+
+    fn inputs(dtype: DType) -> (Tensor<2>, Tensor<2>, Tensor<1, Int>, Tensor<1>) {
+        let device = Device::flex();
+        device.seed(4);
+        let random = |shape: [usize; 2], scale: f64| {
+            Tensor::<2>::random(shape, Distribution::Normal(0.0, scale), &device).cast(dtype)
+        };
+        let targets: Vec<i32> = (0..ROWS)
+            .map(|row| ((row * 31 + 5) % VOCAB) as i32)
+            .collect();
+        let targets = Tensor::from_data(TensorData::new(targets, [ROWS]), &device);
+        let d_logp = random([1, ROWS], 1.0).reshape([ROWS]);
+        (
+            random([ROWS, WIDTH], 1.0),
+            random([VOCAB, WIDTH], 0.7),
+            targets,
+            d_logp,
+        )
+    }
+
+    fn largest<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> f64 {
+        (a.cast(DType::F64) - b.cast(DType::F64))
+            .abs()
+            .max()
+            .into_scalar()
+    }
+
+    fn assert_close<const D: usize>(a: Tensor<D>, b: Tensor<D>, tolerance: f64) {
+        let (scale, error) = (b.clone().abs().max().into_scalar::<f64>(), largest(a, b));
+        assert!(error <= tolerance * scale, "{error:e} at scale {scale}");
+    }
+
+    fn variants() -> Vec<HeadOptions> {
+        let mut variants = Vec::new();
+        for chunk_rows in [0, 1, 7, 23, 100] {
+            variants.push(HeadOptions {
+                chunk_rows,
+                ..HeadOptions::default()
+            });
+            variants.push(HeadOptions {
+                chunk_rows,
+                softcap: Some(3.0),
+                logit_scale: 0.5,
+            });
+        }
+        variants
+    }
+
+    #[test]
+    fn equals_the_dense_head_in_value_and_gradient() {
+        for (dtype, tolerance) in [(DType::F32, 5e-6), (DType::F64, 1e-13)] {
+            let (hidden, weight, targets, d_logp) = inputs(dtype);
+            for options in variants() {
+                let tracked = Tensor::<2>::from_inner(hidden.clone()).require_grad();
+                let tracked_weight = Tensor::<2>::from_inner(weight.clone()).require_grad();
+                let on_tape = Tensor::from_inner(targets.clone());
+                let oracle =
+                    dense::token_logps(tracked.clone(), tracked_weight.clone(), on_tape, &options);
+                let gradients = (oracle.clone() * Tensor::from_inner(d_logp.clone()))
+                    .sum()
+                    .backward();
+
+                let logps = token_logps(hidden.clone(), weight.clone(), targets.clone(), &options);
+                assert_eq!(logps.dtype(), dtype);
+                assert_close(logps, oracle.inner(), tolerance);
+                let result = token_logps_backward(
+                    hidden.clone(),
+                    weight.clone(),
+                    targets.clone(),
+                    d_logp.clone(),
+                    true,
+                    &options,
+                );
+                assert_close(result.hidden, tracked.grad(&gradients).unwrap(), tolerance);
+                assert_close(
+                    result.weight.unwrap(),
+                    tracked_weight.grad(&gradients).unwrap(),
+                    tolerance,
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn half_precision_storage_sums_in_f32() {
+        let (hidden, weight, targets, d_logp) = inputs(DType::BF16);
+        let options = HeadOptions::default();
+        let logps = token_logps(hidden.clone(), weight.clone(), targets.clone(), &options);
+        assert_eq!(logps.dtype(), DType::F32);
+        let mixed = token_logps(
+            hidden.clone().cast(DType::F32),
+            weight.clone(),
+            targets.clone(),
+            &options,
+        );
+        let exact = token_logps(
+            hidden.clone().cast(DType::F64),
+            weight.clone().cast(DType::F64),
+            targets.clone(),
+            &options,
+        );
+        assert!(largest(mixed, exact.clone()) < 1e-5);
+        assert!(largest(logps, exact) < 0.1); // bf16 logits near 8 have a step of 1/32
+        let result = token_logps_backward(hidden, weight, targets, d_logp, true, &options);
+        assert_eq!(result.hidden.dtype(), DType::BF16);
+        assert_eq!(result.weight.unwrap().dtype(), DType::F32);
+    }
+
+    #[test]
+    fn large_vocabularies_keep_the_last_digits() {
+        let device = Device::flex();
+        let hidden = Tensor::<2>::random([3, 16], Distribution::Normal(0.0, 1.0), &device);
+        let weight = Tensor::<2>::random([150_001, 16], Distribution::Normal(0.0, 1.0), &device);
+        let targets =
+            Tensor::<1, Int>::from_data(TensorData::new(vec![0i32, 77_777, 150_000], [3]), &device);
+        let options = HeadOptions::default();
+        let logps = token_logps(hidden.clone(), weight.clone(), targets.clone(), &options);
+        let exact = token_logps(
+            hidden.cast(DType::F64),
+            weight.cast(DType::F64),
+            targets,
+            &options,
+        );
+        assert!(largest(logps, exact) < 2e-5);
+    }
+
+    #[test]
+    fn no_rows_give_no_numbers() {
+        let (hidden, weight, targets, d_logp) = inputs(DType::F32);
+        let (hidden, targets, d_logp) =
+            (hidden.slice(0..0), targets.slice(0..0), d_logp.slice(0..0));
+        let options = HeadOptions::default();
+        assert_eq!(
+            token_logps(hidden.clone(), weight.clone(), targets.clone(), &options).dims(),
+            [0]
+        );
+        let result = token_logps_backward(hidden, weight, targets, d_logp, true, &options);
+        assert_eq!(
+            (result.hidden.dims(), result.weight.unwrap().dims()),
+            ([0, WIDTH], [VOCAB, WIDTH])
+        );
+    }
+}
