@@ -14,7 +14,8 @@ pub fn token_logps(
     let [rows, _] = hidden.dims();
     let mut logits = hidden.matmul(weight.transpose()) * options.logit_scale;
     if let Some(cap) = options.softcap {
-        logits = (logits / cap).tanh() * cap;
+        // Not `/ cap`: burn 0.22.1 rounds the slope of a division by a scalar to f32.
+        logits = (logits * cap.recip()).tanh() * cap;
     }
     activation::log_softmax(logits, 1)
         .gather(1, targets.reshape([rows, 1]))
