@@ -167,7 +167,8 @@ impl DataError {
     }
 }
 
-/// The candidate closest in spelling, if it is close enough to be a mistake.
+/// The candidate closest in spelling, if it is close enough to be a mistake: a few letters off, or the
+/// same beginning.
 pub(crate) fn nearest<'a>(
     name: &str,
     candidates: impl IntoIterator<Item = &'a str>,
@@ -175,7 +176,9 @@ pub(crate) fn nearest<'a>(
     candidates
         .into_iter()
         .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
-        .filter(|(similarity, _)| *similarity >= 0.8)
+        .filter(|(similarity, candidate)| {
+            *similarity >= 0.85 || strsim::osa_distance(name, candidate) <= (name.len() / 3).max(1)
+        })
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate)
 }

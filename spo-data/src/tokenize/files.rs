@@ -4,8 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::Value;
-use tokenizers::models::bpe::BPE;
+use tokenizers::models::bpe::{BPE, Vocab};
+use tokenizers::normalizers::NFC;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
 use crate::DataError;
 
@@ -16,8 +20,12 @@ const SPECIAL_MAP: &str = "special_tokens_map.json";
 const GENERATION: &str = "generation_config.json";
 const VOCABULARY: &str = "vocab.json";
 const MERGES: &str = "merges.txt";
+const ADDED: &str = "added_tokens.json";
 const SENTENCEPIECE: &str = "tokenizer.model";
-const OPTIONAL: [&str; 4] = [CONFIG, TEMPLATE, SPECIAL_MAP, GENERATION];
+const OPTIONAL: [&str; 5] = [CONFIG, TEMPLATE, SPECIAL_MAP, GENERATION, ADDED];
+
+/// How Qwen2 and Qwen3 tokenizers split text before merging.
+const QWEN_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// Special tokens by role.
 #[derive(Debug, Clone, Default)]
@@ -72,13 +80,12 @@ pub(super) fn build(files: &BTreeMap<String, Vec<u8>>) -> Result<tokenizers::Tok
     byte_level(files)
 }
 
-/// A GPT-2 tokenizer from its vocabulary and merges.
+/// A byte-level tokenizer (GPT-2 or Qwen2, by `tokenizer_class`) from its vocabulary and merges.
 fn byte_level(files: &BTreeMap<String, Vec<u8>>) -> Result<tokenizers::Tokenizer, DataError> {
-    let vocabulary: BTreeMap<String, u32> =
-        serde_json::from_slice(files.get(VOCABULARY).map_or(&[], Vec::as_slice))
-            .map_err(|error| bad_file(VOCABULARY, error))?;
-    let text = std::str::from_utf8(files.get(MERGES).map_or(&[], Vec::as_slice))
-        .map_err(|error| bad_file(MERGES, error))?;
+    let bytes = |name| files.get(name).map_or(&[][..], Vec::as_slice);
+    let vocabulary: Vocab =
+        serde_json::from_slice(bytes(VOCABULARY)).map_err(|error| bad_file(VOCABULARY, error))?;
+    let text = std::str::from_utf8(bytes(MERGES)).map_err(|error| bad_file(MERGES, error))?;
     let mut merges = Vec::new();
     for (index, line) in text.lines().enumerate() {
         if line.is_empty() || (index == 0 && line.starts_with("#version")) {
@@ -93,25 +100,65 @@ fn byte_level(files: &BTreeMap<String, Vec<u8>>) -> Result<tokenizers::Tokenizer
         merges.push((left.to_string(), right.to_string()));
     }
     let model = BPE::builder()
-        .vocab_and_merges(
-            vocabulary
-                .into_iter()
-                .collect::<tokenizers::models::bpe::Vocab>(),
-            merges,
-        )
+        .vocab_and_merges(vocabulary, merges)
         .build()
         .map_err(|error| bad_file(MERGES, error))?;
     let mut tokenizer = tokenizers::Tokenizer::new(model);
+    tokenizer.with_decoder(Some(ByteLevel::default()));
+    let config = read_json(files, CONFIG)?;
+    match config.get("tokenizer_class").and_then(Value::as_str) {
+        Some("Qwen2Tokenizer" | "Qwen2TokenizerFast") => {
+            let pattern = SplitPattern::Regex(QWEN_SPLIT.into());
+            let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false)
+                .map_err(|error| bad_file(CONFIG, error))?;
+            let bytes = ByteLevel::new(false, true, false);
+            tokenizer
+                .with_normalizer(Some(NFC))
+                .map_err(|error| bad_file(CONFIG, error))?
+                .with_pre_tokenizer(Some(Sequence::new(vec![split.into(), bytes.into()])));
+        }
+        None | Some("GPT2Tokenizer" | "GPT2TokenizerFast") => {
+            tokenizer.with_pre_tokenizer(Some(ByteLevel::new(false, true, true)));
+        }
+        Some(class) => {
+            let message = format!(
+                "{VOCABULARY} with {MERGES} of a {class} cannot be read without its splitting rules; \
+                 AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) writes {TOKENIZER}"
+            );
+            return Err(bad_file(CONFIG, message));
+        }
+    }
+    // Added tokens follow the vocabulary in the order of their ids.
+    let mut added: Vec<(u64, String)> = match read_json(files, ADDED)? {
+        Value::Object(map) => map
+            .into_iter()
+            .filter_map(|(token, id)| Some((id.as_u64()?, token)))
+            .collect(),
+        _ => Vec::new(),
+    };
+    added.sort();
+    let not_special = |token: &str| {
+        let decoder = config
+            .get("added_tokens_decoder")
+            .and_then(Value::as_object);
+        let entry = decoder.and_then(|map| {
+            map.values()
+                .find(|entry| entry.get("content").and_then(Value::as_str) == Some(token))
+        });
+        entry.and_then(|entry| entry.get("special")?.as_bool()) == Some(false)
+    };
+    let special = special_names(files)?.into_values();
+    let added = added
+        .into_iter()
+        .map(|(_, token)| token)
+        .chain(special)
+        .map(|token| {
+            let special = !not_special(&token);
+            AddedToken::from(token, special).normalized(false)
+        });
     tokenizer
-        .with_pre_tokenizer(Some(ByteLevel::new(false, true, true)))
-        .with_decoder(Some(ByteLevel::default()));
-    let special: Vec<_> = special_names(files)?
-        .into_values()
-        .map(|content| tokenizers::AddedToken::from(content, true))
-        .collect();
-    tokenizer
-        .add_special_tokens(special)
-        .map_err(|error| bad_file(SPECIAL_MAP, error))?;
+        .add_tokens(added)
+        .map_err(|error| bad_file(ADDED, error))?;
     Ok(tokenizer)
 }
 

@@ -44,17 +44,9 @@ impl ChatTemplate {
     /// # Errors
     /// When the template does not parse.
     pub fn new(source: &str, special: BTreeMap<String, String>) -> Result<Self, DataError> {
-        Self::compile(source, special, true)
-    }
-
-    fn compile(
-        source: &str,
-        special: BTreeMap<String, String>,
-        trim: bool,
-    ) -> Result<Self, DataError> {
         let mut environment = Environment::new();
-        environment.set_trim_blocks(trim);
-        environment.set_lstrip_blocks(trim);
+        environment.set_trim_blocks(true);
+        environment.set_lstrip_blocks(true);
         environment.set_fuel(Some(FUEL));
         environment
             .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
