@@ -13,7 +13,7 @@ pub fn to_json(summary: &RunSummary) -> Result<String, EvalError> {
     Ok(text)
 }
 
-/// Reads a summary that [`to_json`] wrote.
+/// Reads a summary that [`to_json`] wrote; numbers are equal up to their last bits.
 ///
 /// # Errors
 /// Text that is no summary, or one of another schema.

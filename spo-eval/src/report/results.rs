@@ -122,21 +122,21 @@ fn comparisons(summary: &RunSummary) -> Section {
         vec![
             entry.policy,
             entry.dimension,
-            percent(entry.now),
-            percent(entry.best),
             entry.best_policy,
+            percent(entry.best),
+            percent(entry.now),
             points,
         ]
     };
     section.table(Table::of_rows(
         "Forgetting: best accuracy along a policy's own rounds minus its accuracy now, in points",
-        2,
+        3,
         &[
             "policy",
             "dimension",
-            "now %",
-            "best %",
             "best policy",
+            "best %",
+            "now %",
             "forgotten",
         ],
         lost.into_iter().map(row).collect(),

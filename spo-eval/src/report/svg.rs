@@ -119,10 +119,13 @@ impl Axis {
             .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
                 (low.min(value), high.max(value))
             });
-        let (low, high) = match () {
-            () if low > high => (0.0, 1.0),
-            () if low == high => (low - 0.5, high + 0.5),
-            () => (low, high),
+        let (low, high) = if low > high {
+            (0.0, 1.0)
+        } else if low == high {
+            let room = (0.05 * low.abs()).max(0.5);
+            (low - room, high + room)
+        } else {
+            (low, high)
         };
         Self {
             low,
@@ -348,4 +351,112 @@ fn bars(title: &str, low: f64, high: f64, counts: &[usize]) -> String {
     };
     let body: String = counts.iter().enumerate().map(bar).collect();
     frame(title, (&horizontal, &vertical), ("", "count"), &[], &body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_round_and_inside() {
+        let axis = |low, high| Axis {
+            low,
+            high,
+            from: 0.0,
+            to: 100.0,
+        };
+        assert_eq!(
+            axis(0.0, 100.0).ticks(),
+            (vec![0.0, 20.0, 40.0, 60.0, 80.0, 100.0], 0)
+        );
+        let (ticks, decimals) = axis(-0.13, 0.42).ticks();
+        assert_eq!(decimals, 1);
+        assert_eq!(ticks.len(), 3);
+        assert!(ticks.iter().all(|tick| (-0.13..=0.42).contains(tick)));
+        assert_eq!(axis(10.0, 20.0).at(12.5), 25.0);
+    }
+
+    #[test]
+    fn thinning_keeps_the_mean_and_drops_what_is_not_finite() {
+        let points: Vec<(f64, f64)> = (0..10_000)
+            .map(|step| (f64::from(step), f64::from(step % 25)))
+            .collect();
+        let thin = thinned(&points);
+        assert_eq!(thin.len(), POINTS);
+        assert!(thin.iter().all(|(_, y)| *y == 12.0));
+        assert_eq!(thinned(&[(0.0, f64::NAN), (1.0, 2.0)]), [(1.0, 2.0)]);
+    }
+
+    #[test]
+    fn charts_of_nothing_or_of_one_value_are_drawn() {
+        let text = |text: &str| text.to_owned();
+        let one = Series {
+            name: text("<a>"),
+            points: vec![(1e20, 3.0)],
+        };
+        let nowhere = ScatterPoint {
+            label: text("b"),
+            x: f64::NAN,
+            y: 0.0,
+            x_interval: Some((0.0, f64::INFINITY)),
+            y_interval: None,
+        };
+        for chart in [
+            Chart::Lines {
+                title: text("t"),
+                x: text("x"),
+                y: text("y"),
+                series: vec![one],
+            },
+            Chart::Lines {
+                title: text("t"),
+                x: text("x"),
+                y: text("y"),
+                series: Vec::new(),
+            },
+            Chart::Scatter {
+                title: text("t"),
+                x: text("x"),
+                y: text("y"),
+                points: vec![nowhere],
+            },
+            Chart::Bars {
+                title: text("t"),
+                low: 2.0,
+                high: 2.0,
+                counts: vec![4],
+            },
+            Chart::Bars {
+                title: text("t"),
+                low: 0.0,
+                high: 0.0,
+                counts: Vec::new(),
+            },
+        ] {
+            let drawn = render(&chart);
+            assert!(drawn.starts_with("<svg") && drawn.ends_with("</svg>"));
+            assert!(
+                !drawn.contains("NaN") && !drawn.contains("inf") && !drawn.contains("<a>"),
+                "{drawn}"
+            );
+        }
+    }
+
+    #[test]
+    fn points_and_intervals_are_where_they_belong() {
+        let point = |x, y| ScatterPoint {
+            label: format!("{x}"),
+            x,
+            y,
+            x_interval: Some((x - 1.0, x + 1.0)),
+            y_interval: None,
+        };
+        let chart = Chart::Scatter {
+            title: "t".to_owned(),
+            x: "x".to_owned(),
+            y: "y".to_owned(),
+            points: vec![point(1.0, 0.0), point(9.0, 10.0)],
+        };
+        insta::assert_snapshot!(render(&chart).replace('>', ">\n"));
+    }
 }

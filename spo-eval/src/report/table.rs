@@ -82,7 +82,13 @@ struct Part<'a> {
 
 impl Part<'_> {
     fn width(&self) -> usize {
-        self.columns.iter().map(column_width).sum::<usize>() + self.columns.len().saturating_sub(1)
+        self.columns.iter().map(column_width).sum::<usize>()
+            + self.gap().len() * self.columns.len().saturating_sub(1)
+    }
+
+    /// Between two columns: narrow inside a titled group, whose columns belong together.
+    fn gap(&self) -> &'static str {
+        if self.title.is_empty() { "  " } else { " " }
     }
 }
 
@@ -158,7 +164,7 @@ fn write_block(text: &mut String, label: &Column, label_width: usize, block: &[&
                     .iter()
                     .map(column)
                     .collect::<Vec<_>>()
-                    .join(" ")
+                    .join(part.gap())
             })
             .collect()
     };

@@ -128,7 +128,16 @@ fn distributions(summary: &RunSummary) -> Section {
             plus_minus(shape.mean, shape.deviation),
         ];
         row.extend([1, 3, 5].map(|index| plain(shape.quantiles[index])));
-        row.push(format!("{} %", percent(shape.saturated)));
+        // Only c enters a loss where a large value means saturation.
+        let is_carried = summary
+            .rounds
+            .iter()
+            .any(|round| round.carried.as_ref() == Some(*shape));
+        row.push(if is_carried {
+            format!("{} %", percent(shape.saturated))
+        } else {
+            "–".to_owned()
+        });
         row
     };
     let beyond = format!("|x| > {}", crate::SATURATION);

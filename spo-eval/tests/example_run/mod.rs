@@ -21,12 +21,12 @@ fn spread(index: usize) -> f64 {
 /// Pairs of which the given shares are right: agreeing and single pairs, then conflicting ones.
 pub fn pairs(count: usize, agreeing: f64, conflicting: f64, scale: f64) -> Vec<PairScore> {
     let pair = |example: usize| {
-        let conflicts = example % 3 != 0;
+        let conflicts = !example.is_multiple_of(3);
         let right = if conflicts { conflicting } else { agreeing };
         PairScore {
             example,
             margin: scale * (right - spread(example)),
-            agreeing: if example % 6 == 0 {
+            agreeing: if example.is_multiple_of(6) {
                 None
             } else {
                 Some(!conflicts)
@@ -38,8 +38,11 @@ pub fn pairs(count: usize, agreeing: f64, conflicting: f64, scale: f64) -> Vec<P
     (0..count).map(pair).collect()
 }
 
-/// Policy, then shares for honesty and helpfulness.
-const POLICIES: [(&str, [(f64, f64); 2], f64); 4] = [
+/// Share of right pairs where the labels agree, and where they conflict.
+type Shares = (f64, f64);
+
+/// Policy, shares for honesty and helpfulness, scale of the margins.
+const POLICIES: [(&str, [Shares; 2], f64); 4] = [
     ("start", [(0.5, 0.5), (0.5, 0.5)], 0.0),
     ("round 1 honesty", [(0.7, 0.87), (0.5, 0.13)], 50.0),
     ("round 2 helpfulness", [(0.8, 0.57), (0.8, 0.43)], 60.0),
@@ -63,7 +66,7 @@ fn round(
         loss: 0.35 + 0.34 / (1.0 + step as f64 / 10.0),
         accuracy: Some(0.9 - 0.4 / (1.0 + step as f64 / 20.0)),
         margin: None,
-        held_out_loss: (step % 25 == 0).then_some(0.6),
+        held_out_loss: step.is_multiple_of(25).then_some(0.6),
     };
     let carried: Vec<f64> = (0..300).map(|index| 4.0 * (spread(index) - 0.6)).collect();
     RoundSummary {
