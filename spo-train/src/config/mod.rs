@@ -1,24 +1,33 @@
 //! The run file: what a user writes ([`RunSpec`]) and what it resolves to ([`RunPlan`]).
 //!
-//! ```no_run
-//! use spo_train::config::{Facts, RunSpec, resolve};
+//! ```
+//! use spo_train::config::{Facts, RunSpec, init, resolve};
 //!
-//! let mut spec = RunSpec::from_file("run.toml".as_ref())?;
+//! let mut spec = RunSpec::from_str("run.toml", &init::template())?;
 //! spec.apply_set("rounds.1.lambda=0.5")?;
-//! let facts = Facts { pairs: [("honesty".to_owned(), 640)].into() };
-//! for line in resolve(&spec, &facts)?.lines() {
-//!     let _ = format!("{} = {}  ({})", line.key, line.value, line.origin);
-//! }
+//! let facts = Facts {
+//!     pairs: [("honesty".to_owned(), 640), ("helpfulness".to_owned(), 640)].into(),
+//!     context_length: Some(2048),
+//! };
+//! let plan = resolve(&spec, &facts)?;
+//! assert_eq!(plan.rounds[1].main().objective, "spo");
+//! let lines: Vec<String> = plan
+//!     .lines()
+//!     .iter()
+//!     .map(|line| format!("{} = {}  ({})", line.key, line.value, line.origin))
+//!     .collect();
 //! # Ok::<(), spo_train::config::ConfigError>(())
 //! ```
 
 mod defaults;
 mod document;
 mod error;
+pub mod init;
 mod objective;
 pub mod plan;
+pub mod reference;
 mod resolve;
-mod schema;
+pub mod schema;
 mod set;
 pub mod spec;
 mod validate;
@@ -29,7 +38,6 @@ pub use plan::{
     TrainingPlan, WarmupPlan,
 };
 pub use resolve::{Facts, resolve};
-pub use schema::json_schema;
 pub use spec::RunSpec;
 
 /// Version of the run file's layout that this version reads.

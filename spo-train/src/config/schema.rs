@@ -26,6 +26,13 @@ pub fn json_schema() -> Value {
     schema
 }
 
+/// The content of docs/run.schema.json.
+pub fn text() -> String {
+    let mut text = serde_json::to_string_pretty(checked_schema()).expect("JSON can be written");
+    text.push('\n');
+    text
+}
+
 pub(crate) fn checked_schema() -> &'static Value {
     static SCHEMA: OnceLock<Value> = OnceLock::new();
     SCHEMA.get_or_init(json_schema)

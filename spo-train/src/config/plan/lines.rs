@@ -85,6 +85,8 @@ impl RunPlan {
                     self.collect(join(&index.to_string()), value, lines);
                 }
             }
+            // Absent optional values have nothing to show.
+            Value::Null => {}
             _ => lines.push(PlanLine {
                 origin: self.origins.get(&key).cloned().unwrap_or(Origin::Default),
                 value: value.clone(),

@@ -7,7 +7,7 @@ mod training;
 
 use std::collections::BTreeMap;
 
-use spo_data::TextSpec;
+use spo_data::{DataError, TextSpec};
 
 use super::document::{Document, Node};
 use super::error::ConfigError;
@@ -43,9 +43,10 @@ impl RunSpec {
     /// `[text]` with `max-length` settled: the model's context length unless the file gives a smaller one.
     ///
     /// # Errors
-    /// `max-length` exceeds the context length.
+    /// `max-length` exceeds the context length; a format without its placeholder.
     pub fn text(&self, context_length: Option<usize>) -> Result<TextSpec, ConfigError> {
         let mut text = self.sections().text.clone().unwrap_or_default();
+        text.check().map_err(|error| self.refused_text(&error))?;
         match (text.max_length, context_length) {
             (Some(length), Some(context)) if length > context => {
                 let node = self
@@ -64,6 +65,24 @@ impl RunSpec {
                 text.max_length = length.or(context);
                 Ok(text)
             }
+        }
+    }
+
+    fn refused_text(&self, error: &DataError) -> ConfigError {
+        let root = &self.document.root;
+        let section = root.get("text").unwrap_or(root);
+        match error {
+            DataError::BadSetting { key, expected, .. } if section.get(key).is_some() => wrong(
+                &self.document,
+                section.get(key).unwrap_or(section),
+                &format!("text.{key}"),
+                (*expected).to_owned(),
+            ),
+            _ => ConfigError::Refused {
+                at: self.document.place(&section.source),
+                key: "text".to_owned(),
+                message: error.to_string(),
+            },
         }
     }
 }

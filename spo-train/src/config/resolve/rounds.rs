@@ -52,7 +52,7 @@ impl Resolver<'_> {
                     other: format!("rounds.{first}"),
                 });
             }
-            finished.push(Finished::new(&plan));
+            finished.push(Finished::new(index, &plan));
             rounds.push(plan);
         }
         Ok(rounds)
@@ -312,7 +312,7 @@ impl Resolver<'_> {
 }
 
 impl Finished {
-    fn new(round: &RoundPlan) -> Self {
+    fn new(index: usize, round: &RoundPlan) -> Self {
         let options = &round.main().options;
         let number = |key: &str| options.get(key).and_then(Value::as_f64);
         let lambda = if objective::holds_earlier(&round.main().objective) {
@@ -322,7 +322,7 @@ impl Finished {
                 .filter_map(Value::as_f64)
                 .collect()
         } else {
-            Vec::new()
+            vec![0.0; index]
         };
         Self {
             dimension: round.dimension.clone(),
