@@ -14,10 +14,13 @@ pub struct Tally {
     pub prompts: usize,
     /// Pairs with a positive margin; a margin of exactly zero counts one half.
     pub correct: f64,
+    /// Pairs with a margin of exactly zero.
+    pub tied: usize,
     /// `correct / pairs`, between 0 and 1.
     pub accuracy: f64,
     /// 95 % interval of the accuracy: percentile bootstrap over prompts. Where every pair is right, or every pair is wrong, the
-    /// bootstrap has no spread and the exact binomial bound with `prompts` trials is given instead.
+    /// bootstrap has no spread and the exact binomial bound with `prompts` trials is given instead. A single prompt with
+    /// mixed results says nothing about others: 0 to 1.
     pub interval: (f64, f64),
     /// Mean margin, in the unit of the score (nats for log-ratios).
     pub mean_margin: f64,
@@ -58,6 +61,7 @@ impl Tally {
             .map(|group| group.sums[1] - mean_margin * group.count as f64);
         let prompts = groups.len();
         let margin_stderr = standard_error(residuals, prompts, count);
+        let tied = pairs.iter().filter(|pair| pair.margin == 0.0).count();
         let accuracy = correct / count;
         let [bootstrapped, _] = bootstrap.intervals(&groups)?;
         let bound = TAIL.powf(1.0 / prompts as f64);
@@ -65,6 +69,8 @@ impl Tally {
             (bound, 1.0)
         } else if accuracy == 0.0 {
             (0.0, 1.0 - bound)
+        } else if prompts == 1 && tied < pairs.len() {
+            (0.0, 1.0)
         } else {
             bootstrapped
         };
@@ -72,6 +78,7 @@ impl Tally {
             pairs: pairs.len(),
             prompts,
             correct,
+            tied,
             accuracy,
             interval,
             mean_margin,
@@ -82,10 +89,7 @@ impl Tally {
     /// Whether every margin was zero, as of the start against itself.
     #[must_use]
     pub fn all_tied(&self) -> bool {
-        self.accuracy == 0.5
-            && self.interval == (0.5, 0.5)
-            && self.mean_margin == 0.0
-            && self.margin_stderr == 0.0
+        self.tied == self.pairs
     }
 }
 

@@ -161,6 +161,12 @@ fn closed_forms_of_a_tally() {
         (tally.prompts, tally.interval, tally.margin_stderr),
         (1, (0.025, 1.0), 0.0)
     );
+    // One prompt with mixed results bounds nothing.
+    let mixed = [pair(0, 1.0), pair(1, 1.0), pair(2, -1.0)].map(|pair| PairScore {
+        prompt: Some(3),
+        ..pair
+    });
+    assert_eq!(all(&mixed).interval, (0.0, 1.0));
     // Every pair wrong: Clopper–Pearson for 0 of 2.
     let tally = all(&[pair(0, -1.0), pair(1, -2.0)]);
     assert!((tally.interval.1 - (1.0 - 0.025f64.sqrt())).abs() < 1e-15);

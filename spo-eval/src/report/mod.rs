@@ -34,3 +34,18 @@ fn document(summary: &RunSummary) -> Document {
         sections,
     }
 }
+
+/// Number of a policy's colour: its place among the policies of the run.
+fn colour(summary: &RunSummary, policy: &str) -> usize {
+    let rounds = summary.rounds.iter().map(|round| round.policy.as_str());
+    let mut names = vec![summary.start.as_str()];
+    for name in rounds.chain(crate::policies(&summary.matrix)) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+        .iter()
+        .position(|name| *name == policy)
+        .unwrap_or(names.len())
+}

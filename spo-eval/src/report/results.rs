@@ -216,6 +216,7 @@ fn trade_off(summary: &RunSummary) -> Section {
                 let (x, y) = (all(policy, first)?, all(policy, second)?);
                 Some(ScatterPoint {
                     label: policy.to_owned(),
+                    colour: super::colour(summary, policy),
                     x: 100.0 * x.accuracy,
                     y: 100.0 * y.accuracy,
                     x_interval: percents(x.interval),
@@ -239,6 +240,7 @@ fn trade_off(summary: &RunSummary) -> Section {
                 all(&estimate.policy, dimension).filter(|_| estimate.reference == summary.start)?;
             Some(ScatterPoint {
                 label: estimate.policy.clone(),
+                colour: super::colour(summary, &estimate.policy),
                 x: estimate.mean,
                 y: tally.mean_margin,
                 x_interval: Some((

@@ -45,6 +45,8 @@ pub enum Chart {
 pub struct Series {
     /// Legend entry.
     pub name: String,
+    /// Number of its colour; the same number has the same colour in every chart, and colours repeat after seven.
+    pub colour: usize,
     /// `(x, y)` with ascending `x`.
     pub points: Vec<(f64, f64)>,
 }
@@ -54,6 +56,8 @@ pub struct Series {
 pub struct ScatterPoint {
     /// Legend entry.
     pub label: String,
+    /// Number of its colour, as of [`Series::colour`].
+    pub colour: usize,
     /// Horizontal value.
     pub x: f64,
     /// Vertical value.
@@ -175,7 +179,7 @@ fn frame(
     title: &str,
     axes: (&Axis, &Axis),
     names: (&str, &str),
-    legend: &[&str],
+    legend: &[(&str, usize)],
     body: &str,
 ) -> String {
     let height = BOTTOM + 42.0 + 16.0 * legend.len() as f64;
@@ -215,12 +219,12 @@ fn frame(
         escape::html(names.0),
         escape::html(names.1),
     ));
-    for (index, name) in legend.iter().enumerate() {
+    for (index, (name, number)) in legend.iter().enumerate() {
         let line = BOTTOM + 48.0 + 16.0 * index as f64;
         text.push_str(&format!(
             "<rect x=\"{LEFT}\" y=\"{:.1}\" width=\"10\" height=\"10\" fill=\"{}\"/><text x=\"{:.1}\" y=\"{line:.1}\">{}</text>",
             line - 9.0,
-            colour(index),
+            colour(*number),
             LEFT + 16.0,
             escape::html(name)
         ));
@@ -229,8 +233,8 @@ fn frame(
     text
 }
 
-fn colour(index: usize) -> &'static str {
-    COLOURS[index % COLOURS.len()]
+fn colour(number: usize) -> &'static str {
+    COLOURS[number % COLOURS.len()]
 }
 
 /// Means of equally many neighbouring points, at most [`POINTS`] of them.
@@ -260,11 +264,11 @@ fn lines(title: &str, x: &str, y: &str, series: &[Series]) -> String {
     let horizontal = Axis::over(curves.iter().flatten().map(|point| point.0), LEFT, RIGHT);
     let vertical = Axis::over(curves.iter().flatten().map(|point| point.1), BOTTOM, TOP).padded();
     let mut body = String::new();
-    for (index, curve) in curves.iter().enumerate() {
+    for (curve, Series { colour: number, .. }) in curves.iter().zip(series) {
         let place =
             |(x, y): &(f64, f64)| format!("{:.1},{:.1}", horizontal.at(*x), vertical.at(*y));
         let points: Vec<String> = curve.iter().map(place).collect();
-        let stroke = colour(index);
+        let stroke = colour(*number);
         body.push_str(&match points.as_slice() {
             [] => String::new(),
             [only] => {
@@ -277,7 +281,10 @@ fn lines(title: &str, x: &str, y: &str, series: &[Series]) -> String {
             ),
         });
     }
-    let legend: Vec<&str> = series.iter().map(|series| series.name.as_str()).collect();
+    let legend: Vec<_> = series
+        .iter()
+        .map(|series| (series.name.as_str(), series.colour))
+        .collect();
     frame(title, (&horizontal, &vertical), (x, y), &legend, &body)
 }
 
@@ -303,12 +310,15 @@ fn scatter(title: &str, x: &str, y: &str, points: &[ScatterPoint]) -> String {
     )
     .padded();
     let mut body = String::new();
-    for (index, point) in points
+    for point in points
         .iter()
-        .enumerate()
-        .filter(|(_, point)| point.x.is_finite() && point.y.is_finite())
+        .filter(|point| point.x.is_finite() && point.y.is_finite())
     {
-        let (x, y, fill) = (horizontal.at(point.x), vertical.at(point.y), colour(index));
+        let (x, y, fill) = (
+            horizontal.at(point.x),
+            vertical.at(point.y),
+            colour(point.colour),
+        );
         let finite = |interval: Option<(f64, f64)>| {
             interval.filter(|(low, high)| low.is_finite() && high.is_finite())
         };
@@ -327,14 +337,17 @@ fn scatter(title: &str, x: &str, y: &str, points: &[ScatterPoint]) -> String {
         let label = escape::html(&point.label);
         body.push_str(&format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\" fill=\"{fill}\"><title>{label}</title></circle>"));
     }
-    let legend: Vec<&str> = points.iter().map(|point| point.label.as_str()).collect();
+    let legend: Vec<_> = points
+        .iter()
+        .map(|point| (point.label.as_str(), point.colour))
+        .collect();
     frame(title, (&horizontal, &vertical), (x, y), &legend, &body)
 }
 
 fn bars(title: &str, low: f64, high: f64, counts: &[usize]) -> String {
     let horizontal = Axis::over([low, high].into_iter(), LEFT, RIGHT);
     let vertical = Axis::over(
-        counts.iter().map(|count| *count as f64).chain([0.0]),
+        counts.iter().map(|count| 1.05 * *count as f64).chain([0.0]),
         BOTTOM,
         TOP,
     );
@@ -392,10 +405,12 @@ mod tests {
         let text = |text: &str| text.to_owned();
         let one = Series {
             name: text("<a>"),
+            colour: 9,
             points: vec![(1e20, 3.0)],
         };
         let nowhere = ScatterPoint {
             label: text("b"),
+            colour: 0,
             x: f64::NAN,
             y: 0.0,
             x_interval: Some((0.0, f64::INFINITY)),
@@ -446,6 +461,7 @@ mod tests {
     fn points_and_intervals_are_where_they_belong() {
         let point = |x, y| ScatterPoint {
             label: format!("{x}"),
+            colour: x as usize,
             x,
             y,
             x_interval: Some((x - 1.0, x + 1.0)),

@@ -73,6 +73,7 @@ fn rounds(summary: &RunSummary) -> Section {
     for (title, y, read) in readings {
         let line = |round: &RoundSummary| Series {
             name: round.policy.clone(),
+            colour: super::colour(summary, &round.policy),
             points: round
                 .curve
                 .iter()
