@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::schema::{SCHEMAS, Schema};
+
 /// An error of this crate; [`DataError::hint`] suggests what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -55,8 +57,6 @@ pub enum DataError {
         line: usize,
         /// Keys of the row.
         found: Vec<String>,
-        /// What each schema wants, in the order tried.
-        wanted: Vec<String>,
         /// The likeliest spelling mistake, as (found, wanted).
         nearest: Option<(String, String)>,
     },
@@ -73,8 +73,6 @@ pub enum DataError {
         key: String,
         /// Keys of the row.
         found: Vec<String>,
-        /// The found key closest in spelling.
-        nearest: Option<String>,
     },
     /// A value has the wrong type or content.
     #[error("{file}:{line}: key {key:?} of schema {schema}: expected {expected}, found {found}")]
@@ -88,7 +86,7 @@ pub enum DataError {
         /// The key.
         key: String,
         /// What was expected.
-        expected: String,
+        expected: &'static str,
         /// What is there, shortened.
         found: String,
     },
@@ -139,20 +137,26 @@ impl DataError {
     /// A suggestion for the user, where there is one.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::NoSchema {
-                wanted, nearest, ..
-            } => {
-                let layouts = format!("known layouts:\n  {}", wanted.join("\n  "));
+            Self::NoSchema { nearest, .. } => {
+                let layout =
+                    |schema: &&Schema| format!("\n  {}: {}", schema.name, schema.keys.join(", "));
+                let layouts: String = SCHEMAS.iter().map(layout).collect();
                 Some(match nearest {
                     Some((found, key)) => format!(
-                        "is {found:?} meant to be {key:?}? Map it with columns.{key} = \"{found}\". {layouts}"
+                        "is {found:?} meant to be {key:?}? Map it with columns.{key} = \"{found}\". \
+                         Known layouts:{layouts}"
                     ),
-                    None => format!("map keys with columns.prompt = \"…\"; {layouts}"),
+                    None => {
+                        format!("map keys with columns.prompt = \"…\"; known layouts:{layouts}")
+                    }
                 })
             }
-            Self::MissingKey { key, nearest, .. } => nearest.as_ref().map(|found| {
-                format!("is {found:?} meant to be {key:?}? Map it with columns.{key} = \"{found}\"")
-            }),
+            Self::MissingKey { key, found, .. } => nearest(key, found.iter().map(String::as_str))
+                .map(|found| {
+                    format!(
+                        "is {found:?} meant to be {key:?}? Map it with columns.{key} = \"{found}\""
+                    )
+                }),
             Self::UnknownSchema { name, known } => {
                 nearest(name, known.iter().copied()).map(|name| format!("did you mean {name:?}?"))
             }

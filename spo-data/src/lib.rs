@@ -1,4 +1,41 @@
-//! From preference files to checked, tokenised, packed batches
+//! From preference files to checked, tokenised, packed batches.
+//!
+//! - [`load`] reads files of any registered [`format`](mod@format) and [`schema`] into a [`Dataset`] of
+//!   tokenised [`Example`]s; nothing is dropped or cut without an entry in its [`LoadReport`].
+//! - [`Tokenizer`] reads Hugging Face tokenizer directories with their [`ChatTemplate`].
+//! - [`Order`] says which examples a window of training visits, [`PackedBatch`] lays them end to end with
+//!   each prompt stored once.
+//!
+//! ```
+//! use spo_data::{DataSpec, Group, Order, PackedBatch, TextSpec, Tokenizer, load_bytes};
+//!
+//! # let tokenizer_json = br#"{"version": "1.0", "model": {"type": "WordLevel", "unk_token": "<unk>",
+//! #     "vocab": {"<unk>": 0, "</s>": 1, "Why": 2, "?": 3, "Because": 4, "No": 5, "idea": 6}},
+//! #     "pre_tokenizer": {"type": "Whitespace"}, "added_tokens": []}"#;
+//! let tokenizer = Tokenizer::from_bytes(tokenizer_json, br#"{"eos_token": "</s>"}"#, None)?;
+//! let file = br#"{"prompt": "Why?", "response_a": " Because", "response_b": " No idea", "prefs": {"honesty": -1}}"#;
+//! let data = load_bytes("pairs.jsonl", file, &DataSpec::default(), &TextSpec::default(), &tokenizer)?;
+//! assert_eq!(data.dimensions()["honesty"].pairs, 1);
+//!
+//! let pairs = data.pairs("honesty");
+//! let order = Order { n: pairs.len(), window: 8, seed: 42, round: 0, shuffle: true };
+//! let groups: Vec<Group> = order
+//!     .window(0)
+//!     .into_iter()
+//!     .map(|index| {
+//!         let pair = pairs[index];
+//!         let example = &data.examples[pair.example];
+//!         Group {
+//!             prompt: &example.prompt,
+//!             answers: vec![&example.answers[pair.chosen], &example.answers[pair.rejected]],
+//!         }
+//!     })
+//!     .collect();
+//! let batch = PackedBatch::new(&groups);
+//! assert_eq!(batch.input_ids, [2, 3, 5, 6, 1, 4, 1]);
+//! assert_eq!(batch.positions, [0, 1, 2, 3, 4, 2, 3]);
+//! # Ok::<(), spo_data::DataError>(())
+//! ```
 
 mod batch;
 mod budget;

@@ -276,8 +276,6 @@ fn rename_columns(mut raw: RawRow, spec: &DataSpec, file: &str) -> Result<RawRow
                     line: raw.line,
                     schema: "columns",
                     key: found.clone(),
-                    nearest: crate::error::nearest(found, keys.iter().map(String::as_str))
-                        .map(str::to_string),
                     found: keys,
                 });
             }

@@ -10,6 +10,9 @@ use spo_data::{
     TemplateKind, TextSpec, Tokenizer, encode_prompt, load, load_bytes, load_rows,
 };
 
+/// Expected (chosen, rejected) per dimension.
+type Pairs = Vec<(&'static str, (usize, usize))>;
+
 fn objects(value: &Value) -> Vec<Map<String, Value>> {
     value
         .as_array()
@@ -158,12 +161,11 @@ fn truthfulqa_counts() {
         let (honest, helpful) = (example.pair("honesty"), example.pair("helpfulness"));
         honest.is_some() && helpful.is_some() && honest != helpful
     });
-    assert_eq!(
+    assert!(
         conflicts
             .filter(|example| example.tags["kind"] == "conflict")
             .count()
-            > 2500,
-        true
+            > 2500
     );
     let bytes = std::fs::read(path).unwrap();
     let same = load_bytes(
@@ -197,7 +199,13 @@ fn plain_as(text: &TextSpec) -> TextSpec {
 fn hh_transcripts_are_verbatim_in_the_plain_layout() {
     let spec = DataSpec::new(fixture("hh_harmless/test.jsonl.gz").to_string_lossy());
     let tokenizer = tiny("llama");
-    let data = load(&[spec.clone()], &plain(), &tokenizer, &mut |_| ()).unwrap();
+    let data = load(
+        std::slice::from_ref(&spec),
+        &plain(),
+        &tokenizer,
+        &mut |_| (),
+    )
+    .unwrap();
     assert_eq!(data.report.files[0].schema, "hh");
     assert_eq!(data.report.rows(), 2312);
     let dropped: usize = data
@@ -246,12 +254,12 @@ fn every_layout_is_recognised() {
         message("assistant", "good"),
         message("assistant", "bad"),
     );
-    let pair: &[(&str, (usize, usize))] = &[("preference", (0, 1))];
-    let cases: Vec<(&str, Value, Vec<(&str, (usize, usize))>)> = vec![
+    let pair: Pairs = vec![("preference", (0, 1))];
+    let cases: Vec<(&str, Value, Pairs)> = vec![
         (
             "token-ids",
             json!({"prompt_ids": [1, 5], "chosen_ids": [6, 2], "rejected_ids": [7]}),
-            pair.to_vec(),
+            pair.clone(),
         ),
         (
             "completion-ids",
@@ -294,32 +302,32 @@ fn every_layout_is_recognised() {
         (
             "hh",
             json!({"chosen": "\n\nHuman: q\n\nAssistant: good", "rejected": "\n\nHuman: q\n\nAssistant: bad"}),
-            pair.to_vec(),
+            pair.clone(),
         ),
         (
             "trl",
             json!({"prompt": "q", "chosen": "good", "rejected": "bad"}),
-            pair.to_vec(),
+            pair.clone(),
         ),
         (
             "trl",
             json!({"prompt": [user], "chosen": [good], "rejected": [bad]}),
-            pair.to_vec(),
+            pair.clone(),
         ),
         (
             "trl",
             json!({"prompt": "q", "prompt_id": "x", "chosen": [user, good], "rejected": [user, bad], "score_chosen": 8.0, "score_rejected": 3.5}),
-            pair.to_vec(),
+            pair.clone(),
         ),
         (
             "trl-implicit",
             json!({"chosen": [user, good], "rejected": [user, bad]}),
-            pair.to_vec(),
+            pair.clone(),
         ),
         (
             "trl-implicit",
             json!({"chosen": "the sky is blue", "rejected": "the sky is green"}),
-            pair.to_vec(),
+            pair.clone(),
         ),
         (
             "kto",

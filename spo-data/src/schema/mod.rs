@@ -126,10 +126,6 @@ pub fn detect(file: &str, raw: &RawRow) -> Result<(&'static Schema, String), Dat
         file: file.to_string(),
         line: raw.line,
         found,
-        wanted: SCHEMAS
-            .iter()
-            .map(|schema| format!("{}: {}", schema.name, schema.keys.join(", ")))
-            .collect(),
         nearest: mistake,
     })
 }

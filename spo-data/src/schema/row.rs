@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use crate::error::nearest;
 use crate::record::{AnswerText, Message, PromptText, Record};
 use crate::{DataError, Preference};
 
@@ -43,14 +42,13 @@ impl Row<'_> {
                     line: self.line,
                     schema: self.schema,
                     key: key.to_string(),
-                    nearest: nearest(key, found.iter().map(String::as_str)).map(str::to_string),
                     found,
                 }
             })
     }
 
     /// The error for a value that is not what it should be.
-    pub(super) fn wrong(&self, key: &str, expected: &str, found: &Value) -> DataError {
+    pub(super) fn wrong(&self, key: &str, expected: &'static str, found: &Value) -> DataError {
         let mut found = found.to_string();
         if let Some((end, _)) = found.char_indices().nth(60) {
             found.truncate(end);
@@ -61,7 +59,7 @@ impl Row<'_> {
             line: self.line,
             schema: self.schema,
             key: key.to_string(),
-            expected: expected.to_string(),
+            expected,
             found,
         }
     }
