@@ -86,6 +86,7 @@ pub enum Recompute {
 #[serde(rename_all = "kebab-case")]
 pub struct WarmupSpec {
     /// Dimensions whose preferred answers are learnt; default: those of all rounds.
+    #[schemars(length(min = 1))]
     pub dimensions: Option<Vec<String>>,
     /// Overrides of `[training]`.
     #[serde(flatten)]
