@@ -76,9 +76,11 @@ pub fn encode_record(
     if prompt.is_empty() {
         return Ok((None, vec![Reason::EmptyPrompt]));
     }
-    if !answers
-        .iter()
-        .all(|answer| is_terminated(tokenizer, answer))
+    let can_end = !tokenizer.terminators().is_empty();
+    if can_end
+        && !answers
+            .iter()
+            .all(|answer| is_terminated(tokenizer, answer))
     {
         reasons.push(Reason::NoTerminator);
     }

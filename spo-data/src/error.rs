@@ -106,6 +106,11 @@ pub enum DataError {
         /// What is wrong.
         message: String,
     },
+    /// There is no tokenizer, and the data are text.
+    #[error(
+        "the model has no tokenizer, so the data must be token ids (prompt_ids, chosen_ids, rejected_ids)"
+    )]
+    IdsOnly,
     /// Text could not be turned into token ids, or back.
     #[error("tokenizer failed: {message}")]
     Encode {

@@ -21,7 +21,8 @@ pub use template::{ChatTemplate, RenderOptions};
 /// ```
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    /// Absent for models whose data are token ids.
+    inner: Option<tokenizers::Tokenizer>,
     special: SpecialTokens,
     template: Option<ChatTemplate>,
     files: BTreeMap<String, Vec<u8>>,
@@ -68,6 +69,21 @@ impl Tokenizer {
         Self::from_files(files)
     }
 
+    /// Stands in where a model has no tokenizer: only rows of token ids can be loaded, text is an error.
+    pub fn ids_only() -> Self {
+        Self {
+            inner: None,
+            special: SpecialTokens::default(),
+            template: None,
+            files: BTreeMap::new(),
+            fingerprint: "ids-only".to_string(),
+        }
+    }
+
+    fn inner(&self) -> Result<&tokenizers::Tokenizer, DataError> {
+        self.inner.as_ref().ok_or(DataError::IdsOnly)
+    }
+
     fn from_files(files: BTreeMap<String, Vec<u8>>) -> Result<Self, DataError> {
         let mut inner = files::build(&files)?;
         // Lengths are decided here, never by settings left in tokenizer.json.
@@ -88,7 +104,7 @@ impl Tokenizer {
         }
         let fingerprint = hasher.finalize().to_hex()[..32].to_string();
         Ok(Self {
-            inner,
+            inner: Some(inner),
             special,
             template,
             files,
@@ -103,7 +119,7 @@ impl Tokenizer {
     /// When the tokenizer fails, as with a word outside a vocabulary that has no unknown token.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, DataError> {
         let encoding = self
-            .inner
+            .inner()?
             .encode_fast(text, add_special)
             .map_err(encode_error)?;
         Ok(encoding.get_ids().to_vec())
@@ -114,7 +130,10 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode_spans(&self, text: &str, add_special: bool) -> Result<Vec<TokenSpan>, DataError> {
-        let encoding = self.inner.encode(text, add_special).map_err(encode_error)?;
+        let encoding = self
+            .inner()?
+            .encode(text, add_special)
+            .map_err(encode_error)?;
         let tokens = encoding.get_tokens().iter().zip(encoding.get_offsets());
         Ok(encoding
             .get_ids()
@@ -133,7 +152,7 @@ impl Tokenizer {
     /// # Errors
     /// When the tokenizer's decoder fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String, DataError> {
-        self.inner.decode(ids, true).map_err(encode_error)
+        self.inner()?.decode(ids, true).map_err(encode_error)
     }
 
     /// Text of token ids, special tokens spelled out.
@@ -141,7 +160,7 @@ impl Tokenizer {
     /// # Errors
     /// When the tokenizer's decoder fails.
     pub fn decode_with_special(&self, ids: &[u32]) -> Result<String, DataError> {
-        self.inner.decode(ids, false).map_err(encode_error)
+        self.inner()?.decode(ids, false).map_err(encode_error)
     }
 
     /// The beginning-of-sequence token.
@@ -164,14 +183,16 @@ impl Tokenizer {
         self.template.as_ref()
     }
 
-    /// Number of tokens, added ones included.
+    /// Number of tokens, added ones included; 0 without a tokenizer.
     pub fn vocabulary_size(&self) -> usize {
-        self.inner.get_vocab_size(true)
+        self.inner
+            .as_ref()
+            .map_or(0, |inner| inner.get_vocab_size(true))
     }
 
     /// Id of a token by its spelling.
     pub fn token_id(&self, token: &str) -> Option<u32> {
-        self.inner.token_to_id(token)
+        self.inner.as_ref()?.token_to_id(token)
     }
 
     /// Hash of all tokenizer files, 32 hexadecimal digits.

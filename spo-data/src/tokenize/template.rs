@@ -135,12 +135,12 @@ fn mark_generation(source: &str) -> String {
     while let Some(start) = rest.find("{%") {
         let (before, tag) = rest.split_at(start);
         marked += before;
-        let Some(end) = tag.find("%}") else {
+        let Some(end) = tag[2..].find("%}") else {
             rest = tag;
             break;
         };
-        let (tag, after) = tag.split_at(end + 2);
-        let inner = &tag[2..end];
+        let (tag, after) = tag.split_at(end + 4);
+        let inner = &tag[2..end + 2];
         let name = inner.trim_matches(['-', '+']).trim();
         let mark = match name {
             "generation" => Some(GENERATION_START),
