@@ -1,0 +1,94 @@
+//! The model: embedding, decoder blocks, final norm, head.
+
+use crate::decoder::{Attend, Block, Linear, PackedInputs, RmsNorm, RopeTables};
+use crate::load::{RandomSource, WeightSource};
+use crate::{ModelError, ModelSpec};
+use burn::module::{Module, Param};
+use burn::tensor::{DType, Device, Int, Tensor};
+
+/// A token embedding table.
+#[derive(Module, Debug)]
+pub struct Embedding {
+    /// `[vocab, hidden]`
+    pub weight: Param<Tensor<2>>,
+}
+
+/// A decoder-only language model that returns hidden states.
+///
+/// It lives without gradients; whoever trains it switches them on, block by block.
+#[derive(Module, Debug)]
+pub struct CausalLm {
+    /// Token embedding.
+    pub embed_tokens: Embedding,
+    /// Decoder blocks, first to last.
+    pub layers: Vec<Block>,
+    /// Final norm.
+    pub norm: RmsNorm,
+    /// Head of its own; `None` when it shares the embedding's weight.
+    pub lm_head: Option<Linear>,
+    #[module(skip)]
+    spec: ModelSpec,
+}
+
+impl CausalLm {
+    /// Builds a model of this spec from a source of weights.
+    ///
+    /// # Errors
+    /// As the source: missing tensor, wrong shape, unreadable type.
+    pub fn load(spec: &ModelSpec, source: &mut impl WeightSource) -> Result<Self, ModelError> {
+        let table = [spec.vocab_size, spec.hidden_size];
+        let embed_tokens = Embedding { weight: Param::from_tensor(source.tensor("embed_tokens.weight", table)?) };
+        let layers = (0..spec.layers.len()).map(|layer| Block::load(source, spec, layer));
+        let layers = layers.collect::<Result<_, _>>()?;
+        let norm = RmsNorm::load(source, "norm", spec.hidden_size, spec.norm_eps)?;
+        let lm_head = match spec.tied {
+            true => None,
+            false => Some(Linear::load(source, "lm_head", table, false)?),
+        };
+        Ok(Self { embed_tokens, layers, norm, lm_head, spec: spec.clone() })
+    }
+
+    /// A model with random weights, N(0, 0.02), norms at 1: for tests and benchmarks.
+    pub fn random(spec: &ModelSpec, seed: u64, device: &Device) -> Self {
+        Self::load(spec, &mut RandomSource::new(seed, device)).expect("a random source has every tensor")
+    }
+
+    /// The shape of the model.
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    /// Where the weights are.
+    pub fn device(&self) -> Device {
+        self.embed_tokens.weight.val().device()
+    }
+
+    /// Storage and compute type.
+    pub fn dtype(&self) -> DType {
+        self.embed_tokens.weight.val().dtype()
+    }
+
+    /// Token ids `[tokens]` → `[tokens, hidden]`
+    pub fn embed(&self, ids: Tensor<1, Int>) -> Tensor<2> {
+        self.embed_tokens.weight.val().select(0, ids)
+    }
+
+    /// All blocks. `[tokens, hidden]` → `[tokens, hidden]`, before the final norm.
+    pub fn blocks(&self, x: Tensor<2>, rope: &RopeTables, attend: &mut dyn Attend) -> Tensor<2> {
+        self.layers.iter().fold(x, |x, block| block.forward(x, rope, attend))
+    }
+
+    /// Normed hidden states of the rows that predict an answer token, `[rows, hidden]`.
+    pub fn hidden(&self, inputs: &PackedInputs) -> Tensor<2> {
+        let x = self.blocks(self.embed(inputs.ids.clone()), &inputs.rope, &mut inputs.attention());
+        self.norm.forward(x.select(0, inputs.score_rows.clone()))
+    }
+
+    /// The head's weight, `[vocab, hidden]`.
+    pub fn head_weight(&self) -> Tensor<2> {
+        match &self.lm_head {
+            Some(head) => head.weight.val(),
+            None => self.embed_tokens.weight.val(),
+        }
+    }
+}

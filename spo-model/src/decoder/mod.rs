@@ -1,0 +1,18 @@
+//! The parts of a decoder block, on packed tokens `[tokens, hidden]`.
+
+pub mod attention;
+pub mod block;
+pub mod kv_cache;
+pub mod linear;
+pub mod mlp;
+pub mod norm;
+pub mod packed;
+pub mod rope;
+
+pub use attention::{Attend, Attention};
+pub use block::Block;
+pub use linear::Linear;
+pub use mlp::Mlp;
+pub use norm::RmsNorm;
+pub use packed::PackedInputs;
+pub use rope::RopeTables;

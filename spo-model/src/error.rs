@@ -1,0 +1,201 @@
+//! What can go wrong between a model directory and a running model.
+
+use std::path::PathBuf;
+
+/// Errors of this crate. Each names the file, the key, what was found and what was expected.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// A file could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A directory lacks a file that every model directory has.
+    #[error("{} is not a model directory: {file} is missing", dir.display())]
+    MissingFile {
+        /// The directory that was named.
+        dir: PathBuf,
+        /// The file looked for.
+        file: String,
+    },
+    /// A JSON file could not be parsed.
+    #[error("{file}: not valid JSON: {reason}")]
+    Json {
+        /// The file.
+        file: String,
+        /// Parser message with line and column.
+        reason: String,
+    },
+    /// A key of `config.json` is missing or has an unusable value.
+    #[error("{file}: key `{key}`: found {found}, expected {expected}")]
+    Config {
+        /// The file.
+        file: String,
+        /// The JSON key.
+        key: String,
+        /// What the file holds.
+        found: String,
+        /// What this crate can use.
+        expected: String,
+    },
+    /// The architecture is not one of the registry.
+    #[error("{file}: model_type `{found}` is not supported")]
+    UnknownFamily {
+        /// The file.
+        file: String,
+        /// The value of `model_type`.
+        found: String,
+        /// Nearest supported name, if any is close.
+        nearest: Option<String>,
+    },
+    /// The architecture is known and deliberately refused.
+    #[error("{file}: model_type `{found}` is refused: {reason}")]
+    RefusedFamily {
+        /// The file.
+        file: String,
+        /// The value of `model_type`.
+        found: String,
+        /// Why it cannot be loaded.
+        reason: String,
+    },
+    /// A safetensors file is damaged.
+    #[error("{}: damaged safetensors file: {reason}", path.display())]
+    Safetensors {
+        /// The file.
+        path: PathBuf,
+        /// What the reader found.
+        reason: String,
+    },
+    /// Tensors that the model needs are not in the checkpoint.
+    #[error("{}: {} tensor(s) missing: {}", path.display(), names.len(), preview(names))]
+    MissingTensors {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Their checkpoint names.
+        names: Vec<String>,
+    },
+    /// The checkpoint holds tensors that the model has no place for.
+    #[error("{}: {} unexpected tensor(s): {}", path.display(), names.len(), preview(names))]
+    UnexpectedTensors {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Their checkpoint names.
+        names: Vec<String>,
+    },
+    /// A tensor has another shape than `config.json` says.
+    #[error("{}: tensor `{name}`: found shape {found:?}, expected {expected:?}", path.display())]
+    Shape {
+        /// The file.
+        path: PathBuf,
+        /// The checkpoint name.
+        name: String,
+        /// Shape in the file.
+        found: Vec<usize>,
+        /// Shape that `config.json` implies.
+        expected: Vec<usize>,
+    },
+    /// A tensor is stored in a type that cannot be loaded.
+    #[error("{}: tensor `{name}`: stored as {found}, expected F32, F16 or BF16", path.display())]
+    Dtype {
+        /// The file.
+        path: PathBuf,
+        /// The checkpoint name.
+        name: String,
+        /// Type in the file.
+        found: String,
+    },
+    /// A device was named that this build or this machine does not have.
+    #[error("device `{name}` is not available: {reason}")]
+    Device {
+        /// The name as given.
+        name: String,
+        /// Why not.
+        reason: String,
+        /// The devices of this build.
+        compiled: Vec<&'static str>,
+    },
+    /// A row does not fit the model.
+    #[error("{id}: {found} tokens, but the model's context is {context}")]
+    TooLong {
+        /// The row.
+        id: String,
+        /// Tokens of prompt and longest answer.
+        found: usize,
+        /// The model's `max_position_embeddings`.
+        context: usize,
+    },
+    /// A token id is outside the vocabulary.
+    #[error("{id}: token id {token}, but the vocabulary has {vocab} entries")]
+    TokenOutOfRange {
+        /// The row.
+        id: String,
+        /// The id found.
+        token: u32,
+        /// Size of the vocabulary.
+        vocab: usize,
+    },
+    /// An adapter does not fit the model.
+    #[error("{file}: {reason}")]
+    Adapter {
+        /// The adapter's file.
+        file: String,
+        /// What does not fit.
+        reason: String,
+    },
+    /// A saved model did not come back the same.
+    #[error("{}: reloaded log-probs differ by {drift:e}, allowed {allowed:e}", path.display())]
+    Parity {
+        /// The saved directory.
+        path: PathBuf,
+        /// Largest difference of a sequence log-prob.
+        drift: f64,
+        /// What was allowed.
+        allowed: f64,
+    },
+}
+
+impl ModelError {
+    pub(crate) fn io(path: &std::path::Path, source: std::io::Error) -> Self {
+        Self::Io { path: path.to_path_buf(), source }
+    }
+
+    /// What a user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::MissingFile { file, .. } if file == "config.json" => {
+                Some("name a Hugging Face model directory: config.json, *.safetensors, tokenizer.json".into())
+            }
+            Self::MissingFile { file, .. } if file.ends_with(".safetensors") => Some(
+                "only safetensors weights are read; pickle files (.bin, .pt) can run code when \
+                 they are opened: convert them with `model.save_pretrained(dir)` in transformers"
+                    .into(),
+            ),
+            Self::UnknownFamily { nearest, .. } => Some(match nearest {
+                Some(name) => format!("did you mean `{name}`? supported: {}", crate::family::names()),
+                None => format!("supported: {}", crate::family::names()),
+            }),
+            Self::Device { compiled, .. } => Some(format!(
+                "this build has: {}; other devices need the cargo features cuda, vulkan, metal or wgpu",
+                compiled.join(", ")
+            )),
+            Self::Safetensors { .. } => Some("the file may be cut off: copy or download it again".into()),
+            Self::TooLong { .. } => {
+                Some("lower text.max-length, so that long rows are cut or dropped with a report".into())
+            }
+            Self::TokenOutOfRange { .. } => Some("the tokenizer does not belong to this model".into()),
+            Self::MissingTensors { .. } | Self::UnexpectedTensors { .. } | Self::Shape { .. } => {
+                Some("config.json and the weights must come from the same model".into())
+            }
+            _ => None,
+        }
+    }
+}
+
+fn preview(names: &[String]) -> String {
+    let shown = names.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if names.len() > 5 { format!("{shown}, …") } else { shown }
+}

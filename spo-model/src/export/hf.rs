@@ -1,0 +1,85 @@
+//! A Hugging Face model directory: `config.json`, `model.safetensors`, tokenizer files.
+
+use super::{create_dir, write_file, write_safetensors};
+use crate::load::Storage;
+use crate::parameters::{checkpoint_name, for_each};
+use crate::{CausalLm, ModelError};
+use serde_json::Value;
+use std::path::Path;
+
+/// What stands beside the weights in a model directory, copied unchanged on export.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ModelFiles {
+    /// Name and content of each file, `config.json` among them.
+    pub files: Vec<(String, Vec<u8>)>,
+}
+
+/// Files that belong to a model besides its weights.
+const COPIED: &[&str] = &[
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+];
+
+impl ModelFiles {
+    /// Reads those of a model directory that are there.
+    ///
+    /// # Errors
+    /// A file that exists and cannot be read.
+    pub fn from_dir(dir: &Path) -> Result<Self, ModelError> {
+        let present = COPIED.iter().map(|name| (name, dir.join(name))).filter(|(_, path)| path.exists());
+        let read = present.map(|(name, path)| {
+            let bytes = std::fs::read(&path).map_err(|e| ModelError::io(&path, e))?;
+            Ok((name.to_string(), bytes))
+        });
+        Ok(Self { files: read.collect::<Result<_, ModelError>>()? })
+    }
+}
+
+/// Saves a model without adapters as a Hugging Face directory. `config.json` keeps every key it
+/// had; only its `torch_dtype` (or `dtype`) is set to the type written.
+///
+/// # Errors
+/// The model still has adapters, or a file cannot be written.
+pub fn save(model: &CausalLm, files: &ModelFiles, dir: &Path) -> Result<(), ModelError> {
+    if model.has_lora() {
+        return Err(ModelError::Adapter {
+            file: dir.display().to_string(),
+            reason: "merge the adapters before saving a whole model".into(),
+        });
+    }
+    create_dir(dir)?;
+    for (name, bytes) in &files.files {
+        let path = dir.join(name);
+        match name.as_str() {
+            "config.json" => write_file(&path, &with_dtype(bytes, model, &path)?)?,
+            _ => write_file(&path, bytes)?,
+        }
+    }
+    let mut tensors = vec![];
+    for_each(model, "", |mut parameter| {
+        parameter.path = checkpoint_name(&parameter.path);
+        tensors.push(parameter);
+    });
+    write_safetensors(tensors, &dir.join("model.safetensors"))
+}
+
+fn with_dtype(config: &[u8], model: &CausalLm, path: &Path) -> Result<Vec<u8>, ModelError> {
+    let mut config: Value = serde_json::from_slice(config)
+        .map_err(|e| ModelError::Json { file: path.display().to_string(), reason: e.to_string() })?;
+    let name = match Storage::of_dtype(model.dtype()) {
+        Some(Storage::Bf16) => "bfloat16",
+        Some(Storage::F16) => "float16",
+        _ => "float32",
+    };
+    let key = if config.get("dtype").is_some() { "dtype" } else { "torch_dtype" };
+    config[key] = name.into();
+    Ok(format!("{config:#}\n").into_bytes())
+}

@@ -1,0 +1,73 @@
+//! Writing models where others can read them.
+
+mod hf;
+
+pub use hf::{ModelFiles, save};
+
+use crate::ModelError;
+use crate::load::Storage;
+use crate::parameters::Parameter;
+use safetensors::tensor::View;
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+
+/// Creates a directory and its parents.
+pub(crate) fn create_dir(dir: &Path) -> Result<(), ModelError> {
+    std::fs::create_dir_all(dir).map_err(|e| ModelError::io(dir, e))
+}
+
+/// Writes a file aside, syncs it and renames it into place.
+pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), ModelError> {
+    let aside = path.with_added_extension("part");
+    let write = || {
+        let mut file = File::create(&aside)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&aside, path)
+    };
+    write().map_err(|e| ModelError::io(path, e))
+}
+
+/// Writes parameters under their `path` as names, each read from the device only when its turn
+/// comes.
+pub(crate) fn write_safetensors(parameters: Vec<Parameter>, path: &Path) -> Result<(), ModelError> {
+    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    let tensors = parameters.into_iter().map(|parameter| (parameter.path.clone(), Saved(parameter)));
+    safetensors::serialize_to_file(tensors, Some(metadata), path).map_err(|error| match error {
+        safetensors::SafeTensorError::IoError(e) => ModelError::io(path, e),
+        other => ModelError::Safetensors { path: path.into(), reason: other.to_string() },
+    })?;
+    let finish = || {
+        // The writer's temporary file is private to the user; a model is as readable as any file.
+        #[cfg(unix)]
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+        OpenOptions::new().read(true).open(path)?.sync_all()
+    };
+    finish().map_err(|e| ModelError::io(path, e))
+}
+
+struct Saved(Parameter);
+
+impl Saved {
+    fn storage(&self) -> Storage {
+        Storage::of_dtype(self.0.value.dtype()).expect("models are loaded in one of the three storage types")
+    }
+}
+
+impl View for Saved {
+    fn dtype(&self) -> safetensors::Dtype {
+        self.storage().file_dtype()
+    }
+    fn shape(&self) -> &[usize] {
+        &self.0.shape
+    }
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Owned(self.0.value.to_data().as_bytes().to_vec())
+    }
+    fn data_len(&self) -> usize {
+        self.0.shape.iter().product::<usize>() * self.storage().bytes()
+    }
+}

@@ -1,0 +1,50 @@
+//! From a checkpoint to a model: strict names and shapes, one tensor at a time.
+
+mod checkpoint;
+mod dtype;
+mod random;
+
+pub use checkpoint::{Checkpoint, CheckpointSource};
+pub use dtype::Storage;
+pub use random::RandomSource;
+
+use crate::{CausalLm, ModelError, ModelSpec};
+use burn::tensor::{Device, Tensor};
+use std::path::Path;
+
+/// Where a model takes its weights from while it is built.
+pub trait WeightSource {
+    /// The tensor at a module path such as `layers.0.mlp.up_proj.weight`.
+    ///
+    /// # Errors
+    /// Whatever the source finds wrong with it.
+    fn tensor<const D: usize>(&mut self, path: &str, shape: [usize; D]) -> Result<Tensor<D>, ModelError>;
+}
+
+impl CausalLm {
+    /// Loads a Hugging Face model directory, stored as `storage` or, if `None`, as in the file.
+    ///
+    /// # Errors
+    /// Missing files, an unsupported architecture, damaged weights, missing, unexpected or wrongly
+    /// shaped tensors: each named.
+    pub fn from_dir(dir: &Path, storage: Option<Storage>, device: &Device) -> Result<Self, ModelError> {
+        let spec = ModelSpec::from_dir(dir)?;
+        Self::from_checkpoint(&spec, &Checkpoint::open(dir)?, storage, device)
+    }
+
+    /// Builds a model of this spec from an opened checkpoint.
+    ///
+    /// # Errors
+    /// As [`from_dir`](Self::from_dir).
+    pub fn from_checkpoint(
+        spec: &ModelSpec,
+        checkpoint: &Checkpoint,
+        storage: Option<Storage>,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        let mut source = checkpoint.source(storage, device);
+        let model = Self::load(spec, &mut source)?;
+        source.finish(spec)?;
+        Ok(model)
+    }
+}

@@ -1,0 +1,138 @@
+//! The named parameters of a model: walking, counting, hashing, replacing.
+
+use crate::CausalLm;
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{DType, Tensor};
+
+/// The name that a checkpoint gives the parameter at a module path.
+pub fn checkpoint_name(path: &str) -> String {
+    if path.starts_with("lm_head.") { path.into() } else { format!("model.{path}") }
+}
+
+/// A parameter as its walkers see it.
+#[derive(Debug, Clone)]
+pub struct Parameter {
+    /// Module path, such as `layers.0.mlp.up_proj.weight`.
+    pub path: String,
+    /// Shape in the checkpoint.
+    pub shape: Vec<usize>,
+    /// The values, flattened: `[elements]`.
+    pub value: Tensor<1>,
+}
+
+/// Calls `visit` for each parameter of a module, in the module's own order. `prefix` is put
+/// before the paths: `""` for a whole model, `"layers.3."` for a block.
+pub fn for_each(module: &impl Module, prefix: &str, visit: impl FnMut(Parameter)) {
+    module.visit(&mut Visitor { path: ModulePath::new(prefix), visit });
+}
+
+/// The module with each parameter replaced by what `map` returns, `None` leaving it as it is.
+/// The new value is flat, `[elements]`.
+pub fn replace<M: Module>(module: M, prefix: &str, map: impl FnMut(Parameter) -> Option<Tensor<1>>) -> M {
+    module.map(&mut Mapper { path: ModulePath::new(prefix), map })
+}
+
+/// Number of values in the parameters that `select` picks by path.
+pub fn count(module: &impl Module, mut select: impl FnMut(&str) -> bool) -> usize {
+    let mut count = 0;
+    for_each(module, "", |parameter| {
+        if select(&parameter.path) {
+            count += parameter.shape.iter().product::<usize>();
+        }
+    });
+    count
+}
+
+/// blake3 of names, shapes, types and values of the parameters that `select` picks, in hex.
+/// Equal weights give equal hashes whatever file they came from.
+pub fn hash(module: &impl Module, mut select: impl FnMut(&str) -> bool) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for_each(module, "", |parameter| {
+        if select(&parameter.path) {
+            let data = parameter.value.into_data();
+            hasher.update(format!("{} {:?} {:?}\n", parameter.path, parameter.shape, data.dtype()).as_bytes());
+            hasher.update(data.as_bytes());
+        }
+    });
+    hasher.finalize().to_hex().to_string()
+}
+
+impl CausalLm {
+    /// The model with all its parameters converted to `dtype`.
+    pub fn cast(self, dtype: DType) -> Self {
+        replace(self, "", |parameter| Some(parameter.value.cast(dtype)))
+    }
+}
+
+/// The module path of a walk: push a name when entering a module, pop it when leaving.
+#[derive(Debug, Clone)]
+pub struct ModulePath {
+    prefix: String,
+    names: Vec<String>,
+}
+
+impl ModulePath {
+    /// A walk whose paths start with `prefix`.
+    pub fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.into(), names: vec![] }
+    }
+
+    /// Enters a module or field.
+    pub fn push(&mut self, name: &str) {
+        self.names.push(name.into());
+    }
+
+    /// Leaves it.
+    pub fn pop(&mut self) {
+        self.names.pop();
+    }
+
+    /// The path of where the walk stands.
+    pub fn join(&self) -> String {
+        format!("{}{}", self.prefix, self.names.join("."))
+    }
+}
+
+fn parameter<const D: usize>(path: &ModulePath, param: &Param<Tensor<D>>) -> Parameter {
+    let value = param.val();
+    let shape = value.dims().to_vec();
+    let elements = shape.iter().product::<usize>();
+    Parameter { path: path.join(), shape, value: value.inner().reshape([elements]) }
+}
+
+struct Visitor<F> {
+    path: ModulePath,
+    visit: F,
+}
+
+impl<F: FnMut(Parameter)> ModuleVisitor for Visitor<F> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        (self.visit)(parameter(&self.path, param));
+    }
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name);
+    }
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+}
+
+struct Mapper<F> {
+    path: ModulePath,
+    map: F,
+}
+
+impl<F: FnMut(Parameter) -> Option<Tensor<1>>> ModuleMapper for Mapper<F> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        match (self.map)(parameter(&self.path, &param)) {
+            Some(value) => param.map(|old| value.reshape(old.dims())),
+            None => param,
+        }
+    }
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name);
+    }
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+}
