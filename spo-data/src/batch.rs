@@ -14,12 +14,7 @@ pub struct Group<'a> {
 impl Group<'_> {
     /// Tokens of the group in a packed batch.
     pub fn tokens(&self) -> usize {
-        self.prompt.len()
-            + self
-                .answers
-                .iter()
-                .map(|answer| answer.len())
-                .sum::<usize>()
+        self.prompt.len() + self.answers.iter().map(|answer| answer.len()).sum::<usize>()
     }
 }
 
@@ -72,8 +67,7 @@ impl PackedBatch {
     fn push(&mut self, group: &Group) {
         let start = self.input_ids.len();
         let prompt_len = group.prompt.len();
-        self.input_ids
-            .extend(group.prompt.iter().map(|id| *id as i32));
+        self.input_ids.extend(group.prompt.iter().map(|id| *id as i32));
         self.positions.extend(0..prompt_len as i32);
         for answer in &group.answers {
             let answer_start = self.input_ids.len();
@@ -136,46 +130,27 @@ mod tests {
     #[test]
     fn a_pair_shares_its_prompt() {
         let batch = PackedBatch::new(&[
-            Group {
-                prompt: &[1, 2],
-                answers: vec![&[3, 4], &[5]],
-            },
-            Group {
-                prompt: &[6],
-                answers: vec![&[7]],
-            },
+            Group { prompt: &[1, 2], answers: vec![&[3, 4], &[5]] },
+            Group { prompt: &[6], answers: vec![&[7]] },
         ]);
         assert_eq!(batch.input_ids, [1, 2, 3, 4, 5, 6, 7]);
         assert_eq!(batch.positions, [0, 1, 2, 3, 2, 0, 1]);
         assert_eq!(batch.score_rows, [1, 2, 1, 5]);
         assert_eq!(batch.targets, [3, 4, 5, 7]);
         assert_eq!(batch.sequences, [0..2, 2..3, 3..4]);
-        assert_eq!(
-            batch.groups[1],
-            GroupSpan {
-                start: 5,
-                prompt_len: 1,
-                answer_lens: vec![1]
-            }
-        );
+        assert_eq!(batch.groups[1], GroupSpan { start: 5, prompt_len: 1, answer_lens: vec![1] });
         assert_eq!((batch.tokens(), batch.longest_group()), (7, 5));
     }
 
     #[test]
     fn an_empty_prompt_leaves_the_first_token_unscored() {
-        let batch = PackedBatch::new(&[Group {
-            prompt: &[],
-            answers: vec![&[3, 4]],
-        }]);
+        let batch = PackedBatch::new(&[Group { prompt: &[], answers: vec![&[3, 4]] }]);
         assert_eq!((batch.score_rows, batch.targets), (vec![0], vec![4]));
     }
 
     #[test]
     fn budget_bounds_padded_tokens() {
-        assert_eq!(
-            micro_batches(&[3, 10, 4, 9], 20),
-            vec![vec![1, 3], vec![2, 0]]
-        );
+        assert_eq!(micro_batches(&[3, 10, 4, 9], 20), vec![vec![1, 3], vec![2, 0]]);
         assert_eq!(micro_batches(&[50, 1], 20), vec![vec![0], vec![1]]);
         assert_eq!(micro_batches(&[0, 0], 0), vec![vec![0], vec![1]]);
         assert!(micro_batches(&[], 20).is_empty());

@@ -6,12 +6,7 @@ use crate::spec::{Overflow, TextSpec};
 /// Cuts in place. `keep_first` protects a leading BOS when the prompt's beginning goes.
 ///
 /// Returns what was done; a reason that [`Reason::dropped`] means that the row must go.
-pub(crate) fn fit(
-    spec: &TextSpec,
-    bos: Option<u32>,
-    prompt: &mut Vec<u32>,
-    answers: &mut [Vec<u32>],
-) -> Vec<Reason> {
+pub(crate) fn fit(spec: &TextSpec, bos: Option<u32>, prompt: &mut Vec<u32>, answers: &mut [Vec<u32>]) -> Vec<Reason> {
     let mut reasons = Vec::new();
     if let Some(limit) = spec.max_prompt_length.filter(|limit| prompt.len() > *limit) {
         if spec.overflow == Overflow::Drop {
@@ -21,10 +16,7 @@ pub(crate) fn fit(
         reasons.push(Reason::PromptCut);
     }
     let longest = answers.iter().map(Vec::len).max().unwrap_or(0);
-    let Some(limit) = spec
-        .max_length
-        .filter(|limit| prompt.len() + longest > *limit)
-    else {
+    let Some(limit) = spec.max_length.filter(|limit| prompt.len() + longest > *limit) else {
         return reasons;
     };
     match spec.overflow {
@@ -34,10 +26,7 @@ pub(crate) fn fit(
             prompt.truncate(limit);
         }
         Overflow::AnswerFirst => {
-            let kept = limit
-                .saturating_sub(longest)
-                .max((limit / 4).max(1))
-                .min(prompt.len());
+            let kept = limit.saturating_sub(longest).max((limit / 4).max(1)).min(prompt.len());
             if kept < prompt.len() {
                 cut_beginning(prompt, kept, bos);
                 reasons.push(Reason::PromptCut);
@@ -49,11 +38,7 @@ pub(crate) fn fit(
         for answer in answers.iter_mut() {
             answer.truncate(room);
         }
-        reasons.push(if room == 0 {
-            Reason::EmptyAnswer
-        } else {
-            Reason::AnswerCut
-        });
+        reasons.push(if room == 0 { Reason::EmptyAnswer } else { Reason::AnswerCut });
     }
     reasons
 }
@@ -71,32 +56,17 @@ mod tests {
     use proptest::prelude::*;
 
     fn spec(max_length: usize, overflow: Overflow) -> TextSpec {
-        TextSpec {
-            max_length: Some(max_length),
-            overflow,
-            ..TextSpec::default()
-        }
+        TextSpec { max_length: Some(max_length), overflow, ..TextSpec::default() }
     }
 
     fn row(prompt: u32, answers: &[u32]) -> (Vec<u32>, Vec<Vec<u32>>) {
-        (
-            (0..prompt).collect(),
-            answers
-                .iter()
-                .map(|len| (100..100 + len).collect())
-                .collect(),
-        )
+        ((0..prompt).collect(), answers.iter().map(|len| (100..100 + len).collect()).collect())
     }
 
     #[test]
     fn the_prompt_is_cut_before_the_answer() {
         let (mut prompt, mut answers) = row(10, &[6, 3]);
-        let reasons = fit(
-            &spec(12, Overflow::AnswerFirst),
-            Some(0),
-            &mut prompt,
-            &mut answers,
-        );
+        let reasons = fit(&spec(12, Overflow::AnswerFirst), Some(0), &mut prompt, &mut answers);
         assert_eq!(reasons, [Reason::PromptCut]);
         assert_eq!(prompt, [0, 5, 6, 7, 8, 9]);
         assert_eq!((answers[0].len(), answers[1].len()), (6, 3));
@@ -105,12 +75,7 @@ mod tests {
     #[test]
     fn a_quarter_stays_for_the_prompt() {
         let (mut prompt, mut answers) = row(10, &[30, 3]);
-        let reasons = fit(
-            &spec(12, Overflow::AnswerFirst),
-            None,
-            &mut prompt,
-            &mut answers,
-        );
+        let reasons = fit(&spec(12, Overflow::AnswerFirst), None, &mut prompt, &mut answers);
         assert_eq!(reasons, [Reason::PromptCut, Reason::AnswerCut]);
         assert_eq!(prompt, [7, 8, 9]);
         assert_eq!((answers[0].len(), answers[1].len()), (9, 3));
@@ -119,20 +84,10 @@ mod tests {
     #[test]
     fn keep_start_can_leave_no_answer() {
         let (mut prompt, mut answers) = row(10, &[4]);
-        let reasons = fit(
-            &spec(12, Overflow::KeepStart),
-            None,
-            &mut prompt,
-            &mut answers,
-        );
+        let reasons = fit(&spec(12, Overflow::KeepStart), None, &mut prompt, &mut answers);
         assert_eq!((reasons, answers[0].len()), (vec![Reason::AnswerCut], 2));
         let (mut prompt, mut answers) = row(12, &[4]);
-        let reasons = fit(
-            &spec(12, Overflow::KeepStart),
-            None,
-            &mut prompt,
-            &mut answers,
-        );
+        let reasons = fit(&spec(12, Overflow::KeepStart), None, &mut prompt, &mut answers);
         assert!(reasons[0].dropped());
     }
 

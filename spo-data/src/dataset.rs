@@ -38,11 +38,7 @@ impl Dataset {
     /// Pairs and ties per dimension.
     pub fn dimensions(&self) -> BTreeMap<String, DimensionCount> {
         let mut counts: BTreeMap<String, DimensionCount> = BTreeMap::new();
-        for example in self
-            .examples
-            .iter()
-            .filter(|example| example.answers.len() > 1)
-        {
+        for example in self.examples.iter().filter(|example| example.answers.len() > 1) {
             for dimension in example.dimensions() {
                 let count = counts.entry(dimension.to_string()).or_default();
                 match example.pair(dimension) {
@@ -58,11 +54,7 @@ impl Dataset {
     pub fn pairs(&self, dimension: &str) -> Vec<PairRef> {
         let pair = |(index, example): (usize, &Example)| {
             let (chosen, rejected) = example.pair(dimension)?;
-            Some(PairRef {
-                example: index,
-                chosen,
-                rejected,
-            })
+            Some(PairRef { example: index, chosen, rejected })
         };
         self.examples.iter().enumerate().filter_map(pair).collect()
     }
@@ -113,19 +105,9 @@ impl Dataset {
 /// keep the whole load report.
 pub fn split_by_prompt(dataset: Dataset, holdout_fraction: f64, seed: u64) -> (Dataset, Dataset) {
     let Dataset { examples, report } = dataset;
-    let (heldout, train) = examples
-        .into_iter()
-        .partition(|example| unit_interval(&example.prompt, seed) < holdout_fraction);
-    (
-        Dataset {
-            examples: train,
-            report: report.clone(),
-        },
-        Dataset {
-            examples: heldout,
-            report,
-        },
-    )
+    let (heldout, train) =
+        examples.into_iter().partition(|example| unit_interval(&example.prompt, seed) < holdout_fraction);
+    (Dataset { examples: train, report: report.clone() }, Dataset { examples: heldout, report })
 }
 
 fn unit_interval(prompt: &[u32], seed: u64) -> f64 {
@@ -154,29 +136,16 @@ mod tests {
             )]),
             ..Example::default()
         };
-        Dataset {
-            examples: prompts.iter().enumerate().map(example).collect(),
-            report: LoadReport::default(),
-        }
+        Dataset { examples: prompts.iter().enumerate().map(example).collect(), report: LoadReport::default() }
     }
 
     #[test]
     fn pairs_leave_ties_out() {
         let data = dataset(&[1, 2, 3, 4]);
         let count = DimensionCount { pairs: 3, ties: 1 };
-        assert_eq!(
-            data.dimensions(),
-            BTreeMap::from([("help".to_string(), count)])
-        );
+        assert_eq!(data.dimensions(), BTreeMap::from([("help".to_string(), count)]));
         let pairs = data.pairs("help");
-        assert_eq!(
-            pairs[1],
-            PairRef {
-                example: 1,
-                chosen: 1,
-                rejected: 0
-            }
-        );
+        assert_eq!(pairs[1], PairRef { example: 1, chosen: 1, rejected: 0 });
         assert_eq!(pairs.len(), 3);
         assert!(data.pairs("absent").is_empty());
     }
@@ -186,9 +155,7 @@ mod tests {
         let data = dataset(&[1, 2]);
         let mut other = data.clone();
         assert_eq!(data.fingerprint(), other.fingerprint());
-        other.examples[0]
-            .labels
-            .insert("help".into(), Preference::Tie);
+        other.examples[0].labels.insert("help".into(), Preference::Tie);
         assert_ne!(data.fingerprint(), other.fingerprint());
     }
 

@@ -17,19 +17,13 @@ const AFTER_TERMINATOR: usize = 2;
 ///
 /// # Errors
 /// When the template raises an error, the spec contradicts itself or the tokenizer fails.
-pub fn encode_prompt(
-    tokenizer: &Tokenizer,
-    spec: &TextSpec,
-    prompt: &PromptText,
-) -> Result<Vec<u32>, DataError> {
+pub fn encode_prompt(tokenizer: &Tokenizer, spec: &TextSpec, prompt: &PromptText) -> Result<Vec<u32>, DataError> {
     spec.check()?;
     if let PromptText::Ids(ids) = prompt {
         return Ok(ids.clone());
     }
     let layout = Layout::resolve(spec, tokenizer)?;
-    let text = layout
-        .prompt(spec, prompt, None, &Map::new())?
-        .unwrap_or_default();
+    let text = layout.prompt(spec, prompt, None, &Map::new())?.unwrap_or_default();
     tokenizer.encode(&text, layout.add_special())
 }
 
@@ -57,10 +51,7 @@ pub fn encode_record(
         }
         None => encode_apart(tokenizer, spec, &record)?,
     };
-    let text_answers = record
-        .answers
-        .iter()
-        .map(|answer| !matches!(answer, AnswerText::Ids(_)));
+    let text_answers = record.answers.iter().map(|answer| !matches!(answer, AnswerText::Ids(_)));
     for (answer, is_text) in answers.iter_mut().zip(text_answers) {
         if is_text && spec.append_eos && layout.add_special() && !is_terminated(tokenizer, answer) {
             answer.push(tokenizer.eos().ok_or(DataError::BadSetting {
@@ -77,11 +68,7 @@ pub fn encode_record(
         return Ok((None, vec![Reason::EmptyPrompt]));
     }
     let can_end = !tokenizer.terminators().is_empty();
-    if can_end
-        && !answers
-            .iter()
-            .all(|answer| is_terminated(tokenizer, answer))
-    {
+    if can_end && !answers.iter().all(|answer| is_terminated(tokenizer, answer)) {
         reasons.push(Reason::NoTerminator);
     }
     if (1..answers.len()).any(|index| answers[..index].contains(&answers[index])) {
@@ -91,24 +78,8 @@ pub fn encode_record(
     if let Some(dropped) = reasons.iter().find(|reason| reason.dropped()) {
         return Ok((None, vec![*dropped]));
     }
-    let Record {
-        id,
-        labels,
-        scores,
-        tags,
-        ..
-    } = record;
-    Ok((
-        Some(Example {
-            id,
-            prompt,
-            answers,
-            labels,
-            scores,
-            tags,
-        }),
-        reasons,
-    ))
+    let Record { id, labels, scores, tags, .. } = record;
+    Ok((Some(Example { id, prompt, answers, labels, scores, tags }), reasons))
 }
 
 fn is_terminated(tokenizer: &Tokenizer, answer: &[u32]) -> bool {
@@ -125,17 +96,10 @@ struct Split {
 /// Encodes prompt and prompt + answer as whole texts, so that the tokens are those of the running text.
 ///
 /// Where the tokenizer merges across the boundary, the longest common beginning is the prompt.
-fn encode_jointly(
-    tokenizer: &Tokenizer,
-    laid: &Laid,
-    add_special: bool,
-) -> Result<Option<Split>, DataError> {
+fn encode_jointly(tokenizer: &Tokenizer, laid: &Laid, add_special: bool) -> Result<Option<Split>, DataError> {
     let mut prompt = tokenizer.encode(&laid.prompt, add_special)?;
-    let mut answers = laid
-        .full
-        .iter()
-        .map(|text| tokenizer.encode(text, add_special))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut answers =
+        laid.full.iter().map(|text| tokenizer.encode(text, add_special)).collect::<Result<Vec<_>, _>>()?;
     let common = |full: &Vec<u32>| prompt.iter().zip(full).take_while(|(a, b)| a == b).count();
     let shared = answers.iter().map(common).min().unwrap_or(prompt.len());
     let moved = prompt.len() - shared;
@@ -146,11 +110,7 @@ fn encode_jointly(
     for answer in &mut answers {
         answer.drain(..shared);
     }
-    Ok(Some(Split {
-        prompt,
-        answers,
-        moved: moved > 0,
-    }))
+    Ok(Some(Split { prompt, answers, moved: moved > 0 }))
 }
 
 /// Rows given as ids, wholly or in part: each side is encoded alone.
@@ -168,12 +128,5 @@ fn encode_apart(
             tokenizer.encode(&text, false)
         }
     };
-    Ok((
-        prompt,
-        record
-            .answers
-            .iter()
-            .map(answer)
-            .collect::<Result<_, _>>()?,
-    ))
+    Ok((prompt, record.answers.iter().map(answer).collect::<Result<_, _>>()?))
 }

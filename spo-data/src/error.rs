@@ -107,9 +107,7 @@ pub enum DataError {
         message: String,
     },
     /// There is no tokenizer, and the data are text.
-    #[error(
-        "the model has no tokenizer, so the data must be token ids (prompt_ids, chosen_ids, rejected_ids)"
-    )]
+    #[error("the model has no tokenizer, so the data must be token ids (prompt_ids, chosen_ids, rejected_ids)")]
     IdsOnly,
     /// Text could not be turned into token ids, or back.
     #[error("tokenizer failed: {message}")]
@@ -143,8 +141,7 @@ impl DataError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NoSchema { nearest, .. } => {
-                let layout =
-                    |schema: &&Schema| format!("\n  {}: {}", schema.name, schema.keys.join(", "));
+                let layout = |schema: &&Schema| format!("\n  {}: {}", schema.name, schema.keys.join(", "));
                 let layouts: String = SCHEMAS.iter().map(layout).collect();
                 Some(match nearest {
                     Some((found, key)) => format!(
@@ -157,20 +154,12 @@ impl DataError {
                 })
             }
             Self::MissingKey { key, found, .. } => nearest(key, found.iter().map(String::as_str))
-                .map(|found| {
-                    format!(
-                        "is {found:?} meant to be {key:?}? Map it with columns.{key} = \"{found}\""
-                    )
-                }),
+                .map(|found| format!("is {found:?} meant to be {key:?}? Map it with columns.{key} = \"{found}\"")),
             Self::UnknownSchema { name, known } => {
                 nearest(name, known.iter().copied()).map(|name| format!("did you mean {name:?}?"))
             }
-            Self::UnknownFormat { .. } => {
-                Some("set format = \"…\" for files with another extension".into())
-            }
-            Self::NoTemplate => {
-                Some("use template = \"plain\", or add chat_template.jinja to the tokenizer".into())
-            }
+            Self::UnknownFormat { .. } => Some("set format = \"…\" for files with another extension".into()),
+            Self::NoTemplate => Some("use template = \"plain\", or add chat_template.jinja to the tokenizer".into()),
             _ => None,
         }
     }
@@ -178,10 +167,7 @@ impl DataError {
 
 /// The candidate closest in spelling, if it is close enough to be a mistake: a few letters off, or the
 /// same beginning.
-pub(crate) fn nearest<'a>(
-    name: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     candidates
         .into_iter()
         .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))

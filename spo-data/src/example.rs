@@ -64,10 +64,7 @@ impl Example {
     pub fn answer_hash(&self, answer: usize) -> RowHash {
         let mut hasher = blake3::Hasher::new();
         hash_ids(&mut hasher, &self.prompt);
-        hash_ids(
-            &mut hasher,
-            self.answers.get(answer).map_or(&[], Vec::as_slice),
-        );
+        hash_ids(&mut hasher, self.answers.get(answer).map_or(&[], Vec::as_slice));
         let mut hash = RowHash::default();
         hash.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
         hash
@@ -102,10 +99,7 @@ impl Example {
 
     /// Dimensions that have a label or scores, in order.
     pub fn dimensions(&self) -> impl Iterator<Item = &str> {
-        let scored = self
-            .scores
-            .keys()
-            .filter(|name| !self.labels.contains_key(*name));
+        let scored = self.scores.keys().filter(|name| !self.labels.contains_key(*name));
         self.labels.keys().chain(scored).map(String::as_str)
     }
 
@@ -132,10 +126,7 @@ mod tests {
         Example {
             prompt: vec![1, 2],
             answers: vec![vec![3], vec![4, 5]],
-            labels: BTreeMap::from([
-                ("honesty".into(), Preference::Second),
-                ("tone".into(), Preference::Tie),
-            ]),
+            labels: BTreeMap::from([("honesty".into(), Preference::Second), ("tone".into(), Preference::Tie)]),
             ..Example::default()
         }
     }

@@ -47,11 +47,7 @@ impl<'a> Layout<'a> {
                 let Some(messages) = conversation(spec, prompt) else {
                     return Ok(None);
                 };
-                let options = RenderOptions {
-                    add_generation_prompt: true,
-                    tools,
-                    variables: Some(variables),
-                };
+                let options = RenderOptions { add_generation_prompt: true, tools, variables: Some(variables) };
                 template.render(&messages, &options).map(Some)
             }
             Self::Plain => Ok(plain_prompt(spec, prompt)),
@@ -59,11 +55,7 @@ impl<'a> Layout<'a> {
     }
 
     /// Text of a record; `None` when prompt and answers are not all text.
-    pub(crate) fn record(
-        &self,
-        spec: &TextSpec,
-        record: &Record,
-    ) -> Result<Option<Laid>, DataError> {
+    pub(crate) fn record(&self, spec: &TextSpec, record: &Record) -> Result<Option<Laid>, DataError> {
         let tools = record.tools.as_ref();
         let Some(prompt) = self.prompt(spec, &record.prompt, tools, &record.variables)? else {
             return Ok(None);
@@ -72,17 +64,12 @@ impl<'a> Layout<'a> {
         for answer in &record.answers {
             let text = match self {
                 Self::Chat(template) => {
-                    let (Some(mut messages), Some(turns)) =
-                        (conversation(spec, &record.prompt), answer_turns(answer))
+                    let (Some(mut messages), Some(turns)) = (conversation(spec, &record.prompt), answer_turns(answer))
                     else {
                         return Ok(None);
                     };
                     messages.extend(turns);
-                    let options = RenderOptions {
-                        tools,
-                        variables: Some(&record.variables),
-                        ..Default::default()
-                    };
+                    let options = RenderOptions { tools, variables: Some(&record.variables), ..Default::default() };
                     template.render(&messages, &options)?
                 }
                 Self::Plain => match plain_answer(spec, &record.prompt, answer) {
@@ -125,9 +112,8 @@ fn plain_prompt(spec: &TextSpec, prompt: &PromptText) -> Option<String> {
     let (system, text) = match prompt {
         PromptText::Text(text) => (None, apply(text)),
         PromptText::Messages(messages) => {
-            let (system, turns): (Vec<&Message>, Vec<&Message>) = messages
-                .iter()
-                .partition(|message| message.role == "system");
+            let (system, turns): (Vec<&Message>, Vec<&Message>) =
+                messages.iter().partition(|message| message.role == "system");
             let text = match (turns.as_slice(), &spec.prompt_format) {
                 ([only], Some(_)) if only.role == "user" => apply(&only.text()),
                 (turns, Some(_)) => apply(&transcript(turns)),

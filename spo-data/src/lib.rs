@@ -39,6 +39,8 @@
 
 mod batch;
 mod budget;
+mod check;
+mod conflict;
 mod dataset;
 mod encode;
 mod error;
@@ -47,20 +49,26 @@ pub mod format;
 mod layout;
 mod load;
 mod order;
+mod preview;
 mod record;
 mod report;
 pub mod schema;
 mod spec;
+mod stats;
 mod tokenize;
 
 pub use batch::{Group, GroupSpan, PackedBatch, micro_batches};
+pub use check::{GateMiss, GateSpec};
+pub use conflict::{Conflict, Estimate};
 pub use dataset::{Dataset, DimensionCount, PairRef, split_by_prompt};
 pub use encode::{encode_prompt, encode_record};
 pub use error::DataError;
 pub use example::{Example, Preference, RowHash};
 pub use load::{load, load_bytes, load_rows};
 pub use order::Order;
+pub use preview::Segment;
 pub use record::{AnswerText, Message, PromptText, Record};
 pub use report::{FileReport, Incident, LoadReport, Reason};
 pub use spec::{DataSpec, Overflow, Paths, TemplateKind, TextSpec};
+pub use stats::{DatasetStats, DimensionStats, Lengths};
 pub use tokenize::{ChatTemplate, RenderOptions, TokenSpan, Tokenizer};

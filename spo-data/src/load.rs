@@ -39,9 +39,7 @@ pub fn load(
                 let format = format::find(&name, spec.format.as_deref())?;
                 let rows = (format.open)(open::open_file(&path)?, &name);
                 // Ids stay the same wherever the data lie.
-                let short = path
-                    .file_name()
-                    .map_or_else(|| name.clone(), |name| name.to_string_lossy().into());
+                let short = path.file_name().map_or_else(|| name.clone(), |name| name.to_string_lossy().into());
                 left -= loader.file(spec, &name, &short, format.name, rows, left)?;
             }
         }
@@ -61,10 +59,7 @@ pub fn load_bytes(
     tokenizer: &Tokenizer,
 ) -> Result<Dataset, DataError> {
     let format = format::find(name, spec.format.as_deref())?;
-    let rows = (format.open)(
-        open::decompress(Box::new(Cursor::new(bytes.to_vec())), name)?,
-        name,
-    );
+    let rows = (format.open)(open::decompress(Box::new(Cursor::new(bytes.to_vec())), name)?, name);
     load_named(name, format.name, rows, spec, text, tokenizer)
 }
 
@@ -79,12 +74,7 @@ pub fn load_rows(
     text: &TextSpec,
     tokenizer: &Tokenizer,
 ) -> Result<Dataset, DataError> {
-    let rows = rows.into_iter().enumerate().map(|(index, fields)| {
-        Ok(RawRow {
-            line: index + 1,
-            fields,
-        })
-    });
+    let rows = rows.into_iter().enumerate().map(|(index, fields)| Ok(RawRow { line: index + 1, fields }));
     load_named(name, "rows", Box::new(rows), spec, text, tokenizer)
 }
 
@@ -98,14 +88,7 @@ fn load_named(
 ) -> Result<Dataset, DataError> {
     let mut silent = |_| {};
     let mut loader = Loader::new(text, tokenizer, &mut silent)?;
-    loader.file(
-        spec,
-        name,
-        name,
-        format,
-        rows,
-        spec.limit.unwrap_or(usize::MAX),
-    )?;
+    loader.file(spec, name, name, format, rows, spec.limit.unwrap_or(usize::MAX))?;
     Ok(loader.dataset)
 }
 
@@ -133,13 +116,7 @@ impl<'a> Loader<'a> {
         progress: &'a mut dyn FnMut(usize),
     ) -> Result<Self, DataError> {
         text.check()?;
-        Ok(Self {
-            text,
-            tokenizer,
-            progress,
-            rows: 0,
-            dataset: Dataset::default(),
-        })
+        Ok(Self { text, tokenizer, progress, rows: 0, dataset: Dataset::default() })
     }
 
     /// Reads at most `limit` rows of one file and returns how many there were.
@@ -164,9 +141,7 @@ impl<'a> Loader<'a> {
             let record = reading.record(&raw)?;
             count += 1;
             match chunk.last_mut() {
-                Some(last) if reading.schema.merge && last.prompt == record.prompt => {
-                    merge(last, record)
-                }
+                Some(last) if reading.schema.merge && last.prompt == record.prompt => merge(last, record),
                 _ => {
                     if chunk.len() >= CHUNK {
                         self.rows += CHUNK;
@@ -180,13 +155,7 @@ impl<'a> Loader<'a> {
         self.encode(&mut chunk)?;
         if let Some(Reading { schema, why, .. }) = reading {
             let file = file.to_string();
-            let report = FileReport {
-                file,
-                format,
-                schema: schema.name,
-                why,
-                rows: count,
-            };
+            let report = FileReport { file, format, schema: schema.name, why, rows: count };
             self.dataset.report.files.push(report);
         }
         Ok(count)
@@ -202,10 +171,7 @@ impl<'a> Loader<'a> {
             .collect();
         for outcome in encoded {
             let (id, (example, reasons)) = outcome?;
-            let incidents = reasons.into_iter().map(|reason| Incident {
-                id: id.clone(),
-                reason,
-            });
+            let incidents = reasons.into_iter().map(|reason| Incident { id: id.clone(), reason });
             self.dataset.report.incidents.extend(incidents);
             self.dataset.examples.extend(example);
         }
@@ -215,37 +181,21 @@ impl<'a> Loader<'a> {
 }
 
 impl<'a> Reading<'a> {
-    fn start(
-        spec: &'a DataSpec,
-        file: &'a str,
-        short: &'a str,
-        first: &RawRow,
-    ) -> Result<Self, DataError> {
+    fn start(spec: &'a DataSpec, file: &'a str, short: &'a str, first: &RawRow) -> Result<Self, DataError> {
         let (schema, why) = match &spec.schema {
             Some(name) => (schema::find(name)?, "named by schema".to_string()),
             None => schema::detect(file, first)?,
         };
-        if let (Some(dimension), true) = (&spec.dimension, schema.dimensions != Dimensions::Unnamed)
-        {
+        if let (Some(dimension), true) = (&spec.dimension, schema.dimensions != Dimensions::Unnamed) {
             let expected = match schema.dimensions {
                 Dimensions::None => "no dimension: rows of this layout have no preference",
                 _ => "no dimension: rows of this layout name their own",
             };
             let value = dimension.clone();
-            return Err(DataError::BadSetting {
-                key: "dimension",
-                value,
-                expected,
-            });
+            return Err(DataError::BadSetting { key: "dimension", value, expected });
         }
         let dimension = spec.dimension.as_deref().unwrap_or(UNNAMED);
-        Ok(Self {
-            schema,
-            why,
-            file,
-            short,
-            dimension,
-        })
+        Ok(Self { schema, why, file, short, dimension })
     }
 
     fn record(&self, raw: &RawRow) -> Result<Record, DataError> {
@@ -290,6 +240,5 @@ fn merge(into: &mut Record, record: Record) {
     for (dimension, scores) in record.scores {
         into.scores.entry(dimension).or_default().extend(scores);
     }
-    into.tags
-        .retain(|name, value| record.tags.get(name) == Some(value));
+    into.tags.retain(|name, value| record.tags.get(name) == Some(value));
 }

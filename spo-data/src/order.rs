@@ -36,15 +36,7 @@ impl Order {
         let keys = self.keys((k / per_epoch) as u64);
         let start = (k % per_epoch) * self.window.max(1);
         let end = (start + self.window.max(1)).min(self.n);
-        (start..end)
-            .map(|item| {
-                if self.shuffle {
-                    permute(item, self.n, &keys)
-                } else {
-                    item
-                }
-            })
-            .collect()
+        (start..end).map(|item| if self.shuffle { permute(item, self.n, &keys) } else { item }).collect()
     }
 
     fn keys(&self, epoch: u64) -> [u64; FEISTEL_ROUNDS] {
@@ -92,9 +84,7 @@ mod tests {
 
     fn epoch(order: &Order, epoch: usize) -> Vec<usize> {
         let windows = order.windows_per_epoch();
-        (epoch * windows..(epoch + 1) * windows)
-            .flat_map(|k| order.window(k))
-            .collect()
+        (epoch * windows..(epoch + 1) * windows).flat_map(|k| order.window(k)).collect()
     }
 
     proptest! {
@@ -111,41 +101,14 @@ mod tests {
 
     #[test]
     fn seed_round_and_epoch_change_the_order() {
-        let order = Order {
-            n: 100,
-            window: 8,
-            seed: 7,
-            round: 0,
-            shuffle: true,
-        };
+        let order = Order { n: 100, window: 8, seed: 7, round: 0, shuffle: true };
         let first = epoch(&order, 0);
         assert_eq!(first, epoch(&order.clone(), 0));
         assert_ne!(first, epoch(&order, 1));
-        assert_ne!(
-            first,
-            epoch(
-                &Order {
-                    round: 1,
-                    ..order.clone()
-                },
-                0
-            )
-        );
-        assert_ne!(
-            first,
-            epoch(
-                &Order {
-                    seed: 8,
-                    ..order.clone()
-                },
-                0
-            )
-        );
+        assert_ne!(first, epoch(&Order { round: 1, ..order.clone() }, 0));
+        assert_ne!(first, epoch(&Order { seed: 8, ..order.clone() }, 0));
         assert_eq!(order.window(12).len(), 4);
-        let plain = Order {
-            shuffle: false,
-            ..order
-        };
+        let plain = Order { shuffle: false, ..order };
         assert_eq!(epoch(&plain, 3), (0..100).collect::<Vec<_>>());
     }
 
@@ -154,23 +117,11 @@ mod tests {
         let (n, seeds) = (10, 20_000);
         let mut counts = vec![0usize; n];
         for seed in 0..seeds {
-            let order = Order {
-                n,
-                window: 1,
-                seed,
-                round: 0,
-                shuffle: true,
-            };
+            let order = Order { n, window: 1, seed, round: 0, shuffle: true };
             counts[order.window(0)[0]] += 1;
         }
         let expected = seeds as f64 / n as f64;
-        let chi_square: f64 = counts
-            .iter()
-            .map(|count| (*count as f64 - expected).powi(2) / expected)
-            .sum();
-        assert!(
-            chi_square < 27.9,
-            "chi-square {chi_square} with 9 degrees of freedom: {counts:?}"
-        );
+        let chi_square: f64 = counts.iter().map(|count| (*count as f64 - expected).powi(2) / expected).sum();
+        assert!(chi_square < 27.9, "chi-square {chi_square} with 9 degrees of freedom: {counts:?}");
     }
 }

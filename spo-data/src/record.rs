@@ -23,21 +23,14 @@ pub struct Message {
 impl Message {
     /// A text message.
     pub fn new(role: &str, content: &str) -> Self {
-        Self {
-            role: role.into(),
-            content: content.into(),
-            fields: Map::new(),
-        }
+        Self { role: role.into(), content: content.into(), fields: Map::new() }
     }
 
     /// The text of the message; text parts are joined.
     pub fn text(&self) -> String {
         match &self.content {
             Value::String(text) => text.clone(),
-            Value::Array(parts) => parts
-                .iter()
-                .filter_map(|part| part.get("text")?.as_str())
-                .collect(),
+            Value::Array(parts) => parts.iter().filter_map(|part| part.get("text")?.as_str()).collect(),
             _ => String::new(),
         }
     }
@@ -70,9 +63,9 @@ impl AnswerText {
     pub fn is_empty(&self) -> bool {
         match self {
             Self::Text(text) => text.trim().is_empty(),
-            Self::Messages(messages) => messages.iter().all(|message| {
-                message.text().trim().is_empty() && !message.fields.contains_key("tool_calls")
-            }),
+            Self::Messages(messages) => messages
+                .iter()
+                .all(|message| message.text().trim().is_empty() && !message.fields.contains_key("tool_calls")),
             Self::Ids(ids) => ids.is_empty(),
         }
     }

@@ -30,10 +30,7 @@ pub enum Reason {
 impl Reason {
     /// Whether the row is missing from the dataset.
     pub fn dropped(self) -> bool {
-        matches!(
-            self,
-            Self::EmptyAnswer | Self::EmptyPrompt | Self::TooLong | Self::BoundaryRefused
-        )
+        matches!(self, Self::EmptyAnswer | Self::EmptyPrompt | Self::TooLong | Self::BoundaryRefused)
     }
 
     /// One line for a user.

@@ -33,10 +33,7 @@ pub struct DataSpec {
 impl DataSpec {
     /// Everything by detection.
     pub fn new(path: impl Into<String>) -> Self {
-        Self {
-            path: Paths::One(path.into()),
-            ..Self::default()
-        }
+        Self { path: Paths::One(path.into()), ..Self::default() }
     }
 }
 
@@ -143,52 +140,26 @@ impl TextSpec {
     /// When a format lacks its placeholder, or a format is given for the chat layout, or a length is too small.
     pub fn check(&self) -> Result<(), DataError> {
         let formats = [
-            (
-                "prompt-format",
-                &self.prompt_format,
-                "{prompt}",
-                "text with {prompt} in it",
-            ),
-            (
-                "response-format",
-                &self.response_format,
-                "{response}",
-                "text with {response} in it",
-            ),
+            ("prompt-format", &self.prompt_format, "{prompt}", "text with {prompt} in it"),
+            ("response-format", &self.response_format, "{response}", "text with {response} in it"),
         ];
         for (key, format, placeholder, expected) in formats {
             let Some(format) = format else { continue };
             if self.template == TemplateKind::Chat {
                 let expected = "no format, as template = \"chat\" renders the tokenizer's own";
-                return Err(DataError::BadSetting {
-                    key,
-                    value: format.clone(),
-                    expected,
-                });
+                return Err(DataError::BadSetting { key, value: format.clone(), expected });
             }
             if !format.contains(placeholder) {
-                return Err(DataError::BadSetting {
-                    key,
-                    value: format.clone(),
-                    expected,
-                });
+                return Err(DataError::BadSetting { key, value: format.clone(), expected });
             }
         }
         if let Some(length @ 0..2) = self.max_length {
             let expected = "at least 2, a prompt token and an answer token";
-            return Err(DataError::BadSetting {
-                key: "max-length",
-                value: length.to_string(),
-                expected,
-            });
+            return Err(DataError::BadSetting { key: "max-length", value: length.to_string(), expected });
         }
         if self.max_prompt_length == Some(0) {
             let expected = "at least 1";
-            return Err(DataError::BadSetting {
-                key: "max-prompt-length",
-                value: "0".into(),
-                expected,
-            });
+            return Err(DataError::BadSetting { key: "max-prompt-length", value: "0".into(), expected });
         }
         Ok(())
     }

@@ -6,37 +6,23 @@ mod common;
 use common::{fixture, ids, json, root, stories, tiny};
 use serde_json::{Map, Value, json};
 use spo_data::{
-    AnswerText, DataError, DataSpec, Dataset, Message, Overflow, Preference, PromptText, Reason,
-    TemplateKind, TextSpec, Tokenizer, encode_prompt, load, load_bytes, load_rows,
+    AnswerText, DataError, DataSpec, Dataset, Message, Overflow, Preference, PromptText, Reason, TemplateKind,
+    TextSpec, Tokenizer, encode_prompt, load, load_bytes, load_rows,
 };
 
 /// Expected (chosen, rejected) per dimension.
 type Pairs = Vec<(&'static str, (usize, usize))>;
 
 fn objects(value: &Value) -> Vec<Map<String, Value>> {
-    value
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|row| row.as_object().unwrap().clone())
-        .collect()
+    value.as_array().unwrap().iter().map(|row| row.as_object().unwrap().clone()).collect()
 }
 
 fn plain() -> TextSpec {
-    TextSpec {
-        template: TemplateKind::Plain,
-        ..TextSpec::default()
-    }
+    TextSpec { template: TemplateKind::Plain, ..TextSpec::default() }
 }
 
 fn rows(rows: Value, text: &TextSpec, tokenizer: &Tokenizer) -> Result<Dataset, DataError> {
-    load_rows(
-        "rows",
-        objects(&rows),
-        &DataSpec::default(),
-        text,
-        tokenizer,
-    )
+    load_rows("rows", objects(&rows), &DataSpec::default(), text, tokenizer)
 }
 
 #[test]
@@ -57,28 +43,18 @@ fn trl_tokenisation_is_equal() {
             .unwrap()
             .iter()
             .flat_map(|row| {
-                [("chosen", true), ("rejected", false)].map(|(side, label)| {
-                    json!({"prompt": row["prompt"], "completion": row[side], "label": label})
-                })
+                [("chosen", true), ("rejected", false)]
+                    .map(|(side, label)| json!({"prompt": row["prompt"], "completion": row[side], "label": label}))
             })
             .collect();
         let kto = rows(Value::Array(kto), &TextSpec::default(), &tokenizer).unwrap();
         let by_label = |label: bool| {
             let golden = golden["kto_rows_tokenised"].as_array().unwrap();
-            golden
-                .iter()
-                .filter(|row| row["label"] == label)
-                .map(|row| ids(&row["completion_ids"]))
-                .collect::<Vec<_>>()
+            golden.iter().filter(|row| row["label"] == label).map(|row| ids(&row["completion_ids"])).collect::<Vec<_>>()
         };
         let found = |label| {
-            let wanted = kto
-                .examples
-                .iter()
-                .filter(|example| example.labels["preference"] == label);
-            wanted
-                .map(|example| example.answers[0].clone())
-                .collect::<Vec<_>>()
+            let wanted = kto.examples.iter().filter(|example| example.labels["preference"] == label);
+            wanted.map(|example| example.answers[0].clone()).collect::<Vec<_>>()
         };
         assert_eq!(found(Preference::First), by_label(true));
         assert_eq!(found(Preference::Second), by_label(false));
@@ -101,10 +77,7 @@ fn trl_truncated_batch_is_equal() {
                 let row = index + answer * data.examples.len();
                 let length = ids(&batch["attention_mask"][row]).iter().sum::<u32>() as usize;
                 let expected = &ids(&batch["input_ids"][row])[..length];
-                assert_eq!(
-                    [&example.prompt[..], &example.answers[answer]].concat(),
-                    expected
-                );
+                assert_eq!([&example.prompt[..], &example.answers[answer]].concat(), expected);
                 let scored = ids(&batch["completion_mask"][row]).iter().sum::<u32>() as usize;
                 assert_eq!(example.answers[answer].len(), scored);
             }
@@ -125,57 +98,24 @@ fn truthfulqa_counts() {
     let tokenizer = stories();
     let mut seen = 0;
     let spec = DataSpec::new(path.to_string_lossy());
-    let data = load(
-        std::slice::from_ref(&spec),
-        &text,
-        &tokenizer,
-        &mut |rows| seen = rows,
-    )
-    .unwrap();
+    let data = load(std::slice::from_ref(&spec), &text, &tokenizer, &mut |rows| seen = rows).unwrap();
     assert_eq!((seen, data.report.rows()), (9634, 9634));
     assert_eq!(data.report.files[0].schema, "prefs");
-    let dropped = data
-        .report
-        .incidents
-        .iter()
-        .filter(|incident| incident.reason.dropped())
-        .count();
+    let dropped = data.report.incidents.iter().filter(|incident| incident.reason.dropped()).count();
     assert_eq!(data.examples.len() + dropped, 9634);
-    assert!(
-        data.report
-            .counts()
-            .keys()
-            .all(|reason| !matches!(reason, Reason::NoTerminator))
-    );
+    assert!(data.report.counts().keys().all(|reason| !matches!(reason, Reason::NoTerminator)));
     let first = &data.examples[0];
     assert_eq!(first.id, "pairs.train.jsonl.gz:1");
     assert_eq!(first.prompt[0], 1, "BOS by the tokenizer");
-    let text = tokenizer
-        .decode(&[&first.prompt[..], &first.answers[0]].concat())
-        .unwrap();
-    assert!(
-        text.starts_with("Question: ") && text.contains("\nAnswer: "),
-        "{text}"
-    );
+    let text = tokenizer.decode(&[&first.prompt[..], &first.answers[0]].concat()).unwrap();
+    assert!(text.starts_with("Question: ") && text.contains("\nAnswer: "), "{text}");
     let conflicts = data.examples.iter().filter(|example| {
         let (honest, helpful) = (example.pair("honesty"), example.pair("helpfulness"));
         honest.is_some() && helpful.is_some() && honest != helpful
     });
-    assert!(
-        conflicts
-            .filter(|example| example.tags["kind"] == "conflict")
-            .count()
-            > 2500
-    );
+    assert!(conflicts.filter(|example| example.tags["kind"] == "conflict").count() > 2500);
     let bytes = std::fs::read(path).unwrap();
-    let same = load_bytes(
-        "pairs.train.jsonl.gz",
-        &bytes,
-        &spec,
-        &plain_as(&text_spec()),
-        &tokenizer,
-    )
-    .unwrap();
+    let same = load_bytes("pairs.train.jsonl.gz", &bytes, &spec, &plain_as(&text_spec()), &tokenizer).unwrap();
     assert_eq!(same.fingerprint(), data.fingerprint());
 }
 
@@ -189,39 +129,23 @@ fn text_spec() -> TextSpec {
 }
 
 fn plain_as(text: &TextSpec) -> TextSpec {
-    TextSpec {
-        template: TemplateKind::Plain,
-        ..text.clone()
-    }
+    TextSpec { template: TemplateKind::Plain, ..text.clone() }
 }
 
 #[test]
 fn hh_transcripts_are_verbatim_in_the_plain_layout() {
     let spec = DataSpec::new(fixture("hh_harmless/test.jsonl.gz").to_string_lossy());
     let tokenizer = tiny("llama");
-    let data = load(
-        std::slice::from_ref(&spec),
-        &plain(),
-        &tokenizer,
-        &mut |_| (),
-    )
-    .unwrap();
+    let data = load(std::slice::from_ref(&spec), &plain(), &tokenizer, &mut |_| ()).unwrap();
     assert_eq!(data.report.files[0].schema, "hh");
     assert_eq!(data.report.rows(), 2312);
-    let dropped: usize = data
-        .report
-        .counts()
-        .iter()
-        .filter(|(reason, _)| reason.dropped())
-        .map(|(_, count)| count)
-        .sum();
+    let dropped: usize =
+        data.report.counts().iter().filter(|(reason, _)| reason.dropped()).map(|(_, count)| count).sum();
     assert_eq!(data.examples.len() + dropped, 2312);
     let path = fixture("hh_harmless/test.jsonl.gz");
     let format = spo_data::format::find("a.jsonl.gz", None).unwrap();
     let source = std::fs::File::open(path).unwrap();
-    let reader = Box::new(std::io::BufReader::new(flate2::read::GzDecoder::new(
-        source,
-    )));
+    let reader = Box::new(std::io::BufReader::new(flate2::read::GzDecoder::new(source)));
     let mut verbatim = 0;
     for row in (format.open)(reader, "hh") {
         let row = row.unwrap();
@@ -229,43 +153,23 @@ fn hh_transcripts_are_verbatim_in_the_plain_layout() {
         let Some(example) = data.examples.iter().find(|example| example.id == id) else {
             continue;
         };
-        let text = tokenizer
-            .decode(&[&example.prompt[..], &example.answers[0]].concat())
-            .unwrap();
+        let text = tokenizer.decode(&[&example.prompt[..], &example.answers[0]].concat()).unwrap();
         verbatim += usize::from(text == row.fields["chosen"].as_str().unwrap());
     }
-    assert!(
-        verbatim * 100 >= data.examples.len() * 99,
-        "{verbatim} of {}",
-        data.examples.len()
-    );
+    assert!(verbatim * 100 >= data.examples.len() * 99, "{verbatim} of {}", data.examples.len());
     let chat = load(&[spec], &TextSpec::default(), &tokenizer, &mut |_| ()).unwrap();
-    let text = tokenizer
-        .decode_with_special(&chat.examples[0].prompt)
-        .unwrap();
+    let text = tokenizer.decode_with_special(&chat.examples[0].prompt).unwrap();
     assert!(text.starts_with("<|im_start|>user\n") && text.ends_with("<|im_start|>assistant\n"));
 }
 
 #[test]
 fn every_layout_is_recognised() {
     let message = |role: &str, text: &str| json!({"role": role, "content": text});
-    let (user, good, bad) = (
-        message("user", "q"),
-        message("assistant", "good"),
-        message("assistant", "bad"),
-    );
+    let (user, good, bad) = (message("user", "q"), message("assistant", "good"), message("assistant", "bad"));
     let pair: Pairs = vec![("preference", (0, 1))];
     let cases: Vec<(&str, Value, Pairs)> = vec![
-        (
-            "token-ids",
-            json!({"prompt_ids": [1, 5], "chosen_ids": [6, 2], "rejected_ids": [7]}),
-            pair.clone(),
-        ),
-        (
-            "completion-ids",
-            json!({"prompt_ids": [1, 5], "completion_ids": [6, 2]}),
-            vec![],
-        ),
+        ("token-ids", json!({"prompt_ids": [1, 5], "chosen_ids": [6, 2], "rejected_ids": [7]}), pair.clone()),
+        ("completion-ids", json!({"prompt_ids": [1, 5], "completion_ids": [6, 2]}), vec![]),
         (
             "prefs",
             json!({"prompt": "q", "response_a": "a", "response_b": "b", "prefs": {"x": -1, "y": 1, "z": 0, "w": null}}),
@@ -304,36 +208,16 @@ fn every_layout_is_recognised() {
             json!({"chosen": "\n\nHuman: q\n\nAssistant: good", "rejected": "\n\nHuman: q\n\nAssistant: bad"}),
             pair.clone(),
         ),
-        (
-            "trl",
-            json!({"prompt": "q", "chosen": "good", "rejected": "bad"}),
-            pair.clone(),
-        ),
-        (
-            "trl",
-            json!({"prompt": [user], "chosen": [good], "rejected": [bad]}),
-            pair.clone(),
-        ),
+        ("trl", json!({"prompt": "q", "chosen": "good", "rejected": "bad"}), pair.clone()),
+        ("trl", json!({"prompt": [user], "chosen": [good], "rejected": [bad]}), pair.clone()),
         (
             "trl",
             json!({"prompt": "q", "prompt_id": "x", "chosen": [user, good], "rejected": [user, bad], "score_chosen": 8.0, "score_rejected": 3.5}),
             pair.clone(),
         ),
-        (
-            "trl-implicit",
-            json!({"chosen": [user, good], "rejected": [user, bad]}),
-            pair.clone(),
-        ),
-        (
-            "trl-implicit",
-            json!({"chosen": "the sky is blue", "rejected": "the sky is green"}),
-            pair.clone(),
-        ),
-        (
-            "kto",
-            json!({"prompt": "q", "completion": "good", "label": false}),
-            vec![],
-        ),
+        ("trl-implicit", json!({"chosen": [user, good], "rejected": [user, bad]}), pair.clone()),
+        ("trl-implicit", json!({"chosen": "the sky is blue", "rejected": "the sky is green"}), pair.clone()),
+        ("kto", json!({"prompt": "q", "completion": "good", "label": false}), vec![]),
         ("sft", json!({"prompt": "q", "completion": "good"}), vec![]),
         ("messages", json!({"messages": [user, good]}), vec![]),
     ];
@@ -342,40 +226,20 @@ fn every_layout_is_recognised() {
         for (schema, row, pairs) in &cases {
             let data = rows(json!([row]), &text, &tokenizer).unwrap();
             assert_eq!(data.report.files[0].schema, *schema);
-            let example = data
-                .examples
-                .first()
-                .unwrap_or_else(|| panic!("{schema}: {:?}", data.report));
+            let example = data.examples.first().unwrap_or_else(|| panic!("{schema}: {:?}", data.report));
             for (dimension, pair) in pairs {
                 assert_eq!(example.pair(dimension), Some(*pair), "{schema} {dimension}");
             }
-            let labelled = example
-                .dimensions()
-                .filter(|name| example.pair(name).is_some())
-                .count();
+            let labelled = example.dimensions().filter(|name| example.pair(name).is_some()).count();
             assert_eq!(labelled, pairs.len(), "{schema}");
         }
     }
     let registered = spo_data::schema::SCHEMAS.iter().map(|schema| schema.name);
     for name in registered.filter(|name| !["text", "helpsteer2"].contains(name)) {
-        assert!(
-            cases.iter().any(|case| case.0 == name),
-            "{name} has no case"
-        );
+        assert!(cases.iter().any(|case| case.0 == name), "{name} has no case");
     }
-    let text = rows(
-        json!([{"text": "Once upon a time"}]),
-        &TextSpec::default(),
-        &stories(),
-    )
-    .unwrap();
-    assert_eq!(
-        (
-            text.report.files[0].schema,
-            text.examples[0].prompt.as_slice()
-        ),
-        ("text", &[1][..])
-    );
+    let text = rows(json!([{"text": "Once upon a time"}]), &TextSpec::default(), &stories()).unwrap();
+    assert_eq!((text.report.files[0].schema, text.examples[0].prompt.as_slice()), ("text", &[1][..]));
 }
 
 #[test]
@@ -406,115 +270,47 @@ fn merged_rows_stay_together_across_chunks() {
         json!({"prompt": format!("p{prompt}"), "response": response, "helpfulness": 1, "correctness": 2,
             "coherence": 4, "complexity": 1, "verbosity": 1})
     };
-    let data: Vec<Value> = (0..1500)
-        .flat_map(|prompt| [row(prompt, "x"), row(prompt, "y")])
-        .collect();
+    let data: Vec<Value> = (0..1500).flat_map(|prompt| [row(prompt, "x"), row(prompt, "y")]).collect();
     let data = rows(Value::Array(data), &plain(), &tiny("llama")).unwrap();
     assert_eq!(data.examples.len(), 1500);
-    assert!(
-        data.examples
-            .iter()
-            .all(|example| example.answers.len() == 2)
-    );
+    assert!(data.examples.iter().all(|example| example.answers.len() == 2));
 }
 
 #[test]
 fn errors_name_file_line_keys_and_spelling() {
     let tokenizer = tiny("llama");
     let read = |text: &str, spec: DataSpec| {
-        load_bytes(
-            "a.jsonl",
-            text.as_bytes(),
-            &spec,
-            &TextSpec::default(),
-            &tokenizer,
-        )
-        .unwrap_err()
+        load_bytes("a.jsonl", text.as_bytes(), &spec, &TextSpec::default(), &tokenizer).unwrap_err()
     };
     let good = "{\"prompt\":\"q\",\"chosen\":\"a\",\"rejected\":\"b\"}\n";
-    let error = read(
-        &format!("{good}\n{{\"prompt\":\"q\",\"choosen\":\"a\",\"rejected\":\"b\"}}\n"),
-        DataSpec::default(),
-    );
+    let error =
+        read(&format!("{good}\n{{\"prompt\":\"q\",\"choosen\":\"a\",\"rejected\":\"b\"}}\n"), DataSpec::default());
     let message = error.to_string();
     assert!(
-        message.starts_with(
-            "a.jsonl:3: schema trl needs the key \"chosen\"; the row has prompt, choosen"
-        ),
+        message.starts_with("a.jsonl:3: schema trl needs the key \"chosen\"; the row has prompt, choosen"),
         "{message}"
     );
-    assert!(
-        error
-            .hint()
-            .unwrap()
-            .contains("columns.chosen = \"choosen\""),
-        "{:?}",
-        error.hint()
-    );
-    let error = read(
-        "{\"prompt\":\"q\",\"choosen\":\"a\",\"rejected\":\"b\"}\n",
-        DataSpec::default(),
-    );
-    assert!(
-        error
-            .to_string()
-            .starts_with("a.jsonl:1: no known layout has the keys prompt, choosen"),
-        "{error}"
-    );
-    assert!(
-        error
-            .hint()
-            .unwrap()
-            .contains("columns.chosen = \"choosen\""),
-        "{:?}",
-        error.hint()
-    );
-    let error = read(
-        "{\"prompt\":\"q\",\"chosen\":5,\"rejected\":\"b\"}\n",
-        DataSpec::default(),
-    );
-    assert_eq!(
-        error.to_string(),
-        "a.jsonl:1: key \"chosen\" of schema trl: expected text or messages, found 5"
-    );
-    let spec = DataSpec {
-        schema: Some("tlr".into()),
-        ..DataSpec::default()
-    };
+    assert!(error.hint().unwrap().contains("columns.chosen = \"choosen\""), "{:?}", error.hint());
+    let error = read("{\"prompt\":\"q\",\"choosen\":\"a\",\"rejected\":\"b\"}\n", DataSpec::default());
+    assert!(error.to_string().starts_with("a.jsonl:1: no known layout has the keys prompt, choosen"), "{error}");
+    assert!(error.hint().unwrap().contains("columns.chosen = \"choosen\""), "{:?}", error.hint());
+    let error = read("{\"prompt\":\"q\",\"chosen\":5,\"rejected\":\"b\"}\n", DataSpec::default());
+    assert_eq!(error.to_string(), "a.jsonl:1: key \"chosen\" of schema trl: expected text or messages, found 5");
+    let spec = DataSpec { schema: Some("tlr".into()), ..DataSpec::default() };
     assert_eq!(read(good, spec).hint().unwrap(), "did you mean \"trl\"?");
-    let prefs =
-        "{\"prompt\":\"q\",\"response_a\":\"a\",\"response_b\":\"b\",\"prefs\":{\"honesty\":2}}";
+    let prefs = "{\"prompt\":\"q\",\"response_a\":\"a\",\"response_b\":\"b\",\"prefs\":{\"honesty\":2}}";
     assert!(
         read(prefs, DataSpec::default())
             .to_string()
             .contains("\"prefs.honesty\" of schema prefs: expected 1, -1 or 0, found 2")
     );
-    let spec = DataSpec {
-        dimension: Some("tone".into()),
-        ..DataSpec::default()
-    };
-    assert!(matches!(
-        read(prefs, spec),
-        DataError::BadSetting {
-            key: "dimension",
-            ..
-        }
-    ));
-    let absent = load(
-        &[DataSpec::new("absent/*.jsonl")],
-        &plain(),
-        &tokenizer,
-        &mut |_| (),
-    )
-    .unwrap_err();
+    let spec = DataSpec { dimension: Some("tone".into()), ..DataSpec::default() };
+    assert!(matches!(read(prefs, spec), DataError::BadSetting { key: "dimension", .. }));
+    let absent = load(&[DataSpec::new("absent/*.jsonl")], &plain(), &tokenizer, &mut |_| ()).unwrap_err();
     assert!(absent.to_string().contains("absent/*.jsonl"));
     for ids in ["[-1]", "[4294967296]", "[1.5]", "\"x\""] {
         let row = format!("{{\"prompt_ids\":{ids},\"chosen_ids\":[1],\"rejected_ids\":[2]}}");
-        assert!(
-            read(&row, DataSpec::default())
-                .to_string()
-                .contains("a list of token ids")
-        );
+        assert!(read(&row, DataSpec::default()).to_string().contains("a list of token ids"));
     }
 }
 
@@ -530,25 +326,10 @@ fn columns_dimension_limit_and_ids() {
     assert_eq!(data.examples[0].id, "row-7");
     assert_eq!(data.examples[1].id, "a.csv:3");
     assert_eq!(data.examples[0].labels["tone"], Preference::First);
-    assert_eq!(
-        data.examples[0].tags,
-        [("source".to_string(), "web".to_string())].into()
-    );
-    let one = DataSpec {
-        limit: Some(1),
-        ..spec.clone()
-    };
-    assert_eq!(
-        load_bytes("a.csv", bytes, &one, &plain(), &tiny("llama"))
-            .unwrap()
-            .examples
-            .len(),
-        1
-    );
-    let wrong = DataSpec {
-        columns: [("prompt".to_string(), "qestion".to_string())].into(),
-        ..spec
-    };
+    assert_eq!(data.examples[0].tags, [("source".to_string(), "web".to_string())].into());
+    let one = DataSpec { limit: Some(1), ..spec.clone() };
+    assert_eq!(load_bytes("a.csv", bytes, &one, &plain(), &tiny("llama")).unwrap().examples.len(), 1);
+    let wrong = DataSpec { columns: [("prompt".to_string(), "qestion".to_string())].into(), ..spec };
     let error = load_bytes("a.csv", bytes, &wrong, &plain(), &tiny("llama")).unwrap_err();
     assert!(error.to_string().starts_with("a.csv:2:"), "{error}");
 }
@@ -559,22 +340,12 @@ fn directories_and_patterns_are_read_in_order() {
     let row = |answer: &str| format!("{{\"prompt\":\"q\",\"completion\":\"{answer}\"}}\n");
     std::fs::create_dir(directory.path().join("data")).unwrap();
     std::fs::write(directory.path().join("data/b.jsonl"), row("two")).unwrap();
-    std::fs::write(
-        directory.path().join("a.jsonl.zst"),
-        zstd::encode_all(row("one").as_bytes(), 1).unwrap(),
-    )
-    .unwrap();
+    std::fs::write(directory.path().join("a.jsonl.zst"), zstd::encode_all(row("one").as_bytes(), 1).unwrap()).unwrap();
     std::fs::write(directory.path().join("README.md"), "no data").unwrap();
     let tokenizer = tiny("llama");
-    let read =
-        |path: String| load(&[DataSpec::new(path)], &plain(), &tokenizer, &mut |_| ()).unwrap();
+    let read = |path: String| load(&[DataSpec::new(path)], &plain(), &tokenizer, &mut |_| ()).unwrap();
     let base = directory.path().to_string_lossy().into_owned();
-    let ids = |data: Dataset| {
-        data.examples
-            .into_iter()
-            .map(|example| example.id)
-            .collect::<Vec<_>>()
-    };
+    let ids = |data: Dataset| data.examples.into_iter().map(|example| example.id).collect::<Vec<_>>();
     assert_eq!(ids(read(base.clone())), ["a.jsonl.zst:1", "b.jsonl:1"]);
     assert_eq!(ids(read(format!("{base}/*.zst"))), ["a.jsonl.zst:1"]);
 }
@@ -583,61 +354,26 @@ fn directories_and_patterns_are_read_in_order() {
 fn empty_long_and_unterminated_rows_are_counted() {
     let tokenizer = tiny("llama");
     let pair = |chosen: &str| json!({"prompt": "q", "chosen": chosen, "rejected": "bad"});
-    let data = rows(
-        json!([pair("good"), pair(""), pair(" \n"), pair("bad")]),
-        &plain(),
-        &tokenizer,
-    )
-    .unwrap();
+    let data = rows(json!([pair("good"), pair(""), pair(" \n"), pair("bad")]), &plain(), &tokenizer).unwrap();
     assert_eq!(data.examples.len(), 2);
-    assert_eq!(
-        data.report.counts(),
-        [(Reason::EmptyAnswer, 2), (Reason::IdenticalAnswers, 1)].into()
-    );
+    assert_eq!(data.report.counts(), [(Reason::EmptyAnswer, 2), (Reason::IdenticalAnswers, 1)].into());
     assert_eq!(data.report.incidents[0].id, "rows:2");
-    assert!(data.examples.iter().all(|example| {
-        example
-            .answers
-            .iter()
-            .all(|answer| answer.last() == Some(&2))
-    }));
-    let open = TextSpec {
-        append_eos: false,
-        ..plain()
-    };
+    assert!(data.examples.iter().all(|example| { example.answers.iter().all(|answer| answer.last() == Some(&2)) }));
+    let open = TextSpec { append_eos: false, ..plain() };
     let data = rows(json!([pair("good")]), &open, &tokenizer).unwrap();
     assert_eq!(data.report.counts(), [(Reason::NoTerminator, 1)].into());
     let long = json!([{"prompt": "q ".repeat(50).trim(), "chosen": "a", "rejected": "b c"}]);
-    let cut = TextSpec {
-        max_length: Some(20),
-        ..plain()
-    };
+    let cut = TextSpec { max_length: Some(20), ..plain() };
     let data = rows(long.clone(), &cut, &tokenizer).unwrap();
     assert_eq!(data.report.counts(), [(Reason::PromptCut, 1)].into());
     let example = &data.examples[0];
     let longest = example.answers.iter().map(Vec::len).max().unwrap();
     assert_eq!(example.prompt.len() + longest, 20);
-    assert!(
-        example
-            .answers
-            .iter()
-            .all(|answer| answer.last() == Some(&2))
-    );
-    let drop = TextSpec {
-        overflow: Overflow::Drop,
-        ..cut
-    };
+    assert!(example.answers.iter().all(|answer| answer.last() == Some(&2)));
+    let drop = TextSpec { overflow: Overflow::Drop, ..cut };
     let data = rows(long, &drop, &tokenizer).unwrap();
-    assert_eq!(
-        (data.examples.len(), data.report.counts()),
-        (0, [(Reason::TooLong, 1)].into())
-    );
-    let no_prompt = rows(
-        json!([{"prompt": "", "completion": "a"}]),
-        &plain(),
-        &tokenizer,
-    )
-    .unwrap();
+    assert_eq!((data.examples.len(), data.report.counts()), (0, [(Reason::TooLong, 1)].into()));
+    let no_prompt = rows(json!([{"prompt": "", "completion": "a"}]), &plain(), &tokenizer).unwrap();
     assert_eq!(no_prompt.report.counts(), [(Reason::EmptyPrompt, 1)].into());
 }
 
@@ -652,10 +388,7 @@ fn tokens_that_merge_across_the_boundary_count_as_answer() {
         assert_eq!(ids[..ids.len() - 1], tokenizer.encode(text, true).unwrap());
     }
     let moved = tokenizer.encode("Hel", true).unwrap() != example.prompt;
-    assert_eq!(
-        moved,
-        data.report.counts().contains_key(&Reason::BoundaryMoved)
-    );
+    assert_eq!(moved, data.report.counts().contains_key(&Reason::BoundaryMoved));
 }
 
 #[test]
@@ -663,67 +396,31 @@ fn special_tokens_come_once() {
     let tokenizer = stories();
     let ids = encode_prompt(&tokenizer, &plain(), &PromptText::Text("Once upon".into())).unwrap();
     assert_eq!(ids.iter().filter(|id| **id == 1).count(), 1);
-    let template =
-        "{{ bos_token }}{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}";
+    let template = "{{ bos_token }}{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}";
     let files: std::collections::BTreeMap<_, _> = tokenizer.files().collect();
-    let chat = Tokenizer::from_bytes(
-        files["tokenizer.json"],
-        files["tokenizer_config.json"],
-        Some(template),
-    )
-    .unwrap();
+    let chat = Tokenizer::from_bytes(files["tokenizer.json"], files["tokenizer_config.json"], Some(template)).unwrap();
     let prompt = PromptText::Messages(vec![Message::new("user", "Once upon")]);
     let ids = encode_prompt(&chat, &TextSpec::default(), &prompt).unwrap();
-    assert_eq!(
-        (
-            ids[0],
-            ids.iter().filter(|id| **id == 1).count(),
-            *ids.last().unwrap()
-        ),
-        (1, 1, 2)
-    );
-    let pair = json!([{"prompt": [{"role": "user", "content": "a"}], "completion": [{"role": "assistant", "content": "b"}]}]);
+    assert_eq!((ids[0], ids.iter().filter(|id| **id == 1).count(), *ids.last().unwrap()), (1, 1, 2));
+    let pair =
+        json!([{"prompt": [{"role": "user", "content": "a"}], "completion": [{"role": "assistant", "content": "b"}]}]);
     let data = rows(pair, &TextSpec::default(), &chat).unwrap();
-    assert_eq!(
-        data.examples[0].answers[0]
-            .iter()
-            .filter(|id| **id == 2)
-            .count(),
-        1
-    );
+    assert_eq!(data.examples[0].answers[0].iter().filter(|id| **id == 2).count(), 1);
 }
 
 #[test]
 fn settings_that_contradict_are_refused() {
     let tokenizer = tiny("llama");
     let check = |text: TextSpec, tokenizer: &Tokenizer| {
-        encode_prompt(tokenizer, &text, &PromptText::Text("q".into()))
-            .map(|_| ())
-            .unwrap_err()
+        encode_prompt(tokenizer, &text, &PromptText::Text("q".into())).map(|_| ()).unwrap_err()
     };
-    let format = TextSpec {
-        prompt_format: Some("no place".into()),
-        ..TextSpec::default()
-    };
+    let format = TextSpec { prompt_format: Some("no place".into()), ..TextSpec::default() };
     assert!(check(format, &tokenizer).to_string().contains("{prompt}"));
-    let both = TextSpec {
-        template: TemplateKind::Chat,
-        prompt_format: Some("{prompt}".into()),
-        ..TextSpec::default()
-    };
-    assert!(matches!(
-        check(both, &tokenizer),
-        DataError::BadSetting { .. }
-    ));
-    let chat = TextSpec {
-        template: TemplateKind::Chat,
-        ..TextSpec::default()
-    };
+    let both = TextSpec { template: TemplateKind::Chat, prompt_format: Some("{prompt}".into()), ..TextSpec::default() };
+    assert!(matches!(check(both, &tokenizer), DataError::BadSetting { .. }));
+    let chat = TextSpec { template: TemplateKind::Chat, ..TextSpec::default() };
     assert!(check(chat, &stories()).hint().unwrap().contains("plain"));
-    let short = TextSpec {
-        max_length: Some(1),
-        ..TextSpec::default()
-    };
+    let short = TextSpec { max_length: Some(1), ..TextSpec::default() };
     assert!(check(short, &tokenizer).to_string().contains("max-length"));
     assert!(AnswerText::Text(" ".into()).is_empty());
 }
@@ -743,19 +440,30 @@ fn multi_turn_plain_prompts_are_transcripts() {
     };
     let transcript = "Be brief.\n\n\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:";
     assert_eq!(text(&plain(), &turns), transcript);
-    let format = TextSpec {
-        prompt_format: Some("Q: {prompt}\nA:".into()),
-        ..plain()
-    };
+    let format = TextSpec { prompt_format: Some("Q: {prompt}\nA:".into()), ..plain() };
     assert_eq!(text(&format, &turns[1..2]), "Q: a\nA:");
-    let system = TextSpec {
-        system: Some("Short.".into()),
-        ..TextSpec::default()
-    };
+    let system = TextSpec { system: Some("Short.".into()), ..TextSpec::default() };
     let ids = encode_prompt(&tokenizer, &system, &PromptText::Text("a".into())).unwrap();
     let chat = tokenizer.decode_with_special(&ids).unwrap();
-    assert_eq!(
-        chat,
-        "<|im_start|>system\nShort.<|im_end|>\n<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n"
-    );
+    assert_eq!(chat, "<|im_start|>system\nShort.<|im_end|>\n<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n");
+}
+
+#[test]
+fn a_preview_shows_what_is_trained() {
+    let row = json!([{"prompt": "Once upon", "chosen": " a time", "rejected": " the hill"}]);
+    let tokenizer = stories();
+    let data = rows(row, &plain(), &tokenizer).unwrap();
+    let [prompt, answer] = data.examples[0].preview(&tokenizer, 0).unwrap();
+    assert!(prompt.text.ends_with("Once upon") && !prompt.supervised, "{prompt:?}");
+    assert_eq!((answer.text.as_str(), answer.supervised), (" a time</s>", true));
+}
+
+#[test]
+fn truthfulqa_dimensions_conflict() {
+    let path = root().join("spo-cli/assets/truthfulqa/pairs.train.jsonl.gz");
+    let data = load(&[DataSpec::new(path.to_string_lossy())], &text_spec(), &stories(), &mut |_| ()).unwrap();
+    let conflicts = data.conflicts(3);
+    assert_eq!((conflicts[0].first.as_str(), conflicts[0].second.as_str()), ("helpfulness", "honesty"));
+    assert!(conflicts[0].conflict > 2 * conflicts[0].agree, "{conflicts:?}");
+    assert!(conflicts[0].kappa.unwrap().high < 0.0);
 }

@@ -12,26 +12,14 @@ use proptest::prelude::*;
 use serde_json::{Map, Value};
 use spo_data::schema::SCHEMAS;
 use spo_data::{
-    ChatTemplate, DataError, DataSpec, Message, RenderOptions, TemplateKind, TextSpec, Tokenizer,
-    load_bytes, load_rows,
+    ChatTemplate, DataError, DataSpec, Message, RenderOptions, TemplateKind, TextSpec, Tokenizer, load_bytes, load_rows,
 };
 
 static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| common::tiny("llama"));
 
 fn keys() -> Vec<&'static str> {
-    let mut keys: Vec<&str> = SCHEMAS
-        .iter()
-        .flat_map(|schema| schema.keys)
-        .copied()
-        .collect();
-    keys.extend([
-        "id",
-        "tools",
-        "chat_template_kwargs",
-        "score_chosen",
-        "score_rejected",
-        "role",
-    ]);
+    let mut keys: Vec<&str> = SCHEMAS.iter().flat_map(|schema| schema.keys).copied().collect();
+    keys.extend(["id", "tools", "chat_template_kwargs", "score_chosen", "score_rejected", "role"]);
     keys.extend(["content", "response", "annotations", "Rating", "honesty"]);
     keys
 }
@@ -49,18 +37,9 @@ fn value() -> impl Strategy<Value = Value> {
     ];
     leaf.prop_recursive(4, 24, 4, |inner| {
         let object = prop::collection::vec((prop::sample::select(keys()), inner.clone()), 0..5);
-        let object = object.prop_map(|pairs| {
-            Value::Object(
-                pairs
-                    .into_iter()
-                    .map(|(key, value)| (key.to_string(), value))
-                    .collect(),
-            )
-        });
-        prop_oneof![
-            prop::collection::vec(inner, 0..4).prop_map(Value::from),
-            object
-        ]
+        let object = object
+            .prop_map(|pairs| Value::Object(pairs.into_iter().map(|(key, value)| (key.to_string(), value)).collect()));
+        prop_oneof![prop::collection::vec(inner, 0..4).prop_map(Value::from), object]
     })
 }
 
@@ -68,16 +47,8 @@ fn row() -> impl Strategy<Value = (usize, Map<String, Value>)> {
     let schema = 0..SCHEMAS.len();
     let extra = prop::collection::vec((prop::sample::select(keys()), value()), 0..3);
     (schema, prop::collection::vec(value(), 8), extra).prop_map(|(schema, values, extra)| {
-        let keys = SCHEMAS[schema]
-            .keys
-            .iter()
-            .copied()
-            .zip(values)
-            .chain(extra);
-        (
-            schema,
-            keys.map(|(key, value)| (key.to_string(), value)).collect(),
-        )
+        let keys = SCHEMAS[schema].keys.iter().copied().zip(values).chain(extra);
+        (schema, keys.map(|(key, value)| (key.to_string(), value)).collect())
     })
 }
 
@@ -142,15 +113,7 @@ proptest! {
 fn text_without_a_tokenizer_is_refused_and_ids_are_not() {
     let tokenizer = Tokenizer::ids_only();
     let ids = br#"{"prompt_ids": [1, 2], "chosen_ids": [3], "rejected_ids": [4]}"#;
-    let load = |bytes| {
-        load_bytes(
-            "a.jsonl",
-            bytes,
-            &DataSpec::default(),
-            &TextSpec::default(),
-            &tokenizer,
-        )
-    };
+    let load = |bytes| load_bytes("a.jsonl", bytes, &DataSpec::default(), &TextSpec::default(), &tokenizer);
     let data = load(&ids[..]).unwrap();
     assert_eq!((data.examples.len(), data.report.incidents.len()), (1, 0));
     let text = br#"{"prompt": "q", "chosen": "a", "rejected": "b"}"#;

@@ -17,26 +17,12 @@ fn golden_messages() -> Vec<Message> {
 #[test]
 fn golden_ids_of_real_tokenizers() {
     let golden = json(&fixture("tokenizers/golden_ids.json"));
-    let pairs = [
-        "vocab.json.gz",
-        "merges.txt.gz",
-        "special_tokens_map.json",
-        CONFIG,
-    ];
+    let pairs = ["vocab.json.gz", "merges.txt.gz", "special_tokens_map.json", CONFIG];
     let cases: [(&str, &[&str]); 4] = [
         ("gpt2", &["tokenizer.json.gz", CONFIG]),
         ("gpt2", &pairs),
         ("phi-3-mini", &["tokenizer.json.gz", CONFIG]),
-        (
-            "qwen3",
-            &[
-                "vocab.json.gz",
-                "merges.txt.gz",
-                "special_tokens_map.json",
-                "added_tokens.json",
-                CONFIG,
-            ],
-        ),
+        ("qwen3", &["vocab.json.gz", "merges.txt.gz", "special_tokens_map.json", "added_tokens.json", CONFIG]),
     ];
     for (name, files) in cases {
         let directory = unpacked(name, files);
@@ -49,15 +35,7 @@ fn golden_ids_of_real_tokenizers() {
         }
         assert!(tokenizer.eos().is_some(), "{name}");
     }
-    let qwen = unpacked(
-        "qwen3",
-        &[
-            "vocab.json.gz",
-            "merges.txt.gz",
-            "added_tokens.json",
-            CONFIG,
-        ],
-    );
+    let qwen = unpacked("qwen3", &["vocab.json.gz", "merges.txt.gz", "added_tokens.json", CONFIG]);
     let tokenizer = Tokenizer::from_dir(qwen.path()).unwrap();
     assert_eq!(tokenizer.encode("<|im_end|>", true).unwrap(), [151_645]);
     assert_eq!((tokenizer.bos(), tokenizer.eos()), (None, Some(151_645)));
@@ -69,14 +47,9 @@ fn golden_ids_of_tiny_and_built_in_tokenizers() {
         let tokenizer = tiny(family);
         let golden = json(&fixture(&format!("trl/tokenizer-{family}.golden.json")));
         for case in golden.as_array().unwrap() {
-            let found = tokenizer
-                .encode(case["text"].as_str().unwrap(), true)
-                .unwrap();
+            let found = tokenizer.encode(case["text"].as_str().unwrap(), true).unwrap();
             assert_eq!(found, ids(&case["ids"]));
-            assert_eq!(
-                tokenizer.decode_with_special(&found).unwrap(),
-                case["decoded"].as_str().unwrap()
-            );
+            assert_eq!(tokenizer.decode_with_special(&found).unwrap(), case["decoded"].as_str().unwrap());
         }
     }
     let tokenizer = stories();
@@ -94,22 +67,14 @@ fn golden_ids_of_tiny_and_built_in_tokenizers() {
 fn golden_renders_of_chat_templates() {
     let golden = json(&fixture("tokenizers/golden_chat_render.json"));
     let messages = golden_messages();
-    let options = RenderOptions {
-        add_generation_prompt: true,
-        ..RenderOptions::default()
-    };
-    let special = BTreeMap::from([
-        ("bos_token".to_string(), "<s>".to_string()),
-        ("eos_token".to_string(), "</s>".to_string()),
-    ]);
+    let options = RenderOptions { add_generation_prompt: true, ..RenderOptions::default() };
+    let special =
+        BTreeMap::from([("bos_token".to_string(), "<s>".to_string()), ("eos_token".to_string(), "</s>".to_string())]);
     let mut checked = 0;
     for (name, expected) in golden["rendered"].as_object().unwrap() {
         let found = if let Some(file) = name.strip_prefix("cz/") {
-            let source =
-                std::fs::read_to_string(fixture("tokenizers/chat_templates").join(file)).unwrap();
-            ChatTemplate::new(&source, special.clone())
-                .unwrap()
-                .render(&messages, &options)
+            let source = std::fs::read_to_string(fixture("tokenizers/chat_templates").join(file)).unwrap();
+            ChatTemplate::new(&source, special.clone()).unwrap().render(&messages, &options)
         } else if name == "phi-3-mini" {
             let directory = unpacked(name, &["tokenizer.json.gz", CONFIG]);
             let tokenizer = Tokenizer::from_dir(directory.path()).unwrap();
@@ -125,32 +90,15 @@ fn golden_renders_of_chat_templates() {
 
 #[test]
 fn qwen3_renders_tools_and_thinking() {
-    let qwen = unpacked(
-        "qwen3",
-        &[
-            "vocab.json.gz",
-            "merges.txt.gz",
-            "added_tokens.json",
-            CONFIG,
-        ],
-    );
+    let qwen = unpacked("qwen3", &["vocab.json.gz", "merges.txt.gz", "added_tokens.json", CONFIG]);
     let tokenizer = Tokenizer::from_dir(qwen.path()).unwrap();
     let template = tokenizer.template().unwrap();
     let variables = serde_json::json!({"enable_thinking": false});
     let tools = serde_json::json!([{"type": "function", "function": {"name": "now", "a": [1, true, null]}}]);
-    let options = RenderOptions {
-        add_generation_prompt: true,
-        tools: Some(&tools),
-        variables: variables.as_object(),
-    };
-    let text = template
-        .render(&[Message::new("user", "Hi <you> & 'me'")], &options)
-        .unwrap();
+    let options = RenderOptions { add_generation_prompt: true, tools: Some(&tools), variables: variables.as_object() };
+    let text = template.render(&[Message::new("user", "Hi <you> & 'me'")], &options).unwrap();
     let tool = r#"{"type": "function", "function": {"name": "now", "a": [1, true, null]}}"#;
-    assert!(
-        text.contains(&format!("<tools>\n{tool}\n</tools>")),
-        "{text}"
-    );
+    assert!(text.contains(&format!("<tools>\n{tool}\n</tools>")), "{text}");
     let end = "<|im_start|>user\nHi <you> & 'me'<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n";
     assert!(text.ends_with(end), "{text}");
 }
@@ -161,27 +109,22 @@ fn templates_have_the_extensions_of_transformers() {
         let template = ChatTemplate::new(source, BTreeMap::new())?;
         template.render(&golden_messages(), &RenderOptions::default())
     };
-    let error = render("{{ raise_exception('only two turns') }}")
-        .unwrap_err()
-        .to_string();
+    let error = render("{{ raise_exception('only two turns') }}").unwrap_err().to_string();
     assert!(error.contains("only two turns"), "{error}");
     assert_eq!(render("{{ strftime_now('%Y') | length }}").unwrap(), "4");
     assert_eq!(
         render("{{ {'b': ['é', 1.5], 'a': {}} | tojson(indent=2) }}").unwrap(),
         "{\n  \"b\": [\n    \"é\",\n    1.5\n  ],\n  \"a\": {}\n}"
     );
-    assert_eq!(render("{% for m in messages %}{% if loop.index > 1 %}{% break %}{% endif %}{{ m.content }}{% endfor %}").unwrap(), "Hi");
     assert_eq!(
-        render("{{ ' a '.strip() + 'b'.upper() + messages[0]['content'].lower() }}").unwrap(),
-        "aBhi"
+        render("{% for m in messages %}{% if loop.index > 1 %}{% break %}{% endif %}{{ m.content }}{% endfor %}")
+            .unwrap(),
+        "Hi"
     );
-    assert_eq!(
-        render("{{ messages[-1]['content'] }}{{ messages[1:] | length }}").unwrap(),
-        "Bye2"
-    );
+    assert_eq!(render("{{ ' a '.strip() + 'b'.upper() + messages[0]['content'].lower() }}").unwrap(), "aBhi");
+    assert_eq!(render("{{ messages[-1]['content'] }}{{ messages[1:] | length }}").unwrap(), "Bye2");
     assert!(render("{{").is_err());
-    let endless =
-        "{% for a in range(99999) %}{% for b in range(99999) %}{{ a }}{% endfor %}{% endfor %}";
+    let endless = "{% for a in range(99999) %}{% for b in range(99999) %}{{ a }}{% endfor %}{% endfor %}";
     assert!(render(endless).unwrap_err().to_string().contains("fuel"));
     // Recursion and huge repeats must not take the process down either.
     assert!(render("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}").is_err());
@@ -191,17 +134,9 @@ fn templates_have_the_extensions_of_transformers() {
 fn generation_blocks_give_spans() {
     let source = "{% for m in messages %}{% if m.role == 'assistant' %}\nA:{% generation %}\n{{ m.content }}<e>{% endgeneration %}\n{% else %}U:{{ m.content }}{% endif %}{% endfor %}";
     let template = ChatTemplate::new(source, BTreeMap::new()).unwrap();
-    let (text, spans) = template
-        .render_spans(&golden_messages(), &RenderOptions::default())
-        .unwrap();
+    let (text, spans) = template.render_spans(&golden_messages(), &RenderOptions::default()).unwrap();
     assert_eq!(text, "U:HiA:Yo<e>U:Bye");
-    assert_eq!(
-        spans
-            .iter()
-            .map(|span| &text[span.clone()])
-            .collect::<Vec<_>>(),
-        ["Yo<e>"]
-    );
+    assert_eq!(spans.iter().map(|span| &text[span.clone()]).collect::<Vec<_>>(), ["Yo<e>"]);
 }
 
 #[test]

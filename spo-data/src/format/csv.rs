@@ -26,23 +26,14 @@ pub(super) const TSV: Format = Format {
 
 fn open(source: Box<dyn BufRead>, file: &str, delimiter: u8) -> Rows {
     let unparsed = Rc::new(Cell::new(0));
-    let guard = Guard {
-        source,
-        unparsed: unparsed.clone(),
-    };
+    let guard = Guard { source, unparsed: unparsed.clone() };
     let mut reader = ReaderBuilder::new().delimiter(delimiter).from_reader(guard);
     let header = reader.headers().cloned();
     let file = file.to_string();
     match header {
         Ok(header) => {
             let rows = reader.into_records();
-            Box::new(Records {
-                rows,
-                header,
-                file,
-                unparsed,
-                done: false,
-            })
+            Box::new(Records { rows, header, file, unparsed, done: false })
         }
         Err(error) => Box::new(std::iter::once(Err(row_error(&file, 1, &error)))),
     }
@@ -84,13 +75,9 @@ impl Iterator for Records {
         let line = self.rows.reader().position().line() as usize;
         match self.rows.next()? {
             Ok(record) => {
-                let line = record
-                    .position()
-                    .map_or(line, |position| position.line() as usize);
+                let line = record.position().map_or(line, |position| position.line() as usize);
                 let cells = self.header.iter().zip(&record);
-                let fields: Map<String, Value> = cells
-                    .map(|(name, text)| (name.to_string(), cell(text)))
-                    .collect();
+                let fields: Map<String, Value> = cells.map(|(name, text)| (name.to_string(), cell(text))).collect();
                 Some(Ok(RawRow { line, fields }))
             }
             Err(error) => {
@@ -103,10 +90,7 @@ impl Iterator for Records {
 
 /// Messages and id lists come as JSON inside a cell; everything else stays text.
 fn cell(text: &str) -> Value {
-    let nested = text
-        .starts_with(['[', '{'])
-        .then(|| serde_json::from_str(text).ok())
-        .flatten();
+    let nested = text.starts_with(['[', '{']).then(|| serde_json::from_str(text).ok()).flatten();
     nested.unwrap_or_else(|| Value::from(text))
 }
 
@@ -116,12 +100,6 @@ fn row_error(file: &str, line: usize, error: &csv::Error) -> DataError {
     {
         return too_long(file, line);
     }
-    let line = error
-        .position()
-        .map_or(line, |position| position.line() as usize);
-    DataError::MalformedRow {
-        file: file.into(),
-        line,
-        message: format!("CSV: {error}"),
-    }
+    let line = error.position().map_or(line, |position| position.line() as usize);
+    DataError::MalformedRow { file: file.into(), line, message: format!("CSV: {error}") }
 }

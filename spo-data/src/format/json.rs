@@ -11,13 +11,7 @@ pub(super) const JSON: Format = Format {
     summary: "an array of JSON objects, or objects one after the other",
     open: |reader, file| {
         let place = Place::Start;
-        Box::new(Objects {
-            reader,
-            file: file.to_string(),
-            line: 1,
-            place,
-            done: false,
-        })
+        Box::new(Objects { reader, file: file.to_string(), line: 1, place, done: false })
     },
 };
 
@@ -46,10 +40,7 @@ struct Objects {
 
 impl Objects {
     fn byte(&mut self) -> Result<Option<u8>, DataError> {
-        let buffer = self
-            .reader
-            .fill_buf()
-            .map_err(|error| broken_read(&self.file, self.line, &error))?;
+        let buffer = self.reader.fill_buf().map_err(|error| broken_read(&self.file, self.line, &error))?;
         let Some(byte) = buffer.first().copied() else {
             return Ok(None);
         };
@@ -59,11 +50,7 @@ impl Objects {
     }
 
     fn malformed(&self, message: &str) -> DataError {
-        DataError::MalformedRow {
-            file: self.file.clone(),
-            line: self.line,
-            message: message.into(),
-        }
+        DataError::MalformedRow { file: self.file.clone(), line: self.line, message: message.into() }
     }
 
     /// Goes on to the `{` of the next row; `false` at the end.
@@ -89,9 +76,7 @@ impl Objects {
                 (Place::ArrayItem | Place::ArrayNext, b']') => Place::End,
                 (_, byte) => {
                     let found = char::from(byte).escape_default();
-                    return Err(
-                        self.malformed(&format!("expected a JSON object, found \"{found}\""))
-                    );
+                    return Err(self.malformed(&format!("expected a JSON object, found \"{found}\"")));
                 }
             };
         }

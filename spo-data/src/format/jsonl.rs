@@ -9,14 +9,7 @@ pub(super) const JSONL: Format = Format {
     name: "jsonl",
     extensions: &["jsonl", "ndjson"],
     summary: "one JSON object per line; blank lines are skipped",
-    open: |reader, file| {
-        Box::new(Lines {
-            reader,
-            file: file.to_string(),
-            line: 0,
-            done: false,
-        })
-    },
+    open: |reader, file| Box::new(Lines { reader, file: file.to_string(), line: 0, done: false }),
 };
 
 struct Lines {
@@ -32,21 +25,14 @@ impl Lines {
             let mut bytes = Vec::new();
             self.line += 1;
             let limit = MAX_ROW_BYTES as u64 + 1;
-            let read = self
-                .reader
-                .by_ref()
-                .take(limit)
-                .read_until(b'\n', &mut bytes);
+            let read = self.reader.by_ref().take(limit).read_until(b'\n', &mut bytes);
             if read.map_err(|error| broken_read(&self.file, self.line, &error))? == 0 {
                 return Ok(None);
             }
             if bytes.len() > MAX_ROW_BYTES {
                 return Err(too_long(&self.file, self.line));
             }
-            let text = bytes
-                .strip_prefix(b"\xef\xbb\xbf")
-                .filter(|_| self.line == 1)
-                .unwrap_or(&bytes);
+            let text = bytes.strip_prefix(b"\xef\xbb\xbf").filter(|_| self.line == 1).unwrap_or(&bytes);
             let text = text.trim_ascii();
             if !text.is_empty() {
                 return parse_object(text, &self.file, self.line).map(Some);

@@ -51,9 +51,7 @@ pub fn find(file: &str, name: Option<&str>) -> Result<&'static Format, DataError
         .iter()
         .find(|format| match name {
             Some(name) => format.name == name,
-            None => extension
-                .as_deref()
-                .is_some_and(|ext| format.extensions.contains(&ext)),
+            None => extension.as_deref().is_some_and(|ext| format.extensions.contains(&ext)),
         })
         .copied()
         .ok_or_else(|| DataError::UnknownFormat {
@@ -64,42 +62,25 @@ pub fn find(file: &str, name: Option<&str>) -> Result<&'static Format, DataError
 
 /// Parses the JSON object of a row.
 fn parse_object(bytes: &[u8], file: &str, line: usize) -> Result<RawRow, DataError> {
-    let malformed = |message: String| DataError::MalformedRow {
-        file: file.into(),
-        line,
-        message,
-    };
-    let text =
-        std::str::from_utf8(bytes).map_err(|error| malformed(format!("invalid UTF-8: {error}")))?;
+    let malformed = |message: String| DataError::MalformedRow { file: file.into(), line, message };
+    let text = std::str::from_utf8(bytes).map_err(|error| malformed(format!("invalid UTF-8: {error}")))?;
     match serde_json::from_str(text) {
         Ok(Value::Object(fields)) => Ok(RawRow { line, fields }),
         Ok(_) => Err(malformed("expected a JSON object".into())),
         Err(error) => {
             let line = line + error.line().saturating_sub(1);
-            Err(DataError::MalformedRow {
-                file: file.into(),
-                line,
-                message: format!("JSON: {error}"),
-            })
+            Err(DataError::MalformedRow { file: file.into(), line, message: format!("JSON: {error}") })
         }
     }
 }
 
 fn too_long(file: &str, line: usize) -> DataError {
     let message = format!("row longer than {} MiB", MAX_ROW_BYTES >> 20);
-    DataError::MalformedRow {
-        file: file.into(),
-        line,
-        message,
-    }
+    DataError::MalformedRow { file: file.into(), line, message }
 }
 
 fn broken_read(file: &str, line: usize, error: &std::io::Error) -> DataError {
-    DataError::MalformedRow {
-        file: file.into(),
-        line,
-        message: format!("cannot read on: {error}"),
-    }
+    DataError::MalformedRow { file: file.into(), line, message: format!("cannot read on: {error}") }
 }
 
 #[cfg(test)]
@@ -110,53 +91,30 @@ mod tests {
 
     fn rows(format: &str, bytes: &[u8]) -> Vec<Result<RawRow, DataError>> {
         let format = find("memory", Some(format)).unwrap();
-        let reader =
-            open::decompress(Box::new(std::io::Cursor::new(bytes.to_vec())), "memory").unwrap();
+        let reader = open::decompress(Box::new(std::io::Cursor::new(bytes.to_vec())), "memory").unwrap();
         (format.open)(reader, "memory").collect()
     }
 
     fn values(format: &str, bytes: &[u8]) -> Vec<(usize, String)> {
         let text = |row: RawRow| (row.line, Value::Object(row.fields).to_string());
-        rows(format, bytes)
-            .into_iter()
-            .map(|row| text(row.unwrap()))
-            .collect()
+        rows(format, bytes).into_iter().map(|row| text(row.unwrap())).collect()
     }
 
     fn error(format: &str, bytes: &[u8]) -> String {
-        rows(format, bytes)
-            .into_iter()
-            .find_map(Result::err)
-            .map(|error| error.to_string())
-            .unwrap()
+        rows(format, bytes).into_iter().find_map(Result::err).map(|error| error.to_string()).unwrap()
     }
 
     #[test]
     fn lines_may_have_bom_crlf_blanks_and_no_end() {
         let bytes = b"\xef\xbb\xbf{\"a\":1}\r\n\r\n{\"a\":2}";
-        assert_eq!(
-            values("jsonl", bytes),
-            [(1, "{\"a\":1}".into()), (3, "{\"a\":2}".into())]
-        );
+        assert_eq!(values("jsonl", bytes), [(1, "{\"a\":1}".into()), (3, "{\"a\":2}".into())]);
     }
 
     #[test]
     fn json_is_an_array_or_objects_in_a_row() {
-        let expected = [
-            (1, "{\"a\":\"]}\\\"\"}".to_string()),
-            (3, "{\"b\":[{}]}".to_string()),
-        ];
-        assert_eq!(
-            values("json", b"[{\"a\":\"]}\\\"\"}\n,\n{\"b\":[{}]}]"),
-            expected
-        );
-        assert_eq!(
-            values(
-                "json",
-                b"\xef\xbb\xbf{\"a\":\"]}\\\"\"}\n\n{\"b\":\n[{}]}\n"
-            ),
-            expected
-        );
+        let expected = [(1, "{\"a\":\"]}\\\"\"}".to_string()), (3, "{\"b\":[{}]}".to_string())];
+        assert_eq!(values("json", b"[{\"a\":\"]}\\\"\"}\n,\n{\"b\":[{}]}]"), expected);
+        assert_eq!(values("json", b"\xef\xbb\xbf{\"a\":\"]}\\\"\"}\n\n{\"b\":\n[{}]}\n"), expected);
         assert!(values("json", b" [ ] ").is_empty());
     }
 
@@ -164,35 +122,21 @@ mod tests {
     fn csv_quotes_and_nested_json() {
         let bytes = b"prompt,chosen\n\"a \"\"b\"\"\nc\",\"[{\"\"role\"\": \"\"user\"\"}]\"\nd,\n";
         let expected = [
-            (
-                2,
-                "{\"prompt\":\"a \\\"b\\\"\\nc\",\"chosen\":[{\"role\":\"user\"}]}".to_string(),
-            ),
+            (2, "{\"prompt\":\"a \\\"b\\\"\\nc\",\"chosen\":[{\"role\":\"user\"}]}".to_string()),
             (4, "{\"prompt\":\"d\",\"chosen\":\"\"}".to_string()),
         ];
         assert_eq!(values("csv", bytes), expected);
-        assert_eq!(
-            values("tsv", b"a\tb\n1\t2,3\n"),
-            [(2, "{\"a\":\"1\",\"b\":\"2,3\"}".to_string())]
-        );
+        assert_eq!(values("tsv", b"a\tb\n1\t2,3\n"), [(2, "{\"a\":\"1\",\"b\":\"2,3\"}".to_string())]);
     }
 
     #[test]
     fn malformed_rows_name_their_line() {
         for (format, bytes, message) in [
             ("jsonl", &b"{\"a\":1}\n{\"a\":"[..], "memory:2: JSON"),
-            (
-                "jsonl",
-                b"{\"a\":1}\n[1]\n",
-                "memory:2: expected a JSON object",
-            ),
+            ("jsonl", b"{\"a\":1}\n[1]\n", "memory:2: expected a JSON object"),
             ("jsonl", b"{\"a\":\"\xff\"}", "memory:1: invalid UTF-8"),
             ("jsonl", b"{\"a\":\"\0\"}", "memory:1: JSON"),
-            (
-                "json",
-                b"[{\"a\":1},\n{\"a\":",
-                "memory:2: the file ends inside a row",
-            ),
+            ("json", b"[{\"a\":1},\n{\"a\":", "memory:2: the file ends inside a row"),
             ("json", b"[{\"a\":1}", "memory:1: the array is not closed"),
             ("json", b"[{\"a\":1}]\n x", "memory:2: expected"),
             ("json", b"[1]", "memory:1: expected"),
@@ -223,8 +167,7 @@ mod tests {
         assert!(error("jsonl", &gz[..gz.len() - 9]).contains("cannot read on"));
         let zst = zstd::encode_all(&b"[{\"a\":1}]"[..], 1).unwrap();
         assert_eq!(values("json", &zst), [(1, "{\"a\":1}".into())]);
-        let bomb =
-            zstd::encode_all(std::io::Read::take(std::io::repeat(b'a'), 200 << 20), 1).unwrap();
+        let bomb = zstd::encode_all(std::io::Read::take(std::io::repeat(b'a'), 200 << 20), 1).unwrap();
         assert!(error("jsonl", &bomb).contains("row longer than 64 MiB"));
         assert!(error("csv", &bomb).contains("row longer than 64 MiB"));
         let bomb = [&b"{\"a\":\""[..], &vec![b'a'; MAX_ROW_BYTES + 10]].concat();

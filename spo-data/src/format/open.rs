@@ -23,9 +23,7 @@ pub(crate) fn data_extension(file: &str) -> Option<String> {
 
 /// The files that a path, directory or pattern names, sorted.
 pub(crate) fn expand(pattern: &str) -> Result<Vec<PathBuf>, DataError> {
-    let none = || DataError::NoFile {
-        pattern: pattern.to_string(),
-    };
+    let none = || DataError::NoFile { pattern: pattern.to_string() };
     let path = Path::new(pattern);
     let mut files = if path.is_file() {
         return Ok(vec![path.to_path_buf()]);
@@ -35,36 +33,23 @@ pub(crate) fn expand(pattern: &str) -> Result<Vec<PathBuf>, DataError> {
         files
     } else {
         let paths = glob::glob(pattern).map_err(|_| none())?;
-        paths
-            .filter_map(Result::ok)
-            .filter(|path| path.is_file())
-            .collect()
+        paths.filter_map(Result::ok).filter(|path| path.is_file()).collect()
     };
     files.sort();
-    if files.is_empty() {
-        Err(none())
-    } else {
-        Ok(files)
-    }
+    if files.is_empty() { Err(none()) } else { Ok(files) }
 }
 
 /// Data files of a directory and its visible subdirectories; links to directories are not followed.
 fn walk(directory: &Path, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
-    let failed = |source| DataError::Read {
-        path: directory.to_path_buf(),
-        source,
-    };
+    let failed = |source| DataError::Read { path: directory.to_path_buf(), source };
     for entry in std::fs::read_dir(directory).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.starts_with('.') {
             continue;
         }
-        let is_data = data_extension(&name).is_some_and(|ext| {
-            FORMATS
-                .iter()
-                .any(|format| format.extensions.contains(&ext.as_str()))
-        });
+        let is_data = data_extension(&name)
+            .is_some_and(|ext| FORMATS.iter().any(|format| format.extensions.contains(&ext.as_str())));
         if entry.file_type().map_err(failed)?.is_dir() {
             walk(&entry.path(), files)?;
         } else if is_data {
@@ -75,29 +60,16 @@ fn walk(directory: &Path, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
 }
 
 pub(crate) fn open_file(path: &Path) -> Result<Box<dyn BufRead>, DataError> {
-    let failed = |source| DataError::Read {
-        path: path.to_path_buf(),
-        source,
-    };
+    let failed = |source| DataError::Read { path: path.to_path_buf(), source };
     let file = File::open(path).map_err(failed)?;
     decompress(Box::new(file), &path.display().to_string())
 }
 
 /// Recognises gzip and zstd by their first bytes.
-pub(crate) fn decompress(
-    mut source: Box<dyn Read>,
-    file: &str,
-) -> Result<Box<dyn BufRead>, DataError> {
-    let failed = |source| DataError::Read {
-        path: file.into(),
-        source,
-    };
+pub(crate) fn decompress(mut source: Box<dyn Read>, file: &str) -> Result<Box<dyn BufRead>, DataError> {
+    let failed = |source| DataError::Read { path: file.into(), source };
     let mut start = Vec::new();
-    source
-        .by_ref()
-        .take(4)
-        .read_to_end(&mut start)
-        .map_err(failed)?;
+    source.by_ref().take(4).read_to_end(&mut start).map_err(failed)?;
     let whole = Cursor::new(start.clone()).chain(source);
     Ok(if start.starts_with(&GZIP_MAGIC) {
         Box::new(BufReader::new(flate2::read::MultiGzDecoder::new(whole)))

@@ -22,9 +22,7 @@ pub(super) const HH: Schema = Schema {
     read: |row| {
         let turns = |key| {
             let turns = parse(row.text(key)?);
-            let ends = turns
-                .as_ref()
-                .is_some_and(|turns| turns.last().is_some_and(|t| t.role == "assistant"));
+            let ends = turns.as_ref().is_some_and(|turns| turns.last().is_some_and(|t| t.role == "assistant"));
             turns.filter(|_| ends).ok_or_else(|| {
                 let expected = "a transcript from \"\\n\\nHuman:\" to an Assistant turn";
                 row.wrong(key, expected, &row.fields[key])
@@ -38,18 +36,12 @@ pub(super) const HH: Schema = Schema {
 
 /// Turns of a transcript, without the one space after a speaker's name.
 fn parse(transcript: &str) -> Option<Vec<Message>> {
-    let mut rest = transcript
-        .starts_with(SPEAKERS[0].0)
-        .then_some(transcript)?;
+    let mut rest = transcript.starts_with(SPEAKERS[0].0).then_some(transcript)?;
     let mut turns = Vec::new();
     while !rest.is_empty() {
         let (name, role) = SPEAKERS.iter().find(|(name, _)| rest.starts_with(name))?;
         let body = &rest[name.len()..];
-        let end = SPEAKERS
-            .iter()
-            .filter_map(|(name, _)| body.find(name))
-            .min()
-            .unwrap_or(body.len());
+        let end = SPEAKERS.iter().filter_map(|(name, _)| body.find(name)).min().unwrap_or(body.len());
         let text = &body[..end];
         turns.push(Message::new(role, text.strip_prefix(' ').unwrap_or(text)));
         rest = &body[end..];

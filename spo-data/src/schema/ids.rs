@@ -26,11 +26,7 @@ pub(super) const COMPLETION_IDS: Schema = Schema {
     recognise: |_| true,
     read: |row| {
         let prompt = PromptText::Ids(row.ids("prompt_ids")?);
-        Ok(row.record(
-            prompt,
-            vec![AnswerText::Ids(row.ids("completion_ids")?)],
-            &[],
-        ))
+        Ok(row.record(prompt, vec![AnswerText::Ids(row.ids("completion_ids")?)], &[]))
     },
     merge: false,
 };

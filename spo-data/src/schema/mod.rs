@@ -67,14 +67,10 @@ pub const SCHEMAS: &[&Schema] = &[
 /// # Errors
 /// When there is none.
 pub fn find(name: &str) -> Result<&'static Schema, DataError> {
-    SCHEMAS
-        .iter()
-        .find(|schema| schema.name == name)
-        .copied()
-        .ok_or_else(|| DataError::UnknownSchema {
-            name: name.to_string(),
-            known: SCHEMAS.iter().map(|schema| schema.name).collect(),
-        })
+    SCHEMAS.iter().find(|schema| schema.name == name).copied().ok_or_else(|| DataError::UnknownSchema {
+        name: name.to_string(),
+        known: SCHEMAS.iter().map(|schema| schema.name).collect(),
+    })
 }
 
 /// The first schema that recognises a row, with the reason.
@@ -83,49 +79,20 @@ pub fn find(name: &str) -> Result<&'static Schema, DataError> {
 /// When none does.
 pub fn detect(file: &str, raw: &RawRow) -> Result<(&'static Schema, String), DataError> {
     for schema in SCHEMAS {
-        let row = Row {
-            file,
-            line: raw.line,
-            fields: &raw.fields,
-            schema: schema.name,
-            dimension: "",
-        };
+        let row = Row { file, line: raw.line, fields: &raw.fields, schema: schema.name, dimension: "" };
         if schema.keys.iter().all(|key| row.has(key)) && (schema.recognise)(&row) {
-            return Ok((
-                schema,
-                format!("first layout whose keys fit: {}", schema.keys.join(", ")),
-            ));
+            return Ok((schema, format!("first layout whose keys fit: {}", schema.keys.join(", "))));
         }
     }
     let found: Vec<String> = raw.fields.keys().cloned().collect();
     // The layout that misses the least is the one most likely meant.
     let missing = |schema: &&&Schema| {
-        schema
-            .keys
-            .iter()
-            .filter(|key| !raw.fields.contains_key(**key))
-            .count()
-            * 10
-            + (10 - schema.keys.len().min(10))
+        schema.keys.iter().filter(|key| !raw.fields.contains_key(**key)).count() * 10 + (10 - schema.keys.len().min(10))
     };
-    let likely = SCHEMAS
-        .iter()
-        .min_by_key(missing)
-        .map_or(&[][..], |schema| schema.keys);
-    let mistake = likely
-        .iter()
-        .filter(|key| !raw.fields.contains_key(**key))
-        .find_map(|key| {
-            let unused = found
-                .iter()
-                .map(String::as_str)
-                .filter(|name| !likely.contains(name));
-            nearest(key, unused).map(|name| (name.to_string(), key.to_string()))
-        });
-    Err(DataError::NoSchema {
-        file: file.to_string(),
-        line: raw.line,
-        found,
-        nearest: mistake,
-    })
+    let likely = SCHEMAS.iter().min_by_key(missing).map_or(&[][..], |schema| schema.keys);
+    let mistake = likely.iter().filter(|key| !raw.fields.contains_key(**key)).find_map(|key| {
+        let unused = found.iter().map(String::as_str).filter(|name| !likely.contains(name));
+        nearest(key, unused).map(|name| (name.to_string(), key.to_string()))
+    });
+    Err(DataError::NoSchema { file: file.to_string(), line: raw.line, found, nearest: mistake })
 }

@@ -20,14 +20,9 @@ pub(super) const PREFS: Schema = Schema {
             return Err(row.wrong("prefs", "an object from dimension to 1, -1 or 0", prefs));
         };
         for (dimension, value) in prefs.iter().filter(|(_, value)| !value.is_null()) {
-            let sign = value
-                .as_f64()
-                .filter(|sign| [-1.0, 0.0, 1.0].contains(sign));
-            let sign =
-                sign.ok_or_else(|| row.wrong(&format!("prefs.{dimension}"), "1, -1 or 0", value))?;
-            record
-                .labels
-                .insert(dimension.clone(), Preference::from_sign(sign));
+            let sign = value.as_f64().filter(|sign| [-1.0, 0.0, 1.0].contains(sign));
+            let sign = sign.ok_or_else(|| row.wrong(&format!("prefs.{dimension}"), "1, -1 or 0", value))?;
+            record.labels.insert(dimension.clone(), Preference::from_sign(sign));
         }
         Ok(record)
     },

@@ -10,26 +10,13 @@ use crate::{DataError, Preference};
 pub(super) const PKU_SAFE_RLHF: Schema = Schema {
     name: "pku-safe-rlhf",
     summary: "PKU-SafeRLHF: better_response_id is helpfulness, safer_response_id harmlessness",
-    keys: &[
-        "prompt",
-        "response_0",
-        "response_1",
-        "better_response_id",
-        "safer_response_id",
-    ],
+    keys: &["prompt", "response_0", "response_1", "better_response_id", "safer_response_id"],
     dimensions: Dimensions::Named,
     recognise: |_| true,
     read: |row| {
         let answers = vec![row.answer("response_0")?, row.answer("response_1")?];
-        let mut record = row.record(
-            row.prompt("prompt")?,
-            answers,
-            &["prompt", "response_0", "response_1"],
-        );
-        for (key, dimension) in [
-            ("better_response_id", "helpfulness"),
-            ("safer_response_id", "harmlessness"),
-        ] {
+        let mut record = row.record(row.prompt("prompt")?, answers, &["prompt", "response_0", "response_1"]);
+        for (key, dimension) in [("better_response_id", "helpfulness"), ("safer_response_id", "harmlessness")] {
             let label = match row.number(key)? {
                 0.0 => Preference::First,
                 1.0 => Preference::Second,
@@ -56,14 +43,8 @@ pub(super) const ULTRA_FEEDBACK: Schema = Schema {
         let mut answers = Vec::new();
         let mut ratings: Vec<Vec<(&String, f32)>> = Vec::new();
         for completion in completions {
-            answers.push(row.as_answer(
-                "completions",
-                completion.get("response").ok_or_else(malformed)?,
-            )?);
-            let annotations = completion
-                .get("annotations")
-                .and_then(Value::as_object)
-                .ok_or_else(malformed)?;
+            answers.push(row.as_answer("completions", completion.get("response").ok_or_else(malformed)?)?);
+            let annotations = completion.get("annotations").and_then(Value::as_object).ok_or_else(malformed)?;
             let rated = annotations.iter().filter_map(|(dimension, annotation)| {
                 // "N/A" is no rating.
                 Some((dimension, number(annotation.get("Rating")?)? as f32))
@@ -73,12 +54,8 @@ pub(super) const ULTRA_FEEDBACK: Schema = Schema {
         let prompt = row.prompt("instruction")?;
         let mut record = row.record(prompt, answers, &["instruction"]);
         for (dimension, _) in ratings.first().into_iter().flatten() {
-            let find = |rated: &Vec<(&String, f32)>| {
-                rated
-                    .iter()
-                    .find(|(name, _)| name == dimension)
-                    .map(|(_, score)| *score)
-            };
+            let find =
+                |rated: &Vec<(&String, f32)>| rated.iter().find(|(name, _)| name == dimension).map(|(_, score)| *score);
             // A dimension counts only if every completion was rated along it.
             if let Some(scores) = ratings.iter().map(find).collect::<Option<Vec<f32>>>() {
                 record.scores.insert(dimension.to_string(), scores);
@@ -89,35 +66,19 @@ pub(super) const ULTRA_FEEDBACK: Schema = Schema {
     merge: false,
 };
 
-const HELP_STEER_DIMENSIONS: [&str; 5] = [
-    "helpfulness",
-    "correctness",
-    "coherence",
-    "complexity",
-    "verbosity",
-];
+const HELP_STEER_DIMENSIONS: [&str; 5] = ["helpfulness", "correctness", "coherence", "complexity", "verbosity"];
 
 pub(super) const HELP_STEER_2: Schema = Schema {
     name: "helpsteer2",
     summary: "HelpSteer2: rows in succession with one prompt make a pair per rating",
-    keys: &[
-        "prompt",
-        "response",
-        "helpfulness",
-        "correctness",
-        "coherence",
-        "complexity",
-        "verbosity",
-    ],
+    keys: &["prompt", "response", "helpfulness", "correctness", "coherence", "complexity", "verbosity"],
     dimensions: Dimensions::Named,
     recognise: |_| true,
     read: |row| {
         let answers = vec![row.answer("response")?];
         let mut record = row.record(row.prompt("prompt")?, answers, &["prompt", "response"]);
         for dimension in HELP_STEER_DIMENSIONS {
-            record
-                .scores
-                .insert(dimension.to_string(), vec![row.number(dimension)? as f32]);
+            record.scores.insert(dimension.to_string(), vec![row.number(dimension)? as f32]);
             record.tags.remove(dimension);
         }
         Ok(record)
@@ -136,19 +97,10 @@ pub(super) const HELP_STEER_3: Schema = Schema {
         let used = ["context", "response1", "response2", "overall_preference"];
         let mut record = row.record(row.prompt("context")?, answers, &used);
         let preference = row.number("overall_preference")?;
-        record.labels.insert(
-            row.dimension.to_string(),
-            Preference::from_sign(-preference),
-        );
+        record.labels.insert(row.dimension.to_string(), Preference::from_sign(-preference));
         let strength = preference.abs() as f32 / 2.0;
-        let first = if preference < 0.0 {
-            strength
-        } else {
-            -strength
-        };
-        record
-            .scores
-            .insert(row.dimension.to_string(), vec![first, -first]);
+        let first = if preference < 0.0 { strength } else { -strength };
+        record.scores.insert(row.dimension.to_string(), vec![first, -first]);
         Ok(record)
     },
     merge: false,
@@ -162,13 +114,9 @@ pub(super) const SCORED_LIST: Schema = Schema {
     recognise: |_| true,
     read: |row| {
         let value = row.value("responses")?;
-        let responses = value
-            .as_array()
-            .ok_or_else(|| row.wrong("responses", "a list of answers", value))?;
-        let answers = responses
-            .iter()
-            .map(|answer| row.as_answer("responses", answer))
-            .collect::<Result<Vec<_>, _>>()?;
+        let responses = value.as_array().ok_or_else(|| row.wrong("responses", "a list of answers", value))?;
+        let answers =
+            responses.iter().map(|answer| row.as_answer("responses", answer)).collect::<Result<Vec<_>, _>>()?;
         let mut record = row.record(row.prompt("prompt")?, answers, &["prompt"]);
         match row.value("scores")? {
             Value::Object(dimensions) => {
@@ -183,17 +131,9 @@ pub(super) const SCORED_LIST: Schema = Schema {
     merge: false,
 };
 
-fn insert_scores(
-    row: &Row,
-    record: &mut Record,
-    dimension: &str,
-    list: &Value,
-) -> Result<(), DataError> {
-    let scores: Option<Vec<f32>> = list.as_array().and_then(|list| {
-        list.iter()
-            .map(|score| number(score).map(|s| s as f32))
-            .collect()
-    });
+fn insert_scores(row: &Row, record: &mut Record, dimension: &str, list: &Value) -> Result<(), DataError> {
+    let scores: Option<Vec<f32>> =
+        list.as_array().and_then(|list| list.iter().map(|score| number(score).map(|s| s as f32)).collect());
     let scores = scores
         .filter(|scores| scores.len() == record.answers.len())
         .ok_or_else(|| row.wrong("scores", "one number per response", list))?;

@@ -32,19 +32,16 @@ impl Row<'_> {
 
     /// The value of a key.
     pub(super) fn value(&self, key: &str) -> Result<&Value, DataError> {
-        self.fields
-            .get(key)
-            .filter(|value| !value.is_null())
-            .ok_or_else(|| {
-                let found: Vec<String> = self.fields.keys().cloned().collect();
-                DataError::MissingKey {
-                    file: self.file.to_string(),
-                    line: self.line,
-                    schema: self.schema,
-                    key: key.to_string(),
-                    found,
-                }
-            })
+        self.fields.get(key).filter(|value| !value.is_null()).ok_or_else(|| {
+            let found: Vec<String> = self.fields.keys().cloned().collect();
+            DataError::MissingKey {
+                file: self.file.to_string(),
+                line: self.line,
+                schema: self.schema,
+                key: key.to_string(),
+                found,
+            }
+        })
     }
 
     /// The error for a value that is not what it should be.
@@ -77,11 +74,7 @@ impl Row<'_> {
 
     pub(super) fn ids(&self, key: &str) -> Result<Vec<u32>, DataError> {
         let value = self.value(key)?;
-        let id = |id: &Value| {
-            id.as_u64()
-                .and_then(|id| i32::try_from(id).ok())
-                .map(|id| id as u32)
-        };
+        let id = |id: &Value| id.as_u64().and_then(|id| i32::try_from(id).ok()).map(|id| id as u32);
         value
             .as_array()
             .and_then(|ids| ids.iter().map(id).collect::<Option<Vec<_>>>())
@@ -123,12 +116,7 @@ impl Row<'_> {
     }
 
     /// A record of this row; the text fields that `used` does not name become tags.
-    pub(super) fn record(
-        &self,
-        prompt: PromptText,
-        answers: Vec<AnswerText>,
-        used: &[&str],
-    ) -> Record {
+    pub(super) fn record(&self, prompt: PromptText, answers: Vec<AnswerText>, used: &[&str]) -> Record {
         let id = match self.fields.get("id") {
             Some(Value::String(id)) if !id.is_empty() => id.clone(),
             Some(Value::Number(id)) => id.to_string(),
@@ -139,10 +127,7 @@ impl Row<'_> {
             let free = key != "id" && !used.contains(&key.as_str());
             free.then(|| (key.clone(), text.to_string()))
         };
-        let variables = self
-            .fields
-            .get("chat_template_kwargs")
-            .and_then(Value::as_object);
+        let variables = self.fields.get("chat_template_kwargs").and_then(Value::as_object);
         Record {
             id,
             prompt,
@@ -150,11 +135,7 @@ impl Row<'_> {
             labels: BTreeMap::new(),
             scores: BTreeMap::new(),
             tags: self.fields.iter().filter_map(tag).collect(),
-            tools: self
-                .fields
-                .get("tools")
-                .filter(|tools| tools.is_array())
-                .cloned(),
+            tools: self.fields.get("tools").filter(|tools| tools.is_array()).cloned(),
             variables: variables.cloned().unwrap_or_default(),
         }
     }
@@ -168,9 +149,7 @@ impl Row<'_> {
         used: &[&str],
     ) -> Record {
         let mut record = self.record(prompt, vec![chosen, rejected], used);
-        record
-            .labels
-            .insert(self.dimension.to_string(), Preference::First);
+        record.labels.insert(self.dimension.to_string(), Preference::First);
         record
     }
 }

@@ -31,11 +31,7 @@ pub(super) const MESSAGES: Schema = Schema {
                 let answers = vec![AnswerText::Messages(vec![last])];
                 Ok(row.record(PromptText::Messages(turns), answers, &["messages"]))
             }
-            _ => Err(row.wrong(
-                "messages",
-                "a conversation that ends with the assistant",
-                row.value("messages")?,
-            )),
+            _ => Err(row.wrong("messages", "a conversation that ends with the assistant", row.value("messages")?)),
         }
     },
     merge: false,

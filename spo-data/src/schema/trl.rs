@@ -39,48 +39,30 @@ pub(super) const IMPLICIT: Schema = Schema {
     recognise: |row| !row.has("prompt"),
     read: |row| {
         let (prompt, chosen, rejected) = match (row.answer("chosen")?, row.answer("rejected")?) {
-            (AnswerText::Messages(chosen), AnswerText::Messages(rejected)) => {
-                split_turns(chosen, rejected)
-            }
+            (AnswerText::Messages(chosen), AnswerText::Messages(rejected)) => split_turns(chosen, rejected),
             (AnswerText::Text(chosen), AnswerText::Text(rejected)) => {
                 let at = text_boundary(&chosen, &rejected);
                 let (prompt, first) = chosen.split_at(at);
                 let second = &rejected[at..];
-                (
-                    PromptText::Text(prompt.into()),
-                    AnswerText::Text(first.into()),
-                    AnswerText::Text(second.into()),
-                )
+                (PromptText::Text(prompt.into()), AnswerText::Text(first.into()), AnswerText::Text(second.into()))
             }
             _ => {
-                return Err(row.wrong(
-                    "rejected",
-                    "text or messages as in chosen",
-                    row.value("rejected")?,
-                ));
+                return Err(row.wrong("rejected", "text or messages as in chosen", row.value("rejected")?));
             }
         };
-        with_scores(
-            row,
-            row.chosen_first(prompt, chosen, rejected, &["chosen", "rejected"]),
-        )
+        with_scores(row, row.chosen_first(prompt, chosen, rejected, &["chosen", "rejected"]))
     },
     merge: false,
 };
 
 fn starts_with_prompt(messages: &[Message]) -> bool {
-    messages
-        .first()
-        .is_some_and(|first| first.role == "user" || first.role == "system")
+    messages.first().is_some_and(|first| first.role == "user" || first.role == "system")
 }
 
 /// `score_chosen` and `score_rejected` become the strength of the pair.
 fn with_scores(row: &Row, mut record: Record) -> Result<Record, DataError> {
     if row.has("score_chosen") && row.has("score_rejected") {
-        let scores = vec![
-            row.number("score_chosen")? as f32,
-            row.number("score_rejected")? as f32,
-        ];
+        let scores = vec![row.number("score_chosen")? as f32, row.number("score_rejected")? as f32];
         record.scores.insert(row.dimension.to_string(), scores);
     }
     for key in ["score_chosen", "score_rejected"] {
@@ -97,32 +79,19 @@ pub(super) fn split_turns(
     mut rejected: Vec<Message>,
 ) -> (PromptText, AnswerText, AnswerText) {
     let most = chosen.len().min(rejected.len()).saturating_sub(1);
-    let mut shared = chosen
-        .iter()
-        .zip(&rejected)
-        .take(most)
-        .take_while(|(a, b)| a == b)
-        .count();
+    let mut shared = chosen.iter().zip(&rejected).take(most).take_while(|(a, b)| a == b).count();
     // An assistant turn follows the prompt.
     while shared > 0 && chosen[shared - 1].role == "assistant" {
         shared -= 1;
     }
     let first = chosen.split_off(shared);
     let second = rejected.split_off(shared);
-    (
-        PromptText::Messages(chosen),
-        AnswerText::Messages(first),
-        AnswerText::Messages(second),
-    )
+    (PromptText::Messages(chosen), AnswerText::Messages(first), AnswerText::Messages(second))
 }
 
 /// Where two texts part, one space earlier if a space comes before: as TRL's `extract_prompt`.
 fn text_boundary(chosen: &str, rejected: &str) -> usize {
-    let mut at = chosen
-        .bytes()
-        .zip(rejected.bytes())
-        .take_while(|(a, b)| a == b)
-        .count();
+    let mut at = chosen.bytes().zip(rejected.bytes()).take_while(|(a, b)| a == b).count();
     while !chosen.is_char_boundary(at) || !rejected.is_char_boundary(at) {
         at -= 1;
     }

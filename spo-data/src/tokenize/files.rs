@@ -25,7 +25,8 @@ const SENTENCEPIECE: &str = "tokenizer.model";
 const OPTIONAL: [&str; 5] = [CONFIG, TEMPLATE, SPECIAL_MAP, GENERATION, ADDED];
 
 /// How Qwen2 and Qwen3 tokenizers split text before merging.
-const QWEN_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN_SPLIT: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// Special tokens by role.
 #[derive(Debug, Clone, Default)]
@@ -54,10 +55,7 @@ pub(super) fn read_directory(directory: &Path) -> Result<BTreeMap<String, Vec<u8
         } else {
             format!("no {TOKENIZER}, and no {VOCABULARY} with {MERGES}")
         };
-        return Err(DataError::NoTokenizer {
-            path: directory.to_path_buf(),
-            message,
-        });
+        return Err(DataError::NoTokenizer { path: directory.to_path_buf(), message });
     };
     main.iter()
         .copied()
@@ -74,8 +72,7 @@ pub(super) fn read_directory(directory: &Path) -> Result<BTreeMap<String, Vec<u8
 
 pub(super) fn build(files: &BTreeMap<String, Vec<u8>>) -> Result<tokenizers::Tokenizer, DataError> {
     if let Some(bytes) = files.get(TOKENIZER) {
-        return tokenizers::Tokenizer::from_bytes(bytes)
-            .map_err(|error| bad_file(TOKENIZER, error));
+        return tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| bad_file(TOKENIZER, error));
     }
     byte_level(files)
 }
@@ -83,8 +80,7 @@ pub(super) fn build(files: &BTreeMap<String, Vec<u8>>) -> Result<tokenizers::Tok
 /// A byte-level tokenizer (GPT-2 or Qwen2, by `tokenizer_class`) from its vocabulary and merges.
 fn byte_level(files: &BTreeMap<String, Vec<u8>>) -> Result<tokenizers::Tokenizer, DataError> {
     let bytes = |name| files.get(name).map_or(&[][..], Vec::as_slice);
-    let vocabulary: Vocab =
-        serde_json::from_slice(bytes(VOCABULARY)).map_err(|error| bad_file(VOCABULARY, error))?;
+    let vocabulary: Vocab = serde_json::from_slice(bytes(VOCABULARY)).map_err(|error| bad_file(VOCABULARY, error))?;
     let text = std::str::from_utf8(bytes(MERGES)).map_err(|error| bad_file(MERGES, error))?;
     let mut merges = Vec::new();
     for (index, line) in text.lines().enumerate() {
@@ -92,17 +88,11 @@ fn byte_level(files: &BTreeMap<String, Vec<u8>>) -> Result<tokenizers::Tokenizer
             continue;
         }
         let Some((left, right)) = line.split_once(' ') else {
-            return Err(bad_file(
-                MERGES,
-                format!("line {}: expected two tokens", index + 1),
-            ));
+            return Err(bad_file(MERGES, format!("line {}: expected two tokens", index + 1)));
         };
         merges.push((left.to_string(), right.to_string()));
     }
-    let model = BPE::builder()
-        .vocab_and_merges(vocabulary, merges)
-        .build()
-        .map_err(|error| bad_file(MERGES, error))?;
+    let model = BPE::builder().vocab_and_merges(vocabulary, merges).build().map_err(|error| bad_file(MERGES, error))?;
     let mut tokenizer = tokenizers::Tokenizer::new(model);
     tokenizer.with_decoder(Some(ByteLevel::default()));
     let config = read_json(files, CONFIG)?;
@@ -130,41 +120,26 @@ fn byte_level(files: &BTreeMap<String, Vec<u8>>) -> Result<tokenizers::Tokenizer
     }
     // Added tokens follow the vocabulary in the order of their ids.
     let mut added: Vec<(u64, String)> = match read_json(files, ADDED)? {
-        Value::Object(map) => map
-            .into_iter()
-            .filter_map(|(token, id)| Some((id.as_u64()?, token)))
-            .collect(),
+        Value::Object(map) => map.into_iter().filter_map(|(token, id)| Some((id.as_u64()?, token))).collect(),
         _ => Vec::new(),
     };
     added.sort();
     let not_special = |token: &str| {
-        let decoder = config
-            .get("added_tokens_decoder")
-            .and_then(Value::as_object);
-        let entry = decoder.and_then(|map| {
-            map.values()
-                .find(|entry| entry.get("content").and_then(Value::as_str) == Some(token))
-        });
+        let decoder = config.get("added_tokens_decoder").and_then(Value::as_object);
+        let entry = decoder
+            .and_then(|map| map.values().find(|entry| entry.get("content").and_then(Value::as_str) == Some(token)));
         entry.and_then(|entry| entry.get("special")?.as_bool()) == Some(false)
     };
     let special = special_names(files)?.into_values();
-    let added = added
-        .into_iter()
-        .map(|(_, token)| token)
-        .chain(special)
-        .map(|token| {
-            let special = !not_special(&token);
-            AddedToken::from(token, special).normalized(false)
-        });
-    tokenizer
-        .add_tokens(added)
-        .map_err(|error| bad_file(ADDED, error))?;
+    let added = added.into_iter().map(|(_, token)| token).chain(special).map(|token| {
+        let special = !not_special(&token);
+        AddedToken::from(token, special).normalized(false)
+    });
+    tokenizer.add_tokens(added).map_err(|error| bad_file(ADDED, error))?;
     Ok(tokenizer)
 }
 
-pub(super) fn chat_template(
-    files: &BTreeMap<String, Vec<u8>>,
-) -> Result<Option<String>, DataError> {
+pub(super) fn chat_template(files: &BTreeMap<String, Vec<u8>>) -> Result<Option<String>, DataError> {
     if let Some(bytes) = files.get(TEMPLATE) {
         let text = std::str::from_utf8(bytes).map_err(|error| bad_file(TEMPLATE, error))?;
         return Ok(Some(text.to_string()));
@@ -188,11 +163,7 @@ impl SpecialTokens {
         tokenizer: &tokenizers::Tokenizer,
     ) -> Result<Self, DataError> {
         let names = special_names(files)?;
-        let id = |role: &str| {
-            names
-                .get(role)
-                .and_then(|token| tokenizer.token_to_id(token))
-        };
+        let id = |role: &str| names.get(role).and_then(|token| tokenizer.token_to_id(token));
         let mut terminators: Vec<u32> = id("eos_token").into_iter().collect();
         let generation = read_json(files, GENERATION)?;
         let more = match generation.get("eos_token_id") {
@@ -200,20 +171,12 @@ impl SpecialTokens {
             Some(one) => std::slice::from_ref(one),
             None => &[],
         };
-        for id in more
-            .iter()
-            .filter_map(Value::as_u64)
-            .filter_map(|id| u32::try_from(id).ok())
-        {
+        for id in more.iter().filter_map(Value::as_u64).filter_map(|id| u32::try_from(id).ok()) {
             if !terminators.contains(&id) {
                 terminators.push(id);
             }
         }
-        Ok(Self {
-            bos: id("bos_token"),
-            terminators,
-            names,
-        })
+        Ok(Self { bos: id("bos_token"), terminators, names })
     }
 }
 
@@ -245,8 +208,5 @@ fn read_json(files: &BTreeMap<String, Vec<u8>>, name: &str) -> Result<Value, Dat
 }
 
 pub(super) fn bad_file(name: &str, error: impl ToString) -> DataError {
-    DataError::BadTokenizer {
-        file: name.to_string(),
-        message: error.to_string(),
-    }
+    DataError::BadTokenizer { file: name.to_string(), message: error.to_string() }
 }

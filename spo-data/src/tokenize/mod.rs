@@ -88,9 +88,7 @@ impl Tokenizer {
         let mut inner = files::build(&files)?;
         // Lengths are decided here, never by settings left in tokenizer.json.
         inner.with_padding(None);
-        inner
-            .with_truncation(None)
-            .map_err(|error| bad_file(files::TOKENIZER, error))?;
+        inner.with_truncation(None).map_err(|error| bad_file(files::TOKENIZER, error))?;
         let special = SpecialTokens::read(&files, &inner)?;
         let template = files::chat_template(&files)?
             .map(|source| ChatTemplate::new(&source, special.names.clone()))
@@ -103,13 +101,7 @@ impl Tokenizer {
             hasher.update(bytes);
         }
         let fingerprint = hasher.finalize().to_hex()[..32].to_string();
-        Ok(Self {
-            inner: Some(inner),
-            special,
-            template,
-            files,
-            fingerprint,
-        })
+        Ok(Self { inner: Some(inner), special, template, files, fingerprint })
     }
 
     /// Token ids of a text. Special tokens written in the text are recognised; `add_special` lets the
@@ -118,10 +110,7 @@ impl Tokenizer {
     /// # Errors
     /// When the tokenizer fails, as with a word outside a vocabulary that has no unknown token.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, DataError> {
-        let encoding = self
-            .inner()?
-            .encode_fast(text, add_special)
-            .map_err(encode_error)?;
+        let encoding = self.inner()?.encode_fast(text, add_special).map_err(encode_error)?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -130,20 +119,13 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode_spans(&self, text: &str, add_special: bool) -> Result<Vec<TokenSpan>, DataError> {
-        let encoding = self
-            .inner()?
-            .encode(text, add_special)
-            .map_err(encode_error)?;
+        let encoding = self.inner()?.encode(text, add_special).map_err(encode_error)?;
         let tokens = encoding.get_tokens().iter().zip(encoding.get_offsets());
         Ok(encoding
             .get_ids()
             .iter()
             .zip(tokens)
-            .map(|(id, (token, offsets))| TokenSpan {
-                id: *id,
-                token: token.clone(),
-                offsets: *offsets,
-            })
+            .map(|(id, (token, offsets))| TokenSpan { id: *id, token: token.clone(), offsets: *offsets })
             .collect())
     }
 
@@ -185,9 +167,7 @@ impl Tokenizer {
 
     /// Number of tokens, added ones included; 0 without a tokenizer.
     pub fn vocabulary_size(&self) -> usize {
-        self.inner
-            .as_ref()
-            .map_or(0, |inner| inner.get_vocab_size(true))
+        self.inner.as_ref().map_or(0, |inner| inner.get_vocab_size(true))
     }
 
     /// Id of a token by its spelling.
@@ -202,14 +182,10 @@ impl Tokenizer {
 
     /// The files to copy beside an exported model, by name.
     pub fn files(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.files
-            .iter()
-            .map(|(name, bytes)| (name.as_str(), bytes.as_slice()))
+        self.files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()))
     }
 }
 
 fn encode_error(error: tokenizers::Error) -> DataError {
-    DataError::Encode {
-        message: error.to_string(),
-    }
+    DataError::Encode { message: error.to_string() }
 }

@@ -48,19 +48,12 @@ impl ChatTemplate {
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
         environment.set_fuel(Some(FUEL));
-        environment
-            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", |format: &str| time::now(format));
         environment.add_filter("tojson", to_json);
-        environment
-            .add_template_owned("chat", mark_generation(source))
-            .map_err(template_error)?;
-        Ok(Self {
-            environment: Arc::new(environment),
-            source: source.into(),
-            special,
-        })
+        environment.add_template_owned("chat", mark_generation(source)).map_err(template_error)?;
+        Ok(Self { environment: Arc::new(environment), source: source.into(), special })
     }
 
     /// The template as written.
@@ -72,11 +65,7 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// When the template raises an exception, misses a variable or runs too long.
-    pub fn render(
-        &self,
-        messages: &[Message],
-        options: &RenderOptions,
-    ) -> Result<String, DataError> {
+    pub fn render(&self, messages: &[Message], options: &RenderOptions) -> Result<String, DataError> {
         let (text, _) = self.render_spans(messages, options)?;
         Ok(text)
     }
@@ -90,27 +79,16 @@ impl ChatTemplate {
         messages: &[Message],
         options: &RenderOptions,
     ) -> Result<(String, Vec<std::ops::Range<usize>>), DataError> {
-        let mut variables: BTreeMap<&str, Value> = self
-            .special
-            .iter()
-            .map(|(name, text)| (name.as_str(), Value::from(text)))
-            .collect();
+        let mut variables: BTreeMap<&str, Value> =
+            self.special.iter().map(|(name, text)| (name.as_str(), Value::from(text))).collect();
         for (name, value) in options.variables.into_iter().flatten() {
             variables.insert(name, Value::from_serialize(value));
         }
         variables.insert("messages", Value::from_serialize(messages));
-        variables.insert(
-            "add_generation_prompt",
-            options.add_generation_prompt.into(),
-        );
+        variables.insert("add_generation_prompt", options.add_generation_prompt.into());
         variables.insert("tools", Value::from_serialize(options.tools));
-        let template = self
-            .environment
-            .get_template("chat")
-            .map_err(template_error)?;
-        Ok(take_spans(
-            &template.render(variables).map_err(template_error)?,
-        ))
+        let template = self.environment.get_template("chat").map_err(template_error)?;
+        Ok(take_spans(&template.render(variables).map_err(template_error)?))
     }
 }
 
@@ -173,8 +151,8 @@ fn to_json(value: &Value, kwargs: Kwargs) -> Result<Value, Error> {
         let _: Option<Value> = kwargs.get(ignored)?;
     }
     kwargs.assert_all_used()?;
-    let value = serde_json::to_value(value)
-        .map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))?;
+    let value =
+        serde_json::to_value(value).map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))?;
     let mut text = String::new();
     write_json(&value, indent.map(|width| (width, 0)), &mut text);
     Ok(Value::from_safe_string(text))

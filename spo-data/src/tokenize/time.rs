@@ -2,15 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-const DAYS: [&str; 7] = [
-    "Thursday",
-    "Friday",
-    "Saturday",
-    "Sunday",
-    "Monday",
-    "Tuesday",
-    "Wednesday",
-];
+const DAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
 const MONTHS: [&str; 12] = [
     "January",
     "February",
@@ -28,9 +20,7 @@ const MONTHS: [&str; 12] = [
 
 /// The current UTC time in a `strftime` format.
 pub(super) fn now(format: &str) -> String {
-    let seconds = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |elapsed| elapsed.as_secs());
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
     strftime(format, seconds)
 }
 
@@ -71,28 +61,14 @@ pub(super) fn strftime(format: &str, seconds: u64) -> String {
 
 /// Year, month and day of a day count since 1970-01-01, counting whole years, then whole months.
 fn civil(mut days: u64) -> (u64, u64, u64) {
-    let leap = |year: u64| {
-        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
-    };
+    let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let mut year = 1970;
     while days >= 365 + u64::from(leap(year)) {
         days -= 365 + u64::from(leap(year));
         year += 1;
     }
     let mut month = 1;
-    for length in [
-        31,
-        28 + u64::from(leap(year)),
-        31,
-        30,
-        31,
-        30,
-        31,
-        31,
-        30,
-        31,
-        30,
-    ] {
+    for length in [31, 28 + u64::from(leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30] {
         if days < length {
             break;
         }
@@ -109,13 +85,7 @@ mod tests {
     #[test]
     fn dates_are_civil() {
         assert_eq!(strftime("%d %b %Y", 0), "01 Jan 1970");
-        assert_eq!(
-            strftime("%A %e %B %Y %H:%M:%S %y", 951_827_696),
-            "Tuesday 29 February 2000 12:34:56 00"
-        );
-        assert_eq!(
-            strftime("%a %Y-%m-%d 100%% %q %", 1_767_139_200),
-            "Wed 2025-12-31 100% %q %"
-        );
+        assert_eq!(strftime("%A %e %B %Y %H:%M:%S %y", 951_827_696), "Tuesday 29 February 2000 12:34:56 00");
+        assert_eq!(strftime("%a %Y-%m-%d 100%% %q %", 1_767_139_200), "Wed 2025-12-31 100% %q %");
     }
 }

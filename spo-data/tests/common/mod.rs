@@ -19,12 +19,7 @@ pub fn json(path: &Path) -> Value {
 }
 
 pub fn ids(value: &Value) -> Vec<u32> {
-    value
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|id| id.as_u64().unwrap() as u32)
-        .collect()
+    value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
 }
 
 pub fn tiny(family: &str) -> Tokenizer {
@@ -43,9 +38,7 @@ pub fn unpacked(name: &str, files: &[&str]) -> tempfile::TempDir {
         let mut bytes = std::fs::read(source).unwrap();
         if file.ends_with(".gz") {
             let mut unpacked = Vec::new();
-            flate2::read::GzDecoder::new(bytes.as_slice())
-                .read_to_end(&mut unpacked)
-                .unwrap();
+            flate2::read::GzDecoder::new(bytes.as_slice()).read_to_end(&mut unpacked).unwrap();
             bytes = unpacked;
         }
         std::fs::write(directory.path().join(file.trim_end_matches(".gz")), bytes).unwrap();
