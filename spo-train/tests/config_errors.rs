@@ -4,7 +4,8 @@
 use std::fmt::Write;
 
 use proptest::prelude::*;
-use spo_train::config::{ConfigError, Facts, RunPlan, RunSpec, init, resolve};
+use serde_json::Value;
+use spo_train::config::{ConfigError, Facts, RunPlan, RunSpec, init, resolve, schema};
 
 fn facts() -> Facts {
     Facts {
@@ -70,11 +71,7 @@ fn wrong_files() {
         ("typo in a section", "steps = 10", "learing-rate = 1e-4"),
         ("underscores", "steps = 10", "pairs_per_step = 4"),
         ("key of another section", "steps = 10", "rank = 4"),
-        (
-            "unheard-of key",
-            "path = \"model\"",
-            "path = \"model\"\nquantise = 4",
-        ),
+        ("unheard-of key", "path = \"model\"", "path = \"model\"\nquantise = 4"),
         ("string for a number", "steps = 10", "steps = \"10\""),
         ("fraction for a count", "steps = 10", "steps = 1.5"),
         ("zero steps", "steps = 10", "steps = 0"),
@@ -88,110 +85,50 @@ fn wrong_files() {
         ("unknown schedule", "steps = 10", "schedule = \"cosin\""),
         ("number for a flag", "steps = 10", "shuffle = 1"),
         ("both lengths", "steps = 10", "steps = 10\nepochs = 1"),
+        ("beta of an objective with alpha", "lambda = 1.0", "beta = 0.2"),
+        ("objective of no pairs", "lambda = 1.0", "objective = \"kto\""),
+        (
+            "holding a round without a reward",
+            "dimension = \"honesty\"",
+            "dimension = \"honesty\"\nobjective = \"orpo\"",
+        ),
+        ("unknown layout", "path = \"data.jsonl\"", "path = \"data.jsonl\"\nschema = \"ultrafeedbak\""),
         ("no rounds", &GOOD[GOOD.find("[[rounds]]").unwrap()..], ""),
-        (
-            "empty list of data",
-            "[[data]]\npath = \"data.jsonl\"\n",
-            "",
-        ),
+        ("empty list of data", "[[data]]\npath = \"data.jsonl\"\n", ""),
         ("table for a list", "[[data]]", "[data]"),
-        (
-            "round without dimension",
-            "dimension = \"honesty\"",
-            "name = \"first\"",
-        ),
-        (
-            "unknown dimension",
-            "dimension = \"honesty\"",
-            "dimension = \"honest\"",
-        ),
-        (
-            "dimension without pairs",
-            "dimension = \"honesty\"",
-            "dimension = \"unlabelled\"",
-        ),
-        (
-            "number for a name",
-            "dimension = \"honesty\"",
-            "dimension = 1",
-        ),
+        ("round without dimension", "dimension = \"honesty\"", "name = \"first\""),
+        ("unknown dimension", "dimension = \"honesty\"", "dimension = \"honest\""),
+        ("dimension without pairs", "dimension = \"honesty\"", "dimension = \"unlabelled\""),
+        ("number for a name", "dimension = \"honesty\"", "dimension = 1"),
         ("unknown objective", "lambda = 1.0", "objective = \"spoo\""),
-        (
-            "option of another objective",
-            "dimension = \"honesty\"",
-            "dimension = \"honesty\"\nlambda = 1",
-        ),
+        ("option of another objective", "dimension = \"honesty\"", "dimension = \"honesty\"\nlambda = 1"),
         ("typo in an option", "lambda = 1.0", "lamda = 1.0"),
         ("option out of range", "lambda = 1.0", "alpha = -0.1"),
         ("option of a wrong type", "lambda = 1.0", "margin = 3"),
         ("unknown margin", "lambda = 1.0", "margin = \"recursiv\""),
         ("computed option", "lambda = 1.0", "earlier = []"),
         ("negative lambda", "lambda = 1.0", "lambda = -1"),
-        (
-            "lambda of a later dimension",
-            "lambda = 1.0",
-            "lambda = { helpfulness = 1 }",
-        ),
+        ("lambda of a later dimension", "lambda = 1.0", "lambda = { helpfulness = 1 }"),
         ("lambda that leaves one out", "lambda = 1.0", "lambda = {}"),
         ("lambda as a list", "lambda = 1.0", "lambda = [1.0]"),
         ("control without a name", "name = \"sequential\"\n", ""),
         ("control called main", "\"sequential\"", "\"main\""),
-        (
-            "control with a path for a name",
-            "\"sequential\"",
-            "\"../up\"",
-        ),
-        (
-            "two rounds of one name",
-            "lambda = 1.0",
-            "name = \"round-1-honesty\"",
-        ),
+        ("control with a path for a name", "\"sequential\"", "\"../up\""),
+        ("two rounds of one name", "lambda = 1.0", "name = \"round-1-honesty\""),
         (
             "holdout beside test data",
             "path = \"data.jsonl\"",
             "path = \"data.jsonl\"\nsplit = \"test\"\n[evaluation]\n",
         ),
-        (
-            "unknown split",
-            "path = \"data.jsonl\"",
-            "path = \"data.jsonl\"\nsplit = \"dev\"",
-        ),
-        (
-            "typo in data",
-            "path = \"data.jsonl\"",
-            "paths = \"data.jsonl\"",
-        ),
-        (
-            "text beyond the context",
-            "[training]",
-            "[text]\nmax-length = 1024\n[training]",
-        ),
-        (
-            "format without a placeholder",
-            "[training]",
-            "[text]\nprompt-format = \"Q:\"\n[training]",
-        ),
-        (
-            "unknown set of layers",
-            "[training]",
-            "[lora]\ntargets = \"all\"\n[training]",
-        ),
+        ("unknown split", "path = \"data.jsonl\"", "path = \"data.jsonl\"\nsplit = \"dev\""),
+        ("typo in data", "path = \"data.jsonl\"", "paths = \"data.jsonl\""),
+        ("text beyond the context", "[training]", "[text]\nmax-length = 1024\n[training]"),
+        ("format without a placeholder", "[training]", "[text]\nprompt-format = \"Q:\"\n[training]"),
+        ("unknown set of layers", "[training]", "[lora]\ntargets = \"all\"\n[training]"),
         ("rank zero", "[training]", "[lora]\nrank = 0\n[training]"),
-        (
-            "dtype",
-            "path = \"model\"",
-            "path = \"model\"\ndtype = \"fp16\"",
-        ),
-        (
-            "warm-up on an unknown dimension",
-            "[training]",
-            "[warmup]\ndimensions = [\"honesty\", \"help\"]\n[training]",
-        ),
-        (
-            "empty warm-up",
-            "[training]",
-            "[warmup]\ndimensions = []\n[training]",
-        ),
+        ("dtype", "path = \"model\"", "path = \"model\"\ndtype = \"fp16\""),
+        ("warm-up on an unknown dimension", "[training]", "[warmup]\ndimensions = [\"honesty\", \"help\"]\n[training]"),
+        ("empty warm-up", "[training]", "[warmup]\ndimensions = []\n[training]"),
     ];
     let mut shown = String::new();
     for (case, from, to) in replaced {
@@ -247,6 +184,33 @@ fn column_counts_characters() {
     let error = read(&GOOD.replace("path = \"model\"", "path = \"mö\" x"), &[]).unwrap_err();
     let place = error.place().unwrap();
     assert_eq!((place.line, place.column), (Some(3), Some(13)));
+}
+
+/// Every key of the schema with values of every kind: a plan or a fault, never a panic.
+#[test]
+fn every_key_takes_or_refuses_every_kind_of_value() {
+    let schema = schema::json_schema();
+    let keys = |prefix: &str, table: &Value| -> Vec<String> {
+        let keys = table["properties"].as_object().unwrap().keys();
+        keys.map(|key| format!("{prefix}{key}")).collect()
+    };
+    let section = |name: &str| &schema["properties"][name];
+    let round = &section("rounds")["items"];
+    let mut paths = keys("", &schema);
+    for name in ["model", "lora", "text", "warmup", "training", "evaluation"] {
+        paths.extend(keys(&format!("{name}."), section(name)));
+    }
+    paths.extend(keys("data.0.", &section("data")["items"]));
+    paths.extend(keys("rounds.1.", round));
+    paths.extend(keys("rounds.1.controls.0.", &round["properties"]["controls"]["items"]));
+    let values = "0 1 -1 7 0.5 1e308 9223372036854775807 nan -inf true word \"\" [] [1] [0.5,0.5] [\"a\"] {} {honesty=2} 2026-01-01 /";
+    let mut accepted = 0;
+    for path in &paths {
+        for value in values.split(' ') {
+            accepted += usize::from(read(GOOD, &[&format!("{path}={value}")]).is_ok());
+        }
+    }
+    assert!(accepted > 2 * paths.len(), "{accepted} of {}", paths.len());
 }
 
 proptest! {

@@ -130,9 +130,11 @@ pub enum ConfigError {
         found: String,
         /// What is accepted.
         expected: String,
+        /// What to do.
+        hint: Option<String>,
     },
     /// A name that is not on the list of names.
-    #[error("{at}: `{key}` is {found:?}, which is not one of {}", quoted(known))]
+    #[error("{at}: `{key}` is {found:?}, which is {}", listed(known))]
     UnknownName {
         /// Where.
         at: Box<Place>,
@@ -214,6 +216,8 @@ pub enum ConfigError {
         key: String,
         /// The reader's words.
         message: String,
+        /// The reader's advice.
+        hint: Option<String>,
     },
 }
 
@@ -259,9 +263,10 @@ impl ConfigError {
                 elsewhere,
                 ..
             } => Some(suggestion(key, known, elsewhere.as_deref())),
-            Self::UnknownName { found, known, .. } => {
-                nearest(found, known).map(|name| format!("did you mean {name:?}?"))
-            }
+            Self::UnknownName { found, known, .. } => match nearest(found, known) {
+                Some(name) => Some(format!("did you mean {name:?}?")),
+                None => (known.len() > FEW).then(|| format!("known: {}", known.join(", "))),
+            },
             Self::UnknownDimension { found, known, .. } => {
                 let names: Vec<String> = known.iter().map(|(name, _)| name.clone()).collect();
                 nearest(found, &names).map(|name| format!("did you mean {name:?}?"))
@@ -276,8 +281,18 @@ impl ConfigError {
                 Some("add a table: [[data]] with `path = \"…\"`".to_owned())
             }
             Self::ForeignOption {
-                objective, known, ..
-            } => Some(format!("options of `{objective}`: {}", known.join(", "))),
+                key,
+                objective,
+                known,
+                ..
+            } => {
+                let name = key.rsplit('.').next().unwrap_or(key);
+                Some(match nearest(name, known) {
+                    Some(name) => format!("did you mean `{name}`?"),
+                    None => format!("docs/objectives.md lists the options of `{objective}`"),
+                })
+            }
+            Self::WrongValue { hint, .. } | Self::Refused { hint, .. } => hint.clone(),
             Self::Exclusive { other, .. } => Some(format!("remove one of them, e.g. `{other}`")),
             Self::Lambda { .. } => {
                 Some("one number holds all earlier rounds alike: `lambda = 1.0`".to_owned())
@@ -302,7 +317,19 @@ fn suggestion(key: &str, known: &[String], elsewhere: Option<&str>) -> String {
     match (nearest(key, known), elsewhere) {
         (_, Some(section)) => format!("`{key}` belongs in {section}"),
         (Some(name), None) => format!("did you mean `{name}`?"),
+        (None, None) if known.len() > FEW => "docs/run-file.md lists the keys".to_owned(),
         (None, None) => format!("known keys: {}", known.join(", ")),
+    }
+}
+
+/// Names that still fit into one message.
+const FEW: usize = 12;
+
+fn listed(names: &[String]) -> String {
+    if names.len() > FEW {
+        "not a known name".to_owned()
+    } else {
+        format!("not one of {}", quoted(names))
     }
 }
 

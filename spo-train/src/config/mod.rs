@@ -31,6 +31,7 @@ pub mod schema;
 mod set;
 pub mod spec;
 mod validate;
+mod words;
 
 pub use error::{ConfigError, Place};
 pub use plan::{

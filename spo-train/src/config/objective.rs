@@ -2,33 +2,38 @@
 
 use serde_json::{Map, Value, json};
 use spo_core::CoreError;
-use spo_core::objective::{self, OptionDoc};
+use spo_core::objective::{self, Entry, OptionDoc};
 
-/// Options that the resolver fills in from the rounds before; no user key.
+/// Options that the resolver fills in from the rounds before; no user key. (So is `beta` of an objective that has them:
+/// it stands for round 1's beta.)
 const COMPUTED: &[&str] = &["earlier"];
 
-/// Names of all objectives.
+/// Names of all objectives, those that other trainers use included.
 pub(crate) fn names() -> Vec<String> {
-    objective::registry()
-        .iter()
-        .map(|entry| entry.name.to_owned())
+    let entries = objective::registry().iter();
+    entries
+        .flat_map(|entry| std::iter::once(&entry.name).chain(entry.aliases))
+        .map(|name| (*name).to_owned())
         .collect()
+}
+
+/// The registry's own name for an objective.
+pub(crate) fn canonical(name: &str) -> String {
+    objective::entry(name).map_or_else(|_| name.to_owned(), |entry| entry.name.to_owned())
 }
 
 /// The options a user may write for one objective.
 pub(crate) fn options(name: &str) -> impl Iterator<Item = &'static OptionDoc> {
-    let entry = objective::registry()
-        .iter()
-        .find(|entry| entry.name == name);
-    entry
-        .into_iter()
-        .flat_map(|entry| entry.options)
-        .filter(|option| !COMPUTED.contains(&option.key))
+    let sequential = holds_earlier(name);
+    all_options(name).filter(move |option| {
+        let round_one = sequential && option.key == "beta";
+        !round_one && !COMPUTED.contains(&option.key)
+    })
 }
 
 /// Whether the objective holds the rewards of earlier rounds.
 pub(crate) fn holds_earlier(name: &str) -> bool {
-    objective::entry(name).is_ok_and(|entry| entry.needs.earlier > 0)
+    all_options(name).any(|option| option.key == "earlier")
 }
 
 /// All options of an objective, `given` over the defaults, checked.
@@ -37,11 +42,14 @@ pub(crate) fn complete(
     given: &Map<String, Value>,
 ) -> Result<Map<String, Value>, CoreError> {
     objective::build(name, given)?;
-    let Value::Object(mut options) = objective::entry(name)?.resolve(given)? else {
-        unreachable!("options are a table")
-    };
+    let mut options = objective::entry(name)?.resolve(given)?;
     options.retain(|_, value| !value.is_null());
     Ok(options)
+}
+
+fn all_options(name: &str) -> impl Iterator<Item = &'static OptionDoc> {
+    let entry = objective::entry(name).ok();
+    entry.into_iter().flat_map(Entry::all_options)
 }
 
 /// The options of all objectives as properties of a JSON Schema.

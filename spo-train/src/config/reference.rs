@@ -5,7 +5,8 @@ use std::fmt::Write;
 use serde_json::{Map, Value};
 
 use super::schema::checked_schema;
-use super::validate::expected;
+use super::validate::names;
+use super::words::expected;
 use super::{init, objective};
 
 const INTRODUCTION: &str = "\
@@ -91,7 +92,10 @@ fn section(text: &mut String, title: &str, table: &Value, shown: impl Fn(&str, &
         };
         let meaning = property["description"].as_str().unwrap_or_default();
         let meaning = meaning.strip_prefix("Required. ").unwrap_or(meaning);
-        let accepted = expected(&property);
+        let accepted = match names(&property).len() {
+            0..8 => expected(&property),
+            _ => "a name".to_owned(),
+        };
         let _ = writeln!(
             text,
             "| `{key}` | {} | {default} | {} |",

@@ -4,6 +4,8 @@ use std::sync::OnceLock;
 
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
+use spo_data::format::FORMATS;
+use spo_data::schema::SCHEMAS;
 
 use super::defaults;
 use super::objective;
@@ -21,6 +23,9 @@ pub fn json_schema() -> Value {
     let round = &mut schema["properties"]["rounds"]["items"];
     add_options(round);
     add_options(&mut round["properties"]["controls"]["items"]);
+    let data = &mut schema["properties"]["data"]["items"]["properties"];
+    data["format"]["enum"] = FORMATS.iter().map(|format| format.name).collect();
+    data["schema"]["enum"] = SCHEMAS.iter().map(|layout| layout.name).collect();
     add_defaults(&mut schema);
     close(&mut schema);
     schema

@@ -2,8 +2,9 @@
 
 use serde_json::{Map, Value};
 
-use super::document::{Content, Document, Node, Source, Table};
+use super::document::{Content, Document, Node, Table};
 use super::error::ConfigError;
+use super::words::expected;
 
 /// Refuses the first key or value of `document` that `schema` (with all references inlined) does not allow.
 pub(crate) fn validate(document: &Document, schema: &Value) -> Result<(), ConfigError> {
@@ -69,7 +70,12 @@ impl Validator<'_> {
             }
         }
         match faults.pop() {
-            Some(fault) if faults.is_empty() => Err(fault),
+            // A name that is not on one alternative's list might be meant as another alternative.
+            Some(fault)
+                if faults.is_empty() && !matches!(fault, ConfigError::UnknownName { .. }) =>
+            {
+                Err(fault)
+            }
             _ => Err(self.wrong(node, schema, key)),
         }
     }
@@ -132,7 +138,7 @@ impl Validator<'_> {
             let name = name.as_str().unwrap_or_default();
             if !table.contains_key(name) {
                 return Err(ConfigError::MissingKey {
-                    at: self.document.place(&head(&node.source)),
+                    at: self.document.place(&node.source),
                     key: name.to_owned(),
                     section: section(),
                 });
@@ -147,6 +153,7 @@ impl Validator<'_> {
             key: key.to_owned(),
             found: node.describe(),
             expected: expected(schema),
+            hint: hint(node, schema),
         }
     }
 }
@@ -167,14 +174,6 @@ fn section(key: &str) -> String {
     }
 }
 
-/// A table's span may cover its whole body; its head is enough to point at.
-fn head(source: &Source) -> Source {
-    match source {
-        Source::File(span) => Source::File(span.start..span.start),
-        Source::Set(argument) => Source::Set(argument.clone()),
-    }
-}
-
 /// Top-level sections that have `name` as a key.
 fn elsewhere(schema: &Value, name: &str) -> Option<String> {
     let sections = schema["properties"].as_object()?;
@@ -188,7 +187,7 @@ fn elsewhere(schema: &Value, name: &str) -> Option<String> {
     })
 }
 
-fn alternatives(schema: &Value) -> Option<&[Value]> {
+pub(crate) fn alternatives(schema: &Value) -> Option<&[Value]> {
     schema
         .get("anyOf")
         .or_else(|| schema.get("oneOf"))
@@ -196,7 +195,7 @@ fn alternatives(schema: &Value) -> Option<&[Value]> {
         .map(Vec::as_slice)
 }
 
-/// The strings a schema allows, if it lists them.
+/// The strings a schema allows, if it allows nothing else.
 pub(crate) fn names(schema: &Value) -> Vec<String> {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     if let Some(list) = schema["enum"].as_array() {
@@ -205,20 +204,18 @@ pub(crate) fn names(schema: &Value) -> Vec<String> {
     if let Some(name) = schema.get("const") {
         return text(name).into_iter().collect();
     }
-    let Some(alternatives) = alternatives(schema) else {
-        return Vec::new();
-    };
-    // A free string among the alternatives makes the list open.
-    if alternatives
-        .iter()
-        .any(|one| one["type"] == "string" && names(one).is_empty())
-    {
+    let lists: Vec<Vec<String>> = alternatives(schema)
+        .into_iter()
+        .flatten()
+        .map(names)
+        .collect();
+    if lists.iter().any(Vec::is_empty) {
         return Vec::new();
     }
-    alternatives.iter().flat_map(names).collect()
+    lists.concat()
 }
 
-fn types(schema: &Value) -> Vec<&str> {
+pub(crate) fn types(schema: &Value) -> Vec<&str> {
     match &schema["type"] {
         Value::String(name) => vec![name],
         Value::Array(list) => list.iter().filter_map(Value::as_str).collect(),
@@ -252,70 +249,30 @@ fn in_range(schema: &Value, value: f64) -> bool {
         && bound("exclusiveMaximum").is_none_or(|most| value < most)
 }
 
-/// What a schema accepts, in words.
-pub(crate) fn expected(schema: &Value) -> String {
-    let names = names(schema);
-    if !names.is_empty() {
-        let names: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
-        return names.join(" or ");
-    }
-    if let Some(alternatives) = alternatives(schema) {
-        let words: Vec<String> = alternatives.iter().map(expected).collect();
-        return words.join(" or ");
-    }
-    let words: Vec<String> = types(schema)
-        .iter()
-        .map(|name| expected_type(name, schema))
-        .collect();
-    if words.is_empty() {
-        "any value".to_owned()
-    } else {
-        words.join(" or ")
-    }
-}
-
-fn expected_type(name: &str, schema: &Value) -> String {
-    match name {
-        "string" => "a string".to_owned(),
-        "boolean" => "true or false".to_owned(),
-        "integer" => format!("an integer{}", range(schema)),
-        "number" => format!("a number{}", range(schema)),
-        "array" => {
-            let count = match (schema["minItems"].as_u64(), schema["maxItems"].as_u64()) {
-                (Some(least), Some(most)) if least == most => format!(" of {least} items"),
-                (Some(least), _) => format!(" of at least {least} items"),
-                _ => String::new(),
-            };
-            match schema.get("items") {
-                Some(items) => format!("a list{count}, each {}", expected(items)),
-                None => format!("a list{count}"),
-            }
+fn hint(node: &Node, schema: &Value) -> Option<String> {
+    let types = types(schema);
+    match &node.content {
+        Content::String(text)
+            if types
+                .iter()
+                .any(|kind| ["integer", "number", "boolean"].contains(kind)) =>
+        {
+            let plain = text.parse::<f64>().is_ok() || ["true", "false"].contains(&text.as_str());
+            plain.then(|| format!("write it without quotes: {text}"))
         }
-        _ => "a table".to_owned(),
-    }
-}
-
-fn range(schema: &Value) -> String {
-    let bound = |name: &str| schema.get(name).filter(|bound| bound.is_number());
-    let mut words = Vec::new();
-    if let (Some(least), Some(most)) = (bound("minimum"), bound("maximum")) {
-        return format!(" from {least} to {most}");
-    }
-    if let Some(least) = bound("minimum") {
-        words.push(format!("of at least {least}"));
-    }
-    if let Some(least) = bound("exclusiveMinimum") {
-        words.push(format!("above {least}"));
-    }
-    if let Some(most) = bound("maximum") {
-        words.push(format!("of at most {most}"));
-    }
-    if let Some(most) = bound("exclusiveMaximum") {
-        words.push(format!("below {most}"));
-    }
-    if words.is_empty() {
-        String::new()
-    } else {
-        format!(" {}", words.join(" and "))
+        Content::Table(_) if types.contains(&"array") => {
+            Some("a list of tables has double brackets: [[…]]".to_owned())
+        }
+        Content::Array(_) if types.contains(&"object") => {
+            Some("a single table has single brackets: […]".to_owned())
+        }
+        Content::Integer(_) | Content::Float(_) | Content::Boolean(_) | Content::Datetime(_)
+            if types.contains(&"string") =>
+        {
+            Some("write it in quotes".to_owned())
+        }
+        _ => schema
+            .get("default")
+            .map(|default| format!("without the key it is {default}")),
     }
 }

@@ -1,6 +1,7 @@
 //! From what the user wrote to a plan in which every value is settled and knows its origin.
 
 mod layers;
+mod options;
 mod rounds;
 mod sections;
 mod training;
@@ -82,6 +83,7 @@ impl RunSpec {
                 at: self.document.place(&section.source),
                 key: "text".to_owned(),
                 message: error.to_string(),
+                hint: error.hint(),
             },
         }
     }
@@ -135,5 +137,6 @@ fn wrong(document: &Document, node: &Node, key: &str, expected: String) -> Confi
         key: key.to_owned(),
         found: node.describe(),
         expected,
+        hint: None,
     }
 }

@@ -1,7 +1,6 @@
 //! `[[rounds]]` and their arms.
 
-use serde_json::{Map, Value, json};
-use spo_core::CoreError;
+use serde_json::Value;
 
 use super::layers::Layers;
 use super::{Facts, Resolver};
@@ -9,31 +8,30 @@ use crate::config::document::{Content, Document, Node};
 use crate::config::error::ConfigError;
 use crate::config::objective;
 use crate::config::plan::{ArmPlan, RoundPlan};
-use crate::config::schema::checked_schema;
 use crate::config::validate::join;
 
 /// Name of the arm that is carried on.
 const MAIN: &str = "main";
 
 /// What later rounds must know of a finished one.
-struct Finished {
-    dimension: String,
-    objective: String,
+pub(super) struct Finished {
+    pub dimension: String,
+    pub objective: String,
     /// Scale of its implicit reward: `alpha` or `beta`, if the objective has one.
-    scale: Option<f64>,
-    lambda: Vec<f64>,
+    pub scale: Option<f64>,
+    pub lambda: Vec<f64>,
 }
 
 /// One arm while it is resolved.
-struct Arm<'a> {
+pub(super) struct Arm<'a> {
     /// Dotted key of its table in the run file.
-    key: String,
-    node: &'a Node,
+    pub key: String,
+    pub node: &'a Node,
     /// Where its origins go in the plan.
-    prefix: String,
-    objective: String,
+    pub prefix: String,
+    pub objective: String,
     /// Tables its options come from.
-    options: Layers<'a>,
+    pub options: Layers<'a>,
 }
 
 impl Resolver<'_> {
@@ -99,7 +97,7 @@ impl Resolver<'_> {
         let written = node.get("objective").map(text);
         let default = if index == 0 { "dpo" } else { "spo" };
         let main = Arm {
-            objective: written.unwrap_or_else(|| default.to_owned()),
+            objective: objective::canonical(written.as_deref().unwrap_or(default)),
             options: Layers::default().under(&key, Some(node), &[]),
             prefix: format!("{key}.arms.0"),
             key: key.clone(),
@@ -128,7 +126,7 @@ impl Resolver<'_> {
             self.note(&join(&prefix, "name"), name_node);
             let own = Layers::default().under(&control_key, Some(control_node), &[]);
             let written = control_node.get("objective").map(text);
-            let objective = written.unwrap_or_else(|| main.objective.clone());
+            let objective = objective::canonical(written.as_ref().unwrap_or(&main.objective));
             let control = Arm {
                 options: if objective == main.objective {
                     own.under(&key, Some(node), &["name", "objective", "controls"])
@@ -178,136 +176,6 @@ impl Resolver<'_> {
             options,
             training,
         })
-    }
-
-    /// All options of an arm's objective.
-    fn options(
-        &mut self,
-        arm: &Arm<'_>,
-        finished: &[Finished],
-    ) -> Result<Map<String, Value>, ConfigError> {
-        self.refuse_foreign_options(arm)?;
-        let prefix = join(&arm.prefix, "options");
-        let keys: Vec<&str> = objective::options(&arm.objective)
-            .map(|option| option.key)
-            .collect();
-        let mut given = self.settle(&prefix, Map::new(), &keys, &arm.options);
-        if objective::holds_earlier(&arm.objective) {
-            let lambda = self.lambda(arm, finished, given.get("lambda"))?;
-            given.insert("lambda".to_owned(), json!(lambda));
-            given.insert("earlier".to_owned(), self.earlier(arm, finished)?);
-            let written = arm.options.find("lambda");
-            let key = join(&prefix, "lambda");
-            // A table's values were noted one by one; the plan has one list.
-            self.origins
-                .retain(|known, _| !known.starts_with(&format!("{key}.")));
-            if let Some(found) = written {
-                let origin = self.document.origin(&found.node.source);
-                self.origins.insert(key, origin);
-            }
-            for index in 0..finished.len() {
-                for name in ["alpha", "lambda"] {
-                    self.compute(
-                        format!("{prefix}.earlier.{index}.{name}"),
-                        format!("rounds.{index}"),
-                    );
-                }
-            }
-        }
-        objective::complete(&arm.objective, &given).map_err(|error| self.refused(arm, &error))
-    }
-
-    /// An option that only another objective has is a mistake, not something to ignore.
-    fn refuse_foreign_options(&self, arm: &Arm<'_>) -> Result<(), ConfigError> {
-        let properties = |key: &str| checked_schema()["properties"][key].clone();
-        let training = properties("training")["properties"].clone();
-        let fields = ["dimension", "name", "objective", "controls"];
-        let known: Vec<String> = objective::options(&arm.objective)
-            .map(|option| option.key.to_owned())
-            .collect();
-        for (name, entry, section) in arm.options.keys() {
-            if fields.contains(&name.as_str())
-                || training.get(name).is_some()
-                || known.contains(name)
-            {
-                continue;
-            }
-            return Err(ConfigError::ForeignOption {
-                at: self.document.place(&entry.key),
-                key: join(&section, name),
-                objective: arm.objective.clone(),
-                known,
-            });
-        }
-        Ok(())
-    }
-
-    /// λ per earlier round, oldest first.
-    fn lambda(
-        &self,
-        arm: &Arm<'_>,
-        finished: &[Finished],
-        given: Option<&Value>,
-    ) -> Result<Vec<f64>, ConfigError> {
-        let default = objective::options(&arm.objective)
-            .find(|option| option.key == "lambda")
-            .map_or(Value::Null, |option| option.default_value());
-        let table = match given.unwrap_or(&default) {
-            Value::Object(table) => table,
-            number => return Ok(vec![number.as_f64().unwrap_or(1.0); finished.len()]),
-        };
-        let mut earlier: Vec<String> = Vec::new();
-        for round in finished {
-            if !earlier.contains(&round.dimension) {
-                earlier.push(round.dimension.clone());
-            }
-        }
-        let found = arm.options.find("lambda").expect("a table was written");
-        let fault = |node: &Node, problem: String| ConfigError::Lambda {
-            at: self.document.place(&node.source),
-            key: found.key.clone(),
-            earlier: earlier.clone(),
-            problem,
-        };
-        if let Some(name) = table.keys().find(|name| !earlier.contains(name)) {
-            let node = found.node.get(name).unwrap_or(found.node);
-            return Err(fault(node, format!("but {name:?} is not one")));
-        }
-        if let Some(name) = earlier.iter().find(|name| !table.contains_key(*name)) {
-            return Err(fault(found.node, format!("but {name:?} has none")));
-        }
-        let weight = |round: &Finished| table[&round.dimension].as_f64().unwrap_or(0.0);
-        Ok(finished.iter().map(weight).collect())
-    }
-
-    /// `alpha` and `lambda` of each earlier round, as the objective takes them.
-    fn earlier(&self, arm: &Arm<'_>, finished: &[Finished]) -> Result<Value, ConfigError> {
-        let mut earlier = Vec::new();
-        for (index, round) in finished.iter().enumerate() {
-            let alpha = round.scale.ok_or_else(|| ConfigError::Refused {
-                at: self.document.place(&arm.node.source),
-                key: arm.key.clone(),
-                message: format!(
-                    "`{}` cannot hold rounds.{index}: its objective `{}` has neither alpha nor beta, so it defines no reward",
-                    arm.objective, round.objective
-                ),
-            })?;
-            earlier.push(json!({ "alpha": alpha, "lambda": round.lambda }));
-        }
-        Ok(Value::Array(earlier))
-    }
-
-    fn refused(&self, arm: &Arm<'_>, error: &CoreError) -> ConfigError {
-        if let CoreError::InvalidOption { key, expected, .. } = error
-            && let Some(found) = arm.options.find(key)
-        {
-            return super::wrong(self.document, found.node, &found.key, expected.clone());
-        }
-        ConfigError::Refused {
-            at: self.document.place(&arm.node.source),
-            key: arm.key.clone(),
-            message: error.to_string(),
-        }
     }
 }
 

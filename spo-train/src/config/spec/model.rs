@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The model every round starts from.
+/// `[model]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ModelSpec {
     /// Required. Model directory in the Hugging Face layout (config.json, safetensors, tokenizer.json); relative to the run file.
     pub path: PathBuf,
-    /// Number format of the weights in memory. Losses, sums and optimiser state are f32 or wider in every case.
+    /// Number format of the weights in memory. Losses and sums of log-probabilities are f32 or wider in every case.
     pub dtype: Option<Dtype>,
     /// Where to compute: `auto`, `cpu`, `vulkan`, `metal`, `cuda:0`, …
     pub device: Option<String>,
@@ -29,7 +29,7 @@ pub enum Dtype {
     F16,
 }
 
-/// Train low-rank adapters and keep the model's own weights frozen. Without this section all weights are trained.
+/// `[lora]`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct LoraSpec {
@@ -52,7 +52,7 @@ pub enum LoraTargets {
     /// A named set.
     Set(LoraSet),
     /// Names of projections.
-    List(Vec<String>),
+    List(#[schemars(length(min = 1))] Vec<String>),
 }
 
 /// A named set of linear layers.

@@ -37,23 +37,25 @@ pub struct RunSections {
     /// Share of the prompts held out for evaluation, chosen by a hash of the prompt. Only without `split = "test"` data.
     #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
     pub holdout: Option<f64>,
-    /// The model.
+    /// The model every round starts from.
     pub model: ModelSpec,
-    /// Adapters.
+    /// Train low-rank adapters and keep the model's own weights frozen. Without this section all weights are trained.
     pub lora: Option<LoraSpec>,
-    /// Sources of pairs.
+    /// Sources of preference pairs.
     #[schemars(length(min = 1))]
     pub data: Vec<DataEntry>,
-    /// How text becomes tokens.
+    /// How text becomes tokens. `max-length` is at most the model's context length, and that if absent.
     pub text: Option<TextSpec>,
-    /// Supervised warm-up.
+    /// A supervised warm-up on the preferred answers before the first round: one example for each pair of the dimensions.
+    /// Also takes every key of `[training]`; those it does not set come from `[training]`, except `steps`, `epochs` and
+    /// `learning-rate`. `pairs-per-step` counts answers here.
     pub warmup: Option<WarmupSpec>,
-    /// Defaults of all rounds.
+    /// How a round is trained. Every key can be set again inside a `[[rounds]]` or `[warmup]` table.
     pub training: Option<TrainingSpec>,
-    /// The rounds.
+    /// The rounds, in order.
     #[schemars(length(min = 1))]
     pub rounds: Vec<RoundSpec>,
-    /// Measurements.
+    /// What is measured on the held-out pairs after every round.
     pub evaluation: Option<EvaluationSpec>,
 }
 
@@ -122,6 +124,7 @@ impl RunSpec {
                 at: document.place(&document.root.source),
                 key: document.name.clone(),
                 message: error.to_string(),
+                hint: None,
             }
         })?;
         Ok(Self { document, sections })

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How a round is trained. Every key can be set again inside a `[[rounds]]` or `[warmup]` table.
+/// `[training]`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct TrainingSpec {
@@ -80,8 +80,7 @@ pub enum Recompute {
     Auto,
 }
 
-/// A supervised warm-up on the preferred answers, before the first round. Also takes every key of `[training]`;
-/// those it does not set come from `[training]`, except `steps`, `epochs` and `learning-rate`. A step takes `pairs-per-step` answers.
+/// `[warmup]`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct WarmupSpec {
