@@ -1,0 +1,150 @@
+//! What can go wrong in a run.
+
+use std::path::{Path, PathBuf};
+
+/// Errors of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// The run file.
+    #[error(transparent)]
+    Config(#[from] crate::config::ConfigError),
+    /// The data.
+    #[error(transparent)]
+    Data(#[from] spo_data::DataError),
+    /// The model.
+    #[error(transparent)]
+    Model(#[from] spo_model::ModelError),
+    /// The objective.
+    #[error(transparent)]
+    Core(#[from] spo_core::CoreError),
+    /// The evaluation.
+    #[error(transparent)]
+    Eval(#[from] spo_eval::EvalError),
+    /// A file of the run directory could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The run directory is taken.
+    #[error("{}: the directory exists and is not empty", path.display())]
+    OutExists {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A file of the run directory is not what this program wrote.
+    #[error("{}: damaged: {reason}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// A value that must be finite is not.
+    #[error("{phase}, step {step}: {quantity} is {found}; the ids of the batch are in {}", saved.display())]
+    NotFinite {
+        /// Where in the run.
+        phase: String,
+        /// Optimiser step, from 1.
+        step: u64,
+        /// Which value.
+        quantity: &'static str,
+        /// Its value.
+        found: f64,
+        /// The file with the ids of the rows that were being processed.
+        saved: PathBuf,
+    },
+    /// The first loss of a round is not what theory says it must be.
+    #[error(
+        "{phase}: the first window's loss is {found}, but at the start of a round it must be {expected} (policy ≡ reference)"
+    )]
+    StepZero {
+        /// Which round.
+        phase: String,
+        /// Loss seen.
+        found: f64,
+        /// Loss implied by the identity.
+        expected: f64,
+    },
+    /// The policy and its cached log-probs disagree before any step.
+    #[error(
+        "{phase}: before the first step, policy and reference differ by {drift:e} in the log-prob of {id}, allowed {allowed:e}"
+    )]
+    ReferenceDrift {
+        /// Which round.
+        phase: String,
+        /// The row with the largest difference.
+        id: String,
+        /// The difference, in nats.
+        drift: f64,
+        /// What rounding may explain.
+        allowed: f64,
+    },
+    /// No pairs are left to train or evaluate on.
+    #[error("{what}: no pairs are left")]
+    NoPairs {
+        /// Which set.
+        what: String,
+    },
+    /// Log-probs that should be in the cache are not.
+    #[error("cache {}: the log-probs of {policy} lack answer {answer} of {id}", dir.display())]
+    CacheMiss {
+        /// The cache.
+        dir: PathBuf,
+        /// The policy asked for.
+        policy: String,
+        /// The row.
+        id: String,
+        /// Index of the answer.
+        answer: usize,
+    },
+    /// The objective cannot be trained by this engine.
+    #[error("objective `{name}`: {reason}")]
+    Objective {
+        /// Its name.
+        name: String,
+        /// What it needs that a run does not give.
+        reason: String,
+    },
+    /// The user asked to stop.
+    #[error("interrupted; finished parts of the run are in {}", out.display())]
+    Interrupted {
+        /// The run directory.
+        out: PathBuf,
+    },
+}
+
+impl TrainError {
+    pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
+        Self::Io { path: path.into(), source }
+    }
+
+    /// What a user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Config(error) => error.hint(),
+            Self::Data(error) => error.hint(),
+            Self::Model(error) => error.hint(),
+            Self::Core(error) => error.hint(),
+            Self::Eval(error) => error.hint(),
+            Self::OutExists { .. } => Some("name another directory with `out` or --out, or remove this one".into()),
+            Self::Damaged { .. } => Some("remove the file; what it held is computed again".into()),
+            Self::NotFinite { .. } => {
+                Some("lower learning-rate, set max-grad-norm, or look at the rows in that file".into())
+            }
+            Self::StepZero { .. } | Self::ReferenceDrift { .. } => Some(
+                "the reference's cached log-probs do not belong to this policy: remove the cache directory of the run"
+                    .into(),
+            ),
+            Self::NoPairs { .. } => Some("`spo data check` shows why rows were dropped".into()),
+            Self::CacheMiss { .. } => Some("remove the cache directory of the run, so that it is filled again".into()),
+            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                Some("free some space; the last finished parts of the run are intact".into())
+            }
+            _ => None,
+        }
+    }
+}

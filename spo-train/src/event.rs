@@ -1,0 +1,186 @@
+//! What a run says while it goes on. `events.jsonl` is the truth; bars, tables and reports only
+//! read events.
+
+use crate::TrainError;
+use serde::{Deserialize, Serialize};
+use spo_eval::{DimensionScore, KlEstimate, PairedDifference, Sample};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// One thing that happened. `phase` is the name of the warm-up (`warmup`), of a round or of a
+/// round's control; it is also the name of the policy that comes out of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
+#[non_exhaustive]
+pub enum Event {
+    /// The run is set up.
+    RunStarted {
+        /// Its name.
+        name: String,
+        /// Version of this program.
+        version: String,
+        /// The device, in words.
+        device: String,
+        /// Storage type of the weights.
+        dtype: String,
+        /// Model family.
+        family: String,
+        /// All parameters.
+        parameters: u64,
+        /// Those that are trained.
+        trainable: u64,
+        /// Phases to come, in order: name and optimiser steps.
+        phases: Vec<(String, u64)>,
+    },
+    /// The data are read and tokenised.
+    DataLoaded {
+        /// `train` or `test`.
+        split: String,
+        /// Prompts with their answers.
+        examples: usize,
+        /// Pairs per dimension.
+        pairs: BTreeMap<String, usize>,
+        /// Rows dropped or cut, per reason.
+        incidents: BTreeMap<String, usize>,
+    },
+    /// A frozen policy's log-probs of a data set's answers are being computed.
+    Scoring {
+        /// The policy.
+        policy: String,
+        /// Answers done, those found in the cache included.
+        done: usize,
+        /// Answers in all.
+        total: usize,
+    },
+    /// They are all in the cache.
+    Scored {
+        /// The policy.
+        policy: String,
+        /// Answers in all.
+        answers: usize,
+        /// Found in the cache.
+        cached: usize,
+        /// Tokens run through the model.
+        tokens: u64,
+        /// Time taken.
+        seconds: f64,
+    },
+    /// A phase of optimiser steps begins.
+    PhaseStarted {
+        /// Its name.
+        phase: String,
+        /// What it learns.
+        dimension: String,
+        /// Name of the objective.
+        objective: String,
+        /// Whether it is only for comparison.
+        control: bool,
+        /// The policy it starts from.
+        start: String,
+        /// Its pairs (answers in a supervised warm-up).
+        pairs: usize,
+        /// Optimiser steps.
+        steps: u64,
+    },
+    /// One optimiser step is done.
+    Window(Window),
+    /// A policy was scored on the held-out pairs.
+    Evaluated {
+        /// The policy.
+        policy: String,
+        /// After how many steps of its phase.
+        step: u64,
+        /// Per dimension and kind of score.
+        scores: Vec<DimensionScore>,
+    },
+    /// Two policies compared on the same pairs.
+    Compared(PairedDifference),
+    /// A policy's distance from another, on sampled responses.
+    KlEstimated(KlEstimate),
+    /// The same prompt answered by several policies.
+    Sampled(Sample),
+    /// A policy is on disk, was read back and gave the same log-probs.
+    PolicySaved {
+        /// Its name.
+        policy: String,
+        /// Its directory.
+        path: PathBuf,
+        /// Hash of its weights.
+        hash: String,
+        /// Largest difference of a sequence log-prob after reading it back, in nats.
+        drift: f64,
+    },
+    /// A phase is over.
+    PhaseFinished {
+        /// Its name.
+        phase: String,
+        /// Time taken.
+        seconds: f64,
+        /// Tokens trained on.
+        tokens: u64,
+        /// Largest resident memory of the process so far, bytes; 0 where the system does not say.
+        peak_bytes: u64,
+    },
+    /// Something a user should know.
+    Warning {
+        /// In plain words.
+        text: String,
+    },
+    /// The run is over.
+    RunFinished {
+        /// Time taken.
+        seconds: f64,
+        /// The final model.
+        model: PathBuf,
+        /// The report.
+        report: PathBuf,
+    },
+}
+
+/// The figures of one optimiser step; means over all its pairs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Window {
+    /// The phase.
+    pub phase: String,
+    /// The step, from 1.
+    pub step: u64,
+    /// Steps of the phase.
+    pub steps: u64,
+    /// Passes over the data, this window included.
+    pub epoch: f64,
+    /// Mean loss.
+    pub loss: f64,
+    /// Global L2 norm of the mean gradient, before clipping.
+    pub grad_norm: f64,
+    /// Learning rate of this step.
+    pub learning_rate: f64,
+    /// Share of pairs whose chosen answer has the higher reward; absent in a supervised warm-up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f64>,
+    /// Mean reward margin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub margin: Option<f64>,
+    /// Mean log-ratio to the reference of the chosen answers, in nats.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chosen_log_ratio: Option<f64>,
+    /// The same of the rejected answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rejected_log_ratio: Option<f64>,
+    /// Mean of SPO's `c`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub carry: Option<f64>,
+    /// Tokens run through the model, shared prompts counted once.
+    pub tokens: u64,
+    /// Time taken.
+    pub seconds: f64,
+}
+
+/// Where events go.
+pub trait Sink {
+    /// Takes one event, `seconds` after the start of the run.
+    ///
+    /// # Errors
+    /// The event could not be kept.
+    fn event(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError>;
+}
