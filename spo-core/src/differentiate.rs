@@ -29,48 +29,23 @@ pub struct PairGradient {
 
 /// The precision of the arithmetic: f64 where the device has it, f32 otherwise.
 pub(crate) fn precision(device: &Device) -> DType {
-    if device.supports_dtype(DType::F64) {
-        DType::F64
-    } else {
-        DType::F32
-    }
+    if device.supports_dtype(DType::F64) { DType::F64 } else { DType::F32 }
 }
 
 /// `device` with gradients switched on.
 pub(crate) fn with_tape(device: &Device) -> Device {
-    if device.is_autodiff() {
-        device.clone()
-    } else {
-        device.clone().autodiff()
-    }
+    if device.is_autodiff() { device.clone() } else { device.clone().autodiff() }
 }
 
 /// A tensor as plain numbers.
-pub(crate) fn numbers<const D: usize>(
-    tensor: Tensor<D>,
-    what: &'static str,
-) -> Result<Vec<f64>, CoreError> {
-    tensor
-        .try_into_vec_as::<f64>()
-        .map_err(|error| CoreError::Device {
-            what,
-            reason: error.to_string(),
-        })
+pub(crate) fn numbers<const D: usize>(tensor: Tensor<D>, what: &'static str) -> Result<Vec<f64>, CoreError> {
+    tensor.try_into_vec_as::<f64>().map_err(|error| CoreError::Device { what, reason: error.to_string() })
 }
 
 /// Fails at the first number that is not finite.
-pub(crate) fn finite(
-    objective: &str,
-    quantity: &'static str,
-    values: &[f64],
-) -> Result<(), CoreError> {
+pub(crate) fn finite(objective: &str, quantity: &'static str, values: &[f64]) -> Result<(), CoreError> {
     match values.iter().position(|value| !value.is_finite()) {
-        Some(row) => Err(CoreError::NotFinite {
-            objective: objective.into(),
-            row,
-            quantity,
-            found: values[row],
-        }),
+        Some(row) => Err(CoreError::NotFinite { objective: objective.into(), row, quantity, found: values[row] }),
         None => Ok(()),
     }
 }
@@ -87,11 +62,7 @@ pub fn differentiate(
     pairs.check()?;
     objective.needs().check(objective.name(), pairs)?;
     if pairs.is_empty() {
-        return Err(CoreError::Length {
-            input: "pairs".into(),
-            found: 0,
-            expected: 1,
-        });
+        return Err(CoreError::Length { input: "pairs".into(), found: 0, expected: 1 });
     }
     let mut logps = pairs.to_tensors(&with_tape(device), precision(device));
     logps.policy_chosen = logps.policy_chosen.require_grad();
@@ -114,21 +85,14 @@ pub fn differentiate(
         losses: numbers(result.per_pair, "losses")?,
         chosen_reward: numbers(result.chosen_reward, "rewards")?,
         rejected_reward: numbers(result.rejected_reward, "rewards")?,
-        carry: result
-            .carry
-            .map(|carry| numbers(carry, "carry"))
-            .transpose()?,
+        carry: result.carry.map(|carry| numbers(carry, "carry")).transpose()?,
         d_chosen: slope(&logps.policy_chosen)?,
         d_rejected: slope(&logps.policy_rejected)?,
         d_sequence_kl: match &logps.sequence_kl {
             Some(kl) => Some((slope(&kl.chosen)?, slope(&kl.rejected)?)),
             None => None,
         },
-        d_sampled: logps
-            .sampled
-            .as_ref()
-            .map(|sampled| slope(&sampled.policy))
-            .transpose()?,
+        d_sampled: logps.sampled.as_ref().map(|sampled| slope(&sampled.policy)).transpose()?,
     };
     finite(objective.name(), "the loss", &gradient.losses)?;
     finite(objective.name(), "the gradient", &gradient.d_chosen)?;

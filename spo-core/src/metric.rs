@@ -32,12 +32,10 @@ impl Tally {
 
 impl FromIterator<f64> for Tally {
     fn from_iter<I: IntoIterator<Item = f64>>(values: I) -> Self {
-        values
-            .into_iter()
-            .fold(Self::default(), |mut tally, value| {
-                tally.add(value);
-                tally
-            })
+        values.into_iter().fold(Self::default(), |mut tally, value| {
+            tally.add(value);
+            tally
+        })
     }
 }
 
@@ -106,13 +104,7 @@ pub struct PairTally {
 impl PairTally {
     /// The tally of one window: its result and the policy's log-probabilities.
     pub fn of(result: &PairGradient, policy_chosen: &[f64], policy_rejected: &[f64]) -> Self {
-        let margins = || {
-            result
-                .chosen_reward
-                .iter()
-                .zip(&result.rejected_reward)
-                .map(|(w, l)| w - l)
-        };
+        let margins = || result.chosen_reward.iter().zip(&result.rejected_reward).map(|(w, l)| w - l);
         Self {
             loss: result.losses.iter().copied().collect(),
             chosen_reward: result.chosen_reward.iter().copied().collect(),
@@ -121,11 +113,7 @@ impl PairTally {
             accuracy: margins().map(|margin| f64::from(margin > 0.0)).collect(),
             chosen_logp: policy_chosen.iter().copied().collect(),
             rejected_logp: policy_rejected.iter().copied().collect(),
-            carry: result
-                .carry
-                .as_deref()
-                .filter(|carry| !carry.is_empty())
-                .map(CarryTally::of),
+            carry: result.carry.as_deref().filter(|carry| !carry.is_empty()).map(CarryTally::of),
         }
     }
 

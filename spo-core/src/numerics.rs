@@ -17,12 +17,7 @@ fn logistic_pair<const D: usize>(x: Tensor<D>) -> (Tensor<D>, Tensor<D>) {
     let large_side = (small.clone() + 1.0).recip();
     let small_side = small * large_side.clone();
     let negative = x.lower_scalar(0.0);
-    (
-        large_side
-            .clone()
-            .mask_where(negative.clone(), small_side.clone()),
-        small_side.mask_where(negative, large_side),
-    )
+    (large_side.clone().mask_where(negative.clone(), small_side.clone()), small_side.mask_where(negative, large_side))
 }
 
 /// `log(1 + exp(x))`.
@@ -41,6 +36,11 @@ pub fn log_sigmoid<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 pub fn sigmoid<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     let (value, complement) = logistic_pair(x.clone().detach());
     with_slope(x, value.clone(), value * complement)
+}
+
+/// `exp(min(x, 80))`: finite in f32, with no slope beyond the bound.
+pub fn exp_bounded<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    x.clamp_max(80.0).exp()
 }
 
 /// `exp(x) − 1` without a tape, exact near 0: `tanh(x/2)·(exp(x) + 1)`.
@@ -69,25 +69,13 @@ mod tests {
     use super::*;
 
     /// Values and slopes of `f` at `points`.
-    fn evaluate(
-        f: impl Fn(Tensor<1>) -> Tensor<1>,
-        points: &[f64],
-        dtype: DType,
-    ) -> Vec<(f64, f64)> {
+    fn evaluate(f: impl Fn(Tensor<1>) -> Tensor<1>, points: &[f64], dtype: DType) -> Vec<(f64, f64)> {
         let data = TensorData::new(points.to_vec(), [points.len()]);
         let x = Tensor::<1>::from_data(data, (&Device::flex().autodiff(), dtype)).require_grad();
         let y = f(x.clone());
         let gradients = y.clone().sum().backward();
-        let slopes = x
-            .grad(&gradients)
-            .unwrap()
-            .try_into_vec_as::<f64>()
-            .unwrap();
-        y.try_into_vec_as::<f64>()
-            .unwrap()
-            .into_iter()
-            .zip(slopes)
-            .collect()
+        let slopes = x.grad(&gradients).unwrap().try_into_vec_as::<f64>().unwrap();
+        y.try_into_vec_as::<f64>().unwrap().into_iter().zip(slopes).collect()
     }
 
     fn close(found: f64, expected: f64, tolerance: f64) -> bool {
@@ -96,32 +84,16 @@ mod tests {
 
     #[test]
     fn softplus_and_sigmoid_are_exact_far_out_and_at_zero() {
-        let points = [
-            -1e4, -700.0, -40.0, -1.0, -1e-9, 0.0, 1e-9, 0.5, 40.0, 700.0, 1e4,
-        ];
+        let points = [-1e4, -700.0, -40.0, -1.0, -1e-9, 0.0, 1e-9, 0.5, 40.0, 700.0, 1e4];
         for (x, (value, slope)) in points.iter().zip(evaluate(softplus, &points, DType::F64)) {
-            let sigma = if *x >= 0.0 {
-                1.0 / (1.0 + (-x).exp())
-            } else {
-                x.exp() / (1.0 + x.exp())
-            };
-            assert!(
-                close(value, x.max(0.0) + (-x.abs()).exp().ln_1p(), 1e-15),
-                "softplus({x}) = {value}"
-            );
+            let sigma = if *x >= 0.0 { 1.0 / (1.0 + (-x).exp()) } else { x.exp() / (1.0 + x.exp()) };
+            assert!(close(value, x.max(0.0) + (-x.abs()).exp().ln_1p(), 1e-15), "softplus({x}) = {value}");
             assert!(close(slope, sigma, 1e-15), "softplus'({x}) = {slope}");
         }
         for (x, (value, slope)) in points.iter().zip(evaluate(sigmoid, &points, DType::F64)) {
             let small = (-x.abs()).exp();
-            let sigma = if *x >= 0.0 {
-                1.0 / (1.0 + small)
-            } else {
-                small / (1.0 + small)
-            };
-            assert!(
-                close(value, sigma, 1e-15) && close(slope, small / (1.0 + small).powi(2), 1e-14),
-                "{x}"
-            );
+            let sigma = if *x >= 0.0 { 1.0 / (1.0 + small) } else { small / (1.0 + small) };
+            assert!(close(value, sigma, 1e-15) && close(slope, small / (1.0 + small).powi(2), 1e-14), "{x}");
         }
         for (value, slope) in evaluate(softplus, &points, DType::F32) {
             assert!(value.is_finite() && (0.0..=1.0).contains(&slope));
@@ -131,28 +103,14 @@ mod tests {
     #[test]
     fn log1mexp_is_exact_near_zero_and_far_out() {
         let exact = |x: f64| {
-            if x > -0.69 {
-                (-x.exp_m1()).ln()
-            } else {
-                (-x.exp()).ln_1p()
-            }
+            if x > -0.69 { (-x.exp_m1()).ln() } else { (-x.exp()).ln_1p() }
         };
         let points = [-1e4, -50.0, -2.0, -0.7, -0.69, -0.1, -1e-6, -1e-12];
         for (dtype, tolerance) in [(DType::F64, 1e-12), (DType::F32, 2e-6)] {
             for (x, (value, slope)) in points.iter().zip(evaluate(log1mexp, &points, dtype)) {
-                let x = if dtype == DType::F32 {
-                    f64::from(*x as f32)
-                } else {
-                    *x
-                };
-                assert!(
-                    (value - exact(x)).abs() <= tolerance * value.abs().max(1e-30),
-                    "{x} {value}"
-                );
-                assert!(
-                    (slope + 1.0 / (-x).exp_m1()).abs() <= tolerance * slope.abs() + 1e-30,
-                    "{x} {slope}"
-                );
+                let x = if dtype == DType::F32 { f64::from(*x as f32) } else { *x };
+                assert!((value - exact(x)).abs() <= tolerance * value.abs().max(1e-30), "{x} {value}");
+                assert!((slope + 1.0 / (-x).exp_m1()).abs() <= tolerance * slope.abs() + 1e-30, "{x} {slope}");
             }
         }
         let (value, slope) = evaluate(log1mexp, &[0.0], DType::F64)[0];

@@ -61,10 +61,7 @@ pub type PairNumbers = Pairs<Vec<f64>>;
 
 impl<V> Sides<V> {
     fn try_map<W, E>(&self, mut f: impl FnMut(&V) -> Result<W, E>) -> Result<Sides<W>, E> {
-        Ok(Sides {
-            chosen: f(&self.chosen)?,
-            rejected: f(&self.rejected)?,
-        })
+        Ok(Sides { chosen: f(&self.chosen)?, rejected: f(&self.rejected)? })
     }
 }
 
@@ -94,46 +91,15 @@ impl<V> Pairs<V> {
     }
 
     /// Every field through `f`, which also gets the field's name in words.
-    fn try_map<W, E>(
-        &self,
-        mut f: impl FnMut(&'static str, &V) -> Result<W, E>,
-    ) -> Result<Pairs<W>, E> {
+    fn try_map<W, E>(&self, mut f: impl FnMut(&'static str, &V) -> Result<W, E>) -> Result<Pairs<W>, E> {
         let mut sides = |name, sides: &Sides<V>| sides.try_map(|value| f(name, value));
-        let reference = self
-            .reference
-            .as_ref()
-            .map(|s| sides("reference log-probabilities", s))
-            .transpose()?;
-        let earlier = self
-            .earlier
-            .iter()
-            .map(|s| sides("earlier log-probabilities", s))
-            .collect::<Result<_, E>>()?;
-        let mixture = self
-            .mixture
-            .iter()
-            .map(|s| sides("mixture log-probabilities", s))
-            .collect::<Result<_, E>>()?;
-        let lengths = self
-            .lengths
-            .as_ref()
-            .map(|s| sides("answer lengths", s))
-            .transpose()?;
-        let sequence_kl = self
-            .sequence_kl
-            .as_ref()
-            .map(|s| sides("sequence KL", s))
-            .transpose()?;
-        let safety = self
-            .safety
-            .as_ref()
-            .map(|s| sides("safety labels", s))
-            .transpose()?;
-        let on_policy = self
-            .on_policy
-            .as_ref()
-            .map(|s| sides("on-policy weights", s))
-            .transpose()?;
+        let reference = self.reference.as_ref().map(|s| sides("reference log-probabilities", s)).transpose()?;
+        let earlier = self.earlier.iter().map(|s| sides("earlier log-probabilities", s)).collect::<Result<_, E>>()?;
+        let mixture = self.mixture.iter().map(|s| sides("mixture log-probabilities", s)).collect::<Result<_, E>>()?;
+        let lengths = self.lengths.as_ref().map(|s| sides("answer lengths", s)).transpose()?;
+        let sequence_kl = self.sequence_kl.as_ref().map(|s| sides("sequence KL", s)).transpose()?;
+        let safety = self.safety.as_ref().map(|s| sides("safety labels", s)).transpose()?;
+        let on_policy = self.on_policy.as_ref().map(|s| sides("on-policy weights", s)).transpose()?;
         let sampled = match &self.sampled {
             Some(s) => Some(SampledLogps {
                 policy: f("sampled log-probabilities", &s.policy)?,
@@ -141,11 +107,7 @@ impl<V> Pairs<V> {
             }),
             None => None,
         };
-        let strengths = self
-            .strengths
-            .as_ref()
-            .map(|v| f("strengths", v))
-            .transpose()?;
+        let strengths = self.strengths.as_ref().map(|v| f("strengths", v)).transpose()?;
         Ok(Pairs {
             policy_chosen: f("policy log-probabilities", &self.policy_chosen)?,
             policy_rejected: f("policy log-probabilities", &self.policy_rejected)?,
@@ -178,11 +140,7 @@ impl PairNumbers {
         let expected = self.len();
         self.try_map(|input, values| {
             if values.len() != expected {
-                return Err(CoreError::Length {
-                    input: input.into(),
-                    found: values.len(),
-                    expected,
-                });
+                return Err(CoreError::Length { input: input.into(), found: values.len(), expected });
             }
             match values.iter().position(|value| !value.is_finite()) {
                 Some(row) => Err(CoreError::InvalidInput {
@@ -200,10 +158,7 @@ impl PairNumbers {
     /// The same pairs as tensors `[pairs]` of `dtype` on `device`.
     pub fn to_tensors(&self, device: &Device, dtype: DType) -> PairLogps {
         let result: Result<_, std::convert::Infallible> = self.try_map(|_, values| {
-            Ok(Tensor::from_data(
-                TensorData::new(values.clone(), [values.len()]),
-                (device, dtype),
-            ))
+            Ok(Tensor::from_data(TensorData::new(values.clone(), [values.len()]), (device, dtype)))
         });
         match result {
             Ok(pairs) => pairs,

@@ -18,11 +18,7 @@ pub struct HeadOptions {
 
 impl Default for HeadOptions {
     fn default() -> Self {
-        Self {
-            chunk_rows: 0,
-            softcap: None,
-            logit_scale: 1.0,
-        }
+        Self { chunk_rows: 0, softcap: None, logit_scale: 1.0 }
     }
 }
 
@@ -37,11 +33,7 @@ pub struct HeadGradient {
 
 /// The dtype of logits, log-sum-exp and sums: f64 if both inputs are, f32 otherwise.
 fn wide(hidden: &Tensor<2>, weight: &Tensor<2>) -> DType {
-    if hidden.dtype() == DType::F64 && weight.dtype() == DType::F64 {
-        DType::F64
-    } else {
-        DType::F32
-    }
+    if hidden.dtype() == DType::F64 && weight.dtype() == DType::F64 { DType::F64 } else { DType::F32 }
 }
 
 /// The operands of the matrix products: the storage dtype where both agree, else the wide one.
@@ -54,46 +46,37 @@ fn operands(hidden: Tensor<2>, weight: Tensor<2>) -> (Tensor<2>, Tensor<2>, DTyp
     }
 }
 
-/// `(start, length)` of each chunk of rows.
-fn chunks(rows: usize, vocab: usize, chunk_rows: usize) -> impl Iterator<Item = (usize, usize)> {
-    let size = match chunk_rows {
+/// Rows per chunk for a vocabulary: what was asked for, or as many as fit.
+pub(super) fn chunk_rows(vocab: usize, given: usize) -> usize {
+    match given {
         0 => (CHUNK_BYTES / (4 * vocab.max(1))).max(1),
         given => given,
-    };
-    (0..rows)
-        .step_by(size)
-        .map(move |start| (start, size.min(rows - start)))
+    }
+}
+
+/// `(start, length)` of each chunk of rows.
+fn chunks(rows: usize, vocab: usize, given: usize) -> impl Iterator<Item = (usize, usize)> {
+    let size = chunk_rows(vocab, given);
+    (0..rows).step_by(size).map(move |start| (start, size.min(rows - start)))
 }
 
 /// Scaled (not yet capped) logits `[chunk, vocab]` in the wide dtype.
-fn scaled_logits(
-    hidden: Tensor<2>,
-    transposed: Tensor<2>,
-    dtype: DType,
-    options: &HeadOptions,
-) -> Tensor<2> {
+fn scaled_logits(hidden: Tensor<2>, transposed: Tensor<2>, dtype: DType, options: &HeadOptions) -> Tensor<2> {
     let logits = hidden.matmul(transposed).cast(dtype);
-    if options.logit_scale == 1.0 {
-        logits
-    } else {
-        logits * options.logit_scale
-    }
+    if options.logit_scale == 1.0 { logits } else { logits * options.logit_scale }
 }
 
 /// `tanh(z / cap)`, the part that both the value and the slope of the cap need.
 fn squash(logits: Tensor<2>, cap: f64) -> Tensor<2> {
-    (logits / cap).tanh()
+    (logits * cap.recip()).tanh()
 }
 
-/// `log p(target)` of each row, `[rows]`, in f32 (f64 if both inputs are f64).
-///
-/// `hidden` `[rows, hidden]`, `weight` `[vocab, hidden]` (as Hugging Face stores it), `targets` `[rows]` with token ids
-/// below `vocab`; none of them on a tape. At most one chunk of logits exists at a time.
-pub fn token_logps(
+/// One number per row from the logits of each chunk, `[rows]`; `f` gets the chunk's logits and its rows.
+pub(super) fn map_chunks(
     hidden: Tensor<2>,
     weight: Tensor<2>,
-    targets: Tensor<1, Int>,
     options: &HeadOptions,
+    f: impl Fn(Tensor<2>, (usize, usize)) -> Tensor<1>,
 ) -> Tensor<1> {
     let (hidden, weight, dtype) = operands(hidden, weight);
     let [rows, _] = hidden.dims();
@@ -101,24 +84,29 @@ pub fn token_logps(
     let transposed = weight.transpose();
     let parts: Vec<Tensor<1>> = chunks(rows, vocab, options.chunk_rows)
         .map(|(start, length)| {
-            let targets = targets
-                .clone()
-                .narrow(0, start, length)
-                .reshape([length, 1]);
             let chunk = hidden.clone().narrow(0, start, length);
             let mut logits = scaled_logits(chunk, transposed.clone(), dtype, options);
             if let Some(cap) = options.softcap {
                 logits = squash(logits, cap) * cap;
             }
-            activation::log_softmax(logits, 1)
-                .gather(1, targets)
-                .reshape([length])
+            f(logits, (start, length))
         })
         .collect();
     match parts.is_empty() {
         true => Tensor::zeros([0], (&hidden.device(), dtype)),
         false => Tensor::cat(parts, 0),
     }
+}
+
+/// `log p(target)` of each row, `[rows]`, in f32 (f64 if both inputs are f64).
+///
+/// `hidden` `[rows, hidden]`, `weight` `[vocab, hidden]` (as Hugging Face stores it), `targets` `[rows]` with token ids
+/// below `vocab`; none of them on a tape. At most one chunk of logits exists at a time.
+pub fn token_logps(hidden: Tensor<2>, weight: Tensor<2>, targets: Tensor<1, Int>, options: &HeadOptions) -> Tensor<1> {
+    map_chunks(hidden, weight, options, |logits, (start, length)| {
+        let targets = targets.clone().narrow(0, start, length).reshape([length, 1]);
+        activation::log_softmax(logits, 1).gather(1, targets).reshape([length])
+    })
 }
 
 /// The gradient of `Σ_r d_logp[r] · log p(target_r)` with respect to the hidden states and, if wanted, the weight.
@@ -144,15 +132,8 @@ pub fn token_logps_backward(
     let mut d_hidden = Vec::new();
     for (start, length) in chunks(rows, vocab, options.chunk_rows) {
         let chunk = hidden.clone().narrow(0, start, length);
-        let targets = targets
-            .clone()
-            .narrow(0, start, length)
-            .reshape([length, 1]);
-        let d_logp = d_logp
-            .clone()
-            .narrow(0, start, length)
-            .reshape([length, 1])
-            .cast(dtype);
+        let targets = targets.clone().narrow(0, start, length).reshape([length, 1]);
+        let d_logp = d_logp.clone().narrow(0, start, length).reshape([length, 1]).cast(dtype);
         let logits = scaled_logits(chunk.clone(), transposed.clone(), dtype, options);
         let (logits, squashed) = match options.softcap {
             Some(cap) => {
@@ -161,12 +142,8 @@ pub fn token_logps_backward(
             }
             None => (logits, None),
         };
-        let mut d_logits = (activation::softmax(logits, 1) * d_logp.clone().neg()).scatter(
-            1,
-            targets,
-            d_logp,
-            IndexingUpdateOp::Add,
-        );
+        let mut d_logits =
+            (activation::softmax(logits, 1) * d_logp.clone().neg()).scatter(1, targets, d_logp, IndexingUpdateOp::Add);
         if let Some(squashed) = squashed {
             d_logits = d_logits * (squashed.square().neg() + 1.0);
         }
@@ -181,10 +158,7 @@ pub fn token_logps_backward(
         true => Tensor::zeros([0, width], (&device, hidden_dtype)),
         false => Tensor::cat(d_hidden, 0),
     };
-    HeadGradient {
-        hidden,
-        weight: d_weight,
-    }
+    HeadGradient { hidden, weight: d_weight }
 }
 
 #[cfg(test)]
@@ -205,24 +179,14 @@ mod tests {
         let random = |shape: [usize; 2], scale: f64| {
             Tensor::<2>::random(shape, Distribution::Normal(0.0, scale), &device).cast(dtype)
         };
-        let targets: Vec<i32> = (0..ROWS)
-            .map(|row| ((row * 31 + 5) % VOCAB) as i32)
-            .collect();
+        let targets: Vec<i32> = (0..ROWS).map(|row| ((row * 31 + 5) % VOCAB) as i32).collect();
         let targets = Tensor::from_data(TensorData::new(targets, [ROWS]), &device);
         let d_logp = random([1, ROWS], 1.0).reshape([ROWS]);
-        (
-            random([ROWS, WIDTH], 1.0),
-            random([VOCAB, WIDTH], 0.7),
-            targets,
-            d_logp,
-        )
+        (random([ROWS, WIDTH], 1.0), random([VOCAB, WIDTH], 0.7), targets, d_logp)
     }
 
     fn largest<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> f64 {
-        (a.cast(DType::F64) - b.cast(DType::F64))
-            .abs()
-            .max()
-            .into_scalar()
+        (a.cast(DType::F64) - b.cast(DType::F64)).abs().max().into_scalar()
     }
 
     fn assert_close<const D: usize>(a: Tensor<D>, b: Tensor<D>, tolerance: f64) {
@@ -233,15 +197,8 @@ mod tests {
     fn variants() -> Vec<HeadOptions> {
         let mut variants = Vec::new();
         for chunk_rows in [0, 1, 7, 23, 100] {
-            variants.push(HeadOptions {
-                chunk_rows,
-                ..HeadOptions::default()
-            });
-            variants.push(HeadOptions {
-                chunk_rows,
-                softcap: Some(3.0),
-                logit_scale: 0.5,
-            });
+            variants.push(HeadOptions { chunk_rows, ..HeadOptions::default() });
+            variants.push(HeadOptions { chunk_rows, softcap: Some(3.0), logit_scale: 0.5 });
         }
         variants
     }
@@ -254,11 +211,8 @@ mod tests {
                 let tracked = Tensor::<2>::from_inner(hidden.clone()).require_grad();
                 let tracked_weight = Tensor::<2>::from_inner(weight.clone()).require_grad();
                 let on_tape = Tensor::from_inner(targets.clone());
-                let oracle =
-                    dense::token_logps(tracked.clone(), tracked_weight.clone(), on_tape, &options);
-                let gradients = (oracle.clone() * Tensor::from_inner(d_logp.clone()))
-                    .sum()
-                    .backward();
+                let oracle = dense::token_logps(tracked.clone(), tracked_weight.clone(), on_tape, &options);
+                let gradients = (oracle.clone() * Tensor::from_inner(d_logp.clone())).sum().backward();
 
                 let logps = token_logps(hidden.clone(), weight.clone(), targets.clone(), &options);
                 assert_eq!(logps.dtype(), dtype);
@@ -272,11 +226,7 @@ mod tests {
                     &options,
                 );
                 assert_close(result.hidden, tracked.grad(&gradients).unwrap(), tolerance);
-                assert_close(
-                    result.weight.unwrap(),
-                    tracked_weight.grad(&gradients).unwrap(),
-                    tolerance,
-                );
+                assert_close(result.weight.unwrap(), tracked_weight.grad(&gradients).unwrap(), tolerance);
             }
         }
     }
@@ -287,18 +237,9 @@ mod tests {
         let options = HeadOptions::default();
         let logps = token_logps(hidden.clone(), weight.clone(), targets.clone(), &options);
         assert_eq!(logps.dtype(), DType::F32);
-        let mixed = token_logps(
-            hidden.clone().cast(DType::F32),
-            weight.clone(),
-            targets.clone(),
-            &options,
-        );
-        let exact = token_logps(
-            hidden.clone().cast(DType::F64),
-            weight.clone().cast(DType::F64),
-            targets.clone(),
-            &options,
-        );
+        let mixed = token_logps(hidden.clone().cast(DType::F32), weight.clone(), targets.clone(), &options);
+        let exact =
+            token_logps(hidden.clone().cast(DType::F64), weight.clone().cast(DType::F64), targets.clone(), &options);
         assert!(largest(mixed, exact.clone()) < 1e-5);
         assert!(largest(logps, exact) < 0.1); // bf16 logits near 8 have a step of 1/32
         let result = token_logps_backward(hidden, weight, targets, d_logp, true, &options);
@@ -311,33 +252,20 @@ mod tests {
         let device = Device::flex();
         let hidden = Tensor::<2>::random([3, 16], Distribution::Normal(0.0, 1.0), &device);
         let weight = Tensor::<2>::random([150_001, 16], Distribution::Normal(0.0, 1.0), &device);
-        let targets =
-            Tensor::<1, Int>::from_data(TensorData::new(vec![0i32, 77_777, 150_000], [3]), &device);
+        let targets = Tensor::<1, Int>::from_data(TensorData::new(vec![0i32, 77_777, 150_000], [3]), &device);
         let options = HeadOptions::default();
         let logps = token_logps(hidden.clone(), weight.clone(), targets.clone(), &options);
-        let exact = token_logps(
-            hidden.cast(DType::F64),
-            weight.cast(DType::F64),
-            targets,
-            &options,
-        );
+        let exact = token_logps(hidden.cast(DType::F64), weight.cast(DType::F64), targets, &options);
         assert!(largest(logps, exact) < 2e-5);
     }
 
     #[test]
     fn no_rows_give_no_numbers() {
         let (hidden, weight, targets, d_logp) = inputs(DType::F32);
-        let (hidden, targets, d_logp) =
-            (hidden.slice(0..0), targets.slice(0..0), d_logp.slice(0..0));
+        let (hidden, targets, d_logp) = (hidden.slice(0..0), targets.slice(0..0), d_logp.slice(0..0));
         let options = HeadOptions::default();
-        assert_eq!(
-            token_logps(hidden.clone(), weight.clone(), targets.clone(), &options).dims(),
-            [0]
-        );
+        assert_eq!(token_logps(hidden.clone(), weight.clone(), targets.clone(), &options).dims(), [0]);
         let result = token_logps_backward(hidden, weight, targets, d_logp, true, &options);
-        assert_eq!(
-            (result.hidden.dims(), result.weight.unwrap().dims()),
-            ([0, WIDTH], [VOCAB, WIDTH])
-        );
+        assert_eq!((result.hidden.dims(), result.weight.unwrap().dims()), ([0, WIDTH], [VOCAB, WIDTH]));
     }
 }

@@ -5,5 +5,6 @@
 
 pub mod chunked;
 pub mod dense;
+pub mod weight;
 
 pub use chunked::{HeadGradient, HeadOptions, token_logps, token_logps_backward};

@@ -1,10 +1,12 @@
-//! The registry: one line per objective.
+//! What the registry says about one objective, and how a name becomes an objective.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::modifier::{self, Modified};
 use super::options::{OptionDoc, complete, nearest};
-use super::{Needs, Objective};
+use super::registry::registry;
+use super::{ListObjective, Needs, Objective, UnpairedObjective};
 use crate::CoreError;
 
 /// Everything there is to say about one objective.
@@ -12,7 +14,9 @@ use crate::CoreError;
 pub struct Entry {
     /// Its name.
     pub name: &'static str,
-    /// Loss of one pair.
+    /// Names that other trainers use for it.
+    pub aliases: &'static [&'static str],
+    /// Loss of one pair, answer or list.
     pub formula: &'static str,
     /// Derivative of that loss.
     pub gradient: &'static str,
@@ -24,17 +28,25 @@ pub struct Entry {
     pub paper: &'static str,
     /// The inputs it looks at.
     pub needs: Needs,
-    /// Its hyper-parameters.
+    /// Its own hyper-parameters; paired objectives also take [`modifier::OPTIONS`].
     pub options: &'static [OptionDoc],
+    /// Whether it looks at log-ratios by their difference only, so that an f-divergence can replace the reverse KL.
+    pub difference_only: bool,
     /// How it is made.
     pub build: Build,
 }
+
+type Made<T> = Result<Box<T>, serde_json::Error>;
 
 /// Makes an objective from its complete options.
 #[derive(Debug, Clone, Copy)]
 pub enum Build {
     /// A loss on pairs.
-    Pair(fn(Value) -> Result<Box<dyn Objective>, serde_json::Error>),
+    Pair(fn(Value) -> Made<dyn Objective>),
+    /// A loss on single answers with a label.
+    Unpaired(fn(Value) -> Made<dyn UnpairedObjective>),
+    /// A loss on lists of answers with gains.
+    List(fn(Value) -> Made<dyn ListObjective>),
 }
 
 impl Build {
@@ -42,59 +54,73 @@ impl Build {
     pub fn takes(&self) -> &'static str {
         match self {
             Self::Pair(_) => "paired",
+            Self::Unpaired(_) => "unpaired",
+            Self::List(_) => "list-wise",
         }
     }
 }
 
 impl Entry {
+    /// All options: its own, then those that every paired objective has.
+    pub fn all_options(&self) -> impl Iterator<Item = &'static OptionDoc> {
+        let shared = match self.build {
+            Build::Pair(_) => modifier::OPTIONS,
+            _ => &[],
+        };
+        self.options.iter().chain(shared)
+    }
+
     /// The complete options: `given` over the defaults.
     ///
     /// # Errors
     /// Unknown keys, values of the wrong type or out of range.
-    pub fn resolve(&self, given: &Map<String, Value>) -> Result<Value, CoreError> {
-        complete(self.name, &self.options.iter().collect::<Vec<_>>(), given)
+    pub fn resolve(&self, given: &Map<String, Value>) -> Result<Map<String, Value>, CoreError> {
+        complete(self.name, &self.all_options().collect::<Vec<_>>(), given)
     }
 
     fn invalid(&self, error: serde_json::Error) -> CoreError {
         CoreError::InvalidOption {
             objective: self.name.into(),
-            key: self
-                .options
-                .iter()
-                .map(|option| option.key)
-                .collect::<Vec<_>>()
-                .join(", "),
+            key: self.all_options().map(|option| option.key).collect::<Vec<_>>().join(", "),
             found: error.to_string(),
             expected: "values as documented".into(),
         }
     }
+
+    fn wrong_shape(&self, wanted: &'static str) -> CoreError {
+        CoreError::WrongShape { name: self.name.into(), takes: self.build.takes(), wanted }
+    }
 }
 
 /// `T` decoded from its complete options.
-pub(crate) fn pair<T: DeserializeOwned + Objective + 'static>(
-    options: Value,
-) -> Result<Box<dyn Objective>, serde_json::Error> {
+pub(crate) fn pair<T: DeserializeOwned + Objective + 'static>(options: Value) -> Made<dyn Objective> {
     Ok(Box::new(serde_json::from_value::<T>(options)?))
 }
 
-/// Every objective.
-pub fn registry() -> &'static [Entry] {
-    const REGISTRY: &[Entry] = &[super::spo::ENTRY, super::dpo::ENTRY];
-    REGISTRY
+/// `T` decoded from its complete options.
+pub(crate) fn unpaired<T: DeserializeOwned + UnpairedObjective + 'static>(
+    options: Value,
+) -> Made<dyn UnpairedObjective> {
+    Ok(Box::new(serde_json::from_value::<T>(options)?))
 }
 
-/// The entry called `name`.
+/// `T` decoded from its complete options.
+pub(crate) fn list<T: DeserializeOwned + ListObjective + 'static>(options: Value) -> Made<dyn ListObjective> {
+    Ok(Box::new(serde_json::from_value::<T>(options)?))
+}
+
+/// The entry called `name`, also by the name that another trainer gives it.
 ///
 /// # Errors
 /// [`CoreError::UnknownObjective`] with the nearest name.
 pub fn entry(name: &str) -> Result<&'static Entry, CoreError> {
-    registry()
-        .iter()
-        .find(|entry| entry.name == name)
-        .ok_or_else(|| CoreError::UnknownObjective {
+    let plain = name.replace('_', "-");
+    registry().iter().find(|entry| entry.name == plain || entry.aliases.contains(&plain.as_str())).ok_or_else(|| {
+        CoreError::UnknownObjective {
             name: name.into(),
             nearest: nearest(name, registry().iter().map(|entry| entry.name)),
-        })
+        }
+    })
 }
 
 /// The paired objective `name` with `options` over its defaults.
@@ -103,9 +129,35 @@ pub fn entry(name: &str) -> Result<&'static Entry, CoreError> {
 /// Unknown names and options, values of the wrong type or out of range, objectives that take other data.
 pub fn build(name: &str, options: &Map<String, Value>) -> Result<Box<dyn Objective>, CoreError> {
     let entry = entry(name)?;
-    let options = entry.resolve(options)?;
-    let Build::Pair(make) = entry.build;
-    let objective = make(options).map_err(|error| entry.invalid(error))?;
+    let Build::Pair(make) = entry.build else {
+        return Err(entry.wrong_shape("paired"));
+    };
+    let options = Value::Object(entry.resolve(options)?);
+    let objective = make(options.clone()).map_err(|error| entry.invalid(error))?;
     objective.validate()?;
-    Ok(objective)
+    Modified::wrap(entry, objective, options)
+}
+
+/// The unpaired objective `name` with `options` over its defaults.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_unpaired(name: &str, options: &Map<String, Value>) -> Result<Box<dyn UnpairedObjective>, CoreError> {
+    let entry = entry(name)?;
+    let Build::Unpaired(make) = entry.build else {
+        return Err(entry.wrong_shape("unpaired"));
+    };
+    make(Value::Object(entry.resolve(options)?)).map_err(|error| entry.invalid(error))
+}
+
+/// The list-wise objective `name` with `options` over its defaults.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_list(name: &str, options: &Map<String, Value>) -> Result<Box<dyn ListObjective>, CoreError> {
+    let entry = entry(name)?;
+    let Build::List(make) = entry.build else {
+        return Err(entry.wrong_shape("list-wise"));
+    };
+    make(Value::Object(entry.resolve(options)?)).map_err(|error| entry.invalid(error))
 }

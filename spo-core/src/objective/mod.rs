@@ -4,23 +4,61 @@
 //! [`Entry`], plus one line in [`registry`].
 
 mod entry;
+pub mod list;
+pub mod modifier;
 mod needs;
 mod options;
+mod registry;
 mod spec;
+pub mod unpaired;
 
+mod alpha_po;
+mod aot;
+mod apo;
+mod bco;
+mod bfpo;
+mod cdpo;
+mod chi_po;
+mod cpo;
+mod discopop;
 pub mod dpo;
+mod exo;
+mod hinge;
+mod ipo;
+mod kto;
+mod mm_dpo;
+mod modpo;
+mod mrpo;
+mod nca;
+mod opo;
+mod orpo;
+mod plackett_luce;
+mod r_dpo;
+mod robust;
+mod selm;
+mod sft;
+mod sigmoid_norm;
+mod simpo;
 pub mod spo;
+mod sppo_hard;
+mod tdpo;
+mod weighted_sum;
 
 use std::fmt::Debug;
 
 use burn::tensor::Tensor;
 
-use crate::{CoreError, PairLogps};
+use crate::{CoreError, PairLogps, Sides};
 
-pub use entry::{Build, Entry, build, entry, registry};
+pub use entry::{Build, Entry, build, build_list, build_unpaired, entry};
+pub use list::{ListGradient, ListLogps, ListLosses, ListNumbers, ListObjective, differentiate_lists};
 pub use needs::Needs;
 pub use options::OptionDoc;
+pub use registry::registry;
 pub use spec::ObjectiveSpec;
+pub use unpaired::{
+    AnswerGradient, AnswerLogps, AnswerLosses, AnswerNumbers, UnpairedObjective, differentiate_answers,
+};
 
 /// What an objective makes of a window of pairs; every tensor is `[pairs]`.
 #[derive(Debug, Clone)]
@@ -68,7 +106,27 @@ pub trait Objective: Send + Sync + Debug {
     }
 }
 
+/// Length-normalised policy log-probabilities, `[pairs]`; an empty answer counts one token.
+pub(crate) fn normalised(objective: &'static str, logps: &PairLogps) -> Result<Sides<Tensor<1>>, CoreError> {
+    let lengths = needs::present(objective, "answer lengths", logps.lengths.as_ref())?;
+    Ok(Sides {
+        chosen: logps.policy_chosen.clone() / lengths.chosen.clone().clamp_min(1.0),
+        rejected: logps.policy_rejected.clone() / lengths.rejected.clone().clamp_min(1.0),
+    })
+}
+
+/// Losses with the rewards `beta · value` of each side (constants for the tape).
+pub(crate) fn with_rewards(per_pair: Tensor<1>, values: Sides<Tensor<1>>, beta: f64) -> PairLosses {
+    PairLosses {
+        per_pair,
+        chosen_reward: values.chosen.detach() * beta,
+        rejected_reward: values.rejected.detach() * beta,
+        carry: None,
+    }
+}
+
 /// Log-ratios of policy and reference, `[pairs]`.
+#[derive(Clone)]
 pub(crate) struct Ratios {
     /// `log π(y_w)/π_ref(y_w)`.
     pub chosen: Tensor<1>,
@@ -78,11 +136,7 @@ pub(crate) struct Ratios {
 
 impl Ratios {
     pub fn new(objective: &'static str, logps: &PairLogps) -> Result<Self, CoreError> {
-        let reference = needs::present(
-            objective,
-            "reference log-probabilities",
-            logps.reference.as_ref(),
-        )?;
+        let reference = needs::present(objective, "reference log-probabilities", logps.reference.as_ref())?;
         Ok(Self {
             chosen: logps.policy_chosen.clone() - reference.chosen.clone(),
             rejected: logps.policy_rejected.clone() - reference.rejected.clone(),
@@ -96,11 +150,6 @@ impl Ratios {
 
     /// These losses with the rewards `beta · log-ratio` (constants for the tape).
     pub fn losses(self, per_pair: Tensor<1>, beta: f64) -> PairLosses {
-        PairLosses {
-            per_pair,
-            chosen_reward: self.chosen.detach() * beta,
-            rejected_reward: self.rejected.detach() * beta,
-            carry: None,
-        }
+        with_rewards(per_pair, Sides { chosen: self.chosen, rejected: self.rejected }, beta)
     }
 }

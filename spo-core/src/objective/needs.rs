@@ -8,7 +8,9 @@ use crate::{CoreError, PairNumbers};
 pub struct Needs {
     /// Sequence log-probabilities of the reference.
     pub reference: bool,
-    /// How many earlier policies `π_0 … π_{n−1}` (0: none).
+    /// The earlier policies `π_0 … π_{n−1}`, however many there are.
+    pub history: bool,
+    /// Exactly this many earlier policies (0: no certain number).
     pub earlier: usize,
     /// Answer lengths in tokens.
     pub lengths: bool,
@@ -34,6 +36,7 @@ impl Needs {
     /// Needs nothing but the policy.
     pub const POLICY: Self = Self {
         reference: false,
+        history: false,
         earlier: 0,
         lengths: false,
         strengths: false,
@@ -47,15 +50,13 @@ impl Needs {
     };
 
     /// Needs the reference as well.
-    pub const REFERENCE: Self = Self {
-        reference: true,
-        ..Self::POLICY
-    };
+    pub const REFERENCE: Self = Self { reference: true, ..Self::POLICY };
 
     /// Everything that either needs.
     pub fn and(self, other: Self) -> Self {
         Self {
             reference: self.reference || other.reference,
+            history: self.history || other.history,
             earlier: self.earlier.max(other.earlier),
             lengths: self.lengths || other.lengths,
             strengths: self.strengths || other.strengths,
@@ -73,10 +74,7 @@ impl Needs {
     pub fn words(&self) -> Vec<&'static str> {
         [
             (self.reference, "reference log-probabilities"),
-            (
-                self.earlier > 0,
-                "log-probabilities of all earlier policies",
-            ),
+            (self.history || self.earlier > 0, "log-probabilities of all earlier policies"),
             (self.lengths, "answer lengths"),
             (self.strengths, "strengths"),
             (self.mixture, "log-probabilities of further references"),
@@ -85,10 +83,7 @@ impl Needs {
             (self.safety, "safety labels"),
             (self.on_policy, "on-policy weights"),
             (self.whole_window, "all pairs of a window at once"),
-            (
-                self.length_desensitising.is_some(),
-                "token log-probabilities",
-            ),
+            (self.length_desensitising.is_some(), "token log-probabilities"),
         ]
         .into_iter()
         .filter_map(|(needed, words)| needed.then_some(words))
@@ -102,45 +97,18 @@ impl Needs {
     /// earlier policies.
     pub fn check(&self, objective: &str, pairs: &PairNumbers) -> Result<(), CoreError> {
         for (needed, there, input) in [
-            (
-                self.reference,
-                pairs.reference.is_some(),
-                "reference log-probabilities",
-            ),
-            (
-                self.earlier > 0,
-                !pairs.earlier.is_empty(),
-                "log-probabilities of all earlier policies",
-            ),
+            (self.reference, pairs.reference.is_some(), "reference log-probabilities"),
+            (self.history || self.earlier > 0, !pairs.earlier.is_empty(), "log-probabilities of all earlier policies"),
             (self.lengths, pairs.lengths.is_some(), "answer lengths"),
             (self.strengths, pairs.strengths.is_some(), "strengths"),
-            (
-                self.mixture,
-                !pairs.mixture.is_empty(),
-                "log-probabilities of further references",
-            ),
-            (
-                self.sequence_kl,
-                pairs.sequence_kl.is_some(),
-                "sequence KL to the reference",
-            ),
-            (
-                self.sampled,
-                pairs.sampled.is_some(),
-                "an answer sampled from the reference",
-            ),
+            (self.mixture, !pairs.mixture.is_empty(), "log-probabilities of further references"),
+            (self.sequence_kl, pairs.sequence_kl.is_some(), "sequence KL to the reference"),
+            (self.sampled, pairs.sampled.is_some(), "an answer sampled from the reference"),
             (self.safety, pairs.safety.is_some(), "safety labels"),
-            (
-                self.on_policy,
-                pairs.on_policy.is_some(),
-                "on-policy weights",
-            ),
+            (self.on_policy, pairs.on_policy.is_some(), "on-policy weights"),
         ] {
             if needed && !there {
-                return Err(CoreError::MissingInput {
-                    objective: objective.into(),
-                    input: input.into(),
-                });
+                return Err(CoreError::MissingInput { objective: objective.into(), input: input.into() });
             }
         }
         if self.earlier > 0 && self.earlier != pairs.earlier.len() {
@@ -156,8 +124,5 @@ impl Needs {
 
 /// The input, or the error that says which one is missing.
 pub(crate) fn present<T>(objective: &str, input: &str, value: Option<T>) -> Result<T, CoreError> {
-    value.ok_or_else(|| CoreError::MissingInput {
-        objective: objective.into(),
-        input: input.into(),
-    })
+    value.ok_or_else(|| CoreError::MissingInput { objective: objective.into(), input: input.into() })
 }

@@ -19,12 +19,26 @@ pub struct OptionDoc {
     pub source: &'static str,
     /// The numbers it may have.
     pub range: (Bound<f64>, Bound<f64>),
+    /// Whether a list of such numbers will do as well.
+    pub accepts_list: bool,
+}
+
+impl OptionDoc {
+    /// A number above zero, for the rest of the fields.
+    pub(crate) const POSITIVE: Self =
+        Self { key: "", default: "null", meaning: "", source: "", range: POSITIVE, accepts_list: false };
 }
 
 /// Any finite number.
 pub(crate) const ANY: (Bound<f64>, Bound<f64>) = (Bound::Unbounded, Bound::Unbounded);
 /// Above zero.
 pub(crate) const POSITIVE: (Bound<f64>, Bound<f64>) = (Bound::Excluded(0.0), Bound::Unbounded);
+/// Zero to one, both included.
+pub(crate) const SHARE: (Bound<f64>, Bound<f64>) = (Bound::Included(0.0), Bound::Included(1.0));
+/// Above zero, below one.
+pub(crate) const BETWEEN_0_AND_1: (Bound<f64>, Bound<f64>) = (Bound::Excluded(0.0), Bound::Excluded(1.0));
+/// Zero to below one half.
+pub(crate) const BELOW_HALF: (Bound<f64>, Bound<f64>) = (Bound::Included(0.0), Bound::Excluded(0.5));
 /// Zero or more.
 pub(crate) const NON_NEGATIVE: (Bound<f64>, Bound<f64>) = (Bound::Included(0.0), Bound::Unbounded);
 
@@ -41,10 +55,8 @@ impl OptionDoc {
             Bound::Excluded(value) => Some(format!("{excluded} {value}")),
             Bound::Unbounded => None,
         };
-        let bounds: Vec<_> = [bound(self.range.0, "≥", ">"), bound(self.range.1, "≤", "<")]
-            .into_iter()
-            .flatten()
-            .collect();
+        let bounds: Vec<_> =
+            [bound(self.range.0, "≥", ">"), bound(self.range.1, "≤", "<")].into_iter().flatten().collect();
         match (self.default_value(), bounds.is_empty()) {
             (Value::Bool(_), _) => "true or false".into(),
             (Value::String(_), _) => "a name".into(),
@@ -59,9 +71,7 @@ impl OptionDoc {
     fn accepts(&self, value: &Value) -> bool {
         use std::ops::RangeBounds;
         match value {
-            Value::Number(number) => number
-                .as_f64()
-                .is_some_and(|number| self.range.contains(&number)),
+            Value::Number(number) => number.as_f64().is_some_and(|number| self.range.contains(&number)),
             Value::Array(values) => values.iter().all(|value| self.accepts(value)),
             _ => true,
         }
@@ -69,15 +79,10 @@ impl OptionDoc {
 }
 
 /// The nearest of `names` to `wanted`, if one is near enough to be a slip of the pen.
-pub(crate) fn nearest(
-    wanted: &str,
-    names: impl Iterator<Item = &'static str>,
-) -> Option<&'static str> {
-    names
-        .map(|name| (strsim::jaro_winkler(wanted, name), name))
-        .filter(|(similarity, _)| *similarity > 0.75)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, name)| name)
+pub(crate) fn nearest(wanted: &str, names: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+    let similarity = |name| strsim::normalized_damerau_levenshtein(wanted, name);
+    // Of equally near names the first: the registry has the more usual ones in front.
+    names.filter(|name| similarity(name) > 0.5).reduce(|a, b| if similarity(b) > similarity(a) { b } else { a })
 }
 
 /// The user's options over the defaults, as a value that a hyper-parameter struct decodes.
@@ -85,22 +90,18 @@ pub(crate) fn complete(
     objective: &str,
     docs: &[&OptionDoc],
     given: &Map<String, Value>,
-) -> Result<Value, CoreError> {
+) -> Result<Map<String, Value>, CoreError> {
     for (key, value) in given {
         let Some(doc) = docs.iter().find(|doc| doc.key == key) else {
             return Err(CoreError::UnknownOption {
                 objective: objective.into(),
                 key: key.clone(),
-                known: docs
-                    .iter()
-                    .map(|doc| doc.key)
-                    .collect::<Vec<_>>()
-                    .join(", "),
+                known: docs.iter().map(|doc| doc.key).collect::<Vec<_>>().join(", "),
                 nearest: nearest(key, docs.iter().map(|doc| doc.key)),
             });
         };
         let same_type = match doc.default_value() {
-            Value::Number(_) => value.is_number() || (value.is_array() && doc.key == "lambda"),
+            Value::Number(_) => value.is_number() || (value.is_array() && doc.accepts_list),
             Value::String(_) => value.is_string(),
             Value::Bool(_) => value.is_boolean(),
             Value::Array(_) => value.is_array(),
@@ -115,14 +116,8 @@ pub(crate) fn complete(
             });
         }
     }
-    let values = docs.iter().map(|doc| {
-        (
-            doc.key.to_string(),
-            given
-                .get(doc.key)
-                .cloned()
-                .unwrap_or_else(|| doc.default_value()),
-        )
-    });
-    Ok(Value::Object(values.collect()))
+    let values = docs
+        .iter()
+        .map(|doc| (doc.key.to_string(), given.get(doc.key).cloned().unwrap_or_else(|| doc.default_value())));
+    Ok(values.collect())
 }

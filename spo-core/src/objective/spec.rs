@@ -22,10 +22,7 @@ pub struct ObjectiveSpec {
 impl ObjectiveSpec {
     /// The objective with its defaults.
     pub fn named(name: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            options: Map::new(),
-        }
+        Self { name: name.into(), options: Map::new() }
     }
 
     /// The paired objective that this describes.

@@ -8,36 +8,34 @@ use serde::Deserialize;
 
 use super::entry::{Build, pair};
 use super::needs::present;
-use super::options::{ANY, NON_NEGATIVE, OptionDoc, POSITIVE};
+use super::options::{ANY, NON_NEGATIVE, OptionDoc};
 use super::{Entry, Needs, Objective, PairLosses, Ratios};
 use crate::numerics::softplus;
 use crate::{CoreError, PairLogps};
 
 pub(crate) const ENTRY: Entry = Entry {
     name: "spo",
+    aliases: &[],
     formula: "−log σ(α·Δlog(π/π_{n−1}) − c),  c = Σ_{i<n} λ_{n,i}·Δr̂_i,  r̂_k = α_k·log(π_k/π_{k−1}) − Σ_{i<k} λ_{k,i}·r̂_i",
     gradient: "∂/∂log π(y_w) = −α·σ(c − α·Δlog(π/π_{n−1})) = −∂/∂log π(y_l)",
     when: "Round n of a sequence: learn a new dimension without losing the earlier ones.",
     limits: "|c| ≫ 1 saturates the loss: watch the carry. A fixed λ over- or under-holds the earlier dimensions.",
     paper: "Lou et al., AAAI 2025, arXiv 2405.12739",
-    needs: Needs {
-        earlier: 1,
-        ..Needs::REFERENCE
-    },
+    needs: Needs { history: true, ..Needs::REFERENCE },
     options: &[
         OptionDoc {
             key: "alpha",
             default: "0.1",
             meaning: "strength of the KL anchor to the previous round",
             source: "β of DPO: round 1 is DPO",
-            range: POSITIVE,
+            ..OptionDoc::POSITIVE
         },
         OptionDoc {
             key: "beta",
             default: "null",
             meaning: "α of round 1, where `earlier` does not list the rounds; `alpha` if absent",
             source: "equal anchors in all rounds",
-            range: POSITIVE,
+            ..OptionDoc::POSITIVE
         },
         OptionDoc {
             key: "lambda",
@@ -45,6 +43,7 @@ pub(crate) const ENTRY: Entry = Entry {
             meaning: "weight of the earlier dimensions' rewards: one number, or one per earlier round, oldest first",
             source: "λ = 1 gives every earlier reward the weight of its own round again",
             range: NON_NEGATIVE,
+            accepts_list: true,
         },
         OptionDoc {
             key: "earlier",
@@ -52,6 +51,7 @@ pub(crate) const ENTRY: Entry = Entry {
             meaning: "rounds 1 … n−1 as {alpha, lambda: [..]}, oldest first; if empty, they had `beta`, `alpha` and the one number `lambda`",
             source: "a sequence with constant coefficients",
             range: ANY,
+            ..OptionDoc::POSITIVE
         },
         OptionDoc {
             key: "margin",
@@ -59,8 +59,10 @@ pub(crate) const ENTRY: Entry = Entry {
             meaning: "`recursive` takes earlier dimensions out of each r̂_k; `raw` uses α_k·log(π_k/π_{k−1})",
             source: "the inverse of the rounds' closed form",
             range: ANY,
+            ..OptionDoc::POSITIVE
         },
     ],
+    difference_only: false,
     build: Build::Pair(pair::<Spo>),
 };
 
@@ -116,19 +118,11 @@ impl Spo {
         let finished = policies - 1;
         let mut rounds = match (self.earlier.is_empty(), &self.lambda) {
             (false, _) => self.earlier.clone(),
-            (true, Lambda::Constant(lambda)) => (0..finished)
-                .map(|k| self.constant_round(k, *lambda))
-                .collect(),
+            (true, Lambda::Constant(lambda)) => (0..finished).map(|k| self.constant_round(k, *lambda)).collect(),
             (true, Lambda::PerRound(_)) if finished > 1 => {
-                return Err(self.invalid(
-                    "earlier",
-                    "[]".into(),
-                    format!("{finished} rounds {{alpha, lambda}}"),
-                ));
+                return Err(self.invalid("earlier", "[]".into(), format!("{finished} rounds {{alpha, lambda}}")));
             }
-            (true, Lambda::PerRound(_)) => {
-                (0..finished).map(|k| self.constant_round(k, 0.0)).collect()
-            }
+            (true, Lambda::PerRound(_)) => (0..finished).map(|k| self.constant_round(k, 0.0)).collect(),
         };
         let lambda = match &self.lambda {
             Lambda::Constant(lambda) => vec![*lambda; finished],
@@ -143,32 +137,17 @@ impl Spo {
                 ));
             }
         }
-        rounds.push(EarlierRound {
-            alpha: self.alpha,
-            lambda,
-        });
+        rounds.push(EarlierRound { alpha: self.alpha, lambda });
         Ok(rounds)
     }
 
     fn constant_round(&self, index: usize, lambda: f64) -> EarlierRound {
-        let alpha = if index == 0 {
-            self.beta.unwrap_or(self.alpha)
-        } else {
-            self.alpha
-        };
-        EarlierRound {
-            alpha,
-            lambda: vec![lambda; index],
-        }
+        let alpha = if index == 0 { self.beta.unwrap_or(self.alpha) } else { self.alpha };
+        EarlierRound { alpha, lambda: vec![lambda; index] }
     }
 
     fn invalid(&self, key: &str, found: String, expected: String) -> CoreError {
-        CoreError::InvalidOption {
-            objective: ENTRY.name.into(),
-            key: key.into(),
-            found,
-            expected,
-        }
+        CoreError::InvalidOption { objective: ENTRY.name.into(), key: key.into(), found, expected }
     }
 
     /// `c`, `[pairs]`; `None` in round 1.
@@ -193,11 +172,7 @@ impl Spo {
 
 /// `Σ_i λ_i r̂_i`; `None` of nothing.
 fn weighted(lambda: &[f64], rewards: &[Tensor<1>]) -> Option<Tensor<1>> {
-    lambda
-        .iter()
-        .zip(rewards)
-        .map(|(lambda, reward)| reward.clone() * *lambda)
-        .reduce(|sum, term| sum + term)
+    lambda.iter().zip(rewards).map(|(lambda, reward)| reward.clone() * *lambda).reduce(|sum, term| sum + term)
 }
 
 impl Objective for Spo {
@@ -210,10 +185,7 @@ impl Objective for Spo {
             Lambda::PerRound(lambda) => lambda.len(),
             Lambda::Constant(_) => self.earlier.len(),
         };
-        Needs {
-            earlier: if finished == 0 { 0 } else { finished + 1 },
-            ..Needs::REFERENCE
-        }
+        Needs { earlier: if finished == 0 { 0 } else { finished + 1 }, ..Needs::REFERENCE }
     }
 
     fn forward(&self, logps: &PairLogps) -> Result<PairLosses, CoreError> {
@@ -224,48 +196,29 @@ impl Objective for Spo {
             Some(carry) => softplus(carry.clone() - margin),
             None => softplus(-margin),
         };
-        Ok(PairLosses {
-            carry,
-            ..ratios.losses(per_pair, self.alpha)
-        })
+        Ok(PairLosses { carry, ..ratios.losses(per_pair, self.alpha) })
     }
 
     fn step_zero(&self, logps: &PairLogps) -> Result<Option<Tensor<1>>, CoreError> {
-        present(
-            self.name(),
-            "reference log-probabilities",
-            logps.reference.as_ref(),
-        )?;
+        present(self.name(), "reference log-probabilities", logps.reference.as_ref())?;
         Ok(Some(match self.carry(logps)? {
             Some(carry) => softplus(carry).mean(),
-            None => logps
-                .policy_chosen
-                .clone()
-                .detach()
-                .slice(0..1)
-                .full_like(std::f64::consts::LN_2),
+            None => super::dpo::ln_2(logps),
         }))
     }
 
     fn validate(&self) -> Result<(), CoreError> {
         for (index, round) in self.earlier.iter().enumerate() {
-            let fine = round.alpha > 0.0
-                && round.alpha.is_finite()
-                && round.lambda.iter().all(|l| *l >= 0.0 && l.is_finite());
+            let fine =
+                round.alpha > 0.0 && round.alpha.is_finite() && round.lambda.iter().all(|l| *l >= 0.0 && l.is_finite());
             if !fine || round.lambda.len() != index {
                 let expected = format!("alpha > 0 and {index} lambdas ≥ 0 in round {}", index + 1);
                 return Err(self.invalid("earlier", format!("{round:?}"), expected));
             }
         }
         match &self.lambda {
-            Lambda::PerRound(lambda)
-                if !self.earlier.is_empty() && lambda.len() != self.earlier.len() =>
-            {
-                Err(self.invalid(
-                    "lambda",
-                    format!("{} entries", lambda.len()),
-                    format!("{}", self.earlier.len()),
-                ))
+            Lambda::PerRound(lambda) if !self.earlier.is_empty() && lambda.len() != self.earlier.len() => {
+                Err(self.invalid("lambda", format!("{} entries", lambda.len()), format!("{}", self.earlier.len())))
             }
             _ => Ok(()),
         }

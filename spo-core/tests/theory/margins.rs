@@ -12,34 +12,20 @@ fn reward(k: usize, policies: &[f64], alpha: &[f64], lambda: &[Vec<f64>], recurs
     if !recursive {
         return own;
     }
-    own - (1..k)
-        .map(|i| lambda[k - 1][i - 1] * reward(i, policies, alpha, lambda, true))
-        .sum::<f64>()
+    own - (1..k).map(|i| lambda[k - 1][i - 1] * reward(i, policies, alpha, lambda, true)).sum::<f64>()
 }
 
 fn deltas(pairs: &PairNumbers, row: usize) -> Vec<f64> {
-    pairs
-        .earlier
-        .iter()
-        .map(|sides| sides.chosen[row] - sides.rejected[row])
-        .collect()
+    pairs.earlier.iter().map(|sides| sides.chosen[row] - sides.rejected[row]).collect()
 }
 
 #[test]
 fn the_carry_is_equation_2() {
     let alpha = [0.1, 0.25, 0.07, 0.4, 0.15];
-    let lambda: Vec<Vec<f64>> = vec![
-        vec![],
-        vec![0.8],
-        vec![0.3, 1.4],
-        vec![0.9, 0.0, 0.6],
-        vec![0.2, 0.5, 1.1, 0.7],
-    ];
+    let lambda: Vec<Vec<f64>> = vec![vec![], vec![0.8], vec![0.3, 1.4], vec![0.9, 0.0, 0.6], vec![0.2, 0.5, 1.1, 0.7]];
     for round in 2..=5 {
         for recursive in [true, false] {
-            let earlier: Vec<_> = (0..round - 1)
-                .map(|k| (alpha[k], lambda[k].clone()))
-                .collect();
+            let earlier: Vec<_> = (0..round - 1).map(|k| (alpha[k], lambda[k].clone())).collect();
             let kind = if recursive { "recursive" } else { "raw" };
             let objective = spo(alpha[round - 1], &lambda[round - 1], &earlier, kind);
             let pairs = random_pairs(11 * round as u64, 60, round);
@@ -48,14 +34,9 @@ fn the_carry_is_equation_2() {
             for (row, carry) in result.carry.unwrap().into_iter().enumerate() {
                 let policies = deltas(&pairs, row);
                 let expected: f64 = (1..round)
-                    .map(|i| {
-                        lambda[round - 1][i - 1] * reward(i, &policies, &alpha, &lambda, recursive)
-                    })
+                    .map(|i| lambda[round - 1][i - 1] * reward(i, &policies, &alpha, &lambda, recursive))
                     .sum();
-                assert!(
-                    (carry - expected).abs() < 1e-11 * expected.abs().max(1.0),
-                    "{carry} {expected}"
-                );
+                assert!((carry - expected).abs() < 1e-11 * expected.abs().max(1.0), "{carry} {expected}");
                 let delta = (pairs.policy_chosen[row] - reference.chosen[row])
                     - (pairs.policy_rejected[row] - reference.rejected[row]);
                 let logit = alpha[round - 1] * delta - expected;
@@ -74,10 +55,7 @@ fn raw_and_recursive_differ_by_lambda_31() {
     let pairs = random_pairs(77, 50, 3);
     let carry = |lambda: &[f64], margin: &str| {
         let objective = spo(0.3, lambda, &earlier, margin);
-        differentiate(objective.as_ref(), &pairs, &Device::flex())
-            .unwrap()
-            .carry
-            .unwrap()
+        differentiate(objective.as_ref(), &pairs, &Device::flex()).unwrap().carry.unwrap()
     };
     let recursive = carry(&[l31, l32], "recursive");
     let raw = carry(&[l31 - l32 * l21, l32], "raw");

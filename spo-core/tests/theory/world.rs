@@ -22,11 +22,7 @@ pub fn normal(rng: &mut impl Rng) -> f64 {
 }
 
 pub fn map(table: &Table, mut f: impl FnMut(usize, usize, f64) -> f64) -> Table {
-    table
-        .iter()
-        .enumerate()
-        .map(|(x, row)| row.iter().enumerate().map(|(y, v)| f(x, y, *v)).collect())
-        .collect()
+    table.iter().enumerate().map(|(x, row)| row.iter().enumerate().map(|(y, v)| f(x, y, *v)).collect()).collect()
 }
 
 /// Log-probabilities of unnormalised ones.
@@ -49,9 +45,7 @@ impl World {
         let first = map(&empty, |_, _, _| normal(&mut rng));
         let mut rewards = vec![first.clone()];
         for _ in 1..dimensions {
-            rewards.push(map(&first, |_, _, r| {
-                rho * r + (1.0 - rho * rho).sqrt() * normal(&mut rng)
-            }));
+            rewards.push(map(&first, |_, _, r| rho * r + (1.0 - rho * rho).sqrt() * normal(&mut rng)));
         }
         Self { start, rewards }
     }
@@ -59,11 +53,7 @@ impl World {
     /// The closed form of a round: `π_{n−1} · exp((R_n + Σ λ_i R_i)/α)`.
     pub fn closed_form(&self, previous: &Table, round: usize, alpha: f64, lambda: &[f64]) -> Table {
         normalised(map(previous, |x, y, logp| {
-            let held: f64 = lambda
-                .iter()
-                .zip(&self.rewards)
-                .map(|(l, r)| l * r[x][y])
-                .sum();
+            let held: f64 = lambda.iter().zip(&self.rewards).map(|(l, r)| l * r[x][y]).sum();
             logp + (self.rewards[round - 1][x][y] + held) / alpha
         }))
     }
@@ -71,20 +61,12 @@ impl World {
     /// `E_π[R_i]`, mean over the prompts.
     pub fn expected(&self, policy: &Table, dimension: usize) -> f64 {
         let rows = policy.iter().zip(&self.rewards[dimension - 1]);
-        rows.map(|(p, r)| p.iter().zip(r).map(|(p, r)| p.exp() * r).sum::<f64>())
-            .sum::<f64>()
-            / policy.len() as f64
+        rows.map(|(p, r)| p.iter().zip(r).map(|(p, r)| p.exp() * r).sum::<f64>()).sum::<f64>() / policy.len() as f64
     }
 }
 
 pub fn total_variation(a: &Table, b: &Table) -> f64 {
-    let rows = a.iter().zip(b).map(|(a, b)| {
-        a.iter()
-            .zip(b)
-            .map(|(a, b)| (a.exp() - b.exp()).abs())
-            .sum::<f64>()
-            / 2.0
-    });
+    let rows = a.iter().zip(b).map(|(a, b)| a.iter().zip(b).map(|(a, b)| (a.exp() - b.exp()).abs()).sum::<f64>() / 2.0);
     rows.fold(0.0, f64::max)
 }
 
@@ -92,20 +74,9 @@ pub fn build(name: &str, options: serde_json::Value) -> Box<dyn Objective> {
     objective::build(name, options.as_object().unwrap()).unwrap()
 }
 
-pub fn spo(
-    alpha: f64,
-    lambda: &[f64],
-    earlier: &[(f64, Vec<f64>)],
-    margin: &str,
-) -> Box<dyn Objective> {
-    let earlier: Vec<_> = earlier
-        .iter()
-        .map(|(alpha, lambda)| json!({"alpha": alpha, "lambda": lambda}))
-        .collect();
-    build(
-        "spo",
-        json!({"alpha": alpha, "lambda": lambda, "earlier": earlier, "margin": margin}),
-    )
+pub fn spo(alpha: f64, lambda: &[f64], earlier: &[(f64, Vec<f64>)], margin: &str) -> Box<dyn Objective> {
+    let earlier: Vec<_> = earlier.iter().map(|(alpha, lambda)| json!({"alpha": alpha, "lambda": lambda})).collect();
+    build("spo", json!({"alpha": alpha, "lambda": lambda, "earlier": earlier, "margin": margin}))
 }
 
 /// Minimises the population loss `Σ_x Σ_{i≠j} σ(R(i) − R(j)) · ℓ(i ≻ j)` by Newton's method from the last of `history`.
@@ -121,14 +92,8 @@ pub fn minimise(objective: &dyn Objective, scale: f64, reward: &Table, history: 
         }
     }
     let sides = |table: &Table| Sides {
-        chosen: index
-            .iter()
-            .map(|(x, i, _)| table[*x][*i])
-            .collect::<Vec<_>>(),
-        rejected: index
-            .iter()
-            .map(|(x, _, j)| table[*x][*j])
-            .collect::<Vec<_>>(),
+        chosen: index.iter().map(|(x, i, _)| table[*x][*i]).collect::<Vec<_>>(),
+        rejected: index.iter().map(|(x, _, j)| table[*x][*j]).collect::<Vec<_>>(),
     };
     let previous = history.last().unwrap();
     let mut policy = previous.clone();
@@ -177,18 +142,12 @@ fn solve(matrix: &mut [Vec<f64>], mut rhs: Vec<f64>) -> Vec<f64> {
         let upper = matrix[pivot].clone();
         for row in pivot + 1..n {
             let factor = matrix[row][pivot] / upper[pivot];
-            matrix[row]
-                .iter_mut()
-                .zip(&upper)
-                .skip(pivot)
-                .for_each(|(a, b)| *a -= factor * b);
+            matrix[row].iter_mut().zip(&upper).skip(pivot).for_each(|(a, b)| *a -= factor * b);
             rhs[row] -= factor * rhs[pivot];
         }
     }
     for row in (0..n).rev() {
-        let known: f64 = (row + 1..n)
-            .map(|column| matrix[row][column] * rhs[column])
-            .sum();
+        let known: f64 = (row + 1..n).map(|column| matrix[row][column] * rhs[column]).sum();
         rhs[row] = (rhs[row] - known) / matrix[row][row];
     }
     rhs
@@ -196,8 +155,8 @@ fn solve(matrix: &mut [Vec<f64>], mut rhs: Vec<f64>) -> Vec<f64> {
 
 /// Largest spread within a prompt: 0 for a function of the prompt alone.
 pub fn spread(table: &Table) -> f64 {
-    let spreads = table.iter().map(|row| {
-        row.iter().copied().fold(f64::MIN, f64::max) - row.iter().copied().fold(f64::MAX, f64::min)
-    });
+    let spreads = table
+        .iter()
+        .map(|row| row.iter().copied().fold(f64::MIN, f64::max) - row.iter().copied().fold(f64::MAX, f64::min));
     spreads.fold(0.0, f64::max)
 }

@@ -1,0 +1,143 @@
+//! Multi-reference preference optimisation: DPO against a mixture of references.
+
+use burn::tensor::Tensor;
+use serde::Deserialize;
+
+use super::dpo::BETA;
+use super::entry::{Build, pair};
+use super::needs::present;
+use super::options::{ANY, NON_NEGATIVE, OptionDoc};
+use super::{Entry, Needs, Objective, PairLosses, Ratios};
+use crate::numerics::softplus;
+use crate::{CoreError, PairLogps, Sides};
+
+pub(crate) const ENTRY: Entry = Entry {
+    name: "mrpo",
+    aliases: &[],
+    formula: "dpo with reference π̃:  1/π̃ = Σ_k a_k/π_k (harmonic) or log π̃ = Σ_k a_k·log π_k (geometric)",
+    gradient: "∂/∂log π(y_w) = −β·σ(−β·d̃) = −∂/∂log π(y_l)",
+    when: "Several good references exist and none of them should be left far behind.",
+    limits: "References far from the base give wild ratios: hence the clip.",
+    paper: "Le et al. 2024, arXiv 2405.16388; clip and adaptive weights as stated at the options",
+    needs: Needs { mixture: true, ..Needs::REFERENCE },
+    options: &[
+        BETA,
+        OptionDoc {
+            key: "mean",
+            default: "\"harmonic\"",
+            meaning: "`harmonic` or `geometric`",
+            source: "the paper's closed form",
+            range: ANY,
+            ..OptionDoc::POSITIVE
+        },
+        OptionDoc {
+            key: "weights",
+            default: "[]",
+            meaning: "a_k, the base reference first; scaled to sum to one; equal if empty",
+            source: "no reference is preferred",
+            range: NON_NEGATIVE,
+            ..OptionDoc::POSITIVE
+        },
+        OptionDoc {
+            key: "adaptive",
+            default: "false",
+            meaning: "per pair, multiply a_k by |Δlog π_k|: references that tell the answers apart count more",
+            source: "off, so that weights mean what they say",
+            range: ANY,
+            ..OptionDoc::POSITIVE
+        },
+        OptionDoc {
+            key: "clip",
+            default: "5.0",
+            meaning: "log π_k is held within ± this many nats of the base reference's",
+            source: "about the move of one DPO round, chosen here",
+            ..OptionDoc::POSITIVE
+        },
+    ],
+    difference_only: false,
+    build: Build::Pair(pair::<Mrpo>),
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Mean {
+    Harmonic,
+    Geometric,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Mrpo {
+    beta: f64,
+    mean: Mean,
+    weights: Vec<f64>,
+    adaptive: bool,
+    clip: f64,
+}
+
+impl Mrpo {
+    /// Normalised weights of each reference, `[pairs]` each.
+    fn weights(&self, references: &[Sides<Tensor<1>>]) -> Result<Vec<Tensor<1>>, CoreError> {
+        let count = references.len();
+        let fixed = if self.weights.is_empty() { vec![1.0; count] } else { self.weights.clone() };
+        if fixed.len() != count || fixed.iter().sum::<f64>() <= 0.0 {
+            return Err(CoreError::InvalidOption {
+                objective: ENTRY.name.into(),
+                key: "weights".into(),
+                found: format!("{fixed:?}"),
+                expected: format!("{count} numbers with a positive sum, the base reference first"),
+            });
+        }
+        let weights: Vec<Tensor<1>> = references
+            .iter()
+            .zip(fixed)
+            .map(|(sides, weight)| match self.adaptive {
+                true => (sides.delta().abs() + 1e-6) * weight,
+                false => sides.chosen.full_like(weight),
+            })
+            .collect();
+        let total = Tensor::stack::<2>(weights.clone(), 0).sum_dim(0).reshape([-1]);
+        Ok(weights.into_iter().map(|weight| weight / total.clone()).collect())
+    }
+
+    fn mix(&self, logps: Vec<Tensor<1>>, weights: &[Tensor<1>]) -> Tensor<1> {
+        let clipped =
+            logps.iter().map(|logp| logps[0].clone() + (logp.clone() - logps[0].clone()).clamp(-self.clip, self.clip));
+        match self.mean {
+            Mean::Geometric => {
+                let terms = clipped.zip(weights).map(|(logp, weight)| logp * weight.clone());
+                Tensor::stack::<2>(terms.collect(), 0).sum_dim(0).reshape([-1])
+            }
+            Mean::Harmonic => {
+                let terms = clipped.zip(weights).map(|(logp, weight)| weight.clone().clamp_min(1e-30).log() - logp);
+                let terms = Tensor::stack::<2>(terms.collect(), 0);
+                let largest = terms.clone().max_dim(0);
+                let sum = (terms - largest.clone()).exp().sum_dim(0).log() + largest;
+                -sum.reshape([-1])
+            }
+        }
+    }
+}
+
+impl Objective for Mrpo {
+    fn name(&self) -> &'static str {
+        ENTRY.name
+    }
+
+    fn needs(&self) -> Needs {
+        ENTRY.needs
+    }
+
+    fn forward(&self, logps: &PairLogps) -> Result<PairLosses, CoreError> {
+        let base = present(self.name(), "reference log-probabilities", logps.reference.clone())?;
+        let references: Vec<_> = [base].into_iter().chain(logps.mixture.iter().cloned()).collect();
+        let weights = self.weights(&references)?;
+        let side = |pick: fn(&Sides<Tensor<1>>) -> &Tensor<1>| {
+            self.mix(references.iter().map(|sides| pick(sides).clone()).collect(), &weights)
+        };
+        let mut mixed = logps.clone();
+        mixed.reference = Some(Sides { chosen: side(|sides| &sides.chosen), rejected: side(|sides| &sides.rejected) });
+        let ratios = Ratios::new(self.name(), &mixed)?;
+        let per_pair = softplus(-(ratios.delta() * self.beta));
+        Ok(ratios.losses(per_pair, self.beta))
+    }
+}

@@ -1,0 +1,60 @@
+//! DPO on rankings: the Plackett-Luce likelihood of the order.
+
+use burn::tensor::Tensor;
+use serde::Deserialize;
+
+use super::dpo::BETA;
+use super::entry::{Build, list};
+use super::list::{ListLogps, ListLosses, ListObjective};
+use super::{Entry, Needs};
+use crate::CoreError;
+
+pub(crate) const ENTRY: Entry = Entry {
+    name: "plackett-luce",
+    aliases: &[],
+    formula: "−Σ_k log( e^{s_k} / Σ_{j≥k} e^{s_j} ),  s = β·log π/π_ref in the order of falling gains",
+    gradient: "∂/∂s_i = −1 + Σ_{k≤i} e^{s_i} / Σ_{j≥k} e^{s_j}",
+    when: "Full rankings of answers; two answers make it dpo.",
+    limits: "Answers with equal gains count in the order in which they are given.",
+    paper: "Rafailov et al. 2023, arXiv 2305.18290, appendix on the Plackett-Luce model",
+    needs: Needs::REFERENCE,
+    options: &[BETA],
+    difference_only: false,
+    build: Build::List(list::<PlackettLuce>),
+};
+
+#[derive(Debug, Clone, Deserialize)]
+struct PlackettLuce {
+    beta: f64,
+}
+
+/// A score that no sum of exponentials notices.
+pub(crate) const NOWHERE: f64 = -1e30;
+
+impl ListObjective for PlackettLuce {
+    fn name(&self) -> &'static str {
+        ENTRY.name
+    }
+
+    fn forward(&self, lists: &ListLogps) -> Result<ListLosses, CoreError> {
+        let [rows, answers] = lists.policy.dims();
+        let scores = (lists.policy.clone() - lists.reference.clone()) * self.beta;
+        let reward = scores.clone().detach();
+        // `ahead[i, j]` = 1 where j is ranked at or behind i: a larger gain first, then the position.
+        let gains = lists.gains.clone() * lists.present.clone() + (lists.present.clone() - 1.0);
+        let (own, other) = (gains.clone().unsqueeze_dim::<3>(2), gains.unsqueeze_dim::<3>(1));
+        let shape = [rows, answers, answers];
+        let (own, other) = (own.expand(shape), other.expand(shape));
+        let later = Tensor::<2>::ones([answers, answers], (&scores.device(), scores.dtype())).triu(0);
+        let later = later.unsqueeze::<3>().expand(shape).greater_scalar(0.5);
+        let behind = own.clone().greater(other.clone()).bool_or(own.equal(other).bool_and(later));
+        let real = lists.present.clone().unsqueeze_dim::<3>(1).expand(shape).greater_scalar(0.5);
+        let behind = behind.bool_and(real);
+        let others = scores.clone().unsqueeze_dim::<3>(1).expand(shape);
+        let others = others.clone().full_like(NOWHERE).mask_where(behind, others);
+        let largest = others.clone().detach().max_dim(2);
+        let sums = (others - largest.clone()).exp().sum_dim(2).log() + largest;
+        let terms = (sums.reshape([rows, answers]) - scores) * lists.present.clone();
+        Ok(ListLosses { per_list: terms.sum_dim(1).reshape([rows]), reward })
+    }
+}

@@ -1,0 +1,135 @@
+//! Losses that no golden file has, against their formulas written a second time on plain numbers.
+
+use serde_json::json;
+
+use crate::window::{build, run, window};
+
+fn softplus(x: f64) -> f64 {
+    x.max(0.0) + (-x.abs()).exp().ln_1p()
+}
+
+#[test]
+fn formulas() {
+    let pairs = window(17, 40, 40.0, 4.0);
+    let (lengths, reference) = (pairs.lengths.clone().unwrap(), pairs.reference.clone().unwrap());
+    let (kl, sampled) = (pairs.sequence_kl.clone().unwrap(), pairs.sampled.clone().unwrap());
+    let (strengths, safety) = (pairs.strengths.clone().unwrap(), pairs.safety.clone().unwrap());
+    type Formula<'a> = Box<dyn Fn(usize) -> f64 + 'a>;
+    let lw = |i: usize| pairs.policy_chosen[i] - reference.chosen[i];
+    let ll = |i: usize| pairs.policy_rejected[i] - reference.rejected[i];
+    let d = |i: usize| lw(i) - ll(i);
+    let mean_w = |i: usize| pairs.policy_chosen[i] / lengths.chosen[i];
+    let mean_l = |i: usize| pairs.policy_rejected[i] / lengths.rejected[i];
+    let log_odds = |p: f64| p - (-p.exp()).ln_1p();
+    let mixed = |i: usize, chosen: bool, harmonic: bool| {
+        let of = |s: &spo_core::Sides<Vec<f64>>| if chosen { s.chosen[i] } else { s.rejected[i] };
+        let logps: Vec<f64> = [&reference].into_iter().chain(&pairs.mixture).map(of).collect();
+        match harmonic {
+            true => -(logps.iter().map(|logp| (logps[0] - logp).exp() / 3.0).sum::<f64>().ln()) + logps[0],
+            false => logps.iter().sum::<f64>() / 3.0,
+        }
+    };
+    let delta = |s: &spo_core::Sides<Vec<f64>>, i: usize| s.chosen[i] - s.rejected[i];
+    let cases: Vec<(&str, serde_json::Value, Formula)> = vec![
+        ("simpo", json!({}), Box::new(|i| softplus(-(2.0 * (mean_w(i) - mean_l(i)) - 1.0)))),
+        (
+            "cpo",
+            json!({}),
+            Box::new(|i| softplus(-0.1 * (pairs.policy_chosen[i] - pairs.policy_rejected[i])) - mean_w(i)),
+        ),
+        ("orpo", json!({}), Box::new(|i| 0.1 * softplus(log_odds(mean_l(i)) - log_odds(mean_w(i))) - mean_w(i))),
+        (
+            "alpha-po",
+            json!({"alpha": 0.5}),
+            Box::new(|i| {
+                let reward = |p: f64| (1.0 - p.exp().powf(-0.5)) / 0.5;
+                softplus(-(2.0 * (reward(mean_w(i)) - reward(mean_l(i))) - 1.0))
+            }),
+        ),
+        (
+            "chi-po",
+            json!({}),
+            Box::new(|i| softplus(-(0.1 * (lw(i).exp() + lw(i) - ll(i).exp() - ll(i))).clamp(-10.0, 10.0))),
+        ),
+        ("r-dpo", json!({}), Box::new(|i| softplus(-(0.1 * d(i) + 0.01 * (lengths.chosen[i] - lengths.rejected[i]))))),
+        ("tdpo-1", json!({}), Box::new(|i| softplus(-0.1 * (d(i) - (kl.rejected[i] - kl.chosen[i]))))),
+        ("tdpo-2", json!({}), Box::new(|i| softplus(-0.1 * (d(i) - 0.5 * (kl.rejected[i] - kl.chosen[i]))))),
+        ("mm-dpo", json!({}), Box::new(|i| softplus(-0.1 * (1.0 + 0.5 * (1.0 - (-0.5 * strengths[i]).exp())) * d(i)))),
+        ("selm", json!({}), Box::new(|i| softplus(-0.1 * d(i)) + 1e-4 * (sampled.policy[i] - sampled.reference[i]))),
+        (
+            "bfpo",
+            json!({}),
+            Box::new(|i| (d(i) - (1.5 * safety.chosen[i] - 0.5 * safety.rejected[i] - 0.5) / 0.1).powi(2)),
+        ),
+        (
+            "modpo",
+            json!({"weight": 0.4, "margin-beta": 0.2}),
+            Box::new(|i| {
+                let start = &pairs.earlier[0];
+                let policy = pairs.policy_chosen[i] - pairs.policy_rejected[i] - delta(start, i);
+                let other = 0.2 * (delta(&pairs.earlier[1], i) - delta(start, i));
+                softplus(-(0.1 * policy - 0.6 * other) / 0.4)
+            }),
+        ),
+        (
+            "mrpo",
+            json!({}),
+            Box::new(|i| {
+                let margin =
+                    pairs.policy_chosen[i] - mixed(i, true, true) - pairs.policy_rejected[i] + mixed(i, false, true);
+                softplus(-0.1 * margin)
+            }),
+        ),
+        (
+            "mrpo",
+            json!({"mean": "geometric"}),
+            Box::new(|i| {
+                let margin =
+                    pairs.policy_chosen[i] - mixed(i, true, false) - pairs.policy_rejected[i] + mixed(i, false, false);
+                softplus(-0.1 * margin)
+            }),
+        ),
+        (
+            "bco",
+            json!({"shift": true}),
+            Box::new(|i| {
+                let mean = (0..40).map(|j| lw(j) + ll(j)).sum::<f64>() / 80.0;
+                softplus(-0.1 * (lw(i) - mean)) + softplus(0.1 * (ll(i) - mean))
+            }),
+        ),
+    ];
+    for (name, options, formula) in cases {
+        let result = run(build(name, options.clone()).as_ref(), &pairs);
+        for (row, loss) in result.losses.iter().enumerate() {
+            let expected = formula(row);
+            assert!(
+                (loss - expected).abs() <= 1e-11 * expected.abs().max(1.0),
+                "{name} {options} row {row}: {loss}, {expected}"
+            );
+        }
+    }
+}
+
+#[test]
+fn limits_of_one_another() {
+    let pairs = window(18, 20, 40.0, 4.0);
+    let losses = |name: &str, options| run(build(name, options).as_ref(), &pairs).losses;
+    let same = |a: Vec<f64>, b: Vec<f64>, tolerance: f64| {
+        assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() <= tolerance * a.abs().max(1.0)), "{a:?} {b:?}");
+    };
+    let dpo = || losses("dpo", json!({}));
+    same(losses("cdpo", json!({"label-smoothing": 0.0})), dpo(), 0.0);
+    same(losses("robust", json!({"label-smoothing": 0.0})), dpo(), 0.0);
+    same(losses("r-dpo", json!({"alpha": 0.0})), dpo(), 0.0);
+    same(losses("selm", json!({"alpha": 0.0})), dpo(), 0.0);
+    same(losses("mm-dpo", json!({"weight": 0.0})), dpo(), 1e-12);
+    same(losses("tdpo-2", json!({"alpha": 0.0})), dpo(), 0.0);
+    same(losses("mrpo", json!({"weights": [1.0, 0.0, 0.0]})), dpo(), 1e-9);
+    same(losses("alpha-po", json!({"alpha": 1e-7})), losses("simpo", json!({})), 1e-5);
+    same(losses("dpo", json!({"divergence": "alpha", "divergence-alpha": 1e-7})), dpo(), 1e-5);
+    same(
+        losses("dpo", json!({"divergence": "alpha", "divergence-alpha": 1.0})),
+        losses("dpo", json!({"divergence": "forward-kl"})),
+        1e-12,
+    );
+}
