@@ -97,9 +97,16 @@ struct Split {
 ///
 /// Where the tokenizer merges across the boundary, the longest common beginning is the prompt.
 fn encode_jointly(tokenizer: &Tokenizer, laid: &Laid, add_special: bool) -> Result<Option<Split>, DataError> {
-    let mut prompt = tokenizer.encode(&laid.prompt, add_special)?;
-    let mut answers =
-        laid.full.iter().map(|text| tokenizer.encode(text, add_special)).collect::<Result<Vec<_>, _>>()?;
+    // What comes before the last special token of a chat prompt is encoded once for all answers.
+    let cut = if add_special { 0 } else { tokenizer.last_barrier(&laid.prompt) };
+    let (head, tail) = laid.prompt.split_at(cut);
+    let beginning = if head.is_empty() { Vec::new() } else { tokenizer.encode(head, false)? };
+    let mut prompt = [&beginning[..], &tokenizer.encode(tail, add_special)?].concat();
+    let whole = |text: &String| match text.strip_prefix(head) {
+        Some(rest) => Ok([&beginning[..], &tokenizer.encode(rest, add_special)?].concat()),
+        None => tokenizer.encode(text, add_special),
+    };
+    let mut answers = laid.full.iter().map(whole).collect::<Result<Vec<_>, _>>()?;
     let common = |full: &Vec<u32>| prompt.iter().zip(full).take_while(|(a, b)| a == b).count();
     let shared = answers.iter().map(common).min().unwrap_or(prompt.len());
     let moved = prompt.len() - shared;

@@ -22,6 +22,12 @@ pub enum DataError {
         /// The path or pattern.
         pattern: String,
     },
+    /// A file holds no row.
+    #[error("{file}: the file has no rows")]
+    Empty {
+        /// The file.
+        file: String,
+    },
     /// The file's extension belongs to no known format.
     #[error("{file}: unknown file format; known are {}", known.join(", "))]
     UnknownFormat {

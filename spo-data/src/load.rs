@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::dataset::Dataset;
 use crate::encode::encode_record;
+use crate::expand::{copies, expand};
 use crate::format::{self, RawRow, Rows, open};
 use crate::record::Record;
 use crate::report::{FileReport, Incident};
@@ -35,6 +36,9 @@ pub fn load(
         let mut left = spec.limit.unwrap_or(usize::MAX);
         for pattern in spec.path.as_slice() {
             for path in open::expand(pattern)? {
+                if left == 0 {
+                    break;
+                }
                 let name = path.to_string_lossy().into_owned();
                 let format = format::find(&name, spec.format.as_deref())?;
                 let rows = (format.open)(open::open_file(&path)?, &name);
@@ -129,9 +133,14 @@ impl<'a> Loader<'a> {
         rows: Rows,
         limit: usize,
     ) -> Result<usize, DataError> {
+        let weight = spec.weight.unwrap_or(1.0);
+        if !(0.0..=1e6).contains(&weight) {
+            let expected = "a number from 0 to 1000000";
+            return Err(DataError::BadSetting { key: "weight", value: weight.to_string(), expected });
+        }
         let mut reading: Option<Reading> = None;
-        let mut chunk: Vec<Record> = Vec::with_capacity(CHUNK);
-        let mut count = 0;
+        let mut chunk: Vec<(Record, usize)> = Vec::with_capacity(CHUNK);
+        let (mut count, mut records) = (0, 0);
         for raw in rows.take(limit) {
             let raw = rename_columns(raw?, spec, file)?;
             let reading = match &mut reading {
@@ -139,31 +148,33 @@ impl<'a> Loader<'a> {
                 none => none.insert(Reading::start(spec, file, short, &raw)?),
             };
             let record = reading.record(&raw)?;
-            count += 1;
             match chunk.last_mut() {
-                Some(last) if reading.schema.merge && last.prompt == record.prompt => merge(last, record),
+                Some((last, _)) if reading.schema.merge && last.prompt == record.prompt => merge(last, record),
                 _ => {
                     if chunk.len() >= CHUNK {
-                        self.rows += CHUNK;
-                        self.encode(&mut chunk)?;
+                        self.encode(&mut chunk, count)?;
                     }
-                    chunk.push(record);
+                    chunk.push((record, copies(weight, records)));
+                    records += 1;
                 }
             }
+            count += 1;
         }
-        self.rows += chunk.len();
-        self.encode(&mut chunk)?;
-        if let Some(Reading { schema, why, .. }) = reading {
-            let file = file.to_string();
-            let report = FileReport { file, format, schema: schema.name, why, rows: count };
-            self.dataset.report.files.push(report);
-        }
+        self.encode(&mut chunk, count)?;
+        self.rows += count;
+        let Some(Reading { schema, why, .. }) = reading else {
+            return Err(DataError::Empty { file: file.to_string() });
+        };
+        let file = file.to_string();
+        self.dataset.report.files.push(FileReport { file, format, schema: schema.name, why, rows: count });
         Ok(count)
     }
 
-    fn encode(&mut self, chunk: &mut Vec<Record>) -> Result<(), DataError> {
+    /// Tokenises a chunk of records, each with its number of copies; `read` rows of the file are behind.
+    fn encode(&mut self, chunk: &mut Vec<(Record, usize)>, read: usize) -> Result<(), DataError> {
         let encoded: Vec<_> = chunk
             .par_drain(..)
+            .flat_map_iter(|(record, copies)| expand(record, copies, self.text.supervise))
             .map(|record| {
                 let id = record.id.clone();
                 encode_record(self.tokenizer, self.text, record).map(|outcome| (id, outcome))
@@ -175,7 +186,7 @@ impl<'a> Loader<'a> {
             self.dataset.report.incidents.extend(incidents);
             self.dataset.examples.extend(example);
         }
-        (self.progress)(self.rows);
+        (self.progress)(self.rows + read);
         Ok(())
     }
 }

@@ -28,6 +28,9 @@ pub struct DataSpec {
     /// Rows to read at most, over all files of this entry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
+    /// How often each row counts: 2 repeats every row, 0.5 takes every other one; 1 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f64>,
 }
 
 impl DataSpec {
@@ -80,6 +83,8 @@ pub struct TextSpec {
     /// System message for prompts that have none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
+    /// Which assistant turns of a conversation with one answer are trained.
+    pub supervise: Supervise,
     /// End plain answers with the tokenizer's EOS (chat templates write their own terminator).
     pub append_eos: bool,
     /// Tokens that prompt plus longest answer may have; no limit if absent.
@@ -105,6 +110,17 @@ pub enum TemplateKind {
     Plain,
 }
 
+/// Which assistant turns are trained; in pairs it is always what follows the shared prompt.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Supervise {
+    /// The last one.
+    #[default]
+    LastTurn,
+    /// Every one, each with the turns before it as its prompt.
+    EveryTurn,
+}
+
 /// What happens to rows longer than `max-length`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -125,6 +141,7 @@ impl Default for TextSpec {
             prompt_format: None,
             response_format: None,
             system: None,
+            supervise: Supervise::LastTurn,
             append_eos: true,
             max_length: None,
             max_prompt_length: None,

@@ -6,8 +6,8 @@ mod common;
 use common::{fixture, ids, json, root, stories, tiny};
 use serde_json::{Map, Value, json};
 use spo_data::{
-    AnswerText, DataError, DataSpec, Dataset, Message, Overflow, Preference, PromptText, Reason, TemplateKind,
-    TextSpec, Tokenizer, encode_prompt, load, load_bytes, load_rows,
+    AnswerText, DataError, DataSpec, Dataset, Message, Overflow, Preference, PromptText, Reason, Supervise,
+    TemplateKind, TextSpec, Tokenizer, encode_prompt, load, load_bytes, load_rows,
 };
 
 /// Expected (chosen, rejected) per dimension.
@@ -464,6 +464,33 @@ fn truthfulqa_dimensions_conflict() {
     let data = load(&[DataSpec::new(path.to_string_lossy())], &text_spec(), &stories(), &mut |_| ()).unwrap();
     let conflicts = data.conflicts(3);
     assert_eq!((conflicts[0].first.as_str(), conflicts[0].second.as_str()), ("helpfulness", "honesty"));
-    assert!(conflicts[0].conflict > 2 * conflicts[0].agree, "{conflicts:?}");
+    assert_eq!((conflicts[0].agree, conflicts[0].conflict), (859, 2913));
     assert!(conflicts[0].kappa.unwrap().high < 0.0);
+}
+
+#[test]
+fn weights_and_turns_multiply_rows() {
+    let tokenizer = tiny("llama");
+    let row = |answer: &str| json!({"prompt": "q?", "completion": answer});
+    let data = objects(&json!([row("a"), row("b"), row("c"), row("d")]));
+    let read = |weight: f64| {
+        let spec = DataSpec { weight: Some(weight), ..DataSpec::default() };
+        load_rows("rows", data.clone(), &spec, &plain(), &tokenizer)
+    };
+    let ids = |weight| {
+        let examples = read(weight).unwrap().examples;
+        examples.into_iter().map(|example| example.id).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(0.5), ["rows:2", "rows:4"]);
+    assert_eq!(ids(1.5), ["rows:1", "rows:2", "rows:2#2", "rows:3", "rows:4", "rows:4#2"]);
+    assert!(matches!(read(f64::NAN), Err(DataError::BadSetting { key: "weight", .. })));
+    let turn = |role: &str, text: &str| json!({"role": role, "content": text});
+    let chat =
+        json!([{"messages": [turn("user", "a"), turn("assistant", "b"), turn("user", "c"), turn("assistant", "d")]}]);
+    let every = TextSpec { supervise: Supervise::EveryTurn, ..TextSpec::default() };
+    let data = rows(chat, &every, &tokenizer).unwrap();
+    assert_eq!(data.examples.len(), 2);
+    assert!(data.examples[1].prompt.starts_with(&data.examples[0].prompt));
+    let empty = load_bytes("a.jsonl", b"\n", &DataSpec::default(), &plain(), &tokenizer);
+    assert_eq!(empty.unwrap_err().to_string(), "a.jsonl: the file has no rows");
 }

@@ -166,3 +166,36 @@ fn exported_files_rebuild_the_tokenizer() {
     assert_eq!(spans[0].offsets, (0, 1));
     assert_eq!(spans.last().unwrap().offsets.1, "Hello café".len());
 }
+
+#[test]
+fn chat_prompts_encoded_in_parts_equal_the_whole_text() {
+    use spo_data::{AnswerText, PromptText, TextSpec};
+    let record = |prompt: &str, answer: &str| spo_data::Record {
+        id: "a".into(),
+        prompt: PromptText::Messages(vec![
+            Message::new("user", prompt),
+            Message::new("assistant", " \n<|im_end|> x"),
+            Message::new("user", "é <|im_start|>"),
+        ]),
+        answers: vec![AnswerText::Text(answer.into()), AnswerText::Text("<|im_start|>".into())],
+        labels: BTreeMap::new(),
+        scores: BTreeMap::new(),
+        tags: BTreeMap::new(),
+        tools: None,
+        variables: serde_json::Map::new(),
+    };
+    for family in ["llama", "qwen3"] {
+        let tokenizer = tiny(family);
+        let template = tokenizer.template().unwrap();
+        for (prompt, answer) in [("Hi", "Yo"), ("  ", " 12 "), ("<|im_", "start|>"), ("日本 🙂", "\u{301}a")] {
+            let record = record(prompt, answer);
+            let PromptText::Messages(mut messages) = record.prompt.clone() else { unreachable!() };
+            messages.push(Message::new("assistant", answer));
+            let text = template.render(&messages, &RenderOptions::default()).unwrap();
+            let (example, _) = spo_data::encode_record(&tokenizer, &TextSpec::default(), record).unwrap();
+            let example = example.unwrap();
+            let found = [&example.prompt[..], &example.answers[0]].concat();
+            assert_eq!(found, tokenizer.encode(&text, false).unwrap(), "{text:?}");
+        }
+    }
+}

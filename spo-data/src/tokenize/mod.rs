@@ -1,5 +1,6 @@
 //! Tokenizers and chat templates as Hugging Face stores them.
 
+mod barrier;
 mod files;
 mod template;
 mod time;
@@ -25,6 +26,7 @@ pub struct Tokenizer {
     inner: Option<tokenizers::Tokenizer>,
     special: SpecialTokens,
     template: Option<ChatTemplate>,
+    barriers: Vec<String>,
     files: BTreeMap<String, Vec<u8>>,
     fingerprint: String,
 }
@@ -75,6 +77,7 @@ impl Tokenizer {
             inner: None,
             special: SpecialTokens::default(),
             template: None,
+            barriers: Vec::new(),
             files: BTreeMap::new(),
             fingerprint: "ids-only".to_string(),
         }
@@ -93,6 +96,9 @@ impl Tokenizer {
         let template = files::chat_template(&files)?
             .map(|source| ChatTemplate::new(&source, special.names.clone()))
             .transpose()?;
+        let source = template.as_ref().map_or("", ChatTemplate::source);
+        let names: Vec<&str> = special.names.values().map(String::as_str).collect();
+        let barriers = barrier::find(&inner, source, &names);
         let mut hasher = blake3::Hasher::new_derive_key("spo-data tokenizer v1");
         for (name, bytes) in &files {
             hasher.update(&(name.len() as u64).to_le_bytes());
@@ -101,7 +107,7 @@ impl Tokenizer {
             hasher.update(bytes);
         }
         let fingerprint = hasher.finalize().to_hex()[..32].to_string();
-        Ok(Self { inner: Some(inner), special, template, files, fingerprint })
+        Ok(Self { inner: Some(inner), special, template, barriers, files, fingerprint })
     }
 
     /// Token ids of a text. Special tokens written in the text are recognised; `add_special` lets the
@@ -143,6 +149,12 @@ impl Tokenizer {
     /// When the tokenizer's decoder fails.
     pub fn decode_with_special(&self, ids: &[u32]) -> Result<String, DataError> {
         self.inner()?.decode(ids, false).map_err(encode_error)
+    }
+
+    /// The last place where a text can be cut and both parts encoded alone, without added special tokens,
+    /// to the same tokens: the beginning of a special token, or 0.
+    pub(crate) fn last_barrier(&self, text: &str) -> usize {
+        self.barriers.iter().filter_map(|barrier| text.rfind(barrier.as_str())).max().unwrap_or(0)
     }
 
     /// The beginning-of-sequence token.
