@@ -84,8 +84,8 @@ mod tests {
         let mut data = Dataset::default();
         data.report.files.push(FileReport {
             file: "a".into(),
-            format: "jsonl",
-            schema: "trl",
+            format: "jsonl".into(),
+            schema: "trl".into(),
             why: String::new(),
             rows: 10,
         });

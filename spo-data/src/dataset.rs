@@ -6,7 +6,7 @@ use crate::example::hash_ids;
 use crate::{Example, LoadReport};
 
 /// Examples with the report of how they were loaded.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Dataset {
     /// The examples, in file order.
     pub examples: Vec<Example>,

@@ -16,6 +16,14 @@ pub enum DataError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A file could not be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// A path or pattern names no file.
     #[error("no file matches {pattern:?}")]
     NoFile {

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 /// First 16 bytes of the blake3 hash of one prompt with one answer; keys caches of frozen log-probs.
 pub type RowHash = [u8; 16];
 
 /// Which of two answers a label prefers.
 ///
 /// In an example with a single answer (KTO) `First` means desirable and `Second` undesirable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Preference {
     /// `answers[0]` is preferred.
     First,
@@ -41,7 +44,7 @@ impl Preference {
 }
 
 /// One prompt with its candidate answers, tokenised; labels say per dimension which answer is preferred.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Example {
     /// The row's own `id`, or `file.jsonl:12` (line counted from 1).
     pub id: String,

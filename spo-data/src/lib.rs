@@ -39,6 +39,7 @@
 
 mod batch;
 mod budget;
+mod cache;
 mod check;
 mod conflict;
 mod dataset;
@@ -59,6 +60,7 @@ mod stats;
 mod tokenize;
 
 pub use batch::{Group, GroupSpan, PackedBatch, micro_batches};
+pub use cache::load_cached;
 pub use check::{GateMiss, GateSpec};
 pub use conflict::{Conflict, Estimate};
 pub use dataset::{Dataset, DimensionCount, PairRef, split_by_prompt};

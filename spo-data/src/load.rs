@@ -166,7 +166,13 @@ impl<'a> Loader<'a> {
             return Err(DataError::Empty { file: file.to_string() });
         };
         let file = file.to_string();
-        self.dataset.report.files.push(FileReport { file, format, schema: schema.name, why, rows: count });
+        self.dataset.report.files.push(FileReport {
+            file,
+            format: format.to_string(),
+            schema: schema.name.to_string(),
+            why,
+            rows: count,
+        });
         Ok(count)
     }
 

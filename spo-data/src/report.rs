@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 /// Why a row was dropped, cut or is worth a look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Reason {
@@ -50,7 +52,7 @@ impl Reason {
 }
 
 /// One row that something happened to.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Incident {
     /// [`crate::Example::id`].
     pub id: String,
@@ -59,14 +61,14 @@ pub struct Incident {
 }
 
 /// How a file was understood.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileReport {
     /// The file.
     pub file: String,
     /// Name of the format.
-    pub format: &'static str,
+    pub format: String,
     /// Name of the schema.
-    pub schema: &'static str,
+    pub schema: String,
     /// Why this schema: the keys that decided, or that it was named.
     pub why: String,
     /// Rows read.
@@ -74,7 +76,7 @@ pub struct FileReport {
 }
 
 /// Counts and row lists of one [`crate::load`].
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoadReport {
     /// The files in order.
     pub files: Vec<FileReport>,

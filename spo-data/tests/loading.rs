@@ -239,7 +239,7 @@ fn every_layout_is_recognised() {
         assert!(cases.iter().any(|case| case.0 == name), "{name} has no case");
     }
     let text = rows(json!([{"text": "Once upon a time"}]), &TextSpec::default(), &stories()).unwrap();
-    assert_eq!((text.report.files[0].schema, text.examples[0].prompt.as_slice()), ("text", &[1][..]));
+    assert_eq!((text.report.files[0].schema.as_str(), text.examples[0].prompt.as_slice()), ("text", &[1][..]));
 }
 
 #[test]
