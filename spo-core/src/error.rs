@@ -78,6 +78,28 @@ pub enum CoreError {
         /// What would be accepted.
         expected: &'static str,
     },
+    /// A line of a table that is no JSON object, or a value of another type than expected.
+    #[error("line {line}: {found}, expected {expected}")]
+    Row {
+        /// One-based line of the input.
+        line: usize,
+        /// What was found.
+        found: String,
+        /// What was expected.
+        expected: String,
+    },
+    /// A line of a table without a key that it needs.
+    #[error("line {line}: no `{key}` (it has: {found})")]
+    MissingKey {
+        /// One-based line of the input.
+        line: usize,
+        /// The key that is needed.
+        key: &'static str,
+        /// The keys that are there, joined by commas.
+        found: String,
+        /// Why it is needed.
+        reason: String,
+    },
     /// The result left the range of the numbers.
     #[error("objective `{objective}`, row {row}: {quantity} is {found}")]
     NotFinite {
@@ -107,6 +129,7 @@ impl CoreError {
             Self::UnknownObjective { nearest: Some(name), .. } => Some(format!("did you mean `{name}`?")),
             Self::UnknownObjective { .. } => Some("`spo list objectives` shows every name".into()),
             Self::UnknownOption { nearest: Some(key), .. } => Some(format!("did you mean `{key}`?")),
+            Self::MissingKey { reason, .. } => Some(reason.clone()),
             Self::WrongShape { takes, .. } => Some(format!("give {takes} rows, or choose another objective")),
             Self::NotFinite { .. } => {
                 Some("the log-probabilities of this row are extreme: look at the row, or choose a bounded loss".into())

@@ -8,6 +8,8 @@
 //! - [`objective`]: the registry of preference losses, one file each.
 //! - [`mod@differentiate`]: losses and gradients of a window of pairs on plain numbers.
 //! - [`metric`]: mergeable tallies.
+//! - [`table`]: losses and gradients of rows of log-probabilities, as JSON.
+//! - [`docs`]: the reference of all objectives, from the registry.
 //! - [`numerics`]: stable elementary functions.
 //!
 //! ```
@@ -24,14 +26,17 @@
 //! ```
 
 pub mod differentiate;
+pub mod docs;
 pub mod error;
 pub mod logprob;
 pub mod metric;
 pub mod numerics;
 pub mod objective;
 pub mod pair;
+pub mod table;
 
 pub use differentiate::{PairGradient, differentiate};
 pub use error::CoreError;
 pub use objective::{Needs, Objective, ObjectiveSpec, PairLosses};
 pub use pair::{PairLogps, PairNumbers, Pairs, Sides};
+pub use table::loss_table;

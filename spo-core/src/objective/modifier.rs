@@ -42,6 +42,7 @@ pub const OPTIONS: &[OptionDoc] = &[
         meaning: "regulariser instead of the reverse KL: `reverse-kl`, `forward-kl`, `js` or `alpha`; log-ratios become f′(ratio)",
         source: "DPO; Wang et al. 2023, arXiv 2309.16240",
         range: ANY,
+        choices: &["reverse-kl", "forward-kl", "js", "alpha"],
         ..OptionDoc::POSITIVE
     },
     OptionDoc {

@@ -28,6 +28,7 @@ pub(crate) const ENTRY: Entry = Entry {
             meaning: "`harmonic` or `geometric`",
             source: "the paper's closed form",
             range: ANY,
+            choices: &["harmonic", "geometric"],
             ..OptionDoc::POSITIVE
         },
         OptionDoc {
@@ -87,34 +88,31 @@ impl Mrpo {
                 expected: format!("{count} numbers with a positive sum, the base reference first"),
             });
         }
-        let weights: Vec<Tensor<1>> = references
-            .iter()
-            .zip(fixed)
-            .map(|(sides, weight)| match self.adaptive {
-                true => (sides.delta().abs() + 1e-6) * weight,
-                false => sides.chosen.full_like(weight),
-            })
-            .collect();
-        let total = Tensor::stack::<2>(weights.clone(), 0).sum_dim(0).reshape([-1]);
+        let sum: f64 = fixed.iter().sum();
+        if !self.adaptive {
+            return Ok(fixed.iter().map(|weight| references[0].chosen.full_like(weight / sum)).collect());
+        }
+        let weights: Vec<Tensor<1>> =
+            references.iter().zip(fixed).map(|(sides, weight)| (sides.delta().abs() + 1e-6) * weight).collect();
+        let total = weights.iter().cloned().reduce(|sum, weight| sum + weight).expect("the base reference is there");
         Ok(weights.into_iter().map(|weight| weight / total.clone()).collect())
     }
 
+    /// `log π̃` of one side; `weights` are logarithms for the harmonic mean.
     fn mix(&self, logps: Vec<Tensor<1>>, weights: &[Tensor<1>]) -> Tensor<1> {
         let clipped =
             logps.iter().map(|logp| logps[0].clone() + (logp.clone() - logps[0].clone()).clamp(-self.clip, self.clip));
-        match self.mean {
-            Mean::Geometric => {
-                let terms = clipped.zip(weights).map(|(logp, weight)| logp * weight.clone());
-                Tensor::stack::<2>(terms.collect(), 0).sum_dim(0).reshape([-1])
-            }
-            Mean::Harmonic => {
-                let terms = clipped.zip(weights).map(|(logp, weight)| weight.clone().clamp_min(1e-30).log() - logp);
-                let terms = Tensor::stack::<2>(terms.collect(), 0);
-                let largest = terms.clone().max_dim(0);
-                let sum = (terms - largest.clone()).exp().sum_dim(0).log() + largest;
-                -sum.reshape([-1])
-            }
+        let terms: Vec<Tensor<1>> = match self.mean {
+            Mean::Geometric => clipped.zip(weights).map(|(logp, weight)| logp * weight.clone()).collect(),
+            Mean::Harmonic => clipped.zip(weights).map(|(logp, weight)| weight.clone() - logp).collect(),
+        };
+        let add = |sum: Tensor<1>, term: Tensor<1>| sum + term;
+        if self.mean == Mean::Geometric {
+            return terms.into_iter().reduce(add).expect("the base reference is there");
         }
+        let largest = terms.iter().cloned().reduce(Tensor::max_pair).expect("the base reference is there");
+        let sum = terms.into_iter().map(|term| (term - largest.clone()).exp()).reduce(add);
+        -(sum.expect("the base reference is there").log() + largest)
     }
 }
 
@@ -130,7 +128,10 @@ impl Objective for Mrpo {
     fn forward(&self, logps: &PairLogps) -> Result<PairLosses, CoreError> {
         let base = present(self.name(), "reference log-probabilities", logps.reference.clone())?;
         let references: Vec<_> = [base].into_iter().chain(logps.mixture.iter().cloned()).collect();
-        let weights = self.weights(&references)?;
+        let mut weights = self.weights(&references)?;
+        if self.mean == Mean::Harmonic {
+            weights = weights.into_iter().map(|weight| weight.clamp_min(1e-30).log()).collect();
+        }
         let side = |pick: fn(&Sides<Tensor<1>>) -> &Tensor<1>| {
             self.mix(references.iter().map(|sides| pick(sides).clone()).collect(), &weights)
         };

@@ -29,6 +29,7 @@ pub(crate) const ENTRY: Entry = Entry {
             meaning: "`approx` (ApproxNDCG) or `neural` (NeuralNDCG)",
             source: "the simpler of the paper's two",
             range: ANY,
+            choices: &["approx", "neural"],
             ..OptionDoc::POSITIVE
         },
         OptionDoc {

@@ -21,12 +21,14 @@ pub struct OptionDoc {
     pub range: (Bound<f64>, Bound<f64>),
     /// Whether a list of such numbers will do as well.
     pub accepts_list: bool,
+    /// The names it may have, where it is a name.
+    pub choices: &'static [&'static str],
 }
 
 impl OptionDoc {
     /// A number above zero, for the rest of the fields.
     pub(crate) const POSITIVE: Self =
-        Self { key: "", default: "null", meaning: "", source: "", range: POSITIVE, accepts_list: false };
+        Self { key: "", default: "null", meaning: "", source: "", range: POSITIVE, accepts_list: false, choices: &[] };
 }
 
 /// Any finite number.
@@ -59,7 +61,7 @@ impl OptionDoc {
             [bound(self.range.0, "≥", ">"), bound(self.range.1, "≤", "<")].into_iter().flatten().collect();
         match (self.default_value(), bounds.is_empty()) {
             (Value::Bool(_), _) => "true or false".into(),
-            (Value::String(_), _) => "a name".into(),
+            (Value::String(_), _) => self.choices.join(" or "),
             (Value::Array(_), true) => "a list".into(),
             (Value::Array(_), false) => format!("a list of numbers {}", bounds.join(" and ")),
             (_, true) => "a number".into(),
@@ -73,6 +75,7 @@ impl OptionDoc {
         match value {
             Value::Number(number) => number.as_f64().is_some_and(|number| self.range.contains(&number)),
             Value::Array(values) => values.iter().all(|value| self.accepts(value)),
+            Value::String(name) => self.choices.contains(&name.as_str()),
             _ => true,
         }
     }

@@ -25,6 +25,7 @@ pub(crate) const ENTRY: Entry = Entry {
             meaning: "`token`: every token of the window counts the same; `answer`: every answer does (ℓ is its own length)",
             source: "the token mean of today's trainers",
             range: ANY,
+            choices: &["token", "answer"],
             ..OptionDoc::POSITIVE
         },
         OptionDoc { meaning: "scale of the reported rewards; the loss does not use it", ..BETA },

@@ -44,6 +44,7 @@ pub(crate) const ENTRY: Entry = Entry {
             source: "λ = 1 gives every earlier reward the weight of its own round again",
             range: NON_NEGATIVE,
             accepts_list: true,
+            ..OptionDoc::POSITIVE
         },
         OptionDoc {
             key: "earlier",
@@ -59,6 +60,7 @@ pub(crate) const ENTRY: Entry = Entry {
             meaning: "`recursive` takes earlier dimensions out of each r̂_k; `raw` uses α_k·log(π_k/π_{k−1})",
             source: "the inverse of the rounds' closed form",
             range: ANY,
+            choices: &["recursive", "raw"],
             ..OptionDoc::POSITIVE
         },
     ],

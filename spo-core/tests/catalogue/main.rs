@@ -6,4 +6,5 @@ mod derivatives;
 mod golden;
 mod options;
 mod other_shapes;
+mod table;
 mod window;
