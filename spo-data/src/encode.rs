@@ -39,6 +39,9 @@ pub fn encode_record(
     if record.answers.is_empty() || record.answers.iter().any(AnswerText::is_empty) {
         return Ok((None, vec![Reason::EmptyAnswer]));
     }
+    if matches!(&record.prompt, PromptText::Messages(messages) if messages.is_empty()) {
+        return Ok((None, vec![Reason::EmptyPrompt]));
+    }
     let layout = Layout::resolve(spec, tokenizer)?;
     let mut reasons = Vec::new();
     let (mut prompt, mut answers) = match layout.record(spec, &record)? {

@@ -129,6 +129,14 @@ pub enum DataError {
         /// What the tokenizer said.
         message: String,
     },
+    /// The text of a row cannot be laid out or tokenised.
+    #[error("row {id}: {source}")]
+    Row {
+        /// [`crate::Example::id`].
+        id: String,
+        /// What went wrong.
+        source: Box<DataError>,
+    },
     /// A chat template does not parse or raised an error.
     #[error("chat template: {message}")]
     Template {
@@ -174,6 +182,7 @@ impl DataError {
             }
             Self::UnknownFormat { .. } => Some("set format = \"…\" for files with another extension".into()),
             Self::NoTemplate => Some("use template = \"plain\", or add chat_template.jinja to the tokenizer".into()),
+            Self::Row { source, .. } => source.hint(),
             _ => None,
         }
     }

@@ -183,7 +183,13 @@ impl<'a> Loader<'a> {
             .flat_map_iter(|(record, copies)| expand(record, copies, self.text.supervise))
             .map(|record| {
                 let id = record.id.clone();
-                encode_record(self.tokenizer, self.text, record).map(|outcome| (id, outcome))
+                match encode_record(self.tokenizer, self.text, record) {
+                    Ok(outcome) => Ok((id, outcome)),
+                    Err(error @ (DataError::Template { .. } | DataError::Encode { .. })) => {
+                        Err(DataError::Row { id, source: Box::new(error) })
+                    }
+                    Err(error) => Err(error),
+                }
             })
             .collect();
         for outcome in encoded {

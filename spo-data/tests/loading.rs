@@ -494,3 +494,30 @@ fn weights_and_turns_multiply_rows() {
     let empty = load_bytes("a.jsonl", b"\n", &DataSpec::default(), &plain(), &tokenizer);
     assert_eq!(empty.unwrap_err().to_string(), "a.jsonl: the file has no rows");
 }
+
+#[test]
+fn rows_that_the_template_refuses_are_named() {
+    let tokenizer = tiny("llama");
+    let files: std::collections::BTreeMap<_, _> = tokenizer.files().collect();
+    let template = "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}{{ m.content }}{% endfor %}";
+    let strict =
+        Tokenizer::from_bytes(files["tokenizer.json"], files["tokenizer_config.json"], Some(template)).unwrap();
+    let row = |role: &str| json!({"prompt": [{"role": role, "content": "q "}], "completion": "a"});
+    let error = rows(json!([row("user"), row("tool")]), &TextSpec::default(), &strict).unwrap_err();
+    assert!(error.to_string().starts_with("row rows:2: chat template: "), "{error}");
+    assert!(error.to_string().contains("no tools"), "{error}");
+}
+
+#[test]
+fn transcripts_that_part_at_once_are_counted() {
+    let row = |text: &str| format!("\n\nHuman: {text}\n\nAssistant: b");
+    let data = json!([
+        {"chosen": row("q"), "rejected": row("other")},
+        {"chosen": "\n\nAssistant: a", "rejected": "\n\nAssistant: b"},
+        {"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: b\n\nHuman: r\n\nAssistant: c"},
+    ]);
+    for text in [TextSpec::default(), plain()] {
+        let data = rows(data.clone(), &text, &tiny("llama")).unwrap();
+        assert_eq!((data.examples.len(), data.report.counts()), (1, [(Reason::EmptyPrompt, 2)].into()));
+    }
+}

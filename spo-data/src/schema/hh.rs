@@ -24,7 +24,7 @@ pub(super) const HH: Schema = Schema {
             let turns = parse(row.text(key)?);
             let ends = turns.as_ref().is_some_and(|turns| turns.last().is_some_and(|t| t.role == "assistant"));
             turns.filter(|_| ends).ok_or_else(|| {
-                let expected = "a transcript from \"\\n\\nHuman:\" to an Assistant turn";
+                let expected = "a transcript \"\\n\\nHuman: …\" that ends with an Assistant turn";
                 row.wrong(key, expected, &row.fields[key])
             })
         };
@@ -36,7 +36,7 @@ pub(super) const HH: Schema = Schema {
 
 /// Turns of a transcript, without the one space after a speaker's name.
 fn parse(transcript: &str) -> Option<Vec<Message>> {
-    let mut rest = transcript.starts_with(SPEAKERS[0].0).then_some(transcript)?;
+    let mut rest = transcript;
     let mut turns = Vec::new();
     while !rest.is_empty() {
         let (name, role) = SPEAKERS.iter().find(|(name, _)| rest.starts_with(name))?;

@@ -161,5 +161,5 @@ pub(super) fn number(value: &Value) -> Option<f64> {
         Value::String(text) => text.trim().parse().ok(),
         _ => None,
     }
-    .filter(|number: &f64| number.is_finite())
+    .filter(|number: &f64| (*number as f32).is_finite())
 }
