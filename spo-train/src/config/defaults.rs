@@ -3,9 +3,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::spec::{
-    Dtype, EvaluationSpec, LoraSet, LoraSpec, LoraTargets, Recompute, Schedule, TrainingSpec,
-};
+use super::spec::{Dtype, EvaluationSpec, LoraSet, LoraSpec, LoraTargets, Recompute, Schedule, TrainingSpec};
 
 /// Share of the prompts held out when no data has `split = "test"`.
 pub(crate) const HOLDOUT: f64 = 0.1;

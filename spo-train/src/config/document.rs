@@ -53,15 +53,8 @@ pub(crate) struct Document {
 impl Document {
     pub fn parse(name: &str, text: &str) -> Result<Self, ConfigError> {
         let text: Arc<str> = text.into();
-        let empty = Node {
-            source: Source::File(0..0),
-            content: Content::Table(Table::new()),
-        };
-        let mut document = Self {
-            name: name.to_owned(),
-            text: text.clone(),
-            root: empty,
-        };
+        let empty = Node { source: Source::File(0..0), content: Content::Table(Table::new()) };
+        let mut document = Self { name: name.to_owned(), text: text.clone(), root: empty };
         let table = DeTable::parse(&text).map_err(|error| ConfigError::Syntax {
             at: document.place(&Source::File(error.span().unwrap_or(0..0))),
             message: error.message().to_owned(),
@@ -84,14 +77,9 @@ impl Document {
         match source {
             Source::File(_) => {
                 let place = self.place(source);
-                Origin::File {
-                    name: place.name,
-                    line: place.line.unwrap_or(1),
-                }
+                Origin::File { name: place.name, line: place.line.unwrap_or(1) }
             }
-            Source::Set(argument) => Origin::Set {
-                argument: argument.to_string(),
-            },
+            Source::Set(argument) => Origin::Set { argument: argument.to_string() },
         }
     }
 
@@ -108,14 +96,10 @@ impl Document {
         if let Some(out) = root.get_mut("out") {
             anchor(&mut out.node);
         }
-        if let Some(path) = root
-            .get_mut("model")
-            .and_then(|model| model.node.get_mut("path"))
-        {
+        if let Some(path) = root.get_mut("model").and_then(|model| model.node.get_mut("path")) {
             anchor(path);
         }
-        let Some(Content::Array(data)) = root.get_mut("data").map(|data| &mut data.node.content)
-        else {
+        let Some(Content::Array(data)) = root.get_mut("data").map(|data| &mut data.node.content) else {
             return;
         };
         for path in data.iter_mut().filter_map(|entry| entry.get_mut("path")) {
@@ -166,10 +150,7 @@ impl Node {
             Content::Float(float) => Number::from_f64(*float).map_or(Value::Null, Value::Number),
             Content::Boolean(boolean) => Value::Bool(*boolean),
             Content::Array(items) => items.iter().map(Node::to_json).collect(),
-            Content::Table(table) => table
-                .iter()
-                .map(|(key, entry)| (key.clone(), entry.node.to_json()))
-                .collect(),
+            Content::Table(table) => table.iter().map(|(key, entry)| (key.clone(), entry.node.to_json())).collect(),
         }
     }
 
@@ -194,10 +175,7 @@ pub(crate) fn convert_table(table: &DeTable<'_>, source: &dyn Fn(Range<usize>) -
         .map(|(key, value)| {
             let entry = Entry {
                 key: source(key.span()),
-                node: Node {
-                    source: source(value.span()),
-                    content: convert(value.get_ref(), source),
-                },
+                node: Node { source: source(value.span()), content: convert(value.get_ref(), source) },
             };
             (key.get_ref().to_string(), entry)
         })
@@ -214,10 +192,7 @@ fn convert(value: &DeValue<'_>, source: &dyn Fn(Range<usize>) -> Source) -> Cont
         DeValue::Array(items) => Content::Array(
             items
                 .iter()
-                .map(|item| Node {
-                    source: source(item.span()),
-                    content: convert(item.get_ref(), source),
-                })
+                .map(|item| Node { source: source(item.span()), content: convert(item.get_ref(), source) })
                 .collect(),
         ),
         DeValue::Table(table) => Content::Table(convert_table(table, source)),
@@ -226,8 +201,7 @@ fn convert(value: &DeValue<'_>, source: &dyn Fn(Range<usize>) -> Source) -> Cont
 
 /// Integers beyond 64 bits become floats, which no integer key accepts.
 fn convert_integer(integer: &DeInteger<'_>) -> Content {
-    i64::from_str_radix(integer.as_str(), integer.radix())
-        .map_or(Content::Float(f64::INFINITY), Content::Integer)
+    i64::from_str_radix(integer.as_str(), integer.radix()).map_or(Content::Float(f64::INFINITY), Content::Integer)
 }
 
 fn convert_float(float: &DeFloat<'_>) -> f64 {

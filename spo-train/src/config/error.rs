@@ -156,10 +156,7 @@ pub enum ConfigError {
         other: String,
     },
     /// A round or the warm-up names a dimension the data does not have.
-    #[error(
-        "{at}: `{key}` is {found:?}, but the training data has {}",
-        counted(known)
-    )]
+    #[error("{at}: `{key}` is {found:?}, but the training data has {}", counted(known))]
     UnknownDimension {
         /// Where.
         at: Box<Place>,
@@ -181,10 +178,7 @@ pub enum ConfigError {
         other: String,
     },
     /// `lambda` names a dimension that is not earlier, or leaves one out.
-    #[error(
-        "{at}: `{key}` must have one value for each earlier dimension ({}), {problem}",
-        quoted(earlier)
-    )]
+    #[error("{at}: `{key}` must have one value for each earlier dimension ({}), {problem}", quoted(earlier))]
     Lambda {
         /// Where.
         at: Box<Place>,
@@ -250,19 +244,12 @@ impl ConfigError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Read { .. } => Some("`spo init` writes a commented run file".to_owned()),
-            Self::UnsupportedSchema {
-                found, supported, ..
-            } => Some(if *found > i64::from(*supported) {
+            Self::UnsupportedSchema { found, supported, .. } => Some(if *found > i64::from(*supported) {
                 "the file was written for a newer spo: update spo".to_owned()
             } else {
                 format!("set `schema = {supported}` and compare the keys with docs/run-file.md")
             }),
-            Self::UnknownKey {
-                key,
-                known,
-                elsewhere,
-                ..
-            } => Some(suggestion(key, known, elsewhere.as_deref())),
+            Self::UnknownKey { key, known, elsewhere, .. } => Some(suggestion(key, known, elsewhere.as_deref())),
             Self::UnknownName { found, known, .. } => match nearest(found, known) {
                 Some(name) => Some(format!("did you mean {name:?}?")),
                 None => (known.len() > FEW).then(|| format!("known: {}", known.join(", "))),
@@ -271,21 +258,14 @@ impl ConfigError {
                 let names: Vec<String> = known.iter().map(|(name, _)| name.clone()).collect();
                 nearest(found, &names).map(|name| format!("did you mean {name:?}?"))
             }
-            Self::MissingKey { key, .. } if key == "schema" => {
-                Some("add `schema = 1` as the first line".to_owned())
-            }
+            Self::MissingKey { key, .. } if key == "schema" => Some("add `schema = 1` as the first line".to_owned()),
             Self::MissingKey { key, .. } if key == "rounds" => {
                 Some("add a table: [[rounds]] with `dimension = \"…\"`".to_owned())
             }
             Self::MissingKey { key, .. } if key == "data" => {
                 Some("add a table: [[data]] with `path = \"…\"`".to_owned())
             }
-            Self::ForeignOption {
-                key,
-                objective,
-                known,
-                ..
-            } => {
+            Self::ForeignOption { key, objective, known, .. } => {
                 let name = key.rsplit('.').next().unwrap_or(key);
                 Some(match nearest(name, known) {
                     Some(name) => format!("did you mean `{name}`?"),
@@ -294,9 +274,7 @@ impl ConfigError {
             }
             Self::WrongValue { hint, .. } | Self::Refused { hint, .. } => hint.clone(),
             Self::Exclusive { other, .. } => Some(format!("remove one of them, e.g. `{other}`")),
-            Self::Lambda { .. } => {
-                Some("one number holds all earlier rounds alike: `lambda = 1.0`".to_owned())
-            }
+            Self::Lambda { .. } => Some("one number holds all earlier rounds alike: `lambda = 1.0`".to_owned()),
             _ => None,
         }
     }
@@ -326,29 +304,18 @@ fn suggestion(key: &str, known: &[String], elsewhere: Option<&str>) -> String {
 const FEW: usize = 12;
 
 fn listed(names: &[String]) -> String {
-    if names.len() > FEW {
-        "not a known name".to_owned()
-    } else {
-        format!("not one of {}", quoted(names))
-    }
+    if names.len() > FEW { "not a known name".to_owned() } else { format!("not one of {}", quoted(names)) }
 }
 
 fn quoted(names: &[String]) -> String {
     let names: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
-    if names.is_empty() {
-        "none".to_owned()
-    } else {
-        names.join(", ")
-    }
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
 fn counted(known: &[(String, usize)]) -> String {
     if known.is_empty() {
         return "no labelled pairs at all".to_owned();
     }
-    let known: Vec<String> = known
-        .iter()
-        .map(|(name, pairs)| format!("{name:?} ({pairs} pairs)"))
-        .collect();
+    let known: Vec<String> = known.iter().map(|(name, pairs)| format!("{name:?} ({pairs} pairs)")).collect();
     format!("only {}", known.join(", "))
 }

@@ -35,8 +35,7 @@ mod words;
 
 pub use error::{ConfigError, Place};
 pub use plan::{
-    ArmPlan, EvaluationPlan, LoraPlan, ModelPlan, Origin, PlanLine, RoundPlan, RunPlan,
-    TrainingPlan, WarmupPlan,
+    ArmPlan, EvaluationPlan, LoraPlan, ModelPlan, Origin, PlanLine, RoundPlan, RunPlan, TrainingPlan, WarmupPlan,
 };
 pub use resolve::{Facts, resolve};
 pub use spec::RunSpec;

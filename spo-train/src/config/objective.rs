@@ -11,10 +11,7 @@ const COMPUTED: &[&str] = &["earlier"];
 /// Names of all objectives, those that other trainers use included.
 pub(crate) fn names() -> Vec<String> {
     let entries = objective::registry().iter();
-    entries
-        .flat_map(|entry| std::iter::once(&entry.name).chain(entry.aliases))
-        .map(|name| (*name).to_owned())
-        .collect()
+    entries.flat_map(|entry| std::iter::once(&entry.name).chain(entry.aliases)).map(|name| (*name).to_owned()).collect()
 }
 
 /// The registry's own name for an objective.
@@ -37,10 +34,7 @@ pub(crate) fn holds_earlier(name: &str) -> bool {
 }
 
 /// All options of an objective, `given` over the defaults, checked.
-pub(crate) fn complete(
-    name: &str,
-    given: &Map<String, Value>,
-) -> Result<Map<String, Value>, CoreError> {
+pub(crate) fn complete(name: &str, given: &Map<String, Value>) -> Result<Map<String, Value>, CoreError> {
     objective::build(name, given)?;
     let mut options = objective::entry(name)?.resolve(given)?;
     options.retain(|_, value| !value.is_null());
@@ -57,9 +51,7 @@ pub(crate) fn properties() -> Map<String, Value> {
     let mut properties: Map<String, Value> = Map::new();
     for entry in objective::registry() {
         for option in options(entry.name) {
-            let property = properties
-                .entry(option.key)
-                .or_insert_with(|| json!({ "description": "" }));
+            let property = properties.entry(option.key).or_insert_with(|| json!({ "description": "" }));
             describe(property, entry.name, option);
         }
     }
@@ -80,9 +72,6 @@ fn describe(property: &mut Value, objective: &str, option: &OptionDoc) {
     };
     let text = property["description"].as_str().unwrap_or_default();
     let separator = if text.is_empty() { "" } else { " " };
-    let text = format!(
-        "{text}{separator}`{objective}`: {}{default}.",
-        option.meaning.trim_end_matches('.')
-    );
+    let text = format!("{text}{separator}`{objective}`: {}{default}.", option.meaning.trim_end_matches('.'));
     property["description"] = Value::String(text);
 }

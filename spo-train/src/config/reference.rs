@@ -40,25 +40,17 @@ pub fn markdown() -> String {
         };
         let options = objective::properties();
         section(&mut text, &title, table, |key, _| {
-            let flattened =
-                training.contains_key(key) && matches!(name.as_str(), "warmup" | "rounds");
+            let flattened = training.contains_key(key) && matches!(name.as_str(), "warmup" | "rounds");
             !flattened && key != "controls" && !(name == "rounds" && options.contains_key(key))
         });
         if name == "rounds" {
             text.push_str(OPTIONS);
-            section(
-                &mut text,
-                "`[[rounds.controls]]`",
-                &rounds["properties"]["controls"]["items"],
-                |key, _| !training.contains_key(key) && !options.contains_key(key),
-            );
+            section(&mut text, "`[[rounds.controls]]`", &rounds["properties"]["controls"]["items"], |key, _| {
+                !training.contains_key(key) && !options.contains_key(key)
+            });
         }
     }
-    let _ = write!(
-        text,
-        "\n## A whole run file\n\n`spo init` writes this one.\n\n```toml\n{}```\n",
-        init::template()
-    );
+    let _ = write!(text, "\n## A whole run file\n\n`spo init` writes this one.\n\n```toml\n{}```\n", init::template());
     text
 }
 
@@ -71,11 +63,7 @@ earlier dimension: `lambda = { honesty = 1.0, brevity = 0.5 }`.
 fn section(text: &mut String, title: &str, table: &Value, shown: impl Fn(&str, &Value) -> bool) {
     let _ = write!(text, "\n## {title}\n\n");
     if title.starts_with('`') {
-        let _ = write!(
-            text,
-            "{}\n\n",
-            cell(table["description"].as_str().unwrap_or_default())
-        );
+        let _ = write!(text, "{}\n\n", cell(table["description"].as_str().unwrap_or_default()));
     }
     text.push_str("| key | value | default | meaning |\n|---|---|---|---|\n");
     let required = table["required"].as_array().map_or(&[][..], Vec::as_slice);
@@ -86,9 +74,7 @@ fn section(text: &mut String, title: &str, table: &Value, shown: impl Fn(&str, &
         let default = if required.iter().any(|name| *name == *key) {
             "required".to_owned()
         } else {
-            property
-                .get("default")
-                .map_or_else(|| "–".to_owned(), |value| format!("`{value}`"))
+            property.get("default").map_or_else(|| "–".to_owned(), |value| format!("`{value}`"))
         };
         let meaning = property["description"].as_str().unwrap_or_default();
         let meaning = meaning.strip_prefix("Required. ").unwrap_or(meaning);
@@ -96,12 +82,7 @@ fn section(text: &mut String, title: &str, table: &Value, shown: impl Fn(&str, &
             0..8 => expected(&property),
             _ => "a name".to_owned(),
         };
-        let _ = writeln!(
-            text,
-            "| `{key}` | {} | {default} | {} |",
-            cell(&accepted),
-            cell(meaning)
-        );
+        let _ = writeln!(text, "| `{key}` | {} | {default} | {} |", cell(&accepted), cell(meaning));
     }
 }
 

@@ -15,9 +15,7 @@ use super::spec::RunSections;
 pub fn json_schema() -> Value {
     let mut settings = SchemaSettings::draft2020_12();
     settings.inline_subschemas = true;
-    let schema = settings
-        .into_generator()
-        .into_root_schema_for::<RunSections>();
+    let schema = settings.into_generator().into_root_schema_for::<RunSections>();
     let mut schema = clean(schema.to_value());
     schema["title"] = json!("Run file of spo");
     let round = &mut schema["properties"]["rounds"]["items"];
@@ -72,10 +70,7 @@ fn clean(schema: Value) -> Value {
             if table.get("default").is_some_and(Value::is_null) {
                 table.remove("default");
             }
-            table
-                .into_iter()
-                .map(|(key, value)| (key, clean(value)))
-                .collect()
+            table.into_iter().map(|(key, value)| (key, clean(value))).collect()
         }
         Value::Array(items) => items.into_iter().map(clean).collect(),
         plain => plain,

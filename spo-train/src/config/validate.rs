@@ -43,24 +43,14 @@ impl Validator<'_> {
         match &node.content {
             Content::Array(items) => self.check_items(node, items, schema, key),
             Content::Table(table) => self.check_table(node, table, schema, key),
-            Content::Integer(integer) if !in_range(schema, *integer as f64) => {
-                Err(self.wrong(node, schema, key))
-            }
-            Content::Float(float) if !in_range(schema, *float) => {
-                Err(self.wrong(node, schema, key))
-            }
+            Content::Integer(integer) if !in_range(schema, *integer as f64) => Err(self.wrong(node, schema, key)),
+            Content::Float(float) if !in_range(schema, *float) => Err(self.wrong(node, schema, key)),
             _ => Ok(()),
         }
     }
 
     /// The fault of the only alternative of the value's type says more than "none of these".
-    fn check_any(
-        &self,
-        node: &Node,
-        schema: &Value,
-        alternatives: &[Value],
-        key: &str,
-    ) -> Result<(), ConfigError> {
+    fn check_any(&self, node: &Node, schema: &Value, alternatives: &[Value], key: &str) -> Result<(), ConfigError> {
         let mut faults = Vec::new();
         for alternative in alternatives {
             match self.check(node, alternative, key) {
@@ -71,22 +61,12 @@ impl Validator<'_> {
         }
         match faults.pop() {
             // A name that is not on one alternative's list might be meant as another alternative.
-            Some(fault)
-                if faults.is_empty() && !matches!(fault, ConfigError::UnknownName { .. }) =>
-            {
-                Err(fault)
-            }
+            Some(fault) if faults.is_empty() && !matches!(fault, ConfigError::UnknownName { .. }) => Err(fault),
             _ => Err(self.wrong(node, schema, key)),
         }
     }
 
-    fn check_items(
-        &self,
-        node: &Node,
-        items: &[Node],
-        schema: &Value,
-        key: &str,
-    ) -> Result<(), ConfigError> {
+    fn check_items(&self, node: &Node, items: &[Node], schema: &Value, key: &str) -> Result<(), ConfigError> {
         let bound = |name: &str| schema[name].as_u64().map(|bound| bound as usize);
         if bound("minItems").is_some_and(|least| items.len() < least)
             || bound("maxItems").is_some_and(|most| items.len() > most)
@@ -96,18 +76,13 @@ impl Validator<'_> {
         let Some(item_schema) = schema.get("items") else {
             return Ok(());
         };
-        items.iter().enumerate().try_for_each(|(index, item)| {
-            self.check(item, item_schema, &join(key, &index.to_string()))
-        })
+        items
+            .iter()
+            .enumerate()
+            .try_for_each(|(index, item)| self.check(item, item_schema, &join(key, &index.to_string())))
     }
 
-    fn check_table(
-        &self,
-        node: &Node,
-        table: &Table,
-        schema: &Value,
-        key: &str,
-    ) -> Result<(), ConfigError> {
+    fn check_table(&self, node: &Node, table: &Table, schema: &Value, key: &str) -> Result<(), ConfigError> {
         let none = Map::new();
         let properties = schema["properties"].as_object().unwrap_or(&none);
         let additional = schema.get("additionalProperties");
@@ -127,10 +102,7 @@ impl Validator<'_> {
             }
         }
         for (name, entry) in table {
-            if let Some(schema) = properties
-                .get(name)
-                .or(additional.filter(|more| more.is_object()))
-            {
+            if let Some(schema) = properties.get(name).or(additional.filter(|more| more.is_object())) {
                 self.check(&entry.node, schema, &join(key, name))?;
             }
         }
@@ -159,19 +131,11 @@ impl Validator<'_> {
 }
 
 pub(crate) fn join(key: &str, name: &str) -> String {
-    if key.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{key}.{name}")
-    }
+    if key.is_empty() { name.to_owned() } else { format!("{key}.{name}") }
 }
 
 fn section(key: &str) -> String {
-    if key.is_empty() {
-        "the run file".to_owned()
-    } else {
-        format!("`{key}`")
-    }
+    if key.is_empty() { "the run file".to_owned() } else { format!("`{key}`") }
 }
 
 /// Top-level sections that have `name` as a key.
@@ -188,11 +152,7 @@ fn elsewhere(schema: &Value, name: &str) -> Option<String> {
 }
 
 pub(crate) fn alternatives(schema: &Value) -> Option<&[Value]> {
-    schema
-        .get("anyOf")
-        .or_else(|| schema.get("oneOf"))
-        .and_then(Value::as_array)
-        .map(Vec::as_slice)
+    schema.get("anyOf").or_else(|| schema.get("oneOf")).and_then(Value::as_array).map(Vec::as_slice)
 }
 
 /// The strings a schema allows, if it allows nothing else.
@@ -204,11 +164,7 @@ pub(crate) fn names(schema: &Value) -> Vec<String> {
     if let Some(name) = schema.get("const") {
         return text(name).into_iter().collect();
     }
-    let lists: Vec<Vec<String>> = alternatives(schema)
-        .into_iter()
-        .flatten()
-        .map(names)
-        .collect();
+    let lists: Vec<Vec<String>> = alternatives(schema).into_iter().flatten().map(names).collect();
     if lists.iter().any(Vec::is_empty) {
         return Vec::new();
     }
@@ -252,27 +208,17 @@ fn in_range(schema: &Value, value: f64) -> bool {
 fn hint(node: &Node, schema: &Value) -> Option<String> {
     let types = types(schema);
     match &node.content {
-        Content::String(text)
-            if types
-                .iter()
-                .any(|kind| ["integer", "number", "boolean"].contains(kind)) =>
-        {
+        Content::String(text) if types.iter().any(|kind| ["integer", "number", "boolean"].contains(kind)) => {
             let plain = text.parse::<f64>().is_ok() || ["true", "false"].contains(&text.as_str());
             plain.then(|| format!("write it without quotes: {text}"))
         }
-        Content::Table(_) if types.contains(&"array") => {
-            Some("a list of tables has double brackets: [[…]]".to_owned())
-        }
-        Content::Array(_) if types.contains(&"object") => {
-            Some("a single table has single brackets: […]".to_owned())
-        }
+        Content::Table(_) if types.contains(&"array") => Some("a list of tables has double brackets: [[…]]".to_owned()),
+        Content::Array(_) if types.contains(&"object") => Some("a single table has single brackets: […]".to_owned()),
         Content::Integer(_) | Content::Float(_) | Content::Boolean(_) | Content::Datetime(_)
             if types.contains(&"string") =>
         {
             Some("write it in quotes".to_owned())
         }
-        _ => schema
-            .get("default")
-            .map(|default| format!("without the key it is {default}")),
+        _ => schema.get("default").map(|default| format!("without the key it is {default}")),
     }
 }

@@ -15,15 +15,8 @@ pub(crate) fn expected(schema: &Value) -> String {
         let words: Vec<String> = alternatives.iter().map(expected).collect();
         return words.join(" or ");
     }
-    let words: Vec<String> = types(schema)
-        .iter()
-        .map(|name| expected_type(name, schema))
-        .collect();
-    if words.is_empty() {
-        "any value".to_owned()
-    } else {
-        words.join(" or ")
-    }
+    let words: Vec<String> = types(schema).iter().map(|name| expected_type(name, schema)).collect();
+    if words.is_empty() { "any value".to_owned() } else { words.join(" or ") }
 }
 
 fn expected_type(name: &str, schema: &Value) -> String {
@@ -71,9 +64,5 @@ fn range(schema: &Value) -> String {
     if let Some(most) = bound("exclusiveMaximum") {
         words.push(format!("below {most}"));
     }
-    if words.is_empty() {
-        String::new()
-    } else {
-        format!(" {}", words.join(" and "))
-    }
+    if words.is_empty() { String::new() } else { format!(" {}", words.join(" and ")) }
 }

@@ -68,11 +68,7 @@ impl RunPlan {
 
     fn collect(&self, key: String, value: &Value, lines: &mut Vec<PlanLine>) {
         let join = |name: &str| {
-            if key.is_empty() {
-                name.to_owned()
-            } else {
-                format!("{key}.{name}")
-            }
+            if key.is_empty() { name.to_owned() } else { format!("{key}.{name}") }
         };
         match value {
             Value::Object(table) if !table.is_empty() => {

@@ -95,9 +95,7 @@ pub struct RoundPlan {
 impl RoundPlan {
     /// The arm whose policy is carried on.
     pub fn main(&self) -> &ArmPlan {
-        self.arms
-            .first()
-            .expect("resolve gives every round a main arm")
+        self.arms.first().expect("resolve gives every round a main arm")
     }
 
     /// The arms that are only compared.

@@ -30,19 +30,10 @@ pub(super) struct Found<'a> {
 
 impl<'a> Layers<'a> {
     /// Adds a table below the ones there are; `without` are keys that are not taken from it.
-    pub fn under(
-        mut self,
-        key: &str,
-        node: Option<&'a Node>,
-        without: &'static [&'static str],
-    ) -> Self {
+    pub fn under(mut self, key: &str, node: Option<&'a Node>, without: &'static [&'static str]) -> Self {
         if let Some(table) = node.and_then(Node::table) {
             let key = key.to_owned();
-            self.layers.push(Layer {
-                table,
-                key,
-                without,
-            });
+            self.layers.push(Layer { table, key, without });
         }
         self
     }
@@ -90,14 +81,8 @@ impl<'a> Layers<'a> {
 
 impl<'a> Layer<'a> {
     fn get(&self, key: &str) -> Option<Found<'a>> {
-        let entry = self
-            .table
-            .get(key)
-            .filter(|_| !self.without.contains(&key))?;
-        Some(Found {
-            node: &entry.node,
-            key: join(&self.key, key),
-        })
+        let entry = self.table.get(key).filter(|_| !self.without.contains(&key))?;
+        Some(Found { node: &entry.node, key: join(&self.key, key) })
     }
 }
 

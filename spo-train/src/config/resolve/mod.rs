@@ -31,13 +31,7 @@ pub struct Facts {
 /// A dimension the data does not have, keys that exclude each other, options the objective does not have, a `lambda`
 /// that does not fit the earlier rounds, a name that is used twice or cannot be a directory.
 pub fn resolve(spec: &RunSpec, facts: &Facts) -> Result<RunPlan, ConfigError> {
-    Resolver {
-        sections: spec.sections(),
-        document: &spec.document,
-        facts,
-        origins: BTreeMap::new(),
-    }
-    .run(spec)
+    Resolver { sections: spec.sections(), document: &spec.document, facts, origins: BTreeMap::new() }.run(spec)
 }
 
 impl RunSpec {
@@ -50,11 +44,7 @@ impl RunSpec {
         text.check().map_err(|error| self.refused_text(&error))?;
         match (text.max_length, context_length) {
             (Some(length), Some(context)) if length > context => {
-                let node = self
-                    .document
-                    .root
-                    .get("text")
-                    .and_then(|text| text.get("max-length"));
+                let node = self.document.root.get("text").and_then(|text| text.get("max-length"));
                 Err(wrong(
                     &self.document,
                     node.unwrap_or(&self.document.root),
@@ -125,8 +115,7 @@ impl Resolver<'_> {
     }
 
     fn compute(&mut self, key: impl Into<String>, from: impl Into<String>) {
-        self.origins
-            .insert(key.into(), Origin::Computed { from: from.into() });
+        self.origins.insert(key.into(), Origin::Computed { from: from.into() });
     }
 }
 

@@ -13,16 +13,10 @@ use crate::config::validate::join;
 
 impl Resolver<'_> {
     /// All options of an arm's objective.
-    pub(super) fn options(
-        &mut self,
-        arm: &Arm<'_>,
-        finished: &[Finished],
-    ) -> Result<Map<String, Value>, ConfigError> {
+    pub(super) fn options(&mut self, arm: &Arm<'_>, finished: &[Finished]) -> Result<Map<String, Value>, ConfigError> {
         self.refuse_foreign_options(arm)?;
         let prefix = join(&arm.prefix, "options");
-        let keys: Vec<&str> = objective::options(&arm.objective)
-            .map(|option| option.key)
-            .collect();
+        let keys: Vec<&str> = objective::options(&arm.objective).map(|option| option.key).collect();
         let mut given = self.settle(&prefix, Map::new(), &keys, &arm.options);
         if objective::holds_earlier(&arm.objective) {
             let lambda = self.lambda(arm, finished, given.get("lambda"))?;
@@ -31,23 +25,18 @@ impl Resolver<'_> {
             let written = arm.options.find("lambda");
             let key = join(&prefix, "lambda");
             // A table's values were noted one by one; the plan has one list.
-            self.origins
-                .retain(|known, _| !known.starts_with(&format!("{key}.")));
+            self.origins.retain(|known, _| !known.starts_with(&format!("{key}.")));
             if let Some(found) = written {
                 let origin = self.document.origin(&found.node.source);
                 self.origins.insert(key, origin);
             }
             for index in 0..finished.len() {
                 for name in ["alpha", "lambda"] {
-                    self.compute(
-                        format!("{prefix}.earlier.{index}.{name}"),
-                        format!("rounds.{index}"),
-                    );
+                    self.compute(format!("{prefix}.earlier.{index}.{name}"), format!("rounds.{index}"));
                 }
             }
         }
-        objective::complete(&arm.objective, &given)
-            .map_err(|error| self.refused(arm, &given, &error))
+        objective::complete(&arm.objective, &given).map_err(|error| self.refused(arm, &given, &error))
     }
 
     /// An option that only another objective has is a mistake, not something to ignore.
@@ -55,14 +44,9 @@ impl Resolver<'_> {
         let properties = |key: &str| checked_schema()["properties"][key].clone();
         let training = properties("training")["properties"].clone();
         let fields = ["dimension", "name", "objective", "controls"];
-        let known: Vec<String> = objective::options(&arm.objective)
-            .map(|option| option.key.to_owned())
-            .collect();
+        let known: Vec<String> = objective::options(&arm.objective).map(|option| option.key.to_owned()).collect();
         for (name, entry, section) in arm.options.keys() {
-            if fields.contains(&name.as_str())
-                || training.get(name).is_some()
-                || known.contains(name)
-            {
+            if fields.contains(&name.as_str()) || training.get(name).is_some() || known.contains(name) {
                 continue;
             }
             return Err(ConfigError::ForeignOption {
@@ -76,12 +60,7 @@ impl Resolver<'_> {
     }
 
     /// λ per earlier round, oldest first.
-    fn lambda(
-        &self,
-        arm: &Arm<'_>,
-        finished: &[Finished],
-        given: Option<&Value>,
-    ) -> Result<Vec<f64>, ConfigError> {
+    fn lambda(&self, arm: &Arm<'_>, finished: &[Finished], given: Option<&Value>) -> Result<Vec<f64>, ConfigError> {
         let default = objective::options(&arm.objective)
             .find(|option| option.key == "lambda")
             .map_or(Value::Null, |option| option.default_value());
@@ -149,16 +128,8 @@ impl Resolver<'_> {
         });
         let (node, key) = match culprit.and_then(|key| arm.options.find(key)) {
             Some(found) => (found.node, found.key),
-            None => (
-                arm.node.get("objective").unwrap_or(arm.node),
-                join(&arm.key, "objective"),
-            ),
+            None => (arm.node.get("objective").unwrap_or(arm.node), join(&arm.key, "objective")),
         };
-        ConfigError::Refused {
-            at: self.document.place(&node.source),
-            key,
-            message,
-            hint: error.hint(),
-        }
+        ConfigError::Refused { at: self.document.place(&node.source), key, message, hint: error.hint() }
     }
 }

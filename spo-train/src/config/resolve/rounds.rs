@@ -56,23 +56,11 @@ impl Resolver<'_> {
         Ok(rounds)
     }
 
-    fn round(
-        &mut self,
-        index: usize,
-        node: &Node,
-        finished: &[Finished],
-    ) -> Result<RoundPlan, ConfigError> {
+    fn round(&mut self, index: usize, node: &Node, finished: &[Finished]) -> Result<RoundPlan, ConfigError> {
         let document = self.document;
         let key = format!("rounds.{index}");
-        let dimension_node = node
-            .get("dimension")
-            .expect("the schema requires a dimension");
-        let dimension = checked_dimension(
-            document,
-            self.facts,
-            dimension_node,
-            &join(&key, "dimension"),
-        )?;
+        let dimension_node = node.get("dimension").expect("the schema requires a dimension");
+        let dimension = checked_dimension(document, self.facts, dimension_node, &join(&key, "dimension"))?;
         self.note(&join(&key, "dimension"), dimension_node);
         let name = match node.get("name") {
             Some(name_node) => {
@@ -84,11 +72,7 @@ impl Resolver<'_> {
             None => {
                 self.compute(join(&key, "name"), "the round's number and dimension");
                 let plain = |letter: char| {
-                    if letter.is_alphanumeric() {
-                        letter
-                    } else {
-                        '-'
-                    }
+                    if letter.is_alphanumeric() { letter } else { '-' }
                 };
                 let dimension: String = dimension.chars().map(plain).collect();
                 format!("round-{}-{dimension}", index + 1)
@@ -108,9 +92,7 @@ impl Resolver<'_> {
         let controls = node.get("controls").map_or(&[][..], Node::items);
         for (index, control_node) in controls.iter().enumerate() {
             let control_key = format!("{key}.controls.{index}");
-            let name_node = control_node
-                .get("name")
-                .expect("the schema requires a name");
+            let name_node = control_node.get("name").expect("the schema requires a name");
             let name = text(name_node);
             self.check_directory_name(&join(&control_key, "name"), name_node, &name)?;
             if let Some(first) = arms.iter().position(|arm| arm.name == name) {
@@ -140,11 +122,7 @@ impl Resolver<'_> {
             };
             arms.push(self.arm(name, &control, Some(&main), pairs, finished)?);
         }
-        Ok(RoundPlan {
-            name,
-            dimension,
-            arms,
-        })
+        Ok(RoundPlan { name, dimension, arms })
     }
 
     fn arm(
@@ -156,10 +134,7 @@ impl Resolver<'_> {
         finished: &[Finished],
     ) -> Result<ArmPlan, ConfigError> {
         let document = self.document;
-        let objective_node = arm
-            .node
-            .get("objective")
-            .or_else(|| main?.node.get("objective"));
+        let objective_node = arm.node.get("objective").or_else(|| main?.node.get("objective"));
         if let Some(node) = objective_node {
             self.note(&join(&arm.prefix, "objective"), node);
         }
@@ -170,12 +145,7 @@ impl Resolver<'_> {
         }
         let layers = layers.under("training", document.root.get("training"), &[]);
         let training = self.training(&arm.prefix, &layers, pairs, false)?;
-        Ok(ArmPlan {
-            name,
-            objective: arm.objective.clone(),
-            options,
-            training,
-        })
+        Ok(ArmPlan { name, objective: arm.objective.clone(), options, training })
     }
 }
 
@@ -185,10 +155,7 @@ impl Finished {
         let number = |key: &str| options.get(key).and_then(Value::as_f64);
         let lambda = if objective::holds_earlier(&round.main().objective) {
             let list = options.get("lambda").and_then(Value::as_array);
-            list.into_iter()
-                .flatten()
-                .filter_map(Value::as_f64)
-                .collect()
+            list.into_iter().flatten().filter_map(Value::as_f64).collect()
         } else {
             vec![0.0; index]
         };

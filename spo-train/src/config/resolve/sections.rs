@@ -41,14 +41,8 @@ impl Resolver<'_> {
     }
 
     pub(super) fn evaluation(&mut self) -> EvaluationPlan {
-        let keys = [
-            "bootstrap-resamples",
-            "kl-samples",
-            "kl-max-new-tokens",
-            "kl-temperature",
-            "samples",
-            "sample-prompts",
-        ];
+        let keys =
+            ["bootstrap-resamples", "kl-samples", "kl-max-new-tokens", "kl-temperature", "samples", "sample-prompts"];
         self.section("evaluation", &keys)
     }
 
@@ -87,12 +81,7 @@ impl Resolver<'_> {
     }
 
     /// Names of runs, rounds and arms become directories.
-    pub(super) fn check_directory_name(
-        &self,
-        key: &str,
-        node: &Node,
-        name: &str,
-    ) -> Result<(), ConfigError> {
+    pub(super) fn check_directory_name(&self, key: &str, node: &Node, name: &str) -> Result<(), ConfigError> {
         let plain = |letter: char| letter.is_alphanumeric() || "-_.+".contains(letter);
         if !name.is_empty() && !name.starts_with('.') && name.chars().all(plain) {
             return Ok(());
@@ -104,6 +93,5 @@ impl Resolver<'_> {
 
 /// Reads settled values.
 pub(super) fn from_table<T: DeserializeOwned>(table: Map<String, Value>) -> T {
-    serde_json::from_value(Value::Object(table))
-        .expect("the schema admits only what the plan's types take")
+    serde_json::from_value(Value::Object(table)).expect("the schema admits only what the plan's types take")
 }

@@ -34,51 +34,42 @@ impl Resolver<'_> {
         let Some(node) = document.root.get("warmup") else {
             return Ok(None);
         };
-        let dimensions = match node.get("dimensions") {
-            Some(list) => {
-                self.note("warmup.dimensions", list);
-                let items = list.items().iter().enumerate();
-                let key = |index| format!("warmup.dimensions.{index}");
-                items
-                    .map(|(index, node)| checked_dimension(document, self.facts, node, &key(index)))
-                    .collect::<Result<Vec<_>, _>>()?
-            }
-            None => {
-                self.compute("warmup.dimensions", "the rounds");
-                let mut dimensions: Vec<String> = Vec::new();
-                for (index, round) in document
-                    .root
-                    .get("rounds")
-                    .into_iter()
-                    .flat_map(|rounds| rounds.items())
-                    .enumerate()
-                {
-                    let Some(node) = round.get("dimension") else {
-                        continue;
-                    };
-                    let key = format!("rounds.{index}.dimension");
-                    let dimension = checked_dimension(document, self.facts, node, &key)?;
-                    if !dimensions.contains(&dimension) {
-                        dimensions.push(dimension);
-                    }
+        let dimensions =
+            match node.get("dimensions") {
+                Some(list) => {
+                    self.note("warmup.dimensions", list);
+                    let items = list.items().iter().enumerate();
+                    let key = |index| format!("warmup.dimensions.{index}");
+                    items
+                        .map(|(index, node)| checked_dimension(document, self.facts, node, &key(index)))
+                        .collect::<Result<Vec<_>, _>>()?
                 }
-                dimensions
-            }
-        };
-        let examples = dimensions
-            .iter()
-            .filter_map(|dimension| self.facts.pairs.get(dimension))
-            .sum();
+                None => {
+                    self.compute("warmup.dimensions", "the rounds");
+                    let mut dimensions: Vec<String> = Vec::new();
+                    for (index, round) in
+                        document.root.get("rounds").into_iter().flat_map(|rounds| rounds.items()).enumerate()
+                    {
+                        let Some(node) = round.get("dimension") else {
+                            continue;
+                        };
+                        let key = format!("rounds.{index}.dimension");
+                        let dimension = checked_dimension(document, self.facts, node, &key)?;
+                        if !dimensions.contains(&dimension) {
+                            dimensions.push(dimension);
+                        }
+                    }
+                    dimensions
+                }
+            };
+        let examples = dimensions.iter().filter_map(|dimension| self.facts.pairs.get(dimension)).sum();
         let layers = Layers::default().under("warmup", Some(node), &[]).under(
             "training",
             document.root.get("training"),
             &["steps", "epochs", "learning-rate"],
         );
         let training = self.training("warmup", &layers, examples, true)?;
-        Ok(Some(WarmupPlan {
-            dimensions,
-            training,
-        }))
+        Ok(Some(WarmupPlan { dimensions, training }))
     }
 
     /// Settings of one arm or the warm-up on `pairs` pairs; origins go under `prefix`.
@@ -106,10 +97,7 @@ impl Resolver<'_> {
             None => ("epochs", default_epochs),
         };
         let steps = if key == "epochs" {
-            self.compute(
-                join(prefix, "steps"),
-                format!("epochs, {pairs} pairs, {window} a step"),
-            );
+            self.compute(join(prefix, "steps"), format!("epochs, {pairs} pairs, {window} a step"));
             Some(whole(value.as_f64().unwrap_or(1.0) * windows as f64).max(1))
         } else {
             value.as_u64()

@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    DataEntry, EvaluationSpec, LoraSpec, ModelSpec, RoundSpec, TextSpec, TrainingSpec, WarmupSpec,
-};
+use super::{DataEntry, EvaluationSpec, LoraSpec, ModelSpec, RoundSpec, TextSpec, TrainingSpec, WarmupSpec};
 use crate::config::SCHEMA;
 use crate::config::document::{Content, Document};
 use crate::config::error::ConfigError;
@@ -65,10 +63,7 @@ impl RunSpec {
     /// # Errors
     /// The file cannot be read, is not TOML, or has an unknown key, a wrong value or a missing key.
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
-        let read = |source| ConfigError::Read {
-            path: path.to_owned(),
-            source,
-        };
+        let read = |source| ConfigError::Read { path: path.to_owned(), source };
         let text = fs::read_to_string(path).map_err(read)?;
         let absolute = std::path::absolute(path).map_err(read)?;
         let mut document = Document::parse(&path.to_string_lossy(), &text)?;
@@ -107,10 +102,7 @@ impl RunSpec {
     pub fn name(&self) -> String {
         let stem = || {
             let stem = Path::new(&self.document.name).file_stem();
-            stem.map_or_else(
-                || "run".to_owned(),
-                |stem| stem.to_string_lossy().into_owned(),
-            )
+            stem.map_or_else(|| "run".to_owned(), |stem| stem.to_string_lossy().into_owned())
         };
         self.sections.name.clone().unwrap_or_else(stem)
     }
@@ -136,11 +128,7 @@ fn check_version(document: &Document) -> Result<(), ConfigError> {
     match document.root.get("schema") {
         Some(node) => match node.content {
             Content::Integer(found) if found != i64::from(SCHEMA) => {
-                Err(ConfigError::UnsupportedSchema {
-                    at: document.place(&node.source),
-                    found,
-                    supported: SCHEMA,
-                })
+                Err(ConfigError::UnsupportedSchema { at: document.place(&node.source), found, supported: SCHEMA })
             }
             _ => Ok(()),
         },
