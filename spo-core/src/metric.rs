@@ -133,3 +133,47 @@ impl PairTally {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use burn::tensor::Device;
+    use serde_json::json;
+
+    use super::*;
+    use crate::{PairNumbers, Sides, differentiate, objective};
+
+    fn tally(range: std::ops::Range<usize>) -> PairTally {
+        let side = |scale: f64| range.clone().map(|i| -scale * (i as f64 - 3.0).powi(2)).collect::<Vec<_>>();
+        let mut pairs = PairNumbers::new(side(0.25), side(0.5));
+        pairs.reference = Some(Sides { chosen: side(0.5), rejected: side(0.25) });
+        pairs.earlier = vec![Sides { chosen: side(1.0), rejected: side(0.25) }, pairs.reference.clone().unwrap()];
+        let spo = objective::build("spo", json!({"lambda": 0.5}).as_object().unwrap()).unwrap();
+        let result = differentiate(spo.as_ref(), &pairs, &Device::flex()).unwrap();
+        PairTally::of(&result, &pairs.policy_chosen, &pairs.policy_rejected)
+    }
+
+    #[test]
+    fn uneven_windows_merge_to_the_whole() {
+        let mut merged = PairTally::default();
+        for range in [0..3, 3..4, 4..9] {
+            merged.merge(&tally(range));
+        }
+        let whole = tally(0..9);
+        let close = |a: Tally, b: Tally| a.count == b.count && (a.sum - b.sum).abs() < 1e-12;
+        assert!(close(merged.loss, whole.loss) && close(merged.margin, whole.margin));
+        assert!(close(merged.chosen_logp, whole.chosen_logp) && close(merged.accuracy, whole.accuracy));
+        let (a, b) = (merged.carry.unwrap(), whole.carry.unwrap());
+        assert!((a.min, a.max, a.conflicting) == (b.min, b.max, b.conflicting) && close(a.value, b.value));
+        assert!((a.deviation().unwrap() - b.deviation().unwrap()).abs() < 1e-12);
+        let json = serde_json::to_string(&whole).unwrap();
+        assert_eq!(serde_json::from_str::<PairTally>(&json).unwrap().loss.count, 9);
+    }
+
+    #[test]
+    fn ties_do_not_count_as_right_and_nothing_has_no_mean() {
+        let tally = tally(0..9); // pair 3 has all log-probabilities 0: a tie
+        assert_eq!((tally.accuracy.sum, tally.accuracy.count), (8.0, 9));
+        assert_eq!(Tally::default().mean(), None);
+    }
+}

@@ -59,13 +59,14 @@ impl OptionDoc {
         };
         let bounds: Vec<_> =
             [bound(self.range.0, "≥", ">"), bound(self.range.1, "≤", "<")].into_iter().flatten().collect();
+        let or_list = if self.accepts_list { ", or a list of them" } else { "" };
         match (self.default_value(), bounds.is_empty()) {
             (Value::Bool(_), _) => "true or false".into(),
             (Value::String(_), _) => self.choices.join(" or "),
             (Value::Array(_), true) => "a list".into(),
             (Value::Array(_), false) => format!("a list of numbers {}", bounds.join(" and ")),
-            (_, true) => "a number".into(),
-            (_, false) => format!("a number {}", bounds.join(" and ")),
+            (_, true) => format!("a number{or_list}"),
+            (_, false) => format!("a number {}{or_list}", bounds.join(" and ")),
         }
     }
 

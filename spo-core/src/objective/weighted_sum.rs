@@ -17,7 +17,7 @@ pub(crate) const ENTRY: Entry = Entry {
     when: "Mixed preference optimisation: preference, quality and likelihood terms together.",
     limits: "Rewards and carry that are reported are those of the first term.",
     paper: "Wang et al. 2024 (MPO), arXiv 2411.10442",
-    needs: Needs::POLICY,
+    needs: Needs { lengths: true, whole_window: true, ..Needs::REFERENCE }, // of the default terms
     options: &[OptionDoc {
         key: "terms",
         default: r#"[{"name": "dpo", "weight": 0.8}, {"name": "bco", "weight": 0.2}, {"name": "sft", "weight": 1.0}]"#,

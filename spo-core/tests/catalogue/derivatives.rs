@@ -1,5 +1,6 @@
 //! Coded gradients against finite differences; extremes; what holds for swapped pairs.
 
+use burn::tensor::{DType, Device};
 use proptest::prelude::*;
 use serde_json::json;
 use spo_core::{Objective, PairNumbers, Sides};
@@ -67,6 +68,37 @@ fn finite_differences_of_every_option() {
         ("modpo", json!({"weight": 0.3, "others": [0.7], "margin-beta": [0.2]})),
     ] {
         check(&format!("{name} {options}"), build(name, options).as_ref(), &pairs);
+    }
+}
+
+/// On devices without f64 the same code runs in f32.
+#[test]
+fn single_precision_agrees_and_stays_finite() {
+    let moderate = window(4, 64, 40.0, 4.0);
+    let mut extreme = window(5, 4, 40.0, 4.0);
+    extreme.policy_chosen = vec![-1e4, -1e-3, -1e4, -1e-3];
+    extreme.policy_rejected = vec![-1e-3, -1e4, -1e4, -1e-3];
+    for entry in paired() {
+        let objective = default(entry);
+        for (pairs, compare) in [(&moderate, true), (&extreme, false)] {
+            let mut logps = pairs.to_tensors(&Device::flex().autodiff(), DType::F32);
+            logps.policy_chosen = logps.policy_chosen.require_grad();
+            let losses = objective.forward(&logps).unwrap().per_pair;
+            let gradients = losses.clone().sum().backward();
+            let slopes = logps.policy_chosen.grad(&gradients).unwrap().try_into_vec_as::<f64>().unwrap();
+            let losses = losses.try_into_vec_as::<f64>().unwrap();
+            assert!(
+                losses.iter().chain(&slopes).all(|value| value.is_finite()),
+                "{}: {losses:?} {slopes:?}",
+                entry.name
+            );
+            if compare {
+                let exact = run(objective.as_ref(), pairs);
+                let near =
+                    |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-4 * b.abs().max(1.0));
+                assert!(near(&losses, &exact.losses) && near(&slopes, &exact.d_chosen), "{}", entry.name);
+            }
+        }
     }
 }
 

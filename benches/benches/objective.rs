@@ -1,0 +1,59 @@
+//! What does an objective cost on a window of 4,096 pairs, losses and gradients included?
+
+use burn::tensor::Device;
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use serde_json::Map;
+use spo_core::objective::{self, Build};
+use spo_core::pair::SampledLogps;
+use spo_core::{PairNumbers, Sides, differentiate};
+
+const PAIRS: usize = 4096;
+
+/// Numbers without a generator: the fractional parts of a multiple of the golden ratio, around `centre`.
+fn spread(seed: usize, centre: f64, width: f64) -> Vec<f64> {
+    (0..PAIRS).map(|i| centre + width * ((((i + 1) * seed) as f64 * 0.618_033_988_749_895).fract() - 0.5)).collect()
+}
+
+fn sides(seed: usize, centre: f64, width: f64) -> Sides<Vec<f64>> {
+    Sides { chosen: spread(seed, centre, width), rejected: spread(seed + 1, centre, width) }
+}
+
+/// Only what the objective needs, as the engine hands it over.
+fn window(objective: &dyn objective::Objective, history: bool) -> PairNumbers {
+    let needs = objective.needs();
+    let policy = sides(3, -100.0, 20.0);
+    let mut pairs = PairNumbers::new(policy.chosen, policy.rejected);
+    pairs.reference = needs.reference.then(|| sides(5, -100.0, 20.0));
+    if history {
+        pairs.earlier = vec![sides(7, -100.0, 20.0), sides(5, -100.0, 20.0)];
+    }
+    if needs.mixture {
+        pairs.mixture = vec![sides(9, -100.0, 20.0), sides(11, -100.0, 20.0)];
+    }
+    pairs.lengths = needs.lengths.then(|| sides(13, 60.0, 80.0));
+    pairs.sequence_kl = needs.sequence_kl.then(|| sides(15, 5.0, 6.0));
+    pairs.strengths = needs.strengths.then(|| spread(17, 2.0, 3.0));
+    pairs.safety = needs.safety.then(|| Sides { chosen: vec![1.0; PAIRS], rejected: vec![0.0; PAIRS] });
+    pairs.sampled =
+        needs.sampled.then(|| SampledLogps { policy: spread(19, -80.0, 4.0), reference: spread(21, -80.0, 4.0) });
+    pairs
+}
+
+fn objectives(criterion: &mut Criterion) {
+    let device = Device::flex();
+    let mut group = criterion.benchmark_group("objective, 4096 pairs");
+    for entry in objective::registry() {
+        let Build::Pair(_) = entry.build else {
+            continue;
+        };
+        let objective = objective::build(entry.name, &Map::new()).expect("defaults are valid");
+        let pairs = window(objective.as_ref(), entry.needs.history);
+        group.bench_with_input(BenchmarkId::from_parameter(entry.name), &pairs, |bencher, pairs| {
+            bencher.iter(|| differentiate(objective.as_ref(), pairs, &device).expect("the window is complete"));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, objectives);
+criterion_main!(benches);
