@@ -1,7 +1,7 @@
 //! Log-probabilities of given answers, without a tape.
 
 use crate::decoder::PackedInputs;
-use crate::{CausalLm, ModelError};
+use crate::{CausalLm, ModelError, ModelSpec};
 use spo_core::logprob::{HeadOptions, token_logps};
 use spo_data::{Group, PackedBatch, micro_batches};
 
@@ -37,13 +37,15 @@ impl CausalLm {
         }
         scored
     }
+}
 
+impl ModelSpec {
     /// Checks that a row's tokens are in the vocabulary and fit the context.
     ///
     /// # Errors
     /// [`ModelError::TokenOutOfRange`], [`ModelError::TooLong`]
     pub fn check_row(&self, id: &str, prompt: &[u32], answers: &[&[u32]]) -> Result<(), ModelError> {
-        let (vocab, context) = (self.spec().vocab_size, self.spec().context);
+        let (vocab, context) = (self.vocab_size, self.context);
         let mut tokens = prompt.iter().chain(answers.iter().copied().flatten());
         if let Some(&token) = tokens.find(|&&token| token as usize >= vocab) {
             return Err(ModelError::TokenOutOfRange { id: id.into(), token, vocab });

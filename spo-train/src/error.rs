@@ -69,20 +69,6 @@ pub enum TrainError {
         /// Loss implied by the identity.
         expected: f64,
     },
-    /// The policy and its cached log-probs disagree before any step.
-    #[error(
-        "{phase}: before the first step, policy and reference differ by {drift:e} in the log-prob of {id}, allowed {allowed:e}"
-    )]
-    ReferenceDrift {
-        /// Which round.
-        phase: String,
-        /// The row with the largest difference.
-        id: String,
-        /// The difference, in nats.
-        drift: f64,
-        /// What rounding may explain.
-        allowed: f64,
-    },
     /// No pairs are left to train or evaluate on.
     #[error("{what}: no pairs are left")]
     NoPairs {
@@ -135,7 +121,7 @@ impl TrainError {
             Self::NotFinite { .. } => {
                 Some("lower learning-rate, set max-grad-norm, or look at the rows in that file".into())
             }
-            Self::StepZero { .. } | Self::ReferenceDrift { .. } => Some(
+            Self::StepZero { .. } => Some(
                 "the reference's cached log-probs do not belong to this policy: remove the cache directory of the run"
                     .into(),
             ),

@@ -3,8 +3,7 @@
 
 use crate::TrainError;
 use serde::{Deserialize, Serialize};
-use spo_eval::{DimensionScore, KlEstimate, PairedDifference, Sample};
-use std::collections::BTreeMap;
+use spo_eval::{ConflictCount, DataSummary, DimensionScore, Distribution, KlEstimate, PairedDifference, Sample};
 use std::path::PathBuf;
 
 /// One thing that happened. `phase` is the name of the warm-up (`warmup`), of a round or of a
@@ -34,14 +33,10 @@ pub enum Event {
     },
     /// The data are read and tokenised.
     DataLoaded {
-        /// `train` or `test`.
-        split: String,
-        /// Prompts with their answers.
-        examples: usize,
-        /// Pairs per dimension.
-        pairs: BTreeMap<String, usize>,
-        /// Rows dropped or cut, per reason.
-        incidents: BTreeMap<String, usize>,
+        /// Per dimension and split.
+        sets: Vec<DataSummary>,
+        /// How often two dimensions contradict each other.
+        conflicts: Vec<ConflictCount>,
     },
     /// A frozen policy's log-probs of a data set's answers are being computed.
     Scoring {
@@ -81,6 +76,9 @@ pub enum Event {
         pairs: usize,
         /// Optimiser steps.
         steps: u64,
+        /// SPO's `c` on the pairs it will train on.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        carry: Option<Distribution>,
     },
     /// One optimiser step is done.
     Window(Window),
@@ -92,6 +90,8 @@ pub enum Event {
         step: u64,
         /// Per dimension and kind of score.
         scores: Vec<DimensionScore>,
+        /// Margins `Δ log(π/π_0)` per dimension.
+        margins: Vec<Distribution>,
     },
     /// Two policies compared on the same pairs.
     Compared(PairedDifference),

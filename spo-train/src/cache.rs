@@ -1,0 +1,199 @@
+//! Sequence log-probs of frozen policies, stored by content.
+//!
+//! One file per scoring policy, named by a hash of its weights, storage type and way of scoring.
+//! A record is `answer hash (16 bytes) · log-prob (f64) · tokens (u32) · crc32 of these (u32)`, so a
+//! file that ends in the middle of a record, or has a flipped bit, loses that record only: it is
+//! computed again.
+
+use crate::TrainError;
+use crate::event::Event;
+use crate::session::Session;
+use spo_core::Sides;
+use spo_core::logprob::HeadOptions;
+use spo_data::{Dataset, Group, PairRef, RowHash};
+use spo_model::CausalLm;
+use std::collections::HashMap;
+use std::fs::OpenOptions;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+const RECORD: usize = 32;
+/// Answers scored between two looks at the stop flag.
+const CHUNK: usize = 256;
+
+/// A directory of log-probs.
+#[derive(Debug, Clone)]
+pub struct LogpCache {
+    dir: PathBuf,
+}
+
+/// The log-probs of one policy.
+#[derive(Debug)]
+pub struct PolicyLogps {
+    policy: String,
+    dir: PathBuf,
+    values: HashMap<RowHash, f64>,
+}
+
+impl LogpCache {
+    /// A cache in this directory, which is made if it is not there.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn open(dir: &Path) -> Result<Self, TrainError> {
+        std::fs::create_dir_all(dir).map_err(|e| TrainError::io(dir, e))?;
+        Ok(Self { dir: dir.into() })
+    }
+
+    /// What is stored for a policy; `hash` is that of its weights, `policy` its name in messages.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn read(&self, policy: &str, hash: &str) -> Result<PolicyLogps, TrainError> {
+        let path = self.path(hash);
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => vec![],
+            Err(e) => return Err(TrainError::io(&path, e)),
+        };
+        let values = bytes.as_chunks::<RECORD>().0.iter().filter_map(decode).collect();
+        Ok(PolicyLogps { policy: policy.into(), dir: self.dir.clone(), values })
+    }
+
+    /// Scores the answers of `examples` that are not stored yet and returns all log-probs of the
+    /// policy. Memory: the model, and one micro-batch without a tape.
+    ///
+    /// # Errors
+    /// A row that does not fit the model, a log-prob that is not finite, a file that cannot be
+    /// written, or the user's interruption; what was scored before stays stored.
+    pub fn fill(
+        &self,
+        policy: &str,
+        hash: &str,
+        model: &CausalLm,
+        sets: &[&Dataset],
+        token_budget: usize,
+        session: &mut Session,
+    ) -> Result<PolicyLogps, TrainError> {
+        let started = Instant::now();
+        let mut stored = self.read(policy, hash)?;
+        let (mut total, mut missing) = (0, vec![]);
+        for example in sets.iter().flat_map(|set| &set.examples) {
+            total += example.answers.len();
+            let absent: Vec<usize> = (0..example.answers.len())
+                .filter(|&answer| !stored.values.contains_key(&example.answer_hash(answer)))
+                .collect();
+            if !absent.is_empty() {
+                missing.push((example, absent));
+            }
+        }
+        // Similar lengths together; the longest first, so that memory runs out now or never.
+        missing.sort_by_key(|(example, _)| std::cmp::Reverse(example.tokens()));
+        let cached = total - missing.iter().map(|(_, answers)| answers.len()).sum::<usize>();
+        let (mut done, mut tokens) = (cached, 0);
+        let path = self.path(hash);
+        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(|e| TrainError::io(&path, e))?;
+        self.drop_torn_record(&path, &file)?;
+        let mut file = BufWriter::new(file);
+        for chunk in missing.chunks(CHUNK) {
+            session.check_stop()?;
+            let groups: Vec<Group> = chunk
+                .iter()
+                .map(|(example, answers)| Group {
+                    prompt: &example.prompt,
+                    answers: answers.iter().map(|&answer| example.answers[answer].as_slice()).collect(),
+                })
+                .collect();
+            for ((example, _), group) in chunk.iter().zip(&groups) {
+                model.spec().check_row(&example.id, group.prompt, &group.answers)?;
+            }
+            tokens += groups.iter().map(|group| group.tokens() as u64).sum::<u64>();
+            let scored = model.score(&groups, token_budget, &HeadOptions::default(), &mut |_| ());
+            for ((example, answers), logps) in chunk.iter().zip(scored) {
+                for (&answer, logps) in answers.iter().zip(logps) {
+                    let logp = logps.iter().map(|logp| f64::from(*logp)).sum::<f64>();
+                    session.check_finite(policy, 0, &[("a log-prob", logp)], || vec![example.id.clone()])?;
+                    let key = example.answer_hash(answer);
+                    file.write_all(&encode(&key, logp, logps.len() as u32)).map_err(|e| TrainError::io(&path, e))?;
+                    stored.values.insert(key, logp);
+                    done += 1;
+                }
+            }
+            file.flush().map_err(|e| TrainError::io(&path, e))?;
+            session.emit(Event::Scoring { policy: policy.into(), done, total })?;
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        session.emit(Event::Scored { policy: policy.into(), answers: total, cached, tokens, seconds })?;
+        Ok(stored)
+    }
+
+    fn path(&self, hash: &str) -> PathBuf {
+        self.dir.join(format!("{hash}.logps"))
+    }
+
+    /// Cuts a half-written last record off, so that the next one is aligned.
+    fn drop_torn_record(&self, path: &Path, file: &std::fs::File) -> Result<(), TrainError> {
+        let cut = || {
+            let length = file.metadata()?.len();
+            if length.is_multiple_of(RECORD as u64) { Ok(()) } else { file.set_len(length - length % RECORD as u64) }
+        };
+        cut().map_err(|e| TrainError::io(path, e))
+    }
+}
+
+impl PolicyLogps {
+    /// The log-probs of pairs, chosen and rejected, each `[pairs]`.
+    ///
+    /// # Errors
+    /// [`TrainError::CacheMiss`]
+    pub fn sides(&self, dataset: &Dataset, pairs: &[PairRef]) -> Result<Sides<Vec<f64>>, TrainError> {
+        let look_up = |example: usize, answer: usize| {
+            let example = &dataset.examples[example];
+            self.values.get(&example.answer_hash(answer)).copied().ok_or_else(|| TrainError::CacheMiss {
+                dir: self.dir.clone(),
+                policy: self.policy.clone(),
+                id: example.id.clone(),
+                answer,
+            })
+        };
+        Ok(Sides {
+            chosen: pairs.iter().map(|pair| look_up(pair.example, pair.chosen)).collect::<Result<_, _>>()?,
+            rejected: pairs.iter().map(|pair| look_up(pair.example, pair.rejected)).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+fn encode(key: &RowHash, logp: f64, tokens: u32) -> [u8; RECORD] {
+    let mut record = [0; RECORD];
+    record[..16].copy_from_slice(key);
+    record[16..24].copy_from_slice(&logp.to_le_bytes());
+    record[24..28].copy_from_slice(&tokens.to_le_bytes());
+    let crc = crc32fast::hash(&record[..28]);
+    record[28..].copy_from_slice(&crc.to_le_bytes());
+    record
+}
+
+fn decode(record: &[u8; RECORD]) -> Option<(RowHash, f64)> {
+    let (body, crc) = record.split_at(28);
+    let key = body[..16].try_into().ok()?;
+    let logp = f64::from_le_bytes(body[16..24].try_into().ok()?);
+    (crc == crc32fast::hash(body).to_le_bytes()).then_some((key, logp))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_flipped_bit_is_noticed(key: [u8; 16], logp in -1e5f64..0.0, tokens: u32, bit in 0usize..RECORD * 8) {
+            let mut record = encode(&key, logp, tokens);
+            prop_assert_eq!(decode(&record), Some((key, logp)));
+            record[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_eq!(decode(&record), None);
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Gradients by parameter name, accumulated over the micro-batches of a window.
+
+use burn::tensor::{DType, Tensor};
+use spo_model::lora::is_adapter;
+use std::collections::BTreeMap;
+
+/// Which parameters training changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trainable {
+    /// All of them.
+    All,
+    /// The adapters; the base stays as it is.
+    Adapters,
+}
+
+impl Trainable {
+    /// Whether the parameter at this module path is trained.
+    pub fn contains(self, path: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Adapters => is_adapter(path),
+        }
+    }
+}
+
+/// Sums of gradients, flat `[elements]`, at least f32, in the order of their names.
+#[derive(Debug, Default)]
+pub struct Gradients {
+    sums: BTreeMap<String, Tensor<1>>,
+}
+
+impl Gradients {
+    /// Adds a gradient of any shape to its parameter's sum.
+    pub fn add<const D: usize>(&mut self, path: &str, gradient: Tensor<D>) {
+        let elements = gradient.shape().num_elements();
+        let gradient = gradient.reshape([elements]);
+        let gradient = if gradient.dtype() == DType::F64 { gradient } else { gradient.cast(DType::F32) };
+        let sum = match self.sums.remove(path) {
+            Some(sum) => sum + gradient,
+            None => gradient,
+        };
+        self.sums.insert(path.into(), sum);
+    }
+
+    /// The sum for a parameter.
+    pub fn get(&self, path: &str) -> Option<&Tensor<1>> {
+        self.sums.get(path)
+    }
+
+    /// Takes the sum for a parameter out.
+    pub fn remove(&mut self, path: &str) -> Option<Tensor<1>> {
+        self.sums.remove(path)
+    }
+
+    /// Parameter names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.sums.keys().map(String::as_str)
+    }
+
+    /// Global L2 norm; one read from the device.
+    pub fn norm(&self) -> f64 {
+        if self.sums.is_empty() {
+            return 0.0;
+        }
+        let squares: Vec<Tensor<1>> = self.sums.values().map(|sum| sum.clone().square().sum()).collect();
+        Tensor::cat(squares, 0).into_data().iter::<f64>().sum::<f64>().sqrt()
+    }
+}

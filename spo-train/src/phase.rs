@@ -1,0 +1,169 @@
+//! A phase of optimiser steps: windows of a task until its steps are done.
+
+use crate::TrainError;
+use crate::config::TrainingPlan;
+use crate::config::spec::Recompute;
+use crate::event::{Event, Window};
+use crate::gradients::{Gradients, Trainable};
+use crate::optimizer::{AdamW, clip_factor};
+use crate::schedule::learning_rate;
+use crate::session::Session;
+use crate::tape::{TapeOptions, differentiate};
+use crate::task::{Task, WindowTally};
+use spo_core::logprob::HeadOptions;
+use spo_data::{Group, Order, PackedBatch};
+use spo_model::{CausalLm, ModelSpec};
+use std::time::Instant;
+
+/// What a phase is called and how it visits its task.
+#[derive(Debug)]
+pub struct Phase<'a> {
+    /// Name of the phase and of the policy it makes.
+    pub name: &'a str,
+    /// Number of the round in the run, 0 for the warm-up: part of the data order's seed.
+    pub round: u64,
+    /// Optimiser settings.
+    pub training: &'a TrainingPlan,
+    /// What is trained.
+    pub trainable: Trainable,
+    /// Seed of the run.
+    pub seed: u64,
+}
+
+/// Activations that [`Recompute::Auto`] keeps in memory before it starts to recompute, bytes.
+pub const AUTO_ACTIVATION_BYTES: usize = 2 << 30;
+
+impl Phase<'_> {
+    /// Trains a model and returns it. `tokens` is increased by the tokens run through it.
+    ///
+    /// # Errors
+    /// A value that is not finite, a first loss that contradicts the theory, an objective's error,
+    /// an event that could not be kept, or the user's interruption.
+    pub fn run(
+        &self,
+        mut model: CausalLm,
+        task: &dyn Task,
+        session: &mut Session,
+        tokens: &mut u64,
+    ) -> Result<CausalLm, TrainError> {
+        if task.is_empty() {
+            return Err(TrainError::NoPairs { what: self.name.into() });
+        }
+        let order = Order {
+            n: task.len(),
+            window: self.training.pairs_per_step,
+            seed: self.seed,
+            round: self.round,
+            shuffle: self.training.shuffle,
+        };
+        let mut optimizer = AdamW::default();
+        for step in 0..self.training.steps {
+            session.check_stop()?;
+            let started = Instant::now();
+            let rows = order.window(step as usize);
+            let (gradients, tally, window_tokens) = self.gradients(&model, task, &rows, session, step)?;
+            let norm = gradients.norm();
+            let rate = learning_rate(self.training, step);
+            let mut window = self.figures(&tally, step, norm, rate, rows.len(), order.windows_per_epoch());
+            session.check_finite(
+                self.name,
+                step + 1,
+                &[("the loss", window.loss), ("the gradient norm", norm)],
+                || ids(task, &rows),
+            )?;
+            if step == 0 {
+                self.check_step_zero(&tally, &model)?;
+            }
+            let scale = clip_factor(norm, self.training.max_grad_norm);
+            model = optimizer.step(model, gradients, self.training, rate, scale);
+            *tokens += window_tokens;
+            window.tokens = window_tokens;
+            window.seconds = started.elapsed().as_secs_f64();
+            session.emit(Event::Window(window))?;
+        }
+        Ok(model)
+    }
+
+    /// The gradients of a window's mean loss, its sums, and the tokens it took.
+    fn gradients(
+        &self,
+        model: &CausalLm,
+        task: &dyn Task,
+        rows: &[usize],
+        session: &Session,
+        step: u64,
+    ) -> Result<(Gradients, WindowTally, u64), TrainError> {
+        let groups: Vec<Group> = rows.iter().map(|&row| task.group(row)).collect();
+        let lengths: Vec<usize> = groups.iter().map(Group::tokens).collect();
+        let mut tally =
+            WindowTally { weight: task.weight(&groups), step_zero: (step == 0).then_some(0.0), ..Default::default() };
+        let mut gradients = Gradients::default();
+        let mut tokens = 0;
+        for members in task.split(&lengths, self.training.tokens_per_micro_batch)? {
+            session.check_stop()?;
+            let batch = PackedBatch::new(&members.iter().map(|&member| groups[member].clone()).collect::<Vec<_>>());
+            let of_batch: Vec<usize> = members.iter().map(|&member| rows[member]).collect();
+            let options = self.tape_options(model.spec(), &batch);
+            differentiate(model, &batch, &options, &mut gradients, |logps| {
+                task.slopes(&of_batch, &batch, logps, &mut tally)
+            })?;
+            tokens += batch.tokens() as u64;
+        }
+        Ok((gradients, tally, tokens))
+    }
+
+    fn tape_options(&self, spec: &ModelSpec, batch: &PackedBatch) -> TapeOptions {
+        let recompute = match self.training.recompute {
+            Recompute::Auto if activation_bytes(spec, batch) > AUTO_ACTIVATION_BYTES => Recompute::Blocks,
+            Recompute::Auto => Recompute::None,
+            chosen => chosen,
+        };
+        let head = HeadOptions { chunk_rows: self.training.head_chunk_rows, ..Default::default() };
+        TapeOptions { recompute, trainable: self.trainable, head }
+    }
+
+    fn figures(&self, tally: &WindowTally, step: u64, norm: f64, rate: f64, rows: usize, per_epoch: usize) -> Window {
+        let pairs = tally.preference.as_ref();
+        let mean = |sum: f64| sum / rows as f64;
+        Window {
+            phase: self.name.into(),
+            step: step + 1,
+            steps: self.training.steps,
+            epoch: (step + 1) as f64 / per_epoch as f64,
+            loss: tally.loss / tally.weight,
+            grad_norm: norm,
+            learning_rate: rate,
+            accuracy: pairs.map(|sums| mean(sums.correct)),
+            margin: pairs.map(|sums| mean(sums.margin)),
+            chosen_log_ratio: pairs.map(|sums| mean(sums.chosen_log_ratio)),
+            rejected_log_ratio: pairs.map(|sums| mean(sums.rejected_log_ratio)),
+            carry: pairs.and_then(|sums| sums.carry).map(mean),
+            tokens: 0,
+            seconds: 0.0,
+        }
+    }
+
+    /// Before the first step the policy is the reference, so the loss is known: `ln 2` for DPO,
+    /// `mean softplus(c)` for SPO.
+    fn check_step_zero(&self, tally: &WindowTally, model: &CausalLm) -> Result<(), TrainError> {
+        let Some(expected) = tally.step_zero else { return Ok(()) };
+        let (found, expected) = (tally.loss / tally.weight, expected / tally.weight);
+        let allowed = if model.dtype() == burn::tensor::DType::F32 { 1e-3 } else { 5e-2 };
+        if (found - expected).abs() > allowed * expected.abs().max(1.0) {
+            return Err(TrainError::StepZero { phase: self.name.into(), found, expected });
+        }
+        Ok(())
+    }
+}
+
+fn ids(task: &dyn Task, rows: &[usize]) -> Vec<String> {
+    rows.iter().map(|&row| task.id(row).to_string()).collect()
+}
+
+/// What the tapes of all blocks hold for one micro-batch: about 14 widths of the residual stream
+/// and 6 of the feed-forward block per token, and three score matrices.
+fn activation_bytes(spec: &ModelSpec, batch: &PackedBatch) -> usize {
+    let token_wise = batch.tokens() * (14 * spec.hidden_size + 6 * spec.intermediate_size);
+    let scores = 3 * spec.heads * batch.groups.len() * batch.longest_group().pow(2);
+    4 * spec.layers.len() * (token_wise + scores)
+}

@@ -1,0 +1,184 @@
+//! Policies as named artefacts on disk: the whole weights, or an adapter on the starting model.
+
+use crate::TrainError;
+use crate::event::Event;
+use crate::gradients::Trainable;
+use crate::session::Session;
+use burn::tensor::Device;
+use spo_core::logprob::HeadOptions;
+use spo_data::{Dataset, Group};
+use spo_model::export::{self, ModelFiles};
+use spo_model::load::Storage;
+use spo_model::lora::{self, LoraSpec, is_adapter};
+use spo_model::{CausalLm, ModelError, parameters};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Pairs that a saved policy is compared on.
+const PROBES: usize = 8;
+
+/// The policies of a run. At most one of them is in memory.
+#[derive(Debug)]
+pub struct Policies {
+    base: PathBuf,
+    files: ModelFiles,
+    storage: Storage,
+    lora: Option<LoraSpec>,
+    seed: u64,
+    device: Device,
+    dir: PathBuf,
+    hashes: BTreeMap<String, String>,
+}
+
+impl Policies {
+    /// The policies of a run that starts from the model directory `base` and keeps its own in `dir`.
+    ///
+    /// # Errors
+    /// A file beside the weights cannot be read.
+    pub fn new(
+        base: &Path,
+        storage: Storage,
+        lora: Option<LoraSpec>,
+        seed: u64,
+        device: &Device,
+        dir: &Path,
+    ) -> Result<Self, TrainError> {
+        let files = ModelFiles::from_dir(base)?;
+        Ok(Self {
+            base: base.into(),
+            files,
+            storage,
+            lora,
+            seed,
+            device: device.clone(),
+            dir: dir.into(),
+            hashes: BTreeMap::new(),
+        })
+    }
+
+    /// What is trained.
+    pub fn trainable(&self) -> Trainable {
+        if self.lora.is_some() { Trainable::Adapters } else { Trainable::All }
+    }
+
+    /// The starting model, with fresh adapters where the run trains adapters.
+    ///
+    /// # Errors
+    /// The model cannot be loaded, or the adapters do not fit it.
+    pub fn start(&mut self, name: &str) -> Result<CausalLm, TrainError> {
+        let model = CausalLm::from_dir(&self.base, Some(self.storage), &self.device)?;
+        let model = match &self.lora {
+            Some(lora) => model.with_lora(lora, self.seed)?,
+            None => model,
+        };
+        self.hashes.insert(name.into(), hash(&model));
+        Ok(model)
+    }
+
+    /// A saved policy.
+    ///
+    /// # Errors
+    /// It cannot be loaded.
+    pub fn load(&mut self, name: &str) -> Result<CausalLm, TrainError> {
+        let dir = self.path(name);
+        if !dir.exists() {
+            return self.start(name);
+        }
+        match &self.lora {
+            Some(_) => {
+                let base = CausalLm::from_dir(&self.base, Some(self.storage), &self.device)?;
+                Ok(lora::load_adapter(base, &dir)?.0)
+            }
+            None => Ok(CausalLm::from_dir(&dir, Some(self.storage), &self.device)?),
+        }
+    }
+
+    /// Where a policy is kept.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Hash of a policy's weights: what its log-probs are stored under.
+    pub fn hash(&self, name: &str) -> &str {
+        self.hashes.get(name).expect("a policy is hashed when it is loaded or saved")
+    }
+
+    /// Saves a policy, reads it back and compares it on a few rows. The model that was read back is
+    /// returned: what goes on is what is on disk.
+    ///
+    /// # Errors
+    /// It cannot be written or read, or comes back with other log-probs.
+    pub fn save(
+        &mut self,
+        name: &str,
+        model: CausalLm,
+        probes: &Dataset,
+        session: &mut Session,
+    ) -> Result<CausalLm, TrainError> {
+        let dir = self.path(name);
+        let aside = self.dir.join(format!(".{name}.part"));
+        let _ = std::fs::remove_dir_all(&aside);
+        match &self.lora {
+            Some(spec) => lora::save_adapter(&model, spec, &self.base.display().to_string(), &aside)?,
+            None => export::save(&model, &self.files, &aside)?,
+        }
+        std::fs::rename(&aside, &dir).map_err(|e| TrainError::io(&dir, e))?;
+        let before = probe(&model, probes);
+        self.hashes.insert(name.into(), hash(&model));
+        drop(model);
+        let model = self.load(name)?;
+        let drift = largest_difference(&before, &probe(&model, probes));
+        if drift > 0.0 {
+            return Err(ModelError::Parity { path: dir, drift, allowed: 0.0 }.into());
+        }
+        session.emit(Event::PolicySaved { policy: name.into(), path: dir, hash: self.hash(name).into(), drift })?;
+        Ok(model)
+    }
+
+    /// Writes the final model as a Hugging Face directory: merged where adapters were trained.
+    /// Returns the largest change of a probe's log-prob that merging made.
+    ///
+    /// # Errors
+    /// It cannot be written or read back, or differs by more than rounding explains.
+    pub fn export(&self, model: CausalLm, probes: &Dataset, dir: &Path) -> Result<f64, TrainError> {
+        let before = probe(&model, probes);
+        export::save(&model.merged(), &self.files, dir)?;
+        let saved = CausalLm::from_dir(dir, Some(self.storage), &self.device)?;
+        let drift = largest_difference(&before, &probe(&saved, probes));
+        let scale = before.iter().fold(1.0, |scale, logp: &f64| logp.abs().max(scale));
+        let allowed = match (&self.lora, self.storage) {
+            (None, _) => 0.0,
+            (Some(_), Storage::F32) => 1e-4 * scale,
+            (Some(_), _) => 2e-2 * scale,
+        };
+        if drift > allowed {
+            return Err(ModelError::Parity { path: dir.into(), drift, allowed }.into());
+        }
+        Ok(drift)
+    }
+}
+
+/// Hash of what makes the model's log-probs: its weights and adapters, their type, and the way of
+/// scoring them.
+fn hash(model: &CausalLm) -> String {
+    let base = parameters::hash(model, |path| !is_adapter(path));
+    let adapters = parameters::hash(model, is_adapter);
+    let text = format!("packed-v1 {:?} {base} {adapters}", model.dtype());
+    blake3::hash(text.as_bytes()).to_hex()[..32].to_string()
+}
+
+/// Sequence log-probs of the answers of the first few examples.
+fn probe(model: &CausalLm, probes: &Dataset) -> Vec<f64> {
+    let groups: Vec<Group> = probes
+        .examples
+        .iter()
+        .take(PROBES)
+        .map(|example| Group { prompt: &example.prompt, answers: example.answers.iter().map(Vec::as_slice).collect() })
+        .collect();
+    let scored = model.score(&groups, 4096, &HeadOptions::default(), &mut |_| ());
+    scored.iter().flatten().map(|logps| logps.iter().map(|logp| f64::from(*logp)).sum()).collect()
+}
+
+fn largest_difference(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+}

@@ -1,0 +1,220 @@
+//! The only place where gradients are switched on, and the only one that calls `backward`.
+//!
+//! A tape spans one module at a time: the decoder is walked back block by block, so a block's
+//! activations live no longer than its own step. With [`Recompute::Blocks`] they are not even kept
+//! in the forward pass: the block runs again on its saved input. Both ways run the same operations
+//! in the same order and give the same bits.
+
+use crate::config::spec::Recompute;
+use crate::gradients::{Gradients, Trainable};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{Gradients as TapeGradients, IndexingUpdateOp, Int, Tensor, TensorData};
+use spo_core::logprob::{HeadOptions, token_logps, token_logps_backward};
+use spo_data::PackedBatch;
+use spo_model::CausalLm;
+use spo_model::decoder::{Block, PackedInputs};
+use spo_model::parameters::ModulePath;
+
+/// How a micro-batch is differentiated.
+#[derive(Debug, Clone)]
+pub struct TapeOptions {
+    /// Whether blocks keep their activations or run again on the way back.
+    pub recompute: Recompute,
+    /// What is trained.
+    pub trainable: Trainable,
+    /// The log-prob head.
+    pub head: HeadOptions,
+}
+
+/// Runs one micro-batch forward, asks `slopes` for the derivative of the loss with respect to each
+/// token log-prob (both `[rows]`), and adds the gradients of all trained parameters to `gradients`.
+///
+/// # Errors
+/// What `slopes` returns; nothing is added then.
+pub fn differentiate<E>(
+    model: &CausalLm,
+    batch: &PackedBatch,
+    options: &TapeOptions,
+    gradients: &mut Gradients,
+    slopes: impl FnOnce(&[f32]) -> Result<Vec<f32>, E>,
+) -> Result<(), E> {
+    let device = model.device();
+    let inputs = PackedInputs::new(batch, model.spec(), model.dtype(), &device);
+    let lowest = lowest_trained(model, options.trainable);
+    let keep = options.recompute != Recompute::Blocks;
+
+    let mut x = model.embed(inputs.ids.clone());
+    let mut steps = vec![];
+    for (layer, block) in model.layers.iter().enumerate() {
+        let forward = |x| block.forward(x, &inputs.rope, &mut inputs.attention());
+        x = match (layer < lowest, keep) {
+            (true, _) => forward(x),
+            (false, false) => {
+                steps.push(Step::Input(x.clone()));
+                forward(x)
+            }
+            (false, true) => {
+                let tape = BlockTape::record(block, layer, x, &inputs, options.trainable);
+                let output = tape.output.clone().inner();
+                steps.push(Step::Tape(tape));
+                output
+            }
+        };
+    }
+
+    let shape = x.dims();
+    let rows = x.select(0, inputs.score_rows.clone());
+    let hidden = model.norm.forward(rows.clone());
+    let weight = model.head_weight();
+    let logps = token_logps(hidden.clone(), weight.clone(), inputs.targets.clone(), &options.head);
+    let logps: Vec<f32> = logps.into_data().iter::<f32>().collect();
+    let slopes = slopes(&logps)?;
+
+    let slopes = Tensor::from_data(TensorData::new(slopes, [logps.len()]), &device);
+    let train_head = options.trainable == Trainable::All;
+    let head = token_logps_backward(hidden, weight, inputs.targets.clone(), slopes, train_head, &options.head);
+    if let Some(gradient) = head.weight {
+        let name = if model.lm_head.is_some() { "lm_head.weight" } else { "embed_tokens.weight" };
+        gradients.add(name, gradient);
+    }
+
+    let d_rows = norm_backward(model, rows, head.hidden, options.trainable, gradients);
+    let zeros = Tensor::<2>::zeros(shape, (&device, d_rows.dtype()));
+    let mut d_x = zeros.select_assign(0, inputs.score_rows.clone(), d_rows, IndexingUpdateOp::Add);
+    for (layer, step) in steps.into_iter().enumerate().rev().map(|(index, step)| (index + lowest, step)) {
+        let tape = match step {
+            Step::Tape(tape) => tape,
+            Step::Input(x) => BlockTape::record(&model.layers[layer], layer, x, &inputs, options.trainable),
+        };
+        d_x = tape.backward(layer, d_x, options.trainable, gradients);
+    }
+    if options.trainable == Trainable::All {
+        embedding_backward(model, inputs.ids, d_x, gradients);
+    }
+    Ok(())
+}
+
+/// The first block with a trained parameter: nothing below it is walked back through.
+fn lowest_trained(model: &CausalLm, trainable: Trainable) -> usize {
+    let trained = |block: &Block| spo_model::parameters::count(block, |path| trainable.contains(path)) > 0;
+    model.layers.iter().position(trained).unwrap_or(model.layers.len())
+}
+
+enum Step {
+    Input(Tensor<2>),
+    Tape(BlockTape),
+}
+
+/// A block that has run forward with a tape of its own.
+struct BlockTape {
+    block: Block,
+    input: Tensor<2>,
+    output: Tensor<2>,
+}
+
+impl BlockTape {
+    fn record(block: &Block, layer: usize, x: Tensor<2>, inputs: &PackedInputs, trainable: Trainable) -> Self {
+        let block = lift(block.clone(), &prefix(layer), trainable);
+        let input = x.autodiff().require_grad();
+        let output = block.forward(input.clone(), &inputs.rope, &mut inputs.attention());
+        Self { block, input, output }
+    }
+
+    /// Adds the block's gradients and returns that of its input, `[tokens, hidden]`.
+    fn backward(self, layer: usize, d_output: Tensor<2>, trainable: Trainable, gradients: &mut Gradients) -> Tensor<2> {
+        let mut tape = pull(self.output, d_output);
+        collect(&self.block, &prefix(layer), trainable, &mut tape, gradients);
+        self.input.grad_remove(&mut tape).expect("the block's output depends on its input")
+    }
+}
+
+fn prefix(layer: usize) -> String {
+    format!("layers.{layer}.")
+}
+
+/// The gradient of the final norm's input, `[rows, hidden]`; adds that of its weight.
+fn norm_backward(
+    model: &CausalLm,
+    rows: Tensor<2>,
+    d_hidden: Tensor<2>,
+    trainable: Trainable,
+    gradients: &mut Gradients,
+) -> Tensor<2> {
+    let norm = lift(model.norm.clone(), "norm.", trainable);
+    let rows = rows.autodiff().require_grad();
+    let mut tape = pull(norm.forward(rows.clone()), d_hidden);
+    collect(&norm, "norm.", trainable, &mut tape, gradients);
+    rows.grad_remove(&mut tape).expect("the norm's output depends on its input")
+}
+
+/// Adds each token's gradient to its row of the embedding table.
+fn embedding_backward(model: &CausalLm, ids: Tensor<1, Int>, d_x: Tensor<2>, gradients: &mut Gradients) {
+    let table = model.embed_tokens.weight.val();
+    let zeros = Tensor::<2>::zeros(table.dims(), (&table.device(), d_x.dtype()));
+    gradients.add("embed_tokens.weight", zeros.select_assign(0, ids, d_x, IndexingUpdateOp::Add));
+}
+
+/// Walks back from `output` with the given derivative: that of `Σ output · d_output`.
+fn pull(output: Tensor<2>, d_output: Tensor<2>) -> TapeGradients {
+    (output * d_output.autodiff()).sum().backward()
+}
+
+/// The module with gradients switched on for its trained parameters; frozen ones are constants.
+fn lift<M: Module>(module: M, prefix: &str, trainable: Trainable) -> M {
+    module.map(&mut Lift { path: ModulePath::new(prefix), trainable })
+}
+
+struct Lift {
+    path: ModulePath,
+    trainable: Trainable,
+}
+
+impl ModuleMapper for Lift {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        match self.trainable.contains(&self.path.join()) {
+            true => param.map(|value| value.autodiff().require_grad()),
+            false => param,
+        }
+    }
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name);
+    }
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+}
+
+/// Moves the gradients of a lifted module's trained parameters from the tape to the sums.
+fn collect(
+    module: &impl Module,
+    prefix: &str,
+    trainable: Trainable,
+    tape: &mut TapeGradients,
+    gradients: &mut Gradients,
+) {
+    module.visit(&mut Collect { path: ModulePath::new(prefix), trainable, tape, gradients });
+}
+
+struct Collect<'a> {
+    path: ModulePath,
+    trainable: Trainable,
+    tape: &'a mut TapeGradients,
+    gradients: &'a mut Gradients,
+}
+
+impl ModuleVisitor for Collect<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let path = self.path.join();
+        if self.trainable.contains(&path)
+            && let Some(gradient) = param.val().grad_remove(self.tape)
+        {
+            self.gradients.add(&path, gradient);
+        }
+    }
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name);
+    }
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+}

@@ -1,0 +1,51 @@
+//! Maximum likelihood of preferred answers: the mean over all answer tokens of a window.
+
+use super::{Task, WindowTally};
+use crate::TrainError;
+use spo_data::{Dataset, Group, PackedBatch};
+
+/// Preferred answers of some dimensions, each (prompt, answer) once per pair that prefers it.
+#[derive(Debug)]
+pub struct SupervisedTask<'a> {
+    dataset: &'a Dataset,
+    rows: Vec<(usize, usize)>,
+}
+
+impl<'a> SupervisedTask<'a> {
+    /// The preferred answer of every pair of these dimensions.
+    pub fn new(dataset: &'a Dataset, dimensions: &[String]) -> Self {
+        let pairs = dimensions.iter().flat_map(|dimension| dataset.pairs(dimension));
+        Self { dataset, rows: pairs.map(|pair| (pair.example, pair.chosen)).collect() }
+    }
+}
+
+impl Task for SupervisedTask<'_> {
+    fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn group(&self, row: usize) -> Group<'_> {
+        let (example, answer) = self.rows[row];
+        let example = &self.dataset.examples[example];
+        Group { prompt: &example.prompt, answers: vec![&example.answers[answer]] }
+    }
+
+    fn id(&self, row: usize) -> &str {
+        &self.dataset.examples[self.rows[row].0].id
+    }
+
+    fn weight(&self, groups: &[Group]) -> f64 {
+        groups.iter().flat_map(|group| &group.answers).map(|answer| answer.len() as f64).sum()
+    }
+
+    fn slopes(
+        &self,
+        _rows: &[usize],
+        _batch: &PackedBatch,
+        logps: &[f32],
+        window: &mut WindowTally,
+    ) -> Result<Vec<f32>, TrainError> {
+        window.loss -= logps.iter().map(|logp| f64::from(*logp)).sum::<f64>();
+        Ok(vec![(-1.0 / window.weight) as f32; logps.len()])
+    }
+}
