@@ -126,6 +126,20 @@ fn templates_have_the_extensions_of_transformers() {
     assert!(render("{{").is_err());
     let endless = "{% for a in range(99999) %}{% for b in range(99999) %}{{ a }}{% endfor %}{% endfor %}";
     assert!(render(endless).unwrap_err().to_string().contains("fuel"));
+    assert_eq!(
+        render("{{ 'a\nb' | indent(2, true) }}{{ '%02d' | format(7) }}{{ '{}-{:>3}'.format(1, 2) }}").unwrap(),
+        "  a\n  b071-  2"
+    );
+    for hostile in [
+        "{{ 'a' | indent(99999999999) }}",
+        "{{ [1] | tojson(indent=99999999999) }}",
+        "{{ '%99999999999d' | format(1) }}",
+        "{{ '{:99999999999}'.format(1) }}",
+        "{{ 'a' * 99999999999 }}",
+        "{% for i in range(99999) %}{{ 'a' * 1000000 }}{% endfor %}",
+    ] {
+        assert!(render(hostile).is_err(), "{hostile}");
+    }
     // Recursion and huge repeats must not take the process down either.
     assert!(render("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}").is_err());
 }

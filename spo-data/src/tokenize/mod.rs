@@ -2,6 +2,7 @@
 
 mod barrier;
 mod files;
+mod limit;
 mod template;
 mod time;
 

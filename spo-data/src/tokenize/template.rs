@@ -7,7 +7,7 @@ use minijinja::value::{Kwargs, Value};
 use minijinja::{Environment, Error, ErrorKind};
 use serde_json::Map;
 
-use super::time;
+use super::{limit, time};
 use crate::DataError;
 use crate::record::Message;
 
@@ -23,6 +23,8 @@ pub struct ChatTemplate {
     environment: Arc<Environment<'static>>,
     source: Arc<str>,
     special: BTreeMap<String, String>,
+    /// Whether there are generation blocks; only then are marks taken out of the text.
+    marked: bool,
 }
 
 /// What a render takes besides the messages.
@@ -48,12 +50,16 @@ impl ChatTemplate {
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
         environment.set_fuel(Some(FUEL));
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_unknown_method_callback(limit::method);
+        environment.add_filter("indent", limit::indent);
+        environment.add_filter("format", limit::format);
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", |format: &str| time::now(format));
         environment.add_filter("tojson", to_json);
-        environment.add_template_owned("chat", mark_generation(source)).map_err(template_error)?;
-        Ok(Self { environment: Arc::new(environment), source: source.into(), special })
+        let text = mark_generation(source);
+        let marked = text.contains(GENERATION_START);
+        environment.add_template_owned("chat", text).map_err(template_error)?;
+        Ok(Self { environment: Arc::new(environment), source: source.into(), special, marked })
     }
 
     /// The template as written.
@@ -88,7 +94,10 @@ impl ChatTemplate {
         variables.insert("add_generation_prompt", options.add_generation_prompt.into());
         variables.insert("tools", Value::from_serialize(options.tools));
         let template = self.environment.get_template("chat").map_err(template_error)?;
-        Ok(take_spans(&template.render(variables).map_err(template_error)?))
+        let mut output = limit::Bounded::default();
+        template.render_captured_to(variables, &mut output).map_err(template_error)?;
+        let text = String::from_utf8(output.0).map_err(|error| DataError::Template { message: error.to_string() })?;
+        Ok(if self.marked { take_spans(&text) } else { (text, Vec::new()) })
     }
 }
 
@@ -147,6 +156,7 @@ fn raise_exception(message: &str) -> Result<Value, Error> {
 /// `tojson` as transformers overrides it: Python's separators, no HTML escaping, optional indent.
 fn to_json(value: &Value, kwargs: Kwargs) -> Result<Value, Error> {
     let indent: Option<usize> = kwargs.get("indent")?;
+    limit::check_width(indent.unwrap_or(0))?;
     for ignored in ["ensure_ascii", "separators", "sort_keys"] {
         let _: Option<Value> = kwargs.get(ignored)?;
     }
