@@ -89,12 +89,7 @@ fn trl_truncated_batch_is_equal() {
 #[test]
 fn truthfulqa_counts() {
     let path = root().join("spo-cli/assets/truthfulqa/pairs.train.jsonl.gz");
-    let text = TextSpec {
-        prompt_format: Some("Question: {prompt}\nAnswer:".into()),
-        response_format: Some(" {response}".into()),
-        max_length: Some(512),
-        ..TextSpec::default()
-    };
+    let text = text_spec();
     let tokenizer = stories();
     let mut seen = 0;
     let spec = DataSpec::new(path.to_string_lossy());
@@ -109,14 +104,15 @@ fn truthfulqa_counts() {
     assert_eq!(first.prompt[0], 1, "BOS by the tokenizer");
     let text = tokenizer.decode(&[&first.prompt[..], &first.answers[0]].concat()).unwrap();
     assert!(text.starts_with("Question: ") && text.contains("\nAnswer: "), "{text}");
-    let conflicts = data.examples.iter().filter(|example| {
-        let (honest, helpful) = (example.pair("honesty"), example.pair("helpfulness"));
-        honest.is_some() && helpful.is_some() && honest != helpful
-    });
-    assert!(conflicts.filter(|example| example.tags["kind"] == "conflict").count() > 2500);
+    let conflicts = data.conflicts(3);
+    assert_eq!((conflicts[0].first.as_str(), conflicts[0].second.as_str()), ("helpfulness", "honesty"));
+    assert_eq!((conflicts[0].agree, conflicts[0].conflict), (859, 2913));
+    assert!(conflicts[0].kappa.unwrap().high < 0.0);
     let bytes = std::fs::read(path).unwrap();
-    let same = load_bytes("pairs.train.jsonl.gz", &bytes, &spec, &plain_as(&text_spec()), &tokenizer).unwrap();
-    assert_eq!(same.fingerprint(), data.fingerprint());
+    let few = DataSpec { limit: Some(100), ..spec };
+    let plain = TextSpec { template: TemplateKind::Plain, ..text_spec() };
+    let same = load_bytes("pairs.train.jsonl.gz", &bytes, &few, &plain, &tokenizer).unwrap();
+    assert_eq!(same.examples, data.examples[..100]);
 }
 
 fn text_spec() -> TextSpec {
@@ -126,10 +122,6 @@ fn text_spec() -> TextSpec {
         max_length: Some(512),
         ..TextSpec::default()
     }
-}
-
-fn plain_as(text: &TextSpec) -> TextSpec {
-    TextSpec { template: TemplateKind::Plain, ..text.clone() }
 }
 
 #[test]
@@ -146,18 +138,21 @@ fn hh_transcripts_are_verbatim_in_the_plain_layout() {
     let format = spo_data::format::find("a.jsonl.gz", None).unwrap();
     let source = std::fs::File::open(path).unwrap();
     let reader = Box::new(std::io::BufReader::new(flate2::read::GzDecoder::new(source)));
+    let by_id: std::collections::HashMap<_, _> =
+        data.examples.iter().map(|example| (example.id.clone(), example)).collect();
     let mut verbatim = 0;
     for row in (format.open)(reader, "hh") {
         let row = row.unwrap();
         let id = format!("test.jsonl.gz:{}", row.line);
-        let Some(example) = data.examples.iter().find(|example| example.id == id) else {
+        let Some(example) = by_id.get(&id) else {
             continue;
         };
         let text = tokenizer.decode(&[&example.prompt[..], &example.answers[0]].concat()).unwrap();
         verbatim += usize::from(text == row.fields["chosen"].as_str().unwrap());
     }
     assert!(verbatim * 100 >= data.examples.len() * 99, "{verbatim} of {}", data.examples.len());
-    let chat = load(&[spec], &TextSpec::default(), &tokenizer, &mut |_| ()).unwrap();
+    let few = DataSpec { limit: Some(3), ..spec };
+    let chat = load(&[few], &TextSpec::default(), &tokenizer, &mut |_| ()).unwrap();
     let text = tokenizer.decode_with_special(&chat.examples[0].prompt).unwrap();
     assert!(text.starts_with("<|im_start|>user\n") && text.ends_with("<|im_start|>assistant\n"));
 }
@@ -456,16 +451,6 @@ fn a_preview_shows_what_is_trained() {
     let [prompt, answer] = data.examples[0].preview(&tokenizer, 0).unwrap();
     assert!(prompt.text.ends_with("Once upon") && !prompt.supervised, "{prompt:?}");
     assert_eq!((answer.text.as_str(), answer.supervised), (" a time</s>", true));
-}
-
-#[test]
-fn truthfulqa_dimensions_conflict() {
-    let path = root().join("spo-cli/assets/truthfulqa/pairs.train.jsonl.gz");
-    let data = load(&[DataSpec::new(path.to_string_lossy())], &text_spec(), &stories(), &mut |_| ()).unwrap();
-    let conflicts = data.conflicts(3);
-    assert_eq!((conflicts[0].first.as_str(), conflicts[0].second.as_str()), ("helpfulness", "honesty"));
-    assert_eq!((conflicts[0].agree, conflicts[0].conflict), (859, 2913));
-    assert!(conflicts[0].kappa.unwrap().high < 0.0);
 }
 
 #[test]
