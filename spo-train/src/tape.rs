@@ -46,20 +46,14 @@ pub fn differentiate<E>(
     let mut x = model.embed(inputs.ids.clone());
     let mut steps = vec![];
     for (layer, block) in model.layers.iter().enumerate() {
-        let forward = |x| block.forward(x, &inputs.rope, &mut inputs.attention());
-        x = match (layer < lowest, keep) {
-            (true, _) => forward(x),
-            (false, false) => {
-                steps.push(Step::Input(x.clone()));
-                forward(x)
-            }
-            (false, true) => {
-                let tape = BlockTape::record(block, layer, x, &inputs, options.trainable);
-                let output = tape.output.clone().inner();
-                steps.push(Step::Tape(tape));
-                output
-            }
-        };
+        if layer < lowest {
+            x = block.forward(x, &inputs.rope, &mut inputs.attention());
+            continue;
+        }
+        // With a tape even if it is dropped at once: without one, fused operations round differently.
+        let tape = BlockTape::record(block, layer, x, &inputs, options.trainable);
+        x = tape.output.clone().inner();
+        steps.push(if keep { Step::Tape(tape) } else { Step::Input(tape.input.inner()) });
     }
 
     let shape = x.dims();

@@ -45,6 +45,7 @@ impl Task for SupervisedTask<'_> {
         logps: &[f32],
         window: &mut WindowTally,
     ) -> Result<Vec<f32>, TrainError> {
+        window.step_zero = None; // nothing is known of its first loss
         window.loss -= logps.iter().map(|logp| f64::from(*logp)).sum::<f64>();
         Ok(vec![(-1.0 / window.weight) as f32; logps.len()])
     }
