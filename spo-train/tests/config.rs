@@ -53,8 +53,10 @@ fn template_resolves_and_its_plan_shows_every_origin() {
     let lines: Vec<String> = plan
         .lines()
         .iter()
-        // Which options objectives have, and their defaults, is tested where they live.
-        .filter(|line| !line.key.contains(".options.") || line.origin != Origin::Default)
+        // Which options objectives and text have, and their defaults, is tested where they live.
+        .filter(|line| {
+            !(line.key.contains(".options.") || line.key.starts_with("text.")) || line.origin != Origin::Default
+        })
         .map(|line| format!("{} = {}  ({})", line.key, line.value, line.origin))
         .collect();
     insta::assert_snapshot!("template_plan", lines.join("\n"));

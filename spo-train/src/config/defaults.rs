@@ -68,6 +68,7 @@ pub(crate) fn evaluation() -> EvaluationSpec {
         kl_temperature: Some(1.0),
         samples: Some(4),
         sample_prompts: Some(Vec::new()),
+        boilerplate: Some(Vec::new()),
     }
 }
 

@@ -176,4 +176,6 @@ pub struct EvaluationPlan {
     pub samples: usize,
     /// The user's own prompts.
     pub sample_prompts: Vec<String>,
+    /// Answers that say nothing.
+    pub boilerplate: Vec<String>,
 }

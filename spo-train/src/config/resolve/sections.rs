@@ -41,8 +41,15 @@ impl Resolver<'_> {
     }
 
     pub(super) fn evaluation(&mut self) -> EvaluationPlan {
-        let keys =
-            ["bootstrap-resamples", "kl-samples", "kl-max-new-tokens", "kl-temperature", "samples", "sample-prompts"];
+        let keys = [
+            "bootstrap-resamples",
+            "kl-samples",
+            "kl-max-new-tokens",
+            "kl-temperature",
+            "samples",
+            "sample-prompts",
+            "boilerplate",
+        ];
         self.section("evaluation", &keys)
     }
 

@@ -21,4 +21,7 @@ pub struct EvaluationSpec {
     pub samples: Option<usize>,
     /// Further prompts of your own, shown the same way.
     pub sample_prompts: Option<Vec<String>>,
+    /// Answers that say nothing, such as "I have no comment." Pairs with one of them are counted apart, so that the table
+    /// also shows what is left without them.
+    pub boilerplate: Option<Vec<String>>,
 }
