@@ -1,1 +1,52 @@
-//! The spo command
+//! The `spo` command as a library, so that a second program with other backends can be built from it.
+//!
+//! ```no_run
+//! fn main() -> std::process::ExitCode {
+//!     spo_cli::main()
+//! }
+//! ```
+
+mod args;
+mod command;
+mod diagnostic;
+mod error;
+mod inputs;
+mod logging;
+mod output;
+mod view;
+
+use std::io::ErrorKind;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use error::CliError;
+use output::Output;
+
+/// How a command ended that did not fail.
+enum Outcome {
+    Done,
+    GateMissed,
+}
+
+/// Reads the command line, runs the command and says how it ended: 0 ok, 1 failed, 2 usage or run file, 3 quality gate
+/// missed, 130 interrupted.
+pub fn main() -> ExitCode {
+    let cli = args::Cli::parse();
+    logging::start();
+    let mut output = Output::stdout();
+    let result = command::run(cli.command, &mut output).and_then(|outcome| {
+        output.flush()?;
+        Ok(outcome)
+    });
+    match result {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::GateMissed) => ExitCode::from(3),
+        // The reader of a pipe had enough (`spo … | head`).
+        Err(CliError::Output { source }) if source.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            diagnostic::show(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! The command line.
+
+use clap::{Parser, Subcommand};
+
+use crate::command::{data, eval, generate, init, list, loss, plan, quickstart, render, score, tokenize, train};
+
+/// Sequential preference optimisation of language models.
+#[derive(Debug, Parser)]
+#[command(name = "spo", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(after_help = "Exit codes: 0 ok, 1 failed, 2 usage or run file, 3 quality gate missed, 130 interrupted.")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Quickstart(quickstart::Arguments),
+    Init(init::Arguments),
+    Plan(plan::Arguments),
+    Train(train::Arguments),
+    Eval(eval::Arguments),
+    Score(score::Arguments),
+    Generate(generate::Arguments),
+    #[command(subcommand)]
+    Data(data::Command),
+    Tokenize(tokenize::Arguments),
+    Render(render::Arguments),
+    Loss(loss::Arguments),
+    List(list::Arguments),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

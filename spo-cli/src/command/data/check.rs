@@ -1,0 +1,157 @@
+//! `spo data check`
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+use spo_data::{Dataset, DatasetStats, GateMiss, GateSpec, Lengths};
+
+use super::Source;
+use crate::Outcome;
+use crate::error::CliError;
+use crate::output::Output;
+
+/// Ids shown per finding; --json has all.
+const NAMED: usize = 3;
+
+/// Count, measure and doubt the rows
+///
+/// Shows how each file was understood, rows dropped, cut or doubtful, pairs and ties per dimension, lengths, how much
+/// preference depends on length, duplicates, contradicting labels, and prompts shared with a test set. Exits with 3 when a gate is missed.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    source: Source,
+    /// Test set that must not share prompts with the files
+    #[arg(long, value_name = "FILE")]
+    test: Option<PathBuf>,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+    /// Gate: share of rows that may be dropped, 0 to 1
+    #[arg(long, value_name = "SHARE", help_heading = "Gates")]
+    max_dropped: Option<f64>,
+    /// Gate: share of rows that may be cut, 0 to 1
+    #[arg(long, value_name = "SHARE", help_heading = "Gates")]
+    max_cut: Option<f64>,
+    /// Gate: share of examples that may repeat an earlier one, 0 to 1
+    #[arg(long, value_name = "SHARE", help_heading = "Gates")]
+    max_duplicates: Option<f64>,
+    /// Gate: examples whose label contradicts that of the same answers elsewhere
+    #[arg(long, value_name = "N", help_heading = "Gates")]
+    max_contradictions: Option<f64>,
+    /// Gate: absolute correlation of preference and length, 0 to 1
+    #[arg(long, value_name = "R", help_heading = "Gates")]
+    max_length_correlation: Option<f64>,
+    /// Gate: pairs that every dimension must have
+    #[arg(long, value_name = "N", help_heading = "Gates")]
+    min_pairs: Option<f64>,
+    /// Gate: prompts that the files may share with --test
+    #[arg(long, value_name = "N", requires = "test", help_heading = "Gates")]
+    max_shared: Option<usize>,
+}
+
+impl Arguments {
+    pub fn run(&self, output: &mut Output) -> Result<Outcome, CliError> {
+        let tokenizer = self.source.tokenizer()?;
+        let data = self.source.load(&tokenizer)?;
+        let stats = data.stats();
+        let shared = match &self.test {
+            Some(test) => data.shared_prompts(&self.source.load_other(test, &tokenizer)?),
+            None => vec![],
+        };
+        let mut misses = self.gates().check(&data, &stats);
+        if let Some(limit) = self.max_shared.filter(|limit| shared.len() > *limit) {
+            misses.push(GateMiss {
+                gate: "max-shared",
+                limit: limit as f64,
+                found: shared.len() as f64,
+                dimension: None,
+            });
+        }
+        if self.json {
+            let report = json!({
+                "report": data.report, "stats": stats, "shared_prompts": shared, "missed_gates": misses,
+            });
+            output.pretty_json(&report)?;
+        } else {
+            show(&data, &stats, output)?;
+            findings("prompts shared with the test set", shared.iter().map(|(here, _)| here), shared.len(), output)?;
+            for miss in &misses {
+                let dimension = miss.dimension.as_ref().map_or_else(String::new, |name| format!(" ({name})"));
+                output.line(format_args!(
+                    "gate missed: {} = {}, found {}{dimension}",
+                    miss.gate, miss.limit, miss.found
+                ))?;
+            }
+        }
+        Ok(if misses.is_empty() { Outcome::Done } else { Outcome::GateMissed })
+    }
+
+    fn gates(&self) -> GateSpec {
+        GateSpec {
+            max_dropped: self.max_dropped,
+            max_cut: self.max_cut,
+            max_duplicates: self.max_duplicates,
+            max_contradictions: self.max_contradictions,
+            max_length_correlation: self.max_length_correlation,
+            min_pairs: self.min_pairs,
+        }
+    }
+}
+
+fn show(data: &Dataset, stats: &DatasetStats, output: &mut Output) -> Result<(), CliError> {
+    for file in &data.report.files {
+        output
+            .line(format_args!("{}: {} rows, {}, {} ({})", file.file, file.rows, file.format, file.schema, file.why))?;
+    }
+    output.line(format_args!("{} examples, {} tokens", stats.examples, stats.tokens))?;
+    for (reason, count) in data.report.counts() {
+        let ids = data.report.incidents.iter().filter(|incident| incident.reason == reason);
+        findings(&format!("rows {}", reason.describe()), ids.map(|incident| &incident.id), count, output)?;
+    }
+    let name_width = stats.dimensions.keys().map(|name| name.chars().count()).max().unwrap_or(0);
+    for (name, dimension) in &stats.dimensions {
+        let correlation = dimension.length_correlation.map_or_else(|| "–".into(), |r| format!("{r:+.2}"));
+        output.line(format_args!(
+            "{name:<name_width$}  {} pairs, {} ties; the chosen answer is longer in {}, equal in {}; length correlation {correlation}",
+            dimension.pairs, dimension.ties, dimension.chosen_longer, dimension.same_length
+        ))?;
+    }
+    output.line("tokens               min  median    90 %    99 %     max")?;
+    let lengths = [("prompt", &stats.prompt_lengths), ("answer", &stats.answer_lengths), ("row", &stats.row_lengths)];
+    for (name, Lengths { min, median, p90, p99, max, .. }) in lengths {
+        output.line(format_args!("{name:<16}{min:>8}{median:>8}{p90:>8}{p99:>8}{max:>8}"))?;
+    }
+    histogram(&stats.row_lengths, output)?;
+    let duplicates = &stats.duplicates;
+    findings("duplicates", duplicates.iter().map(|(here, _)| here), duplicates.len(), output)?;
+    let contradictions = &stats.contradictions;
+    findings("contradicting labels", contradictions.iter().map(|(here, _, _)| here), contradictions.len(), output)
+}
+
+/// Bars of rows by length, in powers of two.
+fn histogram(lengths: &Lengths, output: &mut Output) -> Result<(), CliError> {
+    const WIDTH: usize = 40;
+    let most = lengths.histogram.iter().copied().max().unwrap_or(0).max(1);
+    for (power, count) in lengths.histogram.iter().enumerate().filter(|(_, count)| **count > 0) {
+        let bar = "█".repeat((count * WIDTH).div_ceil(most));
+        output.line(format_args!("  rows below {:>6} tokens {count:>8} {bar}", 1_u64 << power))?;
+    }
+    Ok(())
+}
+
+/// `count what (first ids)`, if there are any.
+fn findings<'a>(
+    what: &str,
+    ids: impl Iterator<Item = &'a String>,
+    count: usize,
+    output: &mut Output,
+) -> Result<(), CliError> {
+    if count == 0 {
+        return Ok(());
+    }
+    let named: Vec<&str> = ids.take(NAMED).map(String::as_str).collect();
+    let more = if count > NAMED { ", …" } else { "" };
+    output.line(format_args!("{count} {what} ({}{more})", named.join(", ")))
+}

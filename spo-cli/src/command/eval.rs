@@ -1,0 +1,100 @@
+//! `spo eval`
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use clap::Args;
+use serde_json::json;
+use spo_data::{Dataset, PairRef};
+use spo_eval::{Bootstrap, report, score_dimension};
+use spo_train::held_out::LabelledSet;
+
+use super::score::{check_rows, score, sum};
+use crate::error::CliError;
+use crate::inputs::{DeviceArguments, LayoutArguments, TextArguments, model_tokenizer, note_incidents, require_rows};
+use crate::output::Output;
+
+/// Compare a model with a reference on preference pairs
+///
+/// Prints per dimension how often the log-ratio of model and reference prefers the chosen answer, with a 95 % bootstrap
+/// interval over prompts, on all pairs and on those where another dimension agrees or conflicts; and the mean margin.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Model directory
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Adapter directory in PEFT's format
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
+    /// Directory of the model to compare with
+    #[arg(long, value_name = "DIR")]
+    reference: PathBuf,
+    /// File, directory or pattern with the pairs; may be repeated
+    #[arg(long, value_name = "FILE", required = true)]
+    data: Vec<PathBuf>,
+    /// One JSON object: scores, per dimension and subset
+    #[arg(long)]
+    json: bool,
+    /// An answer that says nothing; pairs with one are also counted apart. May be repeated
+    #[arg(long, value_name = "TEXT")]
+    boilerplate: Vec<String>,
+    /// Bootstrap resamples
+    #[arg(long, value_name = "N", default_value_t = 2000)]
+    resamples: usize,
+    /// Seed of the resampling
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    seed: u64,
+    /// Most tokens computed at once
+    #[arg(long, value_name = "N", default_value_t = 4096, help_heading = "Device")]
+    tokens_per_micro_batch: usize,
+    #[command(flatten)]
+    device: DeviceArguments,
+    #[command(flatten)]
+    text: TextArguments,
+    #[command(flatten)]
+    layout: LayoutArguments,
+}
+
+impl Arguments {
+    pub fn run(&self, output: &mut Output) -> Result<(), CliError> {
+        let device = self.device.open()?;
+        let tokenizer = model_tokenizer(&self.model)?;
+        let data = self.layout.load(&self.data, &self.text.spec(), &tokenizer)?;
+        note_incidents(&data);
+        require_rows(&data, &self.data)?;
+        // One model is in memory at a time.
+        let policy = self.logps(&device, &self.model, self.adapter.as_deref(), &data)?;
+        let reference = self.logps(&device, &self.reference, None, &data)?;
+        let dimensions: Vec<String> = data.dimensions().into_keys().collect();
+        let set = LabelledSet::new("held-out", data, dimensions, &self.boilerplate, &tokenizer)?;
+        let bootstrap = Bootstrap { resamples: self.resamples, seed: self.seed };
+        let name = self.model.display().to_string();
+        let score = |dimension: &String| {
+            let margin = |pair: PairRef| {
+                let ratio = |answer: usize| policy[pair.example][answer] - reference[pair.example][answer];
+                ratio(pair.chosen) - ratio(pair.rejected)
+            };
+            let margins: Vec<f64> = set.pairs(dimension).into_iter().map(margin).collect();
+            score_dimension(&name, dimension, &set.pair_scores(dimension, &margins), &bootstrap)
+        };
+        let scores = set.dimensions.iter().map(score).collect::<Result<Vec<_>, _>>()?;
+        if self.json {
+            return output.pretty_json(&json!({ "model": self.model, "reference": self.reference, "scores": scores }));
+        }
+        output.line(report::score_table(&scores, &[], &self.reference.display().to_string()).trim_end())
+    }
+
+    /// Sequence log-probs of each answer of each example.
+    fn logps(
+        &self,
+        device: &Device,
+        model: &Path,
+        adapter: Option<&Path>,
+        data: &Dataset,
+    ) -> Result<Vec<Vec<f64>>, CliError> {
+        let model = self.device.load(device, model, adapter)?;
+        check_rows(&model, data)?;
+        let scored = score(&model, &data.examples, self.tokens_per_micro_batch);
+        Ok(scored.iter().map(|answers| answers.iter().map(|logps| sum(logps)).collect()).collect())
+    }
+}

@@ -1,0 +1,132 @@
+//! `spo list`
+
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+use spo_core::objective::registry;
+use spo_data::format::FORMATS;
+use spo_data::schema::SCHEMAS;
+use spo_model::device::{self, COMPILED};
+use spo_model::family::FAMILIES;
+
+use crate::error::CliError;
+use crate::output::Output;
+
+/// List what this program knows
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[arg(value_enum)]
+    what: What,
+    /// A JSON list of objects
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum What {
+    /// Losses with formula, options, defaults and paper
+    Objectives,
+    /// Model families
+    Families,
+    /// Layouts of rows
+    Schemas,
+    /// File formats
+    Formats,
+    /// Kinds of devices in this build, and whether each works here
+    Devices,
+}
+
+impl Arguments {
+    pub fn run(&self, output: &mut Output) -> Result<(), CliError> {
+        let items = match self.what {
+            What::Objectives => objectives(),
+            What::Families => {
+                FAMILIES.iter().map(|family| json!({ "name": family.name, "about": family.about })).collect()
+            }
+            What::Schemas => SCHEMAS
+                .iter()
+                .map(|schema| json!({ "name": schema.name, "about": schema.summary, "keys": schema.keys }))
+                .collect(),
+            What::Formats => FORMATS
+                .iter()
+                .map(|format| json!({ "name": format.name, "about": format.summary, "extensions": format.extensions }))
+                .collect(),
+            What::Devices => devices(),
+        };
+        if self.json {
+            return output.pretty_json(&items);
+        }
+        items.iter().try_for_each(|item| show(item, output))
+    }
+}
+
+fn objectives() -> Vec<Value> {
+    let option = |option: &spo_core::objective::OptionDoc| {
+        json!({
+            "key": option.key,
+            "default": option.default_value(),
+            "expected": option.expected(),
+            "meaning": option.meaning,
+            "source": option.source,
+        })
+    };
+    let entry = |entry: &spo_core::objective::Entry| {
+        json!({
+            "name": entry.name,
+            "aliases": entry.aliases,
+            "takes": entry.build.takes(),
+            "formula": entry.formula,
+            "gradient": entry.gradient,
+            "needs": entry.needs.words(),
+            "when": entry.when,
+            "limits": entry.limits,
+            "paper": entry.paper,
+            "options": entry.options.iter().map(option).collect::<Vec<_>>(),
+        })
+    };
+    registry().iter().map(entry).collect()
+}
+
+fn devices() -> Vec<Value> {
+    let state = |name: &&str| match device::open(name) {
+        Ok(_) => json!({ "name": name, "about": "works", "works": true }),
+        Err(error) => json!({ "name": name, "about": error.to_string(), "works": false }),
+    };
+    COMPILED.iter().map(state).collect()
+}
+
+/// A name with its facts below it.
+fn show(item: &Value, output: &mut Output) -> Result<(), CliError> {
+    let Some(about) = item["about"].as_str() else {
+        return show_objective(item, output);
+    };
+    output.line(format_args!("{:<18} {about}", word(&item["name"])))?;
+    for key in ["keys", "extensions"].into_iter().filter(|key| item[*key].is_array()) {
+        output.line(format_args!("{:<18} {key}: {}", "", word(&item[key])))?;
+    }
+    Ok(())
+}
+
+fn show_objective(item: &Value, output: &mut Output) -> Result<(), CliError> {
+    output.line(format_args!("{} ({})", word(&item["name"]), word(&item["takes"])))?;
+    output.line(format_args!("  loss    {}", word(&item["formula"])))?;
+    for key in ["needs", "when", "limits", "paper"] {
+        let text = word(&item[key]);
+        if !text.is_empty() {
+            output.line(format_args!("  {key:<7} {text}"))?;
+        }
+    }
+    for option in item["options"].as_array().into_iter().flatten() {
+        let [key, default, meaning] = ["key", "default", "meaning"].map(|field| word(&option[field]));
+        let default = if default == "null" { "none".to_owned() } else { default };
+        output.line(format_args!("  {key} = {default}: {meaning}"))?;
+    }
+    output.line("")
+}
+
+fn word(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(word).collect::<Vec<_>>().join(", "),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,155 @@
+//! `spo score`
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::{Map, Value, json};
+use spo_data::{Dataset, Example, Group};
+use spo_model::CausalLm;
+
+use crate::error::CliError;
+use crate::inputs::{DeviceArguments, LayoutArguments, TextArguments, model_tokenizer, note_incidents, require_rows};
+use crate::output::Output;
+
+/// Rows that are scored before their results are written.
+const CHUNK: usize = 64;
+/// Name that a preference without one gets.
+const UNNAMED: &str = "preference";
+
+/// Print the log-probability of each answer under a model
+///
+/// One line per row, or per row and dimension where the rows name dimensions. JSON keys: id, dimension, chosen_logp,
+/// rejected_logp (nats, summed over the answer's tokens), chosen_tokens, rejected_tokens; with --per-token also
+/// chosen_token_logps and rejected_token_logps. Rows may be text, messages or token ids (prompt_ids, chosen_ids,
+/// rejected_ids). Rows beyond the model's context are an error unless --max-length says how much may stay.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Model directory
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Adapter directory in PEFT's format
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
+    /// File, directory or pattern with the rows; may be repeated
+    #[arg(long, value_name = "FILE", required = true)]
+    data: Vec<PathBuf>,
+    /// One JSON object per line
+    #[arg(long)]
+    json: bool,
+    /// Also the log-probability of every token
+    #[arg(long)]
+    per_token: bool,
+    /// Most tokens computed at once
+    #[arg(long, value_name = "N", default_value_t = 4096, help_heading = "Device")]
+    tokens_per_micro_batch: usize,
+    #[command(flatten)]
+    device: DeviceArguments,
+    #[command(flatten)]
+    text: TextArguments,
+    #[command(flatten)]
+    layout: LayoutArguments,
+}
+
+impl Arguments {
+    pub fn run(&self, output: &mut Output) -> Result<(), CliError> {
+        let device = self.device.open()?;
+        let tokenizer = model_tokenizer(&self.model)?;
+        let data = self.layout.load(&self.data, &self.text.spec(), &tokenizer)?;
+        note_incidents(&data);
+        require_rows(&data, &self.data)?;
+        let model = self.device.load(&device, &self.model, self.adapter.as_deref())?;
+        check_rows(&model, &data)?;
+        for examples in data.examples.chunks(CHUNK) {
+            let scored = score(&model, examples, self.tokens_per_micro_batch);
+            for (example, answers) in examples.iter().zip(&scored) {
+                for line in lines(example, answers, self.per_token) {
+                    if self.json { output.json(&line)? } else { output.line(text(&line))? }
+                }
+            }
+            output.flush()?;
+        }
+        Ok(())
+    }
+}
+
+/// Every row must be in the vocabulary and fit the context before anything is computed.
+pub(super) fn check_rows(model: &CausalLm, data: &Dataset) -> Result<(), CliError> {
+    for example in &data.examples {
+        let answers: Vec<&[u32]> = example.answers.iter().map(Vec::as_slice).collect();
+        model.spec().check_row(&example.id, &example.prompt, &answers)?;
+    }
+    Ok(())
+}
+
+/// Token log-probs of each answer of each example.
+pub(super) fn score(model: &CausalLm, examples: &[Example], token_budget: usize) -> Vec<Vec<Vec<f32>>> {
+    let groups: Vec<Group> = examples
+        .iter()
+        .map(|example| Group { prompt: &example.prompt, answers: example.answers.iter().map(Vec::as_slice).collect() })
+        .collect();
+    model.score(&groups, token_budget, &Default::default(), &mut |_| ())
+}
+
+/// Sequence log-prob of token log-probs.
+pub(super) fn sum(token_logps: &[f32]) -> f64 {
+    token_logps.iter().map(|logp| f64::from(*logp)).sum()
+}
+
+/// The objects to print for one row.
+fn lines(example: &Example, answers: &[Vec<f32>], per_token: bool) -> Vec<Map<String, Value>> {
+    let line = |dimension: Option<&str>| {
+        let mut line = Map::new();
+        line.insert("id".into(), example.id.as_str().into());
+        let named = dimension.filter(|name| *name != UNNAMED);
+        named.map(|name| line.insert("dimension".into(), name.into()));
+        let pair = dimension.and_then(|name| example.pair(name));
+        if dimension.is_some() && pair.is_none() && answers.len() > 1 {
+            line.insert("tie".into(), true.into());
+        }
+        let (chosen, rejected) = pair.unwrap_or((0, 1));
+        let sides = [("chosen", answers.get(chosen)), ("rejected", answers.get(rejected))];
+        for (side, logps) in sides.iter().filter_map(|(side, logps)| Some((side, (*logps)?))) {
+            line.insert(format!("{side}_logp"), sum(logps).into());
+        }
+        for (side, logps) in sides.iter().filter_map(|(side, logps)| Some((side, (*logps)?))) {
+            line.insert(format!("{side}_tokens"), logps.len().into());
+            if per_token {
+                line.insert(format!("{side}_token_logps"), json!(logps));
+            }
+        }
+        if answers.len() > 2 {
+            line.insert("logps".into(), answers.iter().map(|logps| sum(logps)).collect());
+            line.insert("tokens".into(), answers.iter().map(Vec::len).collect());
+        }
+        line
+    };
+    let dimensions: Vec<&str> = example.dimensions().collect();
+    if dimensions.is_empty() {
+        return vec![line(None)];
+    }
+    dimensions.into_iter().map(|dimension| line(Some(dimension))).collect()
+}
+
+/// A line for people: `key value`, numbers rounded.
+fn text(line: &Map<String, Value>) -> String {
+    let word = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) if number.is_f64() => format!("{:.4}", number.as_f64().unwrap_or(f64::NAN)),
+        Value::Array(items) => {
+            let items: Vec<String> = items
+                .iter()
+                .map(|item| item.as_f64().map_or_else(|| item.to_string(), |n| format!("{n:.4}")))
+                .collect();
+            items.join(" ")
+        }
+        other => other.to_string(),
+    };
+    let words: Vec<String> = line
+        .iter()
+        .map(|(key, value)| match key.as_str() {
+            "id" | "dimension" => word(value),
+            _ => format!("{key} {}", word(value)),
+        })
+        .collect();
+    words.join("  ")
+}

@@ -1,0 +1,104 @@
+//! `spo train`
+
+use std::path::{Path, PathBuf};
+use std::process::exit;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::Args;
+use serde_json::Value;
+use spo_eval::report;
+use spo_train::config::RunSpec;
+use spo_train::sink::Memory;
+use spo_train::{prepare, run};
+
+use crate::error::CliError;
+use crate::output::{Output, note};
+use crate::view::{self, plan_text};
+
+/// Changes to a run file from the command line.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Settings {
+    /// Change one value of the run file: rounds.1.lambda=0.5 (numbers count from 0)
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Where to compute: auto, cpu, vulkan, metal, wgpu, cuda:0
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+    /// Run directory; must not exist, or be empty
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+impl Settings {
+    /// The run file with the changes.
+    pub fn spec(&self, file: &Path) -> Result<RunSpec, CliError> {
+        let mut spec = RunSpec::from_file(file)?;
+        let quoted = |text: String| Value::String(text);
+        for argument in &self.set {
+            spec.apply_set(argument)?;
+        }
+        if let Some(device) = &self.device {
+            spec.apply_set(&format!("model.device={}", quoted(device.clone())))?;
+        }
+        if let Some(out) = &self.out {
+            spec.apply_set(&format!("out={}", quoted(out.to_string_lossy().into_owned())))?;
+        }
+        Ok(spec)
+    }
+}
+
+/// Train a model as a run file says
+///
+/// Writes the run directory: the final model, the policy of each round, events.jsonl, plan.json and the report; then
+/// prints the policy × dimension table. Ctrl-C stops after the current step, a second one at once.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The run file; `spo init` writes one
+    #[arg(value_name = "RUN.toml")]
+    file: PathBuf,
+    #[command(flatten)]
+    settings: Settings,
+    /// Show the plan and train nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Arguments {
+    pub fn run(&self, output: &mut Output) -> Result<(), CliError> {
+        let spec = self.settings.spec(&self.file)?;
+        if self.dry_run {
+            let prepared = prepare(&spec, view::progress().as_mut())?;
+            return output.line(plan_text(&prepared.plan).trim_end());
+        }
+        train(&spec, output)
+    }
+}
+
+/// Runs to the end and prints the result.
+pub(super) fn train(spec: &RunSpec, output: &mut Output) -> Result<(), CliError> {
+    let stop = stop_flag()?;
+    // `run` tells the data again, at its place among the events.
+    let prepared = prepare(spec, &mut Memory::default())?;
+    let out = prepared.plan.out.clone();
+    let mut sink = view::progress();
+    let summary = run(prepared, sink.as_mut(), &stop)?;
+    drop(sink);
+    output.line(report::table(&summary).trim_end())?;
+    note(format_args!("run directory: {}", out.display()));
+    Ok(())
+}
+
+/// Set by the first Ctrl-C or termination signal; the second one ends the process.
+fn stop_flag() -> Result<Arc<AtomicBool>, CliError> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    let handler = move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            exit(130);
+        }
+        note("stopping after this step; once more stops at once");
+    };
+    ctrlc::set_handler(handler).map_err(|error| CliError::Signal { reason: error.to_string() })?;
+    Ok(stop)
+}

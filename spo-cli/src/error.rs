@@ -1,0 +1,163 @@
+//! What ends a command early.
+
+use std::path::{Path, PathBuf};
+
+use spo_core::CoreError;
+use spo_data::DataError;
+use spo_eval::EvalError;
+use spo_model::ModelError;
+use spo_train::TrainError;
+use spo_train::config::ConfigError;
+
+/// Errors of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum CliError {
+    /// The run, or the run file.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// The data.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The model.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The objective.
+    #[error(transparent)]
+    Core(#[from] CoreError),
+    /// The evaluation.
+    #[error(transparent)]
+    Eval(#[from] EvalError),
+    /// A file could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// Standard output could not be written.
+    #[error("cannot write the output: {source}")]
+    Output {
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A file that would have been overwritten.
+    #[error("{}: the file exists", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file or an argument that does not hold what it should.
+    #[error("{at}: found {found}, expected {expected}")]
+    Unexpected {
+        /// The file with its line, or the argument.
+        at: String,
+        /// What is there.
+        found: String,
+        /// What would be right.
+        expected: String,
+        /// Whether it is an argument of the command line.
+        usage: bool,
+    },
+    /// Rows of numbers that a loss cannot be computed on.
+    #[error("{}: {source}", file.display())]
+    Rows {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong, with the line.
+        source: CoreError,
+    },
+    /// The prompt leaves no room for an answer.
+    #[error("the prompt has {found} tokens, but the model's context is {context}")]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        found: usize,
+        /// The model's context.
+        context: usize,
+    },
+    /// Ctrl-C cannot be caught.
+    #[error("cannot catch Ctrl-C: {reason}")]
+    Signal {
+        /// The system's reason.
+        reason: String,
+    },
+    /// There is nothing to compute.
+    #[error("{file}: no row is left")]
+    NoRows {
+        /// The data.
+        file: String,
+    },
+}
+
+impl From<ConfigError> for CliError {
+    fn from(error: ConfigError) -> Self {
+        Self::Train(error.into())
+    }
+}
+
+impl CliError {
+    pub fn io(path: &Path, source: std::io::Error) -> Self {
+        Self::Io { path: path.into(), source }
+    }
+
+    pub fn argument(name: &str, found: impl Into<String>, expected: impl Into<String>) -> Self {
+        Self::Unexpected { at: name.into(), found: found.into(), expected: expected.into(), usage: true }
+    }
+
+    /// 1 failed, 2 usage or run file, 130 interrupted.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Train(TrainError::Interrupted { .. }) => 130,
+            Self::Train(TrainError::Config(_)) | Self::Unexpected { usage: true, .. } => 2,
+            Self::Train(TrainError::Model(error)) | Self::Model(error) => model_code(error),
+            Self::Train(TrainError::Data(error)) | Self::Data(error) => data_code(error),
+            Self::Train(TrainError::Core(error)) | Self::Core(error) | Self::Rows { source: error, .. } => {
+                core_code(error)
+            }
+            _ => 1,
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Data(DataError::IdsOnly) => Some("name a tokenizer, or a model directory that has one".into()),
+            Self::Model(ModelError::TooLong { .. }) => {
+                Some("--max-length N cuts long rows, prompts first, and says which".into())
+            }
+            Self::Train(error) => error.hint(),
+            Self::Data(error) => error.hint(),
+            Self::Model(error) => error.hint(),
+            Self::Core(error) | Self::Rows { source: error, .. } => error.hint(),
+            Self::Eval(error) => error.hint(),
+            Self::Exists { .. } => Some("nothing was written: name another file, or remove this one".into()),
+            Self::PromptTooLong { .. } => Some("shorten the prompt".into()),
+            _ => None,
+        }
+    }
+
+    /// The run file's fault, which knows its place.
+    pub fn config(&self) -> Option<&ConfigError> {
+        match self {
+            Self::Train(TrainError::Config(error)) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+fn model_code(error: &ModelError) -> u8 {
+    if matches!(error, ModelError::Device { .. }) { 2 } else { 1 }
+}
+
+fn data_code(error: &DataError) -> u8 {
+    use DataError::{BadSetting, UnknownFormat, UnknownSchema};
+    if matches!(error, BadSetting { .. } | UnknownFormat { .. } | UnknownSchema { .. }) { 2 } else { 1 }
+}
+
+fn core_code(error: &CoreError) -> u8 {
+    use CoreError::{InvalidOption, UnknownObjective, UnknownOption, WrongShape};
+    let usage =
+        matches!(error, InvalidOption { .. } | UnknownObjective { .. } | UnknownOption { .. } | WrongShape { .. });
+    if usage { 2 } else { 1 }
+}

@@ -1,0 +1,197 @@
+//! What several commands take: a model, a tokenizer, data files, the layout of text.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use clap::{Args, ValueEnum};
+use spo_data::{DataError, DataSpec, Dataset, Overflow, Paths, TemplateKind, TextSpec, Tokenizer};
+use spo_model::load::Storage;
+use spo_model::lora::load_adapter;
+use spo_model::{CausalLm, device};
+
+use crate::error::CliError;
+use crate::output::note;
+
+/// Where and in which number format to compute.
+#[derive(Debug, Args)]
+pub(crate) struct DeviceArguments {
+    /// auto, cpu, vulkan, metal, wgpu, cuda, or with an index: cuda:0
+    #[arg(long, default_value = "auto", help_heading = "Device")]
+    pub device: String,
+    /// Number format of the weights in memory
+    #[arg(long, value_enum, default_value_t = Dtype::F32, help_heading = "Device")]
+    pub dtype: Dtype,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Dtype {
+    F32,
+    Bf16,
+    F16,
+}
+
+impl Dtype {
+    fn storage(self) -> Storage {
+        match self {
+            Self::F32 => Storage::F32,
+            Self::Bf16 => Storage::Bf16,
+            Self::F16 => Storage::F16,
+        }
+    }
+}
+
+impl DeviceArguments {
+    /// Opens the device.
+    pub fn open(&self) -> Result<Device, CliError> {
+        Ok(device::open(&self.device)?)
+    }
+
+    /// Loads a model, with an adapter if one is named.
+    pub fn load(&self, device: &Device, model: &Path, adapter: Option<&Path>) -> Result<CausalLm, CliError> {
+        let model = CausalLm::from_dir(model, Some(self.dtype.storage()), device)?;
+        Ok(match adapter {
+            Some(adapter) => load_adapter(model, adapter)?.0,
+            None => model,
+        })
+    }
+}
+
+/// The tokenizer of a model directory; a model without one can still score token ids.
+pub(crate) fn model_tokenizer(model: &Path) -> Result<Tokenizer, CliError> {
+    match Tokenizer::from_dir(model) {
+        Err(DataError::NoTokenizer { .. }) if model.is_dir() && !model.join("tokenizer.model").exists() => {
+            Ok(Tokenizer::ids_only())
+        }
+        other => Ok(other?),
+    }
+}
+
+/// How text becomes tokens: the keys of `[text]` in a run file.
+#[derive(Debug, Args)]
+pub(crate) struct TextArguments {
+    /// chat renders the tokenizer's chat template, plain concatenates text; auto is chat where there is a template and
+    /// no format is given
+    #[arg(long, value_enum, default_value_t = Template::Auto, help_heading = "Text")]
+    template: Template,
+    /// Plain layout of a prompt, with {prompt} in it; \n is a line break
+    #[arg(long, value_name = "FORMAT", help_heading = "Text")]
+    prompt_format: Option<String>,
+    /// Plain layout of an answer, with {response} in it; \n is a line break
+    #[arg(long, value_name = "FORMAT", help_heading = "Text")]
+    response_format: Option<String>,
+    /// System message for prompts that have none
+    #[arg(long, value_name = "TEXT", help_heading = "Text")]
+    system: Option<String>,
+    /// Do not end plain answers with the tokenizer's EOS
+    #[arg(long, help_heading = "Text")]
+    no_eos: bool,
+    /// Tokens that prompt plus longest answer may have
+    #[arg(long, value_name = "N", help_heading = "Text")]
+    max_length: Option<usize>,
+    /// What happens to longer rows
+    #[arg(long, value_enum, default_value_t = Long::AnswerFirst, help_heading = "Text")]
+    overflow: Long,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Template {
+    Auto,
+    Chat,
+    Plain,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Long {
+    /// Cut the beginning of the prompt, then the end of the answers
+    AnswerFirst,
+    /// Keep the first tokens of prompt plus answer
+    KeepStart,
+    /// Drop the row
+    Drop,
+}
+
+impl TextArguments {
+    pub fn spec(&self) -> TextSpec {
+        let broken = |format: &Option<String>| format.as_ref().map(|format| format.replace("\\n", "\n"));
+        TextSpec {
+            template: match self.template {
+                Template::Auto => TemplateKind::Auto,
+                Template::Chat => TemplateKind::Chat,
+                Template::Plain => TemplateKind::Plain,
+            },
+            prompt_format: broken(&self.prompt_format),
+            response_format: broken(&self.response_format),
+            system: self.system.clone(),
+            append_eos: !self.no_eos,
+            max_length: self.max_length,
+            overflow: match self.overflow {
+                Long::AnswerFirst => Overflow::AnswerFirst,
+                Long::KeepStart => Overflow::KeepStart,
+                Long::Drop => Overflow::Drop,
+            },
+            ..TextSpec::default()
+        }
+    }
+}
+
+/// How the rows of files read: the keys of `[[data]]` in a run file.
+#[derive(Debug, Args)]
+pub(crate) struct LayoutArguments {
+    /// File format, where the extension does not tell; `spo list formats` shows all
+    #[arg(long, value_name = "NAME", help_heading = "Layout")]
+    format: Option<String>,
+    /// Layout of the rows, where the first row does not tell; `spo list schemas` shows all
+    #[arg(long, value_name = "NAME", help_heading = "Layout")]
+    schema: Option<String>,
+    /// Name of the dimension in layouts whose one preference has no name
+    #[arg(long, value_name = "NAME", help_heading = "Layout")]
+    dimension: Option<String>,
+    /// A key of the layout that the file names otherwise: prompt=question
+    #[arg(long = "column", value_name = "KEY=NAME", value_parser = key_and_name, help_heading = "Layout")]
+    columns: Vec<(String, String)>,
+    /// Rows to read at most
+    #[arg(long, value_name = "N", help_heading = "Layout")]
+    limit: Option<usize>,
+}
+
+fn key_and_name(argument: &str) -> Result<(String, String), String> {
+    let (key, name) = argument.split_once('=').ok_or("expected KEY=NAME")?;
+    Ok((key.to_owned(), name.to_owned()))
+}
+
+impl LayoutArguments {
+    /// Loads files and says how many rows were dropped or changed.
+    pub fn load(&self, files: &[PathBuf], text: &TextSpec, tokenizer: &Tokenizer) -> Result<Dataset, CliError> {
+        let path = files.iter().map(|file| file.to_string_lossy().into_owned()).collect();
+        let spec = DataSpec {
+            path: Paths::Many(path),
+            format: self.format.clone(),
+            schema: self.schema.clone(),
+            dimension: self.dimension.clone(),
+            columns: self.columns.iter().cloned().collect(),
+            limit: self.limit,
+            ..DataSpec::default()
+        };
+        Ok(spo_data::load(&[spec], text, tokenizer, &mut |_| ())?)
+    }
+}
+
+/// Says what happened to rows, with the ids of the first few.
+pub(crate) fn note_incidents(data: &Dataset) {
+    const NAMED: usize = 3;
+    for (reason, count) in data.report.counts() {
+        let ids = data.report.incidents.iter().filter(|incident| incident.reason == reason);
+        let named: Vec<&str> = ids.map(|incident| incident.id.as_str()).take(NAMED).collect();
+        let more = if count > NAMED { ", …" } else { "" };
+        note(format_args!("{count} rows {} ({}{more})", reason.describe(), named.join(", ")));
+    }
+}
+
+/// Rejects a dataset without rows.
+pub(crate) fn require_rows(data: &Dataset, files: &[PathBuf]) -> Result<(), CliError> {
+    if data.examples.is_empty() {
+        let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+        return Err(CliError::NoRows { file: files.join(", ") });
+    }
+    Ok(())
+}

@@ -1,0 +1,65 @@
+//! A bar for the phase that runs, with finished things above it.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use spo_train::{Event, Sink, TrainError};
+
+use super::words;
+
+/// Draws on the standard error stream.
+#[derive(Default)]
+pub(crate) struct Progress {
+    bar: Option<ProgressBar>,
+}
+
+impl Progress {
+    /// The bar of what runs now; a new one if another thing begins.
+    fn bar(&mut self, name: &str, length: u64) -> &ProgressBar {
+        let same = self.bar.as_ref().is_some_and(|bar| bar.prefix() == name && bar.length() == Some(length));
+        if !same {
+            self.clear();
+        }
+        self.bar.get_or_insert_with(|| {
+            let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {eta} left\n  {msg}")
+                .expect("the template is well-formed");
+            let bar = ProgressBar::new(length).with_style(style).with_prefix(name.to_owned());
+            bar.enable_steady_tick(Duration::from_millis(500));
+            bar
+        })
+    }
+
+    fn clear(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Sink for Progress {
+    fn event(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
+        match event {
+            Event::Window(window) => {
+                let bar = self.bar(&window.phase, window.steps);
+                bar.set_message(words::figures(window));
+                bar.set_position(window.step);
+            }
+            Event::Scoring { policy, done, total } => {
+                self.bar(&format!("scoring {policy}"), *total as u64).set_position(*done as u64);
+            }
+            event => {
+                if let Some(line) = words::line(event) {
+                    self.clear();
+                    crate::output::note(format_args!("{} {line}", words::clock(seconds)));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}

@@ -1,0 +1,141 @@
+//! Events in words.
+
+use spo_eval::{ConflictCount, DataSummary, DimensionScore, ScoreKind, Subset};
+use spo_train::{Event, Window};
+
+/// `m:ss` since the start.
+pub(super) fn clock(seconds: f64) -> String {
+    let whole = seconds as u64;
+    format!("[{:>2}:{:02}]", whole / 60, whole % 60)
+}
+
+/// The figures of one optimiser step.
+pub(super) fn window(window: &Window) -> String {
+    format!("{} step {}/{}: {}", window.phase, window.step, window.steps, figures(window))
+}
+
+/// The same without its place.
+pub(super) fn figures(window: &Window) -> String {
+    let mut words = vec![format!("loss {:.4}", window.loss)];
+    words.extend(window.margin.map(|margin| format!("margin {margin:+.3}")));
+    words.extend(window.accuracy.map(|accuracy| format!("right {:.0} %", 100.0 * accuracy)));
+    words.extend(window.carry.map(|carry| format!("c {carry:+.3}")));
+    words.push(format!("|grad| {:.3}", window.grad_norm));
+    words.push(format!("lr {:.2e}", window.learning_rate));
+    if window.seconds > 0.0 {
+        words.push(format!("{:.0} tokens/s", window.tokens as f64 / window.seconds));
+    }
+    words.join(", ")
+}
+
+/// The events that happen seldom, in one line; `None` for those that a bar shows.
+pub(super) fn line(event: &Event) -> Option<String> {
+    let line = match event {
+        Event::RunStarted { name, device, dtype, family, parameters, trainable, phases, .. } => {
+            let phases: Vec<String> = phases.iter().map(|(name, steps)| format!("{name} ({steps} steps)")).collect();
+            let trained = if trainable == parameters { String::new() } else { format!(", {trainable} trained") };
+            format!("{name}: {family}, {parameters} parameters{trained}, {dtype} on {device}; {}", phases.join(", "))
+        }
+        Event::DataLoaded { sets, conflicts } => data(sets, conflicts),
+        Event::Scored { policy, answers, cached, seconds, .. } => {
+            format!("{policy} scored on {answers} answers ({cached} from the cache) in {seconds:.1} s")
+        }
+        Event::PhaseStarted { phase, dimension, objective, control, start, pairs, steps, .. } => {
+            let control = if *control { ", a control" } else { "" };
+            format!("{phase}: {objective} on {pairs} pairs of {dimension}, {steps} steps from {start}{control}")
+        }
+        Event::Evaluated { policy, step, scores, .. } => {
+            format!("{policy} step {step}, held out: {}", held_out(scores))
+        }
+        Event::KlEstimated(kl) => {
+            format!("KL({} ‖ {}) = {:.2} ± {:.2} nats, sampled", kl.policy, kl.reference, kl.mean, kl.stderr)
+        }
+        Event::PolicySaved { policy, path, drift, .. } => {
+            format!("{policy} saved to {}; read back, log-probs differ by {drift:.1e}", path.display())
+        }
+        Event::PhaseFinished { phase, seconds, tokens, peak_bytes } => {
+            let speed = *tokens as f64 / seconds.max(f64::MIN_POSITIVE);
+            let memory = match peak_bytes {
+                0 => String::new(),
+                bytes => format!(", at most {} MiB in memory", bytes >> 20),
+            };
+            format!("{phase} done in {seconds:.1} s, {speed:.0} tokens/s{memory}")
+        }
+        Event::Warning { text } => format!("warning: {text}"),
+        Event::RunFinished { seconds, model, report } => {
+            format!("done in {seconds:.1} s; model {}, report {}", model.display(), report.display())
+        }
+        _ => return None,
+    };
+    Some(line)
+}
+
+/// Pairs per split and dimension, rows left out, conflicts.
+fn data(sets: &[DataSummary], conflicts: &[ConflictCount]) -> String {
+    let mut words: Vec<String> =
+        sets.iter().map(|set| format!("{} {} {} pairs", set.pairs, set.split, set.dimension)).collect();
+    // Every set of a split repeats what happened to the split's rows.
+    let mut splits: Vec<&str> = vec![];
+    for set in sets {
+        if !splits.contains(&set.split.as_str()) {
+            splits.push(&set.split);
+            words.extend(set.dropped.iter().map(|(reason, count)| format!("{} rows: {count} {reason}", set.split)));
+        }
+    }
+    words.extend(conflicts.iter().map(|conflict| {
+        let ConflictCount { split, first, second, agreeing, conflicting, .. } = conflict;
+        format!("{split} {first} × {second}: {agreeing} agree, {conflicting} conflict")
+    }));
+    format!("data: {}", words.join("; "))
+}
+
+/// Accuracy of each dimension by the plain log-ratio.
+fn held_out(scores: &[DimensionScore]) -> String {
+    let shown = scores.iter().filter(|score| score.kind == ScoreKind::LogRatio);
+    let words = shown.filter_map(|score| {
+        let tally = score.tally(Subset::All)?;
+        if tally.all_tied() {
+            return Some(format!("{} tied", score.dimension));
+        }
+        let (low, high) = tally.interval;
+        Some(format!(
+            "{} {:.1} % right ({:.0}–{:.0}), margin {:+.2}",
+            score.dimension,
+            100.0 * tally.accuracy,
+            100.0 * low,
+            100.0 * high,
+            tally.mean_margin
+        ))
+    });
+    words.collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_shows_what_it_has() {
+        let mut given = Window {
+            phase: "round-2".into(),
+            step: 3,
+            steps: 300,
+            epoch: 0.1,
+            loss: 0.693147,
+            grad_norm: 1.25,
+            learning_rate: 5e-4,
+            accuracy: Some(0.5),
+            margin: Some(0.25),
+            chosen_log_ratio: None,
+            rejected_log_ratio: None,
+            carry: Some(-0.5),
+            tokens: 900,
+            seconds: 0.5,
+        };
+        let expected = "round-2 step 3/300: loss 0.6931, margin +0.250, right 50 %, c -0.500, |grad| 1.250, lr 5.00e-4, 1800 tokens/s";
+        assert_eq!(window(&given), expected);
+        (given.accuracy, given.margin, given.carry) = (None, None, None);
+        assert_eq!(figures(&given), "loss 0.6931, |grad| 1.250, lr 5.00e-4, 1800 tokens/s");
+        assert_eq!(clock(125.9), "[ 2:05]");
+    }
+}
