@@ -183,7 +183,8 @@ pub(crate) fn note_incidents(data: &Dataset) {
         let ids = data.report.incidents.iter().filter(|incident| incident.reason == reason);
         let named: Vec<&str> = ids.map(|incident| incident.id.as_str()).take(NAMED).collect();
         let more = if count > NAMED { ", …" } else { "" };
-        note(format_args!("{count} rows {} ({}{more})", reason.describe(), named.join(", ")));
+        let rows = if count == 1 { "row" } else { "rows" };
+        note(format_args!("{count} {rows} {} ({}{more})", reason.describe(), named.join(", ")));
     }
 }
 

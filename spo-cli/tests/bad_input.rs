@@ -95,7 +95,7 @@ fn a_typo_in_the_run_file() {
     let text = fs::read_to_string(&file).unwrap();
     fs::write(&file, text.replace("pairs-per-step", "pairs-per-stop")).unwrap();
     let found = train(directory.path(), &[]);
-    refused(&found, 2, &["unknown key `pairs-per-stop`", "did you mean `pairs-per-step`?", "run.toml:19:1"]);
+    refused(&found, 2, &["unknown key `pairs-per-stop`", "did you mean `pairs-per-step`?", "run.toml:18:1"]);
     let mut shown = found.err.lines().filter(|line| line.contains("pairs-per-stop = 4"));
     assert!(shown.next().is_some(), "the line is shown:\n{}", found.err);
     fs::write(&file, text).unwrap();
@@ -116,16 +116,20 @@ fn a_row_without_a_key() {
 fn an_empty_answer_is_dropped_and_counted() {
     let rows = format!("{ROW}\n{}\n", r#"{"prompt": "Why?", "chosen": " Because.", "rejected": " "}"#);
     let found = score(Path::new(&stories()), &rows);
-    refused(&found, 0, &["1 rows dropped: an answer is empty (rows.jsonl:2)"]);
+    refused(&found, 0, &["1 row dropped: an answer is empty (rows.jsonl:2)"]);
     assert_eq!(found.out.lines().count(), 1);
     let empty = r#"{"prompt": "Why?", "chosen": "", "rejected": ""}"#;
-    refused(&score(Path::new(&stories()), empty), 1, &["1 rows dropped", "no row is left"]);
+    refused(&score(Path::new(&stories()), empty), 1, &["1 row dropped", "no row is left"]);
 }
 
 #[test]
 fn a_prompt_beyond_the_context() {
     let long = ROW.replace("Why?", &"Why? ".repeat(600));
-    refused(&score(Path::new(&stories()), &long), 1, &["rows.jsonl:1", "tokens, but the model's context is 512", "--max-length"]);
+    refused(
+        &score(Path::new(&stories()), &long),
+        1,
+        &["rows.jsonl:1", "tokens, but the model's context is 512", "--max-length"],
+    );
     let ids = vec!["5"; 600].join(",");
     let found = spo(&["generate", "--model", &stories(), "--ids", &ids, "--device", "cpu"]);
     refused(&found, 1, &["the prompt has 600 tokens, but the model's context is 512"]);
@@ -146,7 +150,11 @@ fn an_unknown_dimension() {
 fn a_device_that_is_not_there() {
     let directory = tempdir().unwrap();
     small_run(directory.path());
-    refused(&train(directory.path(), &["--device", "tpu"]), 2, &["device `tpu`", "no such kind of device", "this build has: cpu"]);
+    refused(
+        &train(directory.path(), &["--device", "tpu"]),
+        2,
+        &["device `tpu`", "no such kind of device", "this build has: cpu"],
+    );
     refused(&train(directory.path(), &["--device", "cpu:3"]), 2, &["there is one cpu"]);
     let found = spo(&["generate", "--model", &stories(), "--ids", "1", "--device", "cuda:99"]);
     refused(&found, 2, &["device `cuda:99` is not available"]);
@@ -181,11 +189,7 @@ fn a_full_disk_behind_standard_output() {
 
 fn ended_with_stdout(command: &mut Command, file: fs::File) -> Ended {
     let output = command.stdout(file).stderr(std::process::Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
-    Ended {
-        code: output.status.code().unwrap(),
-        out: String::new(),
-        err: String::from_utf8(output.stderr).unwrap(),
-    }
+    Ended { code: output.status.code().unwrap(), out: String::new(), err: String::from_utf8(output.stderr).unwrap() }
 }
 
 /// A file size limit stands for a full disk: writing beyond it fails in the same place.
@@ -211,6 +215,14 @@ fn wrong_arguments() {
     refused(&spo(&["loss", "--objective", "dpoo", "--input", &file]), 2, &["did you mean `dpo`?"]);
     refused(&spo(&["loss", "--objective", "dpo", "--set", "bata=1", "--input", &file]), 2, &["`beta`"]);
     refused(&spo(&["loss", "--objective", "dpo", "--input", &file]), 1, &["rows.jsonl", "line 1", "rejected_logp"]);
-    let text = spo(&["score", "--model", &fixture("families/llama"), "--data", &fixture("hh_harmless/test.jsonl.gz"), "--device", "cpu"]);
+    let text = spo(&[
+        "score",
+        "--model",
+        &fixture("families/llama"),
+        "--data",
+        &fixture("hh_harmless/test.jsonl.gz"),
+        "--device",
+        "cpu",
+    ]);
     refused(&text, 1, &["no tokenizer", "token ids"]);
 }

@@ -49,7 +49,18 @@ fn scores_equal_trl() {
         let mut arguments = vec!["score".to_owned(), "--model".into(), fixture(model)];
         arguments.extend(adapter.into_iter().flat_map(|adapter| ["--adapter".into(), fixture(adapter)]));
         // TRL kept the first 96 tokens of each row.
-        let rest = ["--data", &rows, "--json", "--per-token", "--device", "cpu", "--max-length", "96", "--overflow", "keep-start"];
+        let rest = [
+            "--data",
+            &rows,
+            "--json",
+            "--per-token",
+            "--device",
+            "cpu",
+            "--max-length",
+            "96",
+            "--overflow",
+            "keep-start",
+        ];
         arguments.extend(rest.map(str::to_owned));
         let tolerance = if adapter.is_some() { 2e-4 } else { 1e-4 };
         for (index, line) in out(&arguments).lines().enumerate() {
@@ -70,7 +81,8 @@ fn scores_equal_trl() {
 fn rows_with_dimensions_have_a_line_for_each() {
     let directory = tempdir().unwrap();
     let file = directory.path().join("rows.jsonl");
-    let row = r#"{"id": "r", "prompt": "Why?", "response_a": " A", "response_b": " B", "prefs": {"x": 1, "y": -1, "z": 0}}"#;
+    let row =
+        r#"{"id": "r", "prompt": "Why?", "response_a": " A", "response_b": " B", "prefs": {"x": 1, "y": -1, "z": 0}}"#;
     fs::write(&file, row).unwrap();
     let data = path(&file);
     let text = out(&["score", "--model", &stories(), "--data", &data, "--device", "cpu", "--json"]);
@@ -95,7 +107,8 @@ fn greedy_tokens_equal_transformers() {
     assert_eq!(found["ids"], golden["greedy_32_from_row0_prompt"]);
     assert!(found["text"].is_string());
     let draw = |seed| {
-        let options = ["--temperature", "1", "--top-k", "50", "--top-p", "0.9", "--seed", seed, "--max-new-tokens", "12"];
+        let options =
+            ["--temperature", "1", "--top-k", "50", "--top-p", "0.9", "--seed", seed, "--max-new-tokens", "12"];
         parsed(&[&common[..], &options].concat())
     };
     assert_eq!(draw("1"), draw("1"));
@@ -104,7 +117,17 @@ fn greedy_tokens_equal_transformers() {
 
 #[test]
 fn a_story_goes_on() {
-    let text = out(&["generate", "--model", &stories(), "--prompt", "Once upon a time", "--max-new-tokens", "20", "--device", "cpu"]);
+    let text = out(&[
+        "generate",
+        "--model",
+        &stories(),
+        "--prompt",
+        "Once upon a time",
+        "--max-new-tokens",
+        "20",
+        "--device",
+        "cpu",
+    ]);
     assert!(text.contains("there was a little"), "{text}");
 }
 
@@ -149,7 +172,8 @@ fn losses_of_given_log_probs() {
     assert!((table["loss"].as_f64().unwrap() - expected).abs() < 1e-12);
     assert_eq!(table["chosen_reward"], json!([0.5, 0.5]));
     assert_eq!(table["gradient"].as_array().unwrap().len(), 2);
-    let held = parsed(&["loss", "--objective", "spo", "--set", "lambda=0", "--set", "alpha=0.5", "--input", &file, "--json"]);
+    let held =
+        parsed(&["loss", "--objective", "spo", "--set", "lambda=0", "--set", "alpha=0.5", "--input", &file, "--json"]);
     assert_eq!(held["loss"], table["loss"]);
     assert!(out(&["loss", "--objective", "ipo", "--input", &file]).contains("ipo: mean loss"));
 }
@@ -177,9 +201,13 @@ fn data_is_checked_previewed_and_searched_for_conflicts() {
 
 #[test]
 fn lists_name_what_there_is() {
-    for (what, expected) in
-        [("objectives", "spo"), ("families", "llama"), ("schemas", "token-ids"), ("formats", "jsonl"), ("devices", "cpu")]
-    {
+    for (what, expected) in [
+        ("objectives", "spo"),
+        ("families", "llama"),
+        ("schemas", "token-ids"),
+        ("formats", "jsonl"),
+        ("devices", "cpu"),
+    ] {
         let list = parsed(&["list", what, "--json"]);
         assert!(list.as_array().unwrap().iter().any(|item| item["name"] == expected), "{what}");
         assert!(out(&["list", what]).contains(expected), "{what}");
@@ -248,7 +276,10 @@ fn a_run_leaves_a_model_and_a_report() {
         assert!(run.join(name).exists(), "{name}");
     }
     let model = path(&run.join("model"));
-    assert!(!out(&["generate", "--model", &model, "--prompt", "Once", "--max-new-tokens", "4", "--device", "cpu"]).is_empty());
+    assert!(
+        !out(&["generate", "--model", &model, "--prompt", "Once", "--max-new-tokens", "4", "--device", "cpu"])
+            .is_empty()
+    );
     assert_eq!(spo(&["train", &file]).code, 1, "a second run into the same directory");
 }
 
@@ -256,7 +287,8 @@ fn a_run_leaves_a_model_and_a_report() {
 fn the_quickstart_is_a_run_of_its_own_directory() {
     let directory = tempdir().unwrap();
     let out_directory = directory.path().join("quick");
-    let mut arguments = vec!["quickstart".to_owned(), "--out".into(), path(&out_directory), "--device".into(), "cpu".into()];
+    let mut arguments =
+        vec!["quickstart".to_owned(), "--out".into(), path(&out_directory), "--device".into(), "cpu".into()];
     for set in [
         "data.0.limit=64",
         "data.1.limit=64",
@@ -270,7 +302,9 @@ fn the_quickstart_is_a_run_of_its_own_directory() {
         arguments.extend(["--set".to_owned(), set.to_owned()]);
     }
     assert!(out(&arguments).contains("honesty"));
-    for name in ["run.toml", "events.jsonl", "plan.json", "report.md", "model/model.safetensors", "input/LICENSE.Apache-2.0"] {
+    for name in
+        ["run.toml", "events.jsonl", "plan.json", "report.md", "model/model.safetensors", "input/LICENSE.Apache-2.0"]
+    {
         assert!(out_directory.join(name).exists(), "{name}");
     }
 }

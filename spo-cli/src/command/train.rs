@@ -80,13 +80,10 @@ pub(super) fn train(spec: &RunSpec, output: &mut Output) -> Result<(), CliError>
     let stop = stop_flag()?;
     // `run` tells the data again, at its place among the events.
     let prepared = prepare(spec, &mut Memory::default())?;
-    let out = prepared.plan.out.clone();
     let mut sink = view::progress();
     let summary = run(prepared, sink.as_mut(), &stop)?;
     drop(sink);
-    output.line(report::table(&summary).trim_end())?;
-    note(format_args!("run directory: {}", out.display()));
-    Ok(())
+    output.line(report::table(&summary).trim_end())
 }
 
 /// Set by the first Ctrl-C or termination signal; the second one ends the process.

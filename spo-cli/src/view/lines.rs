@@ -14,12 +14,12 @@ pub(crate) struct Lines;
 
 impl Sink for Lines {
     fn event(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
-        let line = match event {
-            Event::Window(window) if !shown(window.step, window.steps) => None,
-            Event::Window(window) => Some(words::window(window)),
-            event => words::line(event),
+        let lines = match event {
+            Event::Window(window) if !shown(window.step, window.steps) => vec![],
+            Event::Window(window) => vec![words::window(window)],
+            event => words::lines(event),
         };
-        if let Some(line) = line {
+        for line in lines {
             note(format_args!("{} {line}", words::clock(seconds)));
         }
         Ok(())

@@ -6,6 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use spo_train::{Event, Sink, TrainError};
 
 use super::words;
+use crate::output::note;
 
 /// Draws on the standard error stream.
 #[derive(Default)]
@@ -48,9 +49,9 @@ impl Sink for Progress {
                 self.bar(&format!("scoring {policy}"), *total as u64).set_position(*done as u64);
             }
             event => {
-                if let Some(line) = words::line(event) {
+                for line in words::lines(event) {
                     self.clear();
-                    crate::output::note(format_args!("{} {line}", words::clock(seconds)));
+                    note(format_args!("{} {line}", words::clock(seconds)));
                 }
             }
         }

@@ -1,5 +1,7 @@
 //! Events in words.
 
+use std::path::{Path, PathBuf};
+
 use spo_eval::{ConflictCount, DataSummary, DimensionScore, ScoreKind, Subset};
 use spo_train::{Event, Window};
 
@@ -28,15 +30,15 @@ pub(super) fn figures(window: &Window) -> String {
     words.join(", ")
 }
 
-/// The events that happen seldom, in one line; `None` for those that a bar shows.
-pub(super) fn line(event: &Event) -> Option<String> {
+/// The events that happen seldom; nothing for those that a bar shows.
+pub(super) fn lines(event: &Event) -> Vec<String> {
     let line = match event {
         Event::RunStarted { name, device, dtype, family, parameters, trainable, phases, .. } => {
             let phases: Vec<String> = phases.iter().map(|(name, steps)| format!("{name} ({steps} steps)")).collect();
             let trained = if trainable == parameters { String::new() } else { format!(", {trainable} trained") };
             format!("{name}: {family}, {parameters} parameters{trained}, {dtype} on {device}; {}", phases.join(", "))
         }
-        Event::DataLoaded { sets, conflicts } => data(sets, conflicts),
+        Event::DataLoaded { sets, conflicts } => return data(sets, conflicts),
         Event::Scored { policy, answers, cached, seconds, .. } => {
             format!("{policy} scored on {answers} answers ({cached} from the cache) in {seconds:.1} s")
         }
@@ -51,7 +53,7 @@ pub(super) fn line(event: &Event) -> Option<String> {
             format!("KL({} ‖ {}) = {:.2} ± {:.2} nats, sampled", kl.policy, kl.reference, kl.mean, kl.stderr)
         }
         Event::PolicySaved { policy, path, drift, .. } => {
-            format!("{policy} saved to {}; read back, log-probs differ by {drift:.1e}", path.display())
+            format!("{policy} saved to {}; read back, log-probs differ by {drift:.1e}", tidy(path))
         }
         Event::PhaseFinished { phase, seconds, tokens, peak_bytes } => {
             let speed = *tokens as f64 / seconds.max(f64::MIN_POSITIVE);
@@ -63,30 +65,35 @@ pub(super) fn line(event: &Event) -> Option<String> {
         }
         Event::Warning { text } => format!("warning: {text}"),
         Event::RunFinished { seconds, model, report } => {
-            format!("done in {seconds:.1} s; model {}, report {}", model.display(), report.display())
+            format!("done in {seconds:.1} s; model {}, report {}", tidy(model), tidy(report))
         }
-        _ => return None,
+        _ => return vec![],
     };
-    Some(line)
+    vec![line]
 }
 
-/// Pairs per split and dimension, rows left out, conflicts.
-fn data(sets: &[DataSummary], conflicts: &[ConflictCount]) -> String {
-    let mut words: Vec<String> =
-        sets.iter().map(|set| format!("{} {} {} pairs", set.pairs, set.split, set.dimension)).collect();
-    // Every set of a split repeats what happened to the split's rows.
-    let mut splits: Vec<&str> = vec![];
-    for set in sets {
-        if !splits.contains(&set.split.as_str()) {
-            splits.push(&set.split);
-            words.extend(set.dropped.iter().map(|(reason, count)| format!("{} rows: {count} {reason}", set.split)));
-        }
-    }
-    words.extend(conflicts.iter().map(|conflict| {
-        let ConflictCount { split, first, second, agreeing, conflicting, .. } = conflict;
-        format!("{split} {first} × {second}: {agreeing} agree, {conflicting} conflict")
-    }));
-    format!("data: {}", words.join("; "))
+/// Per split: pairs, conflicts, rows left out.
+fn data(sets: &[DataSummary], conflicts: &[ConflictCount]) -> Vec<String> {
+    let mut splits: Vec<&str> = sets.iter().map(|set| set.split.as_str()).collect();
+    splits.dedup();
+    let line = |split: &str| {
+        let of_split = || sets.iter().filter(|set| set.split == split);
+        let pairs: Vec<String> = of_split().map(|set| format!("{} {} pairs", set.pairs, set.dimension)).collect();
+        let conflicts = conflicts.iter().filter(|conflict| conflict.split == split).map(|conflict| {
+            let ConflictCount { first, second, agreeing, conflicting, .. } = conflict;
+            format!("; {first} × {second}: {agreeing} agree, {conflicting} conflict")
+        });
+        // Every set of a split tells what happened to the split's rows.
+        let dropped = of_split().take(1).flat_map(|set| &set.dropped);
+        let dropped = dropped.map(|(reason, count)| format!("; {count} rows {reason}"));
+        format!("{split}: {}{}", pairs.join(", "), conflicts.chain(dropped).collect::<String>())
+    };
+    splits.into_iter().map(line).collect()
+}
+
+/// A path without `.` inside.
+fn tidy(path: &Path) -> String {
+    path.components().collect::<PathBuf>().display().to_string()
 }
 
 /// Accuracy of each dimension by the plain log-ratio.
