@@ -42,6 +42,9 @@ pub struct Pairs<V> {
     pub safety: Option<Sides<V>>,
     /// Log of each side's on-policy weight before clipping (wpo).
     pub on_policy: Option<Sides<V>>,
+    /// With which weight policy and reference sum an answer's tokens beyond the shorter answer's length (LD-DPO, see
+    /// [`crate::logprob::weight::desensitised`]); `None` where all tokens count in full.
+    pub length_desensitised: Option<f64>,
 }
 
 /// Log-probabilities of one answer sampled from the reference, per pair.
@@ -87,6 +90,7 @@ impl<V> Pairs<V> {
             strengths: None,
             safety: None,
             on_policy: None,
+            length_desensitised: None,
         }
     }
 
@@ -120,6 +124,7 @@ impl<V> Pairs<V> {
             strengths,
             safety,
             on_policy,
+            length_desensitised: self.length_desensitised,
         })
     }
 }

@@ -75,11 +75,12 @@ struct Settings {
 }
 
 impl Settings {
-    /// `f′(u)` as a function of the log-ratio `log u`: `log u`, `−1/u`, `log(2u/(1+u))`, `(1 − u^(−a))/a`.
+    /// `f′(u)` as a function of the log-ratio `log u`: `log u`, `1 − 1/u`, `log(2u/(1+u))`, `(1 − u^(−a))/a`; all are 0
+    /// where policy and reference agree.
     fn score(&self, ratio: Tensor<1>) -> Tensor<1> {
         match self.divergence {
             Divergence::ReverseKl => ratio,
-            Divergence::ForwardKl => -exp_bounded(-ratio),
+            Divergence::ForwardKl => -exp_bounded(-ratio) + 1.0,
             Divergence::Js => log_sigmoid(ratio) + std::f64::consts::LN_2,
             Divergence::Alpha => (-exp_bounded(ratio * -self.divergence_alpha) + 1.0) * self.divergence_alpha.recip(),
         }

@@ -111,6 +111,13 @@ impl Needs {
                 return Err(CoreError::MissingInput { objective: objective.into(), input: input.into() });
             }
         }
+        if self.length_desensitising != pairs.length_desensitised {
+            let input = match self.length_desensitising {
+                Some(alpha) => format!("token log-probabilities summed with ld-alpha = {alpha}"),
+                None => "log-probabilities that sum all tokens in full".into(),
+            };
+            return Err(CoreError::MissingInput { objective: objective.into(), input });
+        }
         if self.earlier > 0 && self.earlier != pairs.earlier.len() {
             return Err(CoreError::Length {
                 input: format!("earlier policies of objective `{objective}`"),

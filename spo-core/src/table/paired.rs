@@ -36,12 +36,6 @@ fn pairs(objective: &dyn Objective, rows: &[Row]) -> Result<PairNumbers, CoreErr
 
 /// The table of a paired objective.
 pub(super) fn table(objective: &dyn Objective, rows: &[Row], device: &Device) -> Result<Map<String, Value>, CoreError> {
-    if objective.needs().length_desensitising.is_some() {
-        return Err(CoreError::MissingInput {
-            objective: objective.name().into(),
-            input: "token log-probabilities (for `ld-alpha`)".into(),
-        });
-    }
     let pairs = pairs(objective, rows)?;
     let result = differentiate(objective, &pairs, device)?;
     let margin: Vec<f64> = result.chosen_reward.iter().zip(&result.rejected_reward).map(|(w, l)| w - l).collect();

@@ -50,6 +50,7 @@ fn pairs(golden: &Value, args: &Value) -> PairNumbers {
     let mut pairs = PairNumbers::new(policy.chosen, policy.rejected);
     pairs.reference = Some(sides(logps("ref")));
     pairs.lengths = Some(sides(lengths(golden)));
+    pairs.length_desensitised = args["ld_alpha"].as_f64();
     if args["use_weighting"].as_bool() == Some(true) {
         // The weight needs whole distributions, which the file does not have: take it from TRL's own two losses.
         let alone = |name: &str| floats(&golden["losses"][name]["loss_of_each_pair_alone"]);
@@ -94,6 +95,7 @@ fn one(pairs: &PairNumbers, row: usize) -> PairNumbers {
     let pick = |sides: &Sides<Vec<f64>>| Sides { chosen: vec![sides.chosen[row]], rejected: vec![sides.rejected[row]] };
     let mut alone = PairNumbers::new(vec![pairs.policy_chosen[row]], vec![pairs.policy_rejected[row]]);
     alone.reference = pairs.reference.as_ref().map(pick);
+    alone.length_desensitised = pairs.length_desensitised;
     alone.lengths = pairs.lengths.as_ref().map(pick);
     alone.on_policy = pairs.on_policy.as_ref().map(pick);
     alone

@@ -118,6 +118,19 @@ fn known_losses_at_step_zero_hold() {
 }
 
 #[test]
+fn sums_must_be_weighted_as_the_objective_wants() {
+    let (plain, weighted) = (build("dpo", json!({})), build("dpo", json!({"ld-alpha": 0.5})));
+    let mut pairs = window(1, 3, 40.0, 2.0);
+    let fails = |objective: &dyn spo_core::Objective, pairs: &PairNumbers| {
+        differentiate(objective, pairs, &Device::flex()).unwrap_err().to_string()
+    };
+    assert!(fails(weighted.as_ref(), &pairs).contains("token log-probabilities summed with ld-alpha = 0.5"));
+    pairs.length_desensitised = Some(0.5);
+    assert!(fails(plain.as_ref(), &pairs).contains("sum all tokens in full"));
+    assert_eq!(run(weighted.as_ref(), &pairs).losses.len(), 3);
+}
+
+#[test]
 fn bad_numbers_are_refused() {
     let dpo = build("dpo", json!({}));
     let mut pairs = window(1, 3, 40.0, 2.0);
