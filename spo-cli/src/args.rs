@@ -7,7 +7,10 @@ use crate::command::{data, eval, generate, init, list, loss, plan, quickstart, r
 /// Sequential preference optimisation of language models.
 #[derive(Debug, Parser)]
 #[command(name = "spo", version, max_term_width = 100, disable_help_subcommand = true)]
-#[command(after_help = "Exit codes: 0 ok, 1 failed, 2 usage or run file, 3 quality gate missed, 130 interrupted.")]
+#[command(after_help = "\
+Results go to standard output, progress and errors to standard error.
+Exit codes: 0 ok, 1 failed, 2 usage or run file, 3 quality gate missed, 130 interrupted.
+Environment: SPO_LOG=info shows what is loaded and how long it takes; NO_COLOR=1 leaves out colours.")]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub command: Command,

@@ -1,6 +1,7 @@
 //! What several commands take: a model, a tokenizer, data files, the layout of text.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use burn::tensor::Device;
 use clap::{Args, ValueEnum};
@@ -48,11 +49,13 @@ impl DeviceArguments {
 
     /// Loads a model, with an adapter if one is named.
     pub fn load(&self, device: &Device, model: &Path, adapter: Option<&Path>) -> Result<CausalLm, CliError> {
-        let model = CausalLm::from_dir(model, Some(self.dtype.storage()), device)?;
-        Ok(match adapter {
-            Some(adapter) => load_adapter(model, adapter)?.0,
-            None => model,
-        })
+        let start = Instant::now();
+        let mut loaded = CausalLm::from_dir(model, Some(self.dtype.storage()), device)?;
+        if let Some(adapter) = adapter {
+            (loaded, _) = load_adapter(loaded, adapter)?;
+        }
+        tracing::info!(model = %model.display(), ?device, seconds = start.elapsed().as_secs_f64(), "model loaded");
+        Ok(loaded)
     }
 }
 
@@ -172,7 +175,10 @@ impl LayoutArguments {
             limit: self.limit,
             ..DataSpec::default()
         };
-        Ok(spo_data::load(&[spec], text, tokenizer, &mut |_| ())?)
+        let start = Instant::now();
+        let data = spo_data::load(&[spec], text, tokenizer, &mut |_| ())?;
+        tracing::info!(rows = data.report.rows(), seconds = start.elapsed().as_secs_f64(), "data tokenised");
+        Ok(data)
     }
 }
 

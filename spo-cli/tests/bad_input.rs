@@ -1,5 +1,5 @@
 //! Everything a user can get wrong ends with a message that says what, where and what to do, and loses nothing.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 mod support;
 

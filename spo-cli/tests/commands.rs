@@ -132,6 +132,15 @@ fn a_story_goes_on() {
 }
 
 #[test]
+fn a_log_is_written_on_demand() {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_spo"));
+    command.args(["generate", "--model", &stories(), "--ids", "1", "--max-new-tokens", "1", "--device", "cpu"]);
+    assert_eq!(support::ended(&mut command).err, "");
+    assert!(support::ended(command.env("SPO_LOG", "info")).err.contains("model loaded"));
+    assert!(support::ended(command.env("SPO_LOG", "=?=")).err.contains("SPO_LOG==?=: "));
+}
+
+#[test]
 fn tokens_equal_the_reference_tokenizer() {
     for case in json_file(&format!("{}/golden.json", stories()))["tokenize"].as_array().unwrap() {
         let text = case["text"].as_str().unwrap();
@@ -253,6 +262,9 @@ fn a_plan_tells_every_value_and_its_origin() {
     assert!(value("lambda ").contains("--set rounds.1.lambda=0.5"), "{text}");
     assert!(value("pairs-per-step ").contains("run.toml:"), "{text}");
     assert!(value("adam-eps ").contains("default"), "{text}");
+    for line in text.lines().filter(|line| !line.contains('/')) {
+        assert!(line.chars().count() <= 100, "{line}");
+    }
     assert_eq!(text, out(&[&["train", &file, "--dry-run"][..], &changed].concat()));
     let plan = parsed(&["plan", &file, "--json"]);
     assert_eq!(plan["rounds"][1]["arms"][1]["name"], "free");

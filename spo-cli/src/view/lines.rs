@@ -9,7 +9,7 @@ use crate::output::note;
 const PER_PHASE: u64 = 10;
 
 /// Writes a line per event, and one for every tenth of a phase.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Lines;
 
 impl Sink for Lines {

@@ -13,5 +13,5 @@ pub(crate) use plan::plan_text;
 
 /// A progress bar on a terminal, plain lines elsewhere; both on the standard error stream.
 pub(crate) fn progress() -> Box<dyn Sink> {
-    if stderr().is_terminal() { Box::new(progress::Progress::default()) } else { Box::new(lines::Lines::default()) }
+    if stderr().is_terminal() { Box::new(progress::Progress::default()) } else { Box::new(lines::Lines) }
 }

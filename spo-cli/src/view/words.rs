@@ -128,7 +128,7 @@ mod tests {
             step: 3,
             steps: 300,
             epoch: 0.1,
-            loss: 0.693147,
+            loss: 0.46125,
             grad_norm: 1.25,
             learning_rate: 5e-4,
             accuracy: Some(0.5),
@@ -139,10 +139,35 @@ mod tests {
             tokens: 900,
             seconds: 0.5,
         };
-        let expected = "round-2 step 3/300: loss 0.6931, margin +0.250, right 50 %, c -0.500, |grad| 1.250, lr 5.00e-4, 1800 tokens/s";
+        let expected = "round-2 step 3/300: loss 0.4612, margin +0.250, right 50 %, c -0.500, |grad| 1.250, lr 5.00e-4, 1800 tokens/s";
         assert_eq!(window(&given), expected);
         (given.accuracy, given.margin, given.carry) = (None, None, None);
-        assert_eq!(figures(&given), "loss 0.6931, |grad| 1.250, lr 5.00e-4, 1800 tokens/s");
+        assert_eq!(figures(&given), "loss 0.4612, |grad| 1.250, lr 5.00e-4, 1800 tokens/s");
         assert_eq!(clock(125.9), "[ 2:05]");
+    }
+
+    #[test]
+    fn data_take_a_line_per_split() {
+        let set = |split: &str, dimension: &str| DataSummary {
+            split: split.into(),
+            dimension: dimension.into(),
+            pairs: 7,
+            dropped: vec![("dropped: an answer is empty".into(), 2)],
+            ..DataSummary::default()
+        };
+        let sets = vec![set("train", "a"), set("train", "b"), set("held-out", "a")];
+        let conflict = ConflictCount {
+            split: "train".into(),
+            first: "a".into(),
+            second: "b".into(),
+            agreeing: 3,
+            conflicting: 4,
+            ..ConflictCount::default()
+        };
+        let expected = [
+            "train: 7 a pairs, 7 b pairs; a × b: 3 agree, 4 conflict; 2 rows dropped: an answer is empty",
+            "held-out: 7 a pairs; 2 rows dropped: an answer is empty",
+        ];
+        assert_eq!(lines(&Event::DataLoaded { sets, conflicts: vec![conflict] }), expected);
     }
 }
