@@ -5,13 +5,12 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use clap::{Args, ValueEnum};
-use spo_data::{DataError, DataSpec, Dataset, Overflow, Paths, TemplateKind, TextSpec, Tokenizer};
+use spo_data::{DataError, DataSpec, Dataset, Overflow, Paths, Reason, TemplateKind, TextSpec, Tokenizer};
 use spo_model::load::Storage;
 use spo_model::lora::load_adapter;
 use spo_model::{CausalLm, device};
 
 use crate::error::CliError;
-use crate::output::note;
 
 /// Where and in which number format to compute.
 #[derive(Debug, Args)]
@@ -182,16 +181,23 @@ impl LayoutArguments {
     }
 }
 
-/// Says what happened to rows, with the ids of the first few.
-pub(crate) fn note_incidents(data: &Dataset) {
+/// `count what (first ids)`; `what` is of one thing, an `s` makes it several.
+pub(crate) fn finding<'a>(count: usize, what: &str, then: &str, ids: impl Iterator<Item = &'a str>) -> String {
     const NAMED: usize = 3;
-    for (reason, count) in data.report.counts() {
-        let ids = data.report.incidents.iter().filter(|incident| incident.reason == reason);
-        let named: Vec<&str> = ids.map(|incident| incident.id.as_str()).take(NAMED).collect();
-        let more = if count > NAMED { ", …" } else { "" };
-        let rows = if count == 1 { "row" } else { "rows" };
-        note(format_args!("{count} {rows} {} ({}{more})", reason.describe(), named.join(", ")));
-    }
+    let named: Vec<&str> = ids.take(NAMED).collect();
+    let more = if count > NAMED { ", …" } else { "" };
+    let several = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{several}{then} ({}{more})", named.join(", "))
+}
+
+/// What happened to rows, one line per reason.
+pub(crate) fn incidents(data: &Dataset) -> Vec<String> {
+    let line = |(reason, count): (Reason, usize)| {
+        let of_reason = data.report.incidents.iter().filter(move |incident| incident.reason == reason);
+        let ids = of_reason.map(|incident| incident.id.as_str());
+        finding(count, "row", &format!(" {}", reason.describe()), ids)
+    };
+    data.report.counts().into_iter().map(line).collect()
 }
 
 /// Rejects a dataset without rows.

@@ -206,6 +206,14 @@ fn a_run_directory_that_cannot_grow() {
 }
 
 #[test]
+fn nothing_to_compare() {
+    let directory = tempdir().unwrap();
+    let rows = write(directory.path(), "rows.jsonl", r#"{"prompt_ids": [1, 2], "completion_ids": [3]}"#);
+    let found = spo(&["eval", "--model", &stories(), "--reference", &stories(), "--data", &rows, "--device", "cpu"]);
+    refused(&found, 1, &["rows.jsonl: no pairs are left"]);
+}
+
+#[test]
 fn wrong_arguments() {
     refused(&spo(&["score"]), 2, &["--model"]);
     refused(&spo(&["generate", "--model", &stories()]), 2, &["--prompt"]);

@@ -7,12 +7,13 @@ use clap::Args;
 use serde_json::json;
 use spo_data::{Dataset, PairRef};
 use spo_eval::{Bootstrap, report, score_dimension};
+use spo_train::TrainError;
 use spo_train::held_out::LabelledSet;
 
 use super::score::{check_rows, score, sum};
 use crate::error::CliError;
-use crate::inputs::{DeviceArguments, LayoutArguments, TextArguments, model_tokenizer, note_incidents, require_rows};
-use crate::output::Output;
+use crate::inputs::{DeviceArguments, LayoutArguments, TextArguments, incidents, model_tokenizer, require_rows};
+use crate::output::{Output, note};
 
 /// Compare a model with a reference on preference pairs
 ///
@@ -60,12 +61,16 @@ impl Arguments {
         let device = self.device.open()?;
         let tokenizer = model_tokenizer(&self.model)?;
         let data = self.layout.load(&self.data, &self.text.spec(), &tokenizer)?;
-        note_incidents(&data);
+        incidents(&data).into_iter().for_each(note);
         require_rows(&data, &self.data)?;
+        let dimensions: Vec<String> = data.dimensions().into_keys().collect();
+        if dimensions.is_empty() {
+            let files: Vec<String> = self.data.iter().map(|file| file.display().to_string()).collect();
+            return Err(TrainError::NoPairs { what: files.join(", ") }.into());
+        }
         // One model is in memory at a time.
         let policy = self.logps(&device, &self.model, self.adapter.as_deref(), &data)?;
         let reference = self.logps(&device, &self.reference, None, &data)?;
-        let dimensions: Vec<String> = data.dimensions().into_keys().collect();
         let set = LabelledSet::new("held-out", data, dimensions, &self.boilerplate, &tokenizer)?;
         let bootstrap = Bootstrap { resamples: self.resamples, seed: self.seed };
         let name = self.model.display().to_string();

@@ -8,8 +8,8 @@ use spo_data::{Dataset, Example, Group};
 use spo_model::CausalLm;
 
 use crate::error::CliError;
-use crate::inputs::{DeviceArguments, LayoutArguments, TextArguments, model_tokenizer, note_incidents, require_rows};
-use crate::output::Output;
+use crate::inputs::{DeviceArguments, LayoutArguments, TextArguments, incidents, model_tokenizer, require_rows};
+use crate::output::{Output, note};
 
 /// Rows that are scored before their results are written.
 const CHUNK: usize = 64;
@@ -55,7 +55,7 @@ impl Arguments {
         let device = self.device.open()?;
         let tokenizer = model_tokenizer(&self.model)?;
         let data = self.layout.load(&self.data, &self.text.spec(), &tokenizer)?;
-        note_incidents(&data);
+        incidents(&data).into_iter().for_each(note);
         require_rows(&data, &self.data)?;
         let model = self.device.load(&device, &self.model, self.adapter.as_deref())?;
         check_rows(&model, &data)?;

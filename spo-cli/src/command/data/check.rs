@@ -9,10 +9,8 @@ use spo_data::{Dataset, DatasetStats, GateMiss, GateSpec, Lengths};
 use super::Source;
 use crate::Outcome;
 use crate::error::CliError;
+use crate::inputs::{finding, incidents};
 use crate::output::Output;
-
-/// Ids shown per finding; --json has all.
-const NAMED: usize = 3;
 
 /// Count, measure and doubt the rows
 ///
@@ -76,7 +74,8 @@ impl Arguments {
             output.pretty_json(&report)?;
         } else {
             show(&data, &stats, output)?;
-            findings("prompts shared with the test set", shared.iter().map(|(here, _)| here), shared.len(), output)?;
+            let ids = shared.iter().map(|(here, _)| here.as_str());
+            found(shared.len(), "prompt", " shared with the test set", ids, output)?;
             for miss in &misses {
                 let dimension = miss.dimension.as_ref().map_or_else(String::new, |name| format!(" ({name})"));
                 output.line(format_args!(
@@ -106,10 +105,7 @@ fn show(data: &Dataset, stats: &DatasetStats, output: &mut Output) -> Result<(),
             .line(format_args!("{}: {} rows, {}, {} ({})", file.file, file.rows, file.format, file.schema, file.why))?;
     }
     output.line(format_args!("{} examples, {} tokens", stats.examples, stats.tokens))?;
-    for (reason, count) in data.report.counts() {
-        let ids = data.report.incidents.iter().filter(|incident| incident.reason == reason);
-        findings(&format!("rows {}", reason.describe()), ids.map(|incident| &incident.id), count, output)?;
-    }
+    incidents(data).iter().try_for_each(|line| output.line(line))?;
     let name_width = stats.dimensions.keys().map(|name| name.chars().count()).max().unwrap_or(0);
     for (name, dimension) in &stats.dimensions {
         let correlation = dimension.length_correlation.map_or_else(|| "–".into(), |r| format!("{r:+.2}"));
@@ -124,10 +120,10 @@ fn show(data: &Dataset, stats: &DatasetStats, output: &mut Output) -> Result<(),
         output.line(format_args!("{name:<16}{min:>8}{median:>8}{p90:>8}{p99:>8}{max:>8}"))?;
     }
     histogram(&stats.row_lengths, output)?;
-    let duplicates = &stats.duplicates;
-    findings("duplicates", duplicates.iter().map(|(here, _)| here), duplicates.len(), output)?;
-    let contradictions = &stats.contradictions;
-    findings("contradicting labels", contradictions.iter().map(|(here, _, _)| here), contradictions.len(), output)
+    let (duplicates, contradictions) = (&stats.duplicates, &stats.contradictions);
+    found(duplicates.len(), "duplicate", "", duplicates.iter().map(|(here, _)| here.as_str()), output)?;
+    let ids = contradictions.iter().map(|(here, _, _)| here.as_str());
+    found(contradictions.len(), "contradicting label", "", ids, output)
 }
 
 /// Bars of rows by length, in powers of two.
@@ -141,17 +137,13 @@ fn histogram(lengths: &Lengths, output: &mut Output) -> Result<(), CliError> {
     Ok(())
 }
 
-/// `count what (first ids)`, if there are any.
-fn findings<'a>(
-    what: &str,
-    ids: impl Iterator<Item = &'a String>,
+/// A finding, if there is one.
+fn found<'a>(
     count: usize,
+    what: &str,
+    then: &str,
+    ids: impl Iterator<Item = &'a str>,
     output: &mut Output,
 ) -> Result<(), CliError> {
-    if count == 0 {
-        return Ok(());
-    }
-    let named: Vec<&str> = ids.take(NAMED).map(String::as_str).collect();
-    let more = if count > NAMED { ", …" } else { "" };
-    output.line(format_args!("{count} {what} ({}{more})", named.join(", ")))
+    if count > 0 { output.line(finding(count, what, then, ids)) } else { Ok(()) }
 }
