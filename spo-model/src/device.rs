@@ -24,6 +24,14 @@ pub fn cpu() -> Device {
     Device::flex()
 }
 
+/// Whether tensors of this device live in host memory, under the CPU backend.
+pub fn on_cpu(device: &Device) -> bool {
+    #[cfg(feature = "cpu")]
+    return device.clone().inner() == Device::flex();
+    #[cfg(not(feature = "cpu"))]
+    return false;
+}
+
 /// Opens the device called `auto`, `cpu`, `wgpu`, `vulkan`, `metal` or `cuda`, the last four
 /// with an optional index (`cuda:1`), and runs a first operation on it.
 ///

@@ -12,7 +12,7 @@ use burn::tensor::{Gradients as TapeGradients, IndexingUpdateOp, Int, Tensor, Te
 use spo_core::logprob::{HeadOptions, token_logps, token_logps_backward};
 use spo_data::PackedBatch;
 use spo_model::CausalLm;
-use spo_model::decoder::{Block, PackedInputs};
+use spo_model::decoder::{Attend, Block, PackedInputs};
 use spo_model::parameters::ModulePath;
 
 /// How a micro-batch is differentiated.
@@ -80,7 +80,7 @@ pub fn differentiate<E>(
             Step::Tape(tape) => tape,
             Step::Input(x) => BlockTape::record(&model.layers[layer], layer, x, &inputs, options.trainable),
         };
-        d_x = tape.backward(layer, d_x, options.trainable, gradients);
+        d_x = tape.backward(layer, d_x, &inputs, options.trainable, gradients);
     }
     if options.trainable == Trainable::All {
         embedding_backward(model, inputs.ids, d_x, gradients);
@@ -99,26 +99,47 @@ enum Step {
     Tape(BlockTape),
 }
 
-/// A block that has run forward with a tape of its own.
+/// A block that has run forward with two tapes, before and after the attention, whose own
+/// derivative is in closed form: no score matrix is kept.
 struct BlockTape {
     block: Block,
     input: Tensor<2>,
+    /// Queries, keys and values, on the first tape.
+    projected: [Tensor<3>; 3],
+    /// The input once more and the attention's result, where the second tape starts.
+    residual: Tensor<2>,
+    attended: Tensor<2>,
     output: Tensor<2>,
 }
 
 impl BlockTape {
     fn record(block: &Block, layer: usize, x: Tensor<2>, inputs: &PackedInputs, trainable: Trainable) -> Self {
         let block = lift(block.clone(), &prefix(layer), trainable);
-        let input = x.autodiff().require_grad();
-        let output = block.forward(input.clone(), &inputs.rope, &mut inputs.attention());
-        Self { block, input, output }
+        let leaf = |x: Tensor<2>| x.autodiff().require_grad();
+        let input = leaf(x.clone());
+        let projected = block.before_attention(input.clone(), &inputs.rope);
+        let [q, k, v] = projected.clone().map(Tensor::inner);
+        let window = block.self_attn.window();
+        let (residual, attended) = (leaf(x), leaf(inputs.attention().attend(layer, window, q, k, v)));
+        let output = block.after_attention(residual.clone(), attended.clone());
+        Self { block, input, projected, residual, attended, output }
     }
 
     /// Adds the block's gradients and returns that of its input, `[tokens, hidden]`.
-    fn backward(self, layer: usize, d_output: Tensor<2>, trainable: Trainable, gradients: &mut Gradients) -> Tensor<2> {
+    fn backward(self, layer: usize, d_output: Tensor<2>, inputs: &PackedInputs, trainable: Trainable, gradients: &mut Gradients) -> Tensor<2> {
+        let reached = "the block's output depends on it";
         let mut tape = pull(self.output, d_output);
+        let d_residual = self.residual.grad_remove(&mut tape).expect(reached);
+        let d_attended = self.attended.grad_remove(&mut tape).expect(reached);
         collect(&self.block, &prefix(layer), trainable, &mut tape, gradients);
-        self.input.grad_remove(&mut tape).expect("the block's output depends on its input")
+
+        let [q, k, v] = self.projected.clone().map(Tensor::inner);
+        let slopes = inputs.attention().backward(self.block.self_attn.window(), q, k, v, d_attended);
+        let pulled = self.projected.into_iter().zip(slopes).map(|(x, d_x)| (x * d_x.autodiff()).sum());
+        let mut tape = pulled.reduce(|sum, term| sum + term).expect("three terms").backward();
+        let d_input = self.input.grad_remove(&mut tape).expect(reached);
+        collect(&self.block, &prefix(layer), trainable, &mut tape, gradients);
+        d_residual + d_input
     }
 }
 

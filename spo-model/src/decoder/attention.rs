@@ -64,13 +64,22 @@ impl Attention {
         Ok(Self { q_proj, k_proj, v_proj, o_proj, q_norm, k_norm, layer, window, head_dim: spec.head_dim })
     }
 
-    /// `[tokens, hidden]` → `[tokens, hidden]`
-    pub fn forward(&self, x: Tensor<2>, rope: &RopeTables, attend: &mut dyn Attend) -> Tensor<2> {
+    /// Rotated queries and keys, and values, of `[tokens, hidden]`: each `[tokens, heads, head_dim]`.
+    pub fn project(&self, x: Tensor<2>, rope: &RopeTables) -> [Tensor<3>; 3] {
         let q = normed(&self.q_norm, self.heads(self.q_proj.forward(x.clone())));
         let k = normed(&self.k_norm, self.heads(self.k_proj.forward(x.clone())));
         let v = self.heads(self.v_proj.forward(x));
-        let y = attend.attend(self.layer, self.window, rope.rotate(q), rope.rotate(k), v);
-        self.o_proj.forward(y)
+        [rope.rotate(q), rope.rotate(k), v]
+    }
+
+    /// Index of its block.
+    pub fn layer(&self) -> usize {
+        self.layer
+    }
+
+    /// How far back a token sees.
+    pub fn window(&self) -> Option<usize> {
+        self.window
     }
 
     fn heads(&self, x: Tensor<2>) -> Tensor<3> {

@@ -37,7 +37,21 @@ impl Block {
 
     /// `[tokens, hidden]` → `[tokens, hidden]`
     pub fn forward(&self, x: Tensor<2>, rope: &RopeTables, attend: &mut dyn Attend) -> Tensor<2> {
-        let x = x.clone() + self.self_attn.forward(self.input_layernorm.forward(x), rope, attend);
+        let [q, k, v] = self.before_attention(x.clone(), rope);
+        let y = attend.attend(self.self_attn.layer(), self.self_attn.window(), q, k, v);
+        self.after_attention(x, y)
+    }
+
+    /// What the tokens of a block's input `[tokens, hidden]` bring to the attention: queries, keys
+    /// and values.
+    pub fn before_attention(&self, x: Tensor<2>, rope: &RopeTables) -> [Tensor<3>; 3] {
+        self.self_attn.project(self.input_layernorm.forward(x), rope)
+    }
+
+    /// The block's output from its input `[tokens, hidden]` and its attention's result
+    /// `[tokens, heads · head_dim]`.
+    pub fn after_attention(&self, x: Tensor<2>, y: Tensor<2>) -> Tensor<2> {
+        let x = x + self.self_attn.o_proj.forward(y);
         x.clone() + self.mlp.forward(self.post_attention_layernorm.forward(x))
     }
 }

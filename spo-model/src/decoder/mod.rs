@@ -2,6 +2,7 @@
 
 pub mod attention;
 pub mod block;
+mod cpu_attention;
 pub mod kv_cache;
 pub mod linear;
 pub mod mlp;
@@ -14,5 +15,5 @@ pub use block::Block;
 pub use linear::Linear;
 pub use mlp::Mlp;
 pub use norm::RmsNorm;
-pub use packed::PackedInputs;
+pub use packed::{PackedAttention, PackedInputs};
 pub use rope::RopeTables;

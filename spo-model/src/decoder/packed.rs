@@ -1,10 +1,13 @@
 //! Packed, prefix-shared batches on a device. Token-wise layers see `[tokens, hidden]` without
 //! padding; groups are padded to the longest one inside the attention call only.
 
+use super::cpu_attention::{self, Heads};
 use super::{Attend, RopeTables};
 use crate::ModelSpec;
+use crate::device::on_cpu;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation::softmax};
 use spo_data::{GroupSpan, PackedBatch};
+use std::sync::Arc;
 
 /// Score of a pair of tokens that must not see each other; finite, so that a row of padding,
 /// which sees nothing, gives no NaN.
@@ -54,6 +57,8 @@ pub struct PackedAttention {
     order: Option<(Tensor<1, Int>, Tensor<1, Int>)>,
     /// Additive mask `[groups, 1, longest, longest]` for each window in use.
     biases: Vec<(Option<usize>, Tensor<4>)>,
+    /// The groups, where the CPU's own operation runs.
+    cpu: Option<Arc<[GroupSpan]>>,
 }
 
 impl PackedAttention {
@@ -75,7 +80,8 @@ impl PackedAttention {
             let data = TensorData::new(values, [groups, 1, longest, longest]);
             (window, Tensor::from_data(data, device))
         });
-        Self { groups, longest, order, biases: biases.collect() }
+        let cpu = on_cpu(device).then(|| Arc::from(batch.groups.clone()));
+        Self { groups, longest, order, biases: biases.collect(), cpu }
     }
 
     /// `[tokens, heads, head_dim]` → `[groups, longest, heads, head_dim]`
@@ -102,14 +108,73 @@ impl PackedAttention {
     }
 }
 
+impl PackedAttention {
+    fn bias(&self, window: Option<usize>) -> Tensor<4> {
+        let of_window = self.biases.iter().find(|(of, _)| *of == window);
+        of_window.map(|(_, bias)| bias.clone()).expect("a mask was made for every window of the spec")
+    }
+
+    /// The operation in burn's own operations, on any device and under autodiff.
+    pub fn reference(&self, window: Option<usize>, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>) -> Tensor<2> {
+        let (q, k, v) = (self.padded_heads(q), self.padded_heads(k), self.padded_heads(v));
+        self.unpad(self.join(masked_attention(q, k, v, self.bias(window))))
+    }
+
+    /// `[groups, heads, longest, dim]` → `[groups · longest, heads · dim]`
+    fn join(&self, x: Tensor<4>) -> Tensor<2> {
+        let [groups, heads, longest, dim] = x.dims();
+        x.swap_dims(1, 2).reshape([groups * longest, heads * dim])
+    }
+
+    /// Gradients of queries, keys and values for a gradient `[tokens, heads · head_dim]` of the
+    /// output, in closed form; the softmax is computed again. Without autodiff.
+    pub fn backward(&self, window: Option<usize>, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, d_y: Tensor<2>) -> [Tensor<3>; 3] {
+        let shapes = [q.dims(), k.dims(), v.dims()];
+        if let Some(cpu) = &self.cpu
+            && q.dtype() == DType::F32
+        {
+            let device = q.device();
+            let heads = self.heads(window, &q, &k);
+            let [q, k, v] = [q, k, v].map(values);
+            let gradients = cpu_attention::backward(cpu, heads, &q, &k, &v, &values(d_y));
+            let mut shapes = shapes.into_iter();
+            return gradients.map(|gradient| {
+                let shape = shapes.next().expect("three gradients, three shapes");
+                Tensor::from_data(TensorData::new(gradient, shape), &device)
+            });
+        }
+        let d_y = self.padded_heads(d_y.reshape(shapes[0]));
+        let (q, k, v) = (self.padded_heads(q), self.padded_heads(k), self.padded_heads(v));
+        let gradients = masked_attention_backward(q, k, v, self.bias(window), d_y);
+        let mut shapes = shapes.into_iter();
+        gradients.map(|gradient| {
+            let shape = shapes.next().expect("three gradients, three shapes");
+            self.unpad(self.join(gradient)).reshape(shape)
+        })
+    }
+
+    fn heads(&self, window: Option<usize>, q: &Tensor<3>, k: &Tensor<3>) -> Heads {
+        let [_, heads, dim] = q.dims();
+        Heads { heads, kv_heads: k.dims()[1], dim, window }
+    }
+}
+
+/// The values of a tensor on the CPU, row-major.
+fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
+    x.into_data().try_into_vec().expect("only f32 tensors come here")
+}
+
 impl Attend for PackedAttention {
     fn attend(&mut self, _layer: usize, window: Option<usize>, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>) -> Tensor<2> {
-        let bias = self.biases.iter().find(|(of, _)| *of == window).map(|(_, bias)| bias.clone());
-        let bias = bias.expect("a mask was made for every window of the spec");
-        let (q, k, v) = (self.pad(q).swap_dims(1, 2), self.padded_heads(k), self.padded_heads(v));
-        let y = masked_attention(q, k, v, bias).swap_dims(1, 2);
-        let [groups, longest, heads, dim] = y.dims();
-        self.unpad(y.reshape([groups * longest, heads * dim]))
+        match &self.cpu {
+            Some(groups) if q.dtype() == DType::F32 && !q.is_autodiff() => {
+                let (device, heads) = (q.device(), self.heads(window, &q, &k));
+                let [tokens, width] = [q.dims()[0], heads.heads * heads.dim];
+                let y = cpu_attention::forward(groups, heads, &values(q), &values(k), &values(v));
+                Tensor::from_data(TensorData::new(y, [tokens, width]), &device)
+            }
+            _ => self.reference(window, q, k, v),
+        }
     }
 }
 
@@ -130,6 +195,29 @@ pub(crate) fn masked_attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, bias: T
     let weights = softmax(scores.cast(wide) + bias.cast(wide), 3).cast(dtype);
     let y = weights.reshape([shared, heads / kv_heads * rows, columns]).matmul(v);
     y.reshape([batch, heads, rows, dim])
+}
+
+/// Gradients of [`masked_attention`]'s queries, keys and values, in their shapes.
+fn masked_attention_backward(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, bias: Tensor<4>, d_y: Tensor<4>) -> [Tensor<4>; 3] {
+    let ([batch, heads, rows, dim], [_, kv_heads, columns, _]) = (q.dims(), k.dims());
+    let (dtype, scale) = (q.dtype(), (dim as f64).powf(-0.5));
+    let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
+    let (shared, stacked) = (batch * kv_heads, heads / kv_heads * rows);
+    let q = (q * scale).reshape([shared, stacked, dim]);
+    let d_y = d_y.reshape([shared, stacked, dim]);
+    let k = k.reshape([shared, columns, dim]);
+    let v = v.reshape([shared, columns, dim]);
+    let scores = q.clone().matmul(k.clone().swap_dims(1, 2)).reshape([batch, heads, rows, columns]);
+    let weights = softmax(scores.cast(wide) + bias.cast(wide), 3);
+    let d_weights = d_y.clone().matmul(v.swap_dims(1, 2)).reshape([batch, heads, rows, columns]).cast(wide);
+    let mean = (weights.clone() * d_weights.clone()).sum_dim(3);
+    let d_scores = (weights.clone() * (d_weights - mean)).cast(dtype).reshape([shared, stacked, columns]);
+    let weights = weights.cast(dtype).reshape([shared, stacked, columns]);
+    [
+        (d_scores.clone().matmul(k) * scale).reshape([batch, heads, rows, dim]),
+        d_scores.swap_dims(1, 2).matmul(q).reshape([batch, kv_heads, columns, dim]),
+        weights.swap_dims(1, 2).matmul(d_y).reshape([batch, kv_heads, columns, dim]),
+    ]
 }
 
 /// The token in each slot of the padded batch (slots of padding repeat token 0), and each token's slot.
