@@ -28,10 +28,7 @@ pub struct Bootstrap {
 
 impl Default for Bootstrap {
     fn default() -> Self {
-        Self {
-            resamples: 2000,
-            seed: 0,
-        }
+        Self { resamples: 2000, seed: 0 }
     }
 }
 
@@ -45,15 +42,10 @@ pub struct Cluster<const K: usize> {
 }
 
 /// Groups `values` by `key`; the clusters come in the order of the keys.
-pub fn clusters<Key: Ord, const K: usize>(
-    values: impl IntoIterator<Item = (Key, [f64; K])>,
-) -> Vec<Cluster<K>> {
+pub fn clusters<Key: Ord, const K: usize>(values: impl IntoIterator<Item = (Key, [f64; K])>) -> Vec<Cluster<K>> {
     let mut groups: BTreeMap<Key, Cluster<K>> = BTreeMap::new();
     for (key, value) in values {
-        let cluster = groups.entry(key).or_insert(Cluster {
-            count: 0,
-            sums: [0.0; K],
-        });
+        let cluster = groups.entry(key).or_insert(Cluster { count: 0, sums: [0.0; K] });
         cluster.count += 1;
         for (sum, term) in cluster.sums.iter_mut().zip(value) {
             *sum += term;
@@ -67,25 +59,14 @@ impl Bootstrap {
     ///
     /// # Errors
     /// [`EvalError::TooFewResamples`], or [`EvalError::NoValues`] without clusters.
-    pub fn intervals<const K: usize>(
-        &self,
-        clusters: &[Cluster<K>],
-    ) -> Result<[(f64, f64); K], EvalError> {
+    pub fn intervals<const K: usize>(&self, clusters: &[Cluster<K>]) -> Result<[(f64, f64); K], EvalError> {
         if self.resamples < MINIMUM_RESAMPLES {
-            return Err(EvalError::TooFewResamples {
-                found: self.resamples,
-                expected: MINIMUM_RESAMPLES,
-            });
+            return Err(EvalError::TooFewResamples { found: self.resamples, expected: MINIMUM_RESAMPLES });
         }
         if clusters.iter().all(|cluster| cluster.count == 0) {
-            return Err(EvalError::NoValues {
-                name: "bootstrap".to_owned(),
-            });
+            return Err(EvalError::NoValues { name: "bootstrap".to_owned() });
         }
-        let clusters: Vec<_> = clusters
-            .iter()
-            .filter(|cluster| cluster.count > 0)
-            .collect();
+        let clusters: Vec<_> = clusters.iter().filter(|cluster| cluster.count > 0).collect();
         let mut random = ChaCha8Rng::seed_from_u64(self.seed);
         let mut means: [Vec<f64>; K] = std::array::from_fn(|_| Vec::with_capacity(self.resamples));
         for _ in 0..self.resamples {
@@ -114,13 +95,7 @@ impl Bootstrap {
     /// # Errors
     /// As [`Bootstrap::intervals`].
     pub fn mean(&self, values: &[f64]) -> Result<(f64, f64), EvalError> {
-        let clusters: Vec<_> = values
-            .iter()
-            .map(|&value| Cluster {
-                count: 1,
-                sums: [value],
-            })
-            .collect();
+        let clusters: Vec<_> = values.iter().map(|&value| Cluster { count: 1, sums: [value] }).collect();
         self.intervals(&clusters).map(|[interval]| interval)
     }
 }
@@ -142,12 +117,7 @@ mod tests {
     fn interval_of_a_normal_mean_matches_the_closed_form() {
         // Binary values with mean 1/2: the bootstrap variance of the mean is exactly 1/(4n).
         let values: Vec<f64> = (0..400).map(|index| f64::from(index % 2)).collect();
-        let (low, high) = Bootstrap {
-            resamples: 20_000,
-            seed: 3,
-        }
-        .mean(&values)
-        .unwrap();
+        let (low, high) = Bootstrap { resamples: 20_000, seed: 3 }.mean(&values).unwrap();
         let half = 1.959_964 * (0.25f64 / 400.0).sqrt();
         assert!((low - (0.5 - half)).abs() < 3e-3, "{low}");
         assert!((high - (0.5 + half)).abs() < 3e-3, "{high}");
@@ -156,12 +126,7 @@ mod tests {
     #[test]
     fn clusters_of_equal_values_widen_the_interval_by_the_root_of_their_size() {
         let values = (0..400).map(|index| (index / 4, [f64::from((index / 4) % 2)]));
-        let [(low, high)] = Bootstrap {
-            resamples: 20_000,
-            seed: 4,
-        }
-        .intervals(&clusters(values))
-        .unwrap();
+        let [(low, high)] = Bootstrap { resamples: 20_000, seed: 4 }.intervals(&clusters(values)).unwrap();
         let half = 1.959_964 * (0.25f64 / 100.0).sqrt();
         assert!(((high - low) / 2.0 - half).abs() < 5e-3, "{low} {high}");
     }
@@ -171,19 +136,8 @@ mod tests {
         let bootstrap = Bootstrap::default();
         assert_eq!(bootstrap.mean(&[2.0; 9]).unwrap(), (2.0, 2.0));
         let values: Vec<f64> = (1..30).map(|index| f64::from(index).sqrt()).collect();
-        assert_eq!(
-            bootstrap.mean(&values).unwrap(),
-            bootstrap.mean(&values).unwrap()
-        );
-        assert_ne!(
-            bootstrap.mean(&values).unwrap(),
-            Bootstrap {
-                seed: 1,
-                ..bootstrap
-            }
-            .mean(&values)
-            .unwrap()
-        );
+        assert_eq!(bootstrap.mean(&values).unwrap(), bootstrap.mean(&values).unwrap());
+        assert_ne!(bootstrap.mean(&values).unwrap(), Bootstrap { seed: 1, ..bootstrap }.mean(&values).unwrap());
     }
 
     #[test]
@@ -195,17 +149,10 @@ mod tests {
     #[test]
     fn bad_requests_are_errors() {
         assert!(matches!(
-            Bootstrap {
-                resamples: 3,
-                seed: 0
-            }
-            .mean(&[1.0]),
+            Bootstrap { resamples: 3, seed: 0 }.mean(&[1.0]),
             Err(EvalError::TooFewResamples { found: 3, .. })
         ));
-        assert!(matches!(
-            Bootstrap::default().mean(&[]),
-            Err(EvalError::NoValues { .. })
-        ));
+        assert!(matches!(Bootstrap::default().mean(&[]), Err(EvalError::NoValues { .. })));
     }
 
     #[test]

@@ -40,49 +40,24 @@ impl Distribution {
         if values.is_empty() {
             return Err(EvalError::NoValues { name });
         }
-        if let Some((index, &found)) = values
-            .iter()
-            .enumerate()
-            .find(|(_, value)| !value.is_finite())
-        {
+        if let Some((index, &found)) = values.iter().enumerate().find(|(_, value)| !value.is_finite()) {
             return Err(EvalError::NonFiniteValue { name, index, found });
         }
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);
         let count = sorted.len();
         let mean = sorted.iter().sum::<f64>() / count as f64;
-        let variance = sorted
-            .iter()
-            .map(|value| (value - mean).powi(2))
-            .sum::<f64>()
-            / count as f64;
-        let quantiles = [0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0]
-            .map(|probability| quantile(&sorted, probability));
-        let saturated = sorted
-            .iter()
-            .filter(|value| value.abs() > SATURATION)
-            .count() as f64
-            / count as f64;
+        let variance = sorted.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count as f64;
+        let quantiles = [0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0].map(|probability| quantile(&sorted, probability));
+        let saturated = sorted.iter().filter(|value| value.abs() > SATURATION).count() as f64 / count as f64;
         let (low, width) = (quantiles[0], (quantiles[6] - quantiles[0]) / BARS as f64);
         let mut histogram = vec![0; if width > 0.0 { BARS } else { 1 }];
         for value in &sorted {
-            let bar = if width > 0.0 {
-                ((value - low) / width) as usize
-            } else {
-                0
-            };
+            let bar = if width > 0.0 { ((value - low) / width) as usize } else { 0 };
             let last = histogram.len() - 1;
             histogram[bar.min(last)] += 1;
         }
-        Ok(Self {
-            name,
-            count,
-            mean,
-            deviation: variance.sqrt(),
-            quantiles,
-            saturated,
-            histogram,
-        })
+        Ok(Self { name, count, mean, deviation: variance.sqrt(), quantiles, saturated, histogram })
     }
 }
 
@@ -96,10 +71,7 @@ mod tests {
         let shape = Distribution::of("c", &[-6.0, 0.0, 0.0, 6.0]).unwrap();
         assert_eq!((shape.count, shape.mean, shape.saturated), (4, 0.0, 0.5));
         assert!((shape.deviation - 18f64.sqrt()).abs() < 1e-12);
-        assert_eq!(
-            (shape.quantiles[0], shape.quantiles[3], shape.quantiles[6]),
-            (-6.0, 0.0, 6.0)
-        );
+        assert_eq!((shape.quantiles[0], shape.quantiles[3], shape.quantiles[6]), (-6.0, 0.0, 6.0));
         assert_eq!(shape.histogram.iter().sum::<usize>(), 4);
         assert_eq!((shape.histogram[0], shape.histogram[BARS - 1]), (1, 1));
     }
@@ -107,13 +79,7 @@ mod tests {
     #[test]
     fn constant_empty_and_broken_lists() {
         assert_eq!(Distribution::of("c", &[2.0; 3]).unwrap().histogram, [3]);
-        assert!(matches!(
-            Distribution::of("c", &[]),
-            Err(EvalError::NoValues { .. })
-        ));
-        assert!(matches!(
-            Distribution::of("c", &[0.0, f64::NAN]),
-            Err(EvalError::NonFiniteValue { index: 1, .. })
-        ));
+        assert!(matches!(Distribution::of("c", &[]), Err(EvalError::NoValues { .. })));
+        assert!(matches!(Distribution::of("c", &[0.0, f64::NAN]), Err(EvalError::NonFiniteValue { index: 1, .. })));
     }
 }

@@ -152,13 +152,9 @@ impl EvalError {
             Self::DuplicateExample { .. } => "number each held-out row once",
             Self::UnpairedExample { .. } => "score both policies on the same held-out file",
             Self::TooFewPrompts { .. } => "hold out pairs of more prompts",
-            Self::TooFewResamples { .. } => {
-                "a 95 % interval needs at least one resample in each tail; 2000 is usual"
-            }
+            Self::TooFewResamples { .. } => "a 95 % interval needs at least one resample in each tail; 2000 is usual",
             Self::TooFewSamples { .. } => "raise the number of sampled prompts",
-            Self::Json { .. } => {
-                "the numbers of a run must be finite; was the file edited or cut off?"
-            }
+            Self::Json { .. } => "the numbers of a run must be finite; was the file edited or cut off?",
             Self::Schema { .. } => "read it with the version of spo that wrote it",
             Self::NonFiniteValue { .. } | Self::NoValues { .. } | Self::LengthMismatch { .. } => {
                 return None;

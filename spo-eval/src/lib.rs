@@ -39,14 +39,12 @@ pub use bootstrap::Bootstrap;
 pub use distribution::{Distribution, SATURATION};
 pub use error::EvalError;
 pub use pairwise::{DimensionScore, PairScore, Subset, score_dimension};
-pub use regression::{
-    Forgetting, PairedDifference, dimensions, find_score, forgetting, paired_difference, policies,
-};
+pub use regression::{Forgetting, PairedDifference, dimensions, find_score, forgetting, paired_difference, policies};
 pub use sampling::{KlEstimate, estimate_kl};
 pub use score::ScoreKind;
 pub use summary::{
-    Artefact, ConflictCount, CurvePoint, DataSummary, ModelSummary, Phase, RoundSummary,
-    RunSummary, SCHEMA, Sample, Setting,
+    Artefact, ConflictCount, CurvePoint, DataSummary, ModelSummary, Phase, RoundSummary, RunSummary, SCHEMA, Sample,
+    Setting,
 };
 pub use tally::Tally;
 pub use verdict::verdict;

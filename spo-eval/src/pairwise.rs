@@ -142,28 +142,16 @@ pub(crate) fn checked<'a>(
     pairs: &'a [PairScore],
 ) -> Result<Vec<&'a PairScore>, EvalError> {
     if pairs.is_empty() {
-        return Err(EvalError::NoPairs {
-            policy: policy.to_owned(),
-            dimension: dimension.to_owned(),
-        });
+        return Err(EvalError::NoPairs { policy: policy.to_owned(), dimension: dimension.to_owned() });
     }
     let mut seen = BTreeSet::new();
     for pair in pairs {
         let (policy, dimension, example) = (policy.to_owned(), dimension.to_owned(), pair.example);
         if !pair.margin.is_finite() {
-            return Err(EvalError::NonFiniteMargin {
-                policy,
-                dimension,
-                example,
-                found: pair.margin,
-            });
+            return Err(EvalError::NonFiniteMargin { policy, dimension, example, found: pair.margin });
         }
         if !seen.insert(example) {
-            return Err(EvalError::DuplicateExample {
-                policy,
-                dimension,
-                example,
-            });
+            return Err(EvalError::DuplicateExample { policy, dimension, example });
         }
     }
     let mut sorted: Vec<_> = pairs.iter().collect();
@@ -184,11 +172,7 @@ pub fn score_dimension(
     let pairs = checked(policy, dimension, pairs)?;
     let mut subsets = BTreeMap::new();
     for subset in Subset::ALL {
-        let members: Vec<_> = pairs
-            .iter()
-            .copied()
-            .filter(|pair| subset.contains(pair))
-            .collect();
+        let members: Vec<_> = pairs.iter().copied().filter(|pair| subset.contains(pair)).collect();
         if let Some(tally) = Tally::of(&members, bootstrap)? {
             subsets.insert(subset.key().to_owned(), tally);
         }

@@ -12,17 +12,9 @@ fn check(points: &[Vec<f64>], expected: usize) -> Result<(), EvalError> {
     for (index, point) in points.iter().enumerate() {
         let name = format!("point {index}");
         if point.len() != expected {
-            return Err(EvalError::LengthMismatch {
-                name,
-                found: point.len(),
-                expected,
-            });
+            return Err(EvalError::LengthMismatch { name, found: point.len(), expected });
         }
-        if let Some((index, &found)) = point
-            .iter()
-            .enumerate()
-            .find(|(_, value)| !value.is_finite())
-        {
+        if let Some((index, &found)) = point.iter().enumerate().find(|(_, value)| !value.is_finite()) {
             return Err(EvalError::NonFiniteValue { name, index, found });
         }
     }
@@ -35,9 +27,7 @@ fn check(points: &[Vec<f64>], expected: usize) -> Result<(), EvalError> {
 /// Points of different length or with a coordinate that is not finite.
 pub fn front(points: &[Vec<f64>]) -> Result<Vec<usize>, EvalError> {
     check(points, points.first().map_or(0, Vec::len))?;
-    Ok((0..points.len())
-        .filter(|&index| !points.iter().any(|other| dominates(other, &points[index])))
-        .collect())
+    Ok((0..points.len()).filter(|&index| !points.iter().any(|other| dominates(other, &points[index]))).collect())
 }
 
 /// Volume that the points dominate above `reference`; exact in any number of dimensions by slicing along the last one.
@@ -53,34 +43,21 @@ pub fn hypervolume(points: &[Vec<f64>], reference: &[f64]) -> Result<f64, EvalEr
         .filter(|point| point.iter().zip(reference).all(|(value, low)| value > low))
         .map(Vec::as_slice)
         .collect();
-    Ok(if reference.is_empty() {
-        0.0
-    } else {
-        volume(above, reference)
-    })
+    Ok(if reference.is_empty() { 0.0 } else { volume(above, reference) })
 }
 
 /// Slabs from the top down: each is as thick as the gap to the next point and as wide as the points above it.
 fn volume(mut points: Vec<&[f64]>, reference: &[f64]) -> f64 {
     let last = reference.len() - 1;
     if last == 0 {
-        return points
-            .iter()
-            .map(|point| point[0] - reference[0])
-            .fold(0.0, f64::max);
+        return points.iter().map(|point| point[0] - reference[0]).fold(0.0, f64::max);
     }
     points.sort_by(|a, b| b[last].total_cmp(&a[last]));
     (0..points.len())
         .map(|index| {
-            let below = points
-                .get(index + 1)
-                .map_or(reference[last], |point| point[last]);
+            let below = points.get(index + 1).map_or(reference[last], |point| point[last]);
             let thickness = points[index][last] - below;
-            if thickness > 0.0 {
-                thickness * volume(points[..=index].to_vec(), &reference[..last])
-            } else {
-                0.0
-            }
+            if thickness > 0.0 { thickness * volume(points[..=index].to_vec(), &reference[..last]) } else { 0.0 }
         })
         .sum()
 }
@@ -92,13 +69,7 @@ mod tests {
 
     #[test]
     fn front_drops_dominated_points_and_keeps_equal_ones() {
-        let points = vec![
-            vec![1.0, 3.0],
-            vec![2.0, 2.0],
-            vec![1.0, 2.0],
-            vec![3.0, 1.0],
-            vec![2.0, 2.0],
-        ];
+        let points = vec![vec![1.0, 3.0], vec![2.0, 2.0], vec![1.0, 2.0], vec![3.0, 1.0], vec![2.0, 2.0]];
         assert_eq!(front(&points).unwrap(), [0, 1, 3, 4]);
         assert!(front(&[]).unwrap().is_empty());
     }
@@ -107,29 +78,16 @@ mod tests {
     fn volumes_of_known_shapes() {
         let staircase = vec![vec![1.0, 3.0], vec![2.0, 2.0], vec![3.0, 1.0]];
         assert_eq!(hypervolume(&staircase, &[0.0, 0.0]).unwrap(), 6.0);
-        assert_eq!(
-            hypervolume(&[vec![2.0, 3.0, 4.0]], &[1.0, 1.0, 1.0]).unwrap(),
-            6.0
-        );
+        assert_eq!(hypervolume(&[vec![2.0, 3.0, 4.0]], &[1.0, 1.0, 1.0]).unwrap(), 6.0);
         // Two unit-depth boxes 2×1×1 and 1×2×1 that share a unit cube, plus a tower 1×1×3.
-        let boxes = vec![
-            vec![2.0, 1.0, 1.0],
-            vec![1.0, 2.0, 1.0],
-            vec![1.0, 1.0, 3.0],
-        ];
+        let boxes = vec![vec![2.0, 1.0, 1.0], vec![1.0, 2.0, 1.0], vec![1.0, 1.0, 3.0]];
         assert_eq!(hypervolume(&boxes, &[0.0; 3]).unwrap(), 5.0);
         assert_eq!(hypervolume(&[vec![-1.0, 9.0]], &[0.0, 0.0]).unwrap(), 0.0);
     }
 
     #[test]
     fn bad_points_are_errors() {
-        assert!(matches!(
-            front(&[vec![1.0], vec![1.0, 2.0]]),
-            Err(EvalError::LengthMismatch { .. })
-        ));
-        assert!(matches!(
-            hypervolume(&[vec![f64::NAN]], &[0.0]),
-            Err(EvalError::NonFiniteValue { .. })
-        ));
+        assert!(matches!(front(&[vec![1.0], vec![1.0, 2.0]]), Err(EvalError::LengthMismatch { .. })));
+        assert!(matches!(hypervolume(&[vec![f64::NAN]], &[0.0]), Err(EvalError::NonFiniteValue { .. })));
     }
 }

@@ -9,14 +9,10 @@ use crate::{DimensionScore, EvalError, PairScore, ScoreKind, Subset};
 
 /// The score of a policy on a dimension in the scale of the main table.
 #[must_use]
-pub fn find_score<'a>(
-    scores: &'a [DimensionScore],
-    policy: &str,
-    dimension: &str,
-) -> Option<&'a DimensionScore> {
-    scores.iter().find(|score| {
-        score.policy == policy && score.dimension == dimension && score.kind == ScoreKind::LogRatio
-    })
+pub fn find_score<'a>(scores: &'a [DimensionScore], policy: &str, dimension: &str) -> Option<&'a DimensionScore> {
+    scores
+        .iter()
+        .find(|score| score.policy == policy && score.dimension == dimension && score.kind == ScoreKind::LogRatio)
 }
 
 /// Distinct values of `name` over the scores, in order of first appearance.
@@ -66,8 +62,7 @@ pub fn forgetting(scores: &[DimensionScore], path: &[&str]) -> Vec<Forgetting> {
     for dimension in dimensions(scores) {
         let mut best: Option<(&str, f64)> = None;
         for policy in path {
-            let score =
-                find_score(scores, policy, dimension).and_then(|score| score.tally(Subset::All));
+            let score = find_score(scores, policy, dimension).and_then(|score| score.tally(Subset::All));
             let Some(now) = score.map(|tally| tally.accuracy) else {
                 continue;
             };
@@ -151,12 +146,7 @@ pub fn paired_difference(
         .iter()
         .zip(&second)
         .filter(|(x, _)| subset.contains(x))
-        .map(|(x, y)| {
-            (
-                x.cluster(),
-                [credit(x.margin) - credit(y.margin), x.margin - y.margin],
-            )
-        })
+        .map(|(x, y)| (x.cluster(), [credit(x.margin) - credit(y.margin), x.margin - y.margin]))
         .collect();
     if differences.is_empty() {
         return Ok(None);
@@ -164,15 +154,10 @@ pub fn paired_difference(
     let pairs = differences.len();
     let groups = clusters(differences);
     if groups.len() < 2 {
-        return Err(EvalError::TooFewPrompts {
-            dimension: dimension.to_owned(),
-            found: groups.len(),
-        });
+        return Err(EvalError::TooFewPrompts { dimension: dimension.to_owned(), found: groups.len() });
     }
     let [interval, margin_interval] = bootstrap.intervals(&groups)?;
-    let mean = |quantity: usize| {
-        groups.iter().map(|group| group.sums[quantity]).sum::<f64>() / pairs as f64
-    };
+    let mean = |quantity: usize| groups.iter().map(|group| group.sums[quantity]).sum::<f64>() / pairs as f64;
     Ok(Some(PairedDifference {
         dimension: dimension.to_owned(),
         a: a.0.to_owned(),

@@ -46,47 +46,22 @@ pub fn estimate_kl(
     let (policy, reference) = (policy.to_owned(), reference.to_owned());
     let samples = log_ratios.len();
     if samples < 2 {
-        return Err(EvalError::TooFewSamples {
-            policy,
-            reference,
-            found: samples,
-        });
+        return Err(EvalError::TooFewSamples { policy, reference, found: samples });
     }
     if tokens.len() != samples {
         let name = format!("response lengths of '{policy}'");
-        return Err(EvalError::LengthMismatch {
-            name,
-            found: tokens.len(),
-            expected: samples,
-        });
+        return Err(EvalError::LengthMismatch { name, found: tokens.len(), expected: samples });
     }
-    if let Some((sample, &found)) = log_ratios
-        .iter()
-        .enumerate()
-        .find(|(_, ratio)| !(ratio.is_finite() && **ratio > LOWEST_LOG_RATIO))
+    if let Some((sample, &found)) =
+        log_ratios.iter().enumerate().find(|(_, ratio)| !(ratio.is_finite() && **ratio > LOWEST_LOG_RATIO))
     {
-        return Err(EvalError::LogRatioOutOfRange {
-            policy,
-            reference,
-            sample,
-            found,
-        });
+        return Err(EvalError::LogRatioOutOfRange { policy, reference, sample, found });
     }
     let (mean, stderr) = mean_and_stderr(log_ratios.iter().copied());
     // exp_m1 keeps k3 accurate where the two policies are close.
-    let (k3_mean, k3_stderr) =
-        mean_and_stderr(log_ratios.iter().map(|ratio| ratio + (-ratio).exp_m1()));
+    let (k3_mean, k3_stderr) = mean_and_stderr(log_ratios.iter().map(|ratio| ratio + (-ratio).exp_m1()));
     let mean_tokens = tokens.iter().map(|&length| length as f64).sum::<f64>() / samples as f64;
-    Ok(KlEstimate {
-        policy,
-        reference,
-        samples,
-        mean,
-        stderr,
-        k3_mean,
-        k3_stderr,
-        mean_tokens,
-    })
+    Ok(KlEstimate { policy, reference, samples, mean, stderr, k3_mean, k3_stderr, mean_tokens })
 }
 
 /// Mean and its standard error (sample deviation over √n) of at least two values.
@@ -105,10 +80,7 @@ mod tests {
     #[test]
     fn closed_form_on_a_small_set() {
         let estimate = estimate_kl("a", "b", &[1.0, 3.0], &[4, 8]).unwrap();
-        assert_eq!(
-            (estimate.mean, estimate.stderr, estimate.mean_tokens),
-            (2.0, 1.0, 6.0)
-        );
+        assert_eq!((estimate.mean, estimate.stderr, estimate.mean_tokens), (2.0, 1.0, 6.0));
         let expected = 2.0 - 1.0 + ((-1f64).exp() + (-3f64).exp()) / 2.0;
         assert!((estimate.k3_mean - expected).abs() < 1e-15);
     }
@@ -125,28 +97,16 @@ mod tests {
     #[test]
     fn equal_policies_have_no_divergence() {
         let estimate = estimate_kl("a", "a", &[0.0; 5], &[3; 5]).unwrap();
-        assert_eq!(
-            (estimate.mean, estimate.stderr, estimate.k3_mean),
-            (0.0, 0.0, 0.0)
-        );
+        assert_eq!((estimate.mean, estimate.stderr, estimate.k3_mean), (0.0, 0.0, 0.0));
     }
 
     #[test]
     fn bad_samples_are_errors() {
-        assert!(matches!(
-            estimate_kl("a", "b", &[1.0], &[1]),
-            Err(EvalError::TooFewSamples { found: 1, .. })
-        ));
-        assert!(matches!(
-            estimate_kl("a", "b", &[1.0, 2.0], &[1]),
-            Err(EvalError::LengthMismatch { .. })
-        ));
+        assert!(matches!(estimate_kl("a", "b", &[1.0], &[1]), Err(EvalError::TooFewSamples { found: 1, .. })));
+        assert!(matches!(estimate_kl("a", "b", &[1.0, 2.0], &[1]), Err(EvalError::LengthMismatch { .. })));
         for bad in [f64::NAN, f64::INFINITY, -1e4] {
             let error = estimate_kl("a", "b", &[1.0, bad], &[1, 1]).unwrap_err();
-            assert!(matches!(
-                error,
-                EvalError::LogRatioOutOfRange { sample: 1, .. }
-            ));
+            assert!(matches!(error, EvalError::LogRatioOutOfRange { sample: 1, .. }));
             assert!(error.hint().is_some());
         }
     }

@@ -22,12 +22,7 @@ pub enum ScoreKind {
 
 impl ScoreKind {
     /// Every kind, in the order of the report.
-    pub const ALL: [Self; 4] = [
-        Self::LogRatio,
-        Self::RoundReward,
-        Self::ImplicitReward,
-        Self::TotalReward,
-    ];
+    pub const ALL: [Self; 4] = [Self::LogRatio, Self::RoundReward, Self::ImplicitReward, Self::TotalReward];
 
     /// The formula as plain text.
     #[must_use]
@@ -44,16 +39,10 @@ impl ScoreKind {
     #[must_use]
     pub fn question(self) -> &'static str {
         match self {
-            Self::LogRatio => {
-                "which answer did all training so far make likelier, relative to the start?"
-            }
+            Self::LogRatio => "which answer did all training so far make likelier, relative to the start?",
             Self::RoundReward => "which answer did this round alone make likelier?",
-            Self::ImplicitReward => {
-                "does the reward that this round fitted rank the pair as labelled?"
-            }
-            Self::TotalReward => {
-                "how large is the whole change since the start, in units of reward?"
-            }
+            Self::ImplicitReward => "does the reward that this round fitted rank the pair as labelled?",
+            Self::TotalReward => "how large is the whole change since the start, in units of reward?",
         }
     }
 }

@@ -101,9 +101,7 @@ impl RunSummary {
     /// Sampled divergence of `policy` from `reference`.
     #[must_use]
     pub fn kl(&self, policy: &str, reference: &str) -> Option<&KlEstimate> {
-        self.kl
-            .iter()
-            .find(|estimate| estimate.policy == policy && estimate.reference == reference)
+        self.kl.iter().find(|estimate| estimate.policy == policy && estimate.reference == reference)
     }
 }
 

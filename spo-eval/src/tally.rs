@@ -41,24 +41,15 @@ pub(crate) fn credit(margin: f64) -> f64 {
 
 impl Tally {
     /// Tally of `pairs`, or `None` of an empty set.
-    pub(crate) fn of(
-        pairs: &[&PairScore],
-        bootstrap: &Bootstrap,
-    ) -> Result<Option<Self>, EvalError> {
+    pub(crate) fn of(pairs: &[&PairScore], bootstrap: &Bootstrap) -> Result<Option<Self>, EvalError> {
         if pairs.is_empty() {
             return Ok(None);
         }
-        let groups = clusters(
-            pairs
-                .iter()
-                .map(|pair| (pair.cluster(), [credit(pair.margin), pair.margin])),
-        );
+        let groups = clusters(pairs.iter().map(|pair| (pair.cluster(), [credit(pair.margin), pair.margin])));
         let count = pairs.len() as f64;
         let correct: f64 = groups.iter().map(|group| group.sums[0]).sum();
         let mean_margin = groups.iter().map(|group| group.sums[1]).sum::<f64>() / count;
-        let residuals = groups
-            .iter()
-            .map(|group| group.sums[1] - mean_margin * group.count as f64);
+        let residuals = groups.iter().map(|group| group.sums[1] - mean_margin * group.count as f64);
         let prompts = groups.len();
         let margin_stderr = standard_error(residuals, prompts, count);
         let tied = pairs.iter().filter(|pair| pair.margin == 0.0).count();
@@ -74,16 +65,7 @@ impl Tally {
         } else {
             bootstrapped
         };
-        Ok(Some(Self {
-            pairs: pairs.len(),
-            prompts,
-            correct,
-            tied,
-            accuracy,
-            interval,
-            mean_margin,
-            margin_stderr,
-        }))
+        Ok(Some(Self { pairs: pairs.len(), prompts, correct, tied, accuracy, interval, mean_margin, margin_stderr }))
     }
 
     /// Whether every margin was zero, as of the start against itself.

@@ -5,22 +5,12 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use spo_eval::pareto::{front, hypervolume};
-use spo_eval::{
-    Bootstrap, EvalError, PairScore, Subset, forgetting, paired_difference, score_dimension,
-};
+use spo_eval::{Bootstrap, EvalError, PairScore, Subset, forgetting, paired_difference, score_dimension};
 
-const BOOTSTRAP: Bootstrap = Bootstrap {
-    resamples: 60,
-    seed: 1,
-};
+const BOOTSTRAP: Bootstrap = Bootstrap { resamples: 60, seed: 1 };
 
 fn pair_scores() -> impl Strategy<Value = Vec<PairScore>> {
-    let pair = (
-        -5i32..=5,
-        any::<Option<bool>>(),
-        any::<bool>(),
-        proptest::option::of(0u64..6),
-    );
+    let pair = (-5i32..=5, any::<Option<bool>>(), any::<bool>(), proptest::option::of(0u64..6));
     vec(pair, 1..60).prop_map(|pairs| {
         let score = |(example, (margin, agreeing, boilerplate, prompt))| PairScore {
             example,
@@ -130,42 +120,19 @@ proptest! {
 
 #[test]
 fn closed_forms_of_a_tally() {
-    let pair = |example, margin| PairScore {
-        example,
-        margin,
-        ..PairScore::default()
-    };
-    let all = |pairs: &[PairScore]| {
-        score_dimension("p", "d", pairs, &BOOTSTRAP)
-            .unwrap()
-            .tally(Subset::All)
-            .unwrap()
-            .clone()
-    };
+    let pair = |example, margin| PairScore { example, margin, ..PairScore::default() };
+    let all =
+        |pairs: &[PairScore]| score_dimension("p", "d", pairs, &BOOTSTRAP).unwrap().tally(Subset::All).unwrap().clone();
     // Independent pairs: the usual standard error s/√n.
     let tally = all(&[pair(0, 1.0), pair(1, 2.0), pair(2, 0.0), pair(3, -1.0)]);
-    assert_eq!(
-        (tally.pairs, tally.prompts, tally.correct, tally.accuracy),
-        (4, 4, 2.5, 0.625)
-    );
+    assert_eq!((tally.pairs, tally.prompts, tally.correct, tally.accuracy), (4, 4, 2.5, 0.625));
     assert!((tally.margin_stderr - (5.0f64 / 3.0 / 4.0).sqrt()).abs() < 1e-15);
     // Ten times the same prompt is one observation: exact binomial bound with one trial.
-    let same: Vec<_> = (0..10)
-        .map(|example| PairScore {
-            prompt: Some(3),
-            ..pair(example, 1.0)
-        })
-        .collect();
+    let same: Vec<_> = (0..10).map(|example| PairScore { prompt: Some(3), ..pair(example, 1.0) }).collect();
     let tally = all(&same);
-    assert_eq!(
-        (tally.prompts, tally.interval, tally.margin_stderr),
-        (1, (0.025, 1.0), 0.0)
-    );
+    assert_eq!((tally.prompts, tally.interval, tally.margin_stderr), (1, (0.025, 1.0), 0.0));
     // One prompt with mixed results bounds nothing.
-    let mixed = [pair(0, 1.0), pair(1, 1.0), pair(2, -1.0)].map(|pair| PairScore {
-        prompt: Some(3),
-        ..pair
-    });
+    let mixed = [pair(0, 1.0), pair(1, 1.0), pair(2, -1.0)].map(|pair| PairScore { prompt: Some(3), ..pair });
     assert_eq!(all(&mixed).interval, (0.0, 1.0));
     // Every pair wrong: Clopper–Pearson for 0 of 2.
     let tally = all(&[pair(0, -1.0), pair(1, -2.0)]);
@@ -175,35 +142,16 @@ fn closed_forms_of_a_tally() {
 
 #[test]
 fn bad_pairs_are_errors() {
-    let pair = |example, margin| PairScore {
-        example,
-        margin,
-        ..PairScore::default()
-    };
+    let pair = |example, margin| PairScore { example, margin, ..PairScore::default() };
     let score = |pairs: &[PairScore]| score_dimension("p", "d", pairs, &BOOTSTRAP).unwrap_err();
     assert!(matches!(score(&[]), EvalError::NoPairs { .. }));
-    assert!(matches!(
-        score(&[pair(4, f64::NAN)]),
-        EvalError::NonFiniteMargin { example: 4, .. }
-    ));
-    assert!(matches!(
-        score(&[pair(4, 1.0), pair(4, 2.0)]),
-        EvalError::DuplicateExample { example: 4, .. }
-    ));
+    assert!(matches!(score(&[pair(4, f64::NAN)]), EvalError::NonFiniteMargin { example: 4, .. }));
+    assert!(matches!(score(&[pair(4, 1.0), pair(4, 2.0)]), EvalError::DuplicateExample { example: 4, .. }));
     let difference = |a: &[PairScore], b: &[PairScore]| {
         paired_difference("d", ("a", a), ("b", b), Subset::All, &BOOTSTRAP).unwrap_err()
     };
     let three = [pair(0, 1.0), pair(1, 1.0), pair(2, 1.0)];
-    assert!(matches!(
-        difference(&three, &three[..2]),
-        EvalError::UnpairedExample { example: 2, .. }
-    ));
-    assert!(matches!(
-        difference(&three[1..], &three[..2]),
-        EvalError::UnpairedExample { example: 0, .. }
-    ));
-    assert!(matches!(
-        difference(&three[..1], &three[..1]),
-        EvalError::TooFewPrompts { found: 1, .. }
-    ));
+    assert!(matches!(difference(&three, &three[..2]), EvalError::UnpairedExample { example: 2, .. }));
+    assert!(matches!(difference(&three[1..], &three[..2]), EvalError::UnpairedExample { example: 0, .. }));
+    assert!(matches!(difference(&three[..1], &three[..1]), EvalError::TooFewPrompts { found: 1, .. }));
 }

@@ -24,10 +24,7 @@ fn terminal_table_splits_many_dimensions_and_cuts_long_names() {
     }
     summary.matrix.extend(more);
     for score in &mut summary.matrix {
-        score.policy = score.policy.replace(
-            "control",
-            "the control without any holding (sequential DPO)",
-        );
+        score.policy = score.policy.replace("control", "the control without any holding (sequential DPO)");
     }
     let text = score_table(&summary.matrix, &summary.kl, &summary.start);
     assert!(text.lines().all(|line| line.chars().count() <= WIDTH));
@@ -45,11 +42,7 @@ fn html_report() {
     assert!(!page.contains("<script") && !page.contains("<b>a"));
     assert!(!page.contains(['\u{1b}', '\u{202e}']));
     let namespaces = page.matches("http://www.w3.org/2000/svg").count();
-    assert_eq!(
-        page.matches("http").count(),
-        namespaces + 1,
-        "outside references, besides http-equiv"
-    );
+    assert_eq!(page.matches("http").count(), namespaces + 1, "outside references, besides http-equiv");
     assert!(!page.contains("NaN") && !page.contains("inf\""));
     balanced(&page);
     insta::assert_snapshot!(without_charts(&page));
@@ -58,9 +51,7 @@ fn html_report() {
 /// The page with an empty element in the place of every chart.
 fn without_charts(page: &str) -> String {
     let (first, rest) = page.split_once("<svg").unwrap();
-    let parts = rest
-        .split("<svg")
-        .map(|part| part.split_once("</svg>").unwrap().1);
+    let parts = rest.split("<svg").map(|part| part.split_once("</svg>").unwrap().1);
     parts.fold(first.to_owned(), |text, part| text + "<svg/>" + part)
 }
 
@@ -69,11 +60,7 @@ fn balanced(page: &str) {
     let mut open = Vec::new();
     for tag in page.split('<').skip(1) {
         let tag = tag.split('>').next().unwrap();
-        let name: String = tag
-            .trim_start_matches('/')
-            .chars()
-            .take_while(|c| c.is_ascii_alphanumeric())
-            .collect();
+        let name: String = tag.trim_start_matches('/').chars().take_while(|c| c.is_ascii_alphanumeric()).collect();
         if tag.starts_with('/') {
             assert_eq!(open.pop(), Some(name));
         } else if !tag.ends_with('/') && !matches!(name.as_str(), "meta" | "") {
@@ -96,26 +83,14 @@ fn json_keeps_the_run_and_refuses_what_it_cannot_hold() {
     let summary = summary();
     let text = to_json(&summary).unwrap();
     let again = to_json(&from_json(&text).unwrap()).unwrap();
-    same_values(
-        &serde_json::from_str(&text).unwrap(),
-        &serde_json::from_str(&again).unwrap(),
-    );
+    same_values(&serde_json::from_str(&text).unwrap(), &serde_json::from_str(&again).unwrap());
     let mut broken = summary.clone();
     broken.timing[0].seconds = f64::NAN;
     let error = to_json(&broken).unwrap_err();
     assert!(matches!(error, EvalError::Json { .. }) && error.hint().is_some());
-    let newer = RunSummary {
-        schema: 2,
-        ..summary
-    };
-    assert!(matches!(
-        to_json(&newer),
-        Err(EvalError::Schema { found: 2, .. })
-    ));
-    assert!(matches!(
-        from_json("{"),
-        Err(EvalError::Json { line: 1, .. })
-    ));
+    let newer = RunSummary { schema: 2, ..summary };
+    assert!(matches!(to_json(&newer), Err(EvalError::Schema { found: 2, .. })));
+    assert!(matches!(from_json("{"), Err(EvalError::Json { line: 1, .. })));
 }
 
 /// Equal up to the last bits of a number, which the parser's fast path may round the other way.
@@ -132,9 +107,7 @@ fn same_values(a: &serde_json::Value, b: &serde_json::Value) {
         }
         (Object(x), Object(y)) => {
             assert!(x.keys().eq(y.keys()));
-            x.values()
-                .zip(y.values())
-                .for_each(|(x, y)| same_values(x, y));
+            x.values().zip(y.values()).for_each(|(x, y)| same_values(x, y));
         }
         _ => assert_eq!(a, b),
     }

@@ -36,10 +36,7 @@ fn the_wrong_way_round_is_said() {
         difference.interval = (-difference.interval.1, -difference.interval.0);
     });
     let text = verdict(&reversed);
-    assert!(
-        text.contains("of honesty accuracy instead of keeping it"),
-        "{text}"
-    );
+    assert!(text.contains("of honesty accuracy instead of keeping it"), "{text}");
     assert!(text.contains("also gained"), "{text}");
 }
 

@@ -126,7 +126,14 @@ impl BlockTape {
     }
 
     /// Adds the block's gradients and returns that of its input, `[tokens, hidden]`.
-    fn backward(self, layer: usize, d_output: Tensor<2>, inputs: &PackedInputs, trainable: Trainable, gradients: &mut Gradients) -> Tensor<2> {
+    fn backward(
+        self,
+        layer: usize,
+        d_output: Tensor<2>,
+        inputs: &PackedInputs,
+        trainable: Trainable,
+        gradients: &mut Gradients,
+    ) -> Tensor<2> {
         let reached = "the block's output depends on it";
         let mut tape = pull(self.output, d_output);
         let d_residual = self.residual.grad_remove(&mut tape).expect(reached);

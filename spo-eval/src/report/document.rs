@@ -17,10 +17,7 @@ pub(crate) struct Section {
 
 impl Section {
     pub(crate) fn new(title: &'static str) -> Self {
-        Self {
-            title,
-            blocks: Vec::new(),
-        }
+        Self { title, blocks: Vec::new() }
     }
 
     pub(crate) fn text(&mut self, text: impl Into<String>) {
@@ -67,33 +64,18 @@ pub(crate) struct Column {
 
 impl Table {
     /// A table without groups from its rows; the first `labels` columns are text, the others numbers.
-    pub(crate) fn of_rows(
-        caption: &str,
-        labels: usize,
-        header: &[&str],
-        rows: Vec<Vec<String>>,
-    ) -> Self {
+    pub(crate) fn of_rows(caption: &str, labels: usize, header: &[&str], rows: Vec<Vec<String>>) -> Self {
         let mut columns: Vec<Column> = header
             .iter()
             .enumerate()
-            .map(|(index, header)| Column {
-                header: (*header).to_owned(),
-                cells: Vec::new(),
-                numeric: index >= labels,
-            })
+            .map(|(index, header)| Column { header: (*header).to_owned(), cells: Vec::new(), numeric: index >= labels })
             .collect();
         for row in rows {
             for (column, cell) in columns.iter_mut().zip(row) {
                 column.cells.push(cell);
             }
         }
-        Self {
-            caption: caption.to_owned(),
-            groups: vec![Group {
-                title: String::new(),
-                columns,
-            }],
-        }
+        Self { caption: caption.to_owned(), groups: vec![Group { title: String::new(), columns }] }
     }
 
     /// Number of rows.

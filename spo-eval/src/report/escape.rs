@@ -62,17 +62,11 @@ mod tests {
     #[test]
     fn markup_and_codes_are_disarmed() {
         let text = "<script>a && b</script>\n| `x` \u{1b}[31m \u{202e}\"'";
-        assert_eq!(
-            html(text),
-            "&lt;script&gt;a &amp;&amp; b&lt;/script&gt;\n| `x` \u{fffd}[31m \u{fffd}&quot;&#39;"
-        );
+        assert_eq!(html(text), "&lt;script&gt;a &amp;&amp; b&lt;/script&gt;\n| `x` \u{fffd}[31m \u{fffd}&quot;&#39;");
         assert_eq!(
             markdown(text),
             "&lt;script&gt;a &amp;&amp; b&lt;/script&gt;<br>\\| \\`x\\` \u{fffd}\\[31m \u{fffd}\"'"
         );
-        assert_eq!(
-            terminal(text),
-            "<script>a && b</script> | `x` \u{fffd}[31m \u{fffd}\"'"
-        );
+        assert_eq!(terminal(text), "<script>a && b</script> | `x` \u{fffd}[31m \u{fffd}\"'");
     }
 }

@@ -18,13 +18,7 @@ th{text-align:left;font-weight:600}.n{text-align:right}.g{text-align:center;bord
 pub fn html(summary: &RunSummary) -> String {
     let document = super::document(summary);
     let title = escape::html(&document.title);
-    let link = |section: &Section| {
-        format!(
-            "<a href=\"#{}\">{}</a>",
-            anchor(section.title),
-            section.title
-        )
-    };
+    let link = |section: &Section| format!("<a href=\"#{}\">{}</a>", anchor(section.title), section.title);
     let links: Vec<String> = document.sections.iter().map(link).collect();
     let sections: String = document.sections.iter().map(section).collect();
     format!(
@@ -38,55 +32,29 @@ pub fn html(summary: &RunSummary) -> String {
 
 /// Anchor of a section from its fixed title.
 fn anchor(title: &str) -> String {
-    title
-        .chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() {
-                c.to_ascii_lowercase()
-            } else {
-                '-'
-            }
-        })
-        .collect()
+    title.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect()
 }
 
 fn section(section: &Section) -> String {
     let blocks: String = section.blocks.iter().map(block).collect();
-    format!(
-        "<section id=\"{}\">\n<h2>{}</h2>\n{blocks}</section>\n",
-        anchor(section.title),
-        section.title
-    )
+    format!("<section id=\"{}\">\n<h2>{}</h2>\n{blocks}</section>\n", anchor(section.title), section.title)
 }
 
 fn block(block: &Block) -> String {
     match block {
         Block::Text(text) => format!("<p>{}</p>\n", escape::html(text)),
         Block::List(items) => {
-            let items: String = items
-                .iter()
-                .map(|item| format!("<li>{}</li>", escape::html(item)))
-                .collect();
+            let items: String = items.iter().map(|item| format!("<li>{}</li>", escape::html(item))).collect();
             format!("<ul>{items}</ul>\n")
         }
         Block::Table(table) => render(table),
         Block::Chart(chart) => format!("<figure>{}</figure>\n", svg::render(chart)),
-        Block::Samples(samples) => samples
-            .iter()
-            .map(|sample| answers(&sample.prompt, &sample.by_policy))
-            .collect(),
+        Block::Samples(samples) => samples.iter().map(|sample| answers(&sample.prompt, &sample.by_policy)).collect(),
         Block::Hashes(hashes) => {
             let row = |name: &str, hash: &str| {
-                format!(
-                    "<tr><td>{}</td><td class=\"hash\">{}</td></tr>",
-                    escape::html(name),
-                    escape::html(hash)
-                )
+                format!("<tr><td>{}</td><td class=\"hash\">{}</td></tr>", escape::html(name), escape::html(hash))
             };
-            let rows: String = hashes
-                .iter()
-                .map(|artefact| row(&artefact.name, &artefact.hash))
-                .collect();
+            let rows: String = hashes.iter().map(|artefact| row(&artefact.name, &artefact.hash)).collect();
             format!("<div class=\"wide\"><table>{rows}</table></div>\n")
         }
     }
@@ -97,45 +65,26 @@ fn render(table: &Table) -> String {
     let class = |numeric: bool| if numeric { " class=\"n\"" } else { "" };
     let mut text = String::from("<div class=\"wide\"><table>");
     if !table.caption.is_empty() {
-        text.push_str(&format!(
-            "<caption>{}</caption>",
-            escape::html(&table.caption)
-        ));
+        text.push_str(&format!("<caption>{}</caption>", escape::html(&table.caption)));
     }
     if table.groups.iter().any(|group| !group.title.is_empty()) {
         let group = |group: &super::document::Group| {
-            let class = if group.title.is_empty() {
-                ""
-            } else {
-                " class=\"g\""
-            };
-            format!(
-                "<th{class} colspan=\"{}\">{}</th>",
-                group.columns.len(),
-                escape::html(&group.title)
-            )
+            let class = if group.title.is_empty() { "" } else { " class=\"g\"" };
+            format!("<th{class} colspan=\"{}\">{}</th>", group.columns.len(), escape::html(&group.title))
         };
         let cells: String = table.groups.iter().map(group).collect();
         text.push_str(&format!("<tr>{cells}</tr>"));
     }
     if table.columns().any(|column| !column.header.is_empty()) {
         let header = |column: &super::document::Column| {
-            format!(
-                "<th{}>{}</th>",
-                class(column.numeric),
-                escape::html(&column.header)
-            )
+            format!("<th{}>{}</th>", class(column.numeric), escape::html(&column.header))
         };
         let cells: String = table.columns().map(header).collect();
         text.push_str(&format!("<tr>{cells}</tr>\n"));
     }
     for row in 0..table.height() {
         let cell = |column: &super::document::Column| {
-            format!(
-                "<td{}>{}</td>",
-                class(column.numeric),
-                escape::html(&column.cells[row])
-            )
+            format!("<td{}>{}</td>", class(column.numeric), escape::html(&column.cells[row]))
         };
         let cells: String = table.columns().map(cell).collect();
         text.push_str(&format!("<tr>{cells}</tr>\n"));
@@ -146,14 +95,9 @@ fn render(table: &Table) -> String {
 
 /// One prompt with the answers side by side.
 fn answers(prompt: &str, by_policy: &[(String, String)]) -> String {
-    let heads: String = by_policy
-        .iter()
-        .map(|(policy, _)| format!("<th>{}</th>", escape::html(policy)))
-        .collect();
-    let cells: String = by_policy
-        .iter()
-        .map(|(_, answer)| format!("<td class=\"t\">{}</td>", escape::html(answer)))
-        .collect();
+    let heads: String = by_policy.iter().map(|(policy, _)| format!("<th>{}</th>", escape::html(policy))).collect();
+    let cells: String =
+        by_policy.iter().map(|(_, answer)| format!("<td class=\"t\">{}</td>", escape::html(answer))).collect();
     format!(
         "<div class=\"wide\"><table><caption class=\"t\">{}</caption><tr>{heads}</tr><tr>{cells}</tr></table></div>\n",
         escape::html(prompt)

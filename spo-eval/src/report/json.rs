@@ -22,17 +22,10 @@ pub fn from_json(text: &str) -> Result<RunSummary, EvalError> {
     if summary.schema == SCHEMA {
         Ok(summary)
     } else {
-        Err(EvalError::Schema {
-            found: summary.schema,
-            expected: SCHEMA,
-        })
+        Err(EvalError::Schema { found: summary.schema, expected: SCHEMA })
     }
 }
 
 fn refusal(error: serde_json::Error) -> EvalError {
-    EvalError::Json {
-        problem: error.to_string(),
-        line: error.line(),
-        column: error.column(),
-    }
+    EvalError::Json { problem: error.to_string(), line: error.line(), column: error.column() }
 }

@@ -21,21 +21,13 @@ pub fn markdown(summary: &RunSummary) -> String {
 fn block(block: &Block) -> Option<String> {
     Some(match block {
         Block::Text(text) => format!("{}\n", escape::markdown(text)),
-        Block::List(items) => items
-            .iter()
-            .map(|item| format!("- {}\n", escape::markdown(item)))
-            .collect(),
+        Block::List(items) => items.iter().map(|item| format!("- {}\n", escape::markdown(item))).collect(),
         Block::Table(table) => render(table),
         Block::Chart(_) => return None,
         Block::Samples(samples) => samples.iter().map(sample).collect::<Vec<_>>().join("\n"),
         Block::Hashes(hashes) => {
-            let line = |name: &str, hash: &str| {
-                format!("- {}: {}\n", escape::markdown(name), escape::markdown(hash))
-            };
-            hashes
-                .iter()
-                .map(|artefact| line(&artefact.name, &artefact.hash))
-                .collect()
+            let line = |name: &str, hash: &str| format!("- {}: {}\n", escape::markdown(name), escape::markdown(hash));
+            hashes.iter().map(|artefact| line(&artefact.name, &artefact.hash)).collect()
         }
     })
 }
@@ -44,12 +36,7 @@ fn render(table: &Table) -> String {
     let columns: Vec<_> = table
         .groups
         .iter()
-        .flat_map(|group| {
-            group
-                .columns
-                .iter()
-                .map(move |column| (group.title.as_str(), column))
-        })
+        .flat_map(|group| group.columns.iter().map(move |column| (group.title.as_str(), column)))
         .collect();
     let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
     let mut text = String::new();
@@ -60,32 +47,18 @@ fn render(table: &Table) -> String {
         escape::markdown(format!("{title} {}", column.header).trim())
     };
     text.push_str(&line(columns.iter().map(header).collect()));
-    let rule = columns
-        .iter()
-        .map(|(_, column)| if column.numeric { "--:" } else { ":--" }.to_owned());
+    let rule = columns.iter().map(|(_, column)| if column.numeric { "--:" } else { ":--" }.to_owned());
     text.push_str(&line(rule.collect()));
     for row in 0..table.height() {
-        text.push_str(&line(
-            columns
-                .iter()
-                .map(|(_, column)| escape::markdown(&column.cells[row]))
-                .collect(),
-        ));
+        text.push_str(&line(columns.iter().map(|(_, column)| escape::markdown(&column.cells[row])).collect()));
     }
     text
 }
 
 fn sample(sample: &Sample) -> String {
-    let mut text = format!(
-        "> {}\n\n| policy | answer |\n| :-- | :-- |\n",
-        escape::markdown(&sample.prompt)
-    );
+    let mut text = format!("> {}\n\n| policy | answer |\n| :-- | :-- |\n", escape::markdown(&sample.prompt));
     for (policy, answer) in &sample.by_policy {
-        text.push_str(&format!(
-            "| {} | {} |\n",
-            escape::markdown(policy),
-            escape::markdown(answer)
-        ));
+        text.push_str(&format!("| {} | {} |\n", escape::markdown(policy), escape::markdown(answer)));
     }
     text
 }

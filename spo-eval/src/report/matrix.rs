@@ -14,11 +14,7 @@ pub(crate) enum Pairs {
 impl Pairs {
     /// The part of `subset` that is covered.
     fn of(self, subset: Subset) -> Subset {
-        if self == Self::All {
-            subset
-        } else {
-            subset.substantive()
-        }
+        if self == Self::All { subset } else { subset.substantive() }
     }
 }
 
@@ -34,19 +30,11 @@ pub(crate) enum Detail {
 /// Whether leaving out boilerplate answers changes any set of pairs.
 pub(crate) fn has_boilerplate(scores: &[DimensionScore]) -> bool {
     let pairs = |score: &DimensionScore, subset| score.tally(subset).map_or(0, |tally| tally.pairs);
-    scores
-        .iter()
-        .any(|score| pairs(score, Subset::All) != pairs(score, Subset::AllSubstantive))
+    scores.iter().any(|score| pairs(score, Subset::All) != pairs(score, Subset::AllSubstantive))
 }
 
 /// Rows: the number of pairs, then the policies. Columns: per dimension accuracy, its two parts and the mean margin; KL to `start`.
-pub(crate) fn matrix(
-    scores: &[DimensionScore],
-    kl: &[KlEstimate],
-    start: &str,
-    pairs: Pairs,
-    detail: Detail,
-) -> Table {
+pub(crate) fn matrix(scores: &[DimensionScore], kl: &[KlEstimate], start: &str, pairs: Pairs, detail: Detail) -> Table {
     let policies = policies(scores);
     let caption = match pairs {
         Pairs::All => "Held-out pairs",
@@ -54,46 +42,22 @@ pub(crate) fn matrix(
     };
     let label = Column {
         header: "policy".to_owned(),
-        cells: std::iter::once("pairs")
-            .chain(policies.iter().copied())
-            .map(str::to_owned)
-            .collect(),
+        cells: std::iter::once("pairs").chain(policies.iter().copied()).map(str::to_owned).collect(),
         numeric: false,
     };
-    let mut groups = vec![Group {
-        title: String::new(),
-        columns: vec![label],
-    }];
+    let mut groups = vec![Group { title: String::new(), columns: vec![label] }];
     for dimension in dimensions(scores) {
-        let column =
-            |header: &str, subset: Subset, cell: &dyn Fn(&Tally) -> String, counted: bool| {
-                let tallies: Vec<Option<&Tally>> = policies
-                    .iter()
-                    .map(|policy| {
-                        find_score(scores, policy, dimension)
-                            .and_then(|score| score.tally(pairs.of(subset)))
-                    })
-                    .collect();
-                let count = if counted {
-                    pair_count(&tallies)
-                } else {
-                    String::new()
-                };
-                let cells = tallies
-                    .iter()
-                    .map(|tally| tally.map_or("–".to_owned(), cell));
-                Column {
-                    header: header.to_owned(),
-                    cells: std::iter::once(count).chain(cells).collect(),
-                    numeric: true,
-                }
-            };
+        let column = |header: &str, subset: Subset, cell: &dyn Fn(&Tally) -> String, counted: bool| {
+            let tallies: Vec<Option<&Tally>> = policies
+                .iter()
+                .map(|policy| find_score(scores, policy, dimension).and_then(|score| score.tally(pairs.of(subset))))
+                .collect();
+            let count = if counted { pair_count(&tallies) } else { String::new() };
+            let cells = tallies.iter().map(|tally| tally.map_or("–".to_owned(), cell));
+            Column { header: header.to_owned(), cells: std::iter::once(count).chain(cells).collect(), numeric: true }
+        };
         let part = |tally: &Tally| {
-            if tally.all_tied() {
-                "tied".to_owned()
-            } else {
-                percent(tally.accuracy)
-            }
+            if tally.all_tied() { "tied".to_owned() } else { percent(tally.accuracy) }
         };
         let margin = |tally: &Tally| match detail {
             Detail::Narrow => signed(tally.mean_margin),
@@ -102,12 +66,7 @@ pub(crate) fn matrix(
         groups.push(Group {
             title: dimension.to_owned(),
             columns: vec![
-                column(
-                    "right %",
-                    Subset::All,
-                    &|tally| accuracy(tally, detail),
-                    true,
-                ),
+                column("right %", Subset::All, &|tally| accuracy(tally, detail), true),
                 column("confl", Subset::Conflicting, &part, true),
                 column("agree", Subset::Agreeing, &part, true),
                 column("margin", Subset::All, &margin, false),
@@ -118,38 +77,18 @@ pub(crate) fn matrix(
         if *policy == start {
             return "0".to_owned();
         }
-        let found = kl
-            .iter()
-            .find(|estimate| estimate.policy == *policy && estimate.reference == start);
-        found.map_or("–".to_owned(), |estimate| {
-            plus_minus(estimate.mean, estimate.stderr)
-        })
+        let found = kl.iter().find(|estimate| estimate.policy == *policy && estimate.reference == start);
+        found.map_or("–".to_owned(), |estimate| plus_minus(estimate.mean, estimate.stderr))
     };
     let narrow = |text: String| {
-        if detail == Detail::Narrow {
-            text.replace(" ± ", "±")
-        } else {
-            text
-        }
+        if detail == Detail::Narrow { text.replace(" ± ", "±") } else { text }
     };
     if kl.iter().any(|estimate| estimate.reference == start) {
-        let cells = std::iter::once(String::new())
-            .chain(policies.iter().map(divergence).map(narrow))
-            .collect();
-        let column = Column {
-            header: "KL start".to_owned(),
-            cells,
-            numeric: true,
-        };
-        groups.push(Group {
-            title: String::new(),
-            columns: vec![column],
-        });
+        let cells = std::iter::once(String::new()).chain(policies.iter().map(divergence).map(narrow)).collect();
+        let column = Column { header: "KL start".to_owned(), cells, numeric: true };
+        groups.push(Group { title: String::new(), columns: vec![column] });
     }
-    Table {
-        caption: caption.to_owned(),
-        groups,
-    }
+    Table { caption: caption.to_owned(), groups }
 }
 
 /// Accuracy with its interval.

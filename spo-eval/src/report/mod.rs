@@ -29,10 +29,7 @@ fn document(summary: &RunSummary) -> Document {
     sections.extend(training::sections(summary));
     sections.extend(provenance::sections(summary));
     sections.retain(|section| !section.blocks.is_empty());
-    Document {
-        title: format!("Run {}", summary.name),
-        sections,
-    }
+    Document { title: format!("Run {}", summary.name), sections }
 }
 
 /// Number of a policy's colour: its place among the policies of the run.
@@ -44,8 +41,5 @@ fn colour(summary: &RunSummary, policy: &str) -> usize {
             names.push(name);
         }
     }
-    names
-        .iter()
-        .position(|name| *name == policy)
-        .unwrap_or(names.len())
+    names.iter().position(|name| *name == policy).unwrap_or(names.len())
 }

@@ -6,13 +6,7 @@ use crate::report::number::{bytes, count, duration, percent};
 
 /// Every section about the origin of the numbers.
 pub(crate) fn sections(summary: &RunSummary) -> Vec<Section> {
-    vec![
-        warnings(summary),
-        data(summary),
-        samples(summary),
-        cost(summary),
-        lineage(summary),
-    ]
+    vec![warnings(summary), data(summary), samples(summary), cost(summary), lineage(summary)]
 }
 
 fn warnings(summary: &RunSummary) -> Section {
@@ -26,19 +20,11 @@ fn warnings(summary: &RunSummary) -> Section {
 fn data(summary: &RunSummary) -> Section {
     let mut section = Section::new("Data");
     let row = |set: &crate::DataSummary| {
-        let dropped: Vec<String> = set
-            .dropped
-            .iter()
-            .map(|(reason, rows)| format!("{reason}: {rows}"))
-            .collect();
+        let dropped: Vec<String> = set.dropped.iter().map(|(reason, rows)| format!("{reason}: {rows}")).collect();
         vec![
             set.dimension.clone(),
             set.split.clone(),
-            if dropped.is_empty() {
-                "none".to_owned()
-            } else {
-                dropped.join(", ")
-            },
+            if dropped.is_empty() { "none".to_owned() } else { dropped.join(", ") },
             set.pairs.to_string(),
             set.prompts.to_string(),
             set.boilerplate.to_string(),
@@ -47,23 +33,12 @@ fn data(summary: &RunSummary) -> Section {
     section.table(Table::of_rows(
         "Pairs",
         3,
-        &[
-            "dimension",
-            "split",
-            "left out",
-            "pairs",
-            "prompts",
-            "with boilerplate",
-        ],
+        &["dimension", "split", "left out", "pairs", "prompts", "with boilerplate"],
         summary.data.iter().map(row).collect(),
     ));
     let row = |pair: &crate::ConflictCount| {
         let labelled = pair.agreeing + pair.conflicting;
-        let share = if labelled == 0 {
-            0.0
-        } else {
-            pair.conflicting as f64 / labelled as f64
-        };
+        let share = if labelled == 0 { 0.0 } else { pair.conflicting as f64 / labelled as f64 };
         vec![
             format!("{} and {}", pair.first, pair.second),
             pair.split.clone(),
@@ -76,14 +51,7 @@ fn data(summary: &RunSummary) -> Section {
     section.table(Table::of_rows(
         "Pairs labelled in both dimensions",
         2,
-        &[
-            "dimensions",
-            "split",
-            "agreeing",
-            "conflicting",
-            "of these with boilerplate",
-            "conflicting %",
-        ],
+        &["dimensions", "split", "agreeing", "conflicting", "of these with boilerplate", "conflicting %"],
         summary.conflict.iter().map(row).collect(),
     ));
     section
@@ -105,20 +73,12 @@ fn cost(summary: &RunSummary) -> Section {
             phase.name.clone(),
             duration(phase.seconds),
             phase.tokens.map_or("–".to_owned(), count),
-            phase
-                .tokens
-                .filter(|_| phase.seconds > 0.0)
-                .map_or("–".to_owned(), rate),
+            phase.tokens.filter(|_| phase.seconds > 0.0).map_or("–".to_owned(), rate),
             phase.peak_bytes.map_or("–".to_owned(), bytes),
         ]
     };
     let header = ["phase", "time", "tokens", "tokens/s", "peak memory"];
-    section.table(Table::of_rows(
-        "",
-        1,
-        &header,
-        summary.timing.iter().map(row).collect(),
-    ));
+    section.table(Table::of_rows("", 1, &header, summary.timing.iter().map(row).collect()));
     section
 }
 
@@ -135,18 +95,10 @@ fn lineage(summary: &RunSummary) -> Section {
         ("trained parameters", count(model.trainable)),
         ("seed", summary.seed.to_string()),
     ];
-    let facts = known
-        .into_iter()
-        .filter(|(_, value)| !value.is_empty())
-        .map(|(key, value)| (key.to_owned(), value));
-    let versions = summary
-        .versions
-        .iter()
-        .map(|(component, version)| (format!("version of {component}"), version.clone()));
-    let rows = facts
-        .chain(versions)
-        .map(|(key, value)| vec![key, value])
-        .collect();
+    let facts = known.into_iter().filter(|(_, value)| !value.is_empty()).map(|(key, value)| (key.to_owned(), value));
+    let versions =
+        summary.versions.iter().map(|(component, version)| (format!("version of {component}"), version.clone()));
+    let rows = facts.chain(versions).map(|(key, value)| vec![key, value]).collect();
     section.table(Table::of_rows("", 2, &["", ""], rows));
     if !summary.lineage.is_empty() {
         section.blocks.push(Block::Hashes(summary.lineage.clone()));

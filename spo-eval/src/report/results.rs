@@ -5,8 +5,8 @@ use crate::report::matrix::{Detail, Pairs, has_boilerplate, matrix};
 use crate::report::number::{interval_points, percent, plain, plus_minus, signed};
 use crate::report::svg::{Chart, ScatterPoint};
 use crate::{
-    DimensionScore, PairedDifference, RunSummary, ScoreKind, Subset, Tally, dimensions, find_score,
-    forgetting, policies, verdict,
+    DimensionScore, PairedDifference, RunSummary, ScoreKind, Subset, Tally, dimensions, find_score, forgetting,
+    policies, verdict,
 };
 
 /// How to read the matrix.
@@ -24,13 +24,7 @@ pub(crate) fn sections(summary: &RunSummary) -> Vec<Section> {
     let mut outcome = Section::new("Outcome");
     outcome.text(verdict(summary));
     outcome.text(CLAIMS);
-    vec![
-        outcome,
-        matrices(summary),
-        comparisons(summary),
-        kinds(summary),
-        trade_off(summary),
-    ]
+    vec![outcome, matrices(summary), comparisons(summary), kinds(summary), trade_off(summary)]
 }
 
 fn matrices(summary: &RunSummary) -> Section {
@@ -38,15 +32,7 @@ fn matrices(summary: &RunSummary) -> Section {
     if summary.matrix.is_empty() {
         return section;
     }
-    let table = |pairs| {
-        matrix(
-            &summary.matrix,
-            &summary.kl,
-            &summary.start,
-            pairs,
-            Detail::Wide,
-        )
-    };
+    let table = |pairs| matrix(&summary.matrix, &summary.kl, &summary.start, pairs, Detail::Wide);
     section.table(table(Pairs::All));
     if has_boilerplate(&summary.matrix) {
         section.table(table(Pairs::Substantive));
@@ -71,14 +57,7 @@ pub(crate) fn divergences(summary: &RunSummary) -> Table {
     Table::of_rows(
         "KL divergence in nats per response, estimated on sampled responses",
         2,
-        &[
-            "policy",
-            "from",
-            "mean log-ratio",
-            "k3",
-            "samples",
-            "tokens",
-        ],
+        &["policy", "from", "mean log-ratio", "k3", "samples", "tokens"],
         summary.kl.iter().map(row).collect(),
     )
 }
@@ -94,11 +73,7 @@ fn comparisons(summary: &RunSummary) -> Section {
             signed(100.0 * difference.accuracy_difference),
             interval_points(difference.interval),
             signed(difference.margin_difference),
-            format!(
-                "{} to {}",
-                signed(difference.margin_interval.0),
-                signed(difference.margin_interval.1)
-            ),
+            format!("{} to {}", signed(difference.margin_interval.0), signed(difference.margin_interval.1)),
             difference.pairs.to_string(),
         ]
     };
@@ -111,34 +86,16 @@ fn comparisons(summary: &RunSummary) -> Section {
     let mut lost: Vec<crate::Forgetting> = Vec::new();
     for policy in policies(&summary.matrix) {
         let entries = forgetting(&summary.matrix, &summary.path(policy));
-        lost.extend(
-            entries
-                .into_iter()
-                .filter(|entry| entry.policy == policy && policy != summary.start),
-        );
+        lost.extend(entries.into_iter().filter(|entry| entry.policy == policy && policy != summary.start));
     }
     let row = |entry: crate::Forgetting| {
         let points = plain(100.0 * entry.forgotten);
-        vec![
-            entry.policy,
-            entry.dimension,
-            entry.best_policy,
-            percent(entry.best),
-            percent(entry.now),
-            points,
-        ]
+        vec![entry.policy, entry.dimension, entry.best_policy, percent(entry.best), percent(entry.now), points]
     };
     section.table(Table::of_rows(
         "Forgetting: best accuracy along a policy's own rounds minus its accuracy now, in points",
         3,
-        &[
-            "policy",
-            "dimension",
-            "best policy",
-            "best %",
-            "now %",
-            "forgotten",
-        ],
+        &["policy", "dimension", "best policy", "best %", "now %", "forgotten"],
         lost.into_iter().map(row).collect(),
     ));
     section
@@ -152,21 +109,12 @@ fn kinds(summary: &RunSummary) -> Section {
             let Some(all) = score.tally(Subset::All) else {
                 continue;
             };
-            let part = |subset| {
-                score
-                    .tally(subset)
-                    .map_or("–".to_owned(), |tally: &Tally| percent(tally.accuracy))
-            };
+            let part = |subset| score.tally(subset).map_or("–".to_owned(), |tally: &Tally| percent(tally.accuracy));
             rows.push(vec![
                 kind.formula().to_owned(),
                 score.policy.clone(),
                 score.dimension.clone(),
-                format!(
-                    "{} ({} to {})",
-                    percent(all.accuracy),
-                    percent(all.interval.0),
-                    percent(all.interval.1)
-                ),
+                format!("{} ({} to {})", percent(all.accuracy), percent(all.interval.0), percent(all.interval.1)),
                 part(Subset::Conflicting),
                 part(Subset::Agreeing),
                 format!("{} ± {:.2}", signed(all.mean_margin), all.margin_stderr),
@@ -178,25 +126,11 @@ fn kinds(summary: &RunSummary) -> Section {
     }
     let used = |kind: &ScoreKind| summary.scores.iter().any(|score| score.kind == *kind);
     let explain = |kind: ScoreKind| format!("{}: {}", kind.formula(), kind.question());
-    section.blocks.push(Block::List(
-        ScoreKind::ALL
-            .into_iter()
-            .filter(used)
-            .map(explain)
-            .collect(),
-    ));
+    section.blocks.push(Block::List(ScoreKind::ALL.into_iter().filter(used).map(explain).collect()));
     section.table(Table::of_rows(
         "",
         3,
-        &[
-            "score",
-            "policy",
-            "dimension",
-            "right %",
-            "confl",
-            "agree",
-            "margin",
-        ],
+        &["score", "policy", "dimension", "right %", "confl", "agree", "margin"],
         rows,
     ));
     section
@@ -206,8 +140,7 @@ fn trade_off(summary: &RunSummary) -> Section {
     let mut section = Section::new("Trade-off");
     let names = dimensions(&summary.matrix);
     let all = |policy: &str, dimension: &str| {
-        find_score(&summary.matrix, policy, dimension)
-            .and_then(|score: &DimensionScore| score.tally(Subset::All))
+        find_score(&summary.matrix, policy, dimension).and_then(|score: &DimensionScore| score.tally(Subset::All))
     };
     let percents = |interval: (f64, f64)| Some((100.0 * interval.0, 100.0 * interval.1));
     for (index, first) in names.iter().enumerate() {
@@ -227,26 +160,19 @@ fn trade_off(summary: &RunSummary) -> Section {
                 title: format!("{first} against {second}"),
                 x: format!("{first}, right %"),
                 y: format!("{second}, right %"),
-                points: policies(&summary.matrix)
-                    .into_iter()
-                    .filter_map(point)
-                    .collect(),
+                points: policies(&summary.matrix).into_iter().filter_map(point).collect(),
             }));
         }
     }
     for dimension in names {
         let point = |estimate: &crate::KlEstimate| {
-            let tally =
-                all(&estimate.policy, dimension).filter(|_| estimate.reference == summary.start)?;
+            let tally = all(&estimate.policy, dimension).filter(|_| estimate.reference == summary.start)?;
             Some(ScatterPoint {
                 label: estimate.policy.clone(),
                 colour: super::colour(summary, &estimate.policy),
                 x: estimate.mean,
                 y: tally.mean_margin,
-                x_interval: Some((
-                    estimate.mean - 1.96 * estimate.stderr,
-                    estimate.mean + 1.96 * estimate.stderr,
-                )),
+                x_interval: Some((estimate.mean - 1.96 * estimate.stderr, estimate.mean + 1.96 * estimate.stderr)),
                 y_interval: Some((
                     tally.mean_margin - 1.96 * tally.margin_stderr,
                     tally.mean_margin + 1.96 * tally.margin_stderr,

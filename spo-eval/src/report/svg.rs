@@ -78,32 +78,15 @@ const BOTTOM: f64 = 250.0;
 const POINTS: usize = 400;
 
 /// Colours that stay apart for colour-blind readers (Okabe and Ito, 2008).
-const COLOURS: [&str; 7] = [
-    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#444444",
-];
+const COLOURS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#444444"];
 
 /// Draws a chart as one `<svg>` element.
 #[must_use]
 pub fn render(chart: &Chart) -> String {
     match chart {
-        Chart::Lines {
-            title,
-            x,
-            y,
-            series,
-        } => lines(title, x, y, series),
-        Chart::Scatter {
-            title,
-            x,
-            y,
-            points,
-        } => scatter(title, x, y, points),
-        Chart::Bars {
-            title,
-            low,
-            high,
-            counts,
-        } => bars(title, *low, *high, counts),
+        Chart::Lines { title, x, y, series } => lines(title, x, y, series),
+        Chart::Scatter { title, x, y, points } => scatter(title, x, y, points),
+        Chart::Bars { title, low, high, counts } => bars(title, *low, *high, counts),
     }
 }
 
@@ -120,9 +103,7 @@ impl Axis {
     fn over(values: impl Iterator<Item = f64>, from: f64, to: f64) -> Self {
         let (low, high) = values
             .filter(|value| value.is_finite())
-            .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
-                (low.min(value), high.max(value))
-            });
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
         let (low, high) = if low > high {
             (0.0, 1.0)
         } else if low == high {
@@ -131,22 +112,13 @@ impl Axis {
         } else {
             (low, high)
         };
-        Self {
-            low,
-            high,
-            from,
-            to,
-        }
+        Self { low, high, from, to }
     }
 
     /// A little room at both ends, so that marks do not sit on the frame.
     fn padded(self) -> Self {
         let room = 0.06 * (self.high - self.low);
-        Self {
-            low: self.low - room,
-            high: self.high + room,
-            ..self
-        }
+        Self { low: self.low - room, high: self.high + room, ..self }
     }
 
     fn at(&self, value: f64) -> f64 {
@@ -157,31 +129,17 @@ impl Axis {
     fn ticks(&self) -> (Vec<f64>, usize) {
         let rough = (self.high - self.low) / 5.0;
         let power = 10f64.powf(rough.log10().floor());
-        let step = [1.0, 2.0, 5.0, 10.0]
-            .map(|factor| factor * power)
-            .into_iter()
-            .find(|step| *step >= rough);
+        let step = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power).into_iter().find(|step| *step >= rough);
         let step = step.unwrap_or(10.0 * power);
         let decimals = (-step.log10().floor()).clamp(0.0, 9.0) as usize;
         let first = (self.low / step).ceil() as i64;
         let last = (self.high / step).floor() as i64;
-        (
-            (first..=last)
-                .map(|multiple| multiple as f64 * step)
-                .collect(),
-            decimals,
-        )
+        ((first..=last).map(|multiple| multiple as f64 * step).collect(), decimals)
     }
 }
 
 /// Frame, title, ticks and axis names around `body`; legend entries below.
-fn frame(
-    title: &str,
-    axes: (&Axis, &Axis),
-    names: (&str, &str),
-    legend: &[(&str, usize)],
-    body: &str,
-) -> String {
+fn frame(title: &str, axes: (&Axis, &Axis), names: (&str, &str), legend: &[(&str, usize)], body: &str) -> String {
     let height = BOTTOM + 42.0 + 16.0 * legend.len() as f64;
     let title = escape::html(title);
     let mut text = format!(
@@ -239,34 +197,21 @@ fn colour(number: usize) -> &'static str {
 
 /// Means of equally many neighbouring points, at most [`POINTS`] of them.
 fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let finite: Vec<_> = points
-        .iter()
-        .copied()
-        .filter(|(x, y)| x.is_finite() && y.is_finite())
-        .collect();
+    let finite: Vec<_> = points.iter().copied().filter(|(x, y)| x.is_finite() && y.is_finite()).collect();
     let mean = |chunk: &[(f64, f64)]| {
-        let (x, y) = chunk
-            .iter()
-            .fold((0.0, 0.0), |(x, y), point| (x + point.0, y + point.1));
+        let (x, y) = chunk.iter().fold((0.0, 0.0), |(x, y), point| (x + point.0, y + point.1));
         (x / chunk.len() as f64, y / chunk.len() as f64)
     };
-    finite
-        .chunks(finite.len().div_ceil(POINTS).max(1))
-        .map(mean)
-        .collect()
+    finite.chunks(finite.len().div_ceil(POINTS).max(1)).map(mean).collect()
 }
 
 fn lines(title: &str, x: &str, y: &str, series: &[Series]) -> String {
-    let curves: Vec<_> = series
-        .iter()
-        .map(|series| thinned(&series.points))
-        .collect();
+    let curves: Vec<_> = series.iter().map(|series| thinned(&series.points)).collect();
     let horizontal = Axis::over(curves.iter().flatten().map(|point| point.0), LEFT, RIGHT);
     let vertical = Axis::over(curves.iter().flatten().map(|point| point.1), BOTTOM, TOP).padded();
     let mut body = String::new();
     for (curve, Series { colour: number, .. }) in curves.iter().zip(series) {
-        let place =
-            |(x, y): &(f64, f64)| format!("{:.1},{:.1}", horizontal.at(*x), vertical.at(*y));
+        let place = |(x, y): &(f64, f64)| format!("{:.1},{:.1}", horizontal.at(*x), vertical.at(*y));
         let points: Vec<String> = curve.iter().map(place).collect();
         let stroke = colour(*number);
         body.push_str(&match points.as_slice() {
@@ -281,10 +226,7 @@ fn lines(title: &str, x: &str, y: &str, series: &[Series]) -> String {
             ),
         });
     }
-    let legend: Vec<_> = series
-        .iter()
-        .map(|series| (series.name.as_str(), series.colour))
-        .collect();
+    let legend: Vec<_> = series.iter().map(|series| (series.name.as_str(), series.colour)).collect();
     frame(title, (&horizontal, &vertical), (x, y), &legend, &body)
 }
 
@@ -293,64 +235,32 @@ fn scatter(title: &str, x: &str, y: &str, points: &[ScatterPoint]) -> String {
         let (low, high) = interval.unwrap_or((value, value));
         [value, low, high]
     };
-    let horizontal = Axis::over(
-        points
-            .iter()
-            .flat_map(|point| ends(point.x, point.x_interval)),
-        LEFT,
-        RIGHT,
-    )
-    .padded();
-    let vertical = Axis::over(
-        points
-            .iter()
-            .flat_map(|point| ends(point.y, point.y_interval)),
-        BOTTOM,
-        TOP,
-    )
-    .padded();
+    let horizontal = Axis::over(points.iter().flat_map(|point| ends(point.x, point.x_interval)), LEFT, RIGHT).padded();
+    let vertical = Axis::over(points.iter().flat_map(|point| ends(point.y, point.y_interval)), BOTTOM, TOP).padded();
     let mut body = String::new();
-    for point in points
-        .iter()
-        .filter(|point| point.x.is_finite() && point.y.is_finite())
-    {
-        let (x, y, fill) = (
-            horizontal.at(point.x),
-            vertical.at(point.y),
-            colour(point.colour),
-        );
-        let finite = |interval: Option<(f64, f64)>| {
-            interval.filter(|(low, high)| low.is_finite() && high.is_finite())
-        };
+    for point in points.iter().filter(|point| point.x.is_finite() && point.y.is_finite()) {
+        let (x, y, fill) = (horizontal.at(point.x), vertical.at(point.y), colour(point.colour));
+        let finite = |interval: Option<(f64, f64)>| interval.filter(|(low, high)| low.is_finite() && high.is_finite());
         if let Some((low, high)) = finite(point.x_interval) {
             let (low, high) = (horizontal.at(low), horizontal.at(high));
-            body.push_str(&format!(
-                "<path d=\"M{low:.1} {y:.1}H{high:.1}\" stroke=\"{fill}\" opacity=\".6\"/>"
-            ));
+            body.push_str(&format!("<path d=\"M{low:.1} {y:.1}H{high:.1}\" stroke=\"{fill}\" opacity=\".6\"/>"));
         }
         if let Some((low, high)) = finite(point.y_interval) {
             let (low, high) = (vertical.at(low), vertical.at(high));
-            body.push_str(&format!(
-                "<path d=\"M{x:.1} {low:.1}V{high:.1}\" stroke=\"{fill}\" opacity=\".6\"/>"
-            ));
+            body.push_str(&format!("<path d=\"M{x:.1} {low:.1}V{high:.1}\" stroke=\"{fill}\" opacity=\".6\"/>"));
         }
         let label = escape::html(&point.label);
-        body.push_str(&format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\" fill=\"{fill}\"><title>{label}</title></circle>"));
+        body.push_str(&format!(
+            "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\" fill=\"{fill}\"><title>{label}</title></circle>"
+        ));
     }
-    let legend: Vec<_> = points
-        .iter()
-        .map(|point| (point.label.as_str(), point.colour))
-        .collect();
+    let legend: Vec<_> = points.iter().map(|point| (point.label.as_str(), point.colour)).collect();
     frame(title, (&horizontal, &vertical), (x, y), &legend, &body)
 }
 
 fn bars(title: &str, low: f64, high: f64, counts: &[usize]) -> String {
     let horizontal = Axis::over([low, high].into_iter(), LEFT, RIGHT);
-    let vertical = Axis::over(
-        counts.iter().map(|count| 1.05 * *count as f64).chain([0.0]),
-        BOTTOM,
-        TOP,
-    );
+    let vertical = Axis::over(counts.iter().map(|count| 1.05 * *count as f64).chain([0.0]), BOTTOM, TOP);
     let width = (RIGHT - LEFT) / counts.len().max(1) as f64;
     let bar = |(index, count): (usize, &usize)| {
         let top = vertical.at(*count as f64);
@@ -372,16 +282,8 @@ mod tests {
 
     #[test]
     fn ticks_are_round_and_inside() {
-        let axis = |low, high| Axis {
-            low,
-            high,
-            from: 0.0,
-            to: 100.0,
-        };
-        assert_eq!(
-            axis(0.0, 100.0).ticks(),
-            (vec![0.0, 20.0, 40.0, 60.0, 80.0, 100.0], 0)
-        );
+        let axis = |low, high| Axis { low, high, from: 0.0, to: 100.0 };
+        assert_eq!(axis(0.0, 100.0).ticks(), (vec![0.0, 20.0, 40.0, 60.0, 80.0, 100.0], 0));
         let (ticks, decimals) = axis(-0.13, 0.42).ticks();
         assert_eq!(decimals, 1);
         assert_eq!(ticks.len(), 3);
@@ -391,9 +293,7 @@ mod tests {
 
     #[test]
     fn thinning_keeps_the_mean_and_drops_what_is_not_finite() {
-        let points: Vec<(f64, f64)> = (0..10_000)
-            .map(|step| (f64::from(step), f64::from(step % 25)))
-            .collect();
+        let points: Vec<(f64, f64)> = (0..10_000).map(|step| (f64::from(step), f64::from(step % 25))).collect();
         let thin = thinned(&points);
         assert_eq!(thin.len(), POINTS);
         assert!(thin.iter().all(|(_, y)| *y == 12.0));
@@ -403,11 +303,7 @@ mod tests {
     #[test]
     fn charts_of_nothing_or_of_one_value_are_drawn() {
         let text = |text: &str| text.to_owned();
-        let one = Series {
-            name: text("<a>"),
-            colour: 9,
-            points: vec![(1e20, 3.0)],
-        };
+        let one = Series { name: text("<a>"), colour: 9, points: vec![(1e20, 3.0)] };
         let nowhere = ScatterPoint {
             label: text("b"),
             colour: 0,
@@ -417,43 +313,15 @@ mod tests {
             y_interval: None,
         };
         for chart in [
-            Chart::Lines {
-                title: text("t"),
-                x: text("x"),
-                y: text("y"),
-                series: vec![one],
-            },
-            Chart::Lines {
-                title: text("t"),
-                x: text("x"),
-                y: text("y"),
-                series: Vec::new(),
-            },
-            Chart::Scatter {
-                title: text("t"),
-                x: text("x"),
-                y: text("y"),
-                points: vec![nowhere],
-            },
-            Chart::Bars {
-                title: text("t"),
-                low: 2.0,
-                high: 2.0,
-                counts: vec![4],
-            },
-            Chart::Bars {
-                title: text("t"),
-                low: 0.0,
-                high: 0.0,
-                counts: Vec::new(),
-            },
+            Chart::Lines { title: text("t"), x: text("x"), y: text("y"), series: vec![one] },
+            Chart::Lines { title: text("t"), x: text("x"), y: text("y"), series: Vec::new() },
+            Chart::Scatter { title: text("t"), x: text("x"), y: text("y"), points: vec![nowhere] },
+            Chart::Bars { title: text("t"), low: 2.0, high: 2.0, counts: vec![4] },
+            Chart::Bars { title: text("t"), low: 0.0, high: 0.0, counts: Vec::new() },
         ] {
             let drawn = render(&chart);
             assert!(drawn.starts_with("<svg") && drawn.ends_with("</svg>"));
-            assert!(
-                !drawn.contains("NaN") && !drawn.contains("inf") && !drawn.contains("<a>"),
-                "{drawn}"
-            );
+            assert!(!drawn.contains("NaN") && !drawn.contains("inf") && !drawn.contains("<a>"), "{drawn}");
         }
     }
 

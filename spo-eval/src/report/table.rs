@@ -36,13 +36,7 @@ pub fn score_table(scores: &[DimensionScore], kl: &[KlEstimate], start: &str) ->
     let mut text = render(&matrix(scores, kl, start, Pairs::All, Detail::Narrow));
     if has_boilerplate(scores) {
         text.push('\n');
-        text.push_str(&render(&matrix(
-            scores,
-            kl,
-            start,
-            Pairs::Substantive,
-            Detail::Narrow,
-        )));
+        text.push_str(&render(&matrix(scores, kl, start, Pairs::Substantive, Detail::Narrow)));
     }
     text.push('\n');
     text.push_str(&wrapped(results::LEGEND));
@@ -82,8 +76,7 @@ struct Part<'a> {
 
 impl Part<'_> {
     fn width(&self) -> usize {
-        self.columns.iter().map(column_width).sum::<usize>()
-            + self.gap().len() * self.columns.len().saturating_sub(1)
+        self.columns.iter().map(column_width).sum::<usize>() + self.gap().len() * self.columns.len().saturating_sub(1)
     }
 
     /// Between two columns: narrow inside a titled group, whose columns belong together.
@@ -97,76 +90,39 @@ fn split(table: &Table) -> Option<(&Column, Vec<Part<'_>>)> {
     let (label, _) = table.groups.first()?.columns.split_first()?;
     let parts = table.groups.iter().enumerate().map(|(index, group)| Part {
         title: &group.title,
-        columns: if index == 0 {
-            &group.columns[1..]
-        } else {
-            &group.columns
-        },
+        columns: if index == 0 { &group.columns[1..] } else { &group.columns },
     });
-    Some((
-        label,
-        parts.filter(|part| !part.columns.is_empty()).collect(),
-    ))
+    Some((label, parts.filter(|part| !part.columns.is_empty()).collect()))
 }
 
 fn column_width(column: &Column) -> usize {
-    column
-        .cells
-        .iter()
-        .chain([&column.header])
-        .map(|cell| cell.chars().count())
-        .max()
-        .unwrap_or(0)
+    column.cells.iter().chain([&column.header]).map(|cell| cell.chars().count()).max().unwrap_or(0)
 }
 
 /// `text` in `width` columns, cut with an ellipsis where it is longer.
 fn cell(text: &str, width: usize, right: bool) -> String {
     let text = escape::terminal(text);
     let cut = if text.chars().count() > width {
-        text.chars()
-            .take(width.saturating_sub(1))
-            .chain(['…'])
-            .collect()
+        text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
     } else {
         text
     };
-    if right {
-        format!("{cut:>width$}")
-    } else {
-        format!("{cut:<width$}")
-    }
+    if right { format!("{cut:>width$}") } else { format!("{cut:<width$}") }
 }
 
 /// Writes one block of groups beside the label column.
 fn write_block(text: &mut String, label: &Column, label_width: usize, block: &[&Part<'_>]) {
     let mut line = |name: &str, groups: Vec<String>| {
-        let cells: Vec<String> = std::iter::once(cell(name, label_width, false))
-            .chain(groups)
-            .collect();
+        let cells: Vec<String> = std::iter::once(cell(name, label_width, false)).chain(groups).collect();
         text.push_str(cells.join(BAR).trim_end());
         text.push('\n');
     };
     if block.iter().any(|part| !part.title.is_empty()) {
-        line(
-            "",
-            block
-                .iter()
-                .map(|part| cell(part.title, part.width(), false))
-                .collect(),
-        );
+        line("", block.iter().map(|part| cell(part.title, part.width(), false)).collect());
     }
     let row = |pick: &dyn Fn(&Column) -> String| -> Vec<String> {
         let column = |column| cell(&pick(column), column_width(column), column.numeric);
-        block
-            .iter()
-            .map(|part| {
-                part.columns
-                    .iter()
-                    .map(column)
-                    .collect::<Vec<_>>()
-                    .join(part.gap())
-            })
-            .collect()
+        block.iter().map(|part| part.columns.iter().map(column).collect::<Vec<_>>().join(part.gap())).collect()
     };
     line(&label.header, row(&|column| column.header.clone()));
     for (index, name) in label.cells.iter().enumerate() {

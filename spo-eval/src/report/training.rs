@@ -13,33 +13,15 @@ pub(crate) fn sections(summary: &RunSummary) -> Vec<Section> {
 fn rounds(summary: &RunSummary) -> Section {
     let mut section = Section::new("Rounds");
     let row = |round: &RoundSummary| {
-        let lambda: Vec<String> = round
-            .lambda
-            .iter()
-            .map(|(name, value)| format!("{name} {value}"))
-            .collect();
-        let loss = |point: Option<&CurvePoint>| {
-            point.map_or("–".to_owned(), |point| format!("{:.4}", point.loss))
-        };
+        let lambda: Vec<String> = round.lambda.iter().map(|(name, value)| format!("{name} {value}")).collect();
+        let loss = |point: Option<&CurvePoint>| point.map_or("–".to_owned(), |point| format!("{:.4}", point.loss));
         vec![
-            if round.control {
-                format!("{} (control)", round.policy)
-            } else {
-                round.policy.clone()
-            },
+            if round.control { format!("{} (control)", round.policy) } else { round.policy.clone() },
             round.reference.clone(),
             round.dimension.clone(),
             round.objective.clone(),
-            if lambda.is_empty() {
-                "–".to_owned()
-            } else {
-                lambda.join(", ")
-            },
-            round
-                .curve
-                .last()
-                .map_or(0, |point| point.step + 1)
-                .to_string(),
+            if lambda.is_empty() { "–".to_owned() } else { lambda.join(", ") },
+            round.curve.last().map_or(0, |point| point.step + 1).to_string(),
             loss(round.curve.first()),
             loss(round.curve.last()),
         ]
@@ -47,53 +29,26 @@ fn rounds(summary: &RunSummary) -> Section {
     section.table(Table::of_rows(
         "",
         5,
-        &[
-            "policy",
-            "from",
-            "dimension",
-            "objective",
-            "λ",
-            "steps",
-            "first loss",
-            "last loss",
-        ],
+        &["policy", "from", "dimension", "objective", "λ", "steps", "first loss", "last loss"],
         summary.rounds.iter().map(row).collect(),
     ));
     type Reading = fn(&CurvePoint) -> Option<f64>;
     let readings: [(&str, &str, Reading); 4] = [
         ("Loss", "loss", |point| Some(point.loss)),
         ("Held-out loss", "loss", |point| point.held_out_loss),
-        ("Accuracy on training pairs", "right %", |point| {
-            point.accuracy.map(|share| 100.0 * share)
-        }),
-        ("Reward margin on training pairs", "margin", |point| {
-            point.margin
-        }),
+        ("Accuracy on training pairs", "right %", |point| point.accuracy.map(|share| 100.0 * share)),
+        ("Reward margin on training pairs", "margin", |point| point.margin),
     ];
     for (title, y, read) in readings {
         let line = |round: &RoundSummary| Series {
             name: round.policy.clone(),
             colour: super::colour(summary, &round.policy),
-            points: round
-                .curve
-                .iter()
-                .filter_map(|point| Some((point.step as f64, read(point)?)))
-                .collect(),
+            points: round.curve.iter().filter_map(|point| Some((point.step as f64, read(point)?))).collect(),
         };
-        let series: Vec<_> = summary
-            .rounds
-            .iter()
-            .map(line)
-            .filter(|line| !line.points.is_empty())
-            .collect();
+        let series: Vec<_> = summary.rounds.iter().map(line).filter(|line| !line.points.is_empty()).collect();
         if !series.is_empty() {
             let (title, x, y) = (title.to_owned(), "step".to_owned(), y.to_owned());
-            section.blocks.push(Block::Chart(Chart::Lines {
-                title,
-                x,
-                y,
-                series,
-            }));
+            section.blocks.push(Block::Chart(Chart::Lines { title, x, y, series }));
         }
     }
     section
@@ -101,19 +56,10 @@ fn rounds(summary: &RunSummary) -> Section {
 
 fn distributions(summary: &RunSummary) -> Section {
     let mut section = Section::new("Distributions");
-    let carried = summary
-        .rounds
-        .iter()
-        .filter_map(|round| Some((round, round.carried.as_ref()?)));
+    let carried = summary.rounds.iter().filter_map(|round| Some((round, round.carried.as_ref()?)));
     let named = carried.map(|(round, shape)| (format!("c of {}", round.policy), shape));
-    let all: Vec<(String, &Distribution)> = named
-        .chain(
-            summary
-                .margins
-                .iter()
-                .map(|shape| (shape.name.clone(), shape)),
-        )
-        .collect();
+    let all: Vec<(String, &Distribution)> =
+        named.chain(summary.margins.iter().map(|shape| (shape.name.clone(), shape))).collect();
     if all.is_empty() {
         return section;
     }
@@ -123,47 +69,23 @@ fn distributions(summary: &RunSummary) -> Section {
         crate::SATURATION
     ));
     let row = |(name, shape): &(String, &Distribution)| {
-        let mut row = vec![
-            name.clone(),
-            shape.count.to_string(),
-            plus_minus(shape.mean, shape.deviation),
-        ];
+        let mut row = vec![name.clone(), shape.count.to_string(), plus_minus(shape.mean, shape.deviation)];
         row.extend([1, 3, 5].map(|index| plain(shape.quantiles[index])));
         // Only c enters a loss where a large value means saturation.
-        let is_carried = summary
-            .rounds
-            .iter()
-            .any(|round| round.carried.as_ref() == Some(*shape));
-        row.push(if is_carried {
-            format!("{} %", percent(shape.saturated))
-        } else {
-            "–".to_owned()
-        });
+        let is_carried = summary.rounds.iter().any(|round| round.carried.as_ref() == Some(*shape));
+        row.push(if is_carried { format!("{} %", percent(shape.saturated)) } else { "–".to_owned() });
         row
     };
     let beyond = format!("|x| > {}", crate::SATURATION);
     section.table(Table::of_rows(
         "",
         1,
-        &[
-            "values",
-            "count",
-            "mean ± deviation",
-            "5 %",
-            "median",
-            "95 %",
-            &beyond,
-        ],
+        &["values", "count", "mean ± deviation", "5 %", "median", "95 %", &beyond],
         all.iter().map(row).collect(),
     ));
     section.blocks.extend(all.into_iter().map(|(title, shape)| {
         let (low, high) = (shape.quantiles[0], shape.quantiles[6]);
-        Block::Chart(Chart::Bars {
-            title,
-            low,
-            high,
-            counts: shape.histogram.clone(),
-        })
+        Block::Chart(Chart::Bars { title, low, high, counts: shape.histogram.clone() })
     }));
     section
 }
@@ -171,20 +93,9 @@ fn distributions(summary: &RunSummary) -> Section {
 fn settings(summary: &RunSummary) -> Section {
     let mut section = Section::new("Settings");
     for round in &summary.rounds {
-        let row = |setting: &crate::Setting| {
-            vec![
-                setting.key.clone(),
-                setting.value.clone(),
-                setting.origin.clone(),
-            ]
-        };
+        let row = |setting: &crate::Setting| vec![setting.key.clone(), setting.value.clone(), setting.origin.clone()];
         let rows = round.settings.iter().map(row).collect();
-        section.table(Table::of_rows(
-            &round.policy,
-            3,
-            &["key", "value", "origin"],
-            rows,
-        ));
+        section.table(Table::of_rows(&round.policy, 3, &["key", "value", "origin"], rows));
     }
     section
 }

@@ -3,15 +3,12 @@
 #![allow(clippy::unwrap_used, dead_code)]
 
 use spo_eval::{
-    Artefact, Bootstrap, ConflictCount, CurvePoint, DataSummary, DimensionScore, Distribution,
-    ModelSummary, PairScore, Phase, RoundSummary, RunSummary, Sample, ScoreKind, Setting, Subset,
-    estimate_kl, paired_difference, score_dimension,
+    Artefact, Bootstrap, ConflictCount, CurvePoint, DataSummary, DimensionScore, Distribution, ModelSummary, PairScore,
+    Phase, RoundSummary, RunSummary, Sample, ScoreKind, Setting, Subset, estimate_kl, paired_difference,
+    score_dimension,
 };
 
-pub const BOOTSTRAP: Bootstrap = Bootstrap {
-    resamples: 500,
-    seed: 7,
-};
+pub const BOOTSTRAP: Bootstrap = Bootstrap { resamples: 500, seed: 7 };
 
 /// Spreads the integers over 0..1 without a pattern.
 fn spread(index: usize) -> f64 {
@@ -26,11 +23,7 @@ pub fn pairs(count: usize, agreeing: f64, conflicting: f64, scale: f64) -> Vec<P
         PairScore {
             example,
             margin: scale * (right - spread(example)),
-            agreeing: if example.is_multiple_of(6) {
-                None
-            } else {
-                Some(!conflicts)
-            },
+            agreeing: if example.is_multiple_of(6) { None } else { Some(!conflicts) },
             boilerplate: example % 7 == 1,
             prompt: Some(example as u64 / 5),
         }
@@ -49,13 +42,7 @@ const POLICIES: [(&str, [Shares; 2], f64); 4] = [
     ("control", [(0.8, 0.33), (0.9, 0.67)], 60.0),
 ];
 
-fn round(
-    policy: &str,
-    reference: &str,
-    dimension: &str,
-    lambda: &[(&str, f64)],
-    control: bool,
-) -> RoundSummary {
+fn round(policy: &str, reference: &str, dimension: &str, lambda: &[(&str, f64)], control: bool) -> RoundSummary {
     let setting = |key: &str, value: &str, origin: &str| Setting {
         key: key.to_owned(),
         value: value.to_owned(),
@@ -75,10 +62,7 @@ fn round(
         dimension: dimension.to_owned(),
         objective: if lambda.is_empty() { "dpo" } else { "spo" }.to_owned(),
         control,
-        lambda: lambda
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), *value))
-            .collect(),
+        lambda: lambda.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect(),
         settings: vec![
             setting("alpha", "0.1", "default"),
             setting("learning-rate", "0.0005", "file"),
@@ -99,53 +83,31 @@ pub fn summary() -> RunSummary {
         {
             let pairs = pairs(count, agreeing, conflicting, scale);
             matrix.push(score_dimension(policy, dimension, &pairs, &BOOTSTRAP).unwrap());
-            let scaled: Vec<PairScore> = pairs
-                .iter()
-                .map(|pair| PairScore {
-                    margin: 0.1 * pair.margin,
-                    ..pair.clone()
-                })
-                .collect();
+            let scaled: Vec<PairScore> =
+                pairs.iter().map(|pair| PairScore { margin: 0.1 * pair.margin, ..pair.clone() }).collect();
             let total = score_dimension(policy, dimension, &scaled, &BOOTSTRAP).unwrap();
             scores.push(total.of_kind(ScoreKind::TotalReward));
             held_out.push((policy, dimension, pairs));
         }
     }
     let find = |policy, dimension| {
-        let found = held_out
-            .iter()
-            .find(|(p, d, _)| *p == policy && *d == dimension)
-            .unwrap();
+        let found = held_out.iter().find(|(p, d, _)| *p == policy && *d == dimension).unwrap();
         (policy, found.2.as_slice())
     };
     let difference = |dimension, subset| {
-        let (a, b) = (
-            find("round 2 helpfulness", dimension),
-            find("control", dimension),
-        );
-        paired_difference(dimension, a, b, subset, &BOOTSTRAP)
-            .unwrap()
-            .unwrap()
+        let (a, b) = (find("round 2 helpfulness", dimension), find("control", dimension));
+        paired_difference(dimension, a, b, subset, &BOOTSTRAP).unwrap().unwrap()
     };
     let differences = ["honesty", "helpfulness"]
         .into_iter()
-        .flat_map(|dimension| {
-            [Subset::All, Subset::Conflicting].map(|subset| difference(dimension, subset))
-        })
+        .flat_map(|dimension| [Subset::All, Subset::Conflicting].map(|subset| difference(dimension, subset)))
         .collect();
     let kl = |policy: &str, reference: &str, mean: f64| {
-        let ratios: Vec<f64> = (0..200)
-            .map(|index| mean + 30.0 * (spread(index) - 0.5))
-            .collect();
+        let ratios: Vec<f64> = (0..200).map(|index| mean + 30.0 * (spread(index) - 0.5)).collect();
         let tokens: Vec<usize> = (0..200).map(|index| 20 + index % 30).collect();
         estimate_kl(policy, reference, &ratios, &tokens).unwrap()
     };
-    let text = |items: &[(&str, &str)]| {
-        items
-            .iter()
-            .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
-            .collect()
-    };
+    let text = |items: &[(&str, &str)]| items.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
     let data = |dimension: &str, split: &str, pairs: usize| DataSummary {
         dimension: dimension.to_owned(),
         split: split.to_owned(),
@@ -154,11 +116,7 @@ pub fn summary() -> RunSummary {
         boilerplate: pairs / 7,
         dropped: vec![("empty answer".to_owned(), 2)],
     };
-    let margins: Vec<f64> = find("round 2 helpfulness", "honesty")
-        .1
-        .iter()
-        .map(|pair| pair.margin)
-        .collect();
+    let margins: Vec<f64> = find("round 2 helpfulness", "honesty").1.iter().map(|pair| pair.margin).collect();
     RunSummary {
         name: "quickstart".to_owned(),
         seed: 17,
@@ -172,10 +130,7 @@ pub fn summary() -> RunSummary {
             precision: "f32".to_owned(),
             device: "cpu".to_owned(),
         },
-        data: vec![
-            data("honesty", "train", 6600),
-            data("honesty", "held-out", 706),
-        ],
+        data: vec![data("honesty", "train", 6600), data("honesty", "held-out", 706)],
         conflict: vec![ConflictCount {
             split: "held-out".to_owned(),
             first: "honesty".to_owned(),
@@ -187,20 +142,8 @@ pub fn summary() -> RunSummary {
         start: "start".to_owned(),
         rounds: vec![
             round("round 1 honesty", "start", "honesty", &[], false),
-            round(
-                "round 2 helpfulness",
-                "round 1 honesty",
-                "helpfulness",
-                &[("honesty", 1.0)],
-                false,
-            ),
-            round(
-                "control",
-                "round 1 honesty",
-                "helpfulness",
-                &[("honesty", 0.0)],
-                true,
-            ),
+            round("round 2 helpfulness", "round 1 honesty", "helpfulness", &[("honesty", 1.0)], false),
+            round("control", "round 1 honesty", "helpfulness", &[("honesty", 0.0)], true),
         ],
         matrix,
         scores,
@@ -216,31 +159,15 @@ pub fn summary() -> RunSummary {
             prompt: "Question: Is <b>a | b</b> `code`?\nAnswer:".to_owned(),
             by_policy: text(&[
                 ("start", " <script>alert(1)</script>"),
-                (
-                    "round 2 helpfulness",
-                    " Yes.\nIt *is*, \u{1b}[31mreally\u{202e}.",
-                ),
+                ("round 2 helpfulness", " Yes.\nIt *is*, \u{1b}[31mreally\u{202e}."),
             ]),
         }],
         timing: vec![
-            Phase {
-                name: "warm-up".to_owned(),
-                seconds: 20.5,
-                tokens: Some(410_000),
-                peak_bytes: Some(190 << 20),
-            },
-            Phase {
-                name: "round 1 honesty".to_owned(),
-                seconds: 61.0,
-                tokens: None,
-                peak_bytes: None,
-            },
+            Phase { name: "warm-up".to_owned(), seconds: 20.5, tokens: Some(410_000), peak_bytes: Some(190 << 20) },
+            Phase { name: "round 1 honesty".to_owned(), seconds: 61.0, tokens: None, peak_bytes: None },
         ],
         warnings: vec!["the chosen answers' log-probability fell by 12 nats".to_owned()],
-        lineage: vec![Artefact {
-            name: "data honesty".to_owned(),
-            hash: "blake3:0123456789abcdef".to_owned(),
-        }],
+        lineage: vec![Artefact { name: "data honesty".to_owned(), hash: "blake3:0123456789abcdef".to_owned() }],
         ..RunSummary::default()
     }
 }

@@ -43,11 +43,18 @@ pub(crate) fn forward(groups: &[GroupSpan], heads: Heads, q: &[f32], k: &[f32], 
     let outputs = split(groups, &mut y, heads.q_width());
     groups.par_iter().zip(outputs).for_each(|(group, y)| {
         let rows = group.start..group.start + group.tokens();
-        let (q, k, v) = (part(q, &rows, heads.q_width()), part(k, &rows, heads.kv_width()), part(v, &rows, heads.kv_width()));
+        let (q, k, v) =
+            (part(q, &rows, heads.q_width()), part(k, &rows, heads.kv_width()), part(v, &rows, heads.kv_width()));
         let mut weights = vec![0.0; rows.len() * rows.len()];
         for head in 0..heads.heads {
             let kv_head = head * heads.kv_heads / heads.heads;
-            weigh(group, heads, Head::of(q, heads.heads, head, heads.dim), Head::of(k, heads.kv_heads, kv_head, heads.dim), &mut weights);
+            weigh(
+                group,
+                heads,
+                Head::of(q, heads.heads, head, heads.dim),
+                Head::of(k, heads.kv_heads, kv_head, heads.dim),
+                &mut weights,
+            );
             let out = HeadMut::of(y, heads.heads, head, heads.dim);
             product(Square::of(&weights, rows.len()), Head::of(v, heads.kv_heads, kv_head, heads.dim), out, false, 1.0);
         }
@@ -56,7 +63,14 @@ pub(crate) fn forward(groups: &[GroupSpan], heads: Heads, q: &[f32], k: &[f32], 
 }
 
 /// Gradients of queries, keys and values for a gradient of the output; shapes as in [`forward`].
-pub(crate) fn backward(groups: &[GroupSpan], heads: Heads, q: &[f32], k: &[f32], v: &[f32], d_y: &[f32]) -> [Vec<f32>; 3] {
+pub(crate) fn backward(
+    groups: &[GroupSpan],
+    heads: Heads,
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    d_y: &[f32],
+) -> [Vec<f32>; 3] {
     let (mut d_q, mut d_k, mut d_v) = (vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]);
     let outputs = split(groups, &mut d_q, heads.q_width())
         .into_iter()
@@ -271,11 +285,25 @@ fn outer(a: Head, b: Head, out: &mut [f32], factor: f32) {
     // `rows²` values and aliases neither.
     unsafe {
         gemm::gemm(
-            a.rows, a.rows, a.dim,
-            out.as_mut_ptr(), 1, a.rows as isize, false,
-            a.values.as_ptr(), 1, a.stride as isize,
-            b.values.as_ptr(), b.stride as isize, 1,
-            0.0, factor, false, false, false, Parallelism::None,
+            a.rows,
+            a.rows,
+            a.dim,
+            out.as_mut_ptr(),
+            1,
+            a.rows as isize,
+            false,
+            a.values.as_ptr(),
+            1,
+            a.stride as isize,
+            b.values.as_ptr(),
+            b.stride as isize,
+            1,
+            0.0,
+            factor,
+            false,
+            false,
+            false,
+            Parallelism::None,
         );
     }
 }
@@ -291,11 +319,25 @@ fn product(a: Square, b: Head, out: HeadMut, add: bool, factor: f32) {
     // of `dim` values at its stride; it aliases neither.
     unsafe {
         gemm::gemm(
-            a.size, b.dim, a.size,
-            out.values.as_mut_ptr(), 1, out.stride as isize, add,
-            a.values.as_ptr(), a.column as isize, a.row as isize,
-            b.values.as_ptr(), 1, b.stride as isize,
-            1.0, factor, false, false, false, Parallelism::None,
+            a.size,
+            b.dim,
+            a.size,
+            out.values.as_mut_ptr(),
+            1,
+            out.stride as isize,
+            add,
+            a.values.as_ptr(),
+            a.column as isize,
+            a.row as isize,
+            b.values.as_ptr(),
+            1,
+            b.stride as isize,
+            1.0,
+            factor,
+            false,
+            false,
+            false,
+            Parallelism::None,
         );
     }
 }
@@ -309,7 +351,10 @@ mod tests {
         for step in 0..=873_000 {
             let x = -(step as f32) * 1e-4;
             let (found, expected) = (f64::from(exp(x)), f64::from(x).exp());
-            assert!((found - expected).abs() <= 2.0 * f64::from(f32::EPSILON) * expected, "exp({x}) = {found}, not {expected}");
+            assert!(
+                (found - expected).abs() <= 2.0 * f64::from(f32::EPSILON) * expected,
+                "exp({x}) = {found}, not {expected}"
+            );
         }
         assert_eq!(exp(f32::NEG_INFINITY), 0.0);
         assert_eq!(exp(-1e30), 0.0);

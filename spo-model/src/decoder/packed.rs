@@ -55,6 +55,8 @@ pub struct PackedAttention {
     /// `[groups · longest]`: which token stands in each padded slot, and `[tokens]`: in which slot
     /// each token stands. `None` when the two orders are the same.
     order: Option<(Tensor<1, Int>, Tensor<1, Int>)>,
+    /// 1 where a slot holds a token and 0 in the padding, `[groups, 1, longest, 1]`.
+    filled: Tensor<4>,
     /// Additive mask `[groups, 1, longest, longest]` for each window in use.
     biases: Vec<(Option<usize>, Tensor<4>)>,
     /// The groups, where the CPU's own operation runs.
@@ -80,8 +82,14 @@ impl PackedAttention {
             let data = TensorData::new(values, [groups, 1, longest, longest]);
             (window, Tensor::from_data(data, device))
         });
+        let filled = batch
+            .groups
+            .iter()
+            .flat_map(|group| (0..longest).map(|slot| if slot < group.tokens() { 1.0 } else { 0.0 }));
+        let filled = TensorData::new(filled.collect::<Vec<f32>>(), [groups, 1, longest, 1]);
+        let filled = Tensor::from_data(filled, device);
         let cpu = on_cpu(device).then(|| Arc::from(batch.groups.clone()));
-        Self { groups, longest, order, biases: biases.collect(), cpu }
+        Self { groups, longest, order, filled, biases: biases.collect(), cpu }
     }
 
     /// `[tokens, heads, head_dim]` → `[groups, longest, heads, head_dim]`
@@ -128,7 +136,14 @@ impl PackedAttention {
 
     /// Gradients of queries, keys and values for a gradient `[tokens, heads · head_dim]` of the
     /// output, in closed form; the softmax is computed again. Without autodiff.
-    pub fn backward(&self, window: Option<usize>, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, d_y: Tensor<2>) -> [Tensor<3>; 3] {
+    pub fn backward(
+        &self,
+        window: Option<usize>,
+        q: Tensor<3>,
+        k: Tensor<3>,
+        v: Tensor<3>,
+        d_y: Tensor<2>,
+    ) -> [Tensor<3>; 3] {
         let shapes = [q.dims(), k.dims(), v.dims()];
         if let Some(cpu) = &self.cpu
             && q.dtype() == DType::F32
@@ -143,7 +158,9 @@ impl PackedAttention {
                 Tensor::from_data(TensorData::new(gradient, shape), &device)
             });
         }
-        let d_y = self.padded_heads(d_y.reshape(shapes[0]));
+        // Slots of padding repeat a token, whose gradient must not count again.
+        let filled = self.filled.clone().cast(d_y.dtype());
+        let d_y = self.padded_heads(d_y.reshape(shapes[0])) * filled;
         let (q, k, v) = (self.padded_heads(q), self.padded_heads(k), self.padded_heads(v));
         let gradients = masked_attention_backward(q, k, v, self.bias(window), d_y);
         let mut shapes = shapes.into_iter();
@@ -198,7 +215,13 @@ pub(crate) fn masked_attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, bias: T
 }
 
 /// Gradients of [`masked_attention`]'s queries, keys and values, in their shapes.
-fn masked_attention_backward(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, bias: Tensor<4>, d_y: Tensor<4>) -> [Tensor<4>; 3] {
+fn masked_attention_backward(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    bias: Tensor<4>,
+    d_y: Tensor<4>,
+) -> [Tensor<4>; 3] {
     let ([batch, heads, rows, dim], [_, kv_heads, columns, _]) = (q.dims(), k.dims());
     let (dtype, scale) = (q.dtype(), (dim as f64).powf(-0.5));
     let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
