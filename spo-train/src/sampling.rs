@@ -28,6 +28,7 @@ impl Drawn {
     ///
     /// # Errors
     /// The user's interruption.
+    #[allow(clippy::too_many_arguments)]
     pub fn draw(
         policy: &str,
         model: &CausalLm,
