@@ -53,7 +53,7 @@ pub fn differentiate<E>(
         // With a tape even if it is dropped at once: without one, fused operations round differently.
         let tape = BlockTape::record(block, layer, x, &inputs, options.trainable);
         x = tape.output.clone().inner();
-        steps.push(if keep { Step::Tape(Box::new(tape)) } else { Step::Input(tape.input.inner()) });
+        steps.push(if keep { Step::Tape(tape) } else { Step::Input(tape.input.inner()) });
     }
 
     let shape = x.dims();
@@ -77,7 +77,7 @@ pub fn differentiate<E>(
     let mut d_x = zeros.select_assign(0, inputs.score_rows.clone(), d_rows, IndexingUpdateOp::Add);
     for (layer, step) in steps.into_iter().enumerate().rev().map(|(index, step)| (index + lowest, step)) {
         let tape = match step {
-            Step::Tape(tape) => *tape,
+            Step::Tape(tape) => tape,
             Step::Input(x) => BlockTape::record(&model.layers[layer], layer, x, &inputs, options.trainable),
         };
         d_x = tape.backward(layer, d_x, &inputs, options.trainable, gradients);
@@ -94,9 +94,10 @@ fn lowest_trained(model: &CausalLm, trainable: Trainable) -> usize {
     model.layers.iter().position(trained).unwrap_or(model.layers.len())
 }
 
+#[allow(clippy::large_enum_variant, reason = "there is one per block, most are tapes")]
 enum Step {
     Input(Tensor<2>),
-    Tape(Box<BlockTape>),
+    Tape(BlockTape),
 }
 
 /// A block that has run forward with two tapes, before and after the attention, whose own
