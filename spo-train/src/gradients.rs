@@ -42,6 +42,13 @@ impl Gradients {
         self.sums.insert(path.into(), sum);
     }
 
+    /// Adds another set of sums.
+    pub fn merge(&mut self, other: Self) {
+        for (path, sum) in other.sums {
+            self.add(&path, sum);
+        }
+    }
+
     /// The sum for a parameter.
     pub fn get(&self, path: &str) -> Option<&Tensor<1>> {
         self.sums.get(path)

@@ -10,8 +10,10 @@ use crate::schedule::learning_rate;
 use crate::session::Session;
 use crate::tape::{TapeOptions, differentiate};
 use crate::task::{Task, WindowTally};
+use rayon::prelude::*;
 use spo_core::logprob::HeadOptions;
 use spo_data::{Group, Order, PackedBatch};
+use spo_model::device::on_cpu;
 use spo_model::{CausalLm, ModelSpec};
 use std::time::Instant;
 
@@ -32,6 +34,10 @@ pub struct Phase<'a> {
 
 /// Activations that [`Recompute::Auto`] keeps in memory before it starts to recompute, bytes.
 pub const AUTO_ACTIVATION_BYTES: usize = 2 << 30;
+
+/// Models up to this size run several micro-batches at once on the CPU: their matrices are too
+/// small to keep all cores busy, and their gradients small enough to hold one set per thread.
+const SIDE_BY_SIDE_PARAMETERS: usize = 8_000_000;
 
 impl Phase<'_> {
     /// Trains a model and returns it. `tokens` is increased by the tokens run through it.
@@ -85,6 +91,9 @@ impl Phase<'_> {
     }
 
     /// The gradients of a window's mean loss, its sums, and the tokens it took.
+    ///
+    /// Micro-batches of a small model on the CPU run side by side, a few at a time; their gradients
+    /// are added in their own order, so the sum does not depend on the number of threads.
     fn gradients(
         &self,
         model: &CausalLm,
@@ -95,19 +104,38 @@ impl Phase<'_> {
     ) -> Result<(Gradients, WindowTally, u64), TrainError> {
         let groups: Vec<Group> = rows.iter().map(|&row| task.group(row)).collect();
         let lengths: Vec<usize> = groups.iter().map(Group::tokens).collect();
-        let mut tally =
+        let empty =
             WindowTally { weight: task.weight(&groups), step_zero: (step == 0).then_some(0.0), ..Default::default() };
-        let mut gradients = Gradients::default();
-        let mut tokens = 0;
-        for members in task.split(&lengths, self.training.tokens_per_micro_batch)? {
-            session.check_stop()?;
+        let micro_batch = |members: &Vec<usize>, gradients: &mut Gradients| {
             let batch = PackedBatch::new(&members.iter().map(|&member| groups[member].clone()).collect::<Vec<_>>());
             let of_batch: Vec<usize> = members.iter().map(|&member| rows[member]).collect();
             let options = self.tape_options(model.spec(), &batch);
-            differentiate(model, &batch, &options, &mut gradients, |logps| {
+            let mut tally = empty.clone();
+            differentiate(model, &batch, &options, gradients, |logps| {
                 task.slopes(&of_batch, &batch, logps, &mut tally)
             })?;
-            tokens += batch.tokens() as u64;
+            Ok::<_, TrainError>((tally, batch.tokens() as u64))
+        };
+        let (mut gradients, mut tally, mut tokens) = (Gradients::default(), empty.clone(), 0);
+        let side_by_side = on_cpu(&model.device()) && model.spec().parameters() <= SIDE_BY_SIDE_PARAMETERS;
+        let wave = if side_by_side { rayon::current_num_threads() } else { 1 };
+        for members in task.split(&lengths, self.training.tokens_per_micro_batch)?.chunks(wave) {
+            session.check_stop()?;
+            if !side_by_side {
+                let (sums, count) = micro_batch(&members[0], &mut gradients)?;
+                tally.merge(sums);
+                tokens += count;
+                continue;
+            }
+            let run = |members| {
+                let mut own = Gradients::default();
+                micro_batch(members, &mut own).map(|(sums, count)| (own, sums, count))
+            };
+            for (own, sums, count) in members.par_iter().map(run).collect::<Result<Vec<_>, _>>()? {
+                gradients.merge(own);
+                tally.merge(sums);
+                tokens += count;
+            }
         }
         Ok((gradients, tally, tokens))
     }

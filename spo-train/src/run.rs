@@ -321,7 +321,7 @@ impl<'a> Driver<'a> {
         let train = &self.prepared.train;
         let pairs = train.pairs(&round.dimension);
         let earlier = history.iter().map(|logps| logps.sides(&train.dataset, &pairs)).collect::<Result<Vec<_>, _>>()?;
-        let task = PreferenceTask::new(&train.dataset, pairs, objective, earlier, self.prepared.device.clone())?;
+        let task = PreferenceTask::new(&train.dataset, pairs, objective, earlier, self.numbers_device())?;
         let carry = task.carry()?.map(|carry| Distribution::of("c", &carry)).transpose()?;
         let control = arm.name != round.main().name;
         self.begin(name, &round.dimension, &arm.objective, control, parent, task.len(), arm.training.steps, carry)?;
@@ -364,7 +364,6 @@ impl<'a> Driver<'a> {
             let margins =
                 log_ratio_margins(&logps.sides(&set.dataset, &pairs)?, &history[0].sides(&set.dataset, &pairs)?);
             scores.push(score_dimension(name, dimension, &set.pair_scores(dimension, &margins), &self.bootstrap)?);
-            let device = &self.prepared.device;
             scores.extend(reward_scores(
                 set,
                 name,
@@ -374,7 +373,7 @@ impl<'a> Driver<'a> {
                 objective.as_ref(),
                 beta,
                 &self.bootstrap,
-                device,
+                &self.numbers_device(),
             )?);
             distributions.push(Distribution::of(&format!("{name}: {dimension}"), &margins)?);
             all.insert(dimension.clone(), margins);
@@ -467,6 +466,10 @@ impl<'a> Driver<'a> {
         self.policies.export(model, &self.prepared.held_out.dataset, &dir)?;
         let (seconds, report) = (self.session.seconds(), self.session.out.join("report.md"));
         self.session.emit(Event::RunFinished { seconds, model: dir, report })
+    }
+
+    fn numbers_device(&self) -> Device {
+        device::for_pair_numbers(&self.prepared.device)
     }
 
     /// Tokens scored at once: without a tape twice as many fit as in training.

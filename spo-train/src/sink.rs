@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// Seconds since the start of the run.
-    pub seconds: f64,
+    pub at: f64,
     /// What happened.
     #[serde(flatten)]
     pub event: Event,
@@ -41,7 +41,7 @@ impl Sink for EventFile {
         if matches!(event, Event::Scoring { .. }) {
             return Ok(());
         }
-        let record = Record { seconds, event: event.clone() };
+        let record = Record { at: seconds, event: event.clone() };
         let line = serde_json::to_string(&record).expect("events hold only strings and numbers");
         writeln!(self.file, "{line}").map_err(|e| TrainError::io(&self.path, e))
     }
@@ -68,7 +68,7 @@ pub struct Memory(pub Vec<Record>);
 
 impl Sink for Memory {
     fn event(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
-        self.0.push(Record { seconds, event: event.clone() });
+        self.0.push(Record { at: seconds, event: event.clone() });
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use crate::TrainError;
 use spo_data::{Group, PackedBatch, micro_batches};
 
 /// A loss over rows, normalised over the whole window.
-pub trait Task {
+pub trait Task: Sync {
     /// Number of rows: pairs, or answers.
     fn len(&self) -> usize;
 
@@ -61,6 +61,24 @@ pub struct WindowTally {
     pub preference: Option<PreferenceTally>,
     /// Loss that the window must have if the policy still is the reference, summed; where known.
     pub step_zero: Option<f64>,
+}
+
+impl WindowTally {
+    /// Adds the sums of another micro-batch of the same window.
+    pub fn merge(&mut self, other: Self) {
+        self.loss += other.loss;
+        self.step_zero = self.step_zero.zip(other.step_zero).map(|(a, b)| a + b);
+        if let Some(other) = other.preference {
+            let sums = self.preference.get_or_insert_default();
+            sums.correct += other.correct;
+            sums.margin += other.margin;
+            sums.chosen_log_ratio += other.chosen_log_ratio;
+            sums.rejected_log_ratio += other.rejected_log_ratio;
+            if let Some(carry) = other.carry {
+                *sums.carry.get_or_insert_default() += carry;
+            }
+        }
+    }
 }
 
 /// Sums over pairs.

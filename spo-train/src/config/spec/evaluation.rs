@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct EvaluationSpec {
-    /// Resamples of the bootstrap intervals (by prompt); 0 = no intervals.
+    /// Resamples of the bootstrap intervals (by prompt); a 95 % interval needs one in each tail.
+    #[schemars(range(min = 40))]
     pub bootstrap_resamples: Option<usize>,
     /// Held-out prompts on which responses are sampled to estimate the KL divergence; 0 = no estimate.
     pub kl_samples: Option<usize>,

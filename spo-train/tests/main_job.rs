@@ -1,0 +1,243 @@
+//! The whole job in miniature: warm-up, two rounds and a control, on a model of 260,000 parameters.
+//! `SPO_TEST_DEVICE` names the device (`cpu` if unset), as in a run file.
+#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
+
+use spo_core::logprob::HeadOptions;
+use spo_data::Group;
+use spo_eval::RunSummary;
+use spo_model::{CausalLm, device};
+use spo_train::config::RunSpec;
+use spo_train::event::{Event, Window};
+use spo_train::sink::{Memory, read_events};
+use spo_train::{Prepared, TrainError, prepare, run};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+const POLICIES: [&str; 4] = ["warmup", "round-1-honesty", "round-2-helpfulness", "round-2-helpfulness.sequential-dpo"];
+
+/// The device to test on, or nothing where the asked one cannot be opened here.
+fn test_device() -> Option<String> {
+    let Ok(name) = std::env::var("SPO_TEST_DEVICE") else { return Some("cpu".into()) };
+    match device::open(&name) {
+        Ok(_) => Some(name),
+        Err(error) => {
+            eprintln!("skipped: {error}");
+            None
+        }
+    }
+}
+
+fn spec(dir: &Path, device: &str, more: &str) -> RunSpec {
+    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../spo-cli/assets");
+    let text = format!(
+        r#"schema = 1
+seed = 3
+out = "out"
+[model]
+path = {model:?}
+device = "{device}"
+[[data]]
+path = {train:?}
+limit = 60
+[[data]]
+path = {test:?}
+split = "test"
+limit = 40
+[text]
+prompt-format = "Question: {{prompt}}\nAnswer:"
+response-format = " {{response}}"
+[warmup]
+dimensions = ["honesty", "helpfulness"]
+steps = 4
+learning-rate = 1e-3
+[training]
+steps = 4
+pairs-per-step = 8
+learning-rate = 5e-4
+warmup-steps = 1
+[[rounds]]
+dimension = "honesty"
+[[rounds]]
+dimension = "helpfulness"
+[[rounds.controls]]
+name = "sequential-dpo"
+lambda = 0.0
+[evaluation]
+bootstrap-resamples = 100
+kl-samples = 4
+kl-max-new-tokens = 8
+samples = 1
+{more}"#,
+        model = assets.join("stories260K"),
+        train = assets.join("truthfulqa/pairs.train.jsonl.gz"),
+        test = assets.join("truthfulqa/pairs.test.jsonl.gz"),
+    );
+    let file = dir.join("run.toml");
+    std::fs::write(&file, text).unwrap();
+    RunSpec::from_file(&file).unwrap()
+}
+
+fn prepared(spec: &RunSpec) -> Prepared {
+    prepare(spec, &mut Memory::default()).unwrap()
+}
+
+struct Finished {
+    out: PathBuf,
+    events: Vec<Event>,
+    summary: RunSummary,
+}
+
+/// Runs to the end. The events are those of the file, one for each that the sink saw.
+fn finished(spec: &RunSpec) -> Finished {
+    let prepared = prepared(spec);
+    let (out, mut seen) = (prepared.plan.out.clone(), Memory::default());
+    let summary = run(prepared, &mut seen, &AtomicBool::new(false)).unwrap();
+    let written = read_events(&out.join("events.jsonl")).unwrap();
+    seen.0.retain(|record| !matches!(record.event, Event::Scoring { .. }));
+    assert!(written.iter().map(|record| kind(&record.event)).eq(seen.0.iter().map(|record| kind(&record.event))));
+    Finished { out, events: written.into_iter().map(|record| record.event).collect(), summary }
+}
+
+fn kind(event: &Event) -> std::mem::Discriminant<Event> {
+    std::mem::discriminant(event)
+}
+
+impl Finished {
+    fn windows(&self) -> impl Iterator<Item = &Window> {
+        self.events.iter().filter_map(|event| match event {
+            Event::Window(window) => Some(window),
+            _ => None,
+        })
+    }
+
+    fn first(&self, phase: &str) -> &Window {
+        self.windows().find(|window| window.phase == phase).unwrap()
+    }
+
+    fn drifts(&self) -> Vec<(&str, f64)> {
+        let drift = |event: &'_ Event| match event {
+            Event::PolicySaved { drift, .. } => Some(*drift),
+            _ => None,
+        };
+        let saved = self.events.iter().filter(|event| drift(event).is_some());
+        POLICIES.into_iter().zip(saved.filter_map(drift)).collect()
+    }
+}
+
+/// Log-probs of every token of the first held-out answers.
+fn logps(model: &CausalLm, prepared: &Prepared) -> Vec<f32> {
+    let examples = prepared.held_out.dataset.examples.iter().take(6);
+    let groups: Vec<Group> = examples
+        .map(|example| Group { prompt: &example.prompt, answers: example.answers.iter().map(Vec::as_slice).collect() })
+        .collect();
+    let scored = model.score(&groups, 2048, &HeadOptions::default(), &mut |_| ());
+    scored.into_iter().flatten().flatten().collect()
+}
+
+fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+#[test]
+fn two_rounds_and_a_control() {
+    let Some(device) = test_device() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let spec = spec(dir.path(), &device, "");
+    let done = finished(&spec);
+
+    let steps: Vec<(&str, u64)> = done.windows().map(|window| (window.phase.as_str(), window.step)).collect();
+    let expected: Vec<(&str, u64)> = POLICIES.iter().flat_map(|phase| (1..=4).map(|step| (*phase, step))).collect();
+    assert_eq!(steps, expected);
+    assert!(done.windows().all(|window| window.loss.is_finite() && window.grad_norm > 0.0));
+
+    // Before its first step a policy is its reference: DPO, and SPO that holds nothing, start at ln 2.
+    for phase in ["round-1-honesty", "round-2-helpfulness.sequential-dpo"] {
+        let window = done.first(phase);
+        assert!((window.loss - 2f64.ln()).abs() < 1e-3, "{phase}: {}", window.loss);
+        assert!(window.chosen_log_ratio.unwrap().abs() < 1e-2, "{phase}: {window:?}");
+    }
+    // SPO starts at the mean of softplus(c), at least the softplus of the mean.
+    let window = done.first("round-2-helpfulness");
+    let carry = window.carry.unwrap();
+    assert_ne!(carry, 0.0);
+    assert!(window.loss >= carry.exp().ln_1p() - 1e-4, "{window:?}");
+
+    let allowed = if device == "cpu" { 0.0 } else { 1e-2 };
+    let drifts = done.drifts();
+    assert_eq!(drifts.len(), POLICIES.len());
+    assert!(drifts.iter().all(|(_, drift)| *drift <= allowed), "{drifts:?}");
+    for (kind, found) in [
+        ("evaluated", done.events.iter().filter(|event| matches!(event, Event::Evaluated { .. })).count()),
+        ("sampled", done.events.iter().filter(|event| matches!(event, Event::Sampled(_))).count()),
+    ] {
+        assert!(found > 0, "{kind}");
+    }
+    // Round 1 starts from π_0; each arm of round 2 is measured from π_0 and from π_1.
+    assert_eq!(done.events.iter().filter(|event| matches!(event, Event::KlEstimated(_))).count(), 5);
+    assert!(matches!(done.events.last(), Some(Event::RunFinished { model, .. }) if *model == done.out.join("model")));
+
+    let read = |name: &str| std::fs::read_to_string(done.out.join(name)).unwrap();
+    assert!(read("report.md").contains("round-2-helpfulness.sequential-dpo"));
+    assert!(read("report.html").contains("round-2-helpfulness.sequential-dpo"));
+    assert_eq!(serde_json::from_str::<RunSummary>(&read("summary.json")).unwrap(), done.summary);
+
+    let prepared = prepared(&spec);
+    let load = |name: &str| CausalLm::from_dir(&done.out.join(name), None, &prepared.device).unwrap();
+    let exported = logps(&load("model"), &prepared);
+    let last = logps(&load("policies/round-2-helpfulness"), &prepared);
+    let control = logps(&load("policies/round-2-helpfulness.sequential-dpo"), &prepared);
+    assert!(largest_difference(&exported, &last) <= allowed as f32);
+    assert!(largest_difference(&exported, &control) > 1e-3, "the control is another policy");
+
+    let again = run(prepared, &mut Memory::default(), &AtomicBool::new(false));
+    assert!(matches!(again, Err(TrainError::OutExists { .. })));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bits() {
+    let figures = |done: &Finished| -> Vec<[u64; 2]> {
+        done.windows().map(|window| [window.loss.to_bits(), window.grad_norm.to_bits()]).collect()
+    };
+    let runs = [(), ()].map(|()| {
+        let dir = tempfile::tempdir().unwrap();
+        figures(&finished(&spec(dir.path(), "cpu", "")))
+    });
+    assert_eq!(runs[0], runs[1]);
+}
+
+#[test]
+fn adapters_are_trained_and_merged() {
+    let Some(device) = test_device() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let spec = spec(dir.path(), &device, "[lora]\nrank = 4\n");
+    let done = finished(&spec);
+    let trained = done.events.iter().find_map(|event| match event {
+        Event::RunStarted { parameters, trainable, .. } => Some((*parameters, *trainable)),
+        _ => None,
+    });
+    assert!(trained.is_some_and(|(parameters, trainable)| trainable > 0 && trainable * 2 < parameters));
+
+    let adapter = done.out.join("policies/round-2-helpfulness");
+    assert!(adapter.join("adapter_model.safetensors").exists());
+    let prepared = prepared(&spec);
+    let load = |dir: &Path| CausalLm::from_dir(dir, None, &prepared.device).unwrap();
+    let merged = logps(&load(&done.out.join("model")), &prepared);
+    let base = load(&spec.sections().model.path);
+    let start = logps(&base, &prepared);
+    let (adapted, _) = spo_model::lora::load_adapter(base, &adapter).unwrap();
+    assert!(largest_difference(&merged, &logps(&adapted, &prepared)) < 1e-3);
+    assert!(largest_difference(&merged, &start) > 1e-3, "training changed nothing");
+}
+
+#[test]
+fn a_stop_ends_the_run_and_keeps_what_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let spec = spec(dir.path(), "cpu", "");
+    let stopped = run(prepared(&spec), &mut Memory::default(), &AtomicBool::new(true));
+    assert!(matches!(stopped, Err(TrainError::Interrupted { .. })));
+    let out = prepared(&spec).plan.out;
+    assert!(out.join("plan.json").exists());
+    assert!(!read_events(&out.join("events.jsonl")).unwrap().is_empty());
+    assert!(!out.join("model").exists());
+}
