@@ -28,7 +28,7 @@
 //! let mut events = Memory::default();
 //! let prepared = spo_train::prepare(&spec, &mut events)?;
 //! let summary = spo_train::run(prepared, &mut events, &AtomicBool::new(false))?;
-//! assert_eq!(summary.matrix.len(), 2); // the start and round 1, on the one dimension
+//! assert_eq!(summary.matrix.len(), 1); // round 1, on its dimension
 //! assert!(out.path().join("run/model/model.safetensors").exists());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
