@@ -32,6 +32,18 @@ pub fn on_cpu(device: &Device) -> bool {
     return false;
 }
 
+/// Where the few numbers of each pair are computed: on the CPU in double precision if it is compiled
+/// in, else on `device` in its best precision.
+pub fn for_pair_numbers(device: &Device) -> Device {
+    #[cfg(feature = "cpu")]
+    {
+        let _ = device;
+        cpu()
+    }
+    #[cfg(not(feature = "cpu"))]
+    device.clone()
+}
+
 /// Opens the device called `auto`, `cpu`, `wgpu`, `vulkan`, `metal` or `cuda`, the last four
 /// with an optional index (`cuda:1`), and runs a first operation on it.
 ///

@@ -143,12 +143,21 @@ impl LogpCache {
 }
 
 impl PolicyLogps {
-    /// The log-probs of pairs, chosen and rejected, each `[pairs]`.
+    /// The log-probs of pairs, chosen and rejected, each `[pairs]`. Pairs for which `needed` says no
+    /// get NaN, which no objective accepts.
     ///
     /// # Errors
     /// [`TrainError::CacheMiss`]
-    pub fn sides(&self, dataset: &Dataset, pairs: &[PairRef]) -> Result<Sides<Vec<f64>>, TrainError> {
-        let look_up = |example: usize, answer: usize| {
+    pub fn sides(
+        &self,
+        dataset: &Dataset,
+        pairs: &[PairRef],
+        needed: impl Fn(usize) -> bool,
+    ) -> Result<Sides<Vec<f64>>, TrainError> {
+        let look_up = |index: usize, example: usize, answer: usize| {
+            if !needed(index) {
+                return Ok(f64::NAN);
+            }
             let example = &dataset.examples[example];
             self.values.get(&example.answer_hash(answer)).copied().ok_or_else(|| TrainError::CacheMiss {
                 dir: self.dir.clone(),
@@ -157,10 +166,11 @@ impl PolicyLogps {
                 answer,
             })
         };
-        Ok(Sides {
-            chosen: pairs.iter().map(|pair| look_up(pair.example, pair.chosen)).collect::<Result<_, _>>()?,
-            rejected: pairs.iter().map(|pair| look_up(pair.example, pair.rejected)).collect::<Result<_, _>>()?,
-        })
+        let side = |answer: fn(&PairRef) -> usize| {
+            let values = pairs.iter().enumerate().map(|(index, pair)| look_up(index, pair.example, answer(pair)));
+            values.collect::<Result<Vec<f64>, TrainError>>()
+        };
+        Ok(Sides { chosen: side(|pair| pair.chosen)?, rejected: side(|pair| pair.rejected)? })
     }
 }
 

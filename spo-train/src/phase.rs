@@ -55,13 +55,7 @@ impl Phase<'_> {
         if task.is_empty() {
             return Err(TrainError::NoPairs { what: self.name.into() });
         }
-        let order = Order {
-            n: task.len(),
-            window: self.training.pairs_per_step,
-            seed: self.seed,
-            round: self.round,
-            shuffle: self.training.shuffle,
-        };
+        let order = self.order(task.len());
         let mut optimizer = AdamW::default();
         for step in 0..self.training.steps {
             session.check_stop()?;
@@ -88,6 +82,27 @@ impl Phase<'_> {
             session.emit(Event::Window(window))?;
         }
         Ok(model)
+    }
+
+    /// In which order the rows of a task are visited.
+    fn order(&self, rows: usize) -> Order {
+        Order {
+            n: rows,
+            window: self.training.pairs_per_step,
+            seed: self.seed,
+            round: self.round,
+            shuffle: self.training.shuffle,
+        }
+    }
+
+    /// Whether the phase comes to each of `rows` rows before its steps are over.
+    pub fn visits(&self, rows: usize) -> Vec<bool> {
+        let order = self.order(rows);
+        let mut visited = vec![false; rows];
+        for step in 0..self.training.steps.min(order.windows_per_epoch() as u64) {
+            order.window(step as usize).into_iter().for_each(|row| visited[row] = true);
+        }
+        visited
     }
 
     /// The gradients of a window's mean loss, its sums, and the tokens it took.

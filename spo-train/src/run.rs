@@ -320,28 +320,44 @@ impl<'a> Driver<'a> {
         let objective = spo_core::objective::build(&arm.objective, &arm.options)?;
         let train = &self.prepared.train;
         let pairs = train.pairs(&round.dimension);
-        let earlier = history.iter().map(|logps| logps.sides(&train.dataset, &pairs)).collect::<Result<Vec<_>, _>>()?;
+        let phase = self.phase(index, arm, name);
+        let visits = phase.visits(pairs.len());
+        let sides = history.iter().map(|logps| logps.sides(&train.dataset, &pairs, |row| visits[row]));
+        let earlier = sides.collect::<Result<Vec<_>, _>>()?;
         let task = PreferenceTask::new(&train.dataset, pairs, objective, earlier, self.numbers_device())?;
-        let carry = task.carry()?.map(|carry| Distribution::of("c", &carry)).transpose()?;
+        let visited: Vec<usize> = (0..task.len()).filter(|&row| visits[row]).collect();
+        let carry = task.carry(&visited)?.map(|carry| Distribution::of("c", &carry)).transpose()?;
         let control = arm.name != round.main().name;
         self.begin(name, &round.dimension, &arm.objective, control, parent, task.len(), arm.training.steps, carry)?;
-        let phase = Phase {
+        self.train(phase, model, &task)
+    }
+
+    /// The phase of an arm of the round with this index.
+    fn phase<'p>(&self, index: usize, arm: &'p ArmPlan, name: &'p str) -> Phase<'p> {
+        Phase {
             name,
             round: index as u64 + 1,
             training: &arm.training,
             trainable: self.policies.trainable(),
             seed: self.plan.seed,
-        };
-        self.train(phase, model, &task)
+        }
     }
 
-    /// Stores a policy's log-probs of the held-out pairs and of the pairs of all rounds from
-    /// `from` on: from then on nothing else of it is needed.
+    /// Stores a policy's log-probs of the held-out pairs and of the pairs that the rounds from
+    /// `from` on will visit: from then on nothing else of it is needed.
     fn freeze(&mut self, name: &str, model: &CausalLm, from: usize) -> Result<PolicyLogps, TrainError> {
-        let dimensions: Vec<&str> = self.plan.rounds[from..].iter().map(|round| round.dimension.as_str()).collect();
-        let examples = self.prepared.train.dataset.examples.iter();
-        let wanted = examples.filter(|example| dimensions.iter().any(|dimension| example.pair(dimension).is_some()));
-        let later = Dataset { examples: wanted.cloned().collect(), report: Default::default() };
+        let train = &self.prepared.train.dataset;
+        let mut wanted = vec![false; train.examples.len()];
+        for (index, round) in self.plan.rounds.iter().enumerate().skip(from) {
+            let pairs = train.pairs(&round.dimension);
+            for arm in &round.arms {
+                let visits = self.phase(index, arm, "").visits(pairs.len());
+                pairs.iter().zip(visits).filter(|(_, visit)| *visit).for_each(|(pair, _)| wanted[pair.example] = true);
+            }
+        }
+        let examples = train.examples.iter().zip(wanted).filter(|(_, wanted)| *wanted);
+        let later =
+            Dataset { examples: examples.map(|(example, _)| example.clone()).collect(), report: Default::default() };
         let hash = self.policies.hash(name).to_string();
         let sets = [&later, &self.prepared.held_out.dataset];
         self.cache.fill(name, &hash, model, &sets, self.budget(), &mut self.session)
@@ -361,8 +377,10 @@ impl<'a> Driver<'a> {
         let (mut scores, mut distributions, mut all) = (vec![], vec![], BTreeMap::new());
         for dimension in &set.dimensions {
             let pairs = set.pairs(dimension);
-            let margins =
-                log_ratio_margins(&logps.sides(&set.dataset, &pairs)?, &history[0].sides(&set.dataset, &pairs)?);
+            let margins = log_ratio_margins(
+                &logps.sides(&set.dataset, &pairs, |_| true)?,
+                &history[0].sides(&set.dataset, &pairs, |_| true)?,
+            );
             scores.push(score_dimension(name, dimension, &set.pair_scores(dimension, &margins), &self.bootstrap)?);
             scores.extend(reward_scores(
                 set,

@@ -134,10 +134,7 @@ fn visible_rows(group: &GroupSpan, window: Option<usize>, mut visit: impl FnMut(
 /// Softmax over the visible columns of a row; the others become 0.
 fn softmax(row: &mut [f32], visible: &[Range<usize>; 2]) {
     pulp::Arch::new().dispatch(|| {
-        let mut top = f32::NEG_INFINITY;
-        for range in visible {
-            top = row[range.clone()].iter().fold(top, |top, score| if *score > top { *score } else { top });
-        }
+        let top = visible.iter().fold(f32::NEG_INFINITY, |top, range| top.max(lanes_max(&row[range.clone()])));
         let mut sum = 0.0;
         for range in visible {
             for score in &mut row[range.clone()] {
@@ -173,6 +170,17 @@ fn softmax_slopes(weights: &[f32], slopes: &mut [f32], visible: &[Range<usize>; 
 const LANES: usize = 16;
 
 #[inline(always)]
+fn lanes_max(values: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    let mut tops = [f32::NEG_INFINITY; LANES];
+    for chunk in chunks {
+        (0..LANES).for_each(|lane| tops[lane] = larger(tops[lane], chunk[lane]));
+    }
+    tops.iter().chain(rest).fold(f32::NEG_INFINITY, |top, value| larger(top, *value))
+}
+
+#[inline(always)]
 fn lanes_sum(values: &[f32]) -> f32 {
     let (chunks, rest) = values.as_chunks::<LANES>();
     let mut sums = [0.0; LANES];
@@ -199,7 +207,8 @@ fn lanes_dot(a: &[f32], b: &[f32]) -> f32 {
 fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 · 2²³: adding it rounds to an integer
     let clamped = if x > -87.3 { x } else { -87.3 };
-    let n = clamped * std::f32::consts::LOG2_E + ROUND - ROUND;
+    let rounded = clamped * std::f32::consts::LOG2_E + ROUND;
+    let n = rounded - ROUND;
     let r = clamped - n * 0.693_359_4 + n * 2.121_944_4e-4;
     let p = 1.987_569_1e-4;
     let p = p * r + 1.398_199_9e-3;
@@ -208,7 +217,8 @@ fn exp(x: f32) -> f32 {
     let p = p * r + 1.666_666_5e-1;
     let p = p * r + 0.5;
     let value = p * r * r + r + 1.0;
-    let power = f32::from_bits((((n as i32) + 127) << 23) as u32);
+    // The low bits of `rounded` are the integer n: shifted into the exponent they make 2ⁿ.
+    let power = f32::from_bits(rounded.to_bits().wrapping_add(127) << 23);
     if x > -87.3 { value * power } else { 0.0 }
 }
 

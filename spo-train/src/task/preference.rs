@@ -37,14 +37,14 @@ impl<'a> PreferenceTask<'a> {
         Ok(task)
     }
 
-    /// SPO's `c` on every pair; it depends on frozen policies only.
+    /// SPO's `c` on some pairs; it depends on frozen policies only.
     ///
     /// # Errors
     /// The objective lacks an input.
-    pub fn carry(&self) -> Result<Option<Vec<f64>>, TrainError> {
-        let rows: Vec<usize> = (0..self.len()).collect();
+    pub fn carry(&self, rows: &[usize]) -> Result<Option<Vec<f64>>, TrainError> {
         let reference = self.earlier.last().expect("every round has a policy before it");
-        let numbers = self.numbers(&rows, reference.chosen.clone(), reference.rejected.clone());
+        let of = |side: &[f64]| rows.iter().map(|&row| side[row]).collect();
+        let numbers = self.numbers(rows, of(&reference.chosen), of(&reference.rejected));
         Ok(differentiate(self.objective.as_ref(), &numbers, &self.device)?.carry)
     }
 
