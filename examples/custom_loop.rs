@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "steps": 10, "epochs": null, "pairs-per-step": 16, "tokens-per-micro-batch": 4096, "learning-rate": 5e-4,
         "schedule": "constant", "warmup-steps": 0, "final-learning-rate-ratio": 0.1, "weight-decay": 0.0,
         "adam-betas": [0.9, 0.999], "adam-eps": 1e-8, "max-grad-norm": 0.0, "shuffle": true, "recompute": "none",
-        "head-chunk-rows": 0, "eval-every": 0, "checkpoint-every": 0
+        "head-chunk-rows": 0
     }))?;
     let mut optimizer = AdamW::default();
     for step in 0..settings.steps {

@@ -56,7 +56,7 @@ fn step(criterion: &mut Criterion) {
         "steps": 1, "epochs": null, "pairs-per-step": PAIRS, "tokens-per-micro-batch": 4096, "learning-rate": 5e-4,
         "schedule": "constant", "warmup-steps": 0, "final-learning-rate-ratio": 0.1, "weight-decay": 0.0,
         "adam-betas": [0.9, 0.999], "adam-eps": 1e-8, "max-grad-norm": 0.0, "shuffle": false, "recompute": "none",
-        "head-chunk-rows": 0, "eval-every": 0, "checkpoint-every": 0
+        "head-chunk-rows": 0
     }))
     .expect("a complete plan");
     let mut optimizer = AdamW::default();

@@ -75,7 +75,7 @@ fn wrong_files() {
         ("string for a number", "steps = 10", "steps = \"10\""),
         ("fraction for a count", "steps = 10", "steps = 1.5"),
         ("zero steps", "steps = 10", "steps = 0"),
-        ("negative count", "steps = 10", "eval-every = -1"),
+        ("negative count", "steps = 10", "warmup-steps = -1"),
         ("huge integer", "steps = 10", "steps = 99999999999999999999"),
         ("not a number", "steps = 10", "learning-rate = nan"),
         ("infinite", "steps = 10", "max-grad-norm = inf"),

@@ -72,7 +72,7 @@ fn training(pairs_per_step: usize, token_budget: usize) -> TrainingPlan {
         "steps": 10, "epochs": null, "pairs-per-step": pairs_per_step, "tokens-per-micro-batch": token_budget,
         "learning-rate": 1e-3, "schedule": "constant", "warmup-steps": 0, "final-learning-rate-ratio": 0.0,
         "weight-decay": 0.0, "adam-betas": [0.9, 0.999], "adam-eps": 1e-8, "max-grad-norm": 0.0, "shuffle": false,
-        "recompute": "none", "head-chunk-rows": 0, "eval-every": 0, "checkpoint-every": 0
+        "recompute": "none", "head-chunk-rows": 0
     }))
     .unwrap()
 }

@@ -154,10 +154,6 @@ pub struct TrainingPlan {
     pub recompute: Recompute,
     /// Rows per head chunk; 0 = automatic.
     pub head_chunk_rows: usize,
-    /// Steps between evaluations; 0 = only at the start and end.
-    pub eval_every: u64,
-    /// Steps between checkpoints; 0 = only at the end.
-    pub checkpoint_every: u64,
 }
 
 /// `[evaluation]`, resolved.

@@ -24,8 +24,6 @@ const PLAIN: &[&str] = &[
     "shuffle",
     "recompute",
     "head-chunk-rows",
-    "eval-every",
-    "checkpoint-every",
 ];
 
 impl Resolver<'_> {

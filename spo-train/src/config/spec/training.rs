@@ -50,10 +50,6 @@ pub struct TrainingSpec {
     pub recompute: Option<Recompute>,
     /// Rows per chunk of the log-prob head; 0 = chosen so that a chunk's logits take at most 64 MiB.
     pub head_chunk_rows: Option<usize>,
-    /// Evaluate on the held-out pairs every so many steps; 0 = only at the start and end of a round.
-    pub eval_every: Option<u64>,
-    /// Write a checkpoint every so many steps; 0 = only at the end of a round.
-    pub checkpoint_every: Option<u64>,
 }
 
 /// Course of the learning rate between its warm-up and the last step.
@@ -76,7 +72,7 @@ pub enum Recompute {
     None,
     /// Each decoder block: keeps only the blocks' inputs.
     Blocks,
-    /// Blocks where the plain way would not fit into memory.
+    /// Blocks where the activations of a micro-batch would take more than 2 GiB.
     Auto,
 }
 
