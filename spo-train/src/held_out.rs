@@ -155,7 +155,8 @@ pub fn reward_scores(
 ) -> Result<Vec<DimensionScore>, TrainError> {
     let pairs = set.pairs(dimension);
     let own = policy.sides(&set.dataset, &pairs, |_| true)?;
-    let earlier = earlier.iter().map(|logps| logps.sides(&set.dataset, &pairs, |_| true)).collect::<Result<Vec<_>, _>>()?;
+    let earlier =
+        earlier.iter().map(|logps| logps.sides(&set.dataset, &pairs, |_| true)).collect::<Result<Vec<_>, _>>()?;
     let total = log_ratio_margins(&own, &earlier[0]).into_iter().map(|margin| beta * margin).collect();
     let mut numbers = PairNumbers::new(own.chosen, own.rejected);
     numbers.reference = earlier.last().cloned();
