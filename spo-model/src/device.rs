@@ -44,6 +44,11 @@ pub fn for_pair_numbers(device: &Device) -> Device {
     device.clone()
 }
 
+/// A device in words.
+pub fn describe(device: &Device) -> String {
+    if on_cpu(device) { "CPU".into() } else { format!("{device:?}") }
+}
+
 /// Opens the device called `auto`, `cpu`, `wgpu`, `vulkan`, `metal` or `cuda`, the last four
 /// with an optional index (`cuda:1`), and runs a first operation on it.
 ///

@@ -187,6 +187,11 @@ impl ModelError {
                 Some("lower text.max-length, so that long rows are cut or dropped with a report".into())
             }
             Self::TokenOutOfRange { .. } => Some("the tokenizer does not belong to this model".into()),
+            Self::UnexpectedTensors { path, .. } | Self::Shape { path, .. }
+                if path.ends_with("adapter_model.safetensors") =>
+            {
+                Some("the adapter was made for another model".into())
+            }
             Self::MissingTensors { .. } | Self::UnexpectedTensors { .. } | Self::Shape { .. } => {
                 Some("config.json and the weights must come from the same model".into())
             }

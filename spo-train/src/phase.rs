@@ -61,7 +61,11 @@ impl Phase<'_> {
             session.check_stop()?;
             let started = Instant::now();
             let rows = order.window(step as usize);
-            let (gradients, tally, window_tokens) = self.gradients(&model, task, &rows, session, step)?;
+            let outcome = self.gradients(&model, task, &rows, session, step);
+            if let Err(TrainError::NotFinite { quantity, found, .. }) = outcome {
+                session.check_finite(self.name, step + 1, &[(quantity, found)], || ids(task, &rows))?;
+            }
+            let (gradients, tally, window_tokens) = outcome?;
             let norm = gradients.norm();
             let rate = learning_rate(self.training, step);
             let mut window = self.figures(&tally, step, norm, rate, rows.len(), order.windows_per_epoch());
@@ -127,6 +131,9 @@ impl Phase<'_> {
             let options = self.tape_options(model.spec(), &batch);
             let mut tally = empty.clone();
             differentiate(model, &batch, &options, gradients, |logps| {
+                if let Some(logp) = logps.iter().find(|logp| !logp.is_finite()) {
+                    return Err(self.not_finite(step, f64::from(*logp)));
+                }
                 task.slopes(&of_batch, &batch, logps, &mut tally)
             })?;
             Ok::<_, TrainError>((tally, batch.tokens() as u64))
@@ -153,6 +160,12 @@ impl Phase<'_> {
             }
         }
         Ok((gradients, tally, tokens))
+    }
+
+    /// The caller saves the rows of the window and says where.
+    fn not_finite(&self, step: u64, found: f64) -> TrainError {
+        let (phase, saved) = (self.name.to_string(), std::path::PathBuf::new());
+        TrainError::NotFinite { phase, step: step + 1, quantity: "a token log-prob", found, saved }
     }
 
     fn tape_options(&self, spec: &ModelSpec, batch: &PackedBatch) -> TapeOptions {

@@ -221,9 +221,10 @@ impl<'a> Driver<'a> {
             for arm in &round.arms {
                 let name = policy_name(round, arm);
                 let parent = &names[index];
-                let model = match current.take() {
-                    Some((loaded, model)) if loaded == *parent => model,
-                    _ => self.policies.load(parent)?,
+                // Another policy is dropped before this one is loaded: one at a time in memory.
+                let model = match current.take().filter(|(loaded, _)| loaded == parent) {
+                    Some((_, model)) => model,
+                    None => self.policies.load(parent)?,
                 };
                 let model = self.round(index, round, arm, &name, parent, model, &history)?;
                 let later = if carried.is_none() { index + 1 } else { self.plan.rounds.len() };
@@ -256,7 +257,7 @@ impl<'a> Driver<'a> {
         self.session.emit(Event::RunStarted {
             name: self.plan.name.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
-            device: format!("{:?}", self.prepared.device),
+            device: device::describe(&self.prepared.device),
             dtype: format!("{:?}", model.dtype()).to_lowercase(),
             family: self.prepared.model.family.into(),
             parameters: parameters::count(model, |_| true) as u64,
@@ -476,9 +477,9 @@ impl<'a> Driver<'a> {
     }
 
     fn finish(mut self, last: &str, current: Option<(String, CausalLm)>) -> Result<(), TrainError> {
-        let model = match current {
-            Some((name, model)) if name == last => model,
-            _ => self.policies.load(last)?,
+        let model = match current.filter(|(name, _)| name == last) {
+            Some((_, model)) => model,
+            None => self.policies.load(last)?,
         };
         let dir = self.session.out.join("model");
         self.policies.export(model, &self.prepared.held_out.dataset, &dir)?;

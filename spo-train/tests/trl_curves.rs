@@ -240,6 +240,24 @@ fn recomputed_blocks_give_the_same_bits() {
 }
 
 #[test]
+fn a_value_that_is_not_finite_stops_the_run_and_names_the_rows() {
+    let golden = golden("llama");
+    let data = dataset(&golden);
+    let task = SupervisedTask::new(&data, &["preference".to_string()]);
+    let training = TrainingPlan { learning_rate: 1e38, ..training(2, 100_000) };
+    let out = tempfile::tempdir().unwrap();
+    let (mut memory, stop) = (Memory::default(), AtomicBool::new(false));
+    let mut session = Session::new(out.path().into(), &mut memory, &stop);
+    let phase = Phase { name: "blows up", round: 0, training: &training, trainable: Trainable::All, seed: 0 };
+    let error = phase.run(model("llama-tiny-policy"), &task, &mut session, &mut 0).unwrap_err();
+    let spo_train::TrainError::NotFinite { step, saved, .. } = &error else { panic!("{error}") };
+    assert_eq!(*step, 2, "the first step's weights are already out of range");
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(saved).unwrap()).unwrap();
+    assert_eq!(report["ids"], json!(["row 2", "row 3"]));
+    assert!(error.to_string().contains("not-finite.json"));
+}
+
+#[test]
 fn the_data_of_the_fixture_load_as_rows() {
     // Guards the fixture itself: the rows given as messages tokenise to TRL's ids.
     let golden = golden("llama");
