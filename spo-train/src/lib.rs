@@ -35,6 +35,7 @@
 
 pub mod cache;
 pub mod config;
+mod driver;
 pub mod error;
 pub mod event;
 pub mod gradients;

@@ -1,0 +1,396 @@
+//! The order of a run: warm-up, rounds with their controls, evaluation, export.
+
+use crate::cache::{LogpCache, PolicyLogps};
+use crate::config::spec::{Dtype, LoraSet, LoraTargets};
+use crate::config::{ArmPlan, RoundPlan, RunPlan};
+use crate::event::Event;
+use crate::held_out::{log_ratio_margins, reward_scores};
+use crate::phase::Phase;
+use crate::policy::Policies;
+use crate::run::Prepared;
+use crate::sampling::{Drawn, Shown, show, shown_prompts};
+use crate::session::Session;
+use crate::task::{PreferenceTask, SupervisedTask, Task};
+use crate::{TrainError, memory};
+use burn::tensor::Device;
+use spo_data::Dataset;
+use spo_eval::{Bootstrap, Distribution, Sample, Subset, paired_difference, score_dimension};
+use spo_model::load::Storage;
+use spo_model::lora::LoraSpec;
+use spo_model::{CausalLm, device, parameters};
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// Name of π_0 where there is no warm-up.
+const START: &str = "start";
+/// Name of the warm-up and of the policy it makes.
+const WARMUP: &str = "warmup";
+
+/// A run that goes through its plan.
+pub(crate) struct Driver<'a> {
+    plan: &'a RunPlan,
+    prepared: &'a Prepared,
+    session: Session<'a>,
+    policies: Policies,
+    cache: LogpCache,
+    bootstrap: Bootstrap,
+    /// Tokens that end a response.
+    stop: Vec<u32>,
+    shown: Vec<Shown>,
+    /// What each policy answered to the shown prompts.
+    answers: Vec<(String, Vec<String>)>,
+    drawn: Vec<(Drawn, Vec<String>)>,
+}
+
+impl<'a> Driver<'a> {
+    pub fn new(prepared: &'a Prepared, session: Session<'a>) -> Result<Self, TrainError> {
+        let plan = &prepared.plan;
+        let storage = match plan.model.dtype {
+            Dtype::F32 => Storage::F32,
+            Dtype::Bf16 => Storage::Bf16,
+            Dtype::F16 => Storage::F16,
+        };
+        let lora = plan.lora.as_ref().map(|lora| LoraSpec {
+            rank: lora.rank,
+            alpha: lora.alpha,
+            rslora: lora.rslora,
+            targets: match &lora.targets {
+                LoraTargets::Set(LoraSet::AllLinear) => vec![],
+                LoraTargets::List(names) => names.clone(),
+            },
+        });
+        let mut stop = prepared.model.eos.clone();
+        stop.extend(prepared.tokenizer.terminators());
+        let dir = session.out.join("policies");
+        Ok(Self {
+            plan,
+            prepared,
+            policies: Policies::new(&plan.model.path, storage, lora, plan.seed, &prepared.device, &dir)?,
+            cache: LogpCache::open(&session.out.join("cache"))?,
+            bootstrap: Bootstrap { resamples: plan.evaluation.bootstrap_resamples, seed: plan.seed },
+            stop,
+            shown: shown_prompts(&prepared.held_out, &plan.evaluation, &plan.text, &prepared.tokenizer)?,
+            answers: vec![],
+            drawn: vec![],
+            session,
+        })
+    }
+
+    /// Runs all of it.
+    pub fn run(mut self) -> Result<(), TrainError> {
+        let model = self.policies.start(START)?;
+        self.announce(&model)?;
+        let (start, model) = match &self.plan.warmup {
+            Some(warmup) => {
+                let task = SupervisedTask::new(&self.prepared.train.dataset, &warmup.dimensions);
+                let label = warmup.dimensions.join(" + ");
+                self.begin(WARMUP, &label, "sft", false, START, task.len(), warmup.training.steps, None)?;
+                let phase = Phase {
+                    name: WARMUP,
+                    round: 0,
+                    training: &warmup.training,
+                    trainable: self.policies.trainable(),
+                    seed: self.plan.seed,
+                };
+                (WARMUP.to_string(), self.train(phase, model, &task)?)
+            }
+            None => (START.to_string(), model),
+        };
+        let mut history = vec![self.freeze(&start, &model, 0)?];
+        self.show(&start, &model)?;
+        let mut current = Some((start.clone(), model));
+        let mut names = vec![start.clone()];
+        for (index, round) in self.plan.rounds.iter().enumerate() {
+            let mut scores = vec![];
+            let mut carried = None;
+            for arm in &round.arms {
+                let name = policy_name(round, arm);
+                let parent = &names[index];
+                // Another policy is dropped before this one is loaded: one at a time in memory.
+                let model = match current.take().filter(|(loaded, _)| loaded == parent) {
+                    Some((_, model)) => model,
+                    None => self.policies.load(parent)?,
+                };
+                let model = self.round(index, round, arm, &name, parent, model, &history)?;
+                let later = if carried.is_none() { index + 1 } else { self.plan.rounds.len() };
+                let logps = self.freeze(&name, &model, later)?;
+                scores.push((name.clone(), self.evaluate(&name, arm, &logps, &history)?));
+                self.show(&name, &model)?;
+                self.draw(&name, &model, &[start.clone(), parent.clone()])?;
+                if carried.is_none() {
+                    carried = Some((name.clone(), logps));
+                }
+                current = Some((name, model));
+            }
+            self.compare(&scores)?;
+            let (name, logps) = carried.expect("resolve gives every round a main arm");
+            names.push(name);
+            history.push(logps);
+        }
+        self.estimate_kl(&mut current)?;
+        self.emit_samples()?;
+        self.finish(&names[names.len() - 1], current)
+    }
+
+    fn announce(&mut self, model: &CausalLm) -> Result<(), TrainError> {
+        let trainable = self.policies.trainable();
+        let mut phases: Vec<(String, u64)> = vec![];
+        phases.extend(self.plan.warmup.as_ref().map(|warmup| (WARMUP.to_string(), warmup.training.steps)));
+        for round in &self.plan.rounds {
+            phases.extend(round.arms.iter().map(|arm| (policy_name(round, arm), arm.training.steps)));
+        }
+        self.session.emit(Event::RunStarted {
+            name: self.plan.name.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            device: device::describe(&self.prepared.device),
+            dtype: format!("{:?}", model.dtype()).to_lowercase(),
+            family: self.prepared.model.family.into(),
+            parameters: parameters::count(model, |_| true) as u64,
+            trainable: parameters::count(model, |path| trainable.contains(path)) as u64,
+            phases,
+        })?;
+        let sets = [self.prepared.train.summaries(), self.prepared.held_out.summaries()].concat();
+        let conflicts = [self.prepared.train.conflicts(), self.prepared.held_out.conflicts()].concat();
+        self.session.emit(Event::DataLoaded { sets, conflicts })
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn begin(
+        &mut self,
+        phase: &str,
+        dimension: &str,
+        objective: &str,
+        control: bool,
+        start: &str,
+        pairs: usize,
+        steps: u64,
+        carry: Option<Distribution>,
+    ) -> Result<(), TrainError> {
+        self.session.emit(Event::PhaseStarted {
+            phase: phase.into(),
+            dimension: dimension.into(),
+            objective: objective.into(),
+            control,
+            start: start.into(),
+            pairs,
+            steps,
+            carry,
+        })
+    }
+
+    /// Runs a phase and saves the policy it makes.
+    fn train(&mut self, phase: Phase, model: CausalLm, task: &dyn Task) -> Result<CausalLm, TrainError> {
+        let (started, mut tokens) = (Instant::now(), 0);
+        let model = phase.run(model, task, &mut self.session, &mut tokens)?;
+        self.session.emit(Event::PhaseFinished {
+            phase: phase.name.into(),
+            seconds: started.elapsed().as_secs_f64(),
+            tokens,
+            peak_bytes: memory::peak_resident_bytes(),
+        })?;
+        self.policies.save(phase.name, model, &self.prepared.held_out.dataset, &mut self.session)
+    }
+
+    /// One arm of a round, from its parent policy.
+    #[allow(clippy::too_many_arguments)]
+    fn round(
+        &mut self,
+        index: usize,
+        round: &RoundPlan,
+        arm: &ArmPlan,
+        name: &str,
+        parent: &str,
+        model: CausalLm,
+        history: &[PolicyLogps],
+    ) -> Result<CausalLm, TrainError> {
+        let objective = spo_core::objective::build(&arm.objective, &arm.options)?;
+        let train = &self.prepared.train;
+        let pairs = train.pairs(&round.dimension);
+        let phase = self.phase(index, arm, name);
+        let visits = phase.visits(pairs.len());
+        let sides = history.iter().map(|logps| logps.sides(&train.dataset, &pairs, |row| visits[row]));
+        let earlier = sides.collect::<Result<Vec<_>, _>>()?;
+        let task = PreferenceTask::new(&train.dataset, pairs, objective, earlier, self.numbers_device())?;
+        let visited: Vec<usize> = (0..task.len()).filter(|&row| visits[row]).collect();
+        let carry = task.carry(&visited)?.map(|carry| Distribution::of("c", &carry)).transpose()?;
+        let control = arm.name != round.main().name;
+        self.begin(name, &round.dimension, &arm.objective, control, parent, task.len(), arm.training.steps, carry)?;
+        self.train(phase, model, &task)
+    }
+
+    /// The phase of an arm of the round with this index.
+    fn phase<'p>(&self, index: usize, arm: &'p ArmPlan, name: &'p str) -> Phase<'p> {
+        Phase {
+            name,
+            round: index as u64 + 1,
+            training: &arm.training,
+            trainable: self.policies.trainable(),
+            seed: self.plan.seed,
+        }
+    }
+
+    /// Stores a policy's log-probs of the held-out pairs and of the pairs that the rounds from
+    /// `from` on will visit: from then on nothing else of it is needed.
+    fn freeze(&mut self, name: &str, model: &CausalLm, from: usize) -> Result<PolicyLogps, TrainError> {
+        let train = &self.prepared.train.dataset;
+        let mut wanted = vec![false; train.examples.len()];
+        for (index, round) in self.plan.rounds.iter().enumerate().skip(from) {
+            let pairs = train.pairs(&round.dimension);
+            for arm in &round.arms {
+                let visits = self.phase(index, arm, "").visits(pairs.len());
+                pairs.iter().zip(visits).filter(|(_, visit)| *visit).for_each(|(pair, _)| wanted[pair.example] = true);
+            }
+        }
+        let examples = train.examples.iter().zip(wanted).filter(|(_, wanted)| *wanted);
+        let later =
+            Dataset { examples: examples.map(|(example, _)| example.clone()).collect(), report: Default::default() };
+        let hash = self.policies.hash(name).to_string();
+        let sets = [&later, &self.prepared.held_out.dataset];
+        self.cache.fill(name, &hash, model, &sets, self.budget(), &mut self.session)
+    }
+
+    /// Scores a policy on the held-out pairs of every dimension. Returns its margins.
+    fn evaluate(
+        &mut self,
+        name: &str,
+        arm: &ArmPlan,
+        logps: &PolicyLogps,
+        history: &[PolicyLogps],
+    ) -> Result<BTreeMap<String, Vec<f64>>, TrainError> {
+        let set = &self.prepared.held_out;
+        let objective = spo_core::objective::build(&arm.objective, &arm.options)?;
+        let beta = first_beta(self.plan);
+        let (mut scores, mut distributions, mut all) = (vec![], vec![], BTreeMap::new());
+        for dimension in &set.dimensions {
+            let pairs = set.pairs(dimension);
+            let margins = log_ratio_margins(
+                &logps.sides(&set.dataset, &pairs, |_| true)?,
+                &history[0].sides(&set.dataset, &pairs, |_| true)?,
+            );
+            scores.push(score_dimension(name, dimension, &set.pair_scores(dimension, &margins), &self.bootstrap)?);
+            scores.extend(reward_scores(
+                set,
+                name,
+                dimension,
+                logps,
+                history,
+                objective.as_ref(),
+                beta,
+                &self.bootstrap,
+                &self.numbers_device(),
+            )?);
+            distributions.push(Distribution::of(&format!("{name}: {dimension}"), &margins)?);
+            all.insert(dimension.clone(), margins);
+        }
+        self.session.emit(Event::Evaluated {
+            policy: name.into(),
+            step: arm.training.steps,
+            scores,
+            margins: distributions,
+        })?;
+        Ok(all)
+    }
+
+    /// Compares the main arm with each control on the same pairs.
+    fn compare(&mut self, scores: &[(String, BTreeMap<String, Vec<f64>>)]) -> Result<(), TrainError> {
+        let set = &self.prepared.held_out;
+        let Some(((main, of_main), controls)) = scores.split_first() else { return Ok(()) };
+        for (control, of_control) in controls {
+            for dimension in &set.dimensions {
+                let a = set.pair_scores(dimension, &of_main[dimension]);
+                let b = set.pair_scores(dimension, &of_control[dimension]);
+                for subset in [Subset::All, Subset::Conflicting] {
+                    if let Some(difference) =
+                        paired_difference(dimension, (main, &a), (control, &b), subset, &self.bootstrap)?
+                    {
+                        self.session.emit(Event::Compared(difference))?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, name: &str, model: &CausalLm) -> Result<(), TrainError> {
+        let answers =
+            show(model, &self.shown, &self.plan.evaluation, &self.stop, &self.prepared.tokenizer, &self.session)?;
+        self.answers.push((name.into(), answers));
+        Ok(())
+    }
+
+    fn emit_samples(&mut self) -> Result<(), TrainError> {
+        for (index, shown) in self.shown.iter().enumerate() {
+            let by_policy =
+                self.answers.iter().map(|(policy, answers)| (policy.clone(), answers[index].clone())).collect();
+            self.session.emit(Event::Sampled(Sample { prompt: shown.text.clone(), by_policy }))?;
+        }
+        Ok(())
+    }
+
+    fn draw(&mut self, name: &str, model: &CausalLm, references: &[String]) -> Result<(), TrainError> {
+        if self.plan.evaluation.kl_samples > 0 {
+            let (set, plan, budget) = (&self.prepared.held_out, &self.plan.evaluation, self.budget());
+            let drawn = Drawn::draw(name, model, set, plan, &self.stop, self.plan.seed, budget, &self.session)?;
+            let mut references = references.to_vec();
+            references.dedup();
+            self.drawn.push((drawn, references));
+        }
+        Ok(())
+    }
+
+    /// Scores every policy's drawn responses under the policies it is measured from, each of which
+    /// is loaded once.
+    fn estimate_kl(&mut self, current: &mut Option<(String, CausalLm)>) -> Result<(), TrainError> {
+        let mut references: Vec<String> = vec![];
+        for reference in self.drawn.iter().flat_map(|(_, references)| references) {
+            if !references.contains(reference) {
+                references.push(reference.clone());
+            }
+        }
+        for reference in references {
+            *current = None;
+            let model = self.policies.load(&reference)?;
+            for (drawn, wanted) in &self.drawn {
+                self.session.check_stop()?;
+                if wanted.contains(&reference) {
+                    let estimate = drawn.kl(&reference, &model, self.budget())?;
+                    self.session.emit(Event::KlEstimated(estimate))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, last: &str, current: Option<(String, CausalLm)>) -> Result<(), TrainError> {
+        let model = match current.filter(|(name, _)| name == last) {
+            Some((_, model)) => model,
+            None => self.policies.load(last)?,
+        };
+        let dir = self.session.out.join("model");
+        self.policies.export(model, &self.prepared.held_out.dataset, &dir)?;
+        let (seconds, report) = (self.session.seconds(), self.session.out.join("report.md"));
+        self.session.emit(Event::RunFinished { seconds, model: dir, report })
+    }
+
+    fn numbers_device(&self) -> Device {
+        device::for_pair_numbers(&self.prepared.device)
+    }
+
+    /// Tokens scored at once: without a tape twice as many fit as in training.
+    fn budget(&self) -> usize {
+        let arms = self.plan.rounds.iter().flat_map(|round| &round.arms);
+        2 * arms.map(|arm| arm.training.tokens_per_micro_batch).max().unwrap_or(4096)
+    }
+}
+
+/// The policy that an arm makes: the round's name, with the control's name behind it.
+fn policy_name(round: &RoundPlan, arm: &ArmPlan) -> String {
+    if arm.name == round.main().name { round.name.clone() } else { format!("{}.{}", round.name, arm.name) }
+}
+
+/// β of the first round: the scale of the total reward.
+fn first_beta(plan: &RunPlan) -> f64 {
+    let options = &plan.rounds[0].main().options;
+    let number = |key: &str| options.get(key).and_then(serde_json::Value::as_f64);
+    number("beta").or_else(|| number("alpha")).unwrap_or(1.0)
+}
