@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Number, Value};
@@ -87,7 +87,8 @@ impl Document {
     pub fn anchor_paths(&mut self, base: &Path) {
         let anchor = |node: &mut Node| {
             if let (Source::File(_), Content::String(path)) = (&node.source, &mut node.content) {
-                *path = base.join(&*path).to_string_lossy().into_owned();
+                // Through its components, so that `out = "."` gives the directory itself.
+                *path = base.join(&*path).components().collect::<PathBuf>().to_string_lossy().into_owned();
             }
         };
         let Content::Table(root) = &mut self.root.content else {
