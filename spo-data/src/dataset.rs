@@ -1,6 +1,6 @@
 //! All examples of a run, and its split by prompt.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::example::hash_ids;
 use crate::{Example, LoadReport};
@@ -101,13 +101,18 @@ impl Dataset {
 
 /// Splits so that no prompt is on both sides; returns (train, held out), each in the old order.
 ///
-/// The side depends on prompt tokens and seed only: rows appended later move no other row. Both sides
-/// keep the whole load report.
+/// The side depends on prompt tokens and seed only: rows appended later move no other row. Both reports
+/// name all files; what happened to a row is told on its side, and on the training side if it was dropped.
 pub fn split_by_prompt(dataset: Dataset, holdout_fraction: f64, seed: u64) -> (Dataset, Dataset) {
     let Dataset { examples, report } = dataset;
-    let (heldout, train) =
+    let (heldout, train): (Vec<Example>, Vec<Example>) =
         examples.into_iter().partition(|example| unit_interval(&example.prompt, seed) < holdout_fraction);
-    (Dataset { examples: train, report: report.clone() }, Dataset { examples: heldout, report })
+    let ids: BTreeSet<&str> = heldout.iter().map(|example| example.id.as_str()).collect();
+    let (of_heldout, incidents): (Vec<_>, Vec<_>) =
+        report.incidents.into_iter().partition(|incident| ids.contains(incident.id.as_str()));
+    let heldout_report = LoadReport { files: report.files.clone(), incidents: of_heldout };
+    let train_report = LoadReport { files: report.files, incidents };
+    (Dataset { examples: train, report: train_report }, Dataset { examples: heldout, report: heldout_report })
 }
 
 fn unit_interval(prompt: &[u32], seed: u64) -> f64 {
@@ -122,7 +127,7 @@ fn unit_interval(prompt: &[u32], seed: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Preference;
+    use crate::{Incident, Preference, Reason};
     use proptest::prelude::*;
 
     fn dataset(prompts: &[u32]) -> Dataset {
@@ -137,6 +142,20 @@ mod tests {
             ..Example::default()
         };
         Dataset { examples: prompts.iter().enumerate().map(example).collect(), report: LoadReport::default() }
+    }
+
+    #[test]
+    fn a_split_tells_what_happened_to_a_row_once() {
+        let mut data = dataset(&(0..50).collect::<Vec<u32>>());
+        let incident = |id: String, reason| Incident { id, reason };
+        data.report.incidents = (0..50).map(|row| incident(format!("row{row}"), Reason::PromptCut)).collect();
+        data.report.incidents.push(incident("row50".into(), Reason::EmptyAnswer));
+        let (train, heldout) = split_by_prompt(data, 0.3, 0);
+        let told =
+            |data: &Dataset| data.report.incidents.iter().map(|incident| incident.id.clone()).collect::<Vec<_>>();
+        let rows = |data: &Dataset| data.examples.iter().map(|example| example.id.clone()).collect::<Vec<_>>();
+        assert_eq!(told(&heldout), rows(&heldout));
+        assert_eq!(told(&train), [rows(&train), vec!["row50".to_string()]].concat());
     }
 
     #[test]

@@ -171,7 +171,7 @@ impl DataError {
                          Known layouts:{layouts}"
                     ),
                     None => {
-                        format!("map keys with columns.prompt = \"…\"; known layouts:{layouts}")
+                        format!("map keys with columns.prompt = \"…\", or --column prompt=…; known layouts:{layouts}")
                     }
                 })
             }

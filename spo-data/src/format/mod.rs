@@ -68,8 +68,10 @@ fn parse_object(bytes: &[u8], file: &str, line: usize) -> Result<RawRow, DataErr
         Ok(Value::Object(fields)) => Ok(RawRow { line, fields }),
         Ok(_) => Err(malformed("expected a JSON object".into())),
         Err(error) => {
+            // The parser counts lines from the row's beginning, the message from the file's.
+            let message = error.to_string().replace(&format!(" at line {} column", error.line()), " at column");
             let line = line + error.line().saturating_sub(1);
-            Err(DataError::MalformedRow { file: file.into(), line, message: format!("JSON: {error}") })
+            Err(DataError::MalformedRow { file: file.into(), line, message: format!("JSON: {message}") })
         }
     }
 }
