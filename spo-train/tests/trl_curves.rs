@@ -1,9 +1,11 @@
 //! Ten optimiser steps, side by side with TRL's: losses to 2e-4, gradient norms to 1e-3, relative.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod common;
+
+use common::{dataset, fixtures, golden, logps, model};
 use serde_json::{Map, Value, json};
-use spo_core::logprob::HeadOptions;
-use spo_data::{DataSpec, Dataset, Example, Group, PackedBatch, PairRef, Preference};
+use spo_data::{DataSpec, Group, PackedBatch};
 use spo_model::lora::load_adapter;
 use spo_model::{CausalLm, device};
 use spo_train::config::TrainingPlan;
@@ -15,57 +17,7 @@ use spo_train::session::Session;
 use spo_train::sink::Memory;
 use spo_train::tape::{TapeOptions, differentiate};
 use spo_train::task::{PreferenceTask, SupervisedTask, Task};
-use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/trl")
-}
-
-fn golden(arch: &str) -> Value {
-    let path = fixtures().join(format!("{arch}-tiny.json"));
-    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
-}
-
-fn model(name: &str) -> CausalLm {
-    CausalLm::from_dir(&fixtures().join(name), None, &device::cpu()).unwrap()
-}
-
-/// TRL's rows, cut to the 96 tokens that TRL kept.
-fn dataset(golden: &Value) -> Dataset {
-    let limit = golden["max_length"].as_u64().unwrap() as usize;
-    let ids = |value: &Value| value.as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as u32).collect::<Vec<_>>();
-    let examples = golden["tokenised"].as_array().unwrap().iter().enumerate().map(|(index, row)| {
-        let prompt = ids(&row["prompt_ids"]);
-        let answers = ["chosen_ids", "rejected_ids"].map(|key| {
-            let mut answer = ids(&row[key]);
-            answer.truncate(limit - prompt.len());
-            answer
-        });
-        Example {
-            id: format!("row {index}"),
-            prompt,
-            answers: answers.to_vec(),
-            labels: [("preference".to_string(), Preference::First)].into(),
-            scores: Default::default(),
-            tags: Default::default(),
-        }
-    });
-    Dataset { examples: examples.collect(), report: Default::default() }
-}
-
-fn logps(model: &CausalLm, data: &Dataset, pairs: &[PairRef]) -> spo_core::Sides<Vec<f64>> {
-    let groups: Vec<Group> = pairs
-        .iter()
-        .map(|pair| {
-            let example = &data.examples[pair.example];
-            Group { prompt: &example.prompt, answers: vec![&example.answers[0], &example.answers[1]] }
-        })
-        .collect();
-    let scored = model.score(&groups, 100_000, &HeadOptions::default(), &mut |_| ());
-    let side = |side: usize| scored.iter().map(|answers| answers[side].iter().map(|l| f64::from(*l)).sum()).collect();
-    spo_core::Sides { chosen: side(0), rejected: side(1) }
-}
 
 fn training(pairs_per_step: usize, token_budget: usize) -> TrainingPlan {
     serde_json::from_value(json!({
