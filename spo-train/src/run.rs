@@ -10,6 +10,7 @@ use crate::session::Session;
 use crate::sink::{Both, EventFile, Memory, Record};
 use crate::summary::summarize;
 use burn::tensor::Device;
+use spo_core::{PairNumbers, Sides};
 use spo_data::{DataSpec, Dataset, Tokenizer, load, split_by_prompt};
 use spo_eval::{RunSummary, report};
 use spo_model::{ModelSpec, device};
@@ -65,6 +66,7 @@ pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainErr
         let answers: Vec<&[u32]> = example.answers.iter().map(Vec::as_slice).collect();
         model.check_row(&example.id, &example.prompt, &answers)?;
     }
+    check_objectives(&plan)?;
     let mut dimensions: Vec<String> = vec![];
     for round in &plan.rounds {
         if !dimensions.contains(&round.dimension) {
@@ -89,6 +91,23 @@ pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainErr
         },
     )?;
     Ok(Prepared { plan, model, device, tokenizer, train, held_out })
+}
+
+/// Refuses an objective that needs what no run has, before anything is trained: an arm of round `n`
+/// has the log-probs of `n` earlier policies and the answers' lengths.
+fn check_objectives(plan: &RunPlan) -> Result<(), TrainError> {
+    for (index, round) in plan.rounds.iter().enumerate() {
+        let zeros = || Sides { chosen: vec![0.0], rejected: vec![0.0] };
+        let mut numbers = PairNumbers::new(vec![0.0], vec![0.0]);
+        numbers.reference = Some(zeros());
+        numbers.earlier = vec![zeros(); index + 1];
+        numbers.lengths = Some(zeros());
+        for arm in &round.arms {
+            let objective = spo_core::objective::build(&arm.objective, &arm.options)?;
+            objective.needs().check(objective.name(), &numbers)?;
+        }
+    }
+    Ok(())
 }
 
 /// Runs a prepared plan in its run directory.

@@ -8,7 +8,8 @@ const CHUNK_BYTES: usize = 64 << 20;
 /// How logits are made of hidden states: `z = logit_scale · (h Wᵀ)`, then `softcap · tanh(z / softcap)` if there is one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HeadOptions {
-    /// Rows per chunk; 0 chooses as many as keep a chunk of f32 logits within 64 MiB.
+    /// Rows per chunk; 0 chooses as many as keep a chunk of f32 logits within 64 MiB, or in the cache where the vocabulary
+    /// is small.
     pub chunk_rows: usize,
     /// Bound of the logits (Gemma 2's `final_logit_softcapping`).
     pub softcap: Option<f64>,
@@ -46,10 +47,20 @@ fn operands(hidden: Tensor<2>, weight: Tensor<2>) -> (Tensor<2>, Tensor<2>, DTyp
     }
 }
 
+/// Where this many bytes of logits make at least [`SMALL_CHUNK`] rows, chunks are that small: they stay in the
+/// processor's cache, and the head's weight is small enough to be read again for each.
+const CACHED_BYTES: usize = 128 << 10;
+/// See [`CACHED_BYTES`].
+const SMALL_CHUNK: usize = 64;
+
 /// Rows per chunk for a vocabulary: what was asked for, or as many as fit.
 pub(super) fn chunk_rows(vocab: usize, given: usize) -> usize {
     match given {
-        0 => (CHUNK_BYTES / (4 * vocab.max(1))).max(1),
+        0 => {
+            let row = 4 * vocab.max(1);
+            let cached = CACHED_BYTES / row;
+            if cached >= SMALL_CHUNK { cached } else { (CHUNK_BYTES / row).max(1) }
+        }
         given => given,
     }
 }
