@@ -1,8 +1,7 @@
 //! The named parameters of a model: walking, counting, hashing, replacing.
 
-use crate::CausalLm;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{DType, Tensor};
+use burn::tensor::Tensor;
 
 /// The name that a checkpoint gives the parameter at a module path.
 pub fn checkpoint_name(path: &str) -> String {
@@ -55,13 +54,6 @@ pub fn hash(module: &impl Module, mut select: impl FnMut(&str) -> bool) -> Strin
         }
     });
     hasher.finalize().to_hex().to_string()
-}
-
-impl CausalLm {
-    /// The model with all its parameters converted to `dtype`.
-    pub fn cast(self, dtype: DType) -> Self {
-        replace(self, "", |parameter| Some(parameter.value.cast(dtype)))
-    }
 }
 
 /// The module path of a walk: push a name when entering a module, pop it when leaving.

@@ -25,24 +25,9 @@ pub struct Checkpoint {
 #[derive(Debug)]
 struct Shard {
     path: PathBuf,
-    bytes: Bytes,
+    bytes: Mmap,
     data_start: usize,
     metadata: Metadata,
-}
-
-#[derive(Debug)]
-enum Bytes {
-    Mapped(Mmap),
-    Static(&'static [u8]),
-}
-
-impl AsRef<[u8]> for Bytes {
-    fn as_ref(&self) -> &[u8] {
-        match self {
-            Self::Mapped(map) => map,
-            Self::Static(bytes) => bytes,
-        }
-    }
 }
 
 impl Checkpoint {
@@ -76,14 +61,6 @@ impl Checkpoint {
     /// The file is missing or damaged.
     pub fn open_file(path: &Path) -> Result<Self, ModelError> {
         Ok(Self { path: path.into(), shards: vec![Shard::open(path)?] })
-    }
-
-    /// A checkpoint compiled into the program; `name` stands in error messages.
-    ///
-    /// # Errors
-    /// The bytes are damaged.
-    pub fn from_static(name: &str, bytes: &'static [u8]) -> Result<Self, ModelError> {
-        Ok(Self { path: name.into(), shards: vec![Shard::parse(name.into(), Bytes::Static(bytes))?] })
     }
 
     /// Names of all tensors.
@@ -124,14 +101,9 @@ impl Checkpoint {
         })?;
         let to = storage.unwrap_or(from);
         let (start, end) = info.data_offsets;
-        let bytes = &shard.bytes.as_ref()[shard.data_start + start..shard.data_start + end];
+        let bytes = &shard.bytes[shard.data_start + start..shard.data_start + end];
         let data = TensorData::from_bytes_vec(convert(bytes, from, to), shape, to.dtype());
         Ok(Some(Tensor::from_data(data, (device, to.dtype()))))
-    }
-
-    /// Shape of a tensor.
-    pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.find(name).map(|(_, info)| info.shape.as_slice())
     }
 
     fn find(&self, name: &str) -> Option<(&Shard, &TensorInfo)> {
@@ -145,11 +117,11 @@ impl Shard {
         // SAFETY: the map is read-only; a file that another process changes meanwhile could give
         // torn weights, as with every memory-mapped loader, but offsets stay within the map.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| ModelError::io(path, e))?;
-        Self::parse(path.into(), Bytes::Mapped(map))
+        Self::parse(path.into(), map)
     }
 
-    fn parse(path: PathBuf, bytes: Bytes) -> Result<Self, ModelError> {
-        let (header, metadata) = SafeTensors::read_metadata(bytes.as_ref())
+    fn parse(path: PathBuf, bytes: Mmap) -> Result<Self, ModelError> {
+        let (header, metadata) = SafeTensors::read_metadata(&bytes)
             .map_err(|e| ModelError::Safetensors { path: path.clone(), reason: e.to_string() })?;
         Ok(Self { path, bytes, data_start: header + 8, metadata })
     }
