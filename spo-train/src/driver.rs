@@ -5,7 +5,8 @@ use crate::config::spec::{Dtype, LoraSet, LoraTargets};
 use crate::config::{ArmPlan, RoundPlan, RunPlan};
 use crate::event::Event;
 use crate::held_out::{log_ratio_margins, reward_scores};
-use crate::phase::Phase;
+use crate::held_out_tasks::HeldOutTasks;
+use crate::phase::{Phase, PhaseState};
 use crate::policy::Policies;
 use crate::run::Prepared;
 use crate::sampling::{Drawn, Shown, show, shown_prompts};
@@ -13,6 +14,7 @@ use crate::session::Session;
 use crate::task::{PreferenceTask, SupervisedTask, Task};
 use crate::{TrainError, memory};
 use burn::tensor::Device;
+use serde_json::{Map, json};
 use spo_data::Dataset;
 use spo_eval::{Bootstrap, Distribution, Sample, Subset, paired_difference, score_dimension};
 use spo_model::load::Storage;
@@ -92,7 +94,11 @@ impl<'a> Driver<'a> {
                     trainable: self.policies.trainable(),
                     seed: self.plan.seed,
                 };
-                (WARMUP.to_string(), self.train(phase, model, &task)?)
+                let held_out = HeldOutTasks {
+                    own: Box::new(SupervisedTask::new(&self.prepared.held_out.dataset, &warmup.dimensions)),
+                    dimensions: vec![],
+                };
+                (WARMUP.to_string(), self.train(phase, model, &task, &held_out)?)
             }
             None => (START.to_string(), model),
         };
@@ -179,16 +185,22 @@ impl<'a> Driver<'a> {
     }
 
     /// Runs a phase and saves the policy it makes.
-    fn train(&mut self, phase: Phase, model: CausalLm, task: &dyn Task) -> Result<CausalLm, TrainError> {
-        let (started, mut tokens) = (Instant::now(), 0);
-        let model = phase.run(model, task, &mut self.session, &mut tokens)?;
+    fn train(
+        &mut self,
+        phase: Phase,
+        model: CausalLm,
+        task: &dyn Task,
+        held_out: &HeldOutTasks,
+    ) -> Result<CausalLm, TrainError> {
+        let started = Instant::now();
+        let state = phase.run(PhaseState::new(model), task, Some(held_out), &mut self.session)?;
         self.session.emit(Event::PhaseFinished {
             phase: phase.name.into(),
             seconds: started.elapsed().as_secs_f64(),
-            tokens,
+            tokens: state.tokens,
             peak_bytes: memory::peak_resident_bytes(),
         })?;
-        self.policies.save(phase.name, model, &self.prepared.held_out.dataset, &mut self.session)
+        self.policies.save(phase.name, state.model, &self.prepared.held_out.dataset, &mut self.session)
     }
 
     /// One arm of a round, from its parent policy.
@@ -215,7 +227,29 @@ impl<'a> Driver<'a> {
         let carry = task.carry(&visited)?.map(|carry| Distribution::of("c", &carry)).transpose()?;
         let control = arm.name != round.main().name;
         self.begin(name, &round.dimension, &arm.objective, control, parent, task.len(), arm.training.steps, carry)?;
-        self.train(phase, model, &task)
+        let held_out = self.held_out(&round.dimension, arm, history)?;
+        self.train(phase, model, &task, &held_out)
+    }
+
+    /// The arm's own loss and every dimension's margins, on held-out pairs.
+    fn held_out(
+        &self,
+        dimension: &str,
+        arm: &ArmPlan,
+        history: &[PolicyLogps],
+    ) -> Result<HeldOutTasks<'a>, TrainError> {
+        let set = &self.prepared.held_out;
+        let task = |dimension: &str, objective, history: &[PolicyLogps]| {
+            let pairs = set.pairs(dimension);
+            let sides = history.iter().map(|logps| logps.sides(&set.dataset, &pairs, |_| true));
+            let earlier = sides.collect::<Result<Vec<_>, _>>()?;
+            PreferenceTask::new(&set.dataset, pairs, objective, earlier, self.numbers_device())
+        };
+        let own = task(dimension, spo_core::objective::build(&arm.objective, &arm.options)?, history)?;
+        let log_ratio = || spo_core::objective::build("dpo", &Map::from_iter([("beta".into(), json!(1.0))]));
+        let of_dimension = |dimension: &String| Ok((dimension.clone(), task(dimension, log_ratio()?, &history[..1])?));
+        let dimensions = set.dimensions.iter().map(of_dimension).collect::<Result<_, TrainError>>()?;
+        Ok(HeldOutTasks { own: Box::new(own), dimensions })
     }
 
     /// The phase of an arm of the round with this index.

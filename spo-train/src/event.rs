@@ -82,7 +82,9 @@ pub enum Event {
     },
     /// One optimiser step is done.
     Window(Window),
-    /// A policy was scored on the held-out pairs.
+    /// The running policy was scored on the held-out pairs in the middle of a phase.
+    HeldOut(HeldOut),
+    /// A finished policy was scored on the held-out pairs.
     Evaluated {
         /// The policy.
         policy: String,
@@ -174,6 +176,45 @@ pub struct Window {
     pub tokens: u64,
     /// Time taken.
     pub seconds: f64,
+}
+
+/// How the running policy does on the held-out pairs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct HeldOut {
+    /// The phase.
+    pub phase: String,
+    /// Optimiser steps done.
+    pub step: u64,
+    /// Steps of the phase.
+    pub steps: u64,
+    /// Mean loss of the phase's objective on the held-out pairs of its dimension; in a supervised
+    /// warm-up per answer token.
+    pub loss: f64,
+    /// Per dimension of the run; empty in a warm-up, which has no π_0 yet.
+    pub dimensions: Vec<HeldOutDimension>,
+    /// Tokens scored.
+    pub tokens: u64,
+    /// Time taken.
+    pub seconds: f64,
+}
+
+/// The running policy on the held-out pairs of one dimension, by its log-ratio to π_0.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct HeldOutDimension {
+    /// The dimension.
+    pub dimension: String,
+    /// Its pairs.
+    pub pairs: usize,
+    /// Share of pairs with a positive margin.
+    pub accuracy: f64,
+    /// Mean margin `Δ log(π/π_0)`, in nats.
+    pub margin: f64,
+    /// Mean `log(π/π_0)` of the chosen answers.
+    pub chosen_log_ratio: f64,
+    /// The same of the rejected answers.
+    pub rejected_log_ratio: f64,
 }
 
 /// Where events go.

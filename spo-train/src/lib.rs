@@ -40,6 +40,7 @@ pub mod error;
 pub mod event;
 pub mod gradients;
 pub mod held_out;
+pub mod held_out_tasks;
 pub mod memory;
 pub mod optimizer;
 pub mod phase;

@@ -5,6 +5,7 @@ use crate::config::TrainingPlan;
 use crate::config::spec::Recompute;
 use crate::event::{Event, Window};
 use crate::gradients::{Gradients, Trainable};
+use crate::held_out_tasks::HeldOutTasks;
 use crate::optimizer::{AdamW, clip_factor};
 use crate::schedule::learning_rate;
 use crate::session::Session;
@@ -32,6 +33,26 @@ pub struct Phase<'a> {
     pub seed: u64,
 }
 
+/// What a phase has come to after some of its steps.
+#[derive(Debug)]
+pub struct PhaseState {
+    /// The policy.
+    pub model: CausalLm,
+    /// The optimiser's moments.
+    pub optimizer: AdamW,
+    /// Steps done.
+    pub step: u64,
+    /// Tokens run through the model.
+    pub tokens: u64,
+}
+
+impl PhaseState {
+    /// A phase that starts from a model.
+    pub fn new(model: CausalLm) -> Self {
+        Self { model, optimizer: AdamW::default(), step: 0, tokens: 0 }
+    }
+}
+
 /// Activations that [`Recompute::Auto`] keeps in memory before it starts to recompute, bytes.
 pub const AUTO_ACTIVATION_BYTES: usize = 2 << 30;
 
@@ -40,52 +61,71 @@ pub const AUTO_ACTIVATION_BYTES: usize = 2 << 30;
 const SIDE_BY_SIDE_PARAMETERS: usize = 8_000_000;
 
 impl Phase<'_> {
-    /// Trains a model and returns it. `tokens` is increased by the tokens run through it.
+    /// Trains a model until the phase's steps are done. With `held_out` and `eval-every` the running
+    /// policy is looked at on the way.
     ///
     /// # Errors
     /// A value that is not finite, a first loss that contradicts the theory, an objective's error,
     /// an event that could not be kept, or the user's interruption.
     pub fn run(
         &self,
-        mut model: CausalLm,
+        mut state: PhaseState,
         task: &dyn Task,
+        held_out: Option<&HeldOutTasks>,
         session: &mut Session,
-        tokens: &mut u64,
-    ) -> Result<CausalLm, TrainError> {
+    ) -> Result<PhaseState, TrainError> {
         if task.is_empty() {
             return Err(TrainError::NoPairs { what: self.name.into() });
         }
         let order = self.order(task.len());
-        let mut optimizer = AdamW::default();
-        for step in 0..self.training.steps {
+        while state.step < self.training.steps {
             session.check_stop()?;
-            let started = Instant::now();
-            let rows = order.window(step as usize);
-            let outcome = self.gradients(&model, task, &rows, session, step);
-            if let Err(TrainError::NotFinite { quantity, found, .. }) = outcome {
-                session.check_finite(self.name, step + 1, &[(quantity, found)], || ids(task, &rows))?;
+            state = self.window(state, task, &order, session)?;
+            if let Some(held_out) = held_out.filter(|_| self.evaluates_at(state.step)) {
+                let found = held_out.evaluate(&state.model, self, state.step, session)?;
+                session.emit(Event::HeldOut(found))?;
             }
-            let (gradients, tally, window_tokens) = outcome?;
-            let norm = gradients.norm();
-            let rate = learning_rate(self.training, step);
-            let mut window = self.figures(&tally, step, norm, rate, rows.len(), order.windows_per_epoch());
-            session.check_finite(
-                self.name,
-                step + 1,
-                &[("the loss", window.loss), ("the gradient norm", norm)],
-                || ids(task, &rows),
-            )?;
-            if step == 0 {
-                self.check_step_zero(&tally, &model)?;
-            }
-            let scale = clip_factor(norm, self.training.max_grad_norm);
-            model = optimizer.step(model, gradients, self.training, rate, scale);
-            *tokens += window_tokens;
-            window.tokens = window_tokens;
-            window.seconds = started.elapsed().as_secs_f64();
-            session.emit(Event::Window(window))?;
         }
-        Ok(model)
+        Ok(state)
+    }
+
+    /// One optimiser step.
+    fn window(
+        &self,
+        mut state: PhaseState,
+        task: &dyn Task,
+        order: &Order,
+        session: &mut Session,
+    ) -> Result<PhaseState, TrainError> {
+        let (started, step) = (Instant::now(), state.step);
+        let rows = order.window(step as usize);
+        let outcome = self.gradients(&state.model, task, &rows, step);
+        if let Err(TrainError::NotFinite { quantity, found, .. }) = outcome {
+            session.check_finite(self.name, step + 1, &[(quantity, found)], || ids(task, &rows))?;
+        }
+        let (gradients, tally, tokens) = outcome?;
+        let norm = gradients.norm();
+        let rate = learning_rate(self.training, step);
+        let mut window = self.figures(&tally, step, norm, rate, rows.len(), order.windows_per_epoch());
+        let values = [("the loss", window.loss), ("the gradient norm", norm)];
+        session.check_finite(self.name, step + 1, &values, || ids(task, &rows))?;
+        if step == 0 {
+            self.check_step_zero(&tally, &state.model)?;
+        }
+        let scale = clip_factor(norm, self.training.max_grad_norm);
+        state.model = state.optimizer.step(state.model, gradients, self.training, rate, scale);
+        state.step += 1;
+        state.tokens += tokens;
+        window.tokens = tokens;
+        window.seconds = started.elapsed().as_secs_f64();
+        session.emit(Event::Window(window))?;
+        Ok(state)
+    }
+
+    /// Whether the running policy is evaluated after this many steps.
+    fn evaluates_at(&self, step: u64) -> bool {
+        let every = self.training.eval_every;
+        every > 0 && (step.is_multiple_of(every) || step == self.training.steps)
     }
 
     /// In which order the rows of a task are visited.
@@ -118,7 +158,6 @@ impl Phase<'_> {
         model: &CausalLm,
         task: &dyn Task,
         rows: &[usize],
-        session: &Session,
         step: u64,
     ) -> Result<(Gradients, WindowTally, u64), TrainError> {
         let groups: Vec<Group> = rows.iter().map(|&row| task.group(row)).collect();
@@ -142,7 +181,6 @@ impl Phase<'_> {
         let side_by_side = on_cpu(&model.device()) && model.spec().parameters() <= SIDE_BY_SIDE_PARAMETERS;
         let wave = if side_by_side { rayon::current_num_threads() } else { 1 };
         for members in task.split(&lengths, self.training.tokens_per_micro_batch)?.chunks(wave) {
-            session.check_stop()?;
             if !side_by_side {
                 let (sums, count) = micro_batch(&members[0], &mut gradients)?;
                 tally.merge(sums);

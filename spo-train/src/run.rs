@@ -73,6 +73,13 @@ pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainErr
             dimensions.push(round.dimension.clone());
         }
     }
+    // A warm-up that is evaluated on the way needs held-out answers of its own dimensions.
+    let warmup = plan.warmup.iter().filter(|warmup| warmup.training.eval_every > 0);
+    for dimension in warmup.flat_map(|warmup| &warmup.dimensions) {
+        if test.pairs(dimension).is_empty() {
+            return Err(TrainError::NoPairs { what: format!("held-out pairs of `{dimension}`") });
+        }
+    }
     let labelled =
         |split, dataset| LabelledSet::new(split, dataset, dimensions.clone(), &plan.evaluation.boilerplate, &tokenizer);
     let (train, held_out) = (labelled("train", train)?, labelled("held-out", test)?);

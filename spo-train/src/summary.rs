@@ -74,6 +74,12 @@ fn add(summary: &mut RunSummary, plan: &RunPlan, event: &Event) {
                 });
             }
         }
+        Event::HeldOut(found) => {
+            let round = summary.rounds.iter_mut().find(|round| round.policy == found.phase);
+            if let Some(point) = round.and_then(|round| round.curve.last_mut()) {
+                point.held_out_loss = Some(found.loss);
+            }
+        }
         Event::Evaluated { scores, margins, .. } => {
             let (matrix, rest): (Vec<_>, Vec<_>) =
                 scores.iter().cloned().partition(|score| score.kind == ScoreKind::LogRatio);

@@ -4,7 +4,7 @@
 
 use spo_core::logprob::HeadOptions;
 use spo_data::Group;
-use spo_eval::RunSummary;
+use spo_eval::{DimensionScore, RunSummary, ScoreKind, Subset};
 use spo_model::{CausalLm, device};
 use spo_train::config::RunSpec;
 use spo_train::event::{Event, Window};
@@ -208,6 +208,50 @@ fn the_same_seed_gives_the_same_bits() {
         figures(&finished(&spec(dir.path(), "cpu", "")))
     });
     assert_eq!(runs[0], runs[1]);
+}
+
+#[test]
+fn the_running_policy_is_evaluated_without_being_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let plain = spec(dir.path(), "cpu", "");
+    let mut looked = plain.clone();
+    looked.apply_set("training.eval-every=3").unwrap();
+    looked.apply_set("rounds.0.eval-every=1").unwrap();
+    looked.apply_set(&format!("out={:?}", dir.path().join("looked"))).unwrap();
+    let (plain, looked) = (finished(&plain), finished(&looked));
+    let losses = |done: &Finished| done.windows().map(|window| window.loss.to_bits()).collect::<Vec<_>>();
+    assert_eq!(losses(&plain), losses(&looked));
+
+    let found = |phase: &str| {
+        let of_phase = looked.events.iter().filter_map(|event| match event {
+            Event::HeldOut(found) if found.phase == phase => Some(found.clone()),
+            _ => None,
+        });
+        of_phase.collect::<Vec<_>>()
+    };
+    let steps = |phase: &str| found(phase).iter().map(|found| found.step).collect::<Vec<_>>();
+    assert_eq!(POLICIES.map(steps), [vec![3, 4], vec![1, 2, 3, 4], vec![3, 4], vec![3, 4]]);
+    assert!(found("warmup").iter().all(|found| found.dimensions.is_empty() && found.loss > 0.0));
+    // The first step's learning rate is 0: the policy is still its reference.
+    let first = &found("round-1-honesty")[0];
+    assert!((first.loss - 2f64.ln()).abs() < 1e-5, "{first:?}");
+
+    // After the last step it is the policy that is evaluated at the end of the round.
+    for phase in &POLICIES[1..] {
+        let scores = looked.events.iter().find_map(|event| match event {
+            Event::Evaluated { policy, scores, .. } if policy == phase => Some(scores),
+            _ => None,
+        });
+        for dimension in &found(phase).last().unwrap().dimensions {
+            let at_end = |score: &&DimensionScore| score.dimension == dimension.dimension;
+            let score = scores.unwrap().iter().find(at_end).unwrap();
+            let tally = score.tally(Subset::All).unwrap();
+            assert_eq!(score.kind, ScoreKind::LogRatio);
+            assert_eq!(dimension.pairs as u64, tally.pairs as u64);
+            assert!((dimension.margin - tally.mean_margin).abs() < 1e-4, "{phase}: {dimension:?} {tally:?}");
+            assert!((dimension.margin - dimension.chosen_log_ratio + dimension.rejected_log_ratio).abs() < 1e-9);
+        }
+    }
 }
 
 #[test]

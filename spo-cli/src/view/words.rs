@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use spo_eval::{ConflictCount, DataSummary, DimensionScore, ScoreKind, Subset};
+use spo_train::event::{HeldOut, HeldOutDimension};
 use spo_train::{Event, Window};
 
 /// `m:ss` since the start.
@@ -46,6 +47,7 @@ pub(super) fn lines(event: &Event) -> Vec<String> {
             let control = if *control { ", a control" } else { "" };
             format!("{phase}: {objective} on {pairs} pairs of {dimension}, {steps} steps from {start}{control}")
         }
+        Event::HeldOut(found) => running(found),
         Event::Evaluated { policy, step, scores, .. } => {
             format!("{policy} step {step}, held out: {}", held_out(scores))
         }
@@ -94,6 +96,16 @@ fn data(sets: &[DataSummary], conflicts: &[ConflictCount]) -> Vec<String> {
 /// A path without `.` inside.
 fn tidy(path: &Path) -> String {
     path.components().collect::<PathBuf>().display().to_string()
+}
+
+/// The running policy's loss and accuracies.
+fn running(found: &HeldOut) -> String {
+    let dimensions = found.dimensions.iter().map(|score| {
+        let HeldOutDimension { dimension, accuracy, margin, .. } = score;
+        format!("; {dimension} {:.1} % right, margin {margin:+.2}", 100.0 * accuracy)
+    });
+    let HeldOut { phase, step, steps, loss, .. } = found;
+    format!("{phase} step {step}/{steps}, held out: loss {loss:.4}{}", dimensions.collect::<String>())
 }
 
 /// Accuracy of each dimension by the plain log-ratio.

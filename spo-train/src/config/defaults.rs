@@ -34,6 +34,7 @@ pub(crate) fn training() -> TrainingSpec {
         shuffle: Some(true),
         recompute: Some(Recompute::Auto),
         head_chunk_rows: Some(0),
+        eval_every: Some(0),
     }
 }
 

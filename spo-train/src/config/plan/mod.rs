@@ -154,6 +154,9 @@ pub struct TrainingPlan {
     pub recompute: Recompute,
     /// Rows per head chunk; 0 = automatic.
     pub head_chunk_rows: usize,
+    /// Steps between two evaluations of the running policy; 0 = none.
+    #[serde(default)]
+    pub eval_every: u64,
 }
 
 /// `[evaluation]`, resolved.

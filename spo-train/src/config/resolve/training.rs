@@ -24,6 +24,7 @@ const PLAIN: &[&str] = &[
     "shuffle",
     "recompute",
     "head-chunk-rows",
+    "eval-every",
 ];
 
 impl Resolver<'_> {

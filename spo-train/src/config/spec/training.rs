@@ -50,6 +50,9 @@ pub struct TrainingSpec {
     pub recompute: Option<Recompute>,
     /// Rows per chunk of the log-prob head; 0 = chosen so that a chunk's logits take at most 64 MiB.
     pub head_chunk_rows: Option<usize>,
+    /// Optimiser steps between two looks at the held-out pairs while the round goes on, and one more after the last step;
+    /// 0 = none. Each costs one pass over the held-out pairs without gradients.
+    pub eval_every: Option<u64>,
 }
 
 /// Course of the learning rate between its warm-up and the last step.
