@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::command::{data, eval, generate, init, list, loss, plan, quickstart, render, score, tokenize, train};
+use crate::command::{
+    data, eval, generate, init, list, loss, plan, quickstart, render, score, serve, tokenize, train, watch,
+};
 
 /// Sequential preference optimisation of language models.
 #[derive(Debug, Parser)]
@@ -22,6 +24,8 @@ pub(crate) enum Command {
     Init(init::Arguments),
     Plan(plan::Arguments),
     Train(train::Arguments),
+    Watch(watch::Arguments),
+    Serve(serve::Arguments),
     Eval(eval::Arguments),
     Score(score::Arguments),
     Generate(generate::Arguments),

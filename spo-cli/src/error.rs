@@ -82,6 +82,26 @@ pub(crate) enum CliError {
         /// The system's reason.
         reason: String,
     },
+    /// A directory that is no run.
+    #[error("{}: no run is here: it has no events.jsonl", path.display())]
+    NoRun {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The full screen cannot be shown.
+    #[error("cannot take over the terminal: {source}")]
+    Screen {
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The page cannot be served.
+    #[error("cannot listen on {address}: {reason}")]
+    Serve {
+        /// Where.
+        address: String,
+        /// The system's reason.
+        reason: String,
+    },
     /// There is nothing to compute.
     #[error("{file}: no row is left")]
     NoRows {
@@ -133,6 +153,11 @@ impl CliError {
             Self::Eval(error) => error.hint(),
             Self::Exists { .. } => Some("nothing was written: name another file, or remove this one".into()),
             Self::PromptTooLong { .. } => Some("shorten the prompt".into()),
+            Self::NoRun { .. } => {
+                Some("name the directory that `spo train` wrote: `out` of the run file, or --out".into())
+            }
+            Self::Screen { .. } => Some("leave --tui out, or use `spo serve` and a browser".into()),
+            Self::Serve { .. } => Some("--port 0 takes a free port".into()),
             _ => None,
         }
     }

@@ -12,12 +12,15 @@ pub(crate) struct Output {
     writer: BufWriter<Stdout>,
     /// Whether text may be coloured.
     pub colour: bool,
+    /// Whether a person looks at it.
+    pub terminal: bool,
 }
 
 impl Output {
     pub fn stdout() -> Self {
-        let colour = stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Self { writer: BufWriter::new(stdout()), colour }
+        let terminal = stdout().is_terminal();
+        let colour = terminal && std::env::var_os("NO_COLOR").is_none();
+        Self { writer: BufWriter::new(stdout()), colour, terminal }
     }
 
     /// One line of text.

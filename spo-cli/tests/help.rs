@@ -18,6 +18,8 @@ fn help_of_every_command() {
         &["init"],
         &["plan"],
         &["train"],
+        &["watch"],
+        &["serve"],
         &["eval"],
         &["score"],
         &["generate"],

@@ -169,6 +169,9 @@ pub struct Window {
     /// The same of the rejected answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rejected_log_ratio: Option<f64>,
+    /// Mean length of the chosen answers, in tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chosen_tokens: Option<f64>,
     /// Mean of SPO's `c`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub carry: Option<f64>,
@@ -176,6 +179,13 @@ pub struct Window {
     pub tokens: u64,
     /// Time taken.
     pub seconds: f64,
+    /// Resident memory of the process after the step, bytes; 0 where the system does not say.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub memory_bytes: u64,
+}
+
+fn is_zero(bytes: &u64) -> bool {
+    *bytes == 0
 }
 
 /// How the running policy does on the held-out pairs.

@@ -53,6 +53,7 @@ pub mod sink;
 pub mod summary;
 pub mod tape;
 pub mod task;
+pub mod watchdog;
 
 pub use error::TrainError;
 pub use event::{Event, Sink, Window};

@@ -1,6 +1,5 @@
 //! A phase of optimiser steps: windows of a task until its steps are done.
 
-use crate::TrainError;
 use crate::config::TrainingPlan;
 use crate::config::spec::Recompute;
 use crate::event::{Event, Window};
@@ -11,6 +10,7 @@ use crate::schedule::learning_rate;
 use crate::session::Session;
 use crate::tape::{TapeOptions, differentiate};
 use crate::task::{Task, WindowTally};
+use crate::{TrainError, memory};
 use rayon::prelude::*;
 use spo_core::logprob::HeadOptions;
 use spo_data::{Group, Order, PackedBatch};
@@ -118,6 +118,7 @@ impl Phase<'_> {
         state.tokens += tokens;
         window.tokens = tokens;
         window.seconds = started.elapsed().as_secs_f64();
+        window.memory_bytes = memory::resident_bytes();
         session.emit(Event::Window(window))?;
         Ok(state)
     }
@@ -231,9 +232,11 @@ impl Phase<'_> {
             margin: pairs.map(|sums| mean(sums.margin)),
             chosen_log_ratio: pairs.map(|sums| mean(sums.chosen_log_ratio)),
             rejected_log_ratio: pairs.map(|sums| mean(sums.rejected_log_ratio)),
+            chosen_tokens: pairs.map(|sums| mean(sums.chosen_tokens)),
             carry: pairs.and_then(|sums| sums.carry).map(mean),
             tokens: 0,
             seconds: 0.0,
+            memory_bytes: 0,
         }
     }
 

@@ -1,5 +1,9 @@
 //! Where events go: files, and several places at once.
 
+pub mod csv;
+pub mod follow;
+pub mod tensorboard;
+
 use crate::TrainError;
 use crate::event::{Event, Sink};
 use serde::{Deserialize, Serialize};
@@ -73,12 +77,11 @@ impl Sink for Memory {
     }
 }
 
-/// Hands events to two sinks, the first one first.
-pub struct Both<'a>(pub &'a mut dyn Sink, pub &'a mut dyn Sink);
+/// Hands events to several sinks, in their order.
+pub struct All<'a>(pub Vec<&'a mut dyn Sink>);
 
-impl Sink for Both<'_> {
+impl Sink for All<'_> {
     fn event(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
-        self.0.event(seconds, event)?;
-        self.1.event(seconds, event)
+        self.0.iter_mut().try_for_each(|sink| sink.event(seconds, event))
     }
 }

@@ -10,8 +10,10 @@ pub(crate) mod plan;
 pub(crate) mod quickstart;
 pub(crate) mod render;
 pub(crate) mod score;
+pub(crate) mod serve;
 pub(crate) mod tokenize;
 pub(crate) mod train;
+pub(crate) mod watch;
 
 use crate::Outcome;
 use crate::args::Command;
@@ -26,6 +28,8 @@ pub(crate) fn run(command: Command, output: &mut Output) -> Result<Outcome, CliE
         Command::Init(arguments) => arguments.run(output).map(done),
         Command::Plan(arguments) => arguments.run(output).map(done),
         Command::Train(arguments) => arguments.run(output).map(done),
+        Command::Watch(arguments) => arguments.run(output).map(done),
+        Command::Serve(arguments) => arguments.run(output).map(done),
         Command::Eval(arguments) => arguments.run(output).map(done),
         Command::Score(arguments) => arguments.run(output).map(done),
         Command::Generate(arguments) => arguments.run(output).map(done),

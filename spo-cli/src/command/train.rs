@@ -62,6 +62,9 @@ pub(crate) struct Arguments {
     /// Show the plan and train nothing
     #[arg(long)]
     dry_run: bool,
+    /// Full screen with curves per dimension, instead of a progress bar
+    #[arg(long)]
+    tui: bool,
 }
 
 impl Arguments {
@@ -71,16 +74,16 @@ impl Arguments {
             let prepared = prepare(&spec, view::progress().as_mut())?;
             return output.line(plan_text(&prepared.plan).trim_end());
         }
-        train(&spec, output)
+        train(&spec, self.tui, output)
     }
 }
 
 /// Runs to the end and prints the result.
-pub(super) fn train(spec: &RunSpec, output: &mut Output) -> Result<(), CliError> {
+pub(super) fn train(spec: &RunSpec, tui: bool, output: &mut Output) -> Result<(), CliError> {
     let stop = stop_flag()?;
     // `run` tells the data again, at its place among the events.
     let prepared = prepare(spec, &mut Memory::default())?;
-    let mut sink = view::progress();
+    let mut sink = if tui { view::own_screen(&stop)? } else { view::progress() };
     let summary = run(prepared, sink.as_mut(), &stop)?;
     drop(sink);
     output.line(report::table(&summary).trim_end())

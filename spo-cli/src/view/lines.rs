@@ -2,6 +2,7 @@
 
 use spo_train::{Event, Sink, TrainError};
 
+use super::board::Board;
 use super::words;
 use crate::output::note;
 
@@ -9,21 +10,33 @@ use crate::output::note;
 const PER_PHASE: u64 = 10;
 
 /// Writes a line per event, and one for every tenth of a phase.
-#[derive(Debug)]
-pub(crate) struct Lines;
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    board: Board,
+}
 
 impl Sink for Lines {
     fn event(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
-        let lines = match event {
-            Event::Window(window) if !shown(window.step, window.steps) => vec![],
-            Event::Window(window) => vec![words::window(window)],
-            event => words::lines(event),
+        self.board.add(seconds, event);
+        let left = || match (event, self.board.seconds_left()) {
+            (Event::Window(_), Some(left)) => format!(", {} left", words::duration(left)),
+            _ => String::new(),
         };
-        for line in lines {
-            note(format_args!("{} {line}", words::clock(seconds)));
+        for line in plain_lines(seconds, event) {
+            note(format_args!("{line}{}", left()));
         }
         Ok(())
     }
+}
+
+/// The lines of an event, if it is one that is shown.
+pub(crate) fn plain_lines(seconds: f64, event: &Event) -> Vec<String> {
+    let lines = match event {
+        Event::Window(window) if !shown(window.step, window.steps) => vec![],
+        Event::Window(window) => vec![words::window(window)],
+        event => words::lines(event),
+    };
+    lines.into_iter().map(|line| format!("{} {line}", words::clock(seconds))).collect()
 }
 
 /// The first step, the last one, and those that complete a tenth.

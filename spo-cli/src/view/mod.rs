@@ -1,17 +1,57 @@
 //! What a person sees of a run: only events are read.
 
+mod attached;
+mod board;
 mod lines;
 mod plan;
 mod progress;
+mod screen;
+#[cfg(unix)]
+mod terminal;
 mod words;
 
-use std::io::{IsTerminal, stderr};
+use std::io::{self, IsTerminal, stderr};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use spo_train::Sink;
 
+use crate::error::CliError;
+pub(crate) use attached::Attached;
+pub(crate) use lines::plain_lines;
 pub(crate) use plan::plan_text;
 
 /// A progress bar on a terminal, plain lines elsewhere; both on the standard error stream.
 pub(crate) fn progress() -> Box<dyn Sink> {
-    if stderr().is_terminal() { Box::new(progress::Progress::default()) } else { Box::new(lines::Lines) }
+    if stderr().is_terminal() { Box::new(progress::Progress::default()) } else { Box::new(lines::Lines::default()) }
+}
+
+/// The full screen of a run that trains in this process; `stop` is set when the user asks for it.
+#[cfg(unix)]
+pub(crate) fn own_screen(stop: &Arc<AtomicBool>) -> Result<Box<dyn Sink>, CliError> {
+    Ok(Box::new(terminal::FullScreen::start(stop.clone()).map_err(no_screen)?))
+}
+
+/// The full screen of a run that trains elsewhere.
+#[cfg(unix)]
+pub(crate) fn full_screen(mut attached: Attached) -> Result<(), CliError> {
+    let next = || {
+        attached.update()?;
+        Ok((attached.board.clone(), attached.state()))
+    };
+    terminal::watch(next).map_err(no_screen)?
+}
+
+#[cfg(not(unix))]
+pub(crate) fn own_screen(_: &Arc<AtomicBool>) -> Result<Box<dyn Sink>, CliError> {
+    Err(no_screen(io::ErrorKind::Unsupported.into()))
+}
+
+#[cfg(not(unix))]
+pub(crate) fn full_screen(_: Attached) -> Result<(), CliError> {
+    Err(no_screen(io::ErrorKind::Unsupported.into()))
+}
+
+fn no_screen(source: io::Error) -> CliError {
+    CliError::Screen { source }
 }

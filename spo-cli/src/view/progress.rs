@@ -1,16 +1,18 @@
-//! A bar for the phase that runs, with finished things above it.
+//! A bar for what runs, with finished things above it.
 
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use spo_train::{Event, Sink, TrainError};
 
+use super::board::Board;
 use super::words;
 use crate::output::note;
 
 /// Draws on the standard error stream.
 #[derive(Default)]
 pub(crate) struct Progress {
+    board: Board,
     bar: Option<ProgressBar>,
 }
 
@@ -22,7 +24,7 @@ impl Progress {
             self.clear();
         }
         self.bar.get_or_insert_with(|| {
-            let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {eta} left\n  {msg}")
+            let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len}\n  {wide_msg}")
                 .expect("the template is well-formed");
             let bar = ProgressBar::new(length).with_style(style).with_prefix(name.to_owned());
             bar.enable_steady_tick(Duration::from_millis(500));
@@ -39,10 +41,12 @@ impl Progress {
 
 impl Sink for Progress {
     fn event(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
+        self.board.add(seconds, event);
         match event {
             Event::Window(window) => {
+                let message = words::progress(window, self.board.seconds_left());
                 let bar = self.bar(&window.phase, window.steps);
-                bar.set_message(words::figures(window));
+                bar.set_message(message);
                 bar.set_position(window.step);
             }
             Event::Scoring { policy, done, total } => {

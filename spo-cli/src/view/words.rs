@@ -14,7 +14,8 @@ pub(super) fn clock(seconds: f64) -> String {
 
 /// The figures of one optimiser step.
 pub(super) fn window(window: &Window) -> String {
-    format!("{} step {}/{}: {}", window.phase, window.step, window.steps, figures(window))
+    let Window { phase, step, steps, epoch, .. } = window;
+    format!("{phase} step {step}/{steps}, epoch {epoch:.2}: {}", figures(window))
 }
 
 /// The same without its place.
@@ -28,7 +29,33 @@ pub(super) fn figures(window: &Window) -> String {
     if window.seconds > 0.0 {
         words.push(format!("{:.0} tokens/s", window.tokens as f64 / window.seconds));
     }
+    words.extend((window.memory_bytes > 0).then(|| format!("{} MiB", window.memory_bytes >> 20)));
     words.join(", ")
+}
+
+/// The figures with the pass over the data and the time that is left.
+pub(super) fn progress(window: &Window, seconds_left: Option<f64>) -> String {
+    let mut words = vec![format!("epoch {:.2}", window.epoch), figures(window)];
+    words.extend(seconds_left.map(|seconds| format!("{} left", duration(seconds))));
+    words.join(", ")
+}
+
+/// `2:05`, `1:02:05`.
+pub(super) fn duration(seconds: f64) -> String {
+    let whole = seconds.max(0.0) as u64;
+    match whole / 3600 {
+        0 => format!("{}:{:02}", whole / 60, whole % 60),
+        hours => format!("{hours}:{:02}:{:02}", whole / 60 % 60, whole % 60),
+    }
+}
+
+/// A number in at most six characters or so, for axes.
+pub(super) fn short(value: f64) -> String {
+    match value.abs() {
+        size if size >= 100.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
 }
 
 /// The events that happen seldom; nothing for those that a bar shows.
@@ -147,11 +174,13 @@ mod tests {
             margin: Some(0.25),
             chosen_log_ratio: None,
             rejected_log_ratio: None,
+            chosen_tokens: None,
             carry: Some(-0.5),
             tokens: 900,
             seconds: 0.5,
+            memory_bytes: 0,
         };
-        let expected = "round-2 step 3/300: loss 0.4612, margin +0.250, right 50 %, c -0.500, |grad| 1.250, lr 5.00e-4, 1800 tokens/s";
+        let expected = "round-2 step 3/300, epoch 0.10: loss 0.4612, margin +0.250, right 50 %, c -0.500, |grad| 1.250, lr 5.00e-4, 1800 tokens/s";
         assert_eq!(window(&given), expected);
         (given.accuracy, given.margin, given.carry) = (None, None, None);
         assert_eq!(figures(&given), "loss 0.4612, |grad| 1.250, lr 5.00e-4, 1800 tokens/s");

@@ -74,6 +74,7 @@ impl WindowTally {
             sums.margin += other.margin;
             sums.chosen_log_ratio += other.chosen_log_ratio;
             sums.rejected_log_ratio += other.rejected_log_ratio;
+            sums.chosen_tokens += other.chosen_tokens;
             if let Some(carry) = other.carry {
                 *sums.carry.get_or_insert_default() += carry;
             }
@@ -92,6 +93,8 @@ pub struct PreferenceTally {
     pub chosen_log_ratio: f64,
     /// Log-ratios of the rejected answers.
     pub rejected_log_ratio: f64,
+    /// Tokens of the chosen answers.
+    pub chosen_tokens: f64,
     /// SPO's `c`, if the objective has one.
     pub carry: Option<f64>,
 }

@@ -145,6 +145,7 @@ fn tally(numbers: &PairNumbers, gradient: &spo_core::PairGradient, window: &mut 
             sums.rejected_log_ratio += rejected;
         }
     }
+    sums.chosen_tokens += numbers.lengths.iter().flat_map(|lengths| &lengths.chosen).sum::<f64>();
     if let Some(carry) = &gradient.carry {
         *sums.carry.get_or_insert_default() += carry.iter().sum::<f64>();
     }

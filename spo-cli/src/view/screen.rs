@@ -1,0 +1,183 @@
+//! The full screen: where the run is, curves per dimension, the policy × dimension matrix, what happened.
+
+use std::collections::BTreeMap;
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::symbols::Marker;
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Axis, Block, Chart, Dataset, Gauge, GraphType, Paragraph, Row, Table, Wrap};
+use spo_train::Window;
+
+use super::board::Board;
+use super::words;
+
+const COLOURS: [Color; 6] =
+    [Color::LightBlue, Color::LightRed, Color::LightGreen, Color::LightMagenta, Color::LightYellow, Color::LightCyan];
+
+/// Draws a run. `state` says whether it runs, is over, or hangs; `keys` what can be typed.
+pub(crate) fn draw(frame: &mut Frame, board: &Board, state: &str, keys: &str) {
+    let [head, bar, curves, below, foot] = Layout::vertical([
+        Constraint::Length(1),
+        Constraint::Length(1),
+        Constraint::Percentage(45),
+        Constraint::Min(6),
+        Constraint::Length(1),
+    ])
+    .areas(frame.area());
+    let title = format!(" {} on {} · {state} · {}", board.name, board.device, words::clock(board.at).trim());
+    frame.render_widget(Line::styled(title, Style::new().add_modifier(Modifier::BOLD)), head);
+    gauge(frame, board, bar);
+    let thirds: [Rect; 3] = Layout::horizontal([Constraint::Ratio(1, 3); 3]).areas(curves);
+    chart(frame, "loss of each step", &steps(board, |window| Some(window.loss)), thirds[0]);
+    chart(frame, "margin of each step", &steps(board, |window| window.margin), thirds[1]);
+    chart(frame, "held out, right %", &held_out(board), thirds[2]);
+    let width = 30 + 22 * board.dimensions().len().max(1) as u16;
+    let [left, right] = Layout::horizontal([Constraint::Max(width), Constraint::Min(30)]).areas(below);
+    matrix(frame, board, left);
+    log(frame, board, right);
+    frame.render_widget(Line::styled(format!(" {keys}"), Style::new().fg(Color::DarkGray)), foot);
+}
+
+fn gauge(frame: &mut Frame, board: &Board, area: Rect) {
+    let (ratio, label) = match (&board.scoring, board.current(), board.last()) {
+        (Some((policy, done, total)), _, _) => {
+            (*done as f64 / (*total).max(1) as f64, format!("scoring {policy}: {done} of {total} answers"))
+        }
+        (None, Some(phase), Some(window)) => {
+            let done = window.step as f64 / phase.steps.max(1) as f64;
+            let place = format!("{} step {}/{}", phase.name, window.step, phase.steps);
+            (done, format!("{place}, {}", words::progress(window, board.seconds_left())))
+        }
+        _ => (0.0, "no step yet".to_owned()),
+    };
+    let style = Style::new().fg(Color::Blue).bg(Color::Black);
+    let label = Span::styled(label, Style::new().fg(Color::White));
+    frame.render_widget(Gauge::default().ratio(ratio.clamp(0.0, 1.0)).label(label).gauge_style(style), area);
+}
+
+/// Curves of the steps of the whole run, one after the other; each dimension has its colour.
+fn steps(board: &Board, read: impl Fn(&Window) -> Option<f64>) -> BTreeMap<String, Vec<(f64, f64)>> {
+    let mut curves: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
+    let mut before = 0.0;
+    for phase in &board.phases {
+        let name = if phase.dimension.is_empty() { &phase.name } else { &phase.dimension };
+        let points = phase.windows.iter().filter_map(|window| Some((before + window.step as f64, read(window)?)));
+        curves.entry(name.clone()).or_default().extend(points);
+        before += phase.steps as f64;
+    }
+    curves.retain(|_, points| !points.is_empty());
+    curves
+}
+
+/// Accuracy of each dimension over the steps of the whole run.
+fn held_out(board: &Board) -> BTreeMap<String, Vec<(f64, f64)>> {
+    let mut curves: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
+    for measured in &board.measured {
+        let before = board.phases.iter().take_while(|phase| phase.name != measured.policy).map(|phase| phase.steps);
+        let place = before.sum::<u64>() + measured.step;
+        curves.entry(measured.dimension.clone()).or_default().push((place as f64, 100.0 * measured.accuracy));
+    }
+    curves
+}
+
+fn chart(frame: &mut Frame, title: &str, curves: &BTreeMap<String, Vec<(f64, f64)>>, area: Rect) {
+    let block = Block::bordered().title(format!(" {title} "));
+    let all = || curves.values().flatten();
+    if all().next().is_none() {
+        return frame.render_widget(Paragraph::new("nothing yet").block(block), area);
+    }
+    let range = |values: &mut dyn Iterator<Item = f64>| {
+        let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| (low.min(x), high.max(x)));
+        if low < high { [low, high] } else { [low - 0.5, high + 0.5] }
+    };
+    let (x, y) = (range(&mut all().map(|point| point.0)), range(&mut all().map(|point| point.1)));
+    let datasets = curves.iter().enumerate().map(|(index, (name, points))| {
+        let many = points.len() > 1;
+        Dataset::default()
+            .name(name.clone())
+            .marker(if many { Marker::Braille } else { Marker::Dot })
+            .graph_type(if many { GraphType::Line } else { GraphType::Scatter })
+            .style(Style::new().fg(COLOURS[index % COLOURS.len()]))
+            .data(points)
+    });
+    let labels = |[low, high]: [f64; 2]| [words::short(low), words::short(0.5 * (low + high)), words::short(high)];
+    let grey = Style::new().fg(Color::DarkGray);
+    let chart = Chart::new(datasets.collect())
+        .block(block)
+        .x_axis(Axis::default().bounds(x).labels(labels(x)).style(grey))
+        .y_axis(Axis::default().bounds(y).labels(labels(y)).style(grey))
+        .hidden_legend_constraints((Constraint::Percentage(80), Constraint::Percentage(60)));
+    frame.render_widget(chart, area);
+}
+
+/// The newest accuracy of every policy on every dimension.
+fn matrix(frame: &mut Frame, board: &Board, area: Rect) {
+    let dimensions = board.dimensions();
+    let mut policies: Vec<&str> = vec![];
+    for measured in &board.measured {
+        if !policies.contains(&measured.policy.as_str()) {
+            policies.push(&measured.policy);
+        }
+    }
+    let cell = |policy: &str, dimension: &str| {
+        let of = |measured: &&super::board::Measured| measured.policy == policy && measured.dimension == dimension;
+        let newest = board.measured.iter().rev().find(of);
+        newest.map_or_else(String::new, |measured| {
+            let (low, high) = measured.interval;
+            format!("{:.1} ({:.0}–{:.0}) {:+.1}", 100.0 * measured.accuracy, 100.0 * low, 100.0 * high, measured.margin)
+        })
+    };
+    let row = |policy: &&str| {
+        Row::new([(*policy).to_owned()].into_iter().chain(dimensions.iter().map(|dimension| cell(policy, dimension))))
+    };
+    let widths = [Constraint::Min(12)].into_iter().chain(dimensions.iter().map(|_| Constraint::Length(20)));
+    let header = ["policy"].into_iter().chain(dimensions.iter().copied());
+    let table = Table::new(policies.iter().map(row), widths)
+        .header(Row::new(header).style(Style::new().add_modifier(Modifier::BOLD)))
+        .block(Block::bordered().title(" held out: right % (95 % interval), margin "));
+    frame.render_widget(table, area);
+}
+
+/// Warnings first, then what happened last.
+fn log(frame: &mut Frame, board: &Board, area: Rect) {
+    let rows = usize::from(area.height.saturating_sub(2));
+    let warning = |text: &String| Line::styled(format!("! {text}"), Style::new().fg(Color::Yellow));
+    let mut lines: Vec<Line> = board.warnings.iter().rev().take(rows / 2).rev().map(warning).collect();
+    let room = rows.saturating_sub(lines.len());
+    lines.extend(board.log.iter().rev().take(room).rev().map(|line| Line::raw(line.as_str())));
+    let title = match board.warnings.len() {
+        0 => " log ".to_owned(),
+        count => format!(" log, warnings: {count} "),
+    };
+    frame.render_widget(Paragraph::new(lines).block(Block::bordered().title(title)).wrap(Wrap { trim: false }), area);
+}
+
+#[cfg(test)]
+mod tests {
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+
+    use super::super::board::{Board, tests::board};
+    use super::draw;
+
+    fn drawn(board: &Board, width: u16, height: u16) -> String {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+        terminal.draw(|frame| draw(frame, board, "running", "q: leave")).unwrap();
+        terminal.backend().to_string()
+    }
+
+    #[test]
+    fn a_run_in_its_second_round() {
+        insta::assert_snapshot!(drawn(&board(), 120, 32));
+    }
+
+    #[test]
+    fn no_size_and_no_state_breaks_it() {
+        for (width, height) in [(1, 1), (20, 5), (80, 24), (300, 90)] {
+            drawn(&board(), width, height);
+            drawn(&Board::default(), width, height);
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The figures of a run as tables for spreadsheets: `metrics.csv` with a row per optimiser step, `evaluations.csv`
+//! with a row per evaluated policy, dimension, score and part of the pairs.
+
+use crate::TrainError;
+use crate::event::{Event, Sink, Window};
+use csv::Writer;
+use spo_eval::{DimensionScore, ScoreKind};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+const METRICS: [&str; 17] = [
+    "at",
+    "phase",
+    "step",
+    "steps",
+    "epoch",
+    "loss",
+    "grad-norm",
+    "learning-rate",
+    "accuracy",
+    "margin",
+    "chosen-log-ratio",
+    "rejected-log-ratio",
+    "chosen-tokens",
+    "carry",
+    "tokens",
+    "seconds",
+    "memory-bytes",
+];
+
+const EVALUATIONS: [&str; 13] = [
+    "at",
+    "policy",
+    "step",
+    "dimension",
+    "score",
+    "pairs-of",
+    "pairs",
+    "prompts",
+    "accuracy",
+    "accuracy-low",
+    "accuracy-high",
+    "mean-margin",
+    "margin-stderr",
+];
+
+/// Both tables of a run.
+#[derive(Debug)]
+pub struct Tables {
+    metrics: Table,
+    evaluations: Table,
+}
+
+#[derive(Debug)]
+struct Table {
+    path: PathBuf,
+    writer: Writer<File>,
+}
+
+impl Table {
+    fn create(path: PathBuf, header: &[&str]) -> Result<Self, TrainError> {
+        let file = File::create(&path).map_err(|e| TrainError::io(&path, e))?;
+        let mut table = Self { writer: Writer::from_writer(file), path };
+        table.row(header)?;
+        Ok(table)
+    }
+
+    fn row<T: AsRef<[u8]>>(&mut self, cells: &[T]) -> Result<(), TrainError> {
+        let written = self.writer.write_record(cells).map_err(std::io::Error::from);
+        written.and_then(|()| self.writer.flush()).map_err(|e| TrainError::io(&self.path, e))
+    }
+}
+
+impl Tables {
+    /// New tables in a run directory.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    pub fn create(out: &Path) -> Result<Self, TrainError> {
+        Ok(Self {
+            metrics: Table::create(out.join("metrics.csv"), &METRICS)?,
+            evaluations: Table::create(out.join("evaluations.csv"), &EVALUATIONS)?,
+        })
+    }
+}
+
+impl Sink for Tables {
+    fn event(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
+        match event {
+            Event::Window(window) => self.metrics.row(&metrics(seconds, window)),
+            Event::Evaluated { policy, step, scores, .. } => {
+                let rows = scores.iter().flat_map(|score| evaluations(seconds, policy, *step, score));
+                rows.into_iter().try_for_each(|row| self.evaluations.row(&row))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn metrics(seconds: f64, window: &Window) -> [String; METRICS.len()] {
+    let optional = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
+    [
+        seconds.to_string(),
+        window.phase.clone(),
+        window.step.to_string(),
+        window.steps.to_string(),
+        window.epoch.to_string(),
+        window.loss.to_string(),
+        window.grad_norm.to_string(),
+        window.learning_rate.to_string(),
+        optional(window.accuracy),
+        optional(window.margin),
+        optional(window.chosen_log_ratio),
+        optional(window.rejected_log_ratio),
+        optional(window.chosen_tokens),
+        optional(window.carry),
+        window.tokens.to_string(),
+        window.seconds.to_string(),
+        window.memory_bytes.to_string(),
+    ]
+}
+
+fn evaluations(seconds: f64, policy: &str, step: u64, score: &DimensionScore) -> Vec<[String; EVALUATIONS.len()]> {
+    let row = |(subset, tally): (&String, &spo_eval::Tally)| {
+        [
+            seconds.to_string(),
+            policy.to_owned(),
+            step.to_string(),
+            score.dimension.clone(),
+            kind(score.kind),
+            subset.clone(),
+            tally.pairs.to_string(),
+            tally.prompts.to_string(),
+            tally.accuracy.to_string(),
+            tally.interval.0.to_string(),
+            tally.interval.1.to_string(),
+            tally.mean_margin.to_string(),
+            tally.margin_stderr.to_string(),
+        ]
+    };
+    score.subsets.iter().map(row).collect()
+}
+
+/// The kind's name as in events.jsonl.
+fn kind(kind: ScoreKind) -> String {
+    match serde_json::to_value(kind) {
+        Ok(serde_json::Value::String(name)) => name,
+        _ => unreachable!("a kind is written as its name"),
+    }
+}
