@@ -36,7 +36,10 @@ pub(crate) struct Board {
 pub(crate) struct Phase {
     pub name: String,
     pub dimension: String,
-    pub objective: String,
+    /// Only for comparison.
+    pub control: bool,
+    /// The policy it started from.
+    pub start: String,
     pub steps: u64,
     pub windows: Vec<Window>,
     /// Its policy is saved, or its steps ended early.
@@ -50,7 +53,8 @@ pub(crate) struct Measured {
     pub step: u64,
     pub dimension: String,
     pub accuracy: f64,
-    pub interval: (f64, f64),
+    /// Absent where a running policy was only looked at.
+    pub interval: Option<(f64, f64)>,
     pub margin: f64,
 }
 
@@ -69,9 +73,10 @@ impl Board {
                 self.phases = phases.iter().map(phase).collect();
             }
             Event::Scoring { policy, done, total } => self.scoring = Some((policy.clone(), *done, *total)),
-            Event::PhaseStarted { phase, dimension, objective, steps, .. } => {
+            Event::PhaseStarted { phase, dimension, control, start, steps, .. } => {
                 let phase = self.phase(phase);
-                (phase.dimension, phase.objective, phase.steps) = (dimension.clone(), objective.clone(), *steps);
+                (phase.dimension, phase.start) = (dimension.clone(), start.clone());
+                (phase.control, phase.steps) = (*control, *steps);
             }
             Event::Window(window) => {
                 let phase = self.phase(&window.phase);
@@ -79,6 +84,14 @@ impl Board {
                 phase.windows.push(window.clone());
             }
             Event::PhaseFinished { phase, .. } => self.phase(phase).done = true,
+            Event::HeldOut(found) => self.measured.extend(found.dimensions.iter().map(|of| Measured {
+                policy: found.phase.clone(),
+                step: found.step,
+                dimension: of.dimension.clone(),
+                accuracy: of.accuracy,
+                interval: None,
+                margin: of.margin,
+            })),
             Event::Evaluated { policy, step, scores, .. } => {
                 for score in scores.iter().filter(|score| score.kind == ScoreKind::LogRatio) {
                     let measured = score.tally(Subset::All).map(|tally| Measured {
@@ -86,7 +99,7 @@ impl Board {
                         step: *step,
                         dimension: score.dimension.clone(),
                         accuracy: tally.accuracy,
-                        interval: tally.interval,
+                        interval: Some(tally.interval),
                         margin: tally.mean_margin,
                     });
                     self.measured.extend(measured);
@@ -111,6 +124,15 @@ impl Board {
             self.phases.len() - 1
         });
         &mut self.phases[index]
+    }
+
+    /// Steps from the start of the run to a phase, along the policies it started from: a control lies beside its round.
+    pub fn steps_before(&self, name: &str) -> u64 {
+        let find = |name: &str| self.phases.iter().find(|phase| phase.name == name);
+        let parent = |phase: &&Phase| find(&phase.start).filter(|parent| parent.name != phase.name);
+        let path = std::iter::successors(find(name).as_ref().and_then(parent), parent);
+        // No run has a longer path than phases; a damaged file might turn in circles.
+        path.take(self.phases.len()).map(|phase| phase.steps).sum()
     }
 
     /// The phase whose steps were last heard of.
@@ -198,6 +220,17 @@ pub(crate) mod tests {
             trainable: 260_032,
             phases: vec![("round-1-honesty".into(), 40), ("round-2-helpfulness".into(), 40)],
         }];
+        let started = |phase: &str, dimension: &str, start: &str| Event::PhaseStarted {
+            phase: phase.into(),
+            dimension: dimension.into(),
+            objective: "dpo".into(),
+            control: false,
+            start: start.into(),
+            pairs: 100,
+            steps: 40,
+            carry: None,
+        };
+        events.push(started("round-1-honesty", "honesty", "start"));
         events.extend((1..=40).map(|step| Event::Window(window("round-1-honesty", step, 40))));
         events.push(Event::PhaseFinished {
             phase: "round-1-honesty".into(),
@@ -211,6 +244,7 @@ pub(crate) mod tests {
             scores: vec![score("round-1-honesty", "honesty", 15), score("round-1-honesty", "helpfulness", 6)],
             margins: vec![],
         });
+        events.push(started("round-2-helpfulness", "helpfulness", "round-1-honesty"));
         events.extend((1..=10).map(|step| Event::Window(window("round-2-helpfulness", step, 40))));
         events.push(Event::Warning { text: "round-2-helpfulness step 10: made up".into() });
         events
@@ -232,6 +266,7 @@ pub(crate) mod tests {
         assert_eq!(board.dimensions(), ["honesty", "helpfulness"]);
         assert_eq!(board.seconds_left(), Some(15.0), "30 steps of half a second");
         assert_eq!(board.measured[0].accuracy, 0.75);
+        assert_eq!([board.steps_before("round-1-honesty"), board.steps_before("round-2-helpfulness")], [0, 40]);
         assert!(!board.finished && board.phases[0].done);
         assert_eq!(Board::default().seconds_left(), None);
     }

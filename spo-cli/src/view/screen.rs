@@ -1,16 +1,16 @@
 //! The full screen: where the run is, curves per dimension, the policy × dimension matrix, what happened.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::symbols::Marker;
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Axis, Block, Chart, Dataset, Gauge, GraphType, Paragraph, Row, Table, Wrap};
+use ratatui::widgets::{Axis, Block, Chart, Dataset, Gauge, GraphType, Paragraph, Row, Table};
 use spo_train::Window;
 
-use super::board::Board;
+use super::board::{Board, Measured, Phase};
 use super::words;
 
 const COLOURS: [Color; 6] =
@@ -30,9 +30,16 @@ pub(crate) fn draw(frame: &mut Frame, board: &Board, state: &str, keys: &str) {
     frame.render_widget(Line::styled(title, Style::new().add_modifier(Modifier::BOLD)), head);
     gauge(frame, board, bar);
     let thirds: [Rect; 3] = Layout::horizontal([Constraint::Ratio(1, 3); 3]).areas(curves);
-    chart(frame, "loss of each step", &steps(board, |window| Some(window.loss)), thirds[0]);
-    chart(frame, "margin of each step", &steps(board, |window| window.margin), thirds[1]);
-    chart(frame, "held out, right %", &held_out(board), thirds[2]);
+    let charts = [
+        ("loss of each step", steps(board, |window| Some(window.loss))),
+        ("margin of each step", steps(board, |window| window.margin)),
+        ("held out, right %", held_out(board)),
+    ];
+    let names: BTreeSet<&String> = charts.iter().flat_map(|(_, curves)| curves.keys()).collect();
+    let colour = |name: &String| COLOURS[names.iter().position(|known| *known == name).unwrap_or(0) % COLOURS.len()];
+    for ((title, curves), area) in charts.iter().zip(thirds) {
+        chart(frame, title, curves, &colour, area);
+    }
     let width = 30 + 22 * board.dimensions().len().max(1) as u16;
     let [left, right] = Layout::horizontal([Constraint::Max(width), Constraint::Min(30)]).areas(below);
     matrix(frame, board, left);
@@ -57,32 +64,41 @@ fn gauge(frame: &mut Frame, board: &Board, area: Rect) {
     frame.render_widget(Gauge::default().ratio(ratio.clamp(0.0, 1.0)).label(label).gauge_style(style), area);
 }
 
+type Curves = BTreeMap<String, Vec<(f64, f64)>>;
+
+/// A dimension's curve; a control has its own.
+fn curve_name(dimension: &str, phase: Option<&Phase>) -> String {
+    match phase {
+        Some(phase) if phase.control => format!("{dimension}, {}", phase.name),
+        _ => dimension.to_owned(),
+    }
+}
+
 /// Curves of the steps of the whole run, one after the other; each dimension has its colour.
-fn steps(board: &Board, read: impl Fn(&Window) -> Option<f64>) -> BTreeMap<String, Vec<(f64, f64)>> {
-    let mut curves: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
-    let mut before = 0.0;
+fn steps(board: &Board, read: impl Fn(&Window) -> Option<f64>) -> Curves {
+    let mut curves = Curves::new();
     for phase in &board.phases {
-        let name = if phase.dimension.is_empty() { &phase.name } else { &phase.dimension };
-        let points = phase.windows.iter().filter_map(|window| Some((before + window.step as f64, read(window)?)));
-        curves.entry(name.clone()).or_default().extend(points);
-        before += phase.steps as f64;
+        let before = board.steps_before(&phase.name);
+        let points = phase.windows.iter().filter_map(|window| Some(((before + window.step) as f64, read(window)?)));
+        curves.entry(curve_name(&phase.dimension, Some(phase))).or_default().extend(points);
     }
     curves.retain(|_, points| !points.is_empty());
     curves
 }
 
 /// Accuracy of each dimension over the steps of the whole run.
-fn held_out(board: &Board) -> BTreeMap<String, Vec<(f64, f64)>> {
-    let mut curves: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
+fn held_out(board: &Board) -> Curves {
+    let mut curves = Curves::new();
     for measured in &board.measured {
-        let before = board.phases.iter().take_while(|phase| phase.name != measured.policy).map(|phase| phase.steps);
-        let place = before.sum::<u64>() + measured.step;
-        curves.entry(measured.dimension.clone()).or_default().push((place as f64, 100.0 * measured.accuracy));
+        let phase = board.phases.iter().find(|phase| phase.name == measured.policy);
+        let place = board.steps_before(&measured.policy) + measured.step;
+        let curve = curves.entry(curve_name(&measured.dimension, phase)).or_default();
+        curve.push((place as f64, 100.0 * measured.accuracy));
     }
     curves
 }
 
-fn chart(frame: &mut Frame, title: &str, curves: &BTreeMap<String, Vec<(f64, f64)>>, area: Rect) {
+fn chart(frame: &mut Frame, title: &str, curves: &Curves, colour: &dyn Fn(&String) -> Color, area: Rect) {
     let block = Block::bordered().title(format!(" {title} "));
     let all = || curves.values().flatten();
     if all().next().is_none() {
@@ -93,13 +109,13 @@ fn chart(frame: &mut Frame, title: &str, curves: &BTreeMap<String, Vec<(f64, f64
         if low < high { [low, high] } else { [low - 0.5, high + 0.5] }
     };
     let (x, y) = (range(&mut all().map(|point| point.0)), range(&mut all().map(|point| point.1)));
-    let datasets = curves.iter().enumerate().map(|(index, (name, points))| {
+    let datasets = curves.iter().map(|(name, points)| {
         let many = points.len() > 1;
         Dataset::default()
             .name(name.clone())
             .marker(if many { Marker::Braille } else { Marker::Dot })
             .graph_type(if many { GraphType::Line } else { GraphType::Scatter })
-            .style(Style::new().fg(COLOURS[index % COLOURS.len()]))
+            .style(Style::new().fg(colour(name)))
             .data(points)
     });
     let labels = |[low, high]: [f64; 2]| [words::short(low), words::short(0.5 * (low + high)), words::short(high)];
@@ -122,11 +138,12 @@ fn matrix(frame: &mut Frame, board: &Board, area: Rect) {
         }
     }
     let cell = |policy: &str, dimension: &str| {
-        let of = |measured: &&super::board::Measured| measured.policy == policy && measured.dimension == dimension;
+        let of = |measured: &&Measured| measured.policy == policy && measured.dimension == dimension;
         let newest = board.measured.iter().rev().find(of);
         newest.map_or_else(String::new, |measured| {
-            let (low, high) = measured.interval;
-            format!("{:.1} ({:.0}–{:.0}) {:+.1}", 100.0 * measured.accuracy, 100.0 * low, 100.0 * high, measured.margin)
+            let interval = |(low, high)| format!(" ({:.0}–{:.0})", 100.0 * low, 100.0 * high);
+            let interval = measured.interval.map_or_else(String::new, interval);
+            format!("{:.1}{interval} {:+.1}", 100.0 * measured.accuracy, measured.margin)
         })
     };
     let row = |policy: &&str| {
@@ -142,16 +159,23 @@ fn matrix(frame: &mut Frame, board: &Board, area: Rect) {
 
 /// Warnings first, then what happened last.
 fn log(frame: &mut Frame, board: &Board, area: Rect) {
-    let rows = usize::from(area.height.saturating_sub(2));
-    let warning = |text: &String| Line::styled(format!("! {text}"), Style::new().fg(Color::Yellow));
-    let mut lines: Vec<Line> = board.warnings.iter().rev().take(rows / 2).rev().map(warning).collect();
-    let room = rows.saturating_sub(lines.len());
-    lines.extend(board.log.iter().rev().take(room).rev().map(|line| Line::raw(line.as_str())));
+    let (rows, width) = (usize::from(area.height.saturating_sub(2)), usize::from(area.width.saturating_sub(2)).max(1));
+    let folded = |text: String, style: Style| {
+        let characters: Vec<char> = text.chars().collect();
+        characters.chunks(width).map(|part| Line::styled(part.iter().collect::<String>(), style)).collect::<Vec<_>>()
+    };
+    let last = |mut lines: Vec<Line<'static>>, room: usize| lines.split_off(lines.len().saturating_sub(room));
+    let yellow = Style::new().fg(Color::Yellow);
+    let warnings = board.warnings.iter().flat_map(|text| folded(format!("! {text}"), yellow)).collect();
+    let mut lines = last(warnings, rows / 2);
+    let newest = board.log.iter().skip(board.log.len().saturating_sub(rows));
+    let happened = newest.flat_map(|line| folded(line.clone(), Style::new())).collect();
+    lines.extend(last(happened, rows.saturating_sub(lines.len())));
     let title = match board.warnings.len() {
         0 => " log ".to_owned(),
         count => format!(" log, warnings: {count} "),
     };
-    frame.render_widget(Paragraph::new(lines).block(Block::bordered().title(title)).wrap(Wrap { trim: false }), area);
+    frame.render_widget(Paragraph::new(lines).block(Block::bordered().title(title)), area);
 }
 
 #[cfg(test)]

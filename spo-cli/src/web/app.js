@@ -178,12 +178,14 @@ const CURVES = [
   ["Memory, MiB", (window) => window["memory-bytes"] ? window["memory-bytes"] / 2 ** 20 : NaN],
 ];
 
-/// Steps of the phases before a phase.
+/// Steps from the start of the run to a phase, along the policies it started from: a control lies beside its round.
 function before(run, name) {
   let sum = 0;
-  for (const phase of run.phases) {
-    if (phase.name === name) return sum;
-    sum += phase.steps;
+  const seen = new Set([name]);
+  const find = (name) => run.phases.find((phase) => phase.name === name);
+  for (let at = find((find(name) || {}).start); at && !seen.has(at.name); at = find(at.start)) {
+    seen.add(at.name);
+    sum += at.steps;
   }
   return sum;
 }

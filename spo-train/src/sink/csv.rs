@@ -1,8 +1,9 @@
-//! The figures of a run as tables for spreadsheets: `metrics.csv` with a row per optimiser step, `evaluations.csv`
-//! with a row per evaluated policy, dimension, score and part of the pairs.
+//! The figures of a run as tables for spreadsheets: `metrics.csv` with a row per optimiser step, `held-out.csv` with
+//! a row per look at the held-out pairs and dimension, `evaluations.csv` with a row per finished policy, dimension,
+//! score and part of the pairs.
 
 use crate::TrainError;
-use crate::event::{Event, Sink, Window};
+use crate::event::{Event, HeldOut, Sink, Window};
 use csv::Writer;
 use spo_eval::{DimensionScore, ScoreKind};
 use std::fs::File;
@@ -28,6 +29,19 @@ const METRICS: [&str; 17] = [
     "memory-bytes",
 ];
 
+const HELD_OUT: [&str; 10] = [
+    "at",
+    "phase",
+    "step",
+    "loss",
+    "dimension",
+    "pairs",
+    "accuracy",
+    "margin",
+    "chosen-log-ratio",
+    "rejected-log-ratio",
+];
+
 const EVALUATIONS: [&str; 13] = [
     "at",
     "policy",
@@ -44,10 +58,11 @@ const EVALUATIONS: [&str; 13] = [
     "margin-stderr",
 ];
 
-/// Both tables of a run.
+/// The tables of a run.
 #[derive(Debug)]
 pub struct Tables {
     metrics: Table,
+    held_out: Table,
     evaluations: Table,
 }
 
@@ -79,6 +94,7 @@ impl Tables {
     pub fn create(out: &Path) -> Result<Self, TrainError> {
         Ok(Self {
             metrics: Table::create(out.join("metrics.csv"), &METRICS)?,
+            held_out: Table::create(out.join("held-out.csv"), &HELD_OUT)?,
             evaluations: Table::create(out.join("evaluations.csv"), &EVALUATIONS)?,
         })
     }
@@ -88,6 +104,7 @@ impl Sink for Tables {
     fn event(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
         match event {
             Event::Window(window) => self.metrics.row(&metrics(seconds, window)),
+            Event::HeldOut(found) => held_out(seconds, found).iter().try_for_each(|row| self.held_out.row(row)),
             Event::Evaluated { policy, step, scores, .. } => {
                 let rows = scores.iter().flat_map(|score| evaluations(seconds, policy, *step, score));
                 rows.into_iter().try_for_each(|row| self.evaluations.row(&row))
@@ -120,6 +137,28 @@ fn metrics(seconds: f64, window: &Window) -> [String; METRICS.len()] {
     ]
 }
 
+/// One row per dimension; one without a dimension in a warm-up.
+fn held_out(seconds: f64, found: &HeldOut) -> Vec<[String; HELD_OUT.len()]> {
+    let row = |[dimension, pairs, accuracy, margin, chosen, rejected]: [String; 6]| {
+        let [at, step, loss] = [seconds.to_string(), found.step.to_string(), found.loss.to_string()];
+        [at, found.phase.clone(), step, loss, dimension, pairs, accuracy, margin, chosen, rejected]
+    };
+    if found.dimensions.is_empty() {
+        return vec![row(Default::default())];
+    }
+    let of_dimension = |of: &crate::event::HeldOutDimension| {
+        row([
+            of.dimension.clone(),
+            of.pairs.to_string(),
+            of.accuracy.to_string(),
+            of.margin.to_string(),
+            of.chosen_log_ratio.to_string(),
+            of.rejected_log_ratio.to_string(),
+        ])
+    };
+    found.dimensions.iter().map(of_dimension).collect()
+}
+
 fn evaluations(seconds: f64, policy: &str, step: u64, score: &DimensionScore) -> Vec<[String; EVALUATIONS.len()]> {
     let row = |(subset, tally): (&String, &spo_eval::Tally)| {
         [
@@ -146,5 +185,45 @@ fn kind(kind: ScoreKind) -> String {
     match serde_json::to_value(kind) {
         Ok(serde_json::Value::String(name)) => name,
         _ => unreachable!("a kind is written as its name"),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::event::HeldOutDimension;
+
+    #[test]
+    fn rows_have_the_cells_of_their_header() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut tables = Tables::create(dir.path()).unwrap();
+        let dimension = |name: &str| HeldOutDimension {
+            dimension: name.into(),
+            pairs: 3,
+            accuracy: 0.5,
+            margin: 1.25,
+            chosen_log_ratio: -1.0,
+            rejected_log_ratio: -2.25,
+        };
+        let mut found = HeldOut {
+            phase: "warmup".into(),
+            step: 4,
+            steps: 8,
+            loss: 0.75,
+            dimensions: vec![],
+            tokens: 10,
+            seconds: 1.0,
+        };
+        tables.event(1.0, &Event::HeldOut(found.clone())).unwrap();
+        found.dimensions = vec![dimension("honesty"), dimension("a, \"b\"")];
+        tables.event(2.5, &Event::HeldOut(found)).unwrap();
+        let text = std::fs::read_to_string(dir.path().join("held-out.csv")).unwrap();
+        insta::assert_snapshot!(text, @r#"
+        at,phase,step,loss,dimension,pairs,accuracy,margin,chosen-log-ratio,rejected-log-ratio
+        1,warmup,4,0.75,,,,,,
+        2.5,warmup,4,0.75,honesty,3,0.5,1.25,-1,-2.25
+        2.5,warmup,4,0.75,"a, ""b""",3,0.5,1.25,-1,-2.25
+        "#);
     }
 }

@@ -83,6 +83,14 @@ impl Sink for TensorBoard {
                 values.extend(optional.into_iter().filter_map(|(tag, value)| Some(tagged(tag, value?))));
                 self.write(seconds, &window.phase, window.step, &values)
             }
+            Event::HeldOut(found) => {
+                let of_dimension = found.dimensions.iter().flat_map(|of| {
+                    let tag = |what: &str, value: f64| (format!("held-out/{what}/{}", of.dimension), value);
+                    [tag("accuracy", of.accuracy), tag("margin", of.margin)]
+                });
+                let values: Vec<_> = std::iter::once(tagged("held-out/loss", found.loss)).chain(of_dimension).collect();
+                self.write(seconds, &found.phase, found.step, &values)
+            }
             Event::Evaluated { policy, step, scores, .. } => {
                 let shown = scores.iter().filter(|score| score.kind == ScoreKind::LogRatio);
                 let values = shown.flat_map(|score| {
