@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use spo_core::logprob::{HeadOptions, dense, token_logps, token_logps_backward};
+use spo_core::logprob::{HeadOptions, HeadPass, dense, token_logps};
 
 struct Head {
     hidden: Tensor<2>,
@@ -36,7 +36,7 @@ fn logprob(criterion: &mut Criterion) {
             group.bench_function(BenchmarkId::new("gradient", chunk_rows), |bencher| {
                 bencher.iter(|| {
                     let (hidden, weight, targets) = (hidden.clone(), weight.clone(), targets.clone());
-                    token_logps_backward(hidden, weight, targets, d_logp.clone(), true, &options).hidden.into_data()
+                    HeadPass::new(hidden, weight, targets, true, &options).backward(d_logp.clone()).hidden.into_data()
                 });
             });
         }

@@ -10,6 +10,7 @@
 //! - [`metric`]: mergeable tallies.
 //! - [`table`]: losses and gradients of rows of log-probabilities, as JSON.
 //! - [`docs`]: the reference of all objectives, from the registry.
+//! - [`cpu`]: matrix products and rows of numbers on the CPU.
 //! - [`numerics`]: stable elementary functions.
 //!
 //! ```
@@ -25,6 +26,7 @@
 //! # Ok::<(), spo_core::CoreError>(())
 //! ```
 
+pub mod cpu;
 pub mod differentiate;
 pub mod docs;
 pub mod error;

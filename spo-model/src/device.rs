@@ -14,34 +14,17 @@ pub const COMPILED: &[&str] = &[
     "vulkan",
     #[cfg(feature = "wgpu")]
     "wgpu",
-    #[cfg(feature = "cpu")]
     "cpu",
 ];
 
 /// The CPU.
-#[cfg(feature = "cpu")]
 pub fn cpu() -> Device {
     Device::flex()
 }
 
 /// Whether tensors of this device live in host memory, under the CPU backend.
 pub fn on_cpu(device: &Device) -> bool {
-    #[cfg(feature = "cpu")]
-    return device.clone().inner() == Device::flex();
-    #[cfg(not(feature = "cpu"))]
-    return false;
-}
-
-/// Where the few numbers of each pair are computed: on the CPU in double precision if it is compiled
-/// in, else on `device` in its best precision.
-pub fn for_pair_numbers(device: &Device) -> Device {
-    #[cfg(feature = "cpu")]
-    {
-        let _ = device;
-        cpu()
-    }
-    #[cfg(not(feature = "cpu"))]
-    device.clone()
+    device.clone().inner() == Device::flex()
 }
 
 /// A device in words.
@@ -96,7 +79,6 @@ fn construct(kind: &str, index: Option<usize>) -> Device {
         "vulkan" => Device::vulkan(kind_of_gpu),
         #[cfg(feature = "wgpu")]
         "wgpu" => Device::wgpu(kind_of_gpu),
-        #[cfg(feature = "cpu")]
         "cpu" => Device::flex(),
         other => unreachable!("`{other}` was checked against COMPILED"),
     }

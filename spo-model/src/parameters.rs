@@ -25,9 +25,9 @@ pub fn for_each(module: &impl Module, prefix: &str, visit: impl FnMut(Parameter)
     module.visit(&mut Visitor { path: ModulePath::new(prefix), visit });
 }
 
-/// The module with each parameter replaced by what `map` returns, `None` leaving it as it is.
-/// The new value is flat, `[elements]`.
-pub fn replace<M: Module>(module: M, prefix: &str, map: impl FnMut(Parameter) -> Option<Tensor<1>>) -> M {
+/// The module with each parameter replaced by what `map` returns, flat, `[elements]`. `map` gets the value itself, so that
+/// it can be changed in its own memory.
+pub fn replace<M: Module>(module: M, prefix: &str, map: impl FnMut(Parameter) -> Tensor<1>) -> M {
     module.map(&mut Mapper { path: ModulePath::new(prefix), map })
 }
 
@@ -85,8 +85,7 @@ impl ModulePath {
     }
 }
 
-fn parameter<const D: usize>(path: &ModulePath, param: &Param<Tensor<D>>) -> Parameter {
-    let value = param.val();
+fn parameter<const D: usize>(path: &ModulePath, value: Tensor<D>) -> Parameter {
     let shape = value.dims().to_vec();
     let elements = shape.iter().product::<usize>();
     Parameter { path: path.join(), shape, value: value.inner().reshape([elements]) }
@@ -99,7 +98,7 @@ struct Visitor<F> {
 
 impl<F: FnMut(Parameter)> ModuleVisitor for Visitor<F> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        (self.visit)(parameter(&self.path, param));
+        (self.visit)(parameter(&self.path, param.val()));
     }
     fn enter_module(&mut self, name: &str, _: &str) {
         self.path.push(name);
@@ -114,12 +113,12 @@ struct Mapper<F> {
     map: F,
 }
 
-impl<F: FnMut(Parameter) -> Option<Tensor<1>>> ModuleMapper for Mapper<F> {
+impl<F: FnMut(Parameter) -> Tensor<1>> ModuleMapper for Mapper<F> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        match (self.map)(parameter(&self.path, &param)) {
-            Some(value) => param.map(|old| value.reshape(old.dims())),
-            None => param,
-        }
+        param.map(|value| {
+            let shape = value.dims();
+            (self.map)(parameter(&self.path, value)).reshape(shape)
+        })
     }
     fn enter_module(&mut self, name: &str, _: &str) {
         self.path.push(name);

@@ -407,7 +407,7 @@ impl<'a> Driver<'a> {
     }
 
     fn numbers_device(&self) -> Device {
-        device::for_pair_numbers(&self.prepared.device)
+        device::cpu()
     }
 
     /// Tokens scored at once: without a tape twice as many fit as in training.

@@ -1,6 +1,7 @@
 //! Gradients by parameter name, accumulated over the micro-batches of a window.
 
 use burn::tensor::{DType, Tensor};
+use spo_core::cpu::{Values, rows};
 use spo_model::lora::is_adapter;
 use std::collections::BTreeMap;
 
@@ -36,7 +37,7 @@ impl Gradients {
         let gradient = gradient.reshape([elements]);
         let gradient = if gradient.dtype() == DType::F64 { gradient } else { gradient.cast(DType::F32) };
         let sum = match self.sums.remove(path) {
-            Some(sum) => sum + gradient,
+            Some(sum) => add(sum, gradient),
             None => gradient,
         };
         self.sums.insert(path.into(), sum);
@@ -64,12 +65,24 @@ impl Gradients {
         self.sums.keys().map(String::as_str)
     }
 
-    /// Global L2 norm; one read from the device.
+    /// Global L2 norm; on a GPU one read from the device.
     pub fn norm(&self) -> f64 {
-        if self.sums.is_empty() {
-            return 0.0;
+        let on_host = self.sums.values().map(|sum| Some(rows::sum_of_squares(&Values::of(sum)?)));
+        if let Some(squares) = on_host.sum::<Option<f64>>() {
+            return squares.sqrt();
         }
         let squares: Vec<Tensor<1>> = self.sums.values().map(|sum| sum.clone().square().sum()).collect();
         Tensor::cat(squares, 0).into_data().iter::<f64>().sum::<f64>().sqrt()
     }
+}
+
+/// `sum + gradient`, in the memory of the sum where it is on the host.
+fn add(sum: Tensor<1>, gradient: Tensor<1>) -> Tensor<1> {
+    if !Values::fit(&sum) || !Values::fit(&gradient) {
+        return sum + gradient;
+    }
+    let fit = "just asked";
+    let (mut sum, gradient) = (Values::take(sum).expect(fit), Values::take(gradient).expect(fit));
+    rows::add(sum.make_mut(), &gradient);
+    sum.into_tensor()
 }

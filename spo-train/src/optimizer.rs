@@ -5,6 +5,7 @@ use crate::config::TrainingPlan;
 use crate::gradients::Gradients;
 use burn::module::Module;
 use burn::tensor::{DType, Tensor};
+use spo_core::cpu::{Values, rows};
 use spo_model::parameters::replace;
 use std::collections::BTreeMap;
 
@@ -35,30 +36,100 @@ impl AdamW {
         scale: f64,
     ) -> M {
         self.step += 1;
-        let [beta1, beta2] = training.adam_betas;
-        let correction1 = 1.0 - beta1.powi(self.step as i32);
-        let correction2 = 1.0 - beta2.powi(self.step as i32);
-        replace(model, "", |parameter| {
-            let gradient = gradients.remove(&parameter.path)? * scale;
-            let stored = parameter.value.dtype();
-            let (first, second, master) = match self.moments.remove(&parameter.path) {
-                Some(moments) => (
-                    moments.first * beta1 + gradient.clone() * (1.0 - beta1),
-                    moments.second * beta2 + gradient.square() * (1.0 - beta2),
-                    moments.master,
-                ),
-                None => (gradient.clone() * (1.0 - beta1), gradient.square() * (1.0 - beta2), None),
-            };
-            let decay = if parameter.shape.len() > 1 { training.weight_decay } else { 0.0 };
-            let weight = master.unwrap_or(parameter.value.cast(first.dtype()));
-            let weight = if decay == 0.0 { weight } else { weight * (1.0 - learning_rate * decay) };
-            let denominator = second.clone().sqrt() / correction2.sqrt() + training.adam_eps;
-            let weight = weight - first.clone() / denominator * (learning_rate / correction1);
-            let rounded = weight.clone().cast(stored);
-            let master = matches!(stored, DType::F16 | DType::BF16).then_some(weight);
-            self.moments.insert(parameter.path, Moments { first, second, master });
-            Some(rounded)
+        replace(model, "", |parameter| match gradients.remove(&parameter.path) {
+            Some(gradient) => {
+                let decayed = parameter.shape.len() > 1;
+                let update = Update::new(self.step, training, learning_rate, scale, decayed);
+                let moments = self.moments.remove(&parameter.path);
+                let (weight, moments) = update.apply(parameter.value, gradient, moments);
+                self.moments.insert(parameter.path, moments);
+                weight
+            }
+            None => parameter.value,
         })
+    }
+}
+
+/// The numbers of one step for one parameter.
+#[derive(Debug, Clone, Copy)]
+struct Update {
+    beta1: f64,
+    beta2: f64,
+    epsilon: f64,
+    /// Factor on the gradient.
+    scale: f64,
+    /// Factor on the weight: 1 − learning rate · decay.
+    keep: f64,
+    /// Learning rate with the first moment's bias correction.
+    rate: f64,
+    /// √ of the second moment's bias correction.
+    correction: f64,
+}
+
+impl Update {
+    fn new(step: u64, training: &TrainingPlan, learning_rate: f64, scale: f64, decayed: bool) -> Self {
+        let [beta1, beta2] = training.adam_betas;
+        let decay = if decayed { training.weight_decay } else { 0.0 };
+        Self {
+            beta1,
+            beta2,
+            epsilon: training.adam_eps,
+            scale,
+            keep: 1.0 - learning_rate * decay,
+            rate: learning_rate / (1.0 - beta1.powi(step as i32)),
+            correction: (1.0 - beta2.powi(step as i32)).sqrt(),
+        }
+    }
+
+    fn apply(self, weight: Tensor<1>, gradient: Tensor<1>, moments: Option<Moments>) -> (Tensor<1>, Moments) {
+        let (first, second, master) = match moments {
+            Some(moments) => (moments.first, moments.second, moments.master),
+            None => (gradient.zeros_like(), gradient.zeros_like(), None),
+        };
+        let stored = weight.dtype();
+        let wide = master.unwrap_or_else(|| weight.cast(first.dtype()));
+        let state = [wide, first, second];
+        let [wide, first, second] = match Values::fit(&gradient) && state.iter().all(Values::fit) {
+            true => self.on_host(state, gradient),
+            false => self.on_device(state, gradient),
+        };
+        let master = matches!(stored, DType::F16 | DType::BF16).then(|| wide.clone());
+        (wide.cast(stored), Moments { first, second, master })
+    }
+
+    /// Weight and moments after the step, in burn's operations.
+    fn on_device(self, [weight, first, second]: [Tensor<1>; 3], gradient: Tensor<1>) -> [Tensor<1>; 3] {
+        let gradient = gradient * self.scale;
+        let first = first * self.beta1 + gradient.clone() * (1.0 - self.beta1);
+        let second = second * self.beta2 + gradient.square() * (1.0 - self.beta2);
+        let weight = if self.keep == 1.0 { weight } else { weight * self.keep };
+        let denominator = second.clone().sqrt() / self.correction + self.epsilon;
+        [weight - first.clone() / denominator * self.rate, first, second]
+    }
+
+    /// The same in one pass over the memory of all three.
+    fn on_host(self, state: [Tensor<1>; 3], gradient: Tensor<1>) -> [Tensor<1>; 3] {
+        let values = |tensor| Values::take(tensor).expect("the caller asked whether they fit");
+        let (mut state, gradient) = (state.map(values), values(gradient));
+        rows::update_three(state.each_mut().map(Values::make_mut), &gradient, |[weight, first, second], gradient| {
+            pulp::Arch::new().dispatch(|| self.pass(weight, first, second, gradient));
+        });
+        state.map(Values::into_tensor)
+    }
+
+    #[inline(always)]
+    fn pass(self, weight: &mut [f32], first: &mut [f32], second: &mut [f32], gradient: &[f32]) {
+        let [beta1, beta2, scale, keep, rate] =
+            [self.beta1, self.beta2, self.scale, self.keep, self.rate].map(|x| x as f32);
+        let [rest1, rest2, inverse, epsilon] =
+            [1.0 - self.beta1, 1.0 - self.beta2, 1.0 / self.correction, self.epsilon].map(|x| x as f32);
+        let state = weight.iter_mut().zip(first).zip(second);
+        for (((weight, first), second), gradient) in state.zip(gradient) {
+            let gradient = gradient * scale;
+            *first = *first * beta1 + gradient * rest1;
+            *second = *second * beta2 + gradient * gradient * rest2;
+            *weight = *weight * keep - *first / (second.sqrt() * inverse + epsilon) * rate;
+        }
     }
 }
 

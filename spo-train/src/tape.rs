@@ -9,10 +9,10 @@ use crate::config::spec::Recompute;
 use crate::gradients::{Gradients, Trainable};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Gradients as TapeGradients, IndexingUpdateOp, Int, Tensor, TensorData};
-use spo_core::logprob::{HeadOptions, token_logps, token_logps_backward};
+use spo_core::logprob::{HeadOptions, HeadPass};
 use spo_data::PackedBatch;
 use spo_model::CausalLm;
-use spo_model::decoder::{Attend, Block, PackedInputs};
+use spo_model::decoder::{Attend, Block, PackedInputs, pull};
 use spo_model::parameters::ModulePath;
 
 /// How a micro-batch is differentiated.
@@ -60,13 +60,11 @@ pub fn differentiate<E>(
     let rows = x.select(0, inputs.score_rows.clone());
     let hidden = model.norm.forward(rows.clone());
     let weight = model.head_weight();
-    let logps = token_logps(hidden.clone(), weight.clone(), inputs.targets.clone(), &options.head);
-    let logps: Vec<f32> = logps.into_data().iter::<f32>().collect();
-    let slopes = slopes(&logps)?;
-
-    let slopes = Tensor::from_data(TensorData::new(slopes, [logps.len()]), &device);
     let train_head = options.trainable == Trainable::All;
-    let head = token_logps_backward(hidden, weight, inputs.targets.clone(), slopes, train_head, &options.head);
+    let head = HeadPass::new(hidden, weight, inputs.targets.clone(), train_head, &options.head);
+    let logps: Vec<f32> = head.logps.clone().into_data().iter::<f32>().collect();
+    let slopes = slopes(&logps)?;
+    let head = head.backward(Tensor::from_data(TensorData::new(slopes, [logps.len()]), &device));
     if let Some(gradient) = head.weight {
         let name = if model.lm_head.is_some() { "lm_head.weight" } else { "embed_tokens.weight" };
         gradients.add(name, gradient);
@@ -136,15 +134,16 @@ impl BlockTape {
         gradients: &mut Gradients,
     ) -> Tensor<2> {
         let reached = "the block's output depends on it";
-        let mut tape = pull(self.output, d_output);
+        let mut tape = pull([(&self.output, &d_output)]).backward();
         let d_residual = self.residual.grad_remove(&mut tape).expect(reached);
         let d_attended = self.attended.grad_remove(&mut tape).expect(reached);
         collect(&self.block, &prefix(layer), trainable, &mut tape, gradients);
 
         let [q, k, v] = self.projected.clone().map(Tensor::inner);
         let slopes = inputs.attention().backward(self.block.self_attn.window(), q, k, v, d_attended);
-        let pulled = self.projected.into_iter().zip(slopes).map(|(x, d_x)| (x * d_x.autodiff()).sum());
-        let mut tape = pulled.reduce(|sum, term| sum + term).expect("three terms").backward();
+        let [q, k, v] = &self.projected;
+        let [d_q, d_k, d_v] = &slopes;
+        let mut tape = pull([(q, d_q), (k, d_k), (v, d_v)]).backward();
         let d_input = self.input.grad_remove(&mut tape).expect(reached);
         collect(&self.block, &prefix(layer), trainable, &mut tape, gradients);
         d_residual + d_input
@@ -165,7 +164,7 @@ fn norm_backward(
 ) -> Tensor<2> {
     let norm = lift(model.norm.clone(), "norm.", trainable);
     let rows = rows.autodiff().require_grad();
-    let mut tape = pull(norm.forward(rows.clone()), d_hidden);
+    let mut tape = pull([(&norm.forward(rows.clone()), &d_hidden)]).backward();
     collect(&norm, "norm.", trainable, &mut tape, gradients);
     rows.grad_remove(&mut tape).expect("the norm's output depends on its input")
 }
@@ -175,11 +174,6 @@ fn embedding_backward(model: &CausalLm, ids: Tensor<1, Int>, d_x: Tensor<2>, gra
     let table = model.embed_tokens.weight.val();
     let zeros = Tensor::<2>::zeros(table.dims(), (&table.device(), d_x.dtype()));
     gradients.add("embed_tokens.weight", zeros.select_assign(0, ids, d_x, IndexingUpdateOp::Add));
-}
-
-/// Walks back from `output` with the given derivative: that of `Σ output · d_output`.
-fn pull(output: Tensor<2>, d_output: Tensor<2>) -> TapeGradients {
-    (output * d_output.autodiff()).sum().backward()
 }
 
 /// The module with gradients switched on for its trained parameters; frozen ones are constants.

@@ -1,15 +1,18 @@
 //! The memory-safe head: log-probabilities and their closed-form gradient, one chunk of rows at a time.
 
+use super::host;
+use crate::cpu::Values;
 use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, activation};
 
 /// One chunk of f32 logits takes at most this many bytes when `chunk_rows` is 0.
 const CHUNK_BYTES: usize = 64 << 20;
+/// Slopes of logits that a pass keeps for the weight's gradient; what is beyond is computed again.
+const KEPT_BYTES: usize = 128 << 20;
 
 /// How logits are made of hidden states: `z = logit_scale · (h Wᵀ)`, then `softcap · tanh(z / softcap)` if there is one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HeadOptions {
-    /// Rows per chunk; 0 chooses as many as keep a chunk of f32 logits within 64 MiB, or in the cache where the vocabulary
-    /// is small.
+    /// Rows per chunk; 0 chooses as many as keep a chunk of f32 logits within 64 MiB.
     pub chunk_rows: usize,
     /// Bound of the logits (Gemma 2's `final_logit_softcapping`).
     pub softcap: Option<f64>,
@@ -23,7 +26,7 @@ impl Default for HeadOptions {
     }
 }
 
-/// What [`token_logps_backward`] returns.
+/// What [`HeadPass::backward`] returns.
 #[derive(Debug, Clone)]
 pub struct HeadGradient {
     /// `[rows, hidden]`, in the dtype of the hidden states.
@@ -47,26 +50,13 @@ fn operands(hidden: Tensor<2>, weight: Tensor<2>) -> (Tensor<2>, Tensor<2>, DTyp
     }
 }
 
-/// Where this many bytes of logits make at least [`SMALL_CHUNK`] rows, chunks are that small: they stay in the
-/// processor's cache, and the head's weight is small enough to be read again for each.
-const CACHED_BYTES: usize = 128 << 10;
-/// See [`CACHED_BYTES`].
-const SMALL_CHUNK: usize = 64;
-
 /// Rows per chunk for a vocabulary: what was asked for, or as many as fit.
 pub(super) fn chunk_rows(vocab: usize, given: usize) -> usize {
-    match given {
-        0 => {
-            let row = 4 * vocab.max(1);
-            let cached = CACHED_BYTES / row;
-            if cached >= SMALL_CHUNK { cached } else { (CHUNK_BYTES / row).max(1) }
-        }
-        given => given,
-    }
+    if given == 0 { (CHUNK_BYTES / (4 * vocab.max(1))).max(1) } else { given }
 }
 
 /// `(start, length)` of each chunk of rows.
-fn chunks(rows: usize, vocab: usize, given: usize) -> impl Iterator<Item = (usize, usize)> {
+pub(super) fn chunks(rows: usize, vocab: usize, given: usize) -> impl Iterator<Item = (usize, usize)> {
     let size = chunk_rows(vocab, given);
     (0..rows).step_by(size).map(move |start| (start, size.min(rows - start)))
 }
@@ -114,62 +104,140 @@ pub(super) fn map_chunks(
 /// `hidden` `[rows, hidden]`, `weight` `[vocab, hidden]` (as Hugging Face stores it), `targets` `[rows]` with token ids
 /// below `vocab`; none of them on a tape. At most one chunk of logits exists at a time.
 pub fn token_logps(hidden: Tensor<2>, weight: Tensor<2>, targets: Tensor<1, Int>, options: &HeadOptions) -> Tensor<1> {
+    if let Some(logps) = host::token_logps(&hidden, &weight, &targets, options) {
+        return logps;
+    }
     map_chunks(hidden, weight, options, |logits, (start, length)| {
         let targets = targets.clone().narrow(0, start, length).reshape([length, 1]);
         activation::log_softmax(logits, 1).gather(1, targets).reshape([length])
     })
 }
 
-/// The gradient of `Σ_r d_logp[r] · log p(target_r)` with respect to the hidden states and, if wanted, the weight.
+/// The head of a batch that is trained: its log-probabilities, and what their gradients need.
 ///
-/// Shapes as in [`token_logps`], `d_logp` `[rows]`. Closed form: the gradient of `log p(t)` with respect to logit `v`
-/// is `1[v = t] − p(v)`; logits are computed again, chunk by chunk.
-pub fn token_logps_backward(
+/// The gradient of `log p(t)` with respect to the logits, `1[v = t] − p(v)` (times the slopes of scale and cap), does not
+/// depend on the loss. So the forward pass takes it to the hidden states at once, and no chunk of logits is computed
+/// twice unless the weight's gradient is wanted and the slopes would fill more than 128 MiB.
+#[derive(Debug)]
+pub struct HeadPass {
+    /// `log p(target)`, `[rows]`, as [`token_logps`] gives them.
+    pub logps: Tensor<1>,
     hidden: Tensor<2>,
     weight: Tensor<2>,
     targets: Tensor<1, Int>,
-    d_logp: Tensor<1>,
+    /// `∂ log p(t) / ∂ h`, `[rows, hidden]`
+    unit: Tensor<2>,
+    /// The logits' slopes of the first chunks, each `[chunk, vocab]`.
+    kept: Vec<Tensor<2>>,
     want_weight: bool,
-    options: &HeadOptions,
-) -> HeadGradient {
-    let hidden_dtype = hidden.dtype();
-    let (hidden, weight, dtype) = operands(hidden, weight);
-    let compute = hidden.dtype();
-    let [rows, width] = hidden.dims();
-    let [vocab, _] = weight.dims();
-    let device = hidden.device();
-    let transposed = weight.clone().transpose();
-    let mut d_weight = want_weight.then(|| Tensor::<2>::zeros([vocab, width], (&device, dtype)));
-    let mut d_hidden = Vec::new();
-    for (start, length) in chunks(rows, vocab, options.chunk_rows) {
-        let chunk = hidden.clone().narrow(0, start, length);
-        let targets = targets.clone().narrow(0, start, length).reshape([length, 1]);
-        let d_logp = d_logp.clone().narrow(0, start, length).reshape([length, 1]).cast(dtype);
-        let logits = scaled_logits(chunk.clone(), transposed.clone(), dtype, options);
-        let (logits, squashed) = match options.softcap {
-            Some(cap) => {
-                let squashed = squash(logits, cap);
-                (squashed.clone() * cap, Some(squashed))
+    options: HeadOptions,
+}
+
+impl HeadPass {
+    /// Runs the head; shapes as in [`token_logps`].
+    pub fn new(
+        hidden: Tensor<2>,
+        weight: Tensor<2>,
+        targets: Tensor<1, Int>,
+        want_weight: bool,
+        options: &HeadOptions,
+    ) -> Self {
+        let (rows, width, vocab) = (hidden.dims()[0], hidden.dims()[1], weight.dims()[0]);
+        let (compute, compute_weight, dtype) = operands(hidden.clone(), weight.clone());
+        let (mut logps, mut units, mut kept, mut kept_bytes) = (vec![], vec![], vec![], 0);
+        for (start, length) in chunks(rows, vocab, options.chunk_rows) {
+            let chunk = compute.clone().narrow(0, start, length);
+            let chunk_targets = targets.clone().narrow(0, start, length);
+            let (logp, slopes) = chunk_slopes(chunk, compute_weight.clone(), chunk_targets, dtype, options);
+            logps.push(logp);
+            units.push(product(slopes.clone(), compute_weight.clone()));
+            kept_bytes += length * vocab * slopes.dtype().size();
+            if want_weight && kept_bytes <= KEPT_BYTES {
+                kept.push(slopes);
             }
-            None => (logits, None),
+        }
+        let device = hidden.device();
+        let (logps, unit) = match logps.is_empty() {
+            true => (Tensor::zeros([0], (&device, dtype)), Tensor::zeros([0, width], (&device, compute.dtype()))),
+            false => (Tensor::cat(logps, 0), Tensor::cat(units, 0)),
         };
-        let mut d_logits =
-            (activation::softmax(logits, 1) * d_logp.clone().neg()).scatter(1, targets, d_logp, IndexingUpdateOp::Add);
-        if let Some(squashed) = squashed {
-            d_logits = d_logits * (squashed.square().neg() + 1.0);
-        }
-        if options.logit_scale != 1.0 {
-            d_logits = d_logits * options.logit_scale;
-        }
-        let d_logits = d_logits.cast(compute);
-        d_hidden.push(d_logits.clone().matmul(weight.clone()).cast(hidden_dtype));
-        d_weight = d_weight.map(|sum| sum + d_logits.transpose().matmul(chunk).cast(dtype));
+        Self { logps, hidden, weight, targets, unit, kept, want_weight, options: options.clone() }
     }
-    let hidden = match d_hidden.is_empty() {
-        true => Tensor::zeros([0, width], (&device, hidden_dtype)),
-        false => Tensor::cat(d_hidden, 0),
+
+    /// The gradient of `Σ_r d_logp[r] · log p(target_r)` with respect to the hidden states and, if it was wanted, the
+    /// weight. `d_logp` `[rows]`.
+    pub fn backward(self, d_logp: Tensor<1>) -> HeadGradient {
+        let (rows, vocab) = (self.hidden.dims()[0], self.weight.dims()[0]);
+        let hidden_dtype = self.hidden.dtype();
+        let (hidden, weight, dtype) = operands(self.hidden, self.weight);
+        let scale = d_logp.reshape([rows, 1]).cast(dtype);
+        let scaled = |x: Tensor<2>, to: DType| (x.cast(dtype) * scale.clone()).cast(to);
+        let d_hidden = scaled(self.unit, hidden_dtype);
+        if !self.want_weight {
+            return HeadGradient { hidden: d_hidden, weight: None };
+        }
+        let pulled = scaled(hidden.clone(), hidden.dtype());
+        let mut d_weight = Tensor::<2>::zeros(weight.dims(), (&hidden.device(), dtype));
+        let mut kept = self.kept.into_iter();
+        for (start, length) in chunks(rows, vocab, self.options.chunk_rows) {
+            let slopes = kept.next().unwrap_or_else(|| {
+                let chunk = hidden.clone().narrow(0, start, length);
+                let targets = self.targets.clone().narrow(0, start, length);
+                chunk_slopes(chunk, weight.clone(), targets, dtype, &self.options).1
+            });
+            d_weight = add_transposed_product(d_weight, slopes, pulled.clone().narrow(0, start, length));
+        }
+        HeadGradient { hidden: d_hidden, weight: Some(d_weight) }
+    }
+}
+
+/// The log-probabilities of a chunk, `[chunk]`, and their slopes with respect to its logits, `[chunk, vocab]`.
+fn chunk_slopes(
+    hidden: Tensor<2>,
+    weight: Tensor<2>,
+    targets: Tensor<1, Int>,
+    dtype: DType,
+    options: &HeadOptions,
+) -> (Tensor<1>, Tensor<2>) {
+    if let Some(found) = host::chunk_slopes(&hidden, &weight, &targets, options) {
+        return found;
+    }
+    let compute = hidden.dtype();
+    let [rows, _] = hidden.dims();
+    let logits = scaled_logits(hidden, weight.transpose(), dtype, options);
+    let (logits, squashed) = match options.softcap {
+        Some(cap) => {
+            let squashed = squash(logits, cap);
+            (squashed.clone() * cap, Some(squashed))
+        }
+        None => (logits, None),
     };
-    HeadGradient { hidden, weight: d_weight }
+    let targets = targets.reshape([rows, 1]);
+    let logps = activation::log_softmax(logits, 1);
+    let of_targets = logps.clone().gather(1, targets.clone());
+    let ones = Tensor::<2>::ones([rows, 1], (&logps.device(), dtype));
+    let mut slopes = logps.exp().neg().scatter(1, targets, ones, IndexingUpdateOp::Add);
+    if let Some(squashed) = squashed {
+        slopes = slopes * (squashed.square().neg() + 1.0);
+    }
+    if options.logit_scale != 1.0 {
+        slopes = slopes * options.logit_scale;
+    }
+    (of_targets.reshape([rows]), slopes.cast(compute))
+}
+
+/// `a b`
+fn product(a: Tensor<2>, b: Tensor<2>) -> Tensor<2> {
+    host::product(&a, &b).unwrap_or_else(|| a.matmul(b))
+}
+
+/// `sum + aᵀ b`, in the sum's type.
+fn add_transposed_product(sum: Tensor<2>, a: Tensor<2>, b: Tensor<2>) -> Tensor<2> {
+    if Values::fit(&sum) && Values::fit(&a) && Values::fit(&b) {
+        return host::add_transposed_product(sum, &a, &b).expect("all three fit");
+    }
+    let dtype = sum.dtype();
+    sum + a.transpose().matmul(b).cast(dtype)
 }
 
 #[cfg(test)]
@@ -227,15 +295,10 @@ mod tests {
 
                 let logps = token_logps(hidden.clone(), weight.clone(), targets.clone(), &options);
                 assert_eq!(logps.dtype(), dtype);
-                assert_close(logps, oracle.inner(), tolerance);
-                let result = token_logps_backward(
-                    hidden.clone(),
-                    weight.clone(),
-                    targets.clone(),
-                    d_logp.clone(),
-                    true,
-                    &options,
-                );
+                assert_close(logps.clone(), oracle.inner(), tolerance);
+                let pass = HeadPass::new(hidden.clone(), weight.clone(), targets.clone(), true, &options);
+                assert_close(pass.logps.clone(), logps, tolerance);
+                let result = pass.backward(d_logp.clone());
                 assert_close(result.hidden, tracked.grad(&gradients).unwrap(), tolerance);
                 assert_close(result.weight.unwrap(), tracked_weight.grad(&gradients).unwrap(), tolerance);
             }
@@ -253,7 +316,7 @@ mod tests {
             token_logps(hidden.clone().cast(DType::F64), weight.clone().cast(DType::F64), targets.clone(), &options);
         assert!(largest(mixed, exact.clone()) < 1e-5);
         assert!(largest(logps, exact) < 0.1); // bf16 logits near 8 have a step of 1/32
-        let result = token_logps_backward(hidden, weight, targets, d_logp, true, &options);
+        let result = HeadPass::new(hidden, weight, targets, true, &options).backward(d_logp);
         assert_eq!(result.hidden.dtype(), DType::BF16);
         assert_eq!(result.weight.unwrap().dtype(), DType::F32);
     }
@@ -276,7 +339,7 @@ mod tests {
         let (hidden, targets, d_logp) = (hidden.slice(0..0), targets.slice(0..0), d_logp.slice(0..0));
         let options = HeadOptions::default();
         assert_eq!(token_logps(hidden.clone(), weight.clone(), targets.clone(), &options).dims(), [0]);
-        let result = token_logps_backward(hidden, weight, targets, d_logp, true, &options);
+        let result = HeadPass::new(hidden, weight, targets, true, &options).backward(d_logp);
         assert_eq!((result.hidden.dims(), result.weight.unwrap().dims()), ([0, WIDTH], [VOCAB, WIDTH]));
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod chunked;
 pub mod dense;
+mod host;
 pub mod weight;
 
-pub use chunked::{HeadGradient, HeadOptions, token_logps, token_logps_backward};
+pub use chunked::{HeadGradient, HeadOptions, HeadPass, token_logps};

@@ -1,5 +1,6 @@
 //! A linear layer in the checkpoint's own layout, with an optional adapter on the activation path.
 
+use super::fused;
 use crate::ModelError;
 use crate::load::WeightSource;
 use crate::lora::LoraAdapter;
@@ -36,13 +37,28 @@ impl Linear {
     /// `[tokens, in]` → `[tokens, out]`
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let adapted = self.lora.as_ref().map(|lora| lora.forward(x.clone()));
-        let mut y = x.matmul(self.weight.val().transpose());
+        let mut y = product(x, self.weight.val());
         if let Some(bias) = &self.bias {
-            y = y + bias.val().unsqueeze();
+            y = add_bias(y, bias.val());
         }
         match adapted {
             Some(adapted) => y + adapted,
             None => y,
         }
     }
+}
+
+/// `x Wᵀ`: `[tokens, in]` and `[out, in]` → `[tokens, out]`
+pub(crate) fn product(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    if let Some(y) = fused::linear(&x, &weight) {
+        return y;
+    }
+    x.matmul(weight.transpose())
+}
+
+fn add_bias(y: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
+    if let Some(y) = fused::add_bias(&y, &bias) {
+        return y;
+    }
+    y + bias.unsqueeze()
 }

@@ -1,6 +1,6 @@
 //! SwiGLU feed-forward block (Shazeer 2020, arXiv 2002.05202).
 
-use super::Linear;
+use super::{Linear, fused};
 use crate::load::WeightSource;
 use crate::{ModelError, ModelSpec};
 use burn::module::Module;
@@ -34,7 +34,15 @@ impl Mlp {
 
     /// `[tokens, hidden]` → `[tokens, hidden]`
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let gate = silu(self.gate_proj.forward(x.clone()));
-        self.down_proj.forward(gate * self.up_proj.forward(x))
+        let gate = self.gate_proj.forward(x.clone());
+        self.down_proj.forward(gated(gate, self.up_proj.forward(x)))
     }
+}
+
+/// `silu(gate) · up`
+pub(super) fn gated(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+    if let Some(y) = fused::glu(&gate, &up, fused::Gate::Silu) {
+        return y;
+    }
+    silu(gate) * up
 }

@@ -3,11 +3,13 @@
 pub mod attention;
 pub mod block;
 mod cpu_attention;
+mod fused;
 pub mod kv_cache;
 pub mod linear;
 pub mod mlp;
 pub mod norm;
 pub mod packed;
+mod pull;
 pub mod rope;
 
 pub use attention::{Attend, Attention};
@@ -16,4 +18,5 @@ pub use linear::Linear;
 pub use mlp::Mlp;
 pub use norm::RmsNorm;
 pub use packed::{PackedAttention, PackedInputs};
+pub use pull::pull;
 pub use rope::RopeTables;

@@ -1,5 +1,6 @@
 //! Root-mean-square normalisation (Zhang & Sennrich 2019, arXiv 1910.07467).
 
+use super::fused;
 use crate::ModelError;
 use crate::load::WeightSource;
 use burn::module::{Module, Param};
@@ -26,6 +27,9 @@ impl RmsNorm {
 
     /// Normalises the last dimension of `[…, channels]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        if let Some(y) = fused::rms_norm(&x, &self.weight.val(), self.epsilon, 0.0) {
+            return y;
+        }
         let dtype = x.dtype();
         let wide = if dtype == DType::F64 { x } else { x.cast(DType::F32) };
         let scale = (wide.clone().square().mean_dim(D - 1) + self.epsilon).sqrt().recip();

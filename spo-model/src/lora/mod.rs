@@ -6,6 +6,7 @@ mod peft;
 pub use peft::{load_adapter, save_adapter};
 
 use crate::decoder::Linear;
+use crate::decoder::linear::product;
 use crate::load::Storage;
 use crate::{CausalLm, ModelError};
 use burn::module::{Module, Param};
@@ -27,8 +28,7 @@ pub struct LoraAdapter {
 impl LoraAdapter {
     /// `[tokens, in]` → `[tokens, out]`
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let low = x.matmul(self.a.val().transpose());
-        low.matmul(self.b.val().transpose()) * self.scale
+        product(product(x, self.a.val()) * self.scale, self.b.val())
     }
 
     /// `s · B A`, `[out, in]`: what merging adds to the weight.

@@ -1,0 +1,99 @@
+//! Kernels in f32 against the same functions in burn's operations and f64, value and gradients.
+
+use crate::decoder::mlp::gated;
+use crate::decoder::{Linear, RmsNorm, RopeTables, pull};
+use crate::load::RandomSource;
+use crate::spec::{Rope, RopeScaling};
+use burn::module::Param;
+use burn::tensor::{DType, Device, Distribution, Tensor};
+
+fn device() -> Device {
+    Device::flex()
+}
+
+fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
+    Tensor::random(shape, Distribution::Normal(0.0, 1.5), &device())
+}
+
+fn wide(x: &Tensor<2>) -> Vec<f64> {
+    x.clone().cast(DType::F64).try_into_vec().expect("just cast")
+}
+
+/// Output and gradients of all inputs, for a given gradient of the output.
+fn run<const N: usize>(
+    inputs: &[Tensor<2>; N],
+    d_output: &Tensor<2>,
+    dtype: DType,
+    f: impl Fn([Tensor<2>; N]) -> Tensor<2>,
+) -> Vec<Vec<f64>> {
+    let cast = |x: &Tensor<2>| x.clone().cast(dtype);
+    let leaves = inputs.each_ref().map(|x| cast(x).autodiff().require_grad());
+    let output = f(leaves.clone());
+    let tape = pull([(&output, &cast(d_output))]).backward();
+    let mut found = vec![wide(&f(inputs.each_ref().map(cast))), wide(&output.inner())];
+    found.extend(leaves.iter().map(|leaf| wide(&leaf.grad(&tape).expect("every input has a gradient"))));
+    found
+}
+
+fn assert_equal<const N: usize>(what: &str, inputs: [Tensor<2>; N], f: impl Fn([Tensor<2>; N]) -> Tensor<2>) {
+    let d_output = random(f(inputs.clone()).dims());
+    let (kernel, reference) = (run(&inputs, &d_output, DType::F32, &f), run(&inputs, &d_output, DType::F64, &f));
+    for (index, (kernel, reference)) in kernel.iter().zip(&reference).enumerate() {
+        let scale = reference.iter().fold(1e-3f64, |top, x| top.max(x.abs()));
+        let error = kernel.iter().zip(reference).fold(0.0f64, |top, (a, b)| top.max((a - b).abs()));
+        assert!(error <= 2e-6 * scale, "{what}, part {index}: {error:e} at scale {scale:e}");
+        assert_eq!(kernel.len(), reference.len());
+    }
+}
+
+#[test]
+fn linear_with_bias() {
+    for [tokens, inner, outer] in [[1, 1, 1], [7, 13, 5], [130, 64, 200], [600, 48, 40]] {
+        let inputs = [random([tokens, inner]), random([outer, inner]), random([1, outer])];
+        assert_equal(&format!("{tokens} {inner} {outer}"), inputs, |[x, weight, bias]| {
+            let bias = Some(Param::from_tensor(bias.reshape([outer])));
+            Linear { weight: Param::from_tensor(weight), bias, lora: None }.forward(x)
+        });
+    }
+}
+
+#[test]
+fn gated_units() {
+    for shape in [[1, 1], [9, 31], [300, 200]] {
+        assert_equal(&format!("{shape:?}"), [random(shape) * 4.0, random(shape)], |[gate, up]| gated(gate, up));
+    }
+}
+
+#[test]
+fn norms() {
+    for [rows, width] in [[1, 1], [5, 17], [200, 64], [70, 300]] {
+        assert_equal(&format!("{rows} {width}"), [random([rows, width]), random([1, width])], |[x, weight]| {
+            let mut norm = RmsNorm::load(&mut RandomSource::new(1, &device()), "norm", width, 1e-5).expect("random");
+            norm.weight = Param::from_tensor(weight.reshape([width]));
+            norm.forward(x)
+        });
+    }
+}
+
+#[test]
+fn rotations() {
+    for [tokens, heads, dim] in [[1, 1, 2], [9, 3, 6], [200, 4, 32]] {
+        let rope = Rope { theta: 100.0, scaling: RopeScaling::Default };
+        let positions: Vec<i32> = (0..tokens as i32).map(|i| i * 3 % 50).collect();
+        assert_equal(&format!("{tokens} {heads} {dim}"), [random([tokens, heads * dim])], |[x]| {
+            let tables = RopeTables::new(&rope, dim, &positions, x.dtype(), &device());
+            tables.rotate(x.reshape([tokens, heads, dim])).reshape([tokens, heads * dim])
+        });
+    }
+}
+
+#[test]
+fn a_frozen_weight_has_no_gradient() {
+    let (x, weight) = (random([6, 4]).autodiff().require_grad(), random([3, 4]));
+    let y = Linear { weight: Param::from_tensor(weight.clone()), bias: None, lora: None }.forward(x.clone());
+    let d_y = random([6, 3]);
+    let tape = pull([(&y, &d_y)]).backward();
+    let expected = d_y.matmul(weight);
+    let found = x.grad(&tape).expect("the input is trained");
+    assert!((found - expected).abs().max().into_scalar::<f32>() < 1e-5);
+}
