@@ -128,7 +128,7 @@ unsafe fn multiply(a: Matrix, b: Matrix, out: Out, add: bool, parallel: bool) {
     let small = rows * columns * a.columns < PARALLEL;
     let tasks = if parallel && !small { 2 * rayon::current_num_threads() } else { 1 };
     if tasks == 1 {
-        return arch.dispatch(Task { a, b, out, add });
+        return Task::run(arch, a, b, out, add);
     }
     // The packed operand is best not packed twice; where `a` is transposed that is `a`.
     let by_rows = a.column_stride != 1 && rows >= 64 * tasks;
@@ -145,11 +145,11 @@ unsafe fn multiply(a: Matrix, b: Matrix, out: Out, add: bool, parallel: bool) {
         unsafe {
             if by_rows {
                 let (a, out) = (a.rows(part.start, part.end), out.at(part.start, 0));
-                arch.dispatch(Task { a, b, out, add });
+                Task::run(arch, a, b, out, add);
             } else {
                 let down = height * y..(height * (y + 1)).min(rows);
                 let (a, b) = (a.rows(down.start, down.end), b.columns(part.start, part.end));
-                arch.dispatch(Task { a, b, out: out.at(down.start, part.start), add });
+                Task::run(arch, a, b, out.at(down.start, part.start), add);
             }
         }
     });
@@ -161,6 +161,22 @@ struct Task<'a> {
     b: Matrix<'a>,
     out: Out,
     add: bool,
+    /// Room for [`DEPTH`] rows of packed columns.
+    panels: &'a mut [f32],
+}
+
+impl<'a> Task<'a> {
+    /// Runs on this thread. The scratch is lent here: the vector code must see no closure between `dispatch` and the
+    /// loops, for it would be compiled for the oldest processor.
+    fn run(arch: Arch, a: Matrix<'a>, b: Matrix<'a>, out: Out, add: bool) {
+        PANELS.with_borrow_mut(|panels| {
+            let room = DEPTH * PACKED_COLUMNS.min(b.columns.next_multiple_of(32));
+            if panels.len() < room {
+                panels.resize(room, 0.0);
+            }
+            arch.dispatch(Task { a, b, out, add, panels });
+        });
+    }
 }
 
 impl WithSimd for Task<'_> {
@@ -169,65 +185,60 @@ impl WithSimd for Task<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         // One vector of columns is enough for the narrow products of low-rank adapters.
-        if self.b.columns <= S::F32_LANES { self.run::<S, 1>(simd) } else { self.run::<S, 2>(simd) }
+        if self.b.columns <= S::F32_LANES { self.panels::<S, 1>(simd) } else { self.panels::<S, 2>(simd) }
     }
 }
 
 impl Task<'_> {
     #[inline(always)]
-    fn run<S: Simd, const VECTORS: usize>(self, simd: S) {
-        let Self { a, b, out, add } = self;
+    fn panels<S: Simd, const VECTORS: usize>(self, simd: S) {
+        let Self { a, b, out, add, panels } = self;
         let width = VECTORS * S::F32_LANES;
         let tile = if S::REGISTER_COUNT >= 32 { 12 } else { 6 };
         let packed_columns = PACKED_COLUMNS.min(b.columns.next_multiple_of(width));
-        PANELS.with_borrow_mut(|panels| {
-            if panels.len() < DEPTH * packed_columns {
-                panels.resize(DEPTH * packed_columns, 0.0);
-            }
-            let mut packed_a = [0.0; DEPTH * 12];
-            // 12 rows of two vectors of 16: a tile at the right edge.
-            let mut edge = [0.0; 12 * 32];
-            for column in (0..b.columns).step_by(packed_columns) {
-                let columns = packed_columns.min(b.columns - column);
-                for depth in (0..a.columns).step_by(DEPTH) {
-                    let length = DEPTH.min(a.columns - depth);
-                    for (index, panel) in panels.chunks_mut(DEPTH * width).take(columns.div_ceil(width)).enumerate() {
-                        let from = column + index * width;
-                        pack(b, depth, length, from, width.min(b.columns - from), width, panel);
+        let mut packed_a = [0.0; DEPTH * 12];
+        // 12 rows of two vectors of 16: a tile at the right edge.
+        let mut edge = [0.0; 12 * 32];
+        for column in (0..b.columns).step_by(packed_columns) {
+            let columns = packed_columns.min(b.columns - column);
+            for depth in (0..a.columns).step_by(DEPTH) {
+                let length = DEPTH.min(a.columns - depth);
+                for (index, panel) in panels.chunks_mut(DEPTH * width).take(columns.div_ceil(width)).enumerate() {
+                    let from = column + index * width;
+                    pack(b, depth, length, from, width.min(b.columns - from), width, panel);
+                }
+                let add = add || depth > 0;
+                for row in (0..a.rows).step_by(tile) {
+                    let rows = tile.min(a.rows - row);
+                    let start = &a.values[row * a.row_stride + depth * a.column_stride..];
+                    let (mut from, mut strides) = (start.as_ptr(), (a.row_stride, a.column_stride));
+                    if a.column_stride != 1 {
+                        pack_rows(start, a, rows, length, &mut packed_a);
+                        (from, strides) = (packed_a.as_ptr(), (1, 12));
                     }
-                    let add = add || depth > 0;
-                    for row in (0..a.rows).step_by(tile) {
-                        let rows = tile.min(a.rows - row);
-                        let start = &a.values[row * a.row_stride + depth * a.column_stride..];
-                        let (mut from, mut strides) = (start.as_ptr(), (a.row_stride, a.column_stride));
-                        if a.column_stride != 1 {
-                            pack_rows(start, a, rows, length, &mut packed_a);
-                            (from, strides) = (packed_a.as_ptr(), (1, 12));
-                        }
-                        for (index, panel) in panels.chunks(DEPTH * width).take(columns.div_ceil(width)).enumerate() {
-                            let panel_columns = width.min(columns - index * width);
-                            // SAFETY: the tile is inside `out`; `from` has `rows` rows of `length` values at
-                            // its strides, the panel `length` rows of `width`.
-                            unsafe {
-                                let to = out.at(row, column + index * width);
-                                if panel_columns == width {
-                                    tiles::<S, VECTORS>(simd, rows, length, from, strides, panel.as_ptr(), to, add);
-                                    continue;
-                                }
-                                let inside = Out { start: edge.as_mut_ptr(), stride: width };
-                                tiles::<S, VECTORS>(simd, rows, length, from, strides, panel.as_ptr(), inside, false);
-                                for row in 0..rows {
-                                    for column in 0..panel_columns {
-                                        let (value, to) = (edge[row * width + column], to.at(row, column).start);
-                                        *to = if add { *to + value } else { value };
-                                    }
+                    for (index, panel) in panels.chunks(DEPTH * width).take(columns.div_ceil(width)).enumerate() {
+                        let panel_columns = width.min(columns - index * width);
+                        // SAFETY: the tile is inside `out`; `from` has `rows` rows of `length` values at
+                        // its strides, the panel `length` rows of `width`.
+                        unsafe {
+                            let to = out.at(row, column + index * width);
+                            if panel_columns == width {
+                                tiles::<S, VECTORS>(simd, rows, length, from, strides, panel.as_ptr(), to, add);
+                                continue;
+                            }
+                            let inside = Out { start: edge.as_mut_ptr(), stride: width };
+                            tiles::<S, VECTORS>(simd, rows, length, from, strides, panel.as_ptr(), inside, false);
+                            for row in 0..rows {
+                                for column in 0..panel_columns {
+                                    let (value, to) = (edge[row * width + column], to.at(row, column).start);
+                                    *to = if add { *to + value } else { value };
                                 }
                             }
                         }
                     }
                 }
             }
-        });
+        }
     }
 }
 
@@ -323,12 +334,14 @@ unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(
         let rows: [*const f32; ROWS] = std::array::from_fn(|row| a.add(row * row_stride));
         for index in 0..length {
             let b = b.add(index * VECTORS * lanes);
-            let b: [S::f32s; VECTORS] =
-                std::array::from_fn(|vector| b.add(vector * lanes).cast::<S::f32s>().read_unaligned());
+            let mut columns = [simd.splat_f32s(0.0); VECTORS];
+            for (vector, column) in columns.iter_mut().enumerate() {
+                *column = b.add(vector * lanes).cast::<S::f32s>().read_unaligned();
+            }
             for row in 0..ROWS {
                 let x = simd.splat_f32s(*rows[row].add(index * column_stride));
                 for vector in 0..VECTORS {
-                    sums[row][vector] = simd.mul_add_e_f32s(x, b[vector], sums[row][vector]);
+                    sums[row][vector] = simd.mul_add_e_f32s(x, columns[vector], sums[row][vector]);
                 }
             }
         }

@@ -56,7 +56,7 @@ pub(crate) fn product(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     x.matmul(weight.transpose())
 }
 
-fn add_bias(y: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
+pub(super) fn add_bias(y: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
     if let Some(y) = fused::add_bias(&y, &bias) {
         return y;
     }
