@@ -125,10 +125,11 @@ impl CliError {
         Self::Unexpected { at: name.into(), found: found.into(), expected: expected.into(), usage: true }
     }
 
-    /// 1 failed, 2 usage or run file, 130 interrupted.
+    /// 1 failed, 2 usage or run file, 3 quality gate missed, 130 interrupted.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Train(TrainError::Interrupted { .. }) => 130,
+            Self::Train(TrainError::GateMissed { .. }) => 3,
             Self::Train(TrainError::Config(_)) | Self::Unexpected { usage: true, .. } => 2,
             Self::Train(TrainError::Model(error)) | Self::Model(error) => model_code(error),
             Self::Train(TrainError::Data(error)) | Self::Data(error) => data_code(error),

@@ -234,3 +234,16 @@ fn wrong_arguments() {
     ]);
     refused(&text, 1, &["no tokenizer", "token ids"]);
 }
+
+#[test]
+fn a_missed_gate_ends_with_exit_code_3() {
+    let directory = tempdir().unwrap();
+    small_run(directory.path());
+    let gate = "rounds.0.gate={honesty={accuracy=\">= 0.999\"}}";
+    let found = train(directory.path(), &["--set", gate]);
+    refused(&found, 3, &["round-1-honesty misses its gate: honesty accuracy is 0.", "wanted >= 0.999", "roll-back"]);
+    assert!(directory.path().join("run/report.html").exists());
+    assert!(!directory.path().join("run/policies/round-2-helpfulness").exists());
+    let found = train(directory.path(), &["--set", "rounds.0.gate={honest={accuracy=\">= 0.5\"}}"]);
+    refused(&found, 2, &["rounds.0.gate", "did you mean \"honesty\"?"]);
+}

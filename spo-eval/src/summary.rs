@@ -43,6 +43,8 @@ pub struct RunSummary {
     pub samples: Vec<Sample>,
     /// Time and memory of each phase.
     pub timing: Vec<Phase>,
+    /// Rounds that were held against a gate.
+    pub gates: Vec<GateSummary>,
     /// What the reader should know before trusting the run.
     pub warnings: Vec<String>,
     /// Hashes of what went in and came out.
@@ -68,6 +70,7 @@ impl Default for RunSummary {
             margins: Vec::new(),
             samples: Vec::new(),
             timing: Vec::new(),
+            gates: Vec::new(),
             warnings: Vec::new(),
             lineage: Vec::new(),
         }
@@ -192,6 +195,10 @@ pub struct RoundSummary {
     pub settings: Vec<Setting>,
     /// Training curve, one point per logged window.
     pub curve: Vec<CurvePoint>,
+    /// Looks at the held-out pairs on the way.
+    pub looks: Vec<Look>,
+    /// Why it ended before its steps were done, or went back to an earlier policy.
+    pub ended: Option<String>,
     /// Distribution of the carried term `c` over the round's training pairs.
     pub carried: Option<Distribution>,
 }
@@ -208,8 +215,63 @@ pub struct CurvePoint {
     pub accuracy: Option<f64>,
     /// Mean reward margin of the window.
     pub margin: Option<f64>,
-    /// Loss on held-out pairs, where it was measured.
-    pub held_out_loss: Option<f64>,
+}
+
+/// The running policy on held-out pairs, in the middle of a round.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Look {
+    /// Optimiser step, from 0.
+    pub step: u64,
+    /// Mean loss of the round's objective on the held-out pairs of its dimension.
+    pub loss: f64,
+    /// Dimension, accuracy (0 to 1), mean margin `Δ log(π/π_0)` in nats.
+    pub dimensions: Vec<(String, f64, f64)>,
+}
+
+/// A round's policy against its gate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GateSummary {
+    /// Policy of the round.
+    pub policy: String,
+    /// What was asked of it.
+    pub checks: Vec<GateCheck>,
+    /// What followed.
+    pub outcome: GateOutcome,
+}
+
+impl GateSummary {
+    /// The checks that were missed, in words.
+    #[must_use]
+    pub fn missed(&self) -> Vec<String> {
+        let words = |check: &GateCheck| format!("{} is {:.4}, wanted {}", check.what, check.found, check.wanted);
+        self.checks.iter().filter(|check| !check.passed).map(words).collect()
+    }
+}
+
+/// One condition of a gate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GateCheck {
+    /// What was measured, such as "honesty accuracy".
+    pub what: String,
+    /// Its value.
+    pub found: f64,
+    /// The condition, such as ">= 0.6".
+    pub wanted: String,
+    /// Whether it holds.
+    pub passed: bool,
+}
+
+/// What followed from a gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GateOutcome {
+    /// The last policy of the round passed.
+    Passed,
+    /// The last policy missed it; the round went back to an earlier one, which passes.
+    RolledBack,
+    /// The run was stopped.
+    Stopped,
 }
 
 /// One prompt and its answers.

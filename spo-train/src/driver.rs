@@ -4,6 +4,7 @@ use crate::cache::{LogpCache, PolicyLogps};
 use crate::config::spec::{Dtype, LoraSet, LoraTargets};
 use crate::config::{ArmPlan, RoundPlan, RunPlan};
 use crate::event::Event;
+use crate::gate::Gate;
 use crate::held_out::{log_ratio_margins, reward_scores};
 use crate::held_out_tasks::HeldOutTasks;
 use crate::phase::{Phase, PhaseState};
@@ -11,12 +12,16 @@ use crate::policy::Policies;
 use crate::run::Prepared;
 use crate::sampling::{Drawn, Shown, show, shown_prompts};
 use crate::session::Session;
+use crate::stopping::{Keeper, Stopping};
 use crate::task::{PreferenceTask, SupervisedTask, Task};
 use crate::{TrainError, memory};
 use burn::tensor::Device;
 use serde_json::{Map, json};
 use spo_data::Dataset;
-use spo_eval::{Bootstrap, Distribution, Sample, Subset, paired_difference, score_dimension};
+use spo_eval::{
+    Artefact, Bootstrap, DimensionScore, Distribution, GateOutcome, GateSummary, Sample, ScoreKind, Subset,
+    paired_difference, score_dimension,
+};
 use spo_model::load::Storage;
 use spo_model::lora::LoraSpec;
 use spo_model::{CausalLm, device, parameters};
@@ -39,8 +44,10 @@ pub(crate) struct Driver<'a> {
     /// Tokens that end a response.
     stop: Vec<u32>,
     shown: Vec<Shown>,
-    /// What each policy answered to the shown prompts.
-    answers: Vec<(String, Vec<String>)>,
+    /// Scores of the policies so far, in the scale of the main table.
+    matrix: Vec<DimensionScore>,
+    /// Steps that a policy comes from, where its phase ended early; and whether its round's gate sent it back.
+    ended: BTreeMap<String, (u64, bool)>,
     drawn: Vec<(Drawn, Vec<String>)>,
 }
 
@@ -72,7 +79,8 @@ impl<'a> Driver<'a> {
             bootstrap: Bootstrap { resamples: plan.evaluation.bootstrap_resamples, seed: plan.seed },
             stop,
             shown: shown_prompts(&prepared.held_out, &plan.evaluation, &plan.text, &prepared.tokenizer)?,
-            answers: vec![],
+            matrix: vec![],
+            ended: BTreeMap::new(),
             drawn: vec![],
             session,
         })
@@ -98,12 +106,13 @@ impl<'a> Driver<'a> {
                     own: Box::new(SupervisedTask::new(&self.prepared.held_out.dataset, &warmup.dimensions)),
                     dimensions: vec![],
                 };
-                (WARMUP.to_string(), self.train(phase, model, &task, &held_out)?)
+                (WARMUP.to_string(), self.train(phase, model, &task, &held_out, START, None)?)
             }
             None => (START.to_string(), model),
         };
         let mut history = vec![self.freeze(&start, &model, 0)?];
         self.show(&start, &model)?;
+        self.draw(&start, &model, &[])?;
         let mut current = Some((start.clone(), model));
         let mut names = vec![start.clone()];
         for (index, round) in self.plan.rounds.iter().enumerate() {
@@ -117,12 +126,17 @@ impl<'a> Driver<'a> {
                     Some((_, model)) => model,
                     None => self.policies.load(parent)?,
                 };
-                let model = self.round(index, round, arm, &name, parent, model, &history)?;
+                let gate = round.gate.as_ref().filter(|_| carried.is_none());
+                let gate = gate.map(|plan| Gate::new(plan, &self.matrix, &names));
+                let model = self.round(index, round, arm, &name, parent, model, &history, gate.as_ref())?;
                 let later = if carried.is_none() { index + 1 } else { self.plan.rounds.len() };
                 let logps = self.freeze(&name, &model, later)?;
                 scores.push((name.clone(), self.evaluate(&name, arm, &logps, &history)?));
                 self.show(&name, &model)?;
                 self.draw(&name, &model, &[start.clone(), parent.clone()])?;
+                if let Some(gate) = &gate {
+                    self.check_gate(gate, &name)?;
+                }
                 if carried.is_none() {
                     carried = Some((name.clone(), logps));
                 }
@@ -134,7 +148,6 @@ impl<'a> Driver<'a> {
             history.push(logps);
         }
         self.estimate_kl(&mut current)?;
-        self.emit_samples()?;
         self.finish(&names[names.len() - 1], current)
     }
 
@@ -157,7 +170,17 @@ impl<'a> Driver<'a> {
         })?;
         let sets = [self.prepared.train.summaries(), self.prepared.held_out.summaries()].concat();
         let conflicts = [self.prepared.train.conflicts(), self.prepared.held_out.conflicts()].concat();
-        self.session.emit(Event::DataLoaded { sets, conflicts })
+        self.session.emit(Event::DataLoaded { sets, conflicts })?;
+        let plan = serde_json::to_vec(self.plan).expect("a plan holds only strings and numbers");
+        let hash = |name: &str, hash: &str| Artefact { name: name.into(), hash: format!("blake3:{hash}") };
+        self.session.emit(Event::Lineage {
+            artefacts: vec![
+                hash("plan", &blake3::hash(&plan).to_hex()[..32]),
+                hash("starting weights", self.policies.hash(START)),
+                hash("training rows, as tokens with their labels", &rows_hash(&self.prepared.train.dataset)),
+                hash("held-out rows, as tokens with their labels", &rows_hash(&self.prepared.held_out.dataset)),
+            ],
+        })
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -191,9 +214,27 @@ impl<'a> Driver<'a> {
         model: CausalLm,
         task: &dyn Task,
         held_out: &HeldOutTasks,
+        parent: &str,
+        gate: Option<&Gate>,
     ) -> Result<CausalLm, TrainError> {
         let started = Instant::now();
-        let state = phase.run(PhaseState::new(model), task, Some(held_out), &mut self.session)?;
+        let token_budget = self.budget();
+        let stopping = Stopping::new(Keeper {
+            policies: &mut self.policies,
+            phase: phase.name,
+            training: phase.training,
+            parent,
+            gate: gate.filter(|gate| gate.rolls_back()),
+            held_out: &self.prepared.held_out,
+            evaluation: &self.plan.evaluation,
+            stop: &self.stop,
+            seed: self.plan.seed,
+            token_budget,
+        });
+        let state = phase.run(PhaseState::new(model), task, Some(held_out), stopping, &mut self.session)?;
+        if state.step < phase.training.steps {
+            self.ended.insert(phase.name.into(), (state.step, state.rolled_back));
+        }
         self.session.emit(Event::PhaseFinished {
             phase: phase.name.into(),
             seconds: started.elapsed().as_secs_f64(),
@@ -214,6 +255,7 @@ impl<'a> Driver<'a> {
         parent: &str,
         model: CausalLm,
         history: &[PolicyLogps],
+        gate: Option<&Gate>,
     ) -> Result<CausalLm, TrainError> {
         let objective = spo_core::objective::build(&arm.objective, &arm.options)?;
         let train = &self.prepared.train;
@@ -228,7 +270,7 @@ impl<'a> Driver<'a> {
         let control = arm.name != round.main().name;
         self.begin(name, &round.dimension, &arm.objective, control, parent, task.len(), arm.training.steps, carry)?;
         let held_out = self.held_out(&round.dimension, arm, history)?;
-        self.train(phase, model, &task, &held_out)
+        self.train(phase, model, &task, &held_out, parent, gate)
     }
 
     /// The arm's own loss and every dimension's margins, on held-out pairs.
@@ -316,9 +358,10 @@ impl<'a> Driver<'a> {
             distributions.push(Distribution::of(&format!("{name}: {dimension}"), &margins)?);
             all.insert(dimension.clone(), margins);
         }
+        self.matrix.extend(scores.iter().filter(|score| score.kind == ScoreKind::LogRatio).cloned());
         self.session.emit(Event::Evaluated {
             policy: name.into(),
-            step: arm.training.steps,
+            step: self.ended.get(name).map_or(arm.training.steps, |(step, _)| *step),
             scores,
             margins: distributions,
         })?;
@@ -348,17 +391,27 @@ impl<'a> Driver<'a> {
     fn show(&mut self, name: &str, model: &CausalLm) -> Result<(), TrainError> {
         let answers =
             show(model, &self.shown, &self.plan.evaluation, &self.stop, &self.prepared.tokenizer, &self.session)?;
-        self.answers.push((name.into(), answers));
-        Ok(())
-    }
-
-    fn emit_samples(&mut self) -> Result<(), TrainError> {
-        for (index, shown) in self.shown.iter().enumerate() {
-            let by_policy =
-                self.answers.iter().map(|(policy, answers)| (policy.clone(), answers[index].clone())).collect();
+        for (shown, answer) in self.shown.iter().zip(answers) {
+            let by_policy = vec![(name.to_owned(), answer)];
             self.session.emit(Event::Sampled(Sample { prompt: shown.text.clone(), by_policy }))?;
         }
         Ok(())
+    }
+
+    /// Holds a round's policy against its gate.
+    fn check_gate(&mut self, gate: &Gate, name: &str) -> Result<(), TrainError> {
+        let checks = gate.check(name, &self.matrix);
+        let passed = checks.iter().all(|check| check.passed);
+        let rolled_back = self.ended.get(name).is_some_and(|(_, rolled_back)| *rolled_back);
+        let outcome = match (passed, rolled_back) {
+            (true, false) => GateOutcome::Passed,
+            (true, true) => GateOutcome::RolledBack,
+            (false, _) => GateOutcome::Stopped,
+        };
+        let summary = GateSummary { policy: name.into(), checks, outcome };
+        let missed = summary.missed().join("; ");
+        self.session.emit(Event::GateChecked(summary))?;
+        if passed { Ok(()) } else { Err(TrainError::GateMissed { policy: name.into(), missed }) }
     }
 
     fn draw(&mut self, name: &str, model: &CausalLm, references: &[String]) -> Result<(), TrainError> {
@@ -367,6 +420,9 @@ impl<'a> Driver<'a> {
             let drawn = Drawn::draw(name, model, set, plan, &self.stop, self.plan.seed, budget, &self.session)?;
             let mut references = references.to_vec();
             references.dedup();
+            let step = self.ended.get(name).map(|(step, _)| *step);
+            let step = step.or_else(|| self.steps_of(name)).unwrap_or(0);
+            self.session.emit(drawn.event(step))?;
             self.drawn.push((drawn, references));
         }
         Ok(())
@@ -406,6 +462,14 @@ impl<'a> Driver<'a> {
         self.session.emit(Event::RunFinished { seconds, model: dir, report })
     }
 
+    /// Steps of the phase that makes a policy.
+    fn steps_of(&self, name: &str) -> Option<u64> {
+        let warmup = self.plan.warmup.iter().map(|warmup| (WARMUP.to_owned(), warmup.training.steps));
+        let arms = self.plan.rounds.iter().flat_map(|round| round.arms.iter().map(move |arm| (round, arm)));
+        let mut all = warmup.chain(arms.map(|(round, arm)| (policy_name(round, arm), arm.training.steps)));
+        all.find_map(|(policy, steps)| (policy == name).then_some(steps))
+    }
+
     fn numbers_device(&self) -> Device {
         device::cpu()
     }
@@ -415,6 +479,18 @@ impl<'a> Driver<'a> {
         let arms = self.plan.rounds.iter().flat_map(|round| &round.arms);
         2 * arms.map(|arm| arm.training.tokens_per_micro_batch).max().unwrap_or(4096)
     }
+}
+
+/// Hash of what a data set's rows say, in their order.
+fn rows_hash(dataset: &Dataset) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for example in &dataset.examples {
+        for answer in 0..example.answers.len() {
+            hasher.update(&example.answer_hash(answer));
+        }
+        hasher.update(format!("{:?}", example.labels).as_bytes());
+    }
+    hasher.finalize().to_hex()[..32].to_string()
 }
 
 /// The policy that an arm makes: the round's name, with the control's name behind it.

@@ -95,6 +95,14 @@ pub enum TrainError {
         /// What it needs that a run does not give.
         reason: String,
     },
+    /// A round's policy does not reach what it must.
+    #[error("{policy} misses its gate: {missed}")]
+    GateMissed {
+        /// The policy.
+        policy: String,
+        /// The conditions that do not hold, with what was found.
+        missed: String,
+    },
     /// The user asked to stop.
     #[error("interrupted; finished parts of the run are in {}", out.display())]
     Interrupted {
@@ -123,6 +131,10 @@ impl TrainError {
             }
             Self::StepZero { .. } => Some(
                 "the reference's cached log-probs do not belong to this policy: remove the cache directory of the run"
+                    .into(),
+            ),
+            Self::GateMissed { .. } => Some(
+                "the policy and the report are in the run directory; `on-miss = \"roll-back\"` goes on with the round's best policy"
                     .into(),
             ),
             Self::NoPairs { .. } => Some("`spo data check` shows why rows were dropped".into()),

@@ -3,7 +3,10 @@
 
 use crate::TrainError;
 use serde::{Deserialize, Serialize};
-use spo_eval::{ConflictCount, DataSummary, DimensionScore, Distribution, KlEstimate, PairedDifference, Sample};
+use spo_eval::{
+    Artefact, ConflictCount, DataSummary, DimensionScore, Distribution, GateSummary, KlEstimate, PairedDifference,
+    Sample,
+};
 use std::path::PathBuf;
 
 /// One thing that happened. `phase` is the name of the warm-up (`warmup`), of a round or of a
@@ -37,6 +40,11 @@ pub enum Event {
         sets: Vec<DataSummary>,
         /// How often two dimensions contradict each other.
         conflicts: Vec<ConflictCount>,
+    },
+    /// Hashes of what goes in.
+    Lineage {
+        /// Starting weights, rows, configuration.
+        artefacts: Vec<Artefact>,
     },
     /// A frozen policy's log-probs of a data set's answers are being computed.
     Scoring {
@@ -84,6 +92,28 @@ pub enum Event {
     Window(Window),
     /// The running policy was scored on the held-out pairs in the middle of a phase.
     HeldOut(HeldOut),
+    /// The running policy's distance from the one its phase started from, on sampled responses.
+    RunningKl {
+        /// The phase.
+        phase: String,
+        /// Optimiser steps done.
+        step: u64,
+        /// The estimate.
+        estimate: KlEstimate,
+    },
+    /// A phase ended before its steps were done, or went back to an earlier policy.
+    PhaseEnded {
+        /// The phase.
+        phase: String,
+        /// Optimiser steps done.
+        step: u64,
+        /// Steps of the phase.
+        steps: u64,
+        /// Steps after which its policy was as it is now.
+        policy_of: u64,
+        /// Why, in plain words.
+        reason: String,
+    },
     /// A finished policy was scored on the held-out pairs.
     Evaluated {
         /// The policy.
@@ -97,6 +127,21 @@ pub enum Event {
     },
     /// Two policies compared on the same pairs.
     Compared(PairedDifference),
+    /// A round's policy was held against its gate.
+    GateChecked(GateSummary),
+    /// A policy drew responses to held-out prompts.
+    Drawn {
+        /// The policy.
+        policy: String,
+        /// After how many steps of its phase.
+        step: u64,
+        /// Responses.
+        responses: usize,
+        /// Mean number of tokens of a response.
+        mean_tokens: f64,
+        /// Share of the responses that were cut at the limit of tokens, 0 to 1.
+        cut: f64,
+    },
     /// A policy's distance from another, on sampled responses.
     KlEstimated(KlEstimate),
     /// The same prompt answered by several policies.
@@ -127,6 +172,11 @@ pub enum Event {
     Warning {
         /// In plain words.
         text: String,
+    },
+    /// The run ended before it was over.
+    RunStopped {
+        /// Why, in plain words.
+        reason: String,
     },
     /// The run is over.
     RunFinished {

@@ -8,6 +8,7 @@ use crate::held_out_tasks::HeldOutTasks;
 use crate::optimizer::{AdamW, clip_factor};
 use crate::schedule::learning_rate;
 use crate::session::Session;
+use crate::stopping::Stopping;
 use crate::tape::{TapeOptions, differentiate};
 use crate::task::{Task, WindowTally};
 use crate::{TrainError, memory};
@@ -44,12 +45,14 @@ pub struct PhaseState {
     pub step: u64,
     /// Tokens run through the model.
     pub tokens: u64,
+    /// Whether the policy is an earlier one, because the last one misses the round's gate.
+    pub rolled_back: bool,
 }
 
 impl PhaseState {
     /// A phase that starts from a model.
     pub fn new(model: CausalLm) -> Self {
-        Self { model, optimizer: AdamW::default(), step: 0, tokens: 0 }
+        Self { model, optimizer: AdamW::default(), step: 0, tokens: 0, rolled_back: false }
     }
 }
 
@@ -62,7 +65,7 @@ const SIDE_BY_SIDE_PARAMETERS: usize = 8_000_000;
 
 impl Phase<'_> {
     /// Trains a model until the phase's steps are done. With `held_out` and `eval-every` the running
-    /// policy is looked at on the way.
+    /// policy is looked at on the way, and `stopping` may end the phase there.
     ///
     /// # Errors
     /// A value that is not finite, a first loss that contradicts the theory, an objective's error,
@@ -72,6 +75,7 @@ impl Phase<'_> {
         mut state: PhaseState,
         task: &dyn Task,
         held_out: Option<&HeldOutTasks>,
+        mut stopping: Stopping,
         session: &mut Session,
     ) -> Result<PhaseState, TrainError> {
         if task.is_empty() {
@@ -83,10 +87,13 @@ impl Phase<'_> {
             state = self.window(state, task, &order, session)?;
             if let Some(held_out) = held_out.filter(|_| self.evaluates_at(state.step)) {
                 let found = held_out.evaluate(&state.model, self, state.step, session)?;
-                session.emit(Event::HeldOut(found))?;
+                session.emit(Event::HeldOut(found.clone()))?;
+                if stopping.look(&state, &found, session)? {
+                    break;
+                }
             }
         }
-        Ok(state)
+        stopping.finish(state, self.training.steps, session)
     }
 
     /// One optimiser step.

@@ -85,13 +85,7 @@ impl Policies {
         if !dir.exists() {
             return self.start(name);
         }
-        match &self.lora {
-            Some(_) => {
-                let base = CausalLm::from_dir(&self.base, Some(self.storage), &self.device)?;
-                Ok(lora::load_adapter(base, &dir)?.0)
-            }
-            None => Ok(CausalLm::from_dir(&dir, Some(self.storage), &self.device)?),
-        }
+        self.read(&dir)
     }
 
     /// Where a policy is kept.
@@ -118,11 +112,8 @@ impl Policies {
     ) -> Result<CausalLm, TrainError> {
         let dir = self.path(name);
         let aside = self.dir.join(format!(".{name}.part"));
-        let _ = std::fs::remove_dir_all(&aside);
-        match &self.lora {
-            Some(spec) => lora::save_adapter(&model, spec, &self.base.display().to_string(), &aside)?,
-            None => export::save(&model, &self.files, &aside)?,
-        }
+        remove(&aside)?;
+        self.write(&model, &aside)?;
         std::fs::rename(&aside, &dir).map_err(|e| TrainError::io(&dir, e))?;
         let before = probe(&model, probes);
         self.hashes.insert(name.into(), hash(&model));
@@ -135,6 +126,56 @@ impl Policies {
         }
         session.emit(Event::PolicySaved { policy: name.into(), path: dir, hash: self.hash(name).into(), drift })?;
         Ok(model)
+    }
+
+    /// Keeps a running policy aside, in the place of the one kept before.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn keep(&self, phase: &str, model: &CausalLm) -> Result<(), TrainError> {
+        let (kept, aside) = (self.kept_path(phase), self.dir.join(format!(".{phase}.part")));
+        remove(&aside)?;
+        self.write(model, &aside)?;
+        remove(&kept)?;
+        std::fs::rename(&aside, &kept).map_err(|e| TrainError::io(&kept, e))
+    }
+
+    /// The running policy that was kept.
+    ///
+    /// # Errors
+    /// It cannot be loaded.
+    pub fn kept(&self, phase: &str) -> Result<CausalLm, TrainError> {
+        self.read(&self.kept_path(phase))
+    }
+
+    /// Removes it.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn forget_kept(&self, phase: &str) -> Result<(), TrainError> {
+        remove(&self.kept_path(phase))
+    }
+
+    fn kept_path(&self, phase: &str) -> PathBuf {
+        self.dir.join(format!(".{phase}.kept"))
+    }
+
+    fn write(&self, model: &CausalLm, dir: &Path) -> Result<(), TrainError> {
+        match &self.lora {
+            Some(spec) => lora::save_adapter(model, spec, &self.base.display().to_string(), dir)?,
+            None => export::save(model, &self.files, dir)?,
+        }
+        Ok(())
+    }
+
+    fn read(&self, dir: &Path) -> Result<CausalLm, TrainError> {
+        match &self.lora {
+            Some(_) => {
+                let base = CausalLm::from_dir(&self.base, Some(self.storage), &self.device)?;
+                Ok(lora::load_adapter(base, dir)?.0)
+            }
+            None => Ok(CausalLm::from_dir(dir, Some(self.storage), &self.device)?),
+        }
     }
 
     /// Writes the final model as a Hugging Face directory: merged where adapters were trained.
@@ -170,6 +211,14 @@ impl Policies {
             Storage::F32 => 1e-4 * scale,
             _ => 2e-2 * scale,
         }
+    }
+}
+
+/// Removes a directory, if it is there.
+fn remove(dir: &Path) -> Result<(), TrainError> {
+    match std::fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(TrainError::io(dir, e)),
+        _ => Ok(()),
     }
 }
 

@@ -11,6 +11,7 @@ use crate::sink::csv::Tables;
 use crate::sink::tensorboard::TensorBoard;
 use crate::sink::{All, EventFile, Memory, Record};
 use crate::summary::summarize;
+use crate::watchdog::Watchdogs;
 use burn::tensor::Device;
 use spo_core::{PairNumbers, Sides};
 use spo_data::{DataSpec, Dataset, Tokenizer, load, split_by_prompt};
@@ -133,10 +134,20 @@ pub fn run(prepared: Prepared, sink: &mut dyn Sink, stop: &AtomicBool) -> Result
     let mut file = EventFile::create(&out.join("events.jsonl"))?;
     let (mut tables, mut tensorboard) = (Tables::create(&out)?, TensorBoard::create(&out, 0.0)?);
     let mut sinks = All(vec![&mut file, &mut memory, &mut tables, &mut tensorboard, sink]);
-    Driver::new(&prepared, Session::new(out.clone(), &mut sinks, stop))?.run()?;
-    let records = std::mem::take(&mut memory.0);
-    let summary = write_reports(&prepared.plan, &records, &out)?;
-    Ok(summary)
+    let session = Session::new(out.clone(), &mut sinks, stop);
+    let session = session.with_watchdogs(Watchdogs::new(prepared.plan.watchdog.clone()));
+    let result = Driver::new(&prepared, session)?.run();
+    let seconds = memory.0.last().map_or(0.0, |record| record.at);
+    if let Err(error) = &result {
+        let stopped = Event::RunStopped { reason: error.to_string() };
+        All(vec![&mut file, &mut memory, sink]).event(seconds, &stopped)?;
+    }
+    if let Err(error @ TrainError::Interrupted { .. }) = result {
+        return Err(error);
+    }
+    // A run that failed has a report too: of what it was and why it ended.
+    let summary = write_reports(&prepared.plan, &memory.0, &out)?;
+    result.map(|()| summary)
 }
 
 fn write_reports(plan: &RunPlan, records: &[Record], out: &Path) -> Result<RunSummary, TrainError> {

@@ -2,6 +2,7 @@
 
 use crate::TrainError;
 use crate::config::EvaluationPlan;
+use crate::event::Event;
 use crate::held_out::LabelledSet;
 use crate::session::Session;
 use spo_core::logprob::HeadOptions;
@@ -21,6 +22,8 @@ pub struct Drawn {
     prompts: Vec<Vec<u32>>,
     responses: Vec<Vec<u32>>,
     logps: Vec<f64>,
+    /// Limit of a response, in tokens.
+    limit: usize,
 }
 
 impl Drawn {
@@ -42,7 +45,8 @@ impl Drawn {
         let prompts = distinct_prompts(set, plan.kl_samples);
         let sampling = Sampling { temperature: plan.kl_temperature, top_k: 0, top_p: 1.0 };
         let responses = respond(model, &prompts, plan.kl_max_new_tokens, sampling, stop, seed, session)?;
-        let mut drawn = Self { policy: policy.into(), prompts, responses, logps: vec![] };
+        let mut drawn =
+            Self { policy: policy.into(), prompts, responses, logps: vec![], limit: plan.kl_max_new_tokens };
         drawn.logps = drawn.score(model, token_budget);
         Ok(drawn)
     }
@@ -55,6 +59,19 @@ impl Drawn {
         let ratios: Vec<f64> = self.logps.iter().zip(self.score(model, token_budget)).map(|(p, q)| p - q).collect();
         let tokens: Vec<usize> = self.responses.iter().map(Vec::len).collect();
         Ok(estimate_kl(&self.policy, reference, &ratios, &tokens)?)
+    }
+
+    /// What there is to say of the responses; `step` is how many steps of its phase the policy has.
+    pub fn event(&self, step: u64) -> Event {
+        let (count, lengths) = (self.responses.len(), || self.responses.iter().map(Vec::len));
+        let cut = lengths().filter(|tokens| *tokens >= self.limit).count();
+        Event::Drawn {
+            policy: self.policy.clone(),
+            step,
+            responses: count,
+            mean_tokens: lengths().sum::<usize>() as f64 / count as f64,
+            cut: cut as f64 / count as f64,
+        }
     }
 
     fn score(&self, model: &CausalLm, token_budget: usize) -> Vec<f64> {

@@ -2,6 +2,7 @@
 
 use crate::TrainError;
 use crate::event::{Event, Sink};
+use crate::watchdog::Watchdogs;
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,12 +15,19 @@ pub struct Session<'a> {
     sink: &'a mut dyn Sink,
     stop: &'a AtomicBool,
     started: Instant,
+    watchdogs: Option<Watchdogs>,
 }
 
 impl<'a> Session<'a> {
     /// A session that starts now.
     pub fn new(out: PathBuf, sink: &'a mut dyn Sink, stop: &'a AtomicBool) -> Self {
-        Self { out, sink, stop, started: Instant::now() }
+        Self { out, sink, stop, started: Instant::now(), watchdogs: None }
+    }
+
+    /// Watches the events, and warns.
+    #[must_use]
+    pub fn with_watchdogs(self, watchdogs: Watchdogs) -> Self {
+        Self { watchdogs: Some(watchdogs), ..self }
     }
 
     /// Seconds since the start.
@@ -33,7 +41,9 @@ impl<'a> Session<'a> {
     /// A sink could not keep it.
     pub fn emit(&mut self, event: Event) -> Result<(), TrainError> {
         let seconds = self.seconds();
-        self.sink.event(seconds, &event)
+        self.sink.event(seconds, &event)?;
+        let warnings = self.watchdogs.as_mut().map(|watchdogs| watchdogs.look(&event)).unwrap_or_default();
+        warnings.into_iter().try_for_each(|text| self.sink.event(seconds, &Event::Warning { text }))
     }
 
     /// Ends the run if the user asked for it.

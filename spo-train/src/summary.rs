@@ -2,9 +2,9 @@
 
 use crate::config::RunPlan;
 use crate::config::spec::Dtype;
-use crate::event::Event;
+use crate::event::{Event, HeldOut, HeldOutDimension};
 use crate::sink::Record;
-use spo_eval::{Artefact, CurvePoint, ModelSummary, Phase, RoundSummary, RunSummary, ScoreKind, Setting};
+use spo_eval::{Artefact, CurvePoint, Look, ModelSummary, Phase, RoundSummary, RunSummary, ScoreKind, Setting};
 
 /// Points of a training curve that are kept.
 const CURVE_POINTS: u64 = 100;
@@ -58,6 +58,8 @@ fn add(summary: &mut RunSummary, plan: &RunPlan, event: &Event) {
                 lambda: lambdas(plan, phase),
                 settings: settings(plan, phase),
                 curve: vec![],
+                looks: vec![],
+                ended: None,
                 carried: carry.clone(),
             });
         }
@@ -70,14 +72,13 @@ fn add(summary: &mut RunSummary, plan: &RunPlan, event: &Event) {
                     loss: window.loss,
                     accuracy: window.accuracy,
                     margin: window.margin,
-                    held_out_loss: None,
                 });
             }
         }
         Event::HeldOut(found) => {
             let round = summary.rounds.iter_mut().find(|round| round.policy == found.phase);
-            if let Some(point) = round.and_then(|round| round.curve.last_mut()) {
-                point.held_out_loss = Some(found.loss);
+            if let Some(round) = round {
+                round.looks.push(look(found));
             }
         }
         Event::Evaluated { scores, margins, .. } => {
@@ -89,7 +90,19 @@ fn add(summary: &mut RunSummary, plan: &RunPlan, event: &Event) {
         }
         Event::Compared(difference) => summary.differences.push(difference.clone()),
         Event::KlEstimated(estimate) => summary.kl.push(estimate.clone()),
-        Event::Sampled(sample) => summary.samples.push(sample.clone()),
+        Event::Sampled(sample) => match summary.samples.iter_mut().find(|known| known.prompt == sample.prompt) {
+            Some(known) => known.by_policy.extend(sample.by_policy.iter().cloned()),
+            None => summary.samples.push(sample.clone()),
+        },
+        Event::GateChecked(gate) => summary.gates.push(gate.clone()),
+        Event::PhaseEnded { phase, step, steps, policy_of, reason } => {
+            let text = format!("ended after {step} of {steps} steps with the policy of step {policy_of}: {reason}");
+            if let Some(round) = summary.rounds.iter_mut().find(|round| round.policy == *phase) {
+                round.ended = Some(text);
+            }
+        }
+        Event::RunStopped { reason } => summary.warnings.insert(0, format!("The run was stopped: {reason}")),
+        Event::Lineage { artefacts } => summary.lineage.extend(artefacts.iter().cloned()),
         Event::PolicySaved { policy, hash, .. } => {
             summary.lineage.push(Artefact { name: format!("policy {policy}"), hash: format!("blake3:{hash}") });
         }
@@ -110,6 +123,11 @@ fn add(summary: &mut RunSummary, plan: &RunPlan, event: &Event) {
         Event::Warning { text } => summary.warnings.push(text.clone()),
         _ => {}
     }
+}
+
+fn look(found: &HeldOut) -> Look {
+    let of_dimension = |of: &HeldOutDimension| (of.dimension.clone(), of.accuracy, of.margin);
+    Look { step: found.step - 1, loss: found.loss, dimensions: found.dimensions.iter().map(of_dimension).collect() }
 }
 
 /// The place of a phase in the plan: round and arm.

@@ -128,6 +128,29 @@ fn wrong_files() {
         ("rank zero", "[training]", "[lora]\nrank = 0\n[training]"),
         ("dtype", "path = \"model\"", "path = \"model\"\ndtype = \"fp16\""),
         ("warm-up on an unknown dimension", "[training]", "[warmup]\ndimensions = [\"honesty\", \"help\"]\n[training]"),
+        ("early stopping without looks", "steps = 10", "steps = 10\nearly-stopping = {}"),
+        ("KL budget without looks", "lambda = 1.0", "max-kl = 5.0"),
+        ("typo in early stopping", "steps = 10", "eval-every = 2\nearly-stopping = { patince = 2 }"),
+        (
+            "early stopping on no round's dimension",
+            "steps = 10",
+            "eval-every = 2\nearly-stopping = { metric = \"margin\", dimension = \"help\" }",
+        ),
+        ("loss of another dimension", "lambda = 1.0", "eval-every = 2\nearly-stopping = { dimension = \"honesty\" }"),
+        (
+            "accuracy in a warm-up",
+            "[training]",
+            "[warmup]\neval-every = 2\nearly-stopping = { metric = \"accuracy\" }\n[training]",
+        ),
+        ("condition without a sign", "lambda = 1.0", "gate.honesty.accuracy = \"0.6\""),
+        ("condition as a number", "lambda = 1.0", "gate.honesty.accuracy = 0.6"),
+        ("condition on an unknown dimension", "lambda = 1.0", "gate.honest.accuracy = \">= 0.6\""),
+        ("condition on an unknown metric", "lambda = 1.0", "gate.honesty.acuracy = \">= 0.6\""),
+        ("typo in a gate", "lambda = 1.0", "gate.max-forgeting = 0.02"),
+        ("forgetting above one", "lambda = 1.0", "gate.max-forgetting = 2"),
+        ("roll-back without looks", "lambda = 1.0", "gate = { max-forgetting = 0.02, on-miss = \"roll-back\" }"),
+        ("gate of a control", "lambda = 0", "gate.max-forgetting = 0.02"),
+        ("typo in a watchdog", "[training]", "[watchdog]\noverfiting = 3\n[training]"),
         ("empty warm-up", "[training]", "[warmup]\ndimensions = []\n[training]"),
     ];
     let mut shown = String::new();
@@ -197,7 +220,7 @@ fn every_key_takes_or_refuses_every_kind_of_value() {
     let section = |name: &str| &schema["properties"][name];
     let round = &section("rounds")["items"];
     let mut paths = keys("", &schema);
-    for name in ["model", "lora", "text", "warmup", "training", "evaluation"] {
+    for name in ["model", "lora", "text", "warmup", "training", "evaluation", "watchdog"] {
         paths.extend(keys(&format!("{name}."), section(name)));
     }
     paths.extend(keys("data.0.", &section("data")["items"]));

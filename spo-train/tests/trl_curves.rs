@@ -15,6 +15,7 @@ use spo_train::gradients::{Gradients, Trainable};
 use spo_train::phase::{Phase, PhaseState};
 use spo_train::session::Session;
 use spo_train::sink::Memory;
+use spo_train::stopping::Stopping;
 use spo_train::tape::{TapeOptions, differentiate};
 use spo_train::task::{PreferenceTask, SupervisedTask, Task};
 use std::sync::atomic::AtomicBool;
@@ -33,7 +34,7 @@ fn windows(model: CausalLm, task: &dyn Task, training: &TrainingPlan, trainable:
     let (mut memory, stop) = (Memory::default(), AtomicBool::new(false));
     let mut session = Session::new(std::env::temp_dir(), &mut memory, &stop);
     let phase = Phase { name: "curve", round: 1, training, trainable, seed: 0 };
-    phase.run(PhaseState::new(model), task, None, &mut session).unwrap();
+    phase.run(PhaseState::new(model), task, None, Stopping::never(), &mut session).unwrap();
     let window = |record| match record {
         Event::Window(window) => Some(window),
         _ => None,
@@ -201,7 +202,9 @@ fn a_value_that_is_not_finite_stops_the_run_and_names_the_rows() {
     let (mut memory, stop) = (Memory::default(), AtomicBool::new(false));
     let mut session = Session::new(out.path().into(), &mut memory, &stop);
     let phase = Phase { name: "blows up", round: 0, training: &training, trainable: Trainable::All, seed: 0 };
-    let error = phase.run(PhaseState::new(model("llama-tiny-policy")), &task, None, &mut session).unwrap_err();
+    let error = phase
+        .run(PhaseState::new(model("llama-tiny-policy")), &task, None, Stopping::never(), &mut session)
+        .unwrap_err();
     let spo_train::TrainError::NotFinite { step, saved, .. } = &error else { panic!("{error}") };
     assert_eq!(*step, 2, "the first step's weights are already out of range");
     let report: Value = serde_json::from_str(&std::fs::read_to_string(saved).unwrap()).unwrap();

@@ -24,10 +24,10 @@ use crate::output::Output;
 pub(crate) fn run(command: Command, output: &mut Output) -> Result<Outcome, CliError> {
     let done = |()| Outcome::Done;
     match command {
-        Command::Quickstart(arguments) => arguments.run(output).map(done),
+        Command::Quickstart(arguments) => arguments.run(output),
         Command::Init(arguments) => arguments.run(output).map(done),
         Command::Plan(arguments) => arguments.run(output).map(done),
-        Command::Train(arguments) => arguments.run(output).map(done),
+        Command::Train(arguments) => arguments.run(output),
         Command::Watch(arguments) => arguments.run(output).map(done),
         Command::Serve(arguments) => arguments.run(output).map(done),
         Command::Eval(arguments) => arguments.run(output).map(done),

@@ -7,6 +7,7 @@ use spo_data::Tokenizer;
 use spo_train::TrainError;
 
 use super::train::{Settings, train};
+use crate::Outcome;
 use crate::error::CliError;
 use crate::output::{Output, note};
 
@@ -36,7 +37,7 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    pub fn run(self, output: &mut Output) -> Result<(), CliError> {
+    pub fn run(self, output: &mut Output) -> Result<Outcome, CliError> {
         let Settings { out, .. } = &self.settings;
         let out = out.clone().unwrap_or_else(|| "spo-quickstart".into());
         write_inputs(&out)?;

@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 use serde_json::Value;
-use spo_eval::report;
+use spo_eval::{GateOutcome, report};
 use spo_train::config::RunSpec;
 use spo_train::sink::Memory;
 use spo_train::{prepare, run};
 
+use crate::Outcome;
 use crate::error::CliError;
 use crate::output::{Output, note};
 use crate::view::{self, plan_text};
@@ -68,25 +69,27 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    pub fn run(&self, output: &mut Output) -> Result<(), CliError> {
+    pub fn run(&self, output: &mut Output) -> Result<Outcome, CliError> {
         let spec = self.settings.spec(&self.file)?;
         if self.dry_run {
             let prepared = prepare(&spec, view::progress().as_mut())?;
-            return output.line(plan_text(&prepared.plan).trim_end());
+            return output.line(plan_text(&prepared.plan).trim_end()).map(|()| Outcome::Done);
         }
         train(&spec, self.tui, output)
     }
 }
 
 /// Runs to the end and prints the result.
-pub(super) fn train(spec: &RunSpec, tui: bool, output: &mut Output) -> Result<(), CliError> {
+pub(super) fn train(spec: &RunSpec, tui: bool, output: &mut Output) -> Result<Outcome, CliError> {
     let stop = stop_flag()?;
     // `run` tells the data again, at its place among the events.
     let prepared = prepare(spec, &mut Memory::default())?;
     let mut sink = if tui { view::own_screen(&stop)? } else { view::progress() };
     let summary = run(prepared, sink.as_mut(), &stop)?;
     drop(sink);
-    output.line(report::table(&summary).trim_end())
+    output.line(report::table(&summary).trim_end())?;
+    let passed = summary.gates.iter().all(|gate| gate.outcome == GateOutcome::Passed);
+    Ok(if passed { Outcome::Done } else { Outcome::GateMissed })
 }
 
 /// Set by the first Ctrl-C or termination signal; the second one ends the process.

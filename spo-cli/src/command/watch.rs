@@ -62,7 +62,7 @@ impl Arguments {
             }
             said = silence;
             output.flush()?;
-            if self.once || attached.board.finished {
+            if self.once || attached.over() {
                 return Ok(());
             }
             thread::sleep(POLL);

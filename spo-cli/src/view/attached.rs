@@ -37,17 +37,23 @@ impl Attached {
         Ok(())
     }
 
+    /// Whether no more events will come.
+    pub fn over(&self) -> bool {
+        self.board.finished || self.board.stopped.is_some()
+    }
+
     /// What to say if the run has been silent for longer than its steps take.
     pub fn silence(&self) -> Option<String> {
-        if self.board.finished { None } else { self.silence.check(self.quiet()) }
+        if self.over() { None } else { self.silence.check(self.quiet()) }
     }
 
     /// The run's state in words.
     pub fn state(&self) -> String {
-        match (self.board.finished, self.silence()) {
-            (true, _) => "finished".into(),
-            (false, Some(silence)) => silence,
-            (false, None) => format!("last event {} ago", words::duration(self.quiet().as_secs_f64())),
+        match (&self.board.stopped, self.silence()) {
+            _ if self.board.finished => "finished".into(),
+            (Some(reason), _) => format!("stopped: {reason}"),
+            (None, Some(silence)) => silence,
+            (None, None) => format!("last event {} ago", words::duration(self.quiet().as_secs_f64())),
         }
     }
 

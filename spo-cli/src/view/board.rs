@@ -29,6 +29,8 @@ pub(crate) struct Board {
     /// Policy that is being scored, answers done, answers in all.
     pub scoring: Option<(String, usize, usize)>,
     pub finished: bool,
+    /// Why it ended before it was over.
+    pub stopped: Option<String>,
 }
 
 /// Steps of the warm-up, a round or a control.
@@ -107,6 +109,8 @@ impl Board {
             }
             Event::KlEstimated(estimate) => self.kl.push(estimate.clone()),
             Event::Warning { text } => self.warnings.push(text.clone()),
+            Event::PhaseEnded { phase, .. } => self.phase(phase).done = true,
+            Event::RunStopped { reason } => self.stopped = Some(reason.clone()),
             Event::RunFinished { .. } => self.finished = true,
             _ => {}
         }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use spo_eval::{ConflictCount, DataSummary, DimensionScore, ScoreKind, Subset};
+use spo_eval::{ConflictCount, DataSummary, DimensionScore, GateOutcome, ScoreKind, Subset};
 use spo_train::event::{HeldOut, HeldOutDimension};
 use spo_train::{Event, Window};
 
@@ -78,6 +78,17 @@ pub(super) fn lines(event: &Event) -> Vec<String> {
         Event::Evaluated { policy, step, scores, .. } => {
             format!("{policy} step {step}, held out: {}", held_out(scores))
         }
+        Event::RunningKl { phase, step, estimate: kl } => {
+            format!("{phase} step {step}: KL to {} = {:.2} ± {:.2} nats, sampled", kl.reference, kl.mean, kl.stderr)
+        }
+        Event::PhaseEnded { phase, step, steps, policy_of, reason } => {
+            format!("{phase} ended after {step} of {steps} steps with the policy of step {policy_of}: {reason}")
+        }
+        Event::GateChecked(gate) => match gate.outcome {
+            GateOutcome::Passed => format!("{} passes its gate", gate.policy),
+            GateOutcome::RolledBack => format!("{} passes its gate with an earlier policy", gate.policy),
+            GateOutcome::Stopped => format!("{} misses its gate: {}", gate.policy, gate.missed().join("; ")),
+        },
         Event::KlEstimated(kl) => {
             format!("KL({} ‖ {}) = {:.2} ± {:.2} nats, sampled", kl.policy, kl.reference, kl.mean, kl.stderr)
         }
@@ -93,6 +104,7 @@ pub(super) fn lines(event: &Event) -> Vec<String> {
             format!("{phase} done in {seconds:.1} s, {speed:.0} tokens/s{memory}")
         }
         Event::Warning { text } => format!("warning: {text}"),
+        Event::RunStopped { reason } => format!("stopped: {reason}"),
         Event::RunFinished { seconds, model, report } => {
             format!("done in {seconds:.1} s; model {}, report {}", tidy(model), tidy(report))
         }

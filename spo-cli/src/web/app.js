@@ -9,7 +9,7 @@ function newRun(id) {
 }
 
 function empty() {
-  return { title: "", device: "", at: 0, phases: [], evaluated: [], kl: [], samples: new Map(), warnings: [], finished: false, error: "" };
+  return { title: "", device: "", at: 0, phases: [], evaluated: [], kl: [], samples: new Map(), warnings: [], gates: [], stopped: "", finished: false, error: "" };
 }
 
 function phaseOf(run, name) {
@@ -57,6 +57,16 @@ function take(run, record) {
     }
     case "warning":
       run.warnings.push(record.text);
+      break;
+    case "phase-ended":
+      phaseOf(run, record.phase).done = true;
+      run.warnings.push(`${record.phase} ended after ${record.step} of ${record.steps} steps with the policy of step ${record["policy-of"]}: ${record.reason}`);
+      break;
+    case "gate-checked":
+      run.gates.push(record);
+      break;
+    case "run-stopped":
+      run.stopped = record.reason;
       break;
     case "run-finished":
       run.finished = true;
@@ -134,6 +144,7 @@ function drawRuns() {
     const last = lastWindow(run);
     const [state, text] = run.error ? ["quiet", run.error]
       : run.finished ? ["finished", `finished in ${clock(run.at)}`]
+      : run.stopped ? ["quiet", "stopped"]
       : run.quiet > QUIET ? ["quiet", `no event for ${clock(run.quiet)}`] : ["running", "running"];
     const box = html("input", { type: "checkbox" });
     box.checked = run.on;
@@ -156,6 +167,7 @@ function drawRuns() {
       card.append(html("p", {}, words.join(" · ")));
       card.dataset.step = `${last.phase} ${last.step}`;
     }
+    if (run.stopped) card.append(html("p", { class: "lost" }, run.stopped));
     const link = (file, name) => html("a", { href: `/runs/${run.id}/${file}`, target: "_blank", rel: "noopener" }, name);
     card.append(html("p", {}, ...(run.report ? [link("report.html", "report"), link("summary.json", "summary")] : []),
       link("plan.json", "plan"), link("metrics.csv", "metrics"), link("events.jsonl", "events")));
@@ -292,7 +304,8 @@ function drawSamples(shown) {
 }
 
 function drawWarnings(shown) {
-  const items = shown.flatMap((run) => run.warnings.map((text) => html("li", {}, shown.length > 1 ? `${run.name}: ${text}` : text)));
+  const gate = (gate) => `${gate.policy}: gate ${gate.outcome}: ${gate.checks.map((check) => `${check.what} ${check.found.toFixed(4)} ${check.passed ? "meets" : "misses"} ${check.wanted}`).join(", ")}`;
+  const items = shown.flatMap((run) => [...run.gates.map(gate), ...run.warnings].map((text) => html("li", {}, shown.length > 1 ? `${run.name}: ${text}` : text)));
   document.getElementById("warnings").replaceChildren(items.length ? html("ul", {}, ...items) : html("p", { class: "empty" }, "None."));
 }
 

@@ -1,18 +1,38 @@
 //! Where a run comes from and what it cost: data, conflict, samples, time, warnings, hashes.
 
-use crate::RunSummary;
 use crate::report::document::{Block, Section, Table};
 use crate::report::number::{bytes, count, duration, percent};
+use crate::{GateOutcome, RunSummary};
 
 /// Every section about the origin of the numbers.
 pub(crate) fn sections(summary: &RunSummary) -> Vec<Section> {
-    vec![warnings(summary), data(summary), samples(summary), cost(summary), lineage(summary)]
+    vec![warnings(summary), gates(summary), data(summary), samples(summary), cost(summary), lineage(summary)]
 }
 
 fn warnings(summary: &RunSummary) -> Section {
     let mut section = Section::new("Warnings");
     if !summary.warnings.is_empty() {
         section.blocks.push(Block::List(summary.warnings.clone()));
+    }
+    section
+}
+
+fn gates(summary: &RunSummary) -> Section {
+    let mut section = Section::new("Gates");
+    let rows = summary.gates.iter().flat_map(|gate| {
+        gate.checks.iter().map(|check| {
+            vec![
+                gate.policy.clone(),
+                check.what.clone(),
+                check.wanted.clone(),
+                if check.passed { "met".to_owned() } else { "missed".to_owned() },
+                format!("{:.4}", check.found),
+            ]
+        })
+    });
+    section.table(Table::of_rows("", 4, &["policy", "what", "wanted", "result", "found"], rows.collect()));
+    for gate in summary.gates.iter().filter(|gate| gate.outcome == GateOutcome::RolledBack) {
+        section.text(format!("{} went back to an earlier policy, because its last one missed the gate.", gate.policy));
     }
     section
 }

@@ -3,7 +3,7 @@
 use crate::report::document::{Block, Section, Table};
 use crate::report::number::{percent, plain, plus_minus};
 use crate::report::svg::{Chart, Series};
-use crate::{CurvePoint, Distribution, RoundSummary, RunSummary};
+use crate::{CurvePoint, Distribution, Look, RoundSummary, RunSummary};
 
 /// Every section about training.
 pub(crate) fn sections(summary: &RunSummary) -> Vec<Section> {
@@ -32,26 +32,55 @@ fn rounds(summary: &RunSummary) -> Section {
         &["policy", "from", "dimension", "objective", "λ", "steps", "first loss", "last loss"],
         summary.rounds.iter().map(row).collect(),
     ));
+    let ended = |round: &RoundSummary| Some(format!("{} {}", round.policy, round.ended.as_ref()?));
+    let ended: Vec<String> = summary.rounds.iter().filter_map(ended).collect();
+    if !ended.is_empty() {
+        section.blocks.push(Block::List(ended));
+    }
     type Reading = fn(&CurvePoint) -> Option<f64>;
-    let readings: [(&str, &str, Reading); 4] = [
+    let readings: [(&str, &str, Reading); 3] = [
         ("Loss", "loss", |point| Some(point.loss)),
-        ("Held-out loss", "loss", |point| point.held_out_loss),
         ("Accuracy on training pairs", "right %", |point| point.accuracy.map(|share| 100.0 * share)),
         ("Reward margin on training pairs", "margin", |point| point.margin),
     ];
-    for (title, y, read) in readings {
+    let mut chart = |title: &str, y: &str, points: &dyn Fn(&RoundSummary) -> Vec<(f64, f64)>| {
         let line = |round: &RoundSummary| Series {
             name: round.policy.clone(),
             colour: super::colour(summary, &round.policy),
-            points: round.curve.iter().filter_map(|point| Some((point.step as f64, read(point)?))).collect(),
+            points: points(round),
         };
         let series: Vec<_> = summary.rounds.iter().map(line).filter(|line| !line.points.is_empty()).collect();
         if !series.is_empty() {
             let (title, x, y) = (title.to_owned(), "step".to_owned(), y.to_owned());
             section.blocks.push(Block::Chart(Chart::Lines { title, x, y, series }));
         }
+    };
+    for (title, y, read) in readings {
+        chart(title, y, &|round| {
+            round.curve.iter().filter_map(|point| Some((point.step as f64, read(point)?))).collect()
+        });
+    }
+    chart("Held-out loss", "loss", &|round| round.looks.iter().map(|look| (look.step as f64, look.loss)).collect());
+    for dimension in looked_at(summary) {
+        let of = |look: &Look| {
+            let (_, accuracy, _) = look.dimensions.iter().find(|(name, ..)| *name == dimension)?;
+            Some((look.step as f64, 100.0 * accuracy))
+        };
+        let title = format!("Held-out accuracy on {dimension}");
+        chart(&title, "right %", &|round| round.looks.iter().filter_map(of).collect());
     }
     section
+}
+
+/// Dimensions that running policies were measured on, in order of first mention.
+fn looked_at(summary: &RunSummary) -> Vec<&str> {
+    let mut names: Vec<&str> = Vec::new();
+    for (name, ..) in summary.rounds.iter().flat_map(|round| &round.looks).flat_map(|look| &look.dimensions) {
+        if !names.contains(&name.as_str()) {
+            names.push(name);
+        }
+    }
+    names
 }
 
 fn distributions(summary: &RunSummary) -> Section {

@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, dead_code)]
 
 use spo_eval::{
-    Artefact, Bootstrap, ConflictCount, CurvePoint, DataSummary, DimensionScore, Distribution, ModelSummary, PairScore,
-    Phase, RoundSummary, RunSummary, Sample, ScoreKind, Setting, Subset, estimate_kl, paired_difference,
-    score_dimension,
+    Artefact, Bootstrap, ConflictCount, CurvePoint, DataSummary, DimensionScore, Distribution, GateCheck, GateOutcome,
+    GateSummary, Look, ModelSummary, PairScore, Phase, RoundSummary, RunSummary, Sample, ScoreKind, Setting, Subset,
+    estimate_kl, paired_difference, score_dimension,
 };
 
 pub const BOOTSTRAP: Bootstrap = Bootstrap { resamples: 500, seed: 7 };
@@ -53,7 +53,11 @@ fn round(policy: &str, reference: &str, dimension: &str, lambda: &[(&str, f64)],
         loss: 0.35 + 0.34 / (1.0 + step as f64 / 10.0),
         accuracy: Some(0.9 - 0.4 / (1.0 + step as f64 / 20.0)),
         margin: None,
-        held_out_loss: step.is_multiple_of(25).then_some(0.6),
+    };
+    let look = |index: u64| Look {
+        step: 25 * index + 24,
+        loss: 0.6,
+        dimensions: vec![("honesty".to_owned(), 0.6 + 0.02 * index as f64, 1.0), ("helpfulness".to_owned(), 0.5, -1.0)],
     };
     let carried: Vec<f64> = (0..300).map(|index| 4.0 * (spread(index) - 0.6)).collect();
     RoundSummary {
@@ -69,6 +73,9 @@ fn round(policy: &str, reference: &str, dimension: &str, lambda: &[(&str, f64)],
             setting("steps", "100", "flag"),
         ],
         curve: (0..100).map(point).collect(),
+        looks: (0..4).map(look).collect(),
+        ended: control
+            .then(|| "ended after 100 of 200 steps with the policy of step 75: its loss did not get better".to_owned()),
         carried: (!lambda.is_empty()).then(|| Distribution::of("c", &carried).unwrap()),
     }
 }
@@ -166,6 +173,16 @@ pub fn summary() -> RunSummary {
             Phase { name: "warm-up".to_owned(), seconds: 20.5, tokens: Some(410_000), peak_bytes: Some(190 << 20) },
             Phase { name: "round 1 honesty".to_owned(), seconds: 61.0, tokens: None, peak_bytes: None },
         ],
+        gates: vec![GateSummary {
+            policy: "round 2 helpfulness".to_owned(),
+            checks: vec![GateCheck {
+                what: "honesty accuracy".to_owned(),
+                found: 0.664,
+                wanted: ">= 0.6".to_owned(),
+                passed: true,
+            }],
+            outcome: GateOutcome::RolledBack,
+        }],
         warnings: vec!["the chosen answers' log-probability fell by 12 nats".to_owned()],
         lineage: vec![Artefact { name: "data honesty".to_owned(), hash: "blake3:0123456789abcdef".to_owned() }],
         ..RunSummary::default()

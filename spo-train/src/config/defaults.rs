@@ -3,7 +3,9 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::spec::{Dtype, EvaluationSpec, LoraSet, LoraSpec, LoraTargets, Recompute, Schedule, TrainingSpec};
+use super::spec::{
+    Dtype, EvaluationSpec, LoraSet, LoraSpec, LoraTargets, Recompute, Schedule, TrainingSpec, WatchdogSpec,
+};
 
 /// Share of the prompts held out when no data has `split = "test"`.
 pub(crate) const HOLDOUT: f64 = 0.1;
@@ -35,6 +37,8 @@ pub(crate) fn training() -> TrainingSpec {
         recompute: Some(Recompute::Auto),
         head_chunk_rows: Some(0),
         eval_every: Some(0),
+        early_stopping: None,
+        max_kl: Some(0.0),
     }
 }
 
@@ -71,6 +75,21 @@ pub(crate) fn evaluation() -> EvaluationSpec {
     }
 }
 
+/// Looks without a new best before a round is ended.
+pub(crate) const PATIENCE: usize = 3;
+
+/// `[watchdog]`.
+pub(crate) fn watchdog() -> WatchdogSpec {
+    WatchdogSpec {
+        gradient_norm_factor: Some(10.0),
+        chosen_drop: Some(1.0),
+        saturated_share: Some(0.25),
+        length_factor: Some(1.5),
+        overfitting: Some(3),
+        slow_step_factor: Some(20.0),
+    }
+}
+
 /// The fixed defaults by section, as they stand in the schema and the reference.
 pub(crate) fn sections() -> Vec<(&'static str, Map<String, Value>)> {
     let top = serde_json::json!({ "seed": SEED, "holdout": HOLDOUT });
@@ -81,6 +100,7 @@ pub(crate) fn sections() -> Vec<(&'static str, Map<String, Value>)> {
         ("lora", table(&lora())),
         ("training", table(&training())),
         ("evaluation", table(&evaluation())),
+        ("watchdog", table(&watchdog())),
     ]
 }
 

@@ -35,7 +35,8 @@ mod words;
 
 pub use error::{ConfigError, Place};
 pub use plan::{
-    ArmPlan, EvaluationPlan, LoraPlan, ModelPlan, Origin, PlanLine, RoundPlan, RunPlan, TrainingPlan, WarmupPlan,
+    ArmPlan, Condition, EarlyStoppingPlan, EvaluationPlan, GateConditions, GatePlan, LoraPlan, ModelPlan, Origin,
+    PlanLine, RoundPlan, RunPlan, TrainingPlan, WarmupPlan, WatchdogPlan,
 };
 pub use resolve::{Facts, resolve};
 pub use spec::RunSpec;

@@ -43,8 +43,14 @@ pub fn markdown() -> String {
             let flattened = training.contains_key(key) && matches!(name.as_str(), "warmup" | "rounds");
             !flattened && key != "controls" && !(name == "rounds" && options.contains_key(key))
         });
+        if name == "training" {
+            section(&mut text, "`[training.early-stopping]`", &table["properties"]["early-stopping"], |_, _| true);
+        }
         if name == "rounds" {
             text.push_str(OPTIONS);
+            let gate = &table["properties"]["gate"];
+            section(&mut text, "`[rounds.gate]`", gate, |_, _| true);
+            rows(&mut text, &gate["additionalProperties"], "DIMENSION.", |_, _| true);
             section(&mut text, "`[[rounds.controls]]`", &rounds["properties"]["controls"]["items"], |key, _| {
                 !training.contains_key(key) && !options.contains_key(key)
             });
@@ -66,6 +72,10 @@ fn section(text: &mut String, title: &str, table: &Value, shown: impl Fn(&str, &
         let _ = write!(text, "{}\n\n", cell(table["description"].as_str().unwrap_or_default()));
     }
     text.push_str("| key | value | default | meaning |\n|---|---|---|---|\n");
+    rows(text, table, "", shown);
+}
+
+fn rows(text: &mut String, table: &Value, prefix: &str, shown: impl Fn(&str, &Value) -> bool) {
     let required = table["required"].as_array().map_or(&[][..], Vec::as_slice);
     for (key, property) in own_keys(table) {
         if !shown(&key, &property) {
@@ -82,7 +92,7 @@ fn section(text: &mut String, title: &str, table: &Value, shown: impl Fn(&str, &
             0..8 => expected(&property),
             _ => "a name".to_owned(),
         };
-        let _ = writeln!(text, "| `{key}` | {} | {default} | {} |", cell(&accepted), cell(meaning));
+        let _ = writeln!(text, "| `{prefix}{key}` | {} | {default} | {} |", cell(&accepted), cell(meaning));
     }
 }
 

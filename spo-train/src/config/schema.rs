@@ -107,7 +107,10 @@ fn close(schema: &mut Value) {
                 && table.get("type").is_some_and(|kind| kind == "object")
             {
                 table.remove("unevaluatedProperties");
-                table.insert("additionalProperties".to_owned(), Value::Bool(false));
+                // Gates have dimensions as further keys.
+                if !table.get("additionalProperties").is_some_and(Value::is_object) {
+                    table.insert("additionalProperties".to_owned(), Value::Bool(false));
+                }
             }
             table.values_mut().for_each(close);
         }

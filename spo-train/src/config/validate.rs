@@ -89,7 +89,9 @@ impl Validator<'_> {
         let section = || section(key);
         for (name, entry) in table {
             match (properties.get(name), additional) {
-                (Some(_), _) | (None, None | Some(Value::Object(_) | Value::Bool(true))) => {}
+                (Some(_), _) | (None, None | Some(Value::Bool(true))) => {}
+                // A misspelt key of another type is no further key.
+                (None, Some(more @ Value::Object(_))) if properties.is_empty() || allows(more, &entry.node) => {}
                 _ => {
                     return Err(ConfigError::UnknownKey {
                         at: self.document.place(&entry.key),

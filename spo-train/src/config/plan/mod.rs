@@ -1,5 +1,6 @@
 //! The resolved run: plain values, stored as plan.json in the run directory and read again on resume.
 
+mod condition;
 mod lines;
 
 use std::collections::BTreeMap;
@@ -8,7 +9,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::spec::{DataEntry, Dtype, LoraTargets, Recompute, Schedule, TextSpec};
+use super::spec::{DataEntry, Dtype, LoraTargets, OnMiss, Recompute, Schedule, StoppingMetric, TextSpec};
+pub use condition::Condition;
 pub use lines::{Origin, PlanLine};
 
 /// A run with every value settled.
@@ -39,6 +41,8 @@ pub struct RunPlan {
     pub rounds: Vec<RoundPlan>,
     /// What is measured.
     pub evaluation: EvaluationPlan,
+    /// What is warned of.
+    pub watchdog: WatchdogPlan,
     /// Where each value came from, by dotted key; values that are not listed are defaults.
     pub origins: BTreeMap<String, Origin>,
 }
@@ -90,6 +94,8 @@ pub struct RoundPlan {
     pub dimension: String,
     /// The main arm first (its policy starts the next round), then the controls.
     pub arms: Vec<ArmPlan>,
+    /// What the main arm's policy must reach.
+    pub gate: Option<GatePlan>,
 }
 
 impl RoundPlan {
@@ -157,6 +163,63 @@ pub struct TrainingPlan {
     /// Steps between two evaluations of the running policy; 0 = none.
     #[serde(default)]
     pub eval_every: u64,
+    /// When it ends before its steps are done.
+    pub early_stopping: Option<EarlyStoppingPlan>,
+    /// Most KL to the policy it started from, nats per response; 0 = no budget.
+    pub max_kl: f64,
+}
+
+/// `early-stopping`, resolved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct EarlyStoppingPlan {
+    /// What must get better.
+    pub metric: StoppingMetric,
+    /// Whose pairs it is measured on; `None` in a warm-up.
+    pub dimension: Option<String>,
+    /// Looks without a new best before the end.
+    pub patience: usize,
+}
+
+/// `[rounds.gate]`, resolved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct GatePlan {
+    /// What a miss does.
+    pub on_miss: OnMiss,
+    /// Most accuracy that a dimension may lose, 0 to 1.
+    pub max_forgetting: Option<f64>,
+    /// Conditions per dimension.
+    #[serde(flatten)]
+    pub dimensions: BTreeMap<String, GateConditions>,
+}
+
+/// Conditions on one dimension.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct GateConditions {
+    /// On the accuracy, 0 to 1.
+    pub accuracy: Option<Condition>,
+    /// On the mean margin, in nats.
+    pub margin: Option<Condition>,
+}
+
+/// `[watchdog]`, resolved; 0 = off.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct WatchdogPlan {
+    /// Gradient norm over the median of the steps before.
+    pub gradient_norm_factor: f64,
+    /// Nats per token that chosen answers lost.
+    pub chosen_drop: f64,
+    /// Share of pairs with a saturated loss.
+    pub saturated_share: f64,
+    /// Length of sampled responses over the start's, or the other way round.
+    pub length_factor: f64,
+    /// Evaluations in a row at which the held-out loss rose.
+    pub overfitting: usize,
+    /// Duration of a step over the median of the steps before.
+    pub slow_step_factor: f64,
 }
 
 /// `[evaluation]`, resolved.

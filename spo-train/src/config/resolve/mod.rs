@@ -1,9 +1,11 @@
 //! From what the user wrote to a plan in which every value is settled and knows its origin.
 
+mod gate;
 mod layers;
 mod options;
 mod rounds;
 mod sections;
+mod stopping;
 mod training;
 
 use std::collections::BTreeMap;
@@ -104,6 +106,7 @@ impl Resolver<'_> {
             warmup: self.warmup()?,
             rounds: self.rounds()?,
             evaluation: self.evaluation(),
+            watchdog: self.watchdog(),
             name,
             out,
             origins: self.origins,

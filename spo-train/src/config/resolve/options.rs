@@ -43,7 +43,7 @@ impl Resolver<'_> {
     fn refuse_foreign_options(&self, arm: &Arm<'_>) -> Result<(), ConfigError> {
         let properties = |key: &str| checked_schema()["properties"][key].clone();
         let training = properties("training")["properties"].clone();
-        let fields = ["dimension", "name", "objective", "controls"];
+        let fields = ["dimension", "name", "objective", "controls", "gate"];
         let known: Vec<String> = objective::options(&arm.objective).map(|option| option.key.to_owned()).collect();
         for (name, entry, section) in arm.options.keys() {
             if fields.contains(&name.as_str()) || training.get(name).is_some() || known.contains(name) {

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::layers::Layers;
+use super::stopping::Target;
 use super::{Facts, Resolver};
 use crate::config::document::{Content, Document, Node};
 use crate::config::error::ConfigError;
@@ -88,7 +89,8 @@ impl Resolver<'_> {
             node,
         };
         let pairs = self.facts.pairs.get(&dimension).copied().unwrap_or(0);
-        let mut arms = vec![self.arm(MAIN.to_owned(), &main, None, pairs, finished)?];
+        let target = Target { dimension: Some(&dimension), pairs };
+        let mut arms = vec![self.arm(MAIN.to_owned(), &main, None, &target, finished)?];
         let controls = node.get("controls").map_or(&[][..], Node::items);
         for (index, control_node) in controls.iter().enumerate() {
             let control_key = format!("{key}.controls.{index}");
@@ -111,7 +113,7 @@ impl Resolver<'_> {
             let objective = objective::canonical(written.as_ref().unwrap_or(&main.objective));
             let control = Arm {
                 options: if objective == main.objective {
-                    own.under(&key, Some(node), &["name", "objective", "controls"])
+                    own.under(&key, Some(node), &["name", "objective", "controls", "gate"])
                 } else {
                     own
                 },
@@ -120,9 +122,10 @@ impl Resolver<'_> {
                 prefix,
                 objective,
             };
-            arms.push(self.arm(name, &control, Some(&main), pairs, finished)?);
+            arms.push(self.arm(name, &control, Some(&main), &target, finished)?);
         }
-        Ok(RoundPlan { name, dimension, arms })
+        let gate = self.gate(&key, node, arms[0].training.eval_every)?;
+        Ok(RoundPlan { name, dimension, arms, gate })
     }
 
     fn arm(
@@ -130,7 +133,7 @@ impl Resolver<'_> {
         name: String,
         arm: &Arm<'_>,
         main: Option<&Arm<'_>>,
-        pairs: usize,
+        target: &Target,
         finished: &[Finished],
     ) -> Result<ArmPlan, ConfigError> {
         let document = self.document;
@@ -144,7 +147,7 @@ impl Resolver<'_> {
             layers = layers.under(&main.key, Some(main.node), &[]);
         }
         let layers = layers.under("training", document.root.get("training"), &[]);
-        let training = self.training(&arm.prefix, &layers, pairs, false)?;
+        let training = self.training(&arm.prefix, &layers, target)?;
         Ok(ArmPlan { name, objective: arm.objective.clone(), options, training })
     }
 }

@@ -11,7 +11,7 @@ use super::{Resolver, wrong};
 use crate::config::defaults;
 use crate::config::document::Node;
 use crate::config::error::ConfigError;
-use crate::config::plan::{EvaluationPlan, LoraPlan, ModelPlan};
+use crate::config::plan::{EvaluationPlan, LoraPlan, ModelPlan, WatchdogPlan};
 use crate::config::spec::{RunSpec, Split};
 
 impl Resolver<'_> {
@@ -51,6 +51,18 @@ impl Resolver<'_> {
             "boilerplate",
         ];
         self.section("evaluation", &keys)
+    }
+
+    pub(super) fn watchdog(&mut self) -> WatchdogPlan {
+        let keys = [
+            "gradient-norm-factor",
+            "chosen-drop",
+            "saturated-share",
+            "length-factor",
+            "overfitting",
+            "slow-step-factor",
+        ];
+        self.section("watchdog", &keys)
     }
 
     pub(super) fn text(&mut self, spec: &RunSpec) -> Result<TextSpec, ConfigError> {

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::layers::Layers;
 use super::sections::from_table;
+use super::stopping::Target;
 use super::{Resolver, rounds::checked_dimension};
 use crate::config::defaults;
 use crate::config::error::ConfigError;
@@ -25,6 +26,7 @@ const PLAIN: &[&str] = &[
     "recompute",
     "head-chunk-rows",
     "eval-every",
+    "max-kl",
 ];
 
 impl Resolver<'_> {
@@ -65,28 +67,28 @@ impl Resolver<'_> {
         let layers = Layers::default().under("warmup", Some(node), &[]).under(
             "training",
             document.root.get("training"),
-            &["steps", "epochs", "learning-rate"],
+            &["steps", "epochs", "learning-rate", "early-stopping", "max-kl"],
         );
-        let training = self.training("warmup", &layers, examples, true)?;
+        let training = self.training("warmup", &layers, &Target { dimension: None, pairs: examples })?;
         Ok(Some(WarmupPlan { dimensions, training }))
     }
 
-    /// Settings of one arm or the warm-up on `pairs` pairs; origins go under `prefix`.
+    /// Settings of one arm or the warm-up; origins go under `prefix`.
     pub(super) fn training(
         &mut self,
         prefix: &str,
         layers: &Layers<'_>,
-        pairs: usize,
-        warmup: bool,
+        target: &Target,
     ) -> Result<TrainingPlan, ConfigError> {
         let mut defaults = defaults::table(&defaults::training());
         let default_epochs = defaults.remove("epochs").unwrap_or_default();
         let default_ratio = defaults.remove("warmup-ratio").unwrap_or_default();
-        let rate = defaults::learning_rate(self.sections.lora.is_some(), warmup);
+        let rate = defaults::learning_rate(self.sections.lora.is_some(), target.dimension.is_none());
         defaults.insert("learning-rate".to_owned(), json!(rate));
         let mut values = self.settle(prefix, defaults, PLAIN, layers);
 
         let window = values["pairs-per-step"].as_u64().unwrap_or(1);
+        let pairs = target.pairs;
         let windows = (pairs as u64).div_ceil(window.max(1));
         let (key, value) = match layers.either(self.document, "steps", "epochs")? {
             Some((key, found)) => {
@@ -124,6 +126,10 @@ impl Resolver<'_> {
             }
         };
         values.insert("warmup-steps".to_owned(), warmup_steps);
+        if let Some(stopping) = self.early_stopping(prefix, layers, target)? {
+            values.insert("early-stopping".to_owned(), json!(stopping));
+        }
+        self.check_looks(&values, layers)?;
         Ok(from_table(values))
     }
 }

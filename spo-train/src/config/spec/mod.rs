@@ -5,14 +5,18 @@
 
 mod data;
 mod evaluation;
+mod gate;
 mod model;
 mod round;
 mod run;
 mod training;
+mod watchdog;
 
 pub use data::{DataEntry, DataSpec, Split, TextSpec};
 pub use evaluation::EvaluationSpec;
+pub use gate::{GateConditionsSpec, GateSpec, OnMiss};
 pub use model::{Dtype, LoraSet, LoraSpec, LoraTargets, ModelSpec};
 pub use round::{ControlSpec, RoundSpec};
 pub use run::{RunSections, RunSpec};
-pub use training::{Recompute, Schedule, TrainingSpec, WarmupSpec};
+pub use training::{EarlyStoppingSpec, Recompute, Schedule, StoppingMetric, TrainingSpec, WarmupSpec};
+pub use watchdog::WatchdogSpec;

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::TrainingSpec;
+use super::{GateSpec, TrainingSpec};
 
 /// One round: train on the pairs of one dimension, starting from the policy the round before ended with.
 /// Also takes every key of `[training]` and every option of its objective.
@@ -19,6 +19,8 @@ pub struct RoundSpec {
     pub objective: Option<String>,
     /// The same round trained again from the same start with other settings, for comparison; never carried on.
     pub controls: Option<Vec<ControlSpec>>,
+    /// What the round's policy must reach.
+    pub gate: Option<GateSpec>,
     /// Overrides of `[training]`.
     #[serde(flatten)]
     pub training: TrainingSpec,

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{DataEntry, EvaluationSpec, LoraSpec, ModelSpec, RoundSpec, TextSpec, TrainingSpec, WarmupSpec};
+use super::{
+    DataEntry, EvaluationSpec, LoraSpec, ModelSpec, RoundSpec, TextSpec, TrainingSpec, WarmupSpec, WatchdogSpec,
+};
 use crate::config::SCHEMA;
 use crate::config::document::{Content, Document};
 use crate::config::error::ConfigError;
@@ -55,6 +57,8 @@ pub struct RunSections {
     pub rounds: Vec<RoundSpec>,
     /// What is measured on the held-out pairs after every round.
     pub evaluation: Option<EvaluationSpec>,
+    /// From when on a run warns of what looks wrong; 0 turns a warning off. A value that is not finite always ends the run.
+    pub watchdog: Option<WatchdogSpec>,
 }
 
 impl RunSpec {

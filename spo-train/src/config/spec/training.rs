@@ -53,6 +53,39 @@ pub struct TrainingSpec {
     /// Optimiser steps between two looks at the held-out pairs while the round goes on, and one more after the last step;
     /// 0 = none. Each costs one pass over the held-out pairs without gradients.
     pub eval_every: Option<u64>,
+    /// End the round when it gets no better at `eval-every`'s looks, and go back to its best policy:
+    /// `early-stopping = { metric = "accuracy", dimension = "honesty", patience = 3 }`.
+    pub early_stopping: Option<EarlyStoppingSpec>,
+    /// KL budget: end the round when the sampled KL divergence to the policy it started from exceeds this many nats per
+    /// response at one of `eval-every`'s looks, and go back to the last policy within it; 0 = no budget. Each look then also
+    /// samples `kl-samples` responses, and reads the starting policy again.
+    #[schemars(range(min = 0))]
+    pub max_kl: Option<f64>,
+}
+
+/// When a round ends early.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct EarlyStoppingSpec {
+    /// What must get better; default `loss`, the round's own loss on held-out pairs.
+    pub metric: Option<StoppingMetric>,
+    /// Whose held-out pairs `accuracy` and `margin` are measured on; default the round's dimension.
+    pub dimension: Option<String>,
+    /// Looks without a new best before the round ends; default 3.
+    #[schemars(range(min = 1))]
+    pub patience: Option<usize>,
+}
+
+/// What early stopping looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum StoppingMetric {
+    /// Loss on the held-out pairs of the round's dimension: lower is better.
+    Loss,
+    /// Share of a dimension's held-out pairs with a positive margin.
+    Accuracy,
+    /// Mean margin `Δ log(π/π_0)` of a dimension's held-out pairs.
+    Margin,
 }
 
 /// Course of the learning rate between its warm-up and the last step.
