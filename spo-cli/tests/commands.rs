@@ -280,7 +280,7 @@ fn a_run_leaves_a_model_and_a_report() {
     for word in ["honesty", "helpfulness", "Held-out pairs"] {
         assert!(found.out.contains(word), "{}", found.out);
     }
-    for word in ["step 1/2: loss 0.6931", "step 2/2", "held out: honesty"] {
+    for word in ["step 1/2, epoch 0.", "loss 0.6931", "step 2/2", "held out: honesty"] {
         assert!(found.err.contains(word), "no {word:?} in:\n{}", found.err);
     }
     let run = directory.path().join("run");

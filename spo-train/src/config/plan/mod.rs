@@ -166,6 +166,7 @@ pub struct TrainingPlan {
     /// When it ends before its steps are done.
     pub early_stopping: Option<EarlyStoppingPlan>,
     /// Most KL to the policy it started from, nats per response; 0 = no budget.
+    #[serde(default)]
     pub max_kl: f64,
 }
 
