@@ -6,6 +6,7 @@
 //! }
 //! ```
 
+mod allocator;
 mod args;
 mod command;
 mod diagnostic;
@@ -32,6 +33,7 @@ enum Outcome {
 /// Reads the command line, runs the command and says how it ended: 0 ok, 1 failed, 2 usage or run file, 3 quality gate
 /// missed, 130 interrupted.
 pub fn main() -> ExitCode {
+    allocator::keep_freed_memory();
     let cli = args::Cli::parse();
     logging::start();
     let mut output = Output::stdout();

@@ -11,13 +11,15 @@ const KV_HEADS: usize = 2;
 const DIM: usize = 8;
 
 fn batch() -> PackedBatch {
-    let tokens: Vec<u32> = (0..64).collect();
+    let tokens: Vec<u32> = (0..64).cycle().take(300).collect();
     let group = |prompt: usize, answers: &[usize]| Group {
         prompt: &tokens[..prompt],
         answers: answers.iter().map(|&length| &tokens[..length]).collect(),
     };
-    // A pair, one answer, a prompt alone, one token, a list, and an answer longer than its prompt.
-    PackedBatch::new(&[group(7, &[5, 9]), group(20, &[3]), group(11, &[]), group(1, &[1]), group(4, &[2, 2, 30])])
+    // A pair, one answer, a prompt alone, one token, a list, an answer longer than its prompt, and
+    // prompt and answers of several blocks.
+    let few = [group(7, &[5, 9]), group(20, &[3]), group(11, &[]), group(1, &[1]), group(4, &[2, 2, 30])];
+    PackedBatch::new(&[few.as_slice(), &[group(150, &[140, 9, 300])]].concat())
 }
 
 fn inputs(window: Option<usize>) -> PackedInputs {
@@ -44,7 +46,7 @@ fn floats<const D: usize>(x: Tensor<D>) -> Vec<f32> {
 
 #[test]
 fn forward_and_backward_equal_the_reference_under_autodiff() {
-    for window in [None, Some(1), Some(3), Some(12)] {
+    for window in [None, Some(1), Some(3), Some(12), Some(200)] {
         let (inputs, tokens) = (inputs(window), batch().tokens());
         let cpu = device::cpu();
         let random = |heads: usize| Tensor::<3>::random([tokens, heads, DIM], Distribution::Normal(0.0, 2.0), &cpu);

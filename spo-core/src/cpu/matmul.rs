@@ -7,6 +7,7 @@
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 use std::cell::RefCell;
+use std::ops::Range;
 
 /// A matrix inside a slice.
 #[derive(Debug, Clone, Copy)]
@@ -42,12 +43,15 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    fn rows(self, from: usize, to: usize) -> Self {
-        Self { values: &self.values[(from * self.row_stride).min(self.values.len())..], rows: to - from, ..self }
+    /// Some of its rows.
+    pub fn rows(self, rows: Range<usize>) -> Self {
+        assert!(rows.start <= rows.end && rows.end <= self.rows, "rows outside the matrix");
+        Self { values: &self.values[(rows.start * self.row_stride).min(self.values.len())..], rows: rows.len(), ..self }
     }
 
-    fn columns(self, from: usize, to: usize) -> Self {
-        Self { values: &self.values[(from * self.column_stride).min(self.values.len())..], columns: to - from, ..self }
+    /// Some of its columns.
+    pub fn columns(self, columns: Range<usize>) -> Self {
+        self.transposed().rows(columns).transposed()
     }
 }
 
@@ -73,7 +77,7 @@ pub fn add_product(a: Matrix, b: Matrix, out: &mut [f32]) {
     unsafe { multiply(a, b, Out { start: out.as_mut_ptr(), stride: b.columns }, true, true) };
 }
 
-/// `out = factor · a b`, or `out += …` if `add`, on this thread; `stride` values from row to row of `out`.
+/// `out = a b`, or `out += …` if `add`, on this thread; `stride` values from row to row of `out`.
 pub fn product_into(a: Matrix, b: Matrix, out: &mut [f32], stride: usize, add: bool) {
     assert!(b.columns <= stride || a.rows <= 1, "rows overlap");
     assert!(a.rows == 0 || out.len() >= (a.rows - 1) * stride + b.columns, "the slice is too short");
@@ -144,11 +148,11 @@ unsafe fn multiply(a: Matrix, b: Matrix, out: Out, add: bool, parallel: bool) {
         // SAFETY: the tasks' parts of `out` are disjoint and inside it.
         unsafe {
             if by_rows {
-                let (a, out) = (a.rows(part.start, part.end), out.at(part.start, 0));
+                let (a, out) = (a.rows(part.clone()), out.at(part.start, 0));
                 Task::run(arch, a, b, out, add);
             } else {
                 let down = height * y..(height * (y + 1)).min(rows);
-                let (a, b) = (a.rows(down.start, down.end), b.columns(part.start, part.end));
+                let (a, b) = (a.rows(down.clone()), b.columns(part.clone()));
                 Task::run(arch, a, b, out.at(down.start, part.start), add);
             }
         }

@@ -1,11 +1,11 @@
 //! Packed attention on the CPU: per group and head, without padding and without autodiff.
 //!
-//! Scores are matrix products over a whole group; the softmax runs over the visible part of each
-//! row only. Groups run in parallel, each writing its own rows, so the result does not depend on
-//! the number of threads.
+//! A block of rows meets the keys that some of its rows see and no others: those of the prompt, and those of its own
+//! answer up to the block's end. Groups and heads run in parallel, each into memory of its own, so the result does not
+//! depend on the number of threads.
 
-use gemm::Parallelism;
 use rayon::prelude::*;
+use spo_core::cpu::{Matrix, product_into, rows, vector};
 use spo_data::GroupSpan;
 use std::ops::Range;
 
@@ -20,46 +20,28 @@ pub(crate) struct Heads {
     pub dim: usize,
     /// How far back a token sees.
     pub window: Option<usize>,
-}
-
-impl Heads {
-    fn q_width(self) -> usize {
-        self.heads * self.dim
-    }
-
-    fn kv_width(self) -> usize {
-        self.kv_heads * self.dim
-    }
-
-    fn scale(self) -> f32 {
-        (self.dim as f32).sqrt().recip()
-    }
+    /// Factor on the scores.
+    pub scale: f32,
+    /// Bound of the scores.
+    pub softcap: Option<f32>,
 }
 
 /// Queries `[tokens, heads · dim]`, keys and values `[tokens, kv_heads · dim]`
 /// → `[tokens, heads · dim]`.
 pub(crate) fn forward(groups: &[GroupSpan], heads: Heads, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f32> {
-    let mut y = vec![0.0; q.len()];
-    let outputs = split(groups, &mut y, heads.q_width());
-    groups.par_iter().zip(outputs).for_each(|(group, y)| {
-        let rows = group.start..group.start + group.tokens();
-        let (q, k, v) =
-            (part(q, &rows, heads.q_width()), part(k, &rows, heads.kv_width()), part(v, &rows, heads.kv_width()));
-        let mut weights = vec![0.0; rows.len() * rows.len()];
-        for head in 0..heads.heads {
-            let kv_head = head * heads.kv_heads / heads.heads;
-            weigh(
-                group,
-                heads,
-                Head::of(q, heads.heads, head, heads.dim),
-                Head::of(k, heads.kv_heads, kv_head, heads.dim),
-                &mut weights,
-            );
-            let out = HeadMut::of(y, heads.heads, head, heads.dim);
-            product(Square::of(&weights, rows.len()), Head::of(v, heads.kv_heads, kv_head, heads.dim), out, false, 1.0);
+    let outputs = each_head(groups, heads, |group, head| {
+        let [q, k, v] = heads.slices(group, head, [q, k, v]);
+        let (mut y, mut weights) = (vec![0.0; group.tokens() * heads.dim], vec![]);
+        for block in blocks(group, heads.window) {
+            block.weigh(heads, q, k, &mut weights);
+            let y = &mut y[block.rows.start * heads.dim..block.rows.end * heads.dim];
+            for (columns, keys) in block.parts() {
+                product_into(block.of(&weights, &columns), v.rows(keys), y, heads.dim, columns.start > 0);
+            }
         }
+        [y]
     });
-    y
+    join(groups, heads, heads.heads, outputs.iter().map(|[y]| y))
 }
 
 /// Gradients of queries, keys and values for a gradient of the output; shapes as in [`forward`].
@@ -71,302 +53,221 @@ pub(crate) fn backward(
     v: &[f32],
     d_y: &[f32],
 ) -> [Vec<f32>; 3] {
-    let (mut d_q, mut d_k, mut d_v) = (vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]);
-    let outputs = split(groups, &mut d_q, heads.q_width())
-        .into_iter()
-        .zip(split(groups, &mut d_k, heads.kv_width()))
-        .zip(split(groups, &mut d_v, heads.kv_width()))
-        .collect::<Vec<_>>();
-    groups.par_iter().zip(outputs).for_each(|(group, ((d_q, d_k), d_v))| {
-        let rows = group.start..group.start + group.tokens();
-        let (q, d_y) = (part(q, &rows, heads.q_width()), part(d_y, &rows, heads.q_width()));
-        let (k, v) = (part(k, &rows, heads.kv_width()), part(v, &rows, heads.kv_width()));
-        let mut weights = vec![0.0; rows.len() * rows.len()];
-        let mut slopes = vec![0.0; rows.len() * rows.len()];
-        for head in 0..heads.heads {
-            let kv_head = head * heads.kv_heads / heads.heads;
-            let of_q = |values| Head::of(values, heads.heads, head, heads.dim);
-            let of_kv = |values| Head::of(values, heads.kv_heads, kv_head, heads.dim);
-            weigh(group, heads, of_q(q), of_kv(k), &mut weights);
-            // d_weights = d_y vᵀ, then the softmax's own derivative, row by row.
-            outer(of_q(d_y), of_kv(v), &mut slopes, 1.0);
-            visible_rows(group, heads.window, |row, visible| {
-                let at = row * rows.len();
-                softmax_slopes(&weights[at..at + rows.len()], &mut slopes[at..at + rows.len()], &visible);
-            });
-            let square = |values| Square::of(values, rows.len());
-            let d_kv = |values| HeadMut::of(values, heads.kv_heads, kv_head, heads.dim);
-            product(square(&slopes), of_kv(k), HeadMut::of(d_q, heads.heads, head, heads.dim), false, heads.scale());
-            // Query heads that share a key head add up.
-            product(square(&slopes).transposed(), of_q(q), d_kv(d_k), true, heads.scale());
-            product(square(&weights).transposed(), of_q(d_y), d_kv(d_v), true, 1.0);
+    let outputs = each_head(groups, heads, |group, head| {
+        let [q, k, v] = heads.slices(group, head, [q, k, v]);
+        let d_y = heads.slice(group, heads.heads, head, d_y);
+        let dim = heads.dim;
+        let mut sums = [(); 3].map(|()| vec![0.0; group.tokens() * dim]);
+        let [d_q, d_k, d_v] = &mut sums;
+        let (mut weights, mut slopes, mut squashed) = (vec![], vec![], vec![]);
+        for block in blocks(group, heads.window) {
+            block.weigh(heads, q, k, &mut weights);
+            if let Some(cap) = heads.softcap {
+                block.score(q, k, &mut squashed);
+                pulp::Arch::new().dispatch(|| squash(&mut squashed, heads.scale / cap));
+            }
+            let (q, d_y) = (q.rows(block.rows.clone()), d_y.rows(block.rows.clone()));
+            slopes.resize(weights.len(), 0.0);
+            for (columns, keys) in block.parts() {
+                let to = &mut slopes[columns.start..];
+                product_into(d_y, v.rows(keys).transposed(), to, block.columns(), false);
+            }
+            block.softmax_slopes(heads.scale, &weights, &squashed, &mut slopes);
+            let d_q = &mut d_q[block.rows.start * dim..block.rows.end * dim];
+            for (columns, keys) in block.parts() {
+                let to = keys.start * dim..keys.end * dim;
+                let (weights, slopes) = (block.of(&weights, &columns), block.of(&slopes, &columns));
+                product_into(slopes, k.rows(keys), d_q, dim, columns.start > 0);
+                product_into(slopes.transposed(), q, &mut d_k[to.clone()], dim, true);
+                product_into(weights.transposed(), d_y, &mut d_v[to], dim, true);
+            }
         }
+        sums
     });
-    [d_q, d_k, d_v]
+    let of = |index: usize, count| join(groups, heads, count, outputs.iter().map(|sums| &sums[index]));
+    [of(0, heads.heads), of(1, heads.kv_heads), of(2, heads.kv_heads)]
 }
 
-/// Softmax weights `[rows, rows]` of one head; 0 where a token does not see another.
-fn weigh(group: &GroupSpan, heads: Heads, q: Head, k: Head, weights: &mut [f32]) {
-    outer(q, k, weights, heads.scale());
-    let length = group.tokens();
-    visible_rows(group, heads.window, |row, visible| softmax(&mut weights[row * length..(row + 1) * length], &visible));
-}
-
-/// Calls `visit` with each row of a group and the (prompt, own answer) columns it sees.
-fn visible_rows(group: &GroupSpan, window: Option<usize>, mut visit: impl FnMut(usize, [Range<usize>; 2])) {
-    let prompt = group.prompt_len;
-    // Positions of an answer go on from the prompt's, so a window counts across the boundary.
-    let first = |position: usize| window.map_or(0, |window| (position + 1).saturating_sub(window));
-    for row in 0..prompt {
-        visit(row, [first(row)..row + 1, 0..0]);
+impl Heads {
+    /// One head's `[rows, dim]` of a group in `[tokens, count · dim]`.
+    fn slice<'a>(self, group: &GroupSpan, count: usize, head: usize, values: &'a [f32]) -> Matrix<'a> {
+        let stride = count * self.dim;
+        Matrix::strided(&values[group.start * stride + head * self.dim..], group.tokens(), self.dim, stride)
     }
-    let mut start = prompt;
-    for length in &group.answer_lens {
-        for offset in 0..*length {
-            let from = first(prompt + offset);
-            let own = start + from.saturating_sub(prompt)..start + offset + 1;
-            visit(start + offset, [from.min(prompt)..prompt, own]);
+
+    /// Queries of a query head, keys and values of the head they belong to.
+    fn slices<'a>(self, group: &GroupSpan, head: usize, [q, k, v]: [&'a [f32]; 3]) -> [Matrix<'a>; 3] {
+        let kv = head * self.kv_heads / self.heads;
+        let of_kv = |values| self.slice(group, self.kv_heads, kv, values);
+        [self.slice(group, self.heads, head, q), of_kv(k), of_kv(v)]
+    }
+}
+
+/// Runs `f` for every group and query head; the results group by group.
+fn each_head<T: Send>(groups: &[GroupSpan], heads: Heads, f: impl Fn(&GroupSpan, usize) -> T + Sync) -> Vec<T> {
+    let task = |index: usize| f(&groups[index / heads.heads], index % heads.heads);
+    (0..groups.len() * heads.heads).into_par_iter().with_max_len(1).map(task).collect()
+}
+
+/// `[tokens, count · dim]` from the query heads' `[rows, dim]` of each group; heads that belong to one of `count` add up.
+fn join<'a>(groups: &[GroupSpan], heads: Heads, count: usize, parts: impl Iterator<Item = &'a Vec<f32>>) -> Vec<f32> {
+    let (parts, dim, shared) = (parts.collect::<Vec<_>>(), heads.dim, heads.heads / count);
+    let tokens = groups.last().map_or(0, |group| group.start + group.tokens());
+    rows::build(tokens, count * dim, |first, out| {
+        let mut group = groups.partition_point(|group| group.start + group.tokens() <= first);
+        for (token, out) in (first..).zip(out.chunks_exact_mut(count * dim)) {
+            while groups[group].start + groups[group].tokens() <= token {
+                group += 1;
+            }
+            let at = (token - groups[group].start) * dim;
+            for (head, out) in out.chunks_exact_mut(dim).enumerate() {
+                for part in &parts[group * heads.heads + head * shared..][..shared] {
+                    out.iter_mut().zip(&part[at..at + dim]).for_each(|(sum, value)| *sum += value);
+                }
+            }
+        }
+    })
+}
+
+/// Rows of a group that are computed together, and the keys that one of them sees.
+struct Block {
+    rows: Range<usize>,
+    /// Position of the first row.
+    first: usize,
+    prompt: Range<usize>,
+    own: Range<usize>,
+    /// Where in the group the rows' answer starts, and its position; `None` for rows of the prompt.
+    answer: Option<(usize, usize)>,
+    window: Option<usize>,
+}
+
+/// Most rows of a block.
+const BLOCK: usize = 128;
+
+/// The first position that a token at `position` sees.
+fn lowest(window: Option<usize>, position: usize) -> usize {
+    window.map_or(0, |window| (position + 1).saturating_sub(window))
+}
+
+/// The rows of a group, block by block: the prompt's, then each answer's. Positions of an answer go on from the
+/// prompt's, so a window counts across the boundary.
+fn blocks(group: &GroupSpan, window: Option<usize>) -> Vec<Block> {
+    let prompt_len = group.prompt_len;
+    let mut blocks = vec![];
+    for first in (0..prompt_len).step_by(BLOCK) {
+        let rows = first..(first + BLOCK).min(prompt_len);
+        let prompt = lowest(window, first)..rows.end;
+        blocks.push(Block { rows, first, prompt, own: 0..0, answer: None, window });
+    }
+    let mut start = prompt_len;
+    for &length in &group.answer_lens {
+        for offset in (0..length).step_by(BLOCK) {
+            let (rows, first) = (start + offset..start + (offset + BLOCK).min(length), prompt_len + offset);
+            let lowest = lowest(window, first);
+            let (prompt, own) =
+                (lowest.min(prompt_len)..prompt_len, start + lowest.saturating_sub(prompt_len)..rows.end);
+            blocks.push(Block { rows, first, prompt, own, answer: Some((start, prompt_len)), window });
         }
         start += length;
     }
+    blocks
 }
 
-/// Softmax over the visible columns of a row; the others become 0.
-fn softmax(row: &mut [f32], visible: &[Range<usize>; 2]) {
-    pulp::Arch::new().dispatch(|| {
-        let top = visible.iter().fold(f32::NEG_INFINITY, |top, range| top.max(lanes_max(&row[range.clone()])));
-        let mut sum = 0.0;
-        for range in visible {
-            for score in &mut row[range.clone()] {
-                *score = exp(*score - top);
+impl Block {
+    fn columns(&self) -> usize {
+        self.prompt.len() + self.own.len()
+    }
+
+    /// The columns of a block's scores with the keys they stand for.
+    fn parts(&self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+        let prompt = self.prompt.len();
+        let parts = [(0..prompt, self.prompt.clone()), (prompt..self.columns(), self.own.clone())];
+        parts.into_iter().filter(|(columns, _)| !columns.is_empty())
+    }
+
+    /// Some columns of `[rows, columns]`.
+    fn of<'a>(&self, values: &'a [f32], columns: &Range<usize>) -> Matrix<'a> {
+        Matrix::strided(&values[columns.start..], self.rows.len(), columns.len(), self.columns())
+    }
+
+    /// The columns that a row sees: some of the prompt's, some of its own answer's.
+    fn visible(&self, row: usize) -> [Range<usize>; 2] {
+        let position = self.first + row;
+        let lowest = lowest(self.window, position);
+        let Some((start, prompt_len)) = self.answer else {
+            let columns = self.columns();
+            return [lowest - self.prompt.start..position + 1 - self.prompt.start, columns..columns];
+        };
+        let own = start + lowest.saturating_sub(prompt_len)..start + position + 1 - prompt_len;
+        let column = |key: usize| self.prompt.len() + key - self.own.start;
+        [lowest.min(prompt_len) - self.prompt.start..self.prompt.len(), column(own.start)..column(own.end)]
+    }
+
+    /// `q kᵀ`
+    fn score(&self, q: Matrix, k: Matrix, scores: &mut Vec<f32>) {
+        scores.resize(self.rows.len() * self.columns(), 0.0);
+        for (columns, keys) in self.parts() {
+            let to = &mut scores[columns.start..];
+            product_into(q.rows(self.rows.clone()), k.rows(keys).transposed(), to, self.columns(), false);
+        }
+    }
+
+    /// Softmax weights `[rows, columns]`, 0 where a token does not see another.
+    fn weigh(&self, heads: Heads, q: Matrix, k: Matrix, weights: &mut Vec<f32>) {
+        self.score(q, k, weights);
+        let columns = self.columns();
+        for (row, weights) in weights.chunks_exact_mut(columns).enumerate() {
+            let visible = self.visible(row);
+            pulp::Arch::new().dispatch(|| softmax(weights, &visible, heads.scale, heads.softcap));
+        }
+    }
+
+    /// `slopes ← scale · weights · (slopes − Σ weights · slopes)`, 0 where the weights are. `squashed` has the `tanh` of
+    /// capped scores, and is empty without a cap.
+    fn softmax_slopes(&self, scale: f32, weights: &[f32], squashed: &[f32], slopes: &mut [f32]) {
+        let columns = self.columns();
+        pulp::Arch::new().dispatch(|| {
+            for (weights, slopes) in weights.chunks_exact(columns).zip(slopes.chunks_exact_mut(columns)) {
+                let mean = vector::dot(weights, slopes);
+                weights.iter().zip(slopes).for_each(|(weight, slope)| *slope = scale * *weight * (*slope - mean));
             }
-            sum += lanes_sum(&row[range.clone()]);
-        }
-        let factor = 1.0 / sum;
-        let [first, second] = visible;
-        row[..first.start].fill(0.0);
-        row[first.clone()].iter_mut().for_each(|weight| *weight *= factor);
-        let (gap, end) = if second.is_empty() { (row.len(), row.len()) } else { (second.start, second.end) };
-        row[first.end..gap].fill(0.0);
-        row[second.clone()].iter_mut().for_each(|weight| *weight *= factor);
-        row[end..].fill(0.0);
-    });
+            slopes.iter_mut().zip(squashed).for_each(|(slope, t)| *slope *= 1.0 - t * t);
+        });
+    }
 }
 
-/// `slopes ← weights · (slopes − Σ weights · slopes)` over the visible columns; the others are 0
-/// because their weights are.
-fn softmax_slopes(weights: &[f32], slopes: &mut [f32], visible: &[Range<usize>; 2]) {
-    pulp::Arch::new().dispatch(|| {
-        let mut mean = 0.0;
-        for range in visible {
-            mean += lanes_dot(&weights[range.clone()], &slopes[range.clone()]);
-        }
-        for (weight, slope) in weights.iter().zip(slopes.iter_mut()) {
-            *slope = *weight * (*slope - mean);
-        }
-    });
-}
-
-const LANES: usize = 16;
-
+/// `tanh(factor · z)`
 #[inline(always)]
-fn lanes_max(values: &[f32]) -> f32 {
-    let larger = |a: f32, b: f32| if b > a { b } else { a };
-    let (chunks, rest) = values.as_chunks::<LANES>();
-    let mut tops = [f32::NEG_INFINITY; LANES];
-    for chunk in chunks {
-        (0..LANES).for_each(|lane| tops[lane] = larger(tops[lane], chunk[lane]));
-    }
-    tops.iter().chain(rest).fold(f32::NEG_INFINITY, |top, value| larger(top, *value))
+fn squash(values: &mut [f32], factor: f32) {
+    values.iter_mut().for_each(|z| *z = vector::tanh(*z * factor));
 }
 
+/// Scores to softmax weights over the visible columns of a row; the others become 0.
 #[inline(always)]
-fn lanes_sum(values: &[f32]) -> f32 {
-    let (chunks, rest) = values.as_chunks::<LANES>();
-    let mut sums = [0.0; LANES];
-    for chunk in chunks {
-        (0..LANES).for_each(|lane| sums[lane] += chunk[lane]);
-    }
-    sums.iter().sum::<f32>() + rest.iter().sum::<f32>()
-}
-
-#[inline(always)]
-fn lanes_dot(a: &[f32], b: &[f32]) -> f32 {
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-    let mut sums = [0.0; LANES];
-    for (a, b) in a.iter().zip(b) {
-        (0..LANES).for_each(|lane| sums[lane] += a[lane] * b[lane]);
-    }
-    sums.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
-}
-
-/// `eˣ` for x ≤ 0, within 2 units in the last place; 0 below −87.3. Range reduction by ln 2 in two
-/// parts and the polynomial of Cephes' `expf`; written without a branch or a call, so that it
-/// vectorises.
-#[inline(always)]
-fn exp(x: f32) -> f32 {
-    const ROUND: f32 = 12_582_912.0; // 1.5 · 2²³: adding it rounds to an integer
-    let clamped = if x > -87.3 { x } else { -87.3 };
-    let rounded = clamped * std::f32::consts::LOG2_E + ROUND;
-    let n = rounded - ROUND;
-    let r = clamped - n * 0.693_359_4 + n * 2.121_944_4e-4;
-    let p = 1.987_569_1e-4;
-    let p = p * r + 1.398_199_9e-3;
-    let p = p * r + 8.333_452e-3;
-    let p = p * r + 4.166_579_6e-2;
-    let p = p * r + 1.666_666_5e-1;
-    let p = p * r + 0.5;
-    let value = p * r * r + r + 1.0;
-    // The low bits of `rounded` are the integer n: shifted into the exponent they make 2ⁿ.
-    let power = f32::from_bits(rounded.to_bits().wrapping_add(127) << 23);
-    if x > -87.3 { value * power } else { 0.0 }
-}
-
-fn part<'a>(values: &'a [f32], rows: &Range<usize>, width: usize) -> &'a [f32] {
-    &values[rows.start * width..rows.end * width]
-}
-
-/// Each group's rows of an output, in order. Groups stand one behind the other.
-fn split<'a>(groups: &[GroupSpan], mut values: &'a mut [f32], width: usize) -> Vec<&'a mut [f32]> {
-    let mut parts = Vec::with_capacity(groups.len());
-    for group in groups {
-        let (part, rest) = values.split_at_mut(group.tokens() * width);
-        parts.push(part);
-        values = rest;
-    }
-    parts
-}
-
-/// One head's `[rows, dim]` inside `[rows, heads · dim]`.
-#[derive(Clone, Copy)]
-struct Head<'a> {
-    values: &'a [f32],
-    stride: usize,
-    rows: usize,
-    dim: usize,
-}
-
-impl<'a> Head<'a> {
-    fn of(values: &'a [f32], heads: usize, head: usize, dim: usize) -> Self {
-        let stride = heads * dim;
-        Self { rows: values.len() / stride, values: &values[head * dim..], stride, dim }
-    }
-}
-
-/// As [`Head`], to write to.
-struct HeadMut<'a> {
-    values: &'a mut [f32],
-    stride: usize,
-}
-
-impl<'a> HeadMut<'a> {
-    fn of(values: &'a mut [f32], heads: usize, head: usize, dim: usize) -> Self {
-        Self { stride: heads * dim, values: &mut values[head * dim..] }
-    }
-}
-
-/// A square matrix with its strides.
-#[derive(Clone, Copy)]
-struct Square<'a> {
-    values: &'a [f32],
-    size: usize,
-    row: usize,
-    column: usize,
-}
-
-impl<'a> Square<'a> {
-    fn of(values: &'a [f32], size: usize) -> Self {
-        assert_eq!(values.len(), size * size);
-        Self { values, size, row: size, column: 1 }
-    }
-
-    fn transposed(self) -> Self {
-        Self { row: self.column, column: self.row, ..self }
-    }
-}
-
-/// `out = factor · a bᵀ`, `[rows, rows]`.
-fn outer(a: Head, b: Head, out: &mut [f32], factor: f32) {
-    assert!(a.rows == b.rows && a.dim == b.dim && out.len() == a.rows * a.rows);
-    if a.rows == 0 {
-        return;
-    }
-    // SAFETY: `Head::of` was given whole rows, so row `rows − 1` ends inside each slice; `out` has
-    // `rows²` values and aliases neither.
-    unsafe {
-        gemm::gemm(
-            a.rows,
-            a.rows,
-            a.dim,
-            out.as_mut_ptr(),
-            1,
-            a.rows as isize,
-            false,
-            a.values.as_ptr(),
-            1,
-            a.stride as isize,
-            b.values.as_ptr(),
-            b.stride as isize,
-            1,
-            0.0,
-            factor,
-            false,
-            false,
-            false,
-            Parallelism::None,
-        );
-    }
-}
-
-/// `out = factor · a b`, or `out += …` if `add`: `[rows, rows] · [rows, dim]`.
-fn product(a: Square, b: Head, out: HeadMut, add: bool, factor: f32) {
-    assert_eq!(a.size, b.rows);
-    assert!(a.size == 0 || out.values.len() >= (a.size - 1) * out.stride + b.dim);
-    if a.size == 0 {
-        return;
-    }
-    // SAFETY: `a` has `size²` values, `b` whole rows, and `out` was just checked to hold `size` rows
-    // of `dim` values at its stride; it aliases neither.
-    unsafe {
-        gemm::gemm(
-            a.size,
-            b.dim,
-            a.size,
-            out.values.as_mut_ptr(),
-            1,
-            out.stride as isize,
-            add,
-            a.values.as_ptr(),
-            a.column as isize,
-            a.row as isize,
-            b.values.as_ptr(),
-            1,
-            b.stride as isize,
-            1.0,
-            factor,
-            false,
-            false,
-            false,
-            Parallelism::None,
-        );
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::exp;
-
-    #[test]
-    fn exp_is_within_two_units_in_the_last_place() {
-        for step in 0..=873_000 {
-            let x = -(step as f32) * 1e-4;
-            let (found, expected) = (f64::from(exp(x)), f64::from(x).exp());
-            assert!(
-                (found - expected).abs() <= 2.0 * f64::from(f32::EPSILON) * expected,
-                "exp({x}) = {found}, not {expected}"
-            );
+fn softmax(row: &mut [f32], visible: &[Range<usize>; 2], scale: f32, softcap: Option<f32>) {
+    let mut top = f32::NEG_INFINITY;
+    for range in visible {
+        let row = &mut row[range.clone()];
+        match softcap {
+            Some(cap) => {
+                squash(row, scale / cap);
+                row.iter_mut().for_each(|z| *z *= cap);
+            }
+            None => row.iter_mut().for_each(|z| *z *= scale),
         }
-        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
-        assert_eq!(exp(-1e30), 0.0);
+        top = top.max(vector::max(row));
     }
+    let mut sum = 0.0;
+    for range in visible {
+        let row = &mut row[range.clone()];
+        row.iter_mut().for_each(|z| *z = vector::exp(*z - top));
+        sum += vector::sum(row);
+    }
+    let factor = 1.0 / sum;
+    let [first, second] = visible;
+    row[..first.start].fill(0.0);
+    row[first.clone()].iter_mut().for_each(|weight| *weight *= factor);
+    row[first.end..second.start].fill(0.0);
+    row[second.clone()].iter_mut().for_each(|weight| *weight *= factor);
+    row[second.end..].fill(0.0);
 }

@@ -6,6 +6,7 @@ use super::{Attend, RopeTables};
 use crate::ModelSpec;
 use crate::device::on_cpu;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation::softmax};
+use spo_core::cpu::Values;
 use spo_data::{GroupSpan, PackedBatch};
 use std::sync::Arc;
 
@@ -148,14 +149,13 @@ impl PackedAttention {
         if let Some(cpu) = &self.cpu
             && q.dtype() == DType::F32
         {
-            let device = q.device();
             let heads = self.heads(window, &q, &k);
             let [q, k, v] = [q, k, v].map(values);
             let gradients = cpu_attention::backward(cpu, heads, &q, &k, &v, &values(d_y));
             let mut shapes = shapes.into_iter();
             return gradients.map(|gradient| {
                 let shape = shapes.next().expect("three gradients, three shapes");
-                Tensor::from_data(TensorData::new(gradient, shape), &device)
+                Values::new(gradient, shape).into_tensor()
             });
         }
         // Slots of padding repeat a token, whose gradient must not count again.
@@ -172,23 +172,23 @@ impl PackedAttention {
 
     fn heads(&self, window: Option<usize>, q: &Tensor<3>, k: &Tensor<3>) -> Heads {
         let [_, heads, dim] = q.dims();
-        Heads { heads, kv_heads: k.dims()[1], dim, window }
+        Heads { heads, kv_heads: k.dims()[1], dim, window, scale: (dim as f32).sqrt().recip(), softcap: None }
     }
 }
 
 /// The values of a tensor on the CPU, row-major.
-fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
-    x.into_data().try_into_vec().expect("only f32 tensors come here")
+fn values<const D: usize>(x: Tensor<D>) -> Values {
+    Values::take(x).expect("only f32 tensors of the CPU come here")
 }
 
 impl Attend for PackedAttention {
     fn attend(&mut self, _layer: usize, window: Option<usize>, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>) -> Tensor<2> {
         match &self.cpu {
             Some(groups) if q.dtype() == DType::F32 && !q.is_autodiff() => {
-                let (device, heads) = (q.device(), self.heads(window, &q, &k));
+                let heads = self.heads(window, &q, &k);
                 let [tokens, width] = [q.dims()[0], heads.heads * heads.dim];
                 let y = cpu_attention::forward(groups, heads, &values(q), &values(k), &values(v));
-                Tensor::from_data(TensorData::new(y, [tokens, width]), &device)
+                Values::new(y, [tokens, width]).into_tensor()
             }
             _ => self.reference(window, q, k, v),
         }
