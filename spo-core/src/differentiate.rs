@@ -27,6 +27,26 @@ pub struct PairGradient {
     pub d_sampled: Option<Vec<f64>>,
 }
 
+impl PairGradient {
+    /// The results of the pairs at these indices, in their order.
+    ///
+    /// # Panics
+    /// An index is out of range.
+    pub fn select(&self, rows: &[usize]) -> Self {
+        let pick = |values: &Vec<f64>| rows.iter().map(|&row| values[row]).collect::<Vec<f64>>();
+        Self {
+            losses: pick(&self.losses),
+            chosen_reward: pick(&self.chosen_reward),
+            rejected_reward: pick(&self.rejected_reward),
+            carry: self.carry.as_ref().map(pick),
+            d_chosen: pick(&self.d_chosen),
+            d_rejected: pick(&self.d_rejected),
+            d_sequence_kl: self.d_sequence_kl.as_ref().map(|(chosen, rejected)| (pick(chosen), pick(rejected))),
+            d_sampled: self.d_sampled.as_ref().map(pick),
+        }
+    }
+}
+
 /// The precision of the arithmetic: f64 where the device has it, f32 otherwise.
 pub(crate) fn precision(device: &Device) -> DType {
     if device.supports_dtype(DType::F64) { DType::F64 } else { DType::F32 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use crate::objective::{Build, Entry, OptionDoc, modifier, registry};
+use crate::objective::{Entry, OptionDoc, modifier, registry};
 
 const HEAD: &str = "# Objectives
 
@@ -49,7 +49,7 @@ fn section(page: &mut String, entry: &Entry) {
     if !entry.aliases.is_empty() {
         push(page, format_args!("- Also called: {}\n", entry.aliases.join(", ")));
     }
-    if matches!(entry.build, Build::Pair(_)) {
+    if entry.build.pair().is_some() {
         let divergence = if entry.difference_only { "any `divergence`" } else { "the reverse KL only" };
         push(page, format_args!("- Regulariser: {divergence}.\n"));
     }

@@ -160,14 +160,70 @@ impl PairNumbers {
         .map(|_: Pairs<()>| ())
     }
 
+    /// The pairs at these indices, in their order.
+    ///
+    /// # Panics
+    /// An index is out of range of an input.
+    pub fn select(&self, rows: &[usize]) -> Self {
+        infallible(self.try_map(|_, values| Ok(rows.iter().map(|&row| values[row]).collect())))
+    }
+
+    /// Appends pairs that have the same inputs.
+    ///
+    /// # Errors
+    /// [`CoreError::Length`] where one side lacks an input that the other has.
+    pub fn append(&mut self, other: &Self) -> Result<(), CoreError> {
+        let mut columns = Vec::new();
+        other.try_map(|input, values| -> Result<(), CoreError> {
+            columns.push((input, values.clone()));
+            Ok(())
+        })?;
+        let (expected, mut columns) = (columns.len(), columns.into_iter());
+        let mut found = 0;
+        let joined = self.try_map(|input, values| {
+            found += 1;
+            match columns.next() {
+                Some((name, more)) if name == input => Ok([values.as_slice(), &more].concat()),
+                _ => Err(CoreError::Length { input: "inputs of the pairs".into(), found, expected }),
+            }
+        })?;
+        if found != expected {
+            return Err(CoreError::Length { input: "inputs of the pairs".into(), found, expected });
+        }
+        *self = joined;
+        Ok(())
+    }
+
     /// The same pairs as tensors `[pairs]` of `dtype` on `device`.
     pub fn to_tensors(&self, device: &Device, dtype: DType) -> PairLogps {
-        let result: Result<_, std::convert::Infallible> = self.try_map(|_, values| {
+        infallible(self.try_map(|_, values| {
             Ok(Tensor::from_data(TensorData::new(values.clone(), [values.len()]), (device, dtype)))
-        });
-        match result {
-            Ok(pairs) => pairs,
-            Err(never) => match never {},
-        }
+        }))
+    }
+}
+
+fn infallible<T>(result: Result<T, std::convert::Infallible>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(never) => match never {},
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_a_window_join_to_the_whole() {
+        let side = |scale: f64| (0..5).map(|i| -scale * f64::from(i)).collect::<Vec<_>>();
+        let sides = |scale: f64| Sides { chosen: side(scale), rejected: side(scale + 0.5) };
+        let mut whole = PairNumbers::new(side(1.0), side(2.0));
+        (whole.reference, whole.earlier, whole.strengths) = (Some(sides(3.0)), vec![sides(4.0)], Some(side(5.0)));
+        let mut joined = whole.select(&[0, 1]);
+        joined.append(&whole.select(&[2, 3, 4])).unwrap();
+        assert_eq!(joined, whole);
+        assert_eq!(whole.select(&[3, 0]).earlier[0].rejected, [-13.5, 0.0]);
+        assert!(joined.append(&PairNumbers::new(vec![0.0], vec![0.0])).is_err());
     }
 }

@@ -9,7 +9,7 @@ use crate::load::load;
 use crate::{DataError, DataSpec, Dataset, TextSpec, Tokenizer};
 
 /// Changes with everything that changes what loading makes of the same input.
-const VERSION: &str = "spo-data tokens v1";
+const VERSION: &str = "spo-data tokens v2";
 
 /// As [`load`], but takes the dataset from `directory` if these files were loaded with the same tokenizer
 /// and settings before, and leaves it there otherwise; the flag says which.

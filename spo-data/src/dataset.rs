@@ -89,6 +89,10 @@ impl Dataset {
                     hasher.update(&score.to_le_bytes());
                 }
             }
+            // Nothing is hashed where nothing is said, so that older fingerprints stay.
+            for safe in &example.safe {
+                hasher.update(&[1 + u8::from(*safe)]);
+            }
             count(&mut hasher, example.tags.len());
             for (name, value) in &example.tags {
                 text(&mut hasher, name);

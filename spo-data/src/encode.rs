@@ -81,8 +81,8 @@ pub fn encode_record(
     if let Some(dropped) = reasons.iter().find(|reason| reason.dropped()) {
         return Ok((None, vec![*dropped]));
     }
-    let Record { id, labels, scores, tags, .. } = record;
-    Ok((Some(Example { id, prompt, answers, labels, scores, tags }), reasons))
+    let Record { id, labels, scores, safe, tags, .. } = record;
+    Ok((Some(Example { id, prompt, answers, labels, scores, safe, tags }), reasons))
 }
 
 fn is_terminated(tokenizer: &Tokenizer, answer: &[u32]) -> bool {

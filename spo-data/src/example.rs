@@ -56,6 +56,9 @@ pub struct Example {
     pub labels: BTreeMap<String, Preference>,
     /// Score of every answer per dimension, higher is better (scored lists, strengths); often empty.
     pub scores: BTreeMap<String, Vec<f32>>,
+    /// Whether each answer is safe, whatever the dimension; empty where the row does not say.
+    #[serde(default)]
+    pub safe: Vec<bool>,
     /// The row's other string fields, such as `kind`.
     pub tags: BTreeMap<String, String>,
 }
@@ -65,12 +68,7 @@ impl Example {
     ///
     /// An answer index out of range hashes like an empty answer.
     pub fn answer_hash(&self, answer: usize) -> RowHash {
-        let mut hasher = blake3::Hasher::new();
-        hash_ids(&mut hasher, &self.prompt);
-        hash_ids(&mut hasher, self.answers.get(answer).map_or(&[], Vec::as_slice));
-        let mut hash = RowHash::default();
-        hash.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-        hash
+        row_hash(&self.prompt, self.answers.get(answer).map_or(&[], Vec::as_slice))
     }
 
     /// The answer indexes `(chosen, rejected)` along a dimension; `None` when unlabelled, tied or single.
@@ -110,6 +108,16 @@ impl Example {
     pub fn tokens(&self) -> usize {
         self.prompt.len() + self.answers.iter().map(Vec::len).sum::<usize>()
     }
+}
+
+/// [`Example::answer_hash`] of any prompt and answer.
+pub fn row_hash(prompt: &[u32], answer: &[u32]) -> RowHash {
+    let mut hasher = blake3::Hasher::new();
+    hash_ids(&mut hasher, prompt);
+    hash_ids(&mut hasher, answer);
+    let mut hash = RowHash::default();
+    hash.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    hash
 }
 
 /// Feeds a length-prefixed id list to a hasher, so that no two lists run together.

@@ -70,6 +70,7 @@ mod tests {
             answers: vec![AnswerText::Messages(vec![turn("assistant", "4")])],
             labels: Default::default(),
             scores: Default::default(),
+            safe: Default::default(),
             tags: Default::default(),
             tools: None,
             variables: Default::default(),

@@ -230,6 +230,7 @@ impl<'a> Reading<'a> {
             dimension: self.dimension,
         };
         let mut record = (self.schema.read)(&row)?;
+        record.safe = schema::safety(&row, record.answers.len())?;
         if record.id == format!("{}:{}", self.file, raw.line) {
             record.id = format!("{}:{}", self.short, raw.line);
         }
@@ -260,6 +261,7 @@ fn rename_columns(mut raw: RawRow, spec: &DataSpec, file: &str) -> Result<RawRow
 /// Appends the answers of a further row about the same prompt.
 fn merge(into: &mut Record, record: Record) {
     into.answers.extend(record.answers);
+    into.safe.extend(record.safe);
     for (dimension, scores) in record.scores {
         into.scores.entry(dimension).or_default().extend(scores);
     }

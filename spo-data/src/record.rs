@@ -84,6 +84,8 @@ pub struct Record {
     pub labels: BTreeMap<String, Preference>,
     /// As [`crate::Example::scores`].
     pub scores: BTreeMap<String, Vec<f32>>,
+    /// As [`crate::Example::safe`].
+    pub safe: Vec<bool>,
     /// As [`crate::Example::tags`].
     pub tags: BTreeMap<String, String>,
     /// Tool descriptions for the chat template.

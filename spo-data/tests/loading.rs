@@ -158,6 +158,37 @@ fn hh_transcripts_are_verbatim_in_the_plain_layout() {
 }
 
 #[test]
+fn rows_say_which_answers_are_safe_and_how_strong_a_preference_is() {
+    let tokenizer = tiny("llama");
+    let pair = |more: Value| {
+        let mut row = json!({"prompt": "q", "chosen": "a", "rejected": "b"});
+        row.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        row
+    };
+    let pku = json!({"prompt": "q", "response_0": "a", "response_1": "b", "better_response_id": 0,
+        "safer_response_id": 1, "is_response_0_safe": false, "is_response_1_safe": true});
+    for (row, safe) in [
+        (pair(json!({})), vec![]),
+        (pair(json!({"safe": [true, false]})), vec![true, false]),
+        (pair(json!({"chosen_safe": 0, "rejected_safe": "True"})), vec![false, true]),
+        (pku, vec![false, true]),
+        (json!({"prompt": "q", "completion": "a", "label": true, "safe": true}), vec![true]),
+        (
+            json!({"prompt": "q", "responses": ["a", "b", "c"], "scores": [1, 2, 3], "safe": [1, 1, 0]}),
+            vec![true, true, false],
+        ),
+    ] {
+        assert_eq!(rows(json!([row]), &plain(), &tokenizer).unwrap().examples[0].safe, safe, "{row}");
+    }
+    let wrong = rows(json!([pair(json!({"safe": [true]}))]), &plain(), &tokenizer).unwrap_err();
+    assert!(wrong.to_string().contains("\"safe\""), "{wrong}");
+    let scored =
+        json!({"prompt": "q", "response_a": "a", "response_b": "b", "prefs": {"x": -1}, "scores": {"x": [1.5, 4]}});
+    let data = rows(json!([scored]), &plain(), &tokenizer).unwrap();
+    assert_eq!(data.examples[0].score_difference("x", 1, 0), Some(2.5));
+}
+
+#[test]
 fn every_layout_is_recognised() {
     let message = |role: &str, text: &str| json!({"role": role, "content": text});
     let (user, good, bad) = (message("user", "q"), message("assistant", "good"), message("assistant", "bad"));

@@ -194,6 +194,7 @@ fn chat_prompts_encoded_in_parts_equal_the_whole_text() {
         answers: vec![AnswerText::Text(answer.into()), AnswerText::Text("<|im_start|>".into())],
         labels: BTreeMap::new(),
         scores: BTreeMap::new(),
+        safe: vec![],
         tags: BTreeMap::new(),
         tools: None,
         variables: serde_json::Map::new(),

@@ -7,10 +7,11 @@
 
 use crate::TrainError;
 use crate::event::Event;
+use crate::held_out::Judged;
 use crate::session::Session;
 use spo_core::Sides;
 use spo_core::logprob::HeadOptions;
-use spo_data::{Dataset, Group, PairRef, RowHash};
+use spo_data::{Dataset, Group, PairRef, RowHash, row_hash};
 use spo_model::CausalLm;
 use std::collections::HashMap;
 use std::fs::OpenOptions;
@@ -143,6 +144,37 @@ impl LogpCache {
 }
 
 impl PolicyLogps {
+    /// The log-prob of an answer to a prompt; `id` names the row in messages.
+    ///
+    /// # Errors
+    /// [`TrainError::CacheMiss`]
+    pub fn logp(&self, id: &str, prompt: &[u32], answer: &[u32]) -> Result<f64, TrainError> {
+        if answer.is_empty() {
+            return Ok(0.0);
+        }
+        self.values.get(&row_hash(prompt, answer)).copied().ok_or_else(|| TrainError::CacheMiss {
+            dir: self.dir.clone(),
+            policy: self.policy.clone(),
+            id: id.into(),
+        })
+    }
+
+    /// The log-probs of judged answers, chosen and rejected; an absent one has 0, so that differences of two policies
+    /// are those of the answer that is there.
+    ///
+    /// # Errors
+    /// [`TrainError::CacheMiss`]
+    pub fn judged(&self, dataset: &Dataset, rows: &[Judged]) -> Result<Sides<Vec<f64>>, TrainError> {
+        let look_up = |example: usize, answer: Option<usize>| {
+            let example = &dataset.examples[example];
+            answer.map_or(Ok(0.0), |answer| self.logp(&example.id, &example.prompt, &example.answers[answer]))
+        };
+        Ok(Sides {
+            chosen: rows.iter().map(|row| look_up(row.example, row.chosen)).collect::<Result<_, _>>()?,
+            rejected: rows.iter().map(|row| look_up(row.example, row.rejected)).collect::<Result<_, _>>()?,
+        })
+    }
+
     /// The log-probs of pairs, chosen and rejected, each `[pairs]`. Pairs for which `needed` says no
     /// get NaN, which no objective accepts.
     ///
@@ -159,12 +191,7 @@ impl PolicyLogps {
                 return Ok(f64::NAN);
             }
             let example = &dataset.examples[example];
-            self.values.get(&example.answer_hash(answer)).copied().ok_or_else(|| TrainError::CacheMiss {
-                dir: self.dir.clone(),
-                policy: self.policy.clone(),
-                id: example.id.clone(),
-                answer,
-            })
+            self.logp(&example.id, &example.prompt, &example.answers[answer])
         };
         let side = |answer: fn(&PairRef) -> usize| {
             let values = pairs.iter().enumerate().map(|(index, pair)| look_up(index, pair.example, answer(pair)));

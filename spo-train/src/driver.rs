@@ -1,23 +1,23 @@
 //! The order of a run: warm-up, rounds with their controls, evaluation, export.
 
+use crate::arm::{ArmData, Frozen, row};
 use crate::cache::{LogpCache, PolicyLogps};
 use crate::config::spec::{Dtype, LoraSet, LoraTargets};
 use crate::config::{ArmPlan, RoundPlan, RunPlan};
 use crate::event::Event;
 use crate::gate::Gate;
-use crate::held_out::{log_ratio_margins, reward_scores};
-use crate::held_out_tasks::HeldOutTasks;
+use crate::held_out::{Rewards, log_ratio_margins, reward_scores};
+use crate::held_out_tasks::{HeldOutMargins, HeldOutTasks};
 use crate::phase::{Phase, PhaseState};
 use crate::policy::Policies;
 use crate::run::Prepared;
-use crate::sampling::{Drawn, Shown, show, shown_prompts};
+use crate::sampling::{Drawn, Samples, Shown, show, shown_prompts};
 use crate::session::Session;
 use crate::stopping::{Keeper, Stopping};
-use crate::task::{PreferenceTask, SupervisedTask, Task};
+use crate::task::{SupervisedTask, Task};
 use crate::{TrainError, memory};
 use burn::tensor::Device;
-use serde_json::{Map, json};
-use spo_data::Dataset;
+use spo_data::{Dataset, Example};
 use spo_eval::{
     Artefact, Bootstrap, DimensionScore, Distribution, GateOutcome, GateSummary, Sample, ScoreKind, Subset,
     paired_difference, score_dimension,
@@ -25,13 +25,13 @@ use spo_eval::{
 use spo_model::load::Storage;
 use spo_model::lora::LoraSpec;
 use spo_model::{CausalLm, device, parameters};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
 
 /// Name of π_0 where there is no warm-up.
-const START: &str = "start";
+pub(crate) const START: &str = "start";
 /// Name of the warm-up and of the policy it makes.
-const WARMUP: &str = "warmup";
+pub(crate) const WARMUP: &str = "warmup";
 
 /// A run that goes through its plan.
 pub(crate) struct Driver<'a> {
@@ -106,7 +106,7 @@ impl<'a> Driver<'a> {
                     own: Box::new(SupervisedTask::new(&self.prepared.held_out.dataset, &warmup.dimensions)),
                     dimensions: vec![],
                 };
-                (WARMUP.to_string(), self.train(phase, model, &task, &held_out, START, None)?)
+                (WARMUP.to_string(), self.train(phase, model, &task, Some(&held_out), START, None)?)
             }
             None => (START.to_string(), model),
         };
@@ -128,7 +128,7 @@ impl<'a> Driver<'a> {
                 };
                 let gate = round.gate.as_ref().filter(|_| carried.is_none());
                 let gate = gate.map(|plan| Gate::new(plan, &self.matrix, &names));
-                let model = self.round(index, round, arm, &name, parent, model, &history, gate.as_ref())?;
+                let model = self.round(index, round, arm, &name, &names[..=index], model, &history, gate.as_ref())?;
                 let later = if carried.is_none() { index + 1 } else { self.plan.rounds.len() };
                 let logps = self.freeze(&name, &model, later)?;
                 scores.push((name.clone(), self.evaluate(&name, arm, &logps, &history)?));
@@ -213,7 +213,7 @@ impl<'a> Driver<'a> {
         phase: Phase,
         model: CausalLm,
         task: &dyn Task,
-        held_out: &HeldOutTasks,
+        held_out: Option<&HeldOutTasks>,
         parent: &str,
         gate: Option<&Gate>,
     ) -> Result<CausalLm, TrainError> {
@@ -231,7 +231,7 @@ impl<'a> Driver<'a> {
             seed: self.plan.seed,
             token_budget,
         });
-        let state = phase.run(PhaseState::new(model), task, Some(held_out), stopping, &mut self.session)?;
+        let state = phase.run(PhaseState::new(model), task, held_out, stopping, &mut self.session)?;
         if state.step < phase.training.steps {
             self.ended.insert(phase.name.into(), (state.step, state.rolled_back));
         }
@@ -252,46 +252,75 @@ impl<'a> Driver<'a> {
         round: &RoundPlan,
         arm: &ArmPlan,
         name: &str,
-        parent: &str,
+        names: &[String],
         model: CausalLm,
         history: &[PolicyLogps],
         gate: Option<&Gate>,
     ) -> Result<CausalLm, TrainError> {
-        let objective = spo_core::objective::build(&arm.objective, &arm.options)?;
-        let train = &self.prepared.train;
-        let pairs = train.pairs(&round.dimension);
+        let parent = &names[index];
+        let data = ArmData::new(&self.prepared.train.dataset, &round.dimension, arm)?;
         let phase = self.phase(index, arm, name);
-        let visits = phase.visits(pairs.len());
-        let sides = history.iter().map(|logps| logps.sides(&train.dataset, &pairs, |row| visits[row]));
-        let earlier = sides.collect::<Result<Vec<_>, _>>()?;
-        let task = PreferenceTask::new(&train.dataset, pairs, objective, earlier, self.numbers_device())?;
-        let visited: Vec<usize> = (0..task.len()).filter(|&row| visits[row]).collect();
-        let carry = task.carry(&visited)?.map(|carry| Distribution::of("c", &carry)).transpose()?;
+        let (visits, order) = (phase.visits(data.len()), phase.epoch(data.len()));
+        let samples = self.samples(&data, &visits, parent, index, None)?;
+        let reference = data.needs_reference_model().then(|| self.policies.load(parent)).transpose()?;
+        let limit = self.prepared.model.context;
+        let frozen = Frozen { names, history, samples, reference: reference.clone(), order, limit };
+        let (task, carry) = data.task(frozen, &visits, self.numbers_device())?;
+        let carry = carry.map(|carry| Distribution::of("c", &carry)).transpose()?;
         let control = arm.name != round.main().name;
         self.begin(name, &round.dimension, &arm.objective, control, parent, task.len(), arm.training.steps, carry)?;
-        let held_out = self.held_out(&round.dimension, arm, history)?;
-        self.train(phase, model, &task, &held_out, parent, gate)
+        let held_out = match arm.training.eval_every {
+            0 => None,
+            _ => Some(self.held_out(index, round, arm, names, history, reference)?),
+        };
+        self.train(phase, model, task.as_ref(), held_out.as_ref(), parent, gate)
     }
 
-    /// The arm's own loss and every dimension's margins, on held-out pairs.
+    /// The arm's own loss and every dimension's margins, on held-out rows.
     fn held_out(
         &self,
-        dimension: &str,
+        index: usize,
+        round: &RoundPlan,
         arm: &ArmPlan,
+        names: &[String],
         history: &[PolicyLogps],
+        reference: Option<CausalLm>,
     ) -> Result<HeldOutTasks<'a>, TrainError> {
         let set = &self.prepared.held_out;
-        let task = |dimension: &str, objective, history: &[PolicyLogps]| {
-            let pairs = set.pairs(dimension);
-            let sides = history.iter().map(|logps| logps.sides(&set.dataset, &pairs, |_| true));
-            let earlier = sides.collect::<Result<Vec<_>, _>>()?;
-            PreferenceTask::new(&set.dataset, pairs, objective, earlier, self.numbers_device())
+        let data = ArmData::new(&set.dataset, &round.dimension, arm)?;
+        let visits = vec![true; data.len()];
+        let samples = self.samples(&data, &visits, &names[index], index, None)?;
+        let (order, limit) = ((0..data.len()).collect(), self.prepared.model.context);
+        let frozen = Frozen { names, history, samples, reference, order, limit };
+        let (own, _) = data.task(frozen, &visits, self.numbers_device())?;
+        let of_dimension = |dimension: &String| {
+            let rows = set.judged(dimension);
+            let start = history[0].judged(&set.dataset, &rows)?;
+            Ok(HeldOutMargins { dimension: dimension.clone(), dataset: &set.dataset, rows, start })
         };
-        let own = task(dimension, spo_core::objective::build(&arm.objective, &arm.options)?, history)?;
-        let log_ratio = || spo_core::objective::build("dpo", &Map::from_iter([("beta".into(), json!(1.0))]));
-        let of_dimension = |dimension: &String| Ok((dimension.clone(), task(dimension, log_ratio()?, &history[..1])?));
         let dimensions = set.dimensions.iter().map(of_dimension).collect::<Result<_, TrainError>>()?;
-        Ok(HeldOutTasks { own: Box::new(own), dimensions })
+        Ok(HeldOutTasks { own, dimensions })
+    }
+
+    /// The answers that an arm needs of its reference; drawn by `model` if they are not on disk yet.
+    fn samples(
+        &self,
+        data: &ArmData,
+        visits: &[bool],
+        parent: &str,
+        index: usize,
+        model: Option<&CausalLm>,
+    ) -> Result<Option<Samples>, TrainError> {
+        let Some(tokens) = data.sampled_tokens() else { return Ok(None) };
+        let (prompts, seed) = (data.prompts(visits), self.plan.seed.wrapping_add(index as u64 + 1));
+        let cache = self.session.out.join("cache");
+        let path = Samples::path(&cache, self.policies.hash(parent), &prompts, tokens, seed);
+        match (Samples::read(&path)?, model) {
+            (None, Some(model)) => {
+                Samples::draw(model, &prompts, tokens, &self.stop, seed, &path, &self.session).map(Some)
+            }
+            (samples, _) => Ok(samples),
+        }
     }
 
     /// The phase of an arm of the round with this index.
@@ -310,19 +339,52 @@ impl<'a> Driver<'a> {
     fn freeze(&mut self, name: &str, model: &CausalLm, from: usize) -> Result<PolicyLogps, TrainError> {
         let train = &self.prepared.train.dataset;
         let mut wanted = vec![false; train.examples.len()];
+        let mut more = vec![];
         for (index, round) in self.plan.rounds.iter().enumerate().skip(from) {
-            let pairs = train.pairs(&round.dimension);
             for arm in &round.arms {
-                let visits = self.phase(index, arm, "").visits(pairs.len());
-                pairs.iter().zip(visits).filter(|(_, visit)| *visit).for_each(|(pair, _)| wanted[pair.example] = true);
+                let data = ArmData::new(train, &round.dimension, arm)?;
+                let phase = self.phase(index, arm, "");
+                let (visits, order) = (phase.visits(data.len()), phase.epoch(data.len()));
+                (0..data.len()).filter(|&row| visits[row]).for_each(|row| wanted[data.example(row)] = true);
+                // The next round's reference is this policy.
+                let reference = (index == from).then_some((name, model));
+                more.extend(self.more_rows(&data, &visits, &order, index, reference)?);
+                if arm.training.eval_every > 0 {
+                    let data = ArmData::new(&self.prepared.held_out.dataset, &round.dimension, arm)?;
+                    let (visits, order) = (vec![true; data.len()], (0..data.len()).collect::<Vec<_>>());
+                    more.extend(self.more_rows(&data, &visits, &order, index, reference)?);
+                }
             }
         }
         let examples = train.examples.iter().zip(wanted).filter(|(_, wanted)| *wanted);
-        let later =
-            Dataset { examples: examples.map(|(example, _)| example.clone()).collect(), report: Default::default() };
+        let mut examples: Vec<Example> = examples.map(|(example, _)| example.clone()).collect();
+        let mut seen = HashSet::new();
+        examples.extend(more.into_iter().filter(|example| seen.insert(example.answer_hash(0))));
+        let later = Dataset { examples, report: Default::default() };
         let hash = self.policies.hash(name).to_string();
         let sets = [&later, &self.prepared.held_out.dataset];
         self.cache.fill(name, &hash, model, &sets, self.budget(), &mut self.session)
+    }
+
+    /// Prompts and answers beside the data's own that a frozen policy must score for an arm; `reference` is the policy
+    /// that the arm starts from, if it is this one.
+    fn more_rows(
+        &self,
+        data: &ArmData,
+        visits: &[bool],
+        order: &[usize],
+        index: usize,
+        reference: Option<(&str, &CausalLm)>,
+    ) -> Result<Vec<Example>, TrainError> {
+        let mut rows = data.shortened(visits);
+        if let Some((name, model)) = reference {
+            rows.extend(data.mismatched(visits, order, self.prepared.model.context));
+            if let Some(samples) = self.samples(data, visits, name, index, Some(model))? {
+                let drawn = samples.iter().filter(|(_, answer)| !answer.is_empty());
+                rows.extend(drawn.map(|(prompt, answer)| row("a sampled answer", prompt, answer)));
+            }
+        }
+        Ok(rows)
     }
 
     /// Scores a policy on the held-out pairs of every dimension. Returns its margins.
@@ -334,15 +396,12 @@ impl<'a> Driver<'a> {
         history: &[PolicyLogps],
     ) -> Result<BTreeMap<String, Vec<f64>>, TrainError> {
         let set = &self.prepared.held_out;
-        let objective = spo_core::objective::build(&arm.objective, &arm.options)?;
-        let beta = first_beta(self.plan);
+        let rewards = Rewards::of(self.plan, arm)?;
         let (mut scores, mut distributions, mut all) = (vec![], vec![], BTreeMap::new());
         for dimension in &set.dimensions {
-            let pairs = set.pairs(dimension);
-            let margins = log_ratio_margins(
-                &logps.sides(&set.dataset, &pairs, |_| true)?,
-                &history[0].sides(&set.dataset, &pairs, |_| true)?,
-            );
+            let rows = set.judged(dimension);
+            let margins =
+                log_ratio_margins(&logps.judged(&set.dataset, &rows)?, &history[0].judged(&set.dataset, &rows)?);
             scores.push(score_dimension(name, dimension, &set.pair_scores(dimension, &margins), &self.bootstrap)?);
             scores.extend(reward_scores(
                 set,
@@ -350,8 +409,7 @@ impl<'a> Driver<'a> {
                 dimension,
                 logps,
                 history,
-                objective.as_ref(),
-                beta,
+                &rewards,
                 &self.bootstrap,
                 &self.numbers_device(),
             )?);
@@ -496,11 +554,4 @@ fn rows_hash(dataset: &Dataset) -> String {
 /// The policy that an arm makes: the round's name, with the control's name behind it.
 fn policy_name(round: &RoundPlan, arm: &ArmPlan) -> String {
     if arm.name == round.main().name { round.name.clone() } else { format!("{}.{}", round.name, arm.name) }
-}
-
-/// β of the first round: the scale of the total reward.
-fn first_beta(plan: &RunPlan) -> f64 {
-    let options = &plan.rounds[0].main().options;
-    let number = |key: &str| options.get(key).and_then(serde_json::Value::as_f64);
-    number("beta").or_else(|| number("alpha")).unwrap_or(1.0)
 }

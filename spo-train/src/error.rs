@@ -76,7 +76,7 @@ pub enum TrainError {
         what: String,
     },
     /// Log-probs that should be in the cache are not.
-    #[error("cache {}: the log-probs of {policy} lack answer {answer} of {id}", dir.display())]
+    #[error("cache {}: the log-probs of {policy} lack an answer of {id}", dir.display())]
     CacheMiss {
         /// The cache.
         dir: PathBuf,
@@ -84,8 +84,6 @@ pub enum TrainError {
         policy: String,
         /// The row.
         id: String,
-        /// Index of the answer.
-        answer: usize,
     },
     /// The objective cannot be trained by this engine.
     #[error("objective `{name}`: {reason}")]

@@ -225,6 +225,9 @@ pub struct Window {
     /// Mean of SPO's `c`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub carry: Option<f64>,
+    /// The estimate of the KL from the reference that the loss looks at (kto, tdpo), nats per answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kl: Option<f64>,
     /// Tokens run through the model, shared prompts counted once.
     pub tokens: u64,
     /// Time taken.
@@ -265,16 +268,18 @@ pub struct HeldOut {
 pub struct HeldOutDimension {
     /// The dimension.
     pub dimension: String,
-    /// Its pairs.
+    /// Its pairs and single answers.
     pub pairs: usize,
-    /// Share of pairs with a positive margin.
+    /// Share of them with a positive margin.
     pub accuracy: f64,
     /// Mean margin `Δ log(π/π_0)`, in nats.
     pub margin: f64,
-    /// Mean `log(π/π_0)` of the chosen answers.
-    pub chosen_log_ratio: f64,
+    /// Mean `log(π/π_0)` of the chosen answers, if there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chosen_log_ratio: Option<f64>,
     /// The same of the rejected answers.
-    pub rejected_log_ratio: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rejected_log_ratio: Option<f64>,
 }
 
 /// Where events go.

@@ -2,12 +2,24 @@
 
 use crate::TrainError;
 use crate::cache::PolicyLogps;
+use crate::config::{ArmPlan, RunPlan, holds_earlier, reward_scale};
 use burn::tensor::Device;
 use spo_core::{Objective, PairNumbers, Sides, differentiate};
-use spo_data::{Dataset, Example, PairRef, Preference, Tokenizer};
+use spo_data::{Dataset, Example, Preference, Tokenizer};
 use spo_eval::{Bootstrap, ConflictCount, DataSummary, DimensionScore, PairScore, ScoreKind, score_dimension};
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// What is evaluated along a dimension: a pair, or one answer that is desirable (chosen) or not (rejected).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Judged {
+    /// Index of the example.
+    pub example: usize,
+    /// Index of the chosen answer.
+    pub chosen: Option<usize>,
+    /// Index of the rejected answer.
+    pub rejected: Option<usize>,
+}
 
 /// One split with what is known of each of its examples.
 #[derive(Debug)]
@@ -48,9 +60,17 @@ impl LabelledSet {
         Ok(Self { split, dataset, dimensions, boilerplate })
     }
 
-    /// The pairs of a dimension.
-    pub fn pairs(&self, dimension: &str) -> Vec<PairRef> {
-        self.dataset.pairs(dimension)
+    /// The pairs of a dimension and its single answers, in example order.
+    pub fn judged(&self, dimension: &str) -> Vec<Judged> {
+        let of = |(index, example): (usize, &Example)| match (example.pair(dimension), example.desirable(dimension)) {
+            (Some((chosen, rejected)), _) => {
+                Some(Judged { example: index, chosen: Some(chosen), rejected: Some(rejected) })
+            }
+            (None, Some(true)) => Some(Judged { example: index, chosen: Some(0), rejected: None }),
+            (None, Some(false)) => Some(Judged { example: index, chosen: None, rejected: Some(0) }),
+            (None, None) => None,
+        };
+        self.dataset.examples.iter().enumerate().filter_map(of).collect()
     }
 
     /// Per dimension: pairs, prompts, boilerplate, rows left out.
@@ -59,7 +79,7 @@ impl LabelledSet {
         let dropped: Vec<_> =
             dropped.into_iter().map(|(reason, count)| (reason.describe().to_string(), count)).collect();
         let summary = |dimension: &String| {
-            let pairs = self.pairs(dimension);
+            let pairs = self.judged(dimension);
             let prompts: BTreeSet<_> = pairs.iter().map(|pair| &self.dataset.examples[pair.example].prompt).collect();
             DataSummary {
                 dimension: dimension.clone(),
@@ -100,9 +120,9 @@ impl LabelledSet {
         counts
     }
 
-    /// A pair's margins with what is known of the pairs, in the order of [`pairs`](Self::pairs).
+    /// Margins with what is known of their rows, in the order of [`judged`](Self::judged).
     pub fn pair_scores(&self, dimension: &str, margins: &[f64]) -> Vec<PairScore> {
-        let score = |(pair, margin): (PairRef, &f64)| {
+        let score = |(pair, margin): (Judged, &f64)| {
             let example = &self.dataset.examples[pair.example];
             PairScore {
                 example: pair.example,
@@ -112,7 +132,7 @@ impl LabelledSet {
                 prompt: Some(hash_of(&example.prompt)),
             }
         };
-        self.pairs(dimension).into_iter().zip(margins).map(score).collect()
+        self.judged(dimension).into_iter().zip(margins).map(score).collect()
     }
 
     /// Whether all other dimensions that prefer an answer prefer the same one.
@@ -130,13 +150,13 @@ fn hash_of(prompt: &[u32]) -> u64 {
     hasher.finish()
 }
 
-/// `Δ log(π/π_0)` of every pair.
+/// `Δ log(π/π_0)` of every row: of a single answer `log(π/π_0)`, negated where it is undesirable.
 pub fn log_ratio_margins(policy: &Sides<Vec<f64>>, start: &Sides<Vec<f64>>) -> Vec<f64> {
     let sides = policy.chosen.iter().zip(&start.chosen).zip(policy.rejected.iter().zip(&start.rejected));
     sides.map(|((pw, sw), (pl, sl))| (pw - sw) - (pl - sl)).collect()
 }
 
-/// The scores of a policy on one dimension under the kinds that need the round's objective:
+/// The scores of a policy on one dimension under the kinds that need the round's coefficients:
 /// `α Δ log(π_n/π_{n−1})`, `Δ r̂_n`, `β Δ log(π_n/π_0)`.
 ///
 /// # Errors
@@ -148,29 +168,27 @@ pub fn reward_scores(
     dimension: &str,
     policy: &PolicyLogps,
     earlier: &[PolicyLogps],
-    objective: &dyn Objective,
-    beta: f64,
+    rewards: &Rewards,
     bootstrap: &Bootstrap,
     device: &Device,
 ) -> Result<Vec<DimensionScore>, TrainError> {
-    let pairs = set.pairs(dimension);
-    let own = policy.sides(&set.dataset, &pairs, |_| true)?;
-    let earlier =
-        earlier.iter().map(|logps| logps.sides(&set.dataset, &pairs, |_| true)).collect::<Result<Vec<_>, _>>()?;
-    let total = log_ratio_margins(&own, &earlier[0]).into_iter().map(|margin| beta * margin).collect();
-    let mut numbers = PairNumbers::new(own.chosen, own.rejected);
-    numbers.reference = earlier.last().cloned();
-    numbers.earlier = earlier;
-    let lengths = |answer: fn(&PairRef) -> usize| {
-        pairs.iter().map(|pair| set.dataset.examples[pair.example].answers[answer(pair)].len() as f64).collect()
+    let rows = set.judged(dimension);
+    let own = policy.judged(&set.dataset, &rows)?;
+    let earlier = earlier.iter().map(|logps| logps.judged(&set.dataset, &rows)).collect::<Result<Vec<_>, _>>()?;
+    let scaled = |other: &Sides<Vec<f64>>, scale: f64| -> Vec<f64> {
+        log_ratio_margins(&own, other).into_iter().map(|margin| scale * margin).collect()
     };
-    numbers.lengths = Some(Sides { chosen: lengths(|pair| pair.chosen), rejected: lengths(|pair| pair.rejected) });
-    let result = differentiate(objective, &numbers, device)?;
-    let round: Vec<f64> = result.chosen_reward.iter().zip(&result.rejected_reward).map(|(w, l)| w - l).collect();
-    let implicit = match &result.carry {
-        Some(carry) => round.iter().zip(carry).map(|(margin, carry)| margin - carry).collect(),
-        None => round.clone(),
-    };
+    let reference = earlier.last().expect("every round has a policy before it");
+    let (round, total) = (scaled(reference, rewards.scale), scaled(&earlier[0], rewards.first_scale));
+    let mut implicit = round.clone();
+    if let Some(objective) = &rewards.sequential {
+        let mut numbers = PairNumbers::new(own.chosen.clone(), own.rejected.clone());
+        numbers.reference = Some(reference.clone());
+        numbers.earlier = earlier;
+        if let Some(carry) = differentiate(objective.as_ref(), &numbers, device)?.carry {
+            implicit.iter_mut().zip(carry).for_each(|(margin, carry)| *margin -= carry);
+        }
+    }
     let kinds =
         [(ScoreKind::RoundReward, round), (ScoreKind::ImplicitReward, implicit), (ScoreKind::TotalReward, total)];
     let scored = kinds.into_iter().map(|(kind, margins): (_, Vec<f64>)| {
@@ -178,4 +196,35 @@ pub fn reward_scores(
         Ok(score.of_kind(kind))
     });
     scored.collect()
+}
+
+/// The coefficients that make rewards of an arm's log-ratios.
+#[derive(Debug)]
+pub struct Rewards {
+    /// `α` of the arm; 1 where its loss makes no reward of log-ratios.
+    pub scale: f64,
+    /// `β` of round 1.
+    pub first_scale: f64,
+    /// The objective without further options, if it holds earlier dimensions.
+    pub sequential: Option<Box<dyn Objective>>,
+}
+
+impl Rewards {
+    /// Those of an arm in a plan.
+    ///
+    /// # Errors
+    /// Options that the objective refuses.
+    pub fn of(plan: &RunPlan, arm: &ArmPlan) -> Result<Self, TrainError> {
+        let scale = |arm: &ArmPlan| reward_scale(&arm.objective, &arm.options).unwrap_or(1.0);
+        let sequential = match holds_earlier(&arm.objective) {
+            true => {
+                let own = spo_core::objective::entry(&arm.objective)?.options;
+                let mut options = arm.options.clone();
+                options.retain(|key, _| own.iter().any(|option| option.key == key));
+                Some(spo_core::objective::build(&arm.objective, &options)?)
+            }
+            false => None,
+        };
+        Ok(Self { scale: scale(arm), first_scale: scale(plan.rounds[0].main()), sequential })
+    }
 }

@@ -1,12 +1,15 @@
-//! The running policy on held-out pairs, in the middle of a phase.
+//! The running policy on held-out rows, in the middle of a phase.
 
 use crate::TrainError;
 use crate::event::{HeldOut, HeldOutDimension};
+use crate::held_out::Judged;
 use crate::phase::Phase;
 use crate::session::Session;
-use crate::task::{PreferenceTask, Task, WindowTally};
+use crate::tape::observe;
+use crate::task::{PreferenceTally, Task, WindowAhead, WindowTally};
+use spo_core::Sides;
 use spo_core::logprob::HeadOptions;
-use spo_data::{Group, PackedBatch};
+use spo_data::{Dataset, Group, PackedBatch, micro_batches};
 use spo_model::CausalLm;
 use std::collections::HashMap;
 use std::time::Instant;
@@ -14,20 +17,32 @@ use std::time::Instant;
 /// Groups scored between two looks at the stop flag.
 const CHUNK: usize = 256;
 
-/// What is computed from one pass over the held-out pairs.
+/// What is computed from one pass over the held-out rows.
 pub struct HeldOutTasks<'a> {
     /// The phase's own task on held-out rows: its loss.
     pub own: Box<dyn Task + 'a>,
-    /// Per dimension a task whose reward is `log(π/π_0)`.
-    pub dimensions: Vec<(String, PreferenceTask<'a>)>,
+    /// What every dimension's labels say of `log(π/π_0)`.
+    pub dimensions: Vec<HeldOutMargins<'a>>,
 }
 
-/// Token log-probs by prompt and answer.
-type Scores<'g> = HashMap<(&'g [u32], &'g [u32]), Vec<f32>>;
+/// The judged rows of one dimension with their log-probs under `π_0`.
+pub struct HeldOutMargins<'a> {
+    /// Name of the dimension.
+    pub dimension: String,
+    /// The held-out data.
+    pub dataset: &'a Dataset,
+    /// Its rows.
+    pub rows: Vec<Judged>,
+    /// `log π_0` of each; 0 for an absent answer.
+    pub start: Sides<Vec<f64>>,
+}
+
+/// Sequence log-probs by prompt and answer.
+type Scores<'g> = HashMap<(&'g [u32], &'g [u32]), f64>;
 
 impl HeldOutTasks<'_> {
-    /// Scores every answer once and computes all tasks from that. Memory: one micro-batch without a
-    /// tape, and a number per answer token.
+    /// Scores every answer once and computes everything from that. Memory: one micro-batch without a
+    /// tape, and a number per answer.
     ///
     /// # Errors
     /// A value that is not finite, an objective's error, or the user's interruption.
@@ -39,82 +54,123 @@ impl HeldOutTasks<'_> {
         session: &Session,
     ) -> Result<HeldOut, TrainError> {
         let started = Instant::now();
-        let tasks = || std::iter::once(self.own.as_ref()).chain(self.dimensions.iter().map(|(_, task)| task as _));
-        let (groups, tokens) = distinct(tasks());
-        let scores = score(model, &groups, 2 * phase.training.tokens_per_micro_batch, session)?;
-        let tallies = tasks().map(|task| tally(task, &scores, phase.training.pairs_per_step));
-        let mut tallies = tallies.collect::<Result<Vec<_>, _>>()?.into_iter();
-        let own = tallies.next().expect("the first is the phase's own");
+        let token_budget = 2 * phase.training.tokens_per_micro_batch;
+        let (mut scores, mut tokens) = (Scores::new(), 0);
+        let own = own_loss(
+            self.own.as_ref(),
+            model,
+            phase.training.pairs_per_step,
+            token_budget,
+            session,
+            &mut scores,
+            &mut tokens,
+        )?;
         let loss = own.loss / own.weight;
         session.check_finite(phase.name, step, &[("the held-out loss", loss)], Vec::new)?;
-        let dimensions = self.dimensions.iter().zip(tallies).map(|((dimension, task), tally)| {
-            let sums = tally.preference.unwrap_or_default();
-            let mean = |sum: f64| sum / task.len() as f64;
-            HeldOutDimension {
-                dimension: dimension.clone(),
-                pairs: task.len(),
-                accuracy: mean(sums.correct),
-                margin: mean(sums.margin),
-                chosen_log_ratio: mean(sums.chosen_log_ratio),
-                rejected_log_ratio: mean(sums.rejected_log_ratio),
+        let groups = missing(&self.dimensions, &scores);
+        tokens += groups.iter().map(|group| group.tokens() as u64).sum::<u64>();
+        for chunk in groups.chunks(CHUNK) {
+            session.check_stop()?;
+            let scored = model.score(chunk, token_budget, &HeadOptions::default(), &mut |_| ());
+            for (group, answers) in chunk.iter().zip(scored) {
+                scores.extend(
+                    group.answers.iter().zip(answers).map(|(answer, logps)| ((group.prompt, *answer), sum(&logps))),
+                );
             }
-        });
+        }
         Ok(HeldOut {
             phase: phase.name.into(),
             step,
             steps: phase.training.steps,
             loss,
-            dimensions: dimensions.collect(),
+            dimensions: self.dimensions.iter().map(|margins| margins.figures(&scores)).collect(),
             tokens,
             seconds: started.elapsed().as_secs_f64(),
         })
     }
 }
 
-/// Each answer once, with its prompt, and the tokens of all groups.
-fn distinct<'t>(tasks: impl Iterator<Item = &'t (dyn Task + 't)>) -> (Vec<Group<'t>>, u64) {
-    let mut seen = std::collections::HashSet::new();
-    let rows = tasks.flat_map(|task| (0..task.len()).map(|row| task.group(row)));
-    let groups = rows.filter_map(|group| {
-        let prompt = group.prompt;
-        let absent: Vec<&[u32]> = group.answers.into_iter().filter(|answer| seen.insert((prompt, *answer))).collect();
-        (!absent.is_empty()).then_some(Group { prompt, answers: absent })
-    });
-    let groups: Vec<Group> = groups.collect();
-    let tokens = groups.iter().map(|group| group.tokens() as u64).sum();
-    (groups, tokens)
-}
+impl HeldOutMargins<'_> {
+    /// The answers of a row with their places in the example.
+    fn answers(&self, row: &Judged) -> (&[u32], [Option<&[u32]>; 2]) {
+        let example = &self.dataset.examples[row.example];
+        let tokens = |answer: Option<usize>| answer.map(|answer| example.answers[answer].as_slice());
+        (&example.prompt, [tokens(row.chosen), tokens(row.rejected)])
+    }
 
-fn score<'g>(
-    model: &CausalLm,
-    groups: &[Group<'g>],
-    token_budget: usize,
-    session: &Session,
-) -> Result<Scores<'g>, TrainError> {
-    let mut scores = Scores::new();
-    for chunk in groups.chunks(CHUNK) {
-        session.check_stop()?;
-        let scored = model.score(chunk, token_budget, &HeadOptions::default(), &mut |_| ());
-        for (group, answers) in chunk.iter().zip(scored) {
-            scores.extend(group.answers.iter().zip(answers).map(|(answer, logps)| ((group.prompt, *answer), logps)));
+    fn figures(&self, scores: &Scores) -> HeldOutDimension {
+        let mut sums = PreferenceTally::default();
+        for (index, row) in self.rows.iter().enumerate() {
+            let (prompt, [chosen, rejected]) = self.answers(row);
+            let ratio =
+                |answer: Option<&[u32]>, start: &[f64]| answer.map(|answer| scores[&(prompt, answer)] - start[index]);
+            let [chosen, rejected] = [ratio(chosen, &self.start.chosen), ratio(rejected, &self.start.rejected)];
+            sums.add(chosen.map(|ratio| (ratio, ratio)), rejected.map(|ratio| (ratio, ratio)));
+        }
+        let rows = self.rows.len() as f64;
+        HeldOutDimension {
+            dimension: self.dimension.clone(),
+            pairs: self.rows.len(),
+            accuracy: sums.correct / rows,
+            margin: sums.margin / rows,
+            chosen_log_ratio: (sums.chosen > 0.0).then(|| sums.chosen_log_ratio / sums.chosen),
+            rejected_log_ratio: (sums.rejected > 0.0).then(|| sums.rejected_log_ratio / sums.rejected),
         }
     }
-    Ok(scores)
 }
 
-/// A task's sums over all its rows, in windows of `window` rows: some losses compare the pairs of a
-/// window.
-fn tally(task: &dyn Task, scores: &Scores, window: usize) -> Result<WindowTally, TrainError> {
-    let rows: Vec<usize> = (0..task.len()).collect();
+/// The sums of a task over all its rows, in windows of `window` rows: some losses compare the rows of a window. Every
+/// answer's log-prob goes to `scores`.
+fn own_loss<'t>(
+    task: &'t dyn Task,
+    model: &CausalLm,
+    window: usize,
+    token_budget: usize,
+    session: &Session,
+    scores: &mut Scores<'t>,
+    tokens: &mut u64,
+) -> Result<WindowTally, TrainError> {
+    let (all, head) = ((0..task.len()).collect::<Vec<usize>>(), HeadOptions::default());
     let mut total = WindowTally::default();
-    for rows in rows.chunks(window) {
+    for rows in all.chunks(window) {
+        session.check_stop()?;
         let groups: Vec<Group> = rows.iter().map(|&row| task.group(row)).collect();
-        let answers = groups.iter().flat_map(|group| group.answers.iter().map(|answer| (group.prompt, *answer)));
-        let logps: Vec<f32> = answers.flat_map(|answer| scores[&answer].iter().copied()).collect();
-        let mut sums = WindowTally { weight: task.weight(&groups), ..Default::default() };
-        task.slopes(rows, &PackedBatch::new(&groups), &logps, &mut sums)?;
-        total.weight += sums.weight;
-        total.merge(sums);
+        let batches = micro_batches(&groups.iter().map(Group::tokens).collect::<Vec<_>>(), token_budget);
+        let ahead = task.look_ahead(&WindowAhead { model, rows, batches: &batches, token_budget, head: &head })?;
+        let empty = WindowTally { weight: task.weight(&groups), ahead, ..Default::default() };
+        for members in &batches {
+            let of_batch: Vec<usize> = members.iter().map(|&member| rows[member]).collect();
+            let batch = PackedBatch::new(&members.iter().map(|&member| groups[member].clone()).collect::<Vec<_>>());
+            let mut sums = empty.clone();
+            observe(model, &batch, &head, |scored| {
+                let answers = members
+                    .iter()
+                    .flat_map(|&member| groups[member].answers.iter().map(move |answer| (member, *answer)));
+                for ((member, answer), rows) in answers.zip(&batch.sequences) {
+                    scores.insert((groups[member].prompt, answer), sum(&scored.logps[rows.clone()]));
+                }
+                task.slopes(&of_batch, &batch, scored, &mut sums)
+            })?;
+            *tokens += batch.tokens() as u64;
+            total.merge(sums);
+        }
+        total.weight += empty.weight;
     }
     Ok(total)
+}
+
+/// Each answer that has no score yet once, with its prompt.
+fn missing<'t>(dimensions: &'t [HeldOutMargins], scores: &Scores) -> Vec<Group<'t>> {
+    let mut seen = std::collections::HashSet::new();
+    let rows = dimensions.iter().flat_map(|margins| margins.rows.iter().map(|row| margins.answers(row)));
+    let groups = rows.filter_map(|(prompt, answers)| {
+        let absent = answers.into_iter().flatten().filter(|answer| !scores.contains_key(&(prompt, *answer)));
+        let answers: Vec<&[u32]> = absent.filter(|answer| seen.insert((prompt, *answer))).collect();
+        (!answers.is_empty()).then_some(Group { prompt, answers })
+    });
+    groups.collect()
+}
+
+fn sum(logps: &[f32]) -> f64 {
+    logps.iter().map(|logp| f64::from(*logp)).sum()
 }

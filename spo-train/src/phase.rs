@@ -9,12 +9,12 @@ use crate::optimizer::{AdamW, clip_factor};
 use crate::schedule::learning_rate;
 use crate::session::Session;
 use crate::stopping::Stopping;
-use crate::tape::{TapeOptions, differentiate};
-use crate::task::{Task, WindowTally};
+use crate::tape::{TapeOptions, differentiate_scored};
+use crate::task::{Task, WindowAhead, WindowTally};
 use crate::{TrainError, memory};
 use rayon::prelude::*;
 use spo_core::logprob::HeadOptions;
-use spo_data::{Group, Order, PackedBatch};
+use spo_data::{Group, Order, PackedBatch, micro_batches};
 use spo_model::device::on_cpu;
 use spo_model::{CausalLm, ModelSpec};
 use std::time::Instant;
@@ -147,6 +147,12 @@ impl Phase<'_> {
         }
     }
 
+    /// The rows in the order of the first epoch.
+    pub fn epoch(&self, rows: usize) -> Vec<usize> {
+        let order = self.order(rows);
+        (0..order.windows_per_epoch()).flat_map(|window| order.window(window)).collect()
+    }
+
     /// Whether the phase comes to each of `rows` rows before its steps are over.
     pub fn visits(&self, rows: usize) -> Vec<bool> {
         let order = self.order(rows);
@@ -170,25 +176,33 @@ impl Phase<'_> {
     ) -> Result<(Gradients, WindowTally, u64), TrainError> {
         let groups: Vec<Group> = rows.iter().map(|&row| task.group(row)).collect();
         let lengths: Vec<usize> = groups.iter().map(Group::tokens).collect();
-        let empty =
-            WindowTally { weight: task.weight(&groups), step_zero: (step == 0).then_some(0.0), ..Default::default() };
+        let token_budget = self.training.tokens_per_micro_batch;
+        let batches = micro_batches(&lengths, token_budget);
+        let ahead =
+            task.look_ahead(&WindowAhead { model, rows, batches: &batches, token_budget, head: &self.head() })?;
+        let empty = WindowTally {
+            weight: task.weight(&groups),
+            step_zero: (step == 0).then_some(0.0),
+            ahead,
+            ..Default::default()
+        };
         let micro_batch = |members: &Vec<usize>, gradients: &mut Gradients| {
             let batch = PackedBatch::new(&members.iter().map(|&member| groups[member].clone()).collect::<Vec<_>>());
             let of_batch: Vec<usize> = members.iter().map(|&member| rows[member]).collect();
             let options = self.tape_options(model.spec(), &batch);
             let mut tally = empty.clone();
-            differentiate(model, &batch, &options, gradients, |logps| {
-                if let Some(logp) = logps.iter().find(|logp| !logp.is_finite()) {
+            differentiate_scored(model, &batch, &options, gradients, |scored| {
+                if let Some(logp) = scored.logps.iter().find(|logp| !logp.is_finite()) {
                     return Err(self.not_finite(step, f64::from(*logp)));
                 }
-                task.slopes(&of_batch, &batch, logps, &mut tally)
+                task.slopes(&of_batch, &batch, scored, &mut tally)
             })?;
             Ok::<_, TrainError>((tally, batch.tokens() as u64))
         };
         let (mut gradients, mut tally, mut tokens) = (Gradients::default(), empty.clone(), 0);
         let side_by_side = on_cpu(&model.device()) && model.spec().parameters() <= SIDE_BY_SIDE_PARAMETERS;
         let wave = if side_by_side { rayon::current_num_threads() } else { 1 };
-        for members in task.split(&lengths, self.training.tokens_per_micro_batch)?.chunks(wave) {
+        for members in batches.chunks(wave) {
             if !side_by_side {
                 let (sums, count) = micro_batch(&members[0], &mut gradients)?;
                 tally.merge(sums);
@@ -220,13 +234,17 @@ impl Phase<'_> {
             Recompute::Auto => Recompute::None,
             chosen => chosen,
         };
-        let head = HeadOptions { chunk_rows: self.training.head_chunk_rows, ..Default::default() };
-        TapeOptions { recompute, trainable: self.trainable, head }
+        TapeOptions { recompute, trainable: self.trainable, head: self.head() }
+    }
+
+    fn head(&self) -> HeadOptions {
+        HeadOptions { chunk_rows: self.training.head_chunk_rows, ..Default::default() }
     }
 
     fn figures(&self, tally: &WindowTally, step: u64, norm: f64, rate: f64, rows: usize, per_epoch: usize) -> Window {
         let pairs = tally.preference.as_ref();
         let mean = |sum: f64| sum / rows as f64;
+        let over = |sum: f64, count: f64| (count > 0.0).then(|| sum / count);
         Window {
             phase: self.name.into(),
             step: step + 1,
@@ -237,10 +255,11 @@ impl Phase<'_> {
             learning_rate: rate,
             accuracy: pairs.map(|sums| mean(sums.correct)),
             margin: pairs.map(|sums| mean(sums.margin)),
-            chosen_log_ratio: pairs.map(|sums| mean(sums.chosen_log_ratio)),
-            rejected_log_ratio: pairs.map(|sums| mean(sums.rejected_log_ratio)),
-            chosen_tokens: pairs.map(|sums| mean(sums.chosen_tokens)),
+            chosen_log_ratio: pairs.and_then(|sums| over(sums.chosen_log_ratio, sums.chosen)),
+            rejected_log_ratio: pairs.and_then(|sums| over(sums.rejected_log_ratio, sums.rejected)),
+            chosen_tokens: pairs.and_then(|sums| over(sums.chosen_tokens, sums.chosen)),
             carry: pairs.and_then(|sums| sums.carry).map(mean),
+            kl: tally.kl(),
             tokens: 0,
             seconds: 0.0,
             memory_bytes: 0,

@@ -1,9 +1,10 @@
 //! A run from its file to its reports.
 
 use crate::TrainError;
-use crate::config::spec::Split;
+use crate::arm::ArmData;
+use crate::config::spec::{Dtype, Split};
 use crate::config::{Facts, RunPlan, RunSpec, resolve};
-use crate::driver::Driver;
+use crate::driver::{Driver, START, WARMUP};
 use crate::event::{Event, Sink};
 use crate::held_out::LabelledSet;
 use crate::session::Session;
@@ -13,7 +14,6 @@ use crate::sink::{All, EventFile, Memory, Record};
 use crate::summary::summarize;
 use crate::watchdog::Watchdogs;
 use burn::tensor::Device;
-use spo_core::{PairNumbers, Sides};
 use spo_data::{DataSpec, Dataset, Tokenizer, load, split_by_prompt};
 use spo_eval::{RunSummary, report};
 use spo_model::{ModelSpec, device};
@@ -56,9 +56,14 @@ pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainErr
         Ok(load(&specs, &text, &tokenizer, &mut |_| ())?)
     };
     let (mut train, mut test) = (read(Split::Train)?, read(Split::Test)?);
+    let bytes = match sections.model.dtype.unwrap_or(Dtype::F32) {
+        Dtype::F32 => 4,
+        Dtype::Bf16 | Dtype::F16 => 2,
+    };
     let facts = |train: &Dataset| Facts {
-        pairs: train.dimensions().into_iter().map(|(name, count)| (name, count.pairs)).collect(),
         context_length: Some(model.context),
+        model_bytes: Some(bytes * model.parameters()),
+        ..Facts::of(train)
     };
     let mut plan = resolve(spec, &facts(&train))?;
     if let Some(holdout) = plan.holdout {
@@ -69,7 +74,6 @@ pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainErr
         let answers: Vec<&[u32]> = example.answers.iter().map(Vec::as_slice).collect();
         model.check_row(&example.id, &example.prompt, &answers)?;
     }
-    check_objectives(&plan)?;
     let mut dimensions: Vec<String> = vec![];
     for round in &plan.rounds {
         if !dimensions.contains(&round.dimension) {
@@ -79,8 +83,8 @@ pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainErr
     // A warm-up that is evaluated on the way needs held-out answers of its own dimensions.
     let warmup = plan.warmup.iter().filter(|warmup| warmup.training.eval_every > 0);
     for dimension in warmup.flat_map(|warmup| &warmup.dimensions) {
-        if test.pairs(dimension).is_empty() {
-            return Err(TrainError::NoPairs { what: format!("held-out pairs of `{dimension}`") });
+        if !test.answers(dimension).iter().any(|row| row.desirable) {
+            return Err(TrainError::NoPairs { what: format!("held-out answers of `{dimension}`") });
         }
     }
     let labelled =
@@ -88,11 +92,12 @@ pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainErr
     let (train, held_out) = (labelled("train", train)?, labelled("held-out", test)?);
     for dimension in &dimensions {
         for set in [&train, &held_out] {
-            if set.pairs(dimension).is_empty() {
-                return Err(TrainError::NoPairs { what: format!("{} pairs of `{dimension}`", set.split) });
+            if set.judged(dimension).is_empty() {
+                return Err(TrainError::NoPairs { what: format!("{} data of `{dimension}`", set.split) });
             }
         }
     }
+    check_objectives(&plan, &train.dataset, &held_out.dataset)?;
     sink.event(
         0.0,
         &Event::DataLoaded {
@@ -103,19 +108,23 @@ pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainErr
     Ok(Prepared { plan, model, device, tokenizer, train, held_out })
 }
 
-/// Refuses an objective that needs what no run has, before anything is trained: an arm of round `n`
-/// has the log-probs of `n` earlier policies and the answers' lengths.
-fn check_objectives(plan: &RunPlan) -> Result<(), TrainError> {
-    for (index, round) in plan.rounds.iter().enumerate() {
-        let zeros = || Sides { chosen: vec![0.0], rejected: vec![0.0] };
-        let mut numbers = PairNumbers::new(vec![0.0], vec![0.0]);
-        numbers.reference = Some(zeros());
-        numbers.earlier = vec![zeros(); index + 1];
-        numbers.lengths = Some(zeros());
+/// Refuses an objective that needs what the data or the rounds before lack, before anything is trained.
+fn check_objectives(plan: &RunPlan, train: &Dataset, held_out: &Dataset) -> Result<(), TrainError> {
+    let mut names = vec![if plan.warmup.is_some() { WARMUP } else { START }.to_string()];
+    for round in &plan.rounds {
         for arm in &round.arms {
-            let objective = spo_core::objective::build(&arm.objective, &arm.options)?;
-            objective.needs().check(objective.name(), &numbers)?;
+            ArmData::new(train, &round.dimension, arm)?.check(&names)?;
+            // Its loss on held-out rows is computed on the way.
+            if arm.training.eval_every > 0 {
+                let data = ArmData::new(held_out, &round.dimension, arm)?;
+                data.check(&names)?;
+                if data.len() == 0 {
+                    let what = format!("held-out {} of `{}`", arm.data.words(), round.dimension);
+                    return Err(TrainError::NoPairs { what });
+                }
+            }
         }
+        names.push(round.name.clone());
     }
     Ok(())
 }

@@ -6,10 +6,12 @@ use crate::event::Event;
 use crate::held_out::LabelledSet;
 use crate::session::Session;
 use spo_core::logprob::HeadOptions;
-use spo_data::{Group, PromptText, TextSpec, Tokenizer, encode_prompt};
+use spo_data::{Group, PromptText, TextSpec, Tokenizer, encode_prompt, row_hash};
 use spo_eval::{KlEstimate, estimate_kl};
 use spo_model::CausalLm;
 use spo_model::generate::{GenerateOptions, Sampling};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 /// Sequences generated together.
 const BATCH: usize = 64;
@@ -130,6 +132,78 @@ pub fn shown_prompts(
         shown.push(Shown { text: tokenizer.decode(&ids)?.trim().to_string(), ids });
     }
     Ok(shown)
+}
+
+/// Answers that a policy drew to the prompts of a round, by prompt.
+#[derive(Debug, Clone, Default)]
+pub struct Samples {
+    answers: HashMap<Vec<u32>, Vec<u32>>,
+}
+
+impl Samples {
+    /// The answer to a prompt.
+    pub fn get(&self, prompt: &[u32]) -> Option<&[u32]> {
+        self.answers.get(prompt).map(Vec::as_slice)
+    }
+
+    /// Every prompt with its answer.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u32], &[u32])> {
+        self.answers.iter().map(|(prompt, answer)| (prompt.as_slice(), answer.as_slice()))
+    }
+
+    /// The file that holds the answers of the policy with this hash: its name says all that they depend on.
+    pub fn path(cache: &Path, policy: &str, prompts: &[&[u32]], max_new_tokens: usize, seed: u64) -> PathBuf {
+        let mut hasher = blake3::Hasher::new_derive_key("spo-train samples v1");
+        for number in [max_new_tokens as u64, seed] {
+            hasher.update(&number.to_le_bytes());
+        }
+        for prompt in prompts {
+            hasher.update(&row_hash(prompt, &[]));
+        }
+        cache.join(format!("{policy}-{}.samples", &hasher.finalize().to_hex()[..16]))
+    }
+
+    /// Reads a file; `None` if there is none.
+    ///
+    /// # Errors
+    /// It cannot be read or is damaged.
+    pub fn read(path: &Path) -> Result<Option<Self>, TrainError> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(TrainError::io(path, error)),
+        };
+        let pairs: Vec<(Vec<u32>, Vec<u32>)> = serde_json::from_str(&text)
+            .map_err(|error| TrainError::Damaged { path: path.into(), reason: error.to_string() })?;
+        Ok(Some(Self { answers: pairs.into_iter().collect() }))
+    }
+
+    /// Draws one answer to each prompt at temperature 1 and keeps them in the file at `path`. The draw depends on the
+    /// policy, the prompts and the seed only.
+    ///
+    /// # Errors
+    /// The file cannot be written, or the user's interruption.
+    pub fn draw(
+        model: &CausalLm,
+        prompts: &[&[u32]],
+        max_new_tokens: usize,
+        stop: &[u32],
+        seed: u64,
+        path: &Path,
+        session: &Session,
+    ) -> Result<Self, TrainError> {
+        // Similar lengths together: the longest prompt of a batch bounds its answers.
+        let mut sorted: Vec<Vec<u32>> = prompts.iter().map(|prompt| prompt.to_vec()).collect();
+        sorted.sort_by_key(Vec::len);
+        let sampling = Sampling { temperature: 1.0, top_k: 0, top_p: 1.0 };
+        let answers = respond(model, &sorted, max_new_tokens, sampling, stop, seed, session)?;
+        let pairs: Vec<(Vec<u32>, Vec<u32>)> = sorted.into_iter().zip(answers).collect();
+        let text = serde_json::to_string(&pairs).expect("numbers only");
+        let aside = path.with_extension("part");
+        std::fs::write(&aside, text).map_err(|error| TrainError::io(&aside, error))?;
+        std::fs::rename(&aside, path).map_err(|error| TrainError::io(path, error))?;
+        Ok(Self { answers: pairs.into_iter().collect() })
+    }
 }
 
 fn distinct_prompts(set: &LabelledSet, count: usize) -> Vec<Vec<u32>> {

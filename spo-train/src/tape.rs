@@ -9,7 +9,8 @@ use crate::config::spec::Recompute;
 use crate::gradients::{Gradients, Trainable};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Gradients as TapeGradients, IndexingUpdateOp, Int, Tensor, TensorData};
-use spo_core::logprob::{HeadOptions, HeadPass};
+use spo_core::logprob::divergence::{Head, token_kl_backward};
+use spo_core::logprob::{HeadOptions, HeadPass, token_logps};
 use spo_data::PackedBatch;
 use spo_model::CausalLm;
 use spo_model::decoder::{Attend, Block, PackedInputs, pull};
@@ -26,8 +27,55 @@ pub struct TapeOptions {
     pub head: HeadOptions,
 }
 
-/// Runs one micro-batch forward, asks `slopes` for the derivative of the loss with respect to each
-/// token log-prob (both `[rows]`), and adds the gradients of all trained parameters to `gradients`.
+/// What the head knows of a micro-batch; a *row* is a token that is predicted.
+#[derive(Debug)]
+pub struct Scored<'a> {
+    /// `log p(target)`, `[rows]`.
+    pub logps: &'a [f32],
+    /// Final hidden states, `[rows, hidden]`.
+    pub hidden: &'a Tensor<2>,
+    /// The head's weight, `[vocab, hidden]`.
+    pub weight: &'a Tensor<2>,
+    /// The batch on the model's device.
+    pub inputs: &'a PackedInputs,
+    /// How the head computes.
+    pub head: &'a HeadOptions,
+}
+
+/// Derivatives of a loss with respect to what the head gives.
+#[derive(Debug, Clone)]
+pub struct Slopes {
+    /// With respect to each `log p(target)`, `[rows]`.
+    pub logps: Vec<f32>,
+    /// With respect to each row's `KL(reference ‖ policy)` over the vocabulary, where the loss looks at that.
+    pub divergence: Option<DivergenceSlopes>,
+}
+
+/// See [`Slopes::divergence`].
+#[derive(Debug, Clone)]
+pub struct DivergenceSlopes {
+    /// The reference's hidden states of the same rows and its head.
+    pub reference: Head,
+    /// `[rows]`
+    pub slopes: Vec<f32>,
+}
+
+impl From<Vec<f32>> for Slopes {
+    fn from(logps: Vec<f32>) -> Self {
+        Self { logps, divergence: None }
+    }
+}
+
+/// Runs one micro-batch forward without a tape and hands over what the head knows.
+pub fn observe<T>(model: &CausalLm, batch: &PackedBatch, head: &HeadOptions, f: impl FnOnce(&Scored) -> T) -> T {
+    let inputs = PackedInputs::new(batch, model.spec(), model.dtype(), &model.device());
+    let (hidden, weight) = (model.hidden(&inputs), model.head_weight());
+    let logps = token_logps(hidden.clone(), weight.clone(), inputs.targets.clone(), head);
+    let logps: Vec<f32> = logps.into_data().iter::<f32>().collect();
+    f(&Scored { logps: &logps, hidden: &hidden, weight: &weight, inputs: &inputs, head })
+}
+
+/// [`differentiate_scored`] for a loss that looks at the log-probs of the targets alone, `[rows]`.
 ///
 /// # Errors
 /// What `slopes` returns; nothing is added then.
@@ -37,6 +85,21 @@ pub fn differentiate<E>(
     options: &TapeOptions,
     gradients: &mut Gradients,
     slopes: impl FnOnce(&[f32]) -> Result<Vec<f32>, E>,
+) -> Result<(), E> {
+    differentiate_scored(model, batch, options, gradients, |scored| slopes(scored.logps).map(Slopes::from))
+}
+
+/// Runs one micro-batch forward, asks `slopes` for the derivative of the loss with respect to each
+/// token log-prob (both `[rows]`), and adds the gradients of all trained parameters to `gradients`.
+///
+/// # Errors
+/// What `slopes` returns; nothing is added then.
+pub fn differentiate_scored<E>(
+    model: &CausalLm,
+    batch: &PackedBatch,
+    options: &TapeOptions,
+    gradients: &mut Gradients,
+    slopes: impl FnOnce(&Scored) -> Result<Slopes, E>,
 ) -> Result<(), E> {
     let device = model.device();
     let inputs = PackedInputs::new(batch, model.spec(), model.dtype(), &device);
@@ -61,10 +124,17 @@ pub fn differentiate<E>(
     let hidden = model.norm.forward(rows.clone());
     let weight = model.head_weight();
     let train_head = options.trainable == Trainable::All;
-    let head = HeadPass::new(hidden, weight, inputs.targets.clone(), train_head, &options.head);
+    let head = HeadPass::new(hidden.clone(), weight.clone(), inputs.targets.clone(), train_head, &options.head);
     let logps: Vec<f32> = head.logps.clone().into_data().iter::<f32>().collect();
-    let slopes = slopes(&logps)?;
-    let head = head.backward(Tensor::from_data(TensorData::new(slopes, [logps.len()]), &device));
+    let scored = Scored { logps: &logps, hidden: &hidden, weight: &weight, inputs: &inputs, head: &options.head };
+    let slopes = slopes(&scored)?;
+    let per_row = |slopes: Vec<f32>| Tensor::from_data(TensorData::new(slopes, [logps.len()]), &device);
+    let mut head = head.backward(per_row(slopes.logps));
+    if let Some(DivergenceSlopes { reference, slopes }) = slopes.divergence {
+        let more = token_kl_backward((hidden, weight), reference, per_row(slopes), train_head, &options.head);
+        head.hidden = head.hidden + more.hidden;
+        head.weight = head.weight.zip(more.weight).map(|(sum, gradient)| sum + gradient);
+    }
     if let Some(gradient) = head.weight {
         let name = if model.lm_head.is_some() { "lm_head.weight" } else { "embed_tokens.weight" };
         gradients.add(name, gradient);

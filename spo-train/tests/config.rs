@@ -13,6 +13,7 @@ fn facts() -> Facts {
             .map(|(name, pairs)| (name.to_owned(), pairs))
             .into(),
         context_length: Some(512),
+        ..Facts::default()
     }
 }
 

@@ -13,6 +13,7 @@ fn facts() -> Facts {
             .map(|(name, pairs)| (name.to_owned(), pairs))
             .into(),
         context_length: Some(512),
+        ..Facts::default()
     }
 }
 
@@ -86,7 +87,11 @@ fn wrong_files() {
         ("number for a flag", "steps = 10", "shuffle = 1"),
         ("both lengths", "steps = 10", "steps = 10\nepochs = 1"),
         ("beta of an objective with alpha", "lambda = 1.0", "beta = 0.2"),
-        ("objective of no pairs", "lambda = 1.0", "objective = \"kto\""),
+        (
+            "objective of lists",
+            "lambda = 1.0\n[[rounds.controls]]\nname = \"sequential\"\nlambda = 0\n",
+            "objective = \"opo\"\n",
+        ),
         (
             "holding a round without a reward",
             "dimension = \"honesty\"",

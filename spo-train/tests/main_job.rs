@@ -249,7 +249,10 @@ fn the_running_policy_is_evaluated_without_being_changed() {
             assert_eq!(score.kind, ScoreKind::LogRatio);
             assert_eq!(dimension.pairs as u64, tally.pairs as u64);
             assert!((dimension.margin - tally.mean_margin).abs() < 1e-4, "{phase}: {dimension:?} {tally:?}");
-            assert!((dimension.margin - dimension.chosen_log_ratio + dimension.rejected_log_ratio).abs() < 1e-9);
+            assert!(
+                (dimension.margin - dimension.chosen_log_ratio.unwrap() + dimension.rejected_log_ratio.unwrap()).abs()
+                    < 1e-9
+            );
         }
     }
 }

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use spo_data::{DataSpec, Group, PackedBatch};
 use spo_model::lora::load_adapter;
 use spo_model::{CausalLm, device};
+use spo_train::TrainError;
 use spo_train::config::TrainingPlan;
 use spo_train::config::spec::{Recompute, Schedule};
 use spo_train::event::{Event, Window};
@@ -16,8 +17,10 @@ use spo_train::phase::{Phase, PhaseState};
 use spo_train::session::Session;
 use spo_train::sink::Memory;
 use spo_train::stopping::Stopping;
-use spo_train::tape::{TapeOptions, differentiate};
-use spo_train::task::{PreferenceTask, SupervisedTask, Task};
+use spo_train::tape::{Scored, Slopes, TapeOptions, differentiate};
+use spo_train::task::{
+    Ahead, Mismatched, PairInputs, PreferenceTask, SupervisedTask, Task, UnpairedTask, WindowAhead, WindowTally,
+};
 use std::sync::atomic::AtomicBool;
 
 fn training(pairs_per_step: usize, token_budget: usize) -> TrainingPlan {
@@ -70,7 +73,8 @@ fn preference_curve(arch: &str, curve: &str, objective: &str, training: &Trainin
     let reference = logps(&model(&format!("{arch}-tiny-ref")), &data, &pairs);
     let options: Map<String, Value> = [("beta".to_string(), json!(0.1))].into_iter().collect();
     let objective = spo_core::objective::build(objective, &options).unwrap();
-    let task = PreferenceTask::new(&data, pairs, objective, vec![reference], device::cpu()).unwrap();
+    let inputs = PairInputs::new(&data, &pairs, vec![reference]);
+    let task = PreferenceTask::new(&data, pairs, objective, inputs, device::cpu()).unwrap();
     // TRL's policy is not its reference here, so the identity of step 0 does not hold.
     let task = Started(task);
     let found = windows(model(&format!("{arch}-tiny-policy")), &task, training, Trainable::All);
@@ -78,9 +82,9 @@ fn preference_curve(arch: &str, curve: &str, objective: &str, training: &Trainin
 }
 
 /// A task whose policy has already left the reference.
-struct Started<'a>(PreferenceTask<'a>);
+struct Started<T>(T);
 
-impl Task for Started<'_> {
+impl<T: Task> Task for Started<T> {
     fn len(&self) -> usize {
         self.0.len()
     }
@@ -93,15 +97,18 @@ impl Task for Started<'_> {
     fn weight(&self, groups: &[Group]) -> f64 {
         self.0.weight(groups)
     }
+    fn look_ahead(&self, window: &WindowAhead) -> Result<Option<Ahead>, TrainError> {
+        self.0.look_ahead(window)
+    }
     fn slopes(
         &self,
         rows: &[usize],
         batch: &PackedBatch,
-        logps: &[f32],
-        window: &mut spo_train::task::WindowTally,
-    ) -> Result<Vec<f32>, spo_train::TrainError> {
+        scored: &Scored,
+        window: &mut WindowTally,
+    ) -> Result<Slopes, TrainError> {
         window.step_zero = None;
-        self.0.slopes(rows, batch, logps, window)
+        self.0.slopes(rows, batch, scored, window)
     }
 }
 
@@ -161,12 +168,75 @@ fn adapters() {
         let pairs = data.pairs("preference");
         let reference = logps(&model(&format!("{arch}-tiny-ref")), &data, &pairs);
         let objective = spo_core::objective::build("dpo", &Map::new()).unwrap();
-        let task = Started(PreferenceTask::new(&data, pairs, objective, vec![reference], device::cpu()).unwrap());
+        let inputs = PairInputs::new(&data, &pairs, vec![reference]);
+        let task = Started(PreferenceTask::new(&data, pairs, objective, inputs, device::cpu()).unwrap());
         let base = model(&format!("{arch}-tiny-policy"));
         let (adapted, _) = load_adapter(base, &fixtures().join(format!("{arch}-tiny-lora"))).unwrap();
         let curve = &golden["lora"]["train_sigmoid_b4_refmodel"];
         let training = TrainingPlan { steps: numbers(&curve["loss"]).len() as u64, ..training(4, 100_000) };
         assert_curve(&windows(adapted, &task, &training, Trainable::Adapters), curve, 1, arch);
+    }
+}
+
+/// TRL's eight labelled answers: chosen and rejected of each row; the KL is estimated on each prompt with the answer of
+/// the row before it.
+fn unpaired_curve(arch: &str, curve: &str, objective: &str) {
+    let golden = golden(arch);
+    let data = dataset(&golden);
+    let answers = data.answers("preference");
+    let limit = golden["max_length"].as_u64().unwrap() as usize;
+    let count = answers.len();
+    let partner = (0..count).map(|row| (row + count - 1) % count).collect();
+    let mut mismatched = Mismatched { partner, limit, reference: vec![] };
+    let reference = model(&format!("{arch}-tiny-ref"));
+    let score = |rows: Vec<(&[u32], &[u32])>| -> Vec<f64> {
+        let groups: Vec<Group> =
+            rows.into_iter().map(|(prompt, answer)| Group { prompt, answers: vec![answer] }).collect();
+        let scored = reference.score(&groups, 100_000, &Default::default(), &mut |_| ());
+        scored.iter().map(|answers| answers[0].iter().map(|logp| f64::from(*logp)).sum()).collect()
+    };
+    let rows = answers.iter().map(|row| {
+        let example = &data.examples[row.example];
+        (example.prompt.as_slice(), example.answers[row.answer].as_slice())
+    });
+    let own = score(rows.collect());
+    mismatched.reference = score((0..count).map(|row| mismatched.row(&data, &answers, row)).collect());
+    let options: Map<String, Value> = [("beta".to_string(), json!(0.1))].into_iter().collect();
+    let objective = spo_core::objective::build_unpaired(objective, &options).unwrap();
+    let kl = objective.needs_kl();
+    // TRL's policy is not its reference here, so the identity of step 0 does not hold.
+    let task = Started(UnpairedTask::new(&data, answers, objective, own, Some(mismatched), device::cpu()).unwrap());
+    let policy = || model(&format!("{arch}-tiny-policy"));
+    // One micro-batch of everything, and micro-batches of one answer: the estimate of the KL is the window's in both.
+    for budget in [100_000, 1] {
+        let training = TrainingPlan { steps: 3, ..training(8, budget) };
+        let found = windows(policy(), &task, &training, Trainable::All);
+        let expected = &golden[curve];
+        assert_curve(&found, expected, 1, &format!("{arch} {curve}"));
+        for (window, log) in found.iter().zip(expected["log"].as_array().unwrap()) {
+            let margin = log["rewards/chosen"].as_f64().unwrap() - log["rewards/rejected"].as_f64().unwrap();
+            let ratios = window.chosen_log_ratio.unwrap() - window.rejected_log_ratio.unwrap();
+            assert!((0.1 * ratios - margin).abs() < 2e-3, "{arch} {curve} {ratios} {margin}");
+            if kl {
+                // TRL's figure is β-free, as ours.
+                let (found, expected) = (window.kl.unwrap(), log["kl"].as_f64().unwrap());
+                assert!((found - expected).abs() <= 2e-3, "{arch} {curve}: kl {found} expected {expected}");
+            }
+        }
+    }
+}
+
+#[test]
+fn kto_of_eight_answers() {
+    for arch in ["llama", "qwen3"] {
+        unpaired_curve(arch, "kto_b8", "kto");
+    }
+}
+
+#[test]
+fn apo_zero_of_eight_unpaired_answers() {
+    for arch in ["llama", "qwen3"] {
+        unpaired_curve(arch, "kto_apo_zero_unpaired_b8", "apo-zero-unpaired");
     }
 }
 

@@ -44,6 +44,7 @@ fn window(step: u64) -> Window {
         rejected_log_ratio: Some(-1.5),
         chosen_tokens: Some(10.0),
         carry: None,
+        kl: None,
         tokens: 500,
         seconds: 0.5,
         memory_bytes: 0,

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use clap::Args;
 use serde_json::json;
-use spo_data::{Dataset, PairRef};
+use spo_data::Dataset;
 use spo_eval::{Bootstrap, report, score_dimension};
 use spo_train::TrainError;
-use spo_train::held_out::LabelledSet;
+use spo_train::held_out::{Judged, LabelledSet};
 
 use super::score::{check_rows, score, sum};
 use crate::error::CliError;
@@ -63,7 +63,7 @@ impl Arguments {
         let data = self.layout.load(&self.data, &self.text.spec(), &tokenizer)?;
         incidents(&data).into_iter().for_each(note);
         require_rows(&data, &self.data)?;
-        let dimensions: Vec<String> = data.dimensions().into_keys().collect();
+        let dimensions = data.judged_dimensions();
         if dimensions.is_empty() {
             let files: Vec<String> = self.data.iter().map(|file| file.display().to_string()).collect();
             return Err(TrainError::NoPairs { what: files.join(", ") }.into());
@@ -75,11 +75,11 @@ impl Arguments {
         let bootstrap = Bootstrap { resamples: self.resamples, seed: self.seed };
         let name = self.model.display().to_string();
         let score = |dimension: &String| {
-            let margin = |pair: PairRef| {
-                let ratio = |answer: usize| policy[pair.example][answer] - reference[pair.example][answer];
-                ratio(pair.chosen) - ratio(pair.rejected)
+            let margin = |row: Judged| {
+                let ratio = |answer: usize| policy[row.example][answer] - reference[row.example][answer];
+                row.chosen.map_or(0.0, ratio) - row.rejected.map_or(0.0, ratio)
             };
-            let margins: Vec<f64> = set.pairs(dimension).into_iter().map(margin).collect();
+            let margins: Vec<f64> = set.judged(dimension).into_iter().map(margin).collect();
             score_dimension(&name, dimension, &set.pair_scores(dimension, &margins), &bootstrap)
         };
         let scores = set.dimensions.iter().map(score).collect::<Result<Vec<_>, _>>()?;

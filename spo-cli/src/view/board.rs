@@ -196,6 +196,7 @@ pub(crate) mod tests {
             chosen_log_ratio: Some(-done),
             rejected_log_ratio: Some(-2.0 * done),
             chosen_tokens: Some(12.0),
+            kl: None,
             carry: None,
             tokens: 1000,
             seconds: 0.5,

@@ -24,6 +24,7 @@ pub(super) fn figures(window: &Window) -> String {
     words.extend(window.margin.map(|margin| format!("margin {margin:+.3}")));
     words.extend(window.accuracy.map(|accuracy| format!("right {:.0} %", 100.0 * accuracy)));
     words.extend(window.carry.map(|carry| format!("c {carry:+.3}")));
+    words.extend(window.kl.map(|kl| format!("kl {kl:.3}")));
     words.push(format!("|grad| {:.3}", window.grad_norm));
     words.push(format!("lr {:.2e}", window.learning_rate));
     if window.seconds > 0.0 {
@@ -188,6 +189,7 @@ mod tests {
             rejected_log_ratio: None,
             chosen_tokens: None,
             carry: Some(-0.5),
+            kl: None,
             tokens: 900,
             seconds: 0.5,
             memory_bytes: 0,

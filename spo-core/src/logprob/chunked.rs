@@ -41,7 +41,7 @@ fn wide(hidden: &Tensor<2>, weight: &Tensor<2>) -> DType {
 }
 
 /// The operands of the matrix products: the storage dtype where both agree, else the wide one.
-fn operands(hidden: Tensor<2>, weight: Tensor<2>) -> (Tensor<2>, Tensor<2>, DType) {
+pub(super) fn operands(hidden: Tensor<2>, weight: Tensor<2>) -> (Tensor<2>, Tensor<2>, DType) {
     let dtype = wide(&hidden, &weight);
     if hidden.dtype() == weight.dtype() {
         (hidden, weight, dtype)
@@ -62,7 +62,12 @@ pub(super) fn chunks(rows: usize, vocab: usize, given: usize) -> impl Iterator<I
 }
 
 /// Scaled (not yet capped) logits `[chunk, vocab]` in the wide dtype.
-fn scaled_logits(hidden: Tensor<2>, transposed: Tensor<2>, dtype: DType, options: &HeadOptions) -> Tensor<2> {
+pub(super) fn scaled_logits(
+    hidden: Tensor<2>,
+    transposed: Tensor<2>,
+    dtype: DType,
+    options: &HeadOptions,
+) -> Tensor<2> {
     let logits = hidden.matmul(transposed).cast(dtype);
     if options.logit_scale == 1.0 { logits } else { logits * options.logit_scale }
 }
@@ -70,6 +75,26 @@ fn scaled_logits(hidden: Tensor<2>, transposed: Tensor<2>, dtype: DType, options
 /// `tanh(z / cap)`, the part that both the value and the slope of the cap need.
 fn squash(logits: Tensor<2>, cap: f64) -> Tensor<2> {
     (logits * cap.recip()).tanh()
+}
+
+/// The logits with their cap, and `tanh(z / cap)` where there is one.
+pub(super) fn capped(logits: Tensor<2>, options: &HeadOptions) -> (Tensor<2>, Option<Tensor<2>>) {
+    match options.softcap {
+        Some(cap) => {
+            let squashed = squash(logits, cap);
+            (squashed.clone() * cap, Some(squashed))
+        }
+        None => (logits, None),
+    }
+}
+
+/// From the derivative of the capped logits to that of `h Wᵀ`.
+pub(super) fn uncapped(d_logits: Tensor<2>, squashed: Option<Tensor<2>>, options: &HeadOptions) -> Tensor<2> {
+    let d_logits = match squashed {
+        Some(squashed) => d_logits * (squashed.square().neg() + 1.0),
+        None => d_logits,
+    };
+    if options.logit_scale == 1.0 { d_logits } else { d_logits * options.logit_scale }
 }
 
 /// One number per row from the logits of each chunk, `[rows]`; `f` gets the chunk's logits and its rows.
@@ -86,10 +111,7 @@ pub(super) fn map_chunks(
     let parts: Vec<Tensor<1>> = chunks(rows, vocab, options.chunk_rows)
         .map(|(start, length)| {
             let chunk = hidden.clone().narrow(0, start, length);
-            let mut logits = scaled_logits(chunk, transposed.clone(), dtype, options);
-            if let Some(cap) = options.softcap {
-                logits = squash(logits, cap) * cap;
-            }
+            let (logits, _) = capped(scaled_logits(chunk, transposed.clone(), dtype, options), options);
             f(logits, (start, length))
         })
         .collect();
@@ -205,25 +227,13 @@ fn chunk_slopes(
     let compute = hidden.dtype();
     let [rows, _] = hidden.dims();
     let logits = scaled_logits(hidden, weight.transpose(), dtype, options);
-    let (logits, squashed) = match options.softcap {
-        Some(cap) => {
-            let squashed = squash(logits, cap);
-            (squashed.clone() * cap, Some(squashed))
-        }
-        None => (logits, None),
-    };
+    let (logits, squashed) = capped(logits, options);
     let targets = targets.reshape([rows, 1]);
     let logps = activation::log_softmax(logits, 1);
     let of_targets = logps.clone().gather(1, targets.clone());
     let ones = Tensor::<2>::ones([rows, 1], (&logps.device(), dtype));
-    let mut slopes = logps.exp().neg().scatter(1, targets, ones, IndexingUpdateOp::Add);
-    if let Some(squashed) = squashed {
-        slopes = slopes * (squashed.square().neg() + 1.0);
-    }
-    if options.logit_scale != 1.0 {
-        slopes = slopes * options.logit_scale;
-    }
-    (of_targets.reshape([rows]), slopes.cast(compute))
+    let slopes = logps.exp().neg().scatter(1, targets, ones, IndexingUpdateOp::Add);
+    (of_targets.reshape([rows]), uncapped(slopes, squashed, options).cast(compute))
 }
 
 /// `a b`

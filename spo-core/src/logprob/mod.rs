@@ -5,6 +5,7 @@
 
 pub mod chunked;
 pub mod dense;
+pub mod divergence;
 mod host;
 pub mod weight;
 

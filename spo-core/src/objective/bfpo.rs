@@ -15,21 +15,21 @@ pub(crate) const ENTRY: Entry = Entry {
     gradient: "∂/∂log π(y_w) = 2·(d − target) = −∂/∂log π(y_l)",
     when: "Pairs are ranked by helpfulness and each answer has a safety label.",
     limits: "Targets are of size 1/τ: losses are large, learning rates small.",
-    paper: "Zhang et al. 2024, arXiv 2408.15313",
+    paper: "Zhang et al. 2024, arXiv 2408.15313; the authors' code (github.com/wx-zhang/bfpo) has the same target with B_1 = 3, B_3 = 1/(B_1 − 1)",
     needs: Needs { safety: true, ..Needs::REFERENCE },
     options: &[
         OptionDoc {
             key: "tau",
             default: "0.1",
             meaning: "strength of the KL anchor (β of DPO)",
-            source: "β of DPO",
+            source: "the authors' default",
             ..OptionDoc::POSITIVE
         },
         OptionDoc {
             key: "alpha",
             default: "0.5",
             meaning: "shift of the target; ½ makes swapped pairs have opposite targets",
-            source: "symmetry",
+            source: "the authors' default",
             range: ANY,
             ..OptionDoc::POSITIVE
         },

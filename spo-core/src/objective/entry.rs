@@ -45,15 +45,34 @@ pub enum Build {
     Pair(fn(Value) -> Made<dyn Objective>),
     /// A loss on single answers with a label.
     Unpaired(fn(Value) -> Made<dyn UnpairedObjective>),
+    /// A loss on pairs that is also one on single answers.
+    Either(fn(Value) -> Made<dyn Objective>, fn(Value) -> Made<dyn UnpairedObjective>),
     /// A loss on lists of answers with gains.
     List(fn(Value) -> Made<dyn ListObjective>),
 }
 
 impl Build {
-    /// The shape of data: `paired`, `unpaired` or `list-wise`.
+    /// The loss on pairs.
+    pub fn pair(&self) -> Option<fn(Value) -> Made<dyn Objective>> {
+        match self {
+            Self::Pair(make) | Self::Either(make, _) => Some(*make),
+            _ => None,
+        }
+    }
+
+    /// The loss on single answers.
+    pub fn unpaired(&self) -> Option<fn(Value) -> Made<dyn UnpairedObjective>> {
+        match self {
+            Self::Unpaired(make) | Self::Either(_, make) => Some(*make),
+            _ => None,
+        }
+    }
+
+    /// The shape of data: `paired`, `unpaired`, both or `list-wise`.
     pub fn takes(&self) -> &'static str {
         match self {
             Self::Pair(_) => "paired",
+            Self::Either(..) => "paired or unpaired",
             Self::Unpaired(_) => "unpaired",
             Self::List(_) => "list-wise",
         }
@@ -63,9 +82,9 @@ impl Build {
 impl Entry {
     /// All options: its own, then those that every paired objective has.
     pub fn all_options(&self) -> impl Iterator<Item = &'static OptionDoc> {
-        let shared = match self.build {
-            Build::Pair(_) => modifier::OPTIONS,
-            _ => &[],
+        let shared = match self.build.pair() {
+            Some(_) => modifier::OPTIONS,
+            None => &[],
         };
         self.options.iter().chain(shared)
     }
@@ -85,6 +104,21 @@ impl Entry {
             found: error.to_string(),
             expected: "values as documented".into(),
         }
+    }
+
+    /// By which of its (complete) options the objective multiplies log-ratios to make a reward of them, where it does.
+    pub fn reward_scale(&self, options: &Map<String, Value>) -> Option<f64> {
+        if let Some(first) = options.get("terms").and_then(|terms| terms.get(0)) {
+            // A weighted sum reports the rewards of its first term.
+            let term = entry(first.get("name")?.as_str()?).ok()?;
+            let mut given = first.as_object()?.clone();
+            given.retain(|key, _| !["name", "weight"].contains(&key.as_str()));
+            return term.reward_scale(&term.resolve(&given).ok()?);
+        }
+        let has = |key: &&str| self.options.iter().any(|option| option.key == *key);
+        // In a sequence of rounds `beta` is that of the first one.
+        let key = if has(&"earlier") { "alpha" } else { ["beta", "tau"].into_iter().find(has)? };
+        options.get(key)?.as_f64()
     }
 
     fn wrong_shape(&self, wanted: &'static str) -> CoreError {
@@ -129,7 +163,7 @@ pub fn entry(name: &str) -> Result<&'static Entry, CoreError> {
 /// Unknown names and options, values of the wrong type or out of range, objectives that take other data.
 pub fn build(name: &str, options: &Map<String, Value>) -> Result<Box<dyn Objective>, CoreError> {
     let entry = entry(name)?;
-    let Build::Pair(make) = entry.build else {
+    let Some(make) = entry.build.pair() else {
         return Err(entry.wrong_shape("paired"));
     };
     let options = Value::Object(entry.resolve(options)?);
@@ -144,10 +178,19 @@ pub fn build(name: &str, options: &Map<String, Value>) -> Result<Box<dyn Objecti
 /// As [`build`].
 pub fn build_unpaired(name: &str, options: &Map<String, Value>) -> Result<Box<dyn UnpairedObjective>, CoreError> {
     let entry = entry(name)?;
-    let Build::Unpaired(make) = entry.build else {
+    let Some(make) = entry.build.unpaired() else {
         return Err(entry.wrong_shape("unpaired"));
     };
-    make(Value::Object(entry.resolve(options)?)).map_err(|error| entry.invalid(error))
+    let options = entry.resolve(options)?;
+    if let (Build::Either(..), Some(option)) = (entry.build, modifier::switched_on(&options)) {
+        return Err(CoreError::InvalidOption {
+            objective: entry.name.into(),
+            key: option.key.into(),
+            found: options[option.key].to_string(),
+            expected: format!("{}, its default, on unpaired data", option.default),
+        });
+    }
+    make(Value::Object(options)).map_err(|error| entry.invalid(error))
 }
 
 /// The list-wise objective `name` with `options` over its defaults.

@@ -28,9 +28,9 @@ pub(crate) const ENTRY: Entry = Entry {
     formula: "desirable: 1 − σ(β·(l − kl)), undesirable: 1 − σ(β·(kl − l)),  l = log π/π_ref, kl ≥ 0 from mismatched pairs",
     gradient: "∂/∂log π(y) = ∓β·σ′(β·(l − kl)), − for desirable answers",
     when: "There are thumbs up and down instead of pairs.",
-    limits: "kl is a noisy estimate of the window; very unlike answers get no gradient.",
+    limits: "`spo train` estimates kl once per step, on each prompt with the answer of another row, as TRL does: one more forward pass. kl is a noisy estimate of the window; very unlike answers get no gradient.",
     paper: "Ethayarajh et al. 2024, arXiv 2402.01306",
-    needs: Needs::REFERENCE,
+    needs: Needs { mismatched: true, ..Needs::REFERENCE },
     options: &[BETA, DESIRABLE, UNDESIRABLE],
     difference_only: false,
     build: Build::Unpaired(unpaired::<Kto>),
@@ -43,6 +43,7 @@ pub(crate) const APO_ZERO_UNPAIRED: Entry = Entry {
     when: "As kto, without an estimate of the KL.",
     limits: "A drift of all log-ratios is not compensated.",
     paper: "D'Oosterlinck et al. 2024, arXiv 2408.06266",
+    needs: Needs::REFERENCE,
     build: Build::Unpaired(unpaired::<ApoZeroUnpaired>),
     ..ENTRY
 };
@@ -60,6 +61,10 @@ struct Kto {
 struct ApoZeroUnpaired(Kto);
 
 impl Kto {
+    fn at_the_reference(&self, desirable: bool) -> f64 {
+        (if desirable { self.desirable_weight } else { self.undesirable_weight }) / 2.0
+    }
+
     /// `w·σ(∓β·(l − kl))`.
     fn losses(&self, answers: &AnswerLogps, kl: f64) -> AnswerLosses {
         let ratio = answers.policy.clone() - answers.reference.clone();
@@ -82,6 +87,10 @@ impl UnpairedObjective for Kto {
         true
     }
 
+    fn step_zero(&self, desirable: bool) -> Option<f64> {
+        Some(self.at_the_reference(desirable))
+    }
+
     fn forward(&self, answers: &AnswerLogps) -> Result<AnswerLosses, CoreError> {
         Ok(self.losses(answers, answers.kl.max(0.0)))
     }
@@ -94,6 +103,10 @@ impl UnpairedObjective for ApoZeroUnpaired {
 
     fn needs_kl(&self) -> bool {
         false
+    }
+
+    fn step_zero(&self, desirable: bool) -> Option<f64> {
+        Some(self.0.at_the_reference(desirable))
     }
 
     fn forward(&self, answers: &AnswerLogps) -> Result<AnswerLosses, CoreError> {

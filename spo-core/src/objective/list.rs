@@ -27,7 +27,7 @@ pub struct ListNumbers {
     pub policy: Vec<Vec<f64>>,
     /// `log π_ref(y|x)`.
     pub reference: Vec<Vec<f64>>,
-    /// Gain of each answer, ≥ 0, larger is better.
+    /// Gain of each answer, larger is better.
     pub gains: Vec<Vec<f64>>,
 }
 
@@ -44,6 +44,9 @@ pub struct ListLosses {
 pub trait ListObjective: Send + Sync + Debug {
     /// Its name in the registry.
     fn name(&self) -> &'static str;
+
+    /// Whether gains are grades, which must not be negative; otherwise their order alone counts.
+    fn grades(&self) -> bool;
 
     /// Losses and rewards of a window.
     ///
@@ -65,7 +68,7 @@ pub struct ListGradient {
 }
 
 impl ListNumbers {
-    fn check(&self) -> Result<usize, CoreError> {
+    fn check(&self, grades: bool) -> Result<usize, CoreError> {
         let lengths: Vec<usize> = self.policy.iter().map(Vec::len).collect();
         for (input, lists) in [
             ("policy log-probabilities", &self.policy),
@@ -81,8 +84,9 @@ impl ListNumbers {
                     let input = format!("{input} of list {row}");
                     return Err(CoreError::Length { input, found: list.len(), expected: lengths[row].max(1) });
                 }
-                if let Some(value) = list.iter().find(|v| !v.is_finite() || (input == "gains" && **v < 0.0)) {
-                    let expected = if input == "gains" { "a number ≥ 0" } else { "a finite number" };
+                let grade = input == "gains" && grades;
+                if let Some(value) = list.iter().find(|v| !v.is_finite() || (grade && **v < 0.0)) {
+                    let expected = if grade { "a number ≥ 0" } else { "a finite number" };
                     return Err(CoreError::InvalidInput {
                         input: input.into(),
                         row,
@@ -105,7 +109,7 @@ pub fn differentiate_lists(
     lists: &ListNumbers,
     device: &Device,
 ) -> Result<ListGradient, CoreError> {
-    let width = lists.check()?;
+    let width = lists.check(objective.grades())?;
     let (tape, dtype) = (with_tape(device), precision(device));
     let tensor = |rows: &[Vec<f64>]| {
         let padded: Vec<f64> =

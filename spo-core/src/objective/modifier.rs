@@ -54,6 +54,11 @@ pub const OPTIONS: &[OptionDoc] = &[
     },
 ];
 
+/// The first of [`OPTIONS`] that is not at its default.
+pub(crate) fn switched_on(options: &serde_json::Map<String, Value>) -> Option<&'static OptionDoc> {
+    OPTIONS.iter().find(|option| options.get(option.key).is_some_and(|value| *value != option.default_value()))
+}
+
 /// The regulariser between policy and reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]

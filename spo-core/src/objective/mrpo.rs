@@ -1,6 +1,6 @@
 //! Multi-reference preference optimisation: DPO against a mixture of references.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 use serde::Deserialize;
 
 use super::dpo::BETA;
@@ -8,6 +8,7 @@ use super::entry::{Build, pair};
 use super::needs::present;
 use super::options::{ANY, NON_NEGATIVE, OptionDoc};
 use super::{Entry, Needs, Objective, PairLosses, Ratios};
+use crate::differentiate::numbers;
 use crate::numerics::softplus;
 use crate::{CoreError, PairLogps, Sides};
 
@@ -17,11 +18,19 @@ pub(crate) const ENTRY: Entry = Entry {
     formula: "dpo with reference π̃:  1/π̃ = Σ_k a_k/π_k (harmonic) or log π̃ = Σ_k a_k·log π_k (geometric)",
     gradient: "∂/∂log π(y_w) = −β·σ(−β·d̃) = −∂/∂log π(y_l)",
     when: "Several good references exist and none of them should be left far behind.",
-    limits: "References far from the base give wild ratios: hence the clip.",
-    paper: "Le et al. 2024, arXiv 2405.16388; clip and adaptive weights as stated at the options",
+    limits: "Earlier policies must share the vocabulary. Held within the clip, far references hardly count.",
+    paper: "Le et al. 2024, arXiv 2405.16388; clip and adaptive weights as in the authors' code (github.com/thaihungle/MRPO), which knows two references and the harmonic mean",
     needs: Needs { mixture: true, ..Needs::REFERENCE },
     options: &[
         BETA,
+        OptionDoc {
+            key: "references",
+            default: "[]",
+            meaning: "which earlier policies `spo train` mixes with the policy that the round starts from, by name; all of them if empty",
+            source: "no policy is preferred",
+            range: ANY,
+            ..OptionDoc::POSITIVE
+        },
         OptionDoc {
             key: "mean",
             default: "\"harmonic\"",
@@ -41,17 +50,17 @@ pub(crate) const ENTRY: Entry = Entry {
         },
         OptionDoc {
             key: "adaptive",
-            default: "false",
+            default: "true",
             meaning: "per pair, multiply a_k by |Δlog π_k|: references that tell the answers apart count more",
-            source: "off, so that weights mean what they say",
+            source: "the authors' recipe",
             range: ANY,
             ..OptionDoc::POSITIVE
         },
         OptionDoc {
             key: "clip",
-            default: "5.0",
-            meaning: "log π_k is held within ± this many nats of the base reference's",
-            source: "about the move of one DPO round, chosen here",
+            default: "0.1",
+            meaning: "ε: log π_k of an answer is held within ± ε·s·|log π_base|, where s is the answer's share |m|/(|m_w| + |m_l|) of the references' mean log-probabilities m of the pair",
+            source: "the authors' recipe",
             ..OptionDoc::POSITIVE
         },
     ],
@@ -76,11 +85,11 @@ struct Mrpo {
 }
 
 impl Mrpo {
-    /// Normalised weights of each reference, `[pairs]` each.
-    fn weights(&self, references: &[Sides<Tensor<1>>]) -> Result<Vec<Tensor<1>>, CoreError> {
-        let count = references.len();
+    /// `a_k`, before they are adapted to a pair.
+    fn fixed_weights(&self, count: usize) -> Result<Vec<f64>, CoreError> {
         let fixed = if self.weights.is_empty() { vec![1.0; count] } else { self.weights.clone() };
-        if fixed.len() != count || fixed.iter().sum::<f64>() <= 0.0 {
+        let sum: f64 = fixed.iter().sum();
+        if fixed.len() != count || sum <= 0.0 {
             return Err(CoreError::InvalidOption {
                 objective: ENTRY.name.into(),
                 key: "weights".into(),
@@ -88,31 +97,57 @@ impl Mrpo {
                 expected: format!("{count} numbers with a positive sum, the base reference first"),
             });
         }
-        let sum: f64 = fixed.iter().sum();
-        if !self.adaptive {
-            return Ok(fixed.iter().map(|weight| references[0].chosen.full_like(weight / sum)).collect());
-        }
-        let weights: Vec<Tensor<1>> =
-            references.iter().zip(fixed).map(|(sides, weight)| (sides.delta().abs() + 1e-6) * weight).collect();
-        let total = weights.iter().cloned().reduce(|sum, weight| sum + weight).expect("the base reference is there");
-        Ok(weights.into_iter().map(|weight| weight / total.clone()).collect())
+        Ok(fixed.into_iter().map(|weight| weight / sum).collect())
     }
 
-    /// `log π̃` of one side; `weights` are logarithms for the harmonic mean.
-    fn mix(&self, logps: Vec<Tensor<1>>, weights: &[Tensor<1>]) -> Tensor<1> {
-        let clipped =
-            logps.iter().map(|logp| logps[0].clone() + (logp.clone() - logps[0].clone()).clamp(-self.clip, self.clip));
-        let terms: Vec<Tensor<1>> = match self.mean {
-            Mean::Geometric => clipped.zip(weights).map(|(logp, weight)| logp * weight.clone()).collect(),
-            Mean::Harmonic => clipped.zip(weights).map(|(logp, weight)| weight.clone() - logp).collect(),
-        };
-        let add = |sum: Tensor<1>, term: Tensor<1>| sum + term;
-        if self.mean == Mean::Geometric {
-            return terms.into_iter().reduce(add).expect("the base reference is there");
+    /// `log π̃` of a pair's two answers from `log π_k`, `[chosen, rejected]` each, the base reference first.
+    fn mix(&self, references: &[[f64; 2]], fixed: &[f64]) -> [f64; 2] {
+        let gap = |logps: &[f64; 2]| if self.adaptive { (logps[0] - logps[1]).abs() + 1e-6 } else { 1.0 };
+        let weights: Vec<f64> = references.iter().zip(fixed).map(|(logps, weight)| weight * gap(logps)).collect();
+        let total: f64 = weights.iter().sum();
+        let mean = |side: usize| references.iter().map(|logps| logps[side]).sum::<f64>().abs();
+        let means = [mean(0), mean(1)];
+        [0, 1].map(|side| {
+            let base = references[0][side];
+            let reach = self.clip * base.abs() * means[side] / (means[0] + means[1]).max(1e-300);
+            let terms = references
+                .iter()
+                .zip(&weights)
+                .map(|(logps, weight)| (weight / total, logps[side].clamp(base - reach, base + reach) - base));
+            match self.mean {
+                Mean::Geometric => base + terms.map(|(weight, ratio)| weight * ratio).sum::<f64>(),
+                Mean::Harmonic => {
+                    // −log Σ a_k/π_k relative to the base, with the largest 1/π_k taken out.
+                    let lowest = terms.clone().map(|(_, ratio)| ratio).fold(f64::INFINITY, f64::min);
+                    base + lowest - terms.map(|(weight, ratio)| weight * (lowest - ratio).exp()).sum::<f64>().ln()
+                }
+            }
+        })
+    }
+
+    /// The mixture as one reference. It is a constant, so plain numbers do: a tape would only cost time.
+    fn mixture(&self, base: &Sides<Tensor<1>>, others: &[Sides<Tensor<1>>]) -> Result<Sides<Tensor<1>>, CoreError> {
+        let fixed = self.fixed_weights(1 + others.len())?;
+        let host = |tensor: &Tensor<1>| numbers(tensor.clone(), "reference log-probabilities");
+        let columns = std::iter::once(base)
+            .chain(others)
+            .map(|sides| Ok([host(&sides.chosen)?, host(&sides.rejected)?]))
+            .collect::<Result<Vec<_>, CoreError>>()?;
+        let mut references = vec![[0.0; 2]; columns.len()];
+        let (mut chosen, mut rejected) = (Vec::new(), Vec::new());
+        for row in 0..columns[0][0].len() {
+            for (reference, [chosen, rejected]) in references.iter_mut().zip(&columns) {
+                *reference = [chosen[row], rejected[row]];
+            }
+            let [of_chosen, of_rejected] = self.mix(&references, &fixed);
+            chosen.push(of_chosen);
+            rejected.push(of_rejected);
         }
-        let largest = terms.iter().cloned().reduce(Tensor::max_pair).expect("the base reference is there");
-        let sum = terms.into_iter().map(|term| (term - largest.clone()).exp()).reduce(add);
-        -(sum.expect("the base reference is there").log() + largest)
+        let like = &base.chosen;
+        let tensor = |values: Vec<f64>| {
+            Tensor::from_data(TensorData::new(values.clone(), [values.len()]), (&like.device(), like.dtype()))
+        };
+        Ok(Sides { chosen: tensor(chosen), rejected: tensor(rejected) })
     }
 }
 
@@ -126,17 +161,9 @@ impl Objective for Mrpo {
     }
 
     fn forward(&self, logps: &PairLogps) -> Result<PairLosses, CoreError> {
-        let base = present(self.name(), "reference log-probabilities", logps.reference.clone())?;
-        let references: Vec<_> = [base].into_iter().chain(logps.mixture.iter().cloned()).collect();
-        let mut weights = self.weights(&references)?;
-        if self.mean == Mean::Harmonic {
-            weights = weights.into_iter().map(|weight| weight.clamp_min(1e-30).log()).collect();
-        }
-        let side = |pick: fn(&Sides<Tensor<1>>) -> &Tensor<1>| {
-            self.mix(references.iter().map(|sides| pick(sides).clone()).collect(), &weights)
-        };
+        let base = present(self.name(), "reference log-probabilities", logps.reference.as_ref())?;
         let mut mixed = logps.clone();
-        mixed.reference = Some(Sides { chosen: side(|sides| &sides.chosen), rejected: side(|sides| &sides.rejected) });
+        mixed.reference = Some(self.mixture(base, &logps.mixture)?);
         let ratios = Ratios::new(self.name(), &mixed)?;
         let per_pair = softplus(-(ratios.delta() * self.beta));
         Ok(ratios.losses(per_pair, self.beta))

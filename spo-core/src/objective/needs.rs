@@ -26,6 +26,10 @@ pub struct Needs {
     pub safety: bool,
     /// The on-policy weight of each answer.
     pub on_policy: bool,
+    /// Answers of other rows to estimate the KL on (unpaired losses).
+    pub mismatched: bool,
+    /// A score of each answer (list-wise losses).
+    pub scores: bool,
     /// The loss of a pair depends on the others: all pairs of a window must come at once.
     pub whole_window: bool,
     /// Share of an answer's tokens beyond the shorter answer's length (LD-DPO); `None` sums all tokens in full.
@@ -45,6 +49,8 @@ impl Needs {
         sampled: false,
         safety: false,
         on_policy: false,
+        mismatched: false,
+        scores: false,
         whole_window: false,
         length_desensitising: None,
     };
@@ -65,6 +71,8 @@ impl Needs {
             sampled: self.sampled || other.sampled,
             safety: self.safety || other.safety,
             on_policy: self.on_policy || other.on_policy,
+            mismatched: self.mismatched || other.mismatched,
+            scores: self.scores || other.scores,
             whole_window: self.whole_window || other.whole_window,
             length_desensitising: self.length_desensitising.or(other.length_desensitising),
         }
@@ -82,6 +90,8 @@ impl Needs {
             (self.sampled, "an answer sampled from the reference"),
             (self.safety, "safety labels"),
             (self.on_policy, "on-policy weights"),
+            (self.mismatched, "mismatched prompts and answers"),
+            (self.scores, "scores of all answers"),
             (self.whole_window, "all pairs of a window at once"),
             (self.length_desensitising.is_some(), "token log-probabilities"),
         ]

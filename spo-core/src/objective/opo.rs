@@ -20,7 +20,7 @@ pub(crate) const ENTRY: Entry = Entry {
     when: "Answers have graded labels ψ and the top of the list matters most.",
     limits: "The gradient vanishes where the order is settled; lists whose gains are all zero give 0.",
     paper: "Zhao et al. 2024, arXiv 2410.04346",
-    needs: Needs::REFERENCE,
+    needs: Needs { scores: true, ..Needs::REFERENCE },
     options: &[
         BETA,
         OptionDoc {
@@ -136,6 +136,10 @@ impl Opo {
 impl ListObjective for Opo {
     fn name(&self) -> &'static str {
         ENTRY.name
+    }
+
+    fn grades(&self) -> bool {
+        true
     }
 
     fn forward(&self, lists: &ListLogps) -> Result<ListLosses, CoreError> {

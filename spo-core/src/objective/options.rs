@@ -76,7 +76,7 @@ impl OptionDoc {
         match value {
             Value::Number(number) => number.as_f64().is_some_and(|number| self.range.contains(&number)),
             Value::Array(values) => values.iter().all(|value| self.accepts(value)),
-            Value::String(name) => self.choices.contains(&name.as_str()),
+            Value::String(name) => self.choices.is_empty() || self.choices.contains(&name.as_str()),
             _ => true,
         }
     }

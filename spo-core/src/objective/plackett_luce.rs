@@ -17,7 +17,7 @@ pub(crate) const ENTRY: Entry = Entry {
     when: "Full rankings of answers; two answers make it dpo.",
     limits: "Answers with equal gains count in the order in which they are given.",
     paper: "Rafailov et al. 2023, arXiv 2305.18290, appendix on the Plackett-Luce model",
-    needs: Needs::REFERENCE,
+    needs: Needs { scores: true, ..Needs::REFERENCE },
     options: &[BETA],
     difference_only: false,
     build: Build::List(list::<PlackettLuce>),
@@ -36,13 +36,16 @@ impl ListObjective for PlackettLuce {
         ENTRY.name
     }
 
+    fn grades(&self) -> bool {
+        false
+    }
+
     fn forward(&self, lists: &ListLogps) -> Result<ListLosses, CoreError> {
         let [rows, answers] = lists.policy.dims();
         let scores = (lists.policy.clone() - lists.reference.clone()) * self.beta;
         let reward = scores.clone().detach();
         // `ahead[i, j]` = 1 where j is ranked at or behind i: a larger gain first, then the position.
-        let gains = lists.gains.clone() * lists.present.clone() + (lists.present.clone() - 1.0);
-        let (own, other) = (gains.clone().unsqueeze_dim::<3>(2), gains.unsqueeze_dim::<3>(1));
+        let (own, other) = (lists.gains.clone().unsqueeze_dim::<3>(2), lists.gains.clone().unsqueeze_dim::<3>(1));
         let shape = [rows, answers, answers];
         let (own, other) = (own.expand(shape), other.expand(shape));
         let later = Tensor::<2>::ones([answers, answers], (&scores.device(), scores.dtype())).triu(0);

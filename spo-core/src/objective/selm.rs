@@ -29,6 +29,13 @@ pub(crate) const ENTRY: Entry = Entry {
             range: NON_NEGATIVE,
             ..OptionDoc::POSITIVE
         },
+        OptionDoc {
+            key: "max-new-tokens",
+            default: "128",
+            meaning: "most tokens of the answers that `spo train` lets the reference write, at temperature 1",
+            source: "about a paragraph, chosen here",
+            ..OptionDoc::POSITIVE
+        },
     ],
     difference_only: false,
     build: Build::Pair(pair::<Selm>),

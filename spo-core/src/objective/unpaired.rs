@@ -44,6 +44,17 @@ pub trait UnpairedObjective: Send + Sync + Debug {
     /// Whether it uses the KL estimate.
     fn needs_kl(&self) -> bool;
 
+    /// Whether the loss of an answer depends on the others: all answers of a window must come at once.
+    fn whole_window(&self) -> bool {
+        false
+    }
+
+    /// The loss of each answer while the policy still equals the reference and the KL is 0, where that is known.
+    fn step_zero(&self, desirable: bool) -> Option<f64> {
+        let _ = desirable;
+        None
+    }
+
     /// Losses and rewards of a window.
     ///
     /// # Errors

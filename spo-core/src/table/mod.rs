@@ -43,7 +43,12 @@ pub fn loss_table(name: &str, options: &Map<String, Value>, jsonl: &str, device:
     table.insert("rows".into(), rows.len().into());
     table.extend(match entry.build {
         Build::Pair(_) => paired::table(objective::build(name, options)?.as_ref(), &rows, device)?,
-        Build::Unpaired(_) => other::unpaired(objective::build_unpaired(name, options)?.as_ref(), &rows, device)?,
+        Build::Either(..) if rows[0].has("chosen_logp") => {
+            paired::table(objective::build(name, options)?.as_ref(), &rows, device)?
+        }
+        Build::Unpaired(_) | Build::Either(..) => {
+            other::unpaired(objective::build_unpaired(name, options)?.as_ref(), &rows, device)?
+        }
         Build::List(_) => other::lists(objective::build_list(name, options)?.as_ref(), &rows, device)?,
     });
     Ok(table.into())

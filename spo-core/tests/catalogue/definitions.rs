@@ -8,26 +8,44 @@ fn softplus(x: f64) -> f64 {
     x.max(0.0) + (-x.abs()).exp().ln_1p()
 }
 
+type Formula<'a> = Box<dyn Fn(usize) -> f64 + 'a>;
+
 #[test]
 fn formulas() {
     let pairs = window(17, 40, 40.0, 4.0);
     let (lengths, reference) = (pairs.lengths.clone().unwrap(), pairs.reference.clone().unwrap());
     let (kl, sampled) = (pairs.sequence_kl.clone().unwrap(), pairs.sampled.clone().unwrap());
     let (strengths, safety) = (pairs.strengths.clone().unwrap(), pairs.safety.clone().unwrap());
-    type Formula<'a> = Box<dyn Fn(usize) -> f64 + 'a>;
     let lw = |i: usize| pairs.policy_chosen[i] - reference.chosen[i];
     let ll = |i: usize| pairs.policy_rejected[i] - reference.rejected[i];
     let d = |i: usize| lw(i) - ll(i);
     let mean_w = |i: usize| pairs.policy_chosen[i] / lengths.chosen[i];
     let mean_l = |i: usize| pairs.policy_rejected[i] / lengths.rejected[i];
     let log_odds = |p: f64| p - (-p.exp()).ln_1p();
-    let mixed = |i: usize, chosen: bool, harmonic: bool| {
-        let of = |s: &spo_core::Sides<Vec<f64>>| if chosen { s.chosen[i] } else { s.rejected[i] };
-        let logps: Vec<f64> = [&reference].into_iter().chain(&pairs.mixture).map(of).collect();
+    // Three references; probabilities instead of logarithms, relative to the first.
+    let mixed = |i: usize, chosen: bool, harmonic: bool, adaptive: bool, clip: f64| {
+        let policies: Vec<&spo_core::Sides<Vec<f64>>> = [&reference].into_iter().chain(&pairs.mixture).collect();
+        let of = |s: &spo_core::Sides<Vec<f64>>, chosen: bool| if chosen { s.chosen[i] } else { s.rejected[i] };
+        let mean = |chosen: bool| policies.iter().map(|s| of(s, chosen)).sum::<f64>().abs() / 3.0;
+        let epsilon = clip * mean(chosen) / (mean(true) + mean(false));
+        let base = of(&reference, chosen);
+        let gap = |s: &spo_core::Sides<Vec<f64>>| if adaptive { (of(s, true) - of(s, false)).abs() } else { 1.0 };
+        let total: f64 = policies.iter().map(|s| gap(s)).sum();
+        let clipped = policies
+            .iter()
+            .map(|s| (gap(s) / total, of(s, chosen).max(base * (1.0 + epsilon)).min(base * (1.0 - epsilon))));
         match harmonic {
-            true => -(logps.iter().map(|logp| (logps[0] - logp).exp() / 3.0).sum::<f64>().ln()) + logps[0],
-            false => logps.iter().sum::<f64>() / 3.0,
+            true => base - clipped.map(|(a, logp)| a / (logp - base).exp()).sum::<f64>().ln(),
+            false => clipped.map(|(a, logp)| a * logp).sum(),
         }
+    };
+    let mrpo = |harmonic: bool, adaptive: bool, clip: f64| -> Formula<'_> {
+        let mixed = &mixed;
+        let pairs = &pairs;
+        Box::new(move |i| {
+            let side = |chosen| mixed(i, chosen, harmonic, adaptive, clip);
+            softplus(-0.1 * (pairs.policy_chosen[i] - side(true) - pairs.policy_rejected[i] + side(false)))
+        })
     };
     let delta = |s: &spo_core::Sides<Vec<f64>>, i: usize| s.chosen[i] - s.rejected[i];
     let cases: Vec<(&str, serde_json::Value, Formula)> = vec![
@@ -71,24 +89,11 @@ fn formulas() {
                 softplus(-(0.1 * policy - 0.6 * other) / 0.4)
             }),
         ),
-        (
-            "mrpo",
-            json!({}),
-            Box::new(|i| {
-                let margin =
-                    pairs.policy_chosen[i] - mixed(i, true, true) - pairs.policy_rejected[i] + mixed(i, false, true);
-                softplus(-0.1 * margin)
-            }),
-        ),
-        (
-            "mrpo",
-            json!({"mean": "geometric"}),
-            Box::new(|i| {
-                let margin =
-                    pairs.policy_chosen[i] - mixed(i, true, false) - pairs.policy_rejected[i] + mixed(i, false, false);
-                softplus(-0.1 * margin)
-            }),
-        ),
+        ("mrpo", json!({}), mrpo(true, true, 0.1)),
+        ("mrpo", json!({"clip": 0.01}), mrpo(true, true, 0.01)),
+        ("mrpo", json!({"adaptive": false, "clip": 1e3}), mrpo(true, false, 1e3)),
+        ("mrpo", json!({"mean": "geometric", "clip": 0.01}), mrpo(false, true, 0.01)),
+        ("mrpo", json!({"mean": "geometric", "adaptive": false}), mrpo(false, false, 0.1)),
         (
             "bco",
             json!({"shift": true}),
@@ -100,10 +105,12 @@ fn formulas() {
     ];
     for (name, options, formula) in cases {
         let result = run(build(name, options.clone()).as_ref(), &pairs);
+        // The coded weights have a small addend against a division by zero.
+        let adaptive = if name == "mrpo" && options["adaptive"] != json!(false) { 1e-6 } else { 0.0 };
         for (row, loss) in result.losses.iter().enumerate() {
             let expected = formula(row);
             assert!(
-                (loss - expected).abs() <= 1e-11 * expected.abs().max(1.0),
+                (loss - expected).abs() <= 1e-11 * expected.abs().max(1.0) + adaptive,
                 "{name} {options} row {row}: {loss}, {expected}"
             );
         }

@@ -4,12 +4,12 @@ use burn::tensor::Device;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
-use spo_core::objective::{self, Build, Entry};
+use spo_core::objective::{self, Entry};
 use spo_core::pair::SampledLogps;
 use spo_core::{Objective, PairGradient, PairNumbers, Sides, differentiate};
 
 pub fn paired() -> impl Iterator<Item = &'static Entry> {
-    objective::registry().iter().filter(|entry| matches!(entry.build, Build::Pair(_)))
+    objective::registry().iter().filter(|entry| entry.build.pair().is_some())
 }
 
 pub fn build(name: &str, options: Value) -> Box<dyn Objective> {

@@ -6,6 +6,7 @@ mod kto;
 mod prefs;
 mod rated;
 mod row;
+mod safety;
 mod sft;
 mod trl;
 
@@ -13,6 +14,7 @@ use crate::error::nearest;
 use crate::record::Record;
 use crate::{DataError, format::RawRow};
 pub use row::Row;
+pub(crate) use safety::safety;
 
 /// How the labels of a layout get their dimension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::rated::insert_scores;
 use super::{Dimensions, Schema};
 use crate::Preference;
 
@@ -23,6 +24,16 @@ pub(super) const PREFS: Schema = Schema {
             let sign = value.as_f64().filter(|sign| [-1.0, 0.0, 1.0].contains(sign));
             let sign = sign.ok_or_else(|| row.wrong(&format!("prefs.{dimension}"), "1, -1 or 0", value))?;
             record.labels.insert(dimension.clone(), Preference::from_sign(sign));
+        }
+        // Strengths of the preferences, where the row has them.
+        if row.has("scores") {
+            let scores = row.value("scores")?;
+            let Value::Object(scores) = scores else {
+                return Err(row.wrong("scores", "an object from dimension to one number per answer", scores));
+            };
+            for (dimension, list) in scores.iter().filter(|(_, list)| !list.is_null()) {
+                insert_scores(row, &mut record, dimension, list)?;
+            }
         }
         Ok(record)
     },

@@ -131,7 +131,8 @@ pub(super) const SCORED_LIST: Schema = Schema {
     merge: false,
 };
 
-fn insert_scores(row: &Row, record: &mut Record, dimension: &str, list: &Value) -> Result<(), DataError> {
+/// One score per answer along a dimension.
+pub(super) fn insert_scores(row: &Row, record: &mut Record, dimension: &str, list: &Value) -> Result<(), DataError> {
     let scores: Option<Vec<f32>> =
         list.as_array().and_then(|list| list.iter().map(|score| number(score).map(|s| s as f32)).collect());
     let scores = scores

@@ -134,6 +134,7 @@ impl Row<'_> {
             answers,
             labels: BTreeMap::new(),
             scores: BTreeMap::new(),
+            safe: Vec::new(),
             tags: self.fields.iter().filter_map(tag).collect(),
             tools: self.fields.get("tools").filter(|tools| tools.is_array()).cloned(),
             variables: variables.cloned().unwrap_or_default(),

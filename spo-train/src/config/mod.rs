@@ -8,6 +8,7 @@
 //! let facts = Facts {
 //!     pairs: [("honesty".to_owned(), 640), ("helpfulness".to_owned(), 640)].into(),
 //!     context_length: Some(2048),
+//!     ..Facts::default()
 //! };
 //! let plan = resolve(&spec, &facts)?;
 //! assert_eq!(plan.rounds[1].main().objective, "spo");
@@ -34,9 +35,10 @@ mod validate;
 mod words;
 
 pub use error::{ConfigError, Place};
+pub(crate) use objective::{holds_earlier, reward_scale};
 pub use plan::{
-    ArmPlan, Condition, EarlyStoppingPlan, EvaluationPlan, GateConditions, GatePlan, LoraPlan, ModelPlan, Origin,
-    PlanLine, RoundPlan, RunPlan, TrainingPlan, WarmupPlan, WatchdogPlan,
+    ArmPlan, Condition, DataShape, EarlyStoppingPlan, EvaluationPlan, GateConditions, GatePlan, LoraPlan, ModelPlan,
+    Origin, PlanLine, RoundPlan, RunPlan, TrainingPlan, WarmupPlan, WatchdogPlan,
 };
 pub use resolve::{Facts, resolve};
 pub use spec::RunSpec;

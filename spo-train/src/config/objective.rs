@@ -1,8 +1,11 @@
 //! What the run file needs to know of the objective registry.
 
 use serde_json::{Map, Value, json};
-use spo_core::CoreError;
-use spo_core::objective::{self, Entry, OptionDoc};
+use spo_core::objective::{self, Build, Entry, OptionDoc};
+use spo_core::{CoreError, Needs};
+
+use super::plan::DataShape;
+use super::resolve::DimensionRows;
 
 /// Options that the resolver fills in from the rounds before; no user key. (So is `beta` of an objective that has them:
 /// it stands for round 1's beta.)
@@ -35,10 +38,72 @@ pub(crate) fn holds_earlier(name: &str) -> bool {
 
 /// All options of an objective, `given` over the defaults, checked.
 pub(crate) fn complete(name: &str, given: &Map<String, Value>) -> Result<Map<String, Value>, CoreError> {
-    objective::build(name, given)?;
-    let mut options = objective::entry(name)?.resolve(given)?;
+    let entry = objective::entry(name)?;
+    match entry.build {
+        Build::Pair(_) | Build::Either(..) => drop(objective::build(name, given)?),
+        Build::Unpaired(_) => drop(objective::build_unpaired(name, given)?),
+        Build::List(_) => drop(objective::build_list(name, given)?),
+    }
+    let mut options = entry.resolve(given)?;
     options.retain(|_, value| !value.is_null());
     Ok(options)
+}
+
+/// By what the objective multiplies log-ratios to make a reward of them.
+pub(crate) fn reward_scale(name: &str, options: &Map<String, Value>) -> Option<f64> {
+    objective::entry(name).ok()?.reward_scale(options)
+}
+
+/// The shape of data that the objective takes of a dimension with these rows.
+pub(crate) fn shape(name: &str, rows: DimensionRows) -> DataShape {
+    match objective::entry(name).map(|entry| entry.build) {
+        Ok(Build::Unpaired(_)) => DataShape::Answers,
+        Ok(Build::List(_)) => DataShape::Lists,
+        // A dimension that has answers beside those of its pairs would lose them as pairs.
+        Ok(Build::Either(..)) if rows.answers > 2 * rows.pairs => DataShape::Answers,
+        _ => DataShape::Pairs,
+    }
+}
+
+/// What a round computes or keeps besides the policy in training, in words, with what it costs.
+pub(crate) fn inputs(
+    name: &str,
+    options: &Map<String, Value>,
+    shape: DataShape,
+    model_bytes: Option<usize>,
+) -> Result<Vec<String>, CoreError> {
+    let reference = || "log-probs of the reference, cached".to_owned();
+    let window =
+        || "all rows of a window at once: one more forward pass where they take several micro-batches".to_owned();
+    let needs = match shape {
+        DataShape::Lists => return Ok(vec![reference()]),
+        DataShape::Answers => {
+            let objective = objective::build_unpaired(name, options)?;
+            let mut words = vec![reference()];
+            if objective.needs_kl() {
+                words.push("KL on mismatched prompts and answers: one more forward pass per step".into());
+            }
+            words.extend(objective.whole_window().then(window));
+            return Ok(words);
+        }
+        DataShape::Pairs => objective::build(name, options)?.needs(),
+    };
+    let Needs { reference: of_reference, history, earlier, mixture, sequence_kl, sampled, .. } = needs;
+    let mut words = Vec::new();
+    words.extend((of_reference && !history && earlier == 0).then(reference));
+    words.extend((history || earlier > 0 || mixture).then(|| "log-probs of earlier policies, cached".into()));
+    words.extend(needs.strengths.then(|| "strengths: differences of the data's scores".into()));
+    words.extend(needs.safety.then(|| "safety labels of the data".into()));
+    words.extend(needs.on_policy.then(|| "on-policy weights: the head runs once more".into()));
+    words.extend(needs.length_desensitising.map(|_| "log-probs of shortened answers, cached".into()));
+    words
+        .extend(sampled.then(|| "an answer of the reference to each prompt, drawn before the round and cached".into()));
+    words.extend(sequence_kl.then(|| match model_bytes {
+        Some(bytes) => format!("the reference's distributions: it stays in memory, {:.1} MB more", bytes as f64 / 1e6),
+        None => "the reference's distributions: it stays in memory".into(),
+    }));
+    words.extend(needs.whole_window.then(window));
+    Ok(words)
 }
 
 fn all_options(name: &str) -> impl Iterator<Item = &'static OptionDoc> {

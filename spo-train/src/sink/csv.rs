@@ -9,7 +9,7 @@ use spo_eval::{DimensionScore, ScoreKind};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-const METRICS: [&str; 17] = [
+const METRICS: [&str; 18] = [
     "at",
     "phase",
     "step",
@@ -24,6 +24,7 @@ const METRICS: [&str; 17] = [
     "rejected-log-ratio",
     "chosen-tokens",
     "carry",
+    "kl",
     "tokens",
     "seconds",
     "memory-bytes",
@@ -114,8 +115,12 @@ impl Sink for Tables {
     }
 }
 
+/// The value, or an empty cell.
+fn optional(value: Option<f64>) -> String {
+    value.map_or_else(String::new, |value| value.to_string())
+}
+
 fn metrics(seconds: f64, window: &Window) -> [String; METRICS.len()] {
-    let optional = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
     [
         seconds.to_string(),
         window.phase.clone(),
@@ -131,6 +136,7 @@ fn metrics(seconds: f64, window: &Window) -> [String; METRICS.len()] {
         optional(window.rejected_log_ratio),
         optional(window.chosen_tokens),
         optional(window.carry),
+        optional(window.kl),
         window.tokens.to_string(),
         window.seconds.to_string(),
         window.memory_bytes.to_string(),
@@ -152,8 +158,8 @@ fn held_out(seconds: f64, found: &HeldOut) -> Vec<[String; HELD_OUT.len()]> {
             of.pairs.to_string(),
             of.accuracy.to_string(),
             of.margin.to_string(),
-            of.chosen_log_ratio.to_string(),
-            of.rejected_log_ratio.to_string(),
+            optional(of.chosen_log_ratio),
+            optional(of.rejected_log_ratio),
         ])
     };
     found.dimensions.iter().map(of_dimension).collect()
@@ -203,8 +209,8 @@ mod tests {
             pairs: 3,
             accuracy: 0.5,
             margin: 1.25,
-            chosen_log_ratio: -1.0,
-            rejected_log_ratio: -2.25,
+            chosen_log_ratio: Some(-1.0),
+            rejected_log_ratio: Some(-2.25),
         };
         let mut found = HeldOut {
             phase: "warmup".into(),

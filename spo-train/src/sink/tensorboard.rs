@@ -77,6 +77,7 @@ impl Sink for TensorBoard {
                     ("train/chosen-log-ratio", window.chosen_log_ratio),
                     ("train/rejected-log-ratio", window.rejected_log_ratio),
                     ("train/carry", window.carry),
+                    ("train/kl", window.kl),
                     ("speed/tokens-per-second", (window.seconds > 0.0).then(|| window.tokens as f64 / window.seconds)),
                     ("speed/memory-bytes", (window.memory_bytes > 0).then_some(window.memory_bytes as f64)),
                 ];

@@ -1,17 +1,46 @@
 //! What a phase learns: which rows it visits and the slope of its loss at each token.
 
+mod ahead;
+mod inputs;
+mod list;
 mod preference;
 mod supervised;
+mod tally;
+mod unpaired;
 
+pub use ahead::Ahead;
+pub use inputs::{PairInputs, Sampled};
+pub use list::ListTask;
 pub use preference::PreferenceTask;
 pub use supervised::SupervisedTask;
+pub use tally::{PreferenceTally, WindowTally};
+pub use unpaired::{Mismatched, UnpairedTask};
 
 use crate::TrainError;
-use spo_data::{Group, PackedBatch, micro_batches};
+use crate::tape::{Scored, Slopes};
+use spo_core::logprob::HeadOptions;
+use spo_data::{Group, PackedBatch};
+use spo_model::CausalLm;
 
-/// A loss over rows, normalised over the whole window.
+/// A window before its micro-batches are differentiated.
+#[derive(Debug)]
+pub struct WindowAhead<'a> {
+    /// The policy in training.
+    pub model: &'a CausalLm,
+    /// The rows of the window.
+    pub rows: &'a [usize],
+    /// Its micro-batches: indices into `rows`.
+    pub batches: &'a [Vec<usize>],
+    /// Most tokens of a micro-batch.
+    pub token_budget: usize,
+    /// The log-prob head.
+    pub head: &'a HeadOptions,
+}
+
+/// A loss over rows, normalised over the whole window. What it does with a window depends on the window's rows and the
+/// policy alone, so that a run can go on from any step.
 pub trait Task: Sync {
-    /// Number of rows: pairs, or answers.
+    /// Number of rows: pairs, answers or lists.
     fn len(&self) -> usize;
 
     /// Whether there are none.
@@ -25,19 +54,23 @@ pub trait Task: Sync {
     /// Name of a row, for reports.
     fn id(&self, row: usize) -> &str;
 
-    /// What the window's sums are divided by: its pairs, or its answer tokens.
-    fn weight(&self, groups: &[Group]) -> f64;
+    /// What the window's sums are divided by: its rows, or its answer tokens.
+    fn weight(&self, groups: &[Group]) -> f64 {
+        groups.len() as f64
+    }
 
-    /// The window's micro-batches: indices into `lengths`, the tokens of its groups.
+    /// What [`slopes`](Self::slopes) must know of the window's other rows, from a forward pass without a tape; nothing
+    /// for a loss that is a sum over rows.
     ///
     /// # Errors
-    /// The loss couples all pairs of a window and they do not fit one micro-batch.
-    fn split(&self, lengths: &[usize], token_budget: usize) -> Result<Vec<Vec<usize>>, TrainError> {
-        Ok(micro_batches(lengths, token_budget))
+    /// As `slopes`.
+    fn look_ahead(&self, window: &WindowAhead) -> Result<Option<Ahead>, TrainError> {
+        let _ = window;
+        Ok(None)
     }
 
     /// For the rows of one micro-batch: adds to the window's tallies and returns the derivative of
-    /// the window's loss with respect to each token log-prob, `[rows of the batch]`.
+    /// the window's loss with respect to what the head gives.
     ///
     /// # Errors
     /// The objective lacks an input or gave a value that is not finite.
@@ -45,56 +78,21 @@ pub trait Task: Sync {
         &self,
         rows: &[usize],
         batch: &PackedBatch,
-        logps: &[f32],
+        scored: &Scored,
         window: &mut WindowTally,
-    ) -> Result<Vec<f32>, TrainError>;
+    ) -> Result<Slopes, TrainError>;
 }
 
-/// Sums over the pairs (or answer tokens) of one window.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct WindowTally {
-    /// Pairs, or answer tokens, of the whole window: what sums are divided by.
-    pub weight: f64,
-    /// Sum of losses.
-    pub loss: f64,
-    /// Sums that only preference tasks have.
-    pub preference: Option<PreferenceTally>,
-    /// Loss that the window must have if the policy still is the reference, summed; where known.
-    pub step_zero: Option<f64>,
+/// The sum of each sequence's token log-probs.
+fn sums(batch: &PackedBatch, logps: &[f32]) -> Vec<f64> {
+    batch.sequences.iter().map(|tokens| logps[tokens.clone()].iter().map(|logp| f64::from(*logp)).sum()).collect()
 }
 
-impl WindowTally {
-    /// Adds the sums of another micro-batch of the same window.
-    pub fn merge(&mut self, other: Self) {
-        self.loss += other.loss;
-        self.step_zero = self.step_zero.zip(other.step_zero).map(|(a, b)| a + b);
-        if let Some(other) = other.preference {
-            let sums = self.preference.get_or_insert_default();
-            sums.correct += other.correct;
-            sums.margin += other.margin;
-            sums.chosen_log_ratio += other.chosen_log_ratio;
-            sums.rejected_log_ratio += other.rejected_log_ratio;
-            sums.chosen_tokens += other.chosen_tokens;
-            if let Some(carry) = other.carry {
-                *sums.carry.get_or_insert_default() += carry;
-            }
-        }
+/// The same slope at every token of a sequence.
+fn spread(batch: &PackedBatch, of_sequence: impl Iterator<Item = f64>, tokens: usize) -> Vec<f32> {
+    let mut slopes = vec![0.0; tokens];
+    for (rows, slope) in batch.sequences.iter().zip(of_sequence) {
+        slopes[rows.clone()].fill(slope as f32);
     }
-}
-
-/// Sums over pairs.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct PreferenceTally {
-    /// Pairs whose chosen answer has the higher reward.
-    pub correct: f64,
-    /// Reward margins.
-    pub margin: f64,
-    /// Log-ratios of the chosen answers to the reference.
-    pub chosen_log_ratio: f64,
-    /// Log-ratios of the rejected answers.
-    pub rejected_log_ratio: f64,
-    /// Tokens of the chosen answers.
-    pub chosen_tokens: f64,
-    /// SPO's `c`, if the objective has one.
-    pub carry: Option<f64>,
+    slopes
 }

@@ -2,9 +2,10 @@
 
 use super::{Task, WindowTally};
 use crate::TrainError;
+use crate::tape::{Scored, Slopes};
 use spo_data::{Dataset, Group, PackedBatch};
 
-/// Preferred answers of some dimensions, each (prompt, answer) once per pair that prefers it.
+/// Preferred answers of some dimensions, each (prompt, answer) once per label that prefers it.
 #[derive(Debug)]
 pub struct SupervisedTask<'a> {
     dataset: &'a Dataset,
@@ -12,10 +13,10 @@ pub struct SupervisedTask<'a> {
 }
 
 impl<'a> SupervisedTask<'a> {
-    /// The preferred answer of every pair of these dimensions.
+    /// The preferred answer of every pair of these dimensions, and every single answer labelled desirable.
     pub fn new(dataset: &'a Dataset, dimensions: &[String]) -> Self {
-        let pairs = dimensions.iter().flat_map(|dimension| dataset.pairs(dimension));
-        Self { dataset, rows: pairs.map(|pair| (pair.example, pair.chosen)).collect() }
+        let answers = dimensions.iter().flat_map(|dimension| dataset.answers(dimension));
+        Self { dataset, rows: answers.filter(|row| row.desirable).map(|row| (row.example, row.answer)).collect() }
     }
 }
 
@@ -42,11 +43,11 @@ impl Task for SupervisedTask<'_> {
         &self,
         _rows: &[usize],
         _batch: &PackedBatch,
-        logps: &[f32],
+        scored: &Scored,
         window: &mut WindowTally,
-    ) -> Result<Vec<f32>, TrainError> {
+    ) -> Result<Slopes, TrainError> {
         window.step_zero = None; // nothing is known of its first loss
-        window.loss -= logps.iter().map(|logp| f64::from(*logp)).sum::<f64>();
-        Ok(vec![(-1.0 / window.weight) as f32; logps.len()])
+        window.loss -= scored.logps.iter().map(|logp| f64::from(*logp)).sum::<f64>();
+        Ok(vec![(-1.0 / window.weight) as f32; scored.logps.len()].into())
     }
 }

@@ -37,6 +37,7 @@ pub fn dataset(golden: &Value) -> Dataset {
             answers: answers.to_vec(),
             labels: [("preference".to_string(), Preference::First)].into(),
             scores: Default::default(),
+            safe: Default::default(),
             tags: Default::default(),
         }
     });

@@ -118,12 +118,42 @@ pub struct ArmPlan {
     pub name: String,
     /// Name in the objective registry.
     pub objective: String,
+    /// The shape in which the objective takes the dimension's data.
+    #[serde(default)]
+    pub data: DataShape,
+    /// What the round computes or keeps besides the policy in training.
+    #[serde(default)]
+    pub inputs: Vec<String>,
     /// All of the objective's options, defaults included, as `spo_core::objective::build` takes them. For `spo`: `alpha`,
     /// `lambda` (one per earlier round, oldest first), `earlier` (alpha and lambda of each earlier round), `margin`.
     pub options: Map<String, Value>,
     /// Optimiser settings.
     #[serde(flatten)]
     pub training: TrainingPlan,
+}
+
+/// What one row of a round is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DataShape {
+    /// A chosen and a rejected answer.
+    #[default]
+    Pairs,
+    /// One answer that is desirable or not.
+    Answers,
+    /// Scored answers to one prompt.
+    Lists,
+}
+
+impl DataShape {
+    /// The rows in words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Pairs => "pairs",
+            Self::Answers => "labelled answers",
+            Self::Lists => "scored lists",
+        }
+    }
 }
 
 /// How one arm, or the warm-up, is trained.
@@ -134,7 +164,7 @@ pub struct TrainingPlan {
     pub steps: u64,
     /// Passes over the pairs if the length was given that way.
     pub epochs: Option<f64>,
-    /// Pairs per optimiser step.
+    /// Pairs (answers, lists) per optimiser step.
     pub pairs_per_step: usize,
     /// Token budget of a micro-batch.
     pub tokens_per_micro_batch: usize,

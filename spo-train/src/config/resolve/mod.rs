@@ -10,11 +10,11 @@ mod training;
 
 use std::collections::BTreeMap;
 
-use spo_data::{DataError, TextSpec};
+use spo_data::{DataError, Dataset, TextSpec};
 
 use super::document::{Document, Node};
 use super::error::ConfigError;
-use super::plan::{Origin, RunPlan};
+use super::plan::{DataShape, Origin, RunPlan};
 use super::spec::{RunSections, RunSpec};
 use super::{SCHEMA, defaults};
 
@@ -23,8 +23,76 @@ use super::{SCHEMA, defaults};
 pub struct Facts {
     /// Training pairs of each dimension, held-out ones not counted.
     pub pairs: BTreeMap<String, usize>,
+    /// Judged answers, those of pairs included.
+    pub answers: BTreeMap<String, usize>,
+    /// The desirable ones among them.
+    pub desirable: BTreeMap<String, usize>,
+    /// Scored lists.
+    pub lists: BTreeMap<String, usize>,
     /// Most tokens the model can read, if it is limited.
     pub context_length: Option<usize>,
+    /// Memory of the model's weights.
+    pub model_bytes: Option<usize>,
+}
+
+/// Rows of one dimension in each shape.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DimensionRows {
+    pub pairs: usize,
+    pub answers: usize,
+    /// The desirable ones among the answers.
+    pub desirable: usize,
+    pub lists: usize,
+}
+
+impl DimensionRows {
+    pub fn of(self, shape: DataShape) -> usize {
+        match shape {
+            DataShape::Pairs => self.pairs,
+            DataShape::Answers => self.answers,
+            DataShape::Lists => self.lists,
+        }
+    }
+}
+
+impl Facts {
+    /// The rows of the training data in each shape.
+    pub fn of(train: &Dataset) -> Self {
+        let names = train.judged_dimensions();
+        let counts =
+            |count: fn(&Dataset, &str) -> usize| names.iter().map(|name| (name.clone(), count(train, name))).collect();
+        Self {
+            pairs: counts(|train, name| train.pairs(name).len()),
+            answers: counts(|train, name| train.answers(name).len()),
+            desirable: counts(|train, name| train.answers(name).iter().filter(|row| row.desirable).count()),
+            lists: counts(|train, name| train.lists(name).len()),
+            ..Self::default()
+        }
+    }
+
+    /// The rows of a dimension.
+    pub(crate) fn rows(&self, dimension: &str) -> DimensionRows {
+        let of = |counts: &BTreeMap<String, usize>| counts.get(dimension).copied().unwrap_or(0);
+        let pairs = of(&self.pairs);
+        DimensionRows {
+            pairs,
+            answers: of(&self.answers).max(2 * pairs),
+            desirable: of(&self.desirable).max(pairs),
+            lists: of(&self.lists),
+        }
+    }
+
+    /// Dimensions with rows, and how many: pairs where there are some.
+    pub(crate) fn dimensions(&self) -> Vec<(String, usize)> {
+        let mut names: Vec<&String> = self.pairs.keys().chain(self.answers.keys()).chain(self.lists.keys()).collect();
+        names.sort();
+        names.dedup();
+        let rows = |name: &String| {
+            let rows = self.rows(name);
+            if rows.pairs > 0 { rows.pairs } else { rows.answers.max(rows.lists) }
+        };
+        names.into_iter().map(|name| (name.clone(), rows(name))).filter(|(_, rows)| *rows > 0).collect()
+    }
 }
 
 /// Settles every value.

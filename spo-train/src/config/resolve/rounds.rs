@@ -8,7 +8,7 @@ use super::{Facts, Resolver};
 use crate::config::document::{Content, Document, Node};
 use crate::config::error::ConfigError;
 use crate::config::objective;
-use crate::config::plan::{ArmPlan, RoundPlan};
+use crate::config::plan::{ArmPlan, DataShape, RoundPlan};
 use crate::config::validate::join;
 
 /// Name of the arm that is carried on.
@@ -88,9 +88,7 @@ impl Resolver<'_> {
             key: key.clone(),
             node,
         };
-        let pairs = self.facts.pairs.get(&dimension).copied().unwrap_or(0);
-        let target = Target { dimension: Some(&dimension), pairs };
-        let mut arms = vec![self.arm(MAIN.to_owned(), &main, None, &target, finished)?];
+        let mut arms = vec![self.arm(MAIN.to_owned(), &main, None, &dimension, finished)?];
         let controls = node.get("controls").map_or(&[][..], Node::items);
         for (index, control_node) in controls.iter().enumerate() {
             let control_key = format!("{key}.controls.{index}");
@@ -122,7 +120,7 @@ impl Resolver<'_> {
                 prefix,
                 objective,
             };
-            arms.push(self.arm(name, &control, Some(&main), &target, finished)?);
+            arms.push(self.arm(name, &control, Some(&main), &dimension, finished)?);
         }
         let gate = self.gate(&key, node, arms[0].training.eval_every)?;
         Ok(RoundPlan { name, dimension, arms, gate })
@@ -133,7 +131,7 @@ impl Resolver<'_> {
         name: String,
         arm: &Arm<'_>,
         main: Option<&Arm<'_>>,
-        target: &Target,
+        dimension: &str,
         finished: &[Finished],
     ) -> Result<ArmPlan, ConfigError> {
         let document = self.document;
@@ -142,20 +140,46 @@ impl Resolver<'_> {
             self.note(&join(&arm.prefix, "objective"), node);
         }
         let options = self.options(arm, finished)?;
+        let rows = self.facts.rows(dimension);
+        let data = objective::shape(&arm.objective, rows);
+        let refused = |message, hint: Option<String>| ConfigError::Refused {
+            at: document.place(&objective_node.unwrap_or(arm.node).source),
+            key: arm.key.clone(),
+            message,
+            hint,
+        };
+        if rows.of(data) == 0 {
+            let there: Vec<String> = [DataShape::Pairs, DataShape::Answers, DataShape::Lists]
+                .into_iter()
+                .filter(|shape| rows.of(*shape) > 0)
+                .map(|shape| format!("{} {}", rows.of(shape), shape.words()))
+                .collect();
+            let message = format!(
+                "`{}` learns from {}, and the training data have none along {dimension:?}; they have {}",
+                arm.objective,
+                data.words(),
+                there.join(", ")
+            );
+            return Err(refused(message, Some(layouts(data).to_owned())));
+        }
+        let inputs = objective::inputs(&arm.objective, &options, data, self.facts.model_bytes)
+            .map_err(|error| refused(error.to_string(), error.hint()))?;
+        self.compute(join(&arm.prefix, "data"), "objective and data");
+        self.compute(join(&arm.prefix, "inputs"), "objective");
         let mut layers = Layers::default().under(&arm.key, Some(arm.node), &[]);
         if let Some(main) = main {
             layers = layers.under(&main.key, Some(main.node), &[]);
         }
         let layers = layers.under("training", document.root.get("training"), &[]);
-        let training = self.training(&arm.prefix, &layers, target)?;
-        Ok(ArmPlan { name, objective: arm.objective.clone(), options, training })
+        let target = Target { dimension: Some(dimension), rows: rows.of(data), kind: data.words() };
+        let training = self.training(&arm.prefix, &layers, &target)?;
+        Ok(ArmPlan { name, objective: arm.objective.clone(), data, inputs, options, training })
     }
 }
 
 impl Finished {
     fn new(index: usize, round: &RoundPlan) -> Self {
         let options = &round.main().options;
-        let number = |key: &str| options.get(key).and_then(Value::as_f64);
         let lambda = if objective::holds_earlier(&round.main().objective) {
             let list = options.get("lambda").and_then(Value::as_array);
             list.into_iter().flatten().filter_map(Value::as_f64).collect()
@@ -165,13 +189,13 @@ impl Finished {
         Self {
             dimension: round.dimension.clone(),
             objective: round.main().objective.clone(),
-            scale: number("alpha").or_else(|| number("beta")),
+            scale: objective::reward_scale(&round.main().objective, options),
             lambda,
         }
     }
 }
 
-/// The dimension a string names, if the training data has pairs of it.
+/// The dimension a string names, if the training data has rows of it.
 pub(super) fn checked_dimension(
     document: &Document,
     facts: &Facts,
@@ -179,16 +203,20 @@ pub(super) fn checked_dimension(
     key: &str,
 ) -> Result<String, ConfigError> {
     let found = text(node);
-    if facts.pairs.get(&found).is_some_and(|pairs| *pairs > 0) {
+    let known = facts.dimensions();
+    if known.iter().any(|(name, _)| *name == found) {
         return Ok(found);
     }
-    let known = facts.pairs.iter().filter(|(_, pairs)| **pairs > 0);
-    Err(ConfigError::UnknownDimension {
-        at: document.place(&node.source),
-        key: key.to_owned(),
-        found,
-        known: known.map(|(name, pairs)| (name.clone(), *pairs)).collect(),
-    })
+    Err(ConfigError::UnknownDimension { at: document.place(&node.source), key: key.to_owned(), found, known })
+}
+
+/// Layouts of rows that have this shape.
+fn layouts(shape: DataShape) -> &'static str {
+    match shape {
+        DataShape::Pairs => "pairs have a chosen and a rejected answer: layouts `trl`, `prefs`, … (`spo list schemas`)",
+        DataShape::Answers => "labelled answers: layout `kto`, rows with prompt, completion and label, or pairs",
+        DataShape::Lists => "scored lists: layouts `scored-list`, `ultrafeedback`, … with a score for every answer",
+    }
 }
 
 fn text(node: &Node) -> String {

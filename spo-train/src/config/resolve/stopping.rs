@@ -14,7 +14,9 @@ use crate::config::validate::join;
 pub(super) struct Target<'a> {
     /// `None` in a warm-up.
     pub dimension: Option<&'a str>,
-    pub pairs: usize,
+    /// Rows, and what one is.
+    pub rows: usize,
+    pub kind: &'static str,
 }
 
 impl Resolver<'_> {

@@ -63,13 +63,14 @@ impl Resolver<'_> {
                     dimensions
                 }
             };
-        let examples = dimensions.iter().filter_map(|dimension| self.facts.pairs.get(dimension)).sum();
+        let examples = dimensions.iter().map(|dimension| self.facts.rows(dimension).desirable).sum();
         let layers = Layers::default().under("warmup", Some(node), &[]).under(
             "training",
             document.root.get("training"),
             &["steps", "epochs", "learning-rate", "early-stopping", "max-kl"],
         );
-        let training = self.training("warmup", &layers, &Target { dimension: None, pairs: examples })?;
+        let training =
+            self.training("warmup", &layers, &Target { dimension: None, rows: examples, kind: "answers" })?;
         Ok(Some(WarmupPlan { dimensions, training }))
     }
 
@@ -88,8 +89,8 @@ impl Resolver<'_> {
         let mut values = self.settle(prefix, defaults, PLAIN, layers);
 
         let window = values["pairs-per-step"].as_u64().unwrap_or(1);
-        let pairs = target.pairs;
-        let windows = (pairs as u64).div_ceil(window.max(1));
+        let Target { rows, kind, .. } = *target;
+        let windows = (rows as u64).div_ceil(window.max(1));
         let (key, value) = match layers.either(self.document, "steps", "epochs")? {
             Some((key, found)) => {
                 self.note(&join(prefix, key), found.node);
@@ -98,7 +99,7 @@ impl Resolver<'_> {
             None => ("epochs", default_epochs),
         };
         let steps = if key == "epochs" {
-            self.compute(join(prefix, "steps"), format!("epochs, {pairs} pairs, {window} a step"));
+            self.compute(join(prefix, "steps"), format!("epochs, {rows} {kind}, {window} a step"));
             Some(whole(value.as_f64().unwrap_or(1.0) * windows as f64).max(1))
         } else {
             value.as_u64()

@@ -1,0 +1,96 @@
+//! Sums over the rows of one window.
+
+use super::Ahead;
+
+/// Sums over the pairs (or answers, lists, answer tokens) of one window.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct WindowTally {
+    /// Rows, or answer tokens, of the whole window: what sums are divided by.
+    pub weight: f64,
+    /// Sum of losses.
+    pub loss: f64,
+    /// Sums that only preference tasks have.
+    pub preference: Option<PreferenceTally>,
+    /// Loss that the window must have if the policy still is the reference, summed; where known.
+    pub step_zero: Option<f64>,
+    /// What the task found out about the whole window before its first micro-batch.
+    pub ahead: Option<Ahead>,
+}
+
+impl WindowTally {
+    /// Adds the sums of another micro-batch of the same window.
+    pub fn merge(&mut self, other: Self) {
+        self.loss += other.loss;
+        self.step_zero = self.step_zero.zip(other.step_zero).map(|(a, b)| a + b);
+        if let Some(other) = other.preference {
+            self.preference.get_or_insert_default().merge(other);
+        }
+    }
+
+    /// The estimate of the KL from the reference that the loss used, nats per answer.
+    pub fn kl(&self) -> Option<f64> {
+        match (&self.ahead, self.preference.as_ref().and_then(|sums| sums.kl)) {
+            (Some(Ahead::Kl(kl)), _) => Some(kl.max(0.0)),
+            (_, Some(sum)) => Some(sum / self.weight),
+            _ => None,
+        }
+    }
+}
+
+/// Sums over judged answers: pairs have a chosen and a rejected one, a list its best and its worst, a labelled answer
+/// is one of the two.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PreferenceTally {
+    /// Rows that the rewards order as the labels do: the chosen answer's reward is higher than the rejected one's, where
+    /// one of them is absent than 0.
+    pub correct: f64,
+    /// Reward margins; an absent answer counts 0.
+    pub margin: f64,
+    /// Log-ratios of the chosen answers to the reference.
+    pub chosen_log_ratio: f64,
+    /// Chosen answers.
+    pub chosen: f64,
+    /// Log-ratios of the rejected answers.
+    pub rejected_log_ratio: f64,
+    /// Rejected answers.
+    pub rejected: f64,
+    /// Tokens of the chosen answers.
+    pub chosen_tokens: f64,
+    /// SPO's `c`, if the objective has one.
+    pub carry: Option<f64>,
+    /// Mean of the two answers' sequence KL from the reference, if the objective looks at it.
+    pub kl: Option<f64>,
+}
+
+impl PreferenceTally {
+    fn merge(&mut self, other: Self) {
+        self.correct += other.correct;
+        self.margin += other.margin;
+        self.chosen_log_ratio += other.chosen_log_ratio;
+        self.chosen += other.chosen;
+        self.rejected_log_ratio += other.rejected_log_ratio;
+        self.rejected += other.rejected;
+        self.chosen_tokens += other.chosen_tokens;
+        for (sum, other) in [(&mut self.carry, other.carry), (&mut self.kl, other.kl)] {
+            if let Some(other) = other {
+                *sum.get_or_insert_default() += other;
+            }
+        }
+    }
+
+    /// Adds one row: the reward and the log-ratio of each answer that it has.
+    pub(crate) fn add(&mut self, chosen: Option<(f64, f64)>, rejected: Option<(f64, f64)>) {
+        let reward = |side: Option<(f64, f64)>| side.map_or(0.0, |(reward, _)| reward);
+        let margin = reward(chosen) - reward(rejected);
+        self.correct += if margin > 0.0 { 1.0 } else { 0.0 };
+        self.margin += margin;
+        if let Some((_, log_ratio)) = chosen {
+            self.chosen_log_ratio += log_ratio;
+            self.chosen += 1.0;
+        }
+        if let Some((_, log_ratio)) = rejected {
+            self.rejected_log_ratio += log_ratio;
+            self.rejected += 1.0;
+        }
+    }
+}
