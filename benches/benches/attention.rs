@@ -5,6 +5,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use spo_data::{Group, PackedBatch};
 use spo_model::ModelSpec;
 use spo_model::decoder::{Attend, PackedInputs};
+use spo_model::spec::AttentionSpec;
 
 /// Heads, heads of keys and values, and width of a head, as in a model of half a billion parameters.
 const SHAPE: [usize; 3] = [14, 2, 64];
@@ -38,20 +39,21 @@ fn attention(criterion: &mut Criterion) {
         let (q, k, v) = (random(heads), random(kv_heads), random(kv_heads));
         let slopes = random(heads).reshape([batch.tokens(), heads * dim]);
 
+        let plain = AttentionSpec::plain(dim);
         let mut group = criterion.benchmark_group(format!("attention, {name}"));
         group.sample_size(20).throughput(Throughput::Elements(batch.tokens() as u64));
-        let own = || inputs.attention().attend(0, None, q.clone(), k.clone(), v.clone());
+        let own = || inputs.attention().attend(0, plain, q.clone(), k.clone(), v.clone());
         group.bench_function("forward", |bencher| bencher.iter(|| own().into_data()));
         group.bench_function("forward and backward", |bencher| {
             bencher.iter(|| {
                 let y = own().into_data();
-                (y, inputs.attention().backward(None, q.clone(), k.clone(), v.clone(), slopes.clone()))
+                (y, inputs.attention().backward(plain, q.clone(), k.clone(), v.clone(), slopes.clone()))
             });
         });
         group.bench_function("burn's operations, forward and backward", |bencher| {
             bencher.iter(|| {
                 let [q, k, v] = [&q, &k, &v].map(|x| x.clone().autodiff().require_grad());
-                let y = inputs.attention().reference(None, q.clone(), k, v);
+                let y = inputs.attention().reference(plain, q.clone(), k, v);
                 let tape = (y * slopes.clone().autodiff()).sum().backward();
                 q.grad(&tape).map(Tensor::into_data)
             });

@@ -1,10 +1,11 @@
 //! The model: embedding, decoder blocks, final norm, head.
 
-use crate::decoder::{Attend, Block, Linear, PackedInputs, RmsNorm, RopeTables};
+use crate::decoder::{Attend, Block, Linear, Norm, PackedInputs, RopeTables};
 use crate::load::{RandomSource, WeightSource};
 use crate::{ModelError, ModelSpec};
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Int, Tensor};
+use half::{bf16, f16};
 
 /// A token embedding table.
 #[derive(Module, Debug)]
@@ -20,10 +21,12 @@ pub struct Embedding {
 pub struct CausalLm {
     /// Token embedding.
     pub embed_tokens: Embedding,
+    /// Embedding of positions, where they are learned.
+    pub embed_positions: Option<Embedding>,
     /// Decoder blocks, first to last.
     pub layers: Vec<Block>,
     /// Final norm.
-    pub norm: RmsNorm,
+    pub norm: Norm,
     /// Head of its own; `None` when it shares the embedding's weight.
     pub lm_head: Option<Linear>,
     #[module(skip)]
@@ -38,14 +41,21 @@ impl CausalLm {
     pub fn load(spec: &ModelSpec, source: &mut impl WeightSource) -> Result<Self, ModelError> {
         let table = [spec.vocab_size, spec.hidden_size];
         let embed_tokens = Embedding { weight: Param::from_tensor(source.tensor("embed_tokens.weight", table)?) };
+        let embed_positions = match spec.learned_positions {
+            true => {
+                let shape = [spec.context, spec.hidden_size];
+                Some(Embedding { weight: Param::from_tensor(source.tensor("embed_positions.weight", shape)?) })
+            }
+            false => None,
+        };
         let layers = (0..spec.layers.len()).map(|layer| Block::load(source, spec, layer));
         let layers = layers.collect::<Result<_, _>>()?;
-        let norm = RmsNorm::load(source, "norm", spec.hidden_size, spec.norm_eps)?;
+        let norm = Norm::load(source, "norm", spec.hidden_size, spec)?;
         let lm_head = match spec.tied {
             true => None,
             false => Some(Linear::load(source, "lm_head", table, false)?),
         };
-        Ok(Self { embed_tokens, layers, norm, lm_head, spec: spec.clone() })
+        Ok(Self { embed_tokens, embed_positions, layers, norm, lm_head, spec: spec.clone() })
     }
 
     /// A model with random weights, N(0, 0.02), norms at 1: for tests and benchmarks.
@@ -68,9 +78,27 @@ impl CausalLm {
         self.embed_tokens.weight.val().dtype()
     }
 
-    /// Token ids `[tokens]` → `[tokens, hidden]`
-    pub fn embed(&self, ids: Tensor<1, Int>) -> Tensor<2> {
-        self.embed_tokens.weight.val().select(0, ids)
+    /// Token ids and their positions, each `[tokens]` → `[tokens, hidden]`
+    pub fn embed(&self, ids: Tensor<1, Int>, positions: Tensor<1, Int>) -> Tensor<2> {
+        let mut x = self.embed_tokens.weight.val().select(0, ids);
+        if let Some(scale) = self.embedding_scale() {
+            x = x * scale;
+        }
+        match &self.embed_positions {
+            Some(table) => x + table.weight.val().select(0, positions),
+            None => x,
+        }
+    }
+
+    /// What embedded tokens are multiplied by, in the model's precision.
+    pub fn embedding_scale(&self) -> Option<f64> {
+        let round = |scale: f64| match self.dtype() {
+            DType::BF16 => bf16::from_f64(scale).to_f64(),
+            DType::F16 => f16::from_f64(scale).to_f64(),
+            DType::F32 => f64::from(scale as f32),
+            _ => scale,
+        };
+        self.spec.embedding_scale.map(round)
     }
 
     /// All blocks. `[tokens, hidden]` → `[tokens, hidden]`, before the final norm.
@@ -80,8 +108,21 @@ impl CausalLm {
 
     /// Normed hidden states of the rows that predict an answer token, `[rows, hidden]`.
     pub fn hidden(&self, inputs: &PackedInputs) -> Tensor<2> {
-        let x = self.blocks(self.embed(inputs.ids.clone()), &inputs.rope, &mut inputs.attention());
+        let x = self.blocks(
+            self.embed(inputs.ids.clone(), inputs.positions.clone()),
+            &inputs.rope,
+            &mut inputs.attention(),
+        );
         self.norm.forward(x.select(0, inputs.score_rows.clone()))
+    }
+
+    /// All logits `[rows, vocab]` of normed hidden states `[rows, hidden]`.
+    pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        let logits = hidden.matmul(self.head_weight().transpose());
+        match self.spec.logit_softcap {
+            Some(cap) => (logits * cap.recip()).tanh() * cap,
+            None => logits,
+        }
     }
 
     /// The head's weight, `[vocab, hidden]`.

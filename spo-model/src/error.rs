@@ -70,6 +70,26 @@ pub enum ModelError {
         /// What the reader found.
         reason: String,
     },
+    /// A directory has its weights in pickle files only.
+    #[error("{}: the weights are pickle files, which are refused because opening one can run code: {}", dir.display(), preview(files))]
+    Pickle {
+        /// The model directory.
+        dir: PathBuf,
+        /// The files.
+        files: Vec<String>,
+    },
+    /// The index of a sharded checkpoint does not agree with a shard.
+    #[error("{}: does not agree with {}{}{}", index.display(), shard.display(), list("not in it", absent), list("not in the index", extra))]
+    Index {
+        /// The index.
+        index: PathBuf,
+        /// The shard.
+        shard: PathBuf,
+        /// Tensors that the index puts there and the shard lacks.
+        absent: Vec<String>,
+        /// Tensors of the shard that the index puts elsewhere or nowhere.
+        extra: Vec<String>,
+    },
     /// Tensors that the model needs are not in the checkpoint.
     #[error("{}: {} tensor(s) missing: {}", path.display(), names.len(), preview(names))]
     MissingTensors {
@@ -169,11 +189,14 @@ impl ModelError {
             Self::MissingFile { file, .. } if file == "config.json" => {
                 Some("name a Hugging Face model directory: config.json, *.safetensors, tokenizer.json".into())
             }
-            Self::MissingFile { file, .. } if file.ends_with(".safetensors") => Some(
-                "only safetensors weights are read; pickle files (.bin, .pt) can run code when \
-                 they are opened: convert them with `model.save_pretrained(dir)` in transformers"
+            Self::MissingFile { file, .. } if file.ends_with(".safetensors") => {
+                Some("only safetensors weights are read, one file or shards with model.safetensors.index.json".into())
+            }
+            Self::Pickle { .. } => Some(
+                "convert them with `model.save_pretrained(dir)` in transformers, on a machine where you trust them"
                     .into(),
             ),
+            Self::Index { .. } => Some("index and shards must come from the same upload: download them again".into()),
             Self::UnknownFamily { nearest, .. } => Some(match nearest {
                 Some(name) => format!("did you mean `{name}`? supported: {}", crate::family::names()),
                 None => format!("supported: {}", crate::family::names()),
@@ -198,6 +221,10 @@ impl ModelError {
             _ => None,
         }
     }
+}
+
+fn list(what: &str, names: &[String]) -> String {
+    if names.is_empty() { String::new() } else { format!("; {what}: {}", preview(names)) }
 }
 
 fn preview(names: &[String]) -> String {

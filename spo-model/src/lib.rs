@@ -30,6 +30,7 @@ pub mod error;
 pub mod export;
 pub mod family;
 pub mod generate;
+pub mod layout;
 pub mod load;
 pub mod lora;
 pub mod parameters;

@@ -3,11 +3,6 @@
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
-/// The name that a checkpoint gives the parameter at a module path.
-pub fn checkpoint_name(path: &str) -> String {
-    if path.starts_with("lm_head.") { path.into() } else { format!("model.{path}") }
-}
-
 /// A parameter as its walkers see it.
 #[derive(Debug, Clone)]
 pub struct Parameter {

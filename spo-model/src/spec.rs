@@ -1,6 +1,12 @@
 //! What a decoder looks like, as data: the quirks of a family live here, not in copies of code.
 
+mod rope;
+
+pub use rope::{Rope, RopeScaling};
+
+use crate::layout::Layout;
 use crate::{ModelError, family};
+use spo_core::logprob::HeadOptions;
 use std::path::Path;
 
 /// The shape and the quirks of a causal language model.
@@ -22,63 +28,137 @@ pub struct ModelSpec {
     pub head_dim: usize,
     /// Longest sequence the model was made for, in tokens.
     pub context: usize,
-    /// ε of the RMS norms.
+    /// What the norms compute.
+    pub norm: NormKind,
+    /// ε of the norms.
     pub norm_eps: f64,
+    /// Where a block's norms stand.
+    pub norm_placement: NormPlacement,
+    /// Attention and feed-forward block both read the block's input (GPT-NeoX).
+    pub parallel: bool,
     /// The head shares the embedding's weight.
     pub tied: bool,
+    /// How the query, key and value projections are stored.
+    pub qkv: QkvLayout,
     /// Query, key and value projections have a bias.
     pub qkv_bias: bool,
     /// The attention's output projection has a bias.
     pub output_bias: bool,
     /// The feed-forward projections have a bias.
     pub mlp_bias: bool,
-    /// Queries and keys are RMS-normed per head before the rotary embedding.
-    pub qk_norm: bool,
-    /// Rotary embedding.
-    pub rope: Rope,
+    /// Norm of queries and keys before the rotary embedding.
+    pub qk_norm: QkNorm,
+    /// The form of the feed-forward block.
+    pub mlp: MlpKind,
+    /// Its activation.
+    pub activation: Activation,
+    /// Embedded tokens are multiplied by this (Gemma's `√hidden_size`), rounded to the storage type.
+    pub embedding_scale: Option<f64>,
+    /// Positions have an embedding table of their own, `[context, hidden]`, added to the tokens'.
+    pub learned_positions: bool,
+    /// Bound of the logits (Gemma 2's `final_logit_softcapping`).
+    pub logit_softcap: Option<f64>,
+    /// Rotary embeddings that the blocks use.
+    pub ropes: Vec<Rope>,
     /// One entry per decoder block.
     pub layers: Vec<LayerSpec>,
+    /// Names and layout of the checkpoint.
+    pub layout: &'static Layout,
     /// Token ids that end a response, from `config.json` (`generation_config.json` may add more).
     pub eos: Vec<u32>,
 }
 
-/// What may differ between the blocks of one model.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LayerSpec {
-    /// Attention sees this many most recent positions, itself included; `None` sees all.
-    pub window: Option<usize>,
+/// What a norm computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NormKind {
+    /// RMS norm times its weight.
+    Rms,
+    /// RMS norm times 1 + its weight (Gemma).
+    RmsFromOne,
+    /// Layer norm with weight and bias.
+    Layer,
 }
 
-/// Rotary position embedding in the rotate-half layout.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Rope {
-    /// Base of the frequencies.
-    pub theta: f64,
-    /// How the frequencies are stretched for long contexts.
-    pub scaling: RopeScaling,
+/// Where the norms of a block stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NormPlacement {
+    /// Before attention and feed-forward block.
+    Before,
+    /// On what they add to the residual stream (OLMo 2).
+    After,
+    /// Both (Gemma 2 and 3).
+    Around,
 }
 
-/// Stretching of rotary frequencies.
-#[derive(Debug, Clone, PartialEq)]
-pub enum RopeScaling {
+/// How the query, key and value projections are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QkvLayout {
+    /// Three weights.
+    Separate,
+    /// One weight: all queries, then all keys, then all values.
+    Stacked,
+    /// One weight: for each head its query, key and value.
+    PerHead,
+}
+
+/// Norm of queries and keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QkNorm {
     /// None.
-    Default,
-    /// All frequencies divided by `factor`.
-    Linear {
-        /// The divisor.
-        factor: f64,
-    },
-    /// Llama 3.1: low frequencies divided by `factor`, high ones kept, those between blended.
-    Llama3 {
-        /// Divisor of the low frequencies.
-        factor: f64,
-        /// Wavelengths above `original_context / low` are low frequencies.
-        low: f64,
-        /// Wavelengths below `original_context / high` are high frequencies.
-        high: f64,
-        /// Context of the pre-training.
-        original_context: f64,
-    },
+    None,
+    /// Over the channels of each head (Qwen 3, Gemma 3).
+    PerHead,
+    /// Over all heads together (OLMo 2).
+    Whole,
+}
+
+/// The form of the feed-forward block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MlpKind {
+    /// `down(act(gate(x)) · up(x))`
+    Gated,
+    /// The same, gate and up projection stacked in one weight (Phi 3).
+    GatedFused,
+    /// `down(act(up(x)))`
+    Plain,
+}
+
+/// Activation of the feed-forward block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// `x · σ(x)`
+    Silu,
+    /// `x · Φ(x)`, Φ being the normal distribution's.
+    Gelu,
+    /// The same with Φ approximated by a tanh.
+    GeluTanh,
+}
+
+/// What may differ between the blocks of one model.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LayerSpec {
+    /// How tokens see each other.
+    pub attention: AttentionSpec,
+    /// Which of [`ModelSpec::ropes`] rotates queries and keys; `None` leaves them as they are.
+    pub rope: Option<usize>,
+}
+
+/// How the tokens of a block see each other: `softmax(cap · tanh(scale · q kᵀ / cap))`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AttentionSpec {
+    /// A token sees this many most recent positions, itself included; `None` sees all.
+    pub window: Option<usize>,
+    /// Factor on the scores, mostly `1 / √head_dim`.
+    pub scale: f64,
+    /// Bound of the scores (Gemma 2's `attn_logit_softcapping`); `None` leaves them as they are.
+    pub softcap: Option<f64>,
+}
+
+impl AttentionSpec {
+    /// All tokens, scaled by `1 / √head_dim`.
+    pub fn plain(head_dim: usize) -> Self {
+        Self { window: None, scale: (head_dim as f64).powf(-0.5), softcap: None }
+    }
 }
 
 impl ModelSpec {
@@ -104,43 +184,27 @@ impl ModelSpec {
         family::parse("config.json", text)
     }
 
+    /// The head's options with what the family asks of the logits.
+    pub fn head(&self, options: &HeadOptions) -> HeadOptions {
+        HeadOptions { softcap: self.logit_softcap, ..options.clone() }
+    }
+
     /// Parameters of the model, tied ones counted once.
     pub fn parameters(&self) -> usize {
         let (h, q, kv) = (self.hidden_size, self.heads * self.head_dim, self.kv_heads * self.head_dim);
-        let bias = |on: bool, n: usize| if on { n } else { 0 };
-        let attention = h * (q + 2 * kv)
-            + q * h
-            + bias(self.qkv_bias, q + 2 * kv)
-            + bias(self.output_bias, h)
-            + bias(self.qk_norm, 2 * self.head_dim);
-        let mlp = 3 * h * self.intermediate_size + bias(self.mlp_bias, 2 * self.intermediate_size + h);
-        let embeddings = self.vocab_size * h * if self.tied { 1 } else { 2 };
-        embeddings + self.layers.len() * (attention + mlp + 2 * h) + h
-    }
-}
-
-impl Rope {
-    /// Inverse frequencies of a head of `dim` channels, `[dim / 2]`.
-    pub fn inverse_frequencies(&self, dim: usize) -> Vec<f32> {
-        let base = (0..dim / 2).map(|i| 1.0 / self.theta.powf(2.0 * i as f64 / dim as f64));
-        base.map(|frequency| self.scale(frequency) as f32).collect()
-    }
-
-    fn scale(&self, frequency: f64) -> f64 {
-        match self.scaling {
-            RopeScaling::Default => frequency,
-            RopeScaling::Linear { factor } => frequency / factor,
-            RopeScaling::Llama3 { factor, low, high, original_context } => {
-                let wavelength = 2.0 * std::f64::consts::PI / frequency;
-                if wavelength < original_context / high {
-                    frequency
-                } else if wavelength > original_context / low {
-                    frequency / factor
-                } else {
-                    let smooth = (original_context / wavelength - low) / (high - low);
-                    (1.0 - smooth) * frequency / factor + smooth * frequency
-                }
-            }
-        }
+        let on = |wanted: bool, n: usize| if wanted { n } else { 0 };
+        let norm = |channels: usize| channels * if self.norm == NormKind::Layer { 2 } else { 1 };
+        let qk_norms = match self.qk_norm {
+            QkNorm::None => 0,
+            QkNorm::PerHead => 2 * norm(self.head_dim),
+            QkNorm::Whole => norm(q) + norm(kv),
+        };
+        let attention = h * (q + 2 * kv) + q * h + on(self.qkv_bias, q + 2 * kv) + on(self.output_bias, h) + qk_norms;
+        let inner = self.intermediate_size * if self.mlp == MlpKind::Plain { 1 } else { 2 };
+        let mlp = h * (inner + self.intermediate_size) + on(self.mlp_bias, inner + h);
+        let norms = norm(h) * if self.norm_placement == NormPlacement::Around { 4 } else { 2 };
+        let embeddings =
+            h * (self.vocab_size * if self.tied { 1 } else { 2 } + on(self.learned_positions, self.context));
+        embeddings + self.layers.len() * (attention + mlp + norms) + norm(h)
     }
 }

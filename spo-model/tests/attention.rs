@@ -4,6 +4,7 @@
 use burn::tensor::{DType, Distribution, Tensor};
 use spo_data::{Group, PackedBatch};
 use spo_model::decoder::{Attend, PackedInputs};
+use spo_model::spec::AttentionSpec;
 use spo_model::{ModelSpec, device};
 
 const HEADS: usize = 6;
@@ -46,8 +47,11 @@ fn floats<const D: usize>(x: Tensor<D>) -> Vec<f32> {
 
 #[test]
 fn forward_and_backward_equal_the_reference_under_autodiff() {
-    for window in [None, Some(1), Some(3), Some(12), Some(200)] {
-        let (inputs, tokens) = (inputs(window), batch().tokens());
+    let plain = AttentionSpec::plain(DIM);
+    let windows = [None, Some(1), Some(3), Some(12), Some(200)].map(|window| AttentionSpec { window, ..plain });
+    let capped = AttentionSpec { window: Some(5), scale: 0.7, softcap: Some(2.5) };
+    for spec in windows.into_iter().chain([capped]) {
+        let (inputs, tokens) = (inputs(spec.window), batch().tokens());
         let cpu = device::cpu();
         let random = |heads: usize| Tensor::<3>::random([tokens, heads, DIM], Distribution::Normal(0.0, 2.0), &cpu);
         let (q, k, v) = (random(HEADS), random(KV_HEADS), random(KV_HEADS));
@@ -55,16 +59,16 @@ fn forward_and_backward_equal_the_reference_under_autodiff() {
 
         let leaf = |x: &Tensor<3>| x.clone().autodiff().require_grad();
         let (lq, lk, lv) = (leaf(&q), leaf(&k), leaf(&v));
-        let expected = inputs.attention().reference(window, lq.clone(), lk.clone(), lv.clone());
+        let expected = inputs.attention().reference(spec, lq.clone(), lk.clone(), lv.clone());
         let mut tape = (expected.clone() * d_y.clone().autodiff()).sum().backward();
 
-        let found = inputs.attention().attend(0, window, q.clone(), k.clone(), v.clone());
+        let found = inputs.attention().attend(0, spec, q.clone(), k.clone(), v.clone());
         close(&floats(found), &floats(expected.inner()), "output");
         let expected = [&lq, &lk, &lv].map(|leaf| floats(leaf.grad_remove(&mut tape).unwrap()));
-        let found = inputs.attention().backward(window, q.clone(), k.clone(), v.clone(), d_y.clone());
+        let found = inputs.attention().backward(spec, q.clone(), k.clone(), v.clone(), d_y.clone());
         // In f64 the closed form runs in burn's operations, as on every other device.
         let wide = |x: Tensor<3>| x.cast(DType::F64);
-        let general = inputs.attention().backward(window, wide(q), wide(k), wide(v), d_y.cast(DType::F64));
+        let general = inputs.attention().backward(spec, wide(q), wide(k), wide(v), d_y.cast(DType::F64));
         for (index, name) in ["d_q", "d_k", "d_v"].iter().enumerate() {
             close(&floats(found[index].clone()), &expected[index], name);
             close(&floats(general[index].clone()), &expected[index], name);

@@ -106,7 +106,7 @@ pub fn differentiate_scored<E>(
     let lowest = lowest_trained(model, options.trainable);
     let keep = options.recompute != Recompute::Blocks;
 
-    let mut x = model.embed(inputs.ids.clone());
+    let mut x = model.embed(inputs.ids.clone(), inputs.positions.clone());
     let mut steps = vec![];
     for (layer, block) in model.layers.iter().enumerate() {
         if layer < lowest {
@@ -124,14 +124,15 @@ pub fn differentiate_scored<E>(
     let hidden = model.norm.forward(rows.clone());
     let weight = model.head_weight();
     let train_head = options.trainable == Trainable::All;
-    let head = HeadPass::new(hidden.clone(), weight.clone(), inputs.targets.clone(), train_head, &options.head);
+    let head_options = model.spec().head(&options.head);
+    let head = HeadPass::new(hidden.clone(), weight.clone(), inputs.targets.clone(), train_head, &head_options);
     let logps: Vec<f32> = head.logps.clone().into_data().iter::<f32>().collect();
-    let scored = Scored { logps: &logps, hidden: &hidden, weight: &weight, inputs: &inputs, head: &options.head };
+    let scored = Scored { logps: &logps, hidden: &hidden, weight: &weight, inputs: &inputs, head: &head_options };
     let slopes = slopes(&scored)?;
     let per_row = |slopes: Vec<f32>| Tensor::from_data(TensorData::new(slopes, [logps.len()]), &device);
     let mut head = head.backward(per_row(slopes.logps));
     if let Some(DivergenceSlopes { reference, slopes }) = slopes.divergence {
-        let more = token_kl_backward((hidden, weight), reference, per_row(slopes), train_head, &options.head);
+        let more = token_kl_backward((hidden, weight), reference, per_row(slopes), train_head, &head_options);
         head.hidden = head.hidden + more.hidden;
         head.weight = head.weight.zip(more.weight).map(|(sum, gradient)| sum + gradient);
     }
@@ -151,7 +152,7 @@ pub fn differentiate_scored<E>(
         d_x = tape.backward(layer, d_x, &inputs, options.trainable, gradients);
     }
     if options.trainable == Trainable::All {
-        embedding_backward(model, inputs.ids, d_x, gradients);
+        embedding_backward(model, &inputs, d_x, gradients);
     }
     Ok(())
 }
@@ -188,8 +189,7 @@ impl BlockTape {
         let input = leaf(x.clone());
         let projected = block.before_attention(input.clone(), &inputs.rope);
         let [q, k, v] = projected.clone().map(Tensor::inner);
-        let window = block.self_attn.window();
-        let (residual, attended) = (leaf(x), leaf(inputs.attention().attend(layer, window, q, k, v)));
+        let (residual, attended) = (leaf(x), leaf(inputs.attention().attend(layer, block.self_attn.spec(), q, k, v)));
         let output = block.after_attention(residual.clone(), attended.clone());
         Self { block, input, projected, residual, attended, output }
     }
@@ -210,7 +210,7 @@ impl BlockTape {
         collect(&self.block, &prefix(layer), trainable, &mut tape, gradients);
 
         let [q, k, v] = self.projected.clone().map(Tensor::inner);
-        let slopes = inputs.attention().backward(self.block.self_attn.window(), q, k, v, d_attended);
+        let slopes = inputs.attention().backward(self.block.self_attn.spec(), q, k, v, d_attended);
         let [q, k, v] = &self.projected;
         let [d_q, d_k, d_v] = &slopes;
         let mut tape = pull([(q, d_q), (k, d_k), (v, d_v)]).backward();
@@ -239,11 +239,20 @@ fn norm_backward(
     rows.grad_remove(&mut tape).expect("the norm's output depends on its input")
 }
 
-/// Adds each token's gradient to its row of the embedding table.
-fn embedding_backward(model: &CausalLm, ids: Tensor<1, Int>, d_x: Tensor<2>, gradients: &mut Gradients) {
-    let table = model.embed_tokens.weight.val();
-    let zeros = Tensor::<2>::zeros(table.dims(), (&table.device(), d_x.dtype()));
-    gradients.add("embed_tokens.weight", zeros.select_assign(0, ids, d_x, IndexingUpdateOp::Add));
+/// Adds each token's gradient to its row of the embedding table, and to that of its position.
+fn embedding_backward(model: &CausalLm, inputs: &PackedInputs, d_x: Tensor<2>, gradients: &mut Gradients) {
+    let mut add = |name: &str, table: Tensor<2>, rows: &Tensor<1, Int>, d_rows: Tensor<2>| {
+        let zeros = Tensor::<2>::zeros(table.dims(), (&table.device(), d_rows.dtype()));
+        gradients.add(name, zeros.select_assign(0, rows.clone(), d_rows, IndexingUpdateOp::Add));
+    };
+    if let Some(positions) = &model.embed_positions {
+        add("embed_positions.weight", positions.weight.val(), &inputs.positions, d_x.clone());
+    }
+    let d_tokens = match model.embedding_scale() {
+        Some(scale) => d_x * scale,
+        None => d_x,
+    };
+    add("embed_tokens.weight", model.embed_tokens.weight.val(), &inputs.ids, d_tokens);
 }
 
 /// The module with gradients switched on for its trained parameters; frozen ones are constants.

@@ -1,8 +1,10 @@
 //! Grouped-query attention (Ainslie et al. 2023, arXiv 2305.13245): the projections. How tokens
 //! see each other is the business of an [`Attend`].
 
-use super::{Linear, RmsNorm, RopeTables};
+use super::block::normed;
+use super::{Linear, Norm, RopeTables};
 use crate::load::WeightSource;
+use crate::spec::{AttentionSpec, LayerSpec, QkNorm, QkvLayout};
 use crate::{ModelError, ModelSpec};
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -10,32 +12,43 @@ use burn::tensor::Tensor;
 /// Mixes the tokens of a batch: packed training batches and the key-value cache differ here only.
 pub trait Attend {
     /// Queries `[tokens, heads, head_dim]`, keys and values `[tokens, kv_heads, head_dim]`
-    /// → `[tokens, heads · head_dim]`. `layer` counts from 0; `window` limits how far back a
-    /// token sees.
-    fn attend(&mut self, layer: usize, window: Option<usize>, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>) -> Tensor<2>;
+    /// → `[tokens, heads · head_dim]`. `layer` counts from 0.
+    fn attend(&mut self, layer: usize, spec: AttentionSpec, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>) -> Tensor<2>;
 }
 
 /// Projections around the attention of one block.
 #[derive(Module, Debug)]
 pub struct Attention {
     /// `[heads · head_dim, hidden]`
-    pub q_proj: Linear,
+    pub q_proj: Option<Linear>,
     /// `[kv_heads · head_dim, hidden]`
-    pub k_proj: Linear,
+    pub k_proj: Option<Linear>,
     /// `[kv_heads · head_dim, hidden]`
-    pub v_proj: Linear,
+    pub v_proj: Option<Linear>,
+    /// Queries, keys and values from one weight `[(heads + 2 · kv_heads) · head_dim, hidden]`,
+    /// instead of the three.
+    pub qkv_proj: Option<Linear>,
     /// `[hidden, heads · head_dim]`
     pub o_proj: Linear,
-    /// RMS norm of each query head.
-    pub q_norm: Option<RmsNorm>,
-    /// RMS norm of each key head.
-    pub k_norm: Option<RmsNorm>,
+    /// Norm of the queries.
+    pub q_norm: Option<Norm>,
+    /// Norm of the keys.
+    pub k_norm: Option<Norm>,
     #[module(skip)]
     layer: usize,
     #[module(skip)]
-    window: Option<usize>,
-    #[module(skip)]
+    shape: Shape,
+}
+
+/// What the projections need to know of the model.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    heads: usize,
+    kv_heads: usize,
     head_dim: usize,
+    qkv: QkvLayout,
+    qk_norm: QkNorm,
+    layer: LayerSpec,
 }
 
 impl Attention {
@@ -51,25 +64,75 @@ impl Attention {
     ) -> Result<Self, ModelError> {
         let (hidden, q, kv) = (spec.hidden_size, spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
         let mut linear = |name: &str, shape, bias| Linear::load(source, &format!("{path}.{name}"), shape, bias);
-        let q_proj = linear("q_proj", [q, hidden], spec.qkv_bias)?;
-        let k_proj = linear("k_proj", [kv, hidden], spec.qkv_bias)?;
-        let v_proj = linear("v_proj", [kv, hidden], spec.qkv_bias)?;
+        let (mut q_proj, mut k_proj, mut v_proj, mut qkv_proj) = (None, None, None, None);
+        match spec.qkv {
+            QkvLayout::Separate => {
+                q_proj = Some(linear("q_proj", [q, hidden], spec.qkv_bias)?);
+                k_proj = Some(linear("k_proj", [kv, hidden], spec.qkv_bias)?);
+                v_proj = Some(linear("v_proj", [kv, hidden], spec.qkv_bias)?);
+            }
+            _ => qkv_proj = Some(linear("qkv_proj", [q + 2 * kv, hidden], spec.qkv_bias)?),
+        }
         let o_proj = linear("o_proj", [hidden, q], spec.output_bias)?;
-        let mut norm = |name: &str| match spec.qk_norm {
-            true => RmsNorm::load(source, &format!("{path}.{name}"), spec.head_dim, spec.norm_eps).map(Some),
-            false => Ok(None),
+        let mut norm = |name: &str, width| match spec.qk_norm {
+            QkNorm::None => Ok(None),
+            QkNorm::PerHead => Norm::load(source, &format!("{path}.{name}"), spec.head_dim, spec).map(Some),
+            QkNorm::Whole => Norm::load(source, &format!("{path}.{name}"), width, spec).map(Some),
         };
-        let (q_norm, k_norm) = (norm("q_norm")?, norm("k_norm")?);
-        let window = spec.layers[layer].window;
-        Ok(Self { q_proj, k_proj, v_proj, o_proj, q_norm, k_norm, layer, window, head_dim: spec.head_dim })
+        let (q_norm, k_norm) = (norm("q_norm", q)?, norm("k_norm", kv)?);
+        let shape = Shape {
+            heads: spec.heads,
+            kv_heads: spec.kv_heads,
+            head_dim: spec.head_dim,
+            qkv: spec.qkv,
+            qk_norm: spec.qk_norm,
+            layer: spec.layers[layer],
+        };
+        Ok(Self { q_proj, k_proj, v_proj, qkv_proj, o_proj, q_norm, k_norm, layer, shape })
     }
 
     /// Rotated queries and keys, and values, of `[tokens, hidden]`: each `[tokens, heads, head_dim]`.
     pub fn project(&self, x: Tensor<2>, rope: &RopeTables) -> [Tensor<3>; 3] {
-        let q = normed(&self.q_norm, self.heads(self.q_proj.forward(x.clone())));
-        let k = normed(&self.k_norm, self.heads(self.k_proj.forward(x.clone())));
-        let v = self.heads(self.v_proj.forward(x));
-        [rope.rotate(q), rope.rotate(k), v]
+        let [q, k, v] = self.separate(x);
+        let (q, k) = (self.norm_heads(&self.q_norm, q), self.norm_heads(&self.k_norm, k));
+        match self.shape.layer.rope {
+            Some(table) => [rope.rotate(table, q), rope.rotate(table, k), v],
+            None => [q, k, v],
+        }
+    }
+
+    /// Queries, keys and values, each `[tokens, heads, head_dim]`.
+    fn separate(&self, x: Tensor<2>) -> [Tensor<3>; 3] {
+        let Shape { heads, kv_heads, head_dim, qkv, .. } = self.shape;
+        let Some(all) = &self.qkv_proj else {
+            let project = |linear: &Option<Linear>| {
+                let linear = linear.as_ref().expect("there are three where none is fused");
+                self.heads(linear.forward(x.clone()))
+            };
+            return [&self.q_proj, &self.k_proj, &self.v_proj].map(project);
+        };
+        let all = all.forward(x);
+        match qkv {
+            QkvLayout::PerHead => {
+                let tokens = all.dims()[0];
+                let all = all.reshape([tokens, heads, 3 * head_dim]);
+                [0, 1, 2].map(|part| all.clone().narrow(2, part * head_dim, head_dim))
+            }
+            _ => {
+                let (q, kv) = (heads * head_dim, kv_heads * head_dim);
+                [(0, q), (q, kv), (q + kv, kv)].map(|(start, width)| self.heads(all.clone().narrow(1, start, width)))
+            }
+        }
+    }
+
+    fn norm_heads(&self, norm: &Option<Norm>, x: Tensor<3>) -> Tensor<3> {
+        match self.shape.qk_norm {
+            QkNorm::Whole => {
+                let [tokens, heads, dim] = x.dims();
+                self.heads(normed(norm, x.reshape([tokens, heads * dim])))
+            }
+            _ => normed(norm, x),
+        }
     }
 
     /// Index of its block.
@@ -77,20 +140,26 @@ impl Attention {
         self.layer
     }
 
-    /// How far back a token sees.
-    pub fn window(&self) -> Option<usize> {
-        self.window
+    /// How its tokens see each other.
+    pub fn spec(&self) -> AttentionSpec {
+        self.shape.layer.attention
+    }
+
+    /// Its linear layers with their names.
+    pub fn linears_mut(&mut self) -> impl Iterator<Item = (&'static str, &mut Linear)> {
+        [
+            ("q_proj", self.q_proj.as_mut()),
+            ("k_proj", self.k_proj.as_mut()),
+            ("v_proj", self.v_proj.as_mut()),
+            ("qkv_proj", self.qkv_proj.as_mut()),
+            ("o_proj", Some(&mut self.o_proj)),
+        ]
+        .into_iter()
+        .filter_map(|(name, linear)| Some((name, linear?)))
     }
 
     fn heads(&self, x: Tensor<2>) -> Tensor<3> {
         let [tokens, width] = x.dims();
-        x.reshape([tokens, width / self.head_dim, self.head_dim])
-    }
-}
-
-fn normed(norm: &Option<RmsNorm>, x: Tensor<3>) -> Tensor<3> {
-    match norm {
-        Some(norm) => norm.forward(x),
-        None => x,
+        x.reshape([tokens, width / self.shape.head_dim, self.shape.head_dim])
     }
 }

@@ -1,22 +1,30 @@
 //! One decoder block.
 
-use super::{Attend, Attention, Mlp, RmsNorm, RopeTables};
+use super::{Attend, Attention, Mlp, Norm, RopeTables};
 use crate::load::WeightSource;
+use crate::spec::NormPlacement;
 use crate::{ModelError, ModelSpec};
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-/// `x + attention(norm(x))`, then `x + mlp(norm(x))`.
+/// `x + attention(norm(x))`, then `x + mlp(norm(x))`; norms before, after or around each part,
+/// and both parts from the same `x` where a family runs them in parallel.
 #[derive(Module, Debug)]
 pub struct Block {
     /// Before the attention.
-    pub input_layernorm: RmsNorm,
+    pub input_layernorm: Option<Norm>,
     /// Attention with its projections.
     pub self_attn: Attention,
+    /// On the attention's output.
+    pub post_attention_layernorm: Option<Norm>,
     /// Before the feed-forward block.
-    pub post_attention_layernorm: RmsNorm,
+    pub pre_feedforward_layernorm: Option<Norm>,
     /// Feed-forward block.
     pub mlp: Mlp,
+    /// On the feed-forward block's output.
+    pub post_feedforward_layernorm: Option<Norm>,
+    #[module(skip)]
+    parallel: bool,
 }
 
 impl Block {
@@ -26,32 +34,54 @@ impl Block {
     /// As the source.
     pub fn load(source: &mut impl WeightSource, spec: &ModelSpec, layer: usize) -> Result<Self, ModelError> {
         let path = |name: &str| format!("layers.{layer}.{name}");
-        let (hidden, epsilon) = (spec.hidden_size, spec.norm_eps);
+        let (before, after) = match spec.norm_placement {
+            NormPlacement::Before => (true, false),
+            NormPlacement::After => (false, true),
+            NormPlacement::Around => (true, true),
+        };
+        let norm = |source: &mut _, name: &str, wanted: bool| match wanted {
+            true => Norm::load(source, &path(name), spec.hidden_size, spec).map(Some),
+            false => Ok(None),
+        };
         Ok(Self {
-            input_layernorm: RmsNorm::load(source, &path("input_layernorm"), hidden, epsilon)?,
+            input_layernorm: norm(source, "input_layernorm", before)?,
             self_attn: Attention::load(source, &path("self_attn"), spec, layer)?,
-            post_attention_layernorm: RmsNorm::load(source, &path("post_attention_layernorm"), hidden, epsilon)?,
+            post_attention_layernorm: norm(source, "post_attention_layernorm", after)?,
+            pre_feedforward_layernorm: norm(source, "pre_feedforward_layernorm", before)?,
             mlp: Mlp::load(source, &path("mlp"), spec)?,
+            post_feedforward_layernorm: norm(source, "post_feedforward_layernorm", after)?,
+            parallel: spec.parallel,
         })
     }
 
     /// `[tokens, hidden]` → `[tokens, hidden]`
     pub fn forward(&self, x: Tensor<2>, rope: &RopeTables, attend: &mut dyn Attend) -> Tensor<2> {
         let [q, k, v] = self.before_attention(x.clone(), rope);
-        let y = attend.attend(self.self_attn.layer(), self.self_attn.window(), q, k, v);
+        let y = attend.attend(self.self_attn.layer(), self.self_attn.spec(), q, k, v);
         self.after_attention(x, y)
     }
 
     /// What the tokens of a block's input `[tokens, hidden]` bring to the attention: queries, keys
     /// and values.
     pub fn before_attention(&self, x: Tensor<2>, rope: &RopeTables) -> [Tensor<3>; 3] {
-        self.self_attn.project(self.input_layernorm.forward(x), rope)
+        self.self_attn.project(normed(&self.input_layernorm, x), rope)
     }
 
     /// The block's output from its input `[tokens, hidden]` and its attention's result
     /// `[tokens, heads · head_dim]`.
     pub fn after_attention(&self, x: Tensor<2>, y: Tensor<2>) -> Tensor<2> {
-        let x = x + self.self_attn.o_proj.forward(y);
-        x.clone() + self.mlp.forward(self.post_attention_layernorm.forward(x))
+        let attended = normed(&self.post_attention_layernorm, self.self_attn.o_proj.forward(y));
+        let sum = x.clone() + attended;
+        let input = if self.parallel { x } else { sum.clone() };
+        let fed = self.mlp.forward(normed(&self.pre_feedforward_layernorm, input));
+        sum + normed(&self.post_feedforward_layernorm, fed)
+    }
+}
+
+/// `x` through a norm, where there is one.
+pub(super) fn normed<const D: usize>(norm: &Option<Norm>, x: Tensor<D>) -> Tensor<D> {
+    match norm {
+        Some(norm) => norm.forward(x),
+        None => x,
     }
 }

@@ -4,6 +4,8 @@
 //! answer up to the block's end. Groups and heads run in parallel, each into memory of its own, so the result does not
 //! depend on the number of threads.
 
+use crate::spec::AttentionSpec;
+use burn::tensor::Tensor;
 use rayon::prelude::*;
 use spo_core::cpu::{Matrix, product_into, rows, vector};
 use spo_data::GroupSpan;
@@ -89,6 +91,13 @@ pub(crate) fn backward(
 }
 
 impl Heads {
+    /// The sizes of queries `[tokens, heads, dim]` and keys `[tokens, kv_heads, dim]`.
+    pub fn of(q: &Tensor<3>, k: &Tensor<3>, spec: AttentionSpec) -> Self {
+        let [_, heads, dim] = q.dims();
+        let (scale, softcap) = (spec.scale as f32, spec.softcap.map(|cap| cap as f32));
+        Self { heads, kv_heads: k.dims()[1], dim, window: spec.window, scale, softcap }
+    }
+
     /// One head's `[rows, dim]` of a group in `[tokens, count · dim]`.
     fn slice<'a>(self, group: &GroupSpan, count: usize, head: usize, values: &'a [f32]) -> Matrix<'a> {
         let stride = count * self.dim;

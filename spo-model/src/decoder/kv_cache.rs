@@ -2,6 +2,7 @@
 
 use super::packed::{PackedAttention, masked_attention};
 use super::{Attend, PackedInputs};
+use crate::spec::AttentionSpec;
 use burn::tensor::{Device, Tensor, TensorData};
 
 /// Keys and values of every layer, `[sequences, kv_heads, columns, head_dim]`. Prompts are padded
@@ -64,9 +65,9 @@ pub struct Prefill<'a> {
 }
 
 impl Attend for Prefill<'_> {
-    fn attend(&mut self, layer: usize, window: Option<usize>, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>) -> Tensor<2> {
+    fn attend(&mut self, layer: usize, spec: AttentionSpec, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>) -> Tensor<2> {
         self.cache.layers.push((self.attention.padded_heads(k.clone()), self.attention.padded_heads(v.clone())));
-        self.attention.attend(layer, window, q, k, v)
+        self.attention.attend(layer, spec, q, k, v)
     }
 }
 
@@ -80,16 +81,16 @@ pub struct Step<'a> {
 }
 
 impl Attend for Step<'_> {
-    fn attend(&mut self, layer: usize, window: Option<usize>, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>) -> Tensor<2> {
-        if self.bias.as_ref().is_none_or(|(of, _)| *of != window) {
-            self.bias = Some((window, self.cache.bias(window, &self.device)));
+    fn attend(&mut self, layer: usize, spec: AttentionSpec, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>) -> Tensor<2> {
+        if self.bias.as_ref().is_none_or(|(of, _)| *of != spec.window) {
+            self.bias = Some((spec.window, self.cache.bias(spec.window, &self.device)));
         }
         let (_, bias) = self.bias.clone().expect("just made");
         let (keys, values) = &mut self.cache.layers[layer];
         *keys = Tensor::cat(vec![keys.clone(), k.unsqueeze_dim(2)], 2);
         *values = Tensor::cat(vec![values.clone(), v.unsqueeze_dim(2)], 2);
         let [sequences, heads, dim] = q.dims();
-        let y = masked_attention(q.unsqueeze_dim(2), keys.clone(), values.clone(), bias);
+        let y = masked_attention(q.unsqueeze_dim(2), keys.clone(), values.clone(), bias, spec);
         y.reshape([sequences, heads * dim])
     }
 }

@@ -1,5 +1,6 @@
 //! The parts of a decoder block, on packed tokens `[tokens, hidden]`.
 
+mod activation;
 pub mod attention;
 pub mod block;
 mod cpu_attention;
@@ -16,7 +17,7 @@ pub use attention::{Attend, Attention};
 pub use block::Block;
 pub use linear::Linear;
 pub use mlp::Mlp;
-pub use norm::RmsNorm;
+pub use norm::Norm;
 pub use packed::{PackedAttention, PackedInputs};
 pub use pull::pull;
 pub use rope::RopeTables;

@@ -1,38 +1,92 @@
-//! Root-mean-square normalisation (Zhang & Sennrich 2019, arXiv 1910.07467).
+//! Normalisation layers.
 
 use super::fused;
-use crate::ModelError;
 use crate::load::WeightSource;
+use crate::spec::NormKind;
+use crate::{ModelError, ModelSpec};
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor};
 
-/// `x / √(mean(x²) + ε) · w`, the mean in f32 whatever the storage type.
+/// RMS norm (Zhang & Sennrich 2019, arXiv 1910.07467), `x / √(mean(x²) + ε) · w`, or layer norm
+/// (Ba et al. 2016, arXiv 1607.06450); statistics in f32 whatever the storage type.
 #[derive(Module, Debug)]
-pub struct RmsNorm {
+pub struct Norm {
     /// `[channels]`
     pub weight: Param<Tensor<1>>,
+    /// `[channels]`, of layer norms.
+    pub bias: Option<Param<Tensor<1>>>,
+    #[module(skip)]
+    kind: NormKind,
     #[module(skip)]
     epsilon: f64,
 }
 
-impl RmsNorm {
-    /// Takes `{path}.weight` from the source.
+impl Norm {
+    /// Takes `{path}.weight` and, for a layer norm, `{path}.bias` from the source.
     ///
     /// # Errors
     /// As the source.
-    pub fn load(source: &mut impl WeightSource, path: &str, channels: usize, epsilon: f64) -> Result<Self, ModelError> {
-        let weight = Param::from_tensor(source.tensor(&format!("{path}.weight"), [channels])?);
-        Ok(Self { weight, epsilon })
+    pub fn load(
+        source: &mut impl WeightSource,
+        path: &str,
+        channels: usize,
+        spec: &ModelSpec,
+    ) -> Result<Self, ModelError> {
+        let mut take = |name: &str| source.tensor(&format!("{path}.{name}"), [channels]).map(Param::from_tensor);
+        let weight = take("weight")?;
+        let bias = if spec.norm == NormKind::Layer { Some(take("bias")?) } else { None };
+        Ok(Self { weight, bias, kind: spec.norm, epsilon: spec.norm_eps })
     }
 
     /// Normalises the last dimension of `[…, channels]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        if let Some(y) = fused::rms_norm(&x, &self.weight.val(), self.epsilon, 0.0) {
-            return y;
+        let weight = self.weight.val();
+        match (self.kind, &self.bias) {
+            (NormKind::Rms, _) => rms_norm(x, weight, self.epsilon),
+            (NormKind::RmsFromOne, _) => rms_norm_from_one(x, weight, self.epsilon),
+            (NormKind::Layer, bias) => layer_norm(x, weight, bias.as_ref().map(Param::val), self.epsilon),
         }
-        let dtype = x.dtype();
-        let wide = if dtype == DType::F64 { x } else { x.cast(DType::F32) };
-        let scale = (wide.clone().square().mean_dim(D - 1) + self.epsilon).sqrt().recip();
-        (wide * scale).cast(dtype) * self.weight.val().unsqueeze()
     }
+}
+
+/// The type of statistics: f32, or f64 where the input is.
+fn wide(dtype: DType) -> DType {
+    if dtype == DType::F64 { dtype } else { DType::F32 }
+}
+
+fn rms_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, epsilon: f64) -> Tensor<D> {
+    if let Some(y) = fused::rms_norm(&x, &weight, epsilon, 0.0) {
+        return y;
+    }
+    let dtype = x.dtype();
+    (x.clone().cast(wide(dtype)) * root_mean_square(x, epsilon).recip()).cast(dtype) * weight.unsqueeze()
+}
+
+/// Gemma's form: weights are stored as the distance from 1, and multiplied before rounding.
+fn rms_norm_from_one<const D: usize>(x: Tensor<D>, weight: Tensor<1>, epsilon: f64) -> Tensor<D> {
+    if let Some(y) = fused::rms_norm(&x, &weight, epsilon, 1.0) {
+        return y;
+    }
+    let dtype = x.dtype();
+    let scale = root_mean_square(x.clone(), epsilon).recip();
+    (x.cast(wide(dtype)) * scale * (weight.cast(wide(dtype)) + 1.0).unsqueeze()).cast(dtype)
+}
+
+/// `√(mean(x²) + ε)`, `[…, 1]`, in the type of statistics.
+fn root_mean_square<const D: usize>(x: Tensor<D>, epsilon: f64) -> Tensor<D> {
+    let dtype = wide(x.dtype());
+    (x.cast(dtype).square().mean_dim(D - 1) + epsilon).sqrt()
+}
+
+fn layer_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, bias: Option<Tensor<1>>, epsilon: f64) -> Tensor<D> {
+    let dtype = x.dtype();
+    let x = x.cast(wide(dtype));
+    let centred = x.clone() - x.mean_dim(D - 1);
+    let scale = (centred.clone().square().mean_dim(D - 1) + epsilon).sqrt().recip();
+    let y = centred * scale * weight.cast(wide(dtype)).unsqueeze();
+    let y = match bias {
+        Some(bias) => y + bias.cast(wide(dtype)).unsqueeze(),
+        None => y,
+    };
+    y.cast(dtype)
 }

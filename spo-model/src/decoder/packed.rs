@@ -5,6 +5,7 @@ use super::cpu_attention::{self, Heads};
 use super::{Attend, RopeTables};
 use crate::ModelSpec;
 use crate::device::on_cpu;
+use crate::spec::AttentionSpec;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation::softmax};
 use spo_core::cpu::Values;
 use spo_data::{GroupSpan, PackedBatch};
@@ -19,6 +20,8 @@ const MASKED: f32 = -1e30;
 pub struct PackedInputs {
     /// Token ids, `[tokens]`.
     pub ids: Tensor<1, Int>,
+    /// Position of each token in its sequence, `[tokens]`.
+    pub positions: Tensor<1, Int>,
     /// Rotary tables of the positions.
     pub rope: RopeTables,
     /// Tokens whose hidden state predicts an answer token, `[rows]`.
@@ -35,7 +38,8 @@ impl PackedInputs {
             |values: &[i32]| Tensor::<1, Int>::from_data(TensorData::new(values.to_vec(), [values.len()]), device);
         Self {
             ids: ints(&batch.input_ids),
-            rope: RopeTables::new(&spec.rope, spec.head_dim, &batch.positions, dtype, device),
+            positions: ints(&batch.positions),
+            rope: RopeTables::new(&spec.ropes, &batch.positions, dtype, device),
             score_rows: ints(&batch.score_rows),
             targets: ints(&batch.targets),
             attention: PackedAttention::new(batch, spec, device),
@@ -75,7 +79,7 @@ impl PackedAttention {
             let (gather, scatter) = padded_order(&batch.groups, longest);
             (ints(gather), ints(scatter))
         });
-        let mut windows: Vec<_> = spec.layers.iter().map(|layer| layer.window).collect();
+        let mut windows: Vec<_> = spec.layers.iter().map(|layer| layer.attention.window).collect();
         windows.sort_unstable();
         windows.dedup();
         let biases = windows.into_iter().map(|window| {
@@ -124,9 +128,9 @@ impl PackedAttention {
     }
 
     /// The operation in burn's own operations, on any device and under autodiff.
-    pub fn reference(&self, window: Option<usize>, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>) -> Tensor<2> {
+    pub fn reference(&self, spec: AttentionSpec, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>) -> Tensor<2> {
         let (q, k, v) = (self.padded_heads(q), self.padded_heads(k), self.padded_heads(v));
-        self.unpad(self.join(masked_attention(q, k, v, self.bias(window))))
+        self.unpad(self.join(masked_attention(q, k, v, self.bias(spec.window), spec)))
     }
 
     /// `[groups, heads, longest, dim]` → `[groups · longest, heads · dim]`
@@ -139,7 +143,7 @@ impl PackedAttention {
     /// output, in closed form; the softmax is computed again. Without autodiff.
     pub fn backward(
         &self,
-        window: Option<usize>,
+        spec: AttentionSpec,
         q: Tensor<3>,
         k: Tensor<3>,
         v: Tensor<3>,
@@ -149,7 +153,7 @@ impl PackedAttention {
         if let Some(cpu) = &self.cpu
             && q.dtype() == DType::F32
         {
-            let heads = self.heads(window, &q, &k);
+            let heads = Heads::of(&q, &k, spec);
             let [q, k, v] = [q, k, v].map(values);
             let gradients = cpu_attention::backward(cpu, heads, &q, &k, &v, &values(d_y));
             let mut shapes = shapes.into_iter();
@@ -162,17 +166,12 @@ impl PackedAttention {
         let filled = self.filled.clone().cast(d_y.dtype());
         let d_y = self.padded_heads(d_y.reshape(shapes[0])) * filled;
         let (q, k, v) = (self.padded_heads(q), self.padded_heads(k), self.padded_heads(v));
-        let gradients = masked_attention_backward(q, k, v, self.bias(window), d_y);
+        let gradients = masked_attention_backward(q, k, v, self.bias(spec.window), spec, d_y);
         let mut shapes = shapes.into_iter();
         gradients.map(|gradient| {
             let shape = shapes.next().expect("three gradients, three shapes");
             self.unpad(self.join(gradient)).reshape(shape)
         })
-    }
-
-    fn heads(&self, window: Option<usize>, q: &Tensor<3>, k: &Tensor<3>) -> Heads {
-        let [_, heads, dim] = q.dims();
-        Heads { heads, kv_heads: k.dims()[1], dim, window, scale: (dim as f32).sqrt().recip(), softcap: None }
     }
 }
 
@@ -182,15 +181,15 @@ fn values<const D: usize>(x: Tensor<D>) -> Values {
 }
 
 impl Attend for PackedAttention {
-    fn attend(&mut self, _layer: usize, window: Option<usize>, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>) -> Tensor<2> {
+    fn attend(&mut self, _layer: usize, spec: AttentionSpec, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>) -> Tensor<2> {
         match &self.cpu {
             Some(groups) if q.dtype() == DType::F32 && !q.is_autodiff() => {
-                let heads = self.heads(window, &q, &k);
+                let heads = Heads::of(&q, &k, spec);
                 let [tokens, width] = [q.dims()[0], heads.heads * heads.dim];
                 let y = cpu_attention::forward(groups, heads, &values(q), &values(k), &values(v));
                 Values::new(y, [tokens, width]).into_tensor()
             }
-            _ => self.reference(window, q, k, v),
+            _ => self.reference(spec, q, k, v),
         }
     }
 }
@@ -198,18 +197,28 @@ impl Attend for PackedAttention {
 /// Softmax attention of queries `[batch, heads, rows, dim]` over keys and values
 /// `[batch, kv_heads, columns, dim]` with an additive mask `[batch, 1, rows, columns]`; the softmax
 /// in f32. → `[batch, heads, rows, dim]`
-pub(crate) fn masked_attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, bias: Tensor<4>) -> Tensor<4> {
+pub(crate) fn masked_attention(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    bias: Tensor<4>,
+    spec: AttentionSpec,
+) -> Tensor<4> {
     let [batch, heads, rows, dim] = q.dims();
     let [_, kv_heads, columns, _] = k.dims();
     let dtype = q.dtype();
     // The query heads that share a key head become rows of one product: keys are never repeated.
     let shared = batch * kv_heads;
-    let q = (q * (dim as f64).powf(-0.5)).reshape([shared, heads / kv_heads * rows, dim]);
+    let q = (q * spec.scale).reshape([shared, heads / kv_heads * rows, dim]);
     let k = k.reshape([shared, columns, dim]);
     let v = v.reshape([shared, columns, dim]);
     let scores = q.matmul(k.swap_dims(1, 2)).reshape([batch, heads, rows, columns]);
     let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
-    let weights = softmax(scores.cast(wide) + bias.cast(wide), 3).cast(dtype);
+    let mut scores = scores.cast(wide);
+    if let Some(cap) = spec.softcap {
+        scores = (scores * cap.recip()).tanh() * cap;
+    }
+    let weights = softmax(scores + bias.cast(wide), 3).cast(dtype);
     let y = weights.reshape([shared, heads / kv_heads * rows, columns]).matmul(v);
     y.reshape([batch, heads, rows, dim])
 }
@@ -220,24 +229,35 @@ fn masked_attention_backward(
     k: Tensor<4>,
     v: Tensor<4>,
     bias: Tensor<4>,
+    spec: AttentionSpec,
     d_y: Tensor<4>,
 ) -> [Tensor<4>; 3] {
     let ([batch, heads, rows, dim], [_, kv_heads, columns, _]) = (q.dims(), k.dims());
-    let (dtype, scale) = (q.dtype(), (dim as f64).powf(-0.5));
+    let dtype = q.dtype();
     let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
     let (shared, stacked) = (batch * kv_heads, heads / kv_heads * rows);
-    let q = (q * scale).reshape([shared, stacked, dim]);
+    let q = (q * spec.scale).reshape([shared, stacked, dim]);
     let d_y = d_y.reshape([shared, stacked, dim]);
     let k = k.reshape([shared, columns, dim]);
     let v = v.reshape([shared, columns, dim]);
     let scores = q.clone().matmul(k.clone().swap_dims(1, 2)).reshape([batch, heads, rows, columns]);
-    let weights = softmax(scores.cast(wide) + bias.cast(wide), 3);
+    let scores = scores.cast(wide);
+    let squashed = spec.softcap.map(|cap| (scores.clone() * cap.recip()).tanh());
+    let scores = match (&squashed, spec.softcap) {
+        (Some(squashed), Some(cap)) => squashed.clone() * cap,
+        _ => scores,
+    };
+    let weights = softmax(scores + bias.cast(wide), 3);
     let d_weights = d_y.clone().matmul(v.swap_dims(1, 2)).reshape([batch, heads, rows, columns]).cast(wide);
     let mean = (weights.clone() * d_weights.clone()).sum_dim(3);
-    let d_scores = (weights.clone() * (d_weights - mean)).cast(dtype).reshape([shared, stacked, columns]);
+    let mut d_scores = weights.clone() * (d_weights - mean);
+    if let Some(squashed) = squashed {
+        d_scores = d_scores * (squashed.square().neg() + 1.0);
+    }
+    let d_scores = d_scores.cast(dtype).reshape([shared, stacked, columns]);
     let weights = weights.cast(dtype).reshape([shared, stacked, columns]);
     [
-        (d_scores.clone().matmul(k) * scale).reshape([batch, heads, rows, dim]),
+        (d_scores.clone().matmul(k) * spec.scale).reshape([batch, heads, rows, dim]),
         d_scores.swap_dims(1, 2).matmul(q).reshape([batch, kv_heads, columns, dim]),
         weights.swap_dims(1, 2).matmul(d_y).reshape([batch, kv_heads, columns, dim]),
     ]

@@ -2,7 +2,7 @@
 
 use super::{create_dir, write_file, write_safetensors};
 use crate::load::Storage;
-use crate::parameters::{checkpoint_name, for_each};
+use crate::parameters::for_each;
 use crate::{CausalLm, ModelError};
 use serde_json::Value;
 use std::path::Path;
@@ -65,7 +65,7 @@ pub fn save(model: &CausalLm, files: &ModelFiles, dir: &Path) -> Result<(), Mode
     }
     let mut tensors = vec![];
     for_each(model, "", |mut parameter| {
-        parameter.path = checkpoint_name(&parameter.path);
+        parameter.path = model.spec().layout.name(&parameter.path);
         tensors.push(parameter);
     });
     write_safetensors(tensors, &dir.join("model.safetensors"))

@@ -1,14 +1,15 @@
-//! Typed reading of `config.json`, in its old form (`rope_theta` at the top) and in that of
-//! transformers 5 (`rope_parameters`).
+//! Typed reading of `config.json`.
 
-use crate::spec::{LayerSpec, Rope, RopeScaling};
+use super::rope::RopeDefaults;
+use crate::layout::Layout;
+use crate::spec::{Activation, AttentionSpec, LayerSpec, MlpKind, NormKind, NormPlacement, QkNorm, QkvLayout};
 use crate::{ModelError, ModelSpec};
 use serde_json::{Map, Value};
 
 /// A parsed `config.json`.
 pub struct Config {
-    file: String,
-    map: Map<String, Value>,
+    pub(super) file: String,
+    pub(super) map: Map<String, Value>,
 }
 
 impl Config {
@@ -29,7 +30,7 @@ impl Config {
         self.get(key).is_some()
     }
 
-    fn get(&self, key: &str) -> Option<&Value> {
+    pub fn get(&self, key: &str) -> Option<&Value> {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
@@ -60,8 +61,29 @@ impl Config {
         self.or(key, default, COUNT, count)
     }
 
+    pub fn number(&self, key: &str) -> Result<f64, ModelError> {
+        self.required(key, "a number", Value::as_f64)
+    }
+
+    /// A list of this many numbers.
+    pub fn numbers(&self, key: &str, length: usize) -> Result<Vec<f64>, ModelError> {
+        self.required(key, &format!("{length} numbers"), |value| {
+            let numbers: Option<Vec<f64>> = value.as_array()?.iter().map(Value::as_f64).collect();
+            numbers.filter(|numbers| numbers.len() == length)
+        })
+    }
+
     pub fn number_or(&self, key: &str, default: f64) -> Result<f64, ModelError> {
         self.or(key, default, "a number", Value::as_f64)
+    }
+
+    /// A number; the default where the key is absent, nothing where it is null.
+    pub fn optional_number(&self, key: &str, default: Option<f64>) -> Result<Option<f64>, ModelError> {
+        match self.map.get(key) {
+            None => Ok(default),
+            Some(Value::Null) => Ok(None),
+            Some(_) => self.number(key).map(Some),
+        }
     }
 
     pub fn flag_or(&self, key: &str, default: bool) -> Result<bool, ModelError> {
@@ -73,88 +95,85 @@ impl Config {
         self.or("eos_token_id", vec![], "a token id or a list of them", token_ids)
     }
 
-    /// Refuses an activation other than SiLU.
-    pub fn require_silu(&self) -> Result<(), ModelError> {
-        match self.or("hidden_act", "silu".into(), "silu", |v| v.as_str().map(String::from))?.as_str() {
-            "silu" | "swish" => Ok(()),
-            other => Err(self.error("hidden_act", other, "silu")),
-        }
+    /// An activation by transformers' name of it.
+    pub fn activation_or(&self, key: &str, default: Activation) -> Result<Activation, ModelError> {
+        self.or(key, default, "silu, gelu or gelu_pytorch_tanh", |value| match value.as_str()? {
+            "silu" | "swish" => Some(Activation::Silu),
+            "gelu" | "gelu_python" => Some(Activation::Gelu),
+            "gelu_pytorch_tanh" | "gelu_new" | "gelu_fast" | "gelu_python_tanh" => Some(Activation::GeluTanh),
+            _ => None,
+        })
     }
 
-    /// Qwen's window: used when `use_sliding_window`, in blocks from `max_window_layers` on, or
-    /// where `layer_types` says so.
-    pub fn sliding_window(&self, spec: &mut ModelSpec) -> Result<(), ModelError> {
-        if !self.flag_or("use_sliding_window", false)? || !self.has("sliding_window") {
-            return Ok(());
-        }
-        let window = Some(self.count("sliding_window")?);
-        let from = self.or("max_window_layers", 28, "a whole number", Value::as_u64)? as usize;
-        let types = self.or("layer_types", vec![], "a list of strings", |value| {
-            value.as_array()?.iter().map(|kind| kind.as_str().map(String::from)).collect()
+    /// Gives the blocks that `layer_types` calls sliding a window, or without that key those that
+    /// `sliding` picks by index.
+    pub fn windows(
+        &self,
+        spec: &mut ModelSpec,
+        window: usize,
+        sliding: impl Fn(usize) -> bool,
+    ) -> Result<(), ModelError> {
+        const TYPES: &str = "sliding_attention or full_attention for each block";
+        let types = self.or("layer_types", vec![], TYPES, |value| {
+            value
+                .as_array()?
+                .iter()
+                .map(|kind| match kind.as_str()? {
+                    "sliding_attention" => Some(true),
+                    "full_attention" => Some(false),
+                    _ => None,
+                })
+                .collect()
         })?;
+        if !types.is_empty() && types.len() != spec.layers.len() {
+            return Err(self.error("layer_types", &format!("{} entries", types.len()), TYPES));
+        }
         for (index, layer) in spec.layers.iter_mut().enumerate() {
-            let sliding = match types.get(index) {
-                Some(kind) => kind == "sliding_attention",
-                None => index >= from,
-            };
-            layer.window = window.filter(|_| sliding);
+            let slides = types.get(index).copied().unwrap_or_else(|| sliding(index));
+            layer.attention.window = slides.then_some(window);
         }
         Ok(())
     }
 
-    /// Rotary embedding from `rope_parameters`, or from `rope_theta` with `rope_scaling`.
-    pub fn rope(&self, default_theta: f64) -> Result<Rope, ModelError> {
-        let outer_theta = self.number_or("rope_theta", default_theta)?;
-        let key = if self.has("rope_parameters") { "rope_parameters" } else { "rope_scaling" };
-        let Some(value) = self.get(key) else {
-            return Ok(Rope { theta: outer_theta, scaling: RopeScaling::Default });
-        };
-        let Value::Object(map) = value else {
-            return Err(self.error(key, &value.to_string(), "an object"));
-        };
-        let inner = Config { file: format!("{}: {key}", self.file), map: map.clone() };
-        Ok(Rope { theta: inner.number_or("rope_theta", outer_theta)?, scaling: inner.rope_scaling()? })
-    }
-
-    fn rope_scaling(&self) -> Result<RopeScaling, ModelError> {
-        let key = if self.has("rope_type") { "rope_type" } else { "type" };
-        let number = |key: &str| self.required(key, "a number", Value::as_f64);
-        match self.or(key, "default".into(), "a string", |v| v.as_str().map(String::from))?.as_str() {
-            "default" => Ok(RopeScaling::Default),
-            "linear" => Ok(RopeScaling::Linear { factor: number("factor")? }),
-            "llama3" => Ok(RopeScaling::Llama3 {
-                factor: number("factor")?,
-                low: number("low_freq_factor")?,
-                high: number("high_freq_factor")?,
-                original_context: number("original_max_position_embeddings")?,
-            }),
-            other => Err(self.error(key, other, "default, linear or llama3")),
-        }
-    }
-
     /// The part that Llama and its relatives share; a family file changes what differs.
-    pub fn llama_like(&self, family: &'static str) -> Result<ModelSpec, ModelError> {
-        self.require_silu()?;
+    pub fn llama_like(&self, family: &'static str, head_dim: Option<usize>) -> Result<ModelSpec, ModelError> {
         let (hidden_size, heads) = (self.count("hidden_size")?, self.count("num_attention_heads")?);
-        Ok(ModelSpec {
+        let head_dim = self.count_or("head_dim", head_dim.unwrap_or(hidden_size / heads))?;
+        let mut spec = ModelSpec {
             family,
             vocab_size: self.count("vocab_size")?,
             hidden_size,
             intermediate_size: self.count("intermediate_size")?,
             heads,
             kv_heads: self.count_or("num_key_value_heads", heads)?,
-            head_dim: self.count_or("head_dim", hidden_size / heads)?,
+            head_dim,
             context: self.count_or("max_position_embeddings", 2048)?,
+            norm: NormKind::Rms,
+            norm_placement: NormPlacement::Before,
+            parallel: false,
             norm_eps: self.number_or("rms_norm_eps", 1e-6)?,
             tied: self.flag_or("tie_word_embeddings", false)?,
+            qkv: QkvLayout::Separate,
             qkv_bias: false,
             output_bias: false,
             mlp_bias: false,
-            qk_norm: false,
-            rope: self.rope(10_000.0)?,
-            layers: vec![LayerSpec { window: None }; self.count("num_hidden_layers")?],
+            qk_norm: QkNorm::None,
+            mlp: MlpKind::Gated,
+            activation: self.activation_or("hidden_act", Activation::Silu)?,
+            embedding_scale: None,
+            learned_positions: false,
+            logit_softcap: None,
+            ropes: vec![],
+            layers: vec![
+                LayerSpec { attention: AttentionSpec::plain(head_dim), rope: None };
+                self.count("num_hidden_layers")?
+            ],
+            layout: &Layout::LLAMA,
             eos: self.eos()?,
-        })
+        };
+        let (theta, partial) = (self.number_or("rope_theta", 10_000.0)?, self.number_or("partial_rotary_factor", 1.0)?);
+        self.rope(&mut spec, RopeDefaults { theta, window_theta: None, partial })?;
+        Ok(spec)
     }
 }
 

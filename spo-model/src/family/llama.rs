@@ -11,6 +11,6 @@ fn parse(config: &Config) -> Result<ModelSpec, ModelError> {
         qkv_bias: bias,
         output_bias: bias,
         mlp_bias: config.flag_or("mlp_bias", false)?,
-        ..config.llama_like("llama")?
+        ..config.llama_like("llama", None)?
     })
 }

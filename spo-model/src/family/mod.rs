@@ -1,10 +1,20 @@
 //! The registry of model families: one file each, which turns `config.json` into a [`ModelSpec`].
 
 mod config;
+mod gemma;
+mod gemma2;
+mod gemma3;
+mod gpt2;
+mod gpt_neox;
 mod llama;
 mod mistral;
+mod olmo2;
+mod phi3;
 mod qwen2;
 mod qwen3;
+mod refused;
+mod rope;
+mod smollm3;
 
 use crate::{ModelError, ModelSpec};
 use config::Config;
@@ -19,7 +29,20 @@ pub struct Family {
 }
 
 /// All supported families.
-pub const FAMILIES: &[Family] = &[llama::FAMILY, mistral::FAMILY, qwen2::FAMILY, qwen3::FAMILY];
+pub const FAMILIES: &[Family] = &[
+    llama::FAMILY,
+    mistral::FAMILY,
+    qwen2::FAMILY,
+    qwen3::FAMILY,
+    gemma::FAMILY,
+    gemma2::FAMILY,
+    gemma3::FAMILY,
+    phi3::FAMILY,
+    olmo2::FAMILY,
+    smollm3::FAMILY,
+    gpt2::FAMILY,
+    gpt_neox::FAMILY,
+];
 
 /// The supported `model_type`s, comma-separated.
 pub fn names() -> String {
@@ -29,14 +52,8 @@ pub fn names() -> String {
 pub(crate) fn parse(file: &str, text: &str) -> Result<ModelSpec, ModelError> {
     let config = Config::parse(file, text)?;
     let found = config.string("model_type")?;
-    if let Some(key) =
-        ["vision_config", "text_config", "num_local_experts", "num_experts"].into_iter().find(|key| config.has(key))
-    {
-        return Err(ModelError::RefusedFamily {
-            file: file.into(),
-            found,
-            reason: format!("`{key}` marks a vision or mixture-of-experts model; only dense text decoders are trained"),
-        });
+    if let Some(reason) = refused::reason(&config, &found) {
+        return Err(ModelError::RefusedFamily { file: file.into(), found, reason });
     }
     let Some(family) = FAMILIES.iter().find(|family| family.name == found) else {
         let nearest = FAMILIES
@@ -48,15 +65,13 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<ModelSpec, ModelError> {
         return Err(ModelError::UnknownFamily { file: file.into(), found, nearest });
     };
     let spec = (family.parse)(&config)?;
-    if spec.kv_heads == 0 || !spec.heads.is_multiple_of(spec.kv_heads) {
-        return Err(config.error(
-            "num_key_value_heads",
-            &spec.kv_heads.to_string(),
-            &format!("a divisor of num_attention_heads = {}", spec.heads),
-        ));
+    if !spec.heads.is_multiple_of(spec.kv_heads) {
+        let expected = format!("a divisor of num_attention_heads = {}", spec.heads);
+        return Err(config.error("num_key_value_heads", &spec.kv_heads.to_string(), &expected));
     }
-    if !spec.head_dim.is_multiple_of(2) {
-        return Err(config.error("head_dim", &spec.head_dim.to_string(), "an even number"));
+    if spec.head_dim == 0 {
+        let found = format!("{} heads of a width of {}", spec.heads, spec.hidden_size);
+        return Err(config.error("num_attention_heads", &found, "no more heads than channels"));
     }
     Ok(spec)
 }

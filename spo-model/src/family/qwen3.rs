@@ -1,6 +1,7 @@
 //! Qwen 3: Llama with RMS norms on the queries and keys of each head.
 
-use super::{Config, Family};
+use super::{Config, Family, qwen2::qwen_windows};
+use crate::spec::QkNorm;
 use crate::{ModelError, ModelSpec};
 
 pub const FAMILY: Family = Family { name: "qwen3", about: "Qwen 3, dense", parse };
@@ -10,10 +11,9 @@ fn parse(config: &Config) -> Result<ModelSpec, ModelError> {
     let mut spec = ModelSpec {
         qkv_bias: bias,
         output_bias: bias,
-        qk_norm: true,
-        head_dim: config.count_or("head_dim", 128)?,
-        ..config.llama_like("qwen3")?
+        qk_norm: QkNorm::PerHead,
+        ..config.llama_like("qwen3", Some(128))?
     };
-    config.sliding_window(&mut spec)?;
+    qwen_windows(config, &mut spec)?;
     Ok(spec)
 }

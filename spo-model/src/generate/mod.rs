@@ -68,27 +68,28 @@ impl CausalLm {
         let batch = PackedBatch::new(&groups);
         let device = self.device();
         let inputs = PackedInputs::new(&batch, self.spec(), self.dtype(), &device);
-        let x = self.embed(inputs.ids.clone());
+        let x = self.embed(inputs.ids.clone(), inputs.positions.clone());
         let x = self.blocks(x, &inputs.rope, &mut cache.prefill(&inputs));
         let last: Vec<i32> = batch.groups.iter().map(|group| (group.start + group.prompt_len - 1) as i32).collect();
         let count = last.len();
-        self.logits(x.select(0, Tensor::<1, Int>::from_data(TensorData::new(last, [count]), &device)))
+        self.next_logits(x.select(0, Tensor::<1, Int>::from_data(TensorData::new(last, [count]), &device)))
     }
 
     /// Logits after one more token per sequence, `[sequences · vocab]`.
     fn step(&self, tokens: Vec<i32>, cache: &mut KvCache) -> Vec<f32> {
         let device = self.device();
-        let rope =
-            RopeTables::new(&self.spec().rope, self.spec().head_dim, &cache.next_positions(), self.dtype(), &device);
-        let count = tokens.len();
-        let ids = Tensor::<1, Int>::from_data(TensorData::new(tokens, [count]), &device);
-        let x = self.embed(ids);
-        self.logits(self.blocks(x, &rope, &mut cache.step(&device)))
+        let positions = cache.next_positions();
+        let rope = RopeTables::new(&self.spec().ropes, &positions, self.dtype(), &device);
+        let ints = |values: Vec<i32>| {
+            let shape = [values.len()];
+            Tensor::<1, Int>::from_data(TensorData::new(values, shape), &device)
+        };
+        let x = self.embed(ints(tokens), ints(positions));
+        self.next_logits(self.blocks(x, &rope, &mut cache.step(&device)))
     }
 
-    fn logits(&self, x: Tensor<2>) -> Vec<f32> {
-        let logits = self.norm.forward(x).matmul(self.head_weight().transpose());
-        logits.into_data().iter::<f32>().collect()
+    fn next_logits(&self, x: Tensor<2>) -> Vec<f32> {
+        self.logits(self.norm.forward(x)).into_data().iter::<f32>().collect()
     }
 }
 

@@ -1,12 +1,12 @@
 //! Memory-mapped safetensors, single or sharded (`model.safetensors.index.json`).
 
-use super::WeightSource;
-use super::dtype::{Storage, convert};
-use crate::parameters::checkpoint_name;
+use super::dtype::{Storage, convert, convert_transposed};
+use super::index::read_index;
+use super::{WeightSource, header};
+use crate::layout::Layout;
 use crate::{ModelError, ModelSpec};
 use burn::tensor::{Device, Tensor, TensorData};
 use memmap2::Mmap;
-use safetensors::SafeTensors;
 use safetensors::tensor::{Metadata, TensorInfo};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -35,24 +35,32 @@ impl Checkpoint {
     ///
     /// # Errors
     /// No safetensors in it, a damaged file, an index that names shards outside the directory or
-    /// tensors that its shards lack.
+    /// does not agree with its shards.
     pub fn open(dir: &Path) -> Result<Self, ModelError> {
         let (single, index) = (dir.join(SINGLE), dir.join(INDEX));
         if single.exists() {
             return Self::open_file(&single);
         }
         if !index.exists() {
-            return Err(ModelError::MissingFile { dir: dir.into(), file: SINGLE.into() });
+            return Err(no_weights(dir));
         }
-        let weight_map = read_index(&index)?;
-        let names: BTreeSet<&String> = weight_map.values().collect();
-        let shards = names.into_iter().map(|name| Shard::open(&dir.join(name))).collect::<Result<_, _>>()?;
-        let checkpoint = Self { path: index.clone(), shards };
-        let absent = weight_map.into_keys().filter(|name| checkpoint.find(name).is_none()).collect::<Vec<_>>();
-        if !absent.is_empty() {
-            return Err(ModelError::MissingTensors { path: index, names: absent });
+        let mut named: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (tensor, shard) in read_index(&index)? {
+            named.entry(shard).or_default().insert(tensor);
         }
-        Ok(checkpoint)
+        let mut shards = vec![];
+        for (name, tensors) in named {
+            let shard = Shard::open(&dir.join(name))?;
+            let held: BTreeSet<String> = shard.metadata.offset_keys().into_iter().collect();
+            let names = |difference: Vec<&String>| difference.into_iter().cloned().collect::<Vec<_>>();
+            let (absent, extra) =
+                (names(tensors.difference(&held).collect()), names(held.difference(&tensors).collect()));
+            if !absent.is_empty() || !extra.is_empty() {
+                return Err(ModelError::Index { index, shard: shard.path, absent, extra });
+            }
+            shards.push(shard);
+        }
+        Ok(Self { path: index, shards })
     }
 
     /// Opens one safetensors file.
@@ -68,10 +76,11 @@ impl Checkpoint {
         self.shards.iter().flat_map(|shard| shard.metadata.offset_keys()).collect()
     }
 
-    /// A source that stores tensors as `storage` or, if `None`, as the file does.
-    pub fn source(&self, storage: Option<Storage>, device: &Device) -> CheckpointSource<'_> {
+    /// A source for a model of this layout that stores tensors as `storage` or, if `None`, as the
+    /// file does.
+    pub fn source(&self, layout: &'static Layout, storage: Option<Storage>, device: &Device) -> CheckpointSource<'_> {
         let unused = self.names();
-        CheckpointSource { checkpoint: self, storage, device: device.clone(), unused, missing: vec![] }
+        CheckpointSource { checkpoint: self, layout, storage, device: device.clone(), unused, missing: vec![] }
     }
 
     /// The tensor called `name`, as stored, or `None` if there is none.
@@ -85,14 +94,26 @@ impl Checkpoint {
         storage: Option<Storage>,
         device: &Device,
     ) -> Result<Option<Tensor<D>>, ModelError> {
+        self.read_from(name, shape, false, storage, device)
+    }
+
+    /// As [`read`](Self::read); `transposed` where the file has the last two dimensions swapped.
+    fn read_from<const D: usize>(
+        &self,
+        name: &str,
+        shape: [usize; D],
+        transposed: bool,
+        storage: Option<Storage>,
+        device: &Device,
+    ) -> Result<Option<Tensor<D>>, ModelError> {
         let Some((shard, info)) = self.find(name) else { return Ok(None) };
-        if info.shape != shape {
-            return Err(ModelError::Shape {
-                path: shard.path.clone(),
-                name: name.into(),
-                found: info.shape.clone(),
-                expected: shape.to_vec(),
-            });
+        let mut expected = shape.to_vec();
+        if transposed {
+            expected.swap(D - 1, D - 2);
+        }
+        if info.shape != expected {
+            let (path, name, found) = (shard.path.clone(), name.into(), info.shape.clone());
+            return Err(ModelError::Shape { path, name, found, expected });
         }
         let from = Storage::of_file(info.dtype).ok_or_else(|| ModelError::Dtype {
             path: shard.path.clone(),
@@ -102,7 +123,11 @@ impl Checkpoint {
         let to = storage.unwrap_or(from);
         let (start, end) = info.data_offsets;
         let bytes = &shard.bytes[shard.data_start + start..shard.data_start + end];
-        let data = TensorData::from_bytes_vec(convert(bytes, from, to), shape, to.dtype());
+        let bytes = match transposed {
+            true => convert_transposed(bytes, from, to, expected[D - 1]),
+            false => convert(bytes, from, to),
+        };
+        let data = TensorData::from_bytes_vec(bytes, shape, to.dtype());
         Ok(Some(Tensor::from_data(data, (device, to.dtype()))))
     }
 
@@ -116,37 +141,32 @@ impl Shard {
         let file = File::open(path).map_err(|e| ModelError::io(path, e))?;
         // SAFETY: the map is read-only; a file that another process changes meanwhile could give
         // torn weights, as with every memory-mapped loader, but offsets stay within the map.
-        let map = unsafe { Mmap::map(&file) }.map_err(|e| ModelError::io(path, e))?;
-        Self::parse(path.into(), map)
-    }
-
-    fn parse(path: PathBuf, bytes: Mmap) -> Result<Self, ModelError> {
-        let (header, metadata) = SafeTensors::read_metadata(&bytes)
-            .map_err(|e| ModelError::Safetensors { path: path.clone(), reason: e.to_string() })?;
-        Ok(Self { path, bytes, data_start: header + 8, metadata })
+        let bytes = unsafe { Mmap::map(&file) }.map_err(|e| ModelError::io(path, e))?;
+        let (data_start, metadata) =
+            header::read(&bytes).map_err(|reason| ModelError::Safetensors { path: path.into(), reason })?;
+        Ok(Self { path: path.into(), bytes, data_start, metadata })
     }
 }
 
-fn read_index(path: &Path) -> Result<BTreeMap<String, String>, ModelError> {
-    #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
+/// Why a directory without safetensors cannot be loaded: pickle files are named.
+fn no_weights(dir: &Path) -> ModelError {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut pickles: Vec<String> = entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| [".bin", ".pt", ".pth", ".ckpt"].iter().any(|end| name.ends_with(end)))
+        .collect();
+    pickles.sort_unstable();
+    match pickles.is_empty() {
+        true => ModelError::MissingFile { dir: dir.into(), file: SINGLE.into() },
+        false => ModelError::Pickle { dir: dir.into(), files: pickles },
     }
-    let json = |reason: String| ModelError::Json { file: path.display().to_string(), reason };
-    let text = std::fs::read_to_string(path).map_err(|e| ModelError::io(path, e))?;
-    let index: Index = serde_json::from_str(&text).map_err(|e| json(e.to_string()))?;
-    let outside =
-        |file: &&String| Path::new(file).components().count() != 1 || file.contains(['/', '\\']) || *file == "..";
-    if let Some(file) = index.weight_map.values().find(outside) {
-        return Err(json(format!("weight_map names `{file}`, which is not a file beside the index")));
-    }
-    Ok(index.weight_map)
 }
 
 /// Hands out the tensors of a [`Checkpoint`] and keeps account of those missing and unused.
 #[derive(Debug)]
 pub struct CheckpointSource<'a> {
     checkpoint: &'a Checkpoint,
+    layout: &'static Layout,
     storage: Option<Storage>,
     device: Device,
     unused: BTreeSet<String>,
@@ -154,8 +174,8 @@ pub struct CheckpointSource<'a> {
 }
 
 impl CheckpointSource<'_> {
-    /// Refuses a checkpoint that lacked tensors or holds others. Rotary buffers, and the copy of
-    /// a tied head that some files carry, are derived from other values and may be there.
+    /// Refuses a checkpoint that lacked tensors or holds others. Rotary buffers and masks, and the
+    /// copy of a tied head that some files carry, are derived from other values and may be there.
     ///
     /// # Errors
     /// [`ModelError::MissingTensors`], [`ModelError::UnexpectedTensors`]
@@ -164,7 +184,8 @@ impl CheckpointSource<'_> {
         if !self.missing.is_empty() {
             return Err(ModelError::MissingTensors { path, names: self.missing });
         }
-        let derived = |name: &String| name.ends_with("rotary_emb.inv_freq") || (spec.tied && name == "lm_head.weight");
+        let head = self.layout.name("lm_head.weight");
+        let derived = |name: &String| self.layout.is_buffer(name) || (spec.tied && *name == head);
         let names: Vec<String> = self.unused.into_iter().filter(|name| !derived(name)).collect();
         if names.is_empty() { Ok(()) } else { Err(ModelError::UnexpectedTensors { path, names }) }
     }
@@ -172,9 +193,16 @@ impl CheckpointSource<'_> {
 
 impl WeightSource for CheckpointSource<'_> {
     fn tensor<const D: usize>(&mut self, path: &str, shape: [usize; D]) -> Result<Tensor<D>, ModelError> {
-        let name = checkpoint_name(path);
+        let mut name = self.layout.name(path);
+        if let Some(bare) = name.strip_prefix(self.layout.prefix)
+            && !self.unused.contains(&name)
+            && self.unused.contains(bare)
+        {
+            name = bare.into();
+        }
         self.unused.remove(&name);
-        let tensor = self.checkpoint.read(&name, shape, self.storage, &self.device)?;
+        let transposed = self.layout.transposed(path);
+        let tensor = self.checkpoint.read_from(&name, shape, transposed, self.storage, &self.device)?;
         Ok(tensor.unwrap_or_else(|| {
             // A placeholder, so that `finish` can name all that is missing at once.
             self.missing.push(name);

@@ -2,6 +2,8 @@
 
 mod checkpoint;
 mod dtype;
+mod header;
+mod index;
 mod random;
 
 pub use checkpoint::{Checkpoint, CheckpointSource};
@@ -42,7 +44,7 @@ impl CausalLm {
         storage: Option<Storage>,
         device: &Device,
     ) -> Result<Self, ModelError> {
-        let mut source = checkpoint.source(storage, device);
+        let mut source = checkpoint.source(spec.layout, storage, device);
         let model = Self::load(spec, &mut source)?;
         source.finish(spec)?;
         Ok(model)

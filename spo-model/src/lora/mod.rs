@@ -46,7 +46,8 @@ pub struct LoraSpec {
     pub alpha: f64,
     /// Scale `alpha / √rank` (rsLoRA, arXiv 2312.03732) instead of `alpha / rank`.
     pub rslora: bool,
-    /// Names of the projections to adapt, such as `q_proj`; empty means all of the decoder's.
+    /// Names of the projections to adapt, as the checkpoint calls them, such as `q_proj` or
+    /// `c_attn`; empty means all of the decoder's.
     pub targets: Vec<String>,
 }
 
@@ -67,18 +68,9 @@ impl LoraSpec {
 pub fn projections(model: &mut CausalLm) -> Vec<(String, &mut Linear)> {
     let mut all = vec![];
     for (index, block) in model.layers.iter_mut().enumerate() {
-        let (attention, mlp) = (&mut block.self_attn, &mut block.mlp);
-        for (name, linear) in [
-            ("self_attn.q_proj", &mut attention.q_proj),
-            ("self_attn.k_proj", &mut attention.k_proj),
-            ("self_attn.v_proj", &mut attention.v_proj),
-            ("self_attn.o_proj", &mut attention.o_proj),
-            ("mlp.gate_proj", &mut mlp.gate_proj),
-            ("mlp.up_proj", &mut mlp.up_proj),
-            ("mlp.down_proj", &mut mlp.down_proj),
-        ] {
-            all.push((format!("layers.{index}.{name}"), linear));
-        }
+        let path = |module: &str, name: &str| format!("layers.{index}.{module}.{name}");
+        all.extend(block.self_attn.linears_mut().map(|(name, linear)| (path("self_attn", name), linear)));
+        all.extend(block.mlp.linears_mut().map(|(name, linear)| (path("mlp", name), linear)));
     }
     all
 }
@@ -96,10 +88,10 @@ impl CausalLm {
     /// A target that no projection is called by, or a rank of 0.
     pub fn with_lora(mut self, spec: &LoraSpec, seed: u64) -> Result<Self, ModelError> {
         let refuse = |reason: String| ModelError::Adapter { file: "lora".into(), reason };
-        let mut names: Vec<String> =
-            projections(&mut self).iter().map(|(path, _)| last_name(path).to_string()).collect();
+        let layout = self.spec().layout;
+        let mut names: Vec<String> = projections(&mut self).iter().map(|(path, _)| layout.last_name(path)).collect();
+        names.sort_unstable();
         names.dedup();
-        names.truncate(7);
         if let Some(target) = spec.targets.iter().find(|target| !names.contains(target)) {
             return Err(refuse(format!("no projection is called `{target}`; there are {}", names.join(", "))));
         }
@@ -109,7 +101,7 @@ impl CausalLm {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let (device, dtype) = (self.device(), self.dtype());
         for (path, linear) in projections(&mut self) {
-            if !spec.selects(last_name(&path)) {
+            if !spec.selects(&layout.last_name(&path)) {
                 continue;
             }
             let [out, inputs] = linear.weight.val().dims();

@@ -2,8 +2,9 @@
 
 use super::{LoraAdapter, LoraSpec, is_adapter, projections};
 use crate::export::{create_dir, write_file, write_safetensors};
+use crate::layout::Layout;
 use crate::load::Checkpoint;
-use crate::parameters::{checkpoint_name, for_each};
+use crate::parameters::for_each;
 use crate::{CausalLm, ModelError};
 use burn::module::Param;
 use serde_json::{Value, json};
@@ -13,9 +14,9 @@ const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
 
 /// PEFT's name of the tensor at a module path such as `layers.0.mlp.up_proj.lora.a`.
-fn peft_name(path: &str) -> String {
+fn peft_name(layout: &Layout, path: &str) -> String {
     let path = path.replace(".lora.a", ".lora_A.weight").replace(".lora.b", ".lora_B.weight");
-    format!("base_model.model.{}", checkpoint_name(&path))
+    format!("base_model.model.{}", layout.name(&path))
 }
 
 /// Attaches the adapter saved in `dir` to a model, replacing any it has.
@@ -28,13 +29,13 @@ pub fn load_adapter(model: CausalLm, dir: &Path) -> Result<(CausalLm, LoraSpec),
     if !config.exists() {
         return Err(ModelError::MissingFile { dir: dir.into(), file: CONFIG.into() });
     }
-    let spec = read_config(&config)?;
+    let spec = read_config(&config, model.spec().layout)?;
     let checkpoint = Checkpoint::open_file(&dir.join(WEIGHTS))?;
     let mut unused = checkpoint.names();
     let mut model = model.without_lora();
-    let (device, dtype) = (model.device(), model.dtype());
+    let (device, dtype, layout) = (model.device(), model.dtype(), model.spec().layout);
     for (path, linear) in projections(&mut model) {
-        let names = [peft_name(&format!("{path}.lora.a")), peft_name(&format!("{path}.lora.b"))];
+        let names = [peft_name(layout, &format!("{path}.lora.a")), peft_name(layout, &format!("{path}.lora.b"))];
         let [out, inputs] = linear.weight.val().dims();
         let a = checkpoint.read(&names[0], [spec.rank, inputs], None, &device)?;
         let b = checkpoint.read(&names[1], [out, spec.rank], None, &device)?;
@@ -50,7 +51,7 @@ pub fn load_adapter(model: CausalLm, dir: &Path) -> Result<(CausalLm, LoraSpec),
     }
 }
 
-fn read_config(path: &Path) -> Result<LoraSpec, ModelError> {
+fn read_config(path: &Path, layout: &Layout) -> Result<LoraSpec, ModelError> {
     let file = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|e| ModelError::io(path, e))?;
     let config: Value =
@@ -68,7 +69,6 @@ fn read_config(path: &Path) -> Result<LoraSpec, ModelError> {
     let unsupported = [
         "use_dora",
         "lora_bias",
-        "fan_in_fan_out",
         "modules_to_save",
         "rank_pattern",
         "alpha_pattern",
@@ -77,6 +77,10 @@ fn read_config(path: &Path) -> Result<LoraSpec, ModelError> {
     ];
     if let Some(key) = unsupported.into_iter().find(|key| active(&config[*key])) {
         return refuse(format!("{key}: found {}, which is not supported", config[key]));
+    }
+    // True where PEFT found weights stored [in, out]; it changes how they are merged, no adapter.
+    if config["fan_in_fan_out"] == true && !layout.conv1d {
+        return refuse("fan_in_fan_out: found true, which fits no layer of this model".into());
     }
     let (Some(rank), Some(alpha)) = (config["r"].as_u64().filter(|rank| *rank > 0), config["lora_alpha"].as_f64())
     else {
@@ -108,7 +112,7 @@ pub fn save_adapter(model: &CausalLm, spec: &LoraSpec, base: &str, dir: &Path) -
     for_each(model, "", |mut parameter| {
         if is_adapter(&parameter.path) {
             targets.extend(parameter.path.split('.').nth_back(2).map(String::from));
-            parameter.path = peft_name(&parameter.path);
+            parameter.path = peft_name(model.spec().layout, &parameter.path);
             tensors.push(parameter);
         }
     });
@@ -123,7 +127,7 @@ pub fn save_adapter(model: &CausalLm, spec: &LoraSpec, base: &str, dir: &Path) -
         "use_dora": false,
         "lora_dropout": 0.0,
         "bias": "none",
-        "fan_in_fan_out": false,
+        "fan_in_fan_out": model.spec().layout.conv1d,
         "inference_mode": true,
         "init_lora_weights": true,
         "modules_to_save": null,

@@ -3,6 +3,7 @@
 use crate::decoder::linear::{add_bias, product};
 use crate::decoder::mlp::gated;
 use crate::decoder::{RopeTables, fused, pull};
+use crate::spec::Activation;
 use crate::spec::{Rope, RopeScaling};
 use burn::tensor::{DType, Device, Distribution, Tensor};
 
@@ -58,7 +59,9 @@ fn linear_with_bias() {
 #[test]
 fn gated_units() {
     for shape in [[1, 1], [9, 31], [300, 200]] {
-        assert_equal(&format!("{shape:?}"), [random(shape) * 4.0, random(shape)], |[gate, up]| gated(gate, up));
+        assert_equal(&format!("{shape:?}"), [random(shape) * 4.0, random(shape)], |[gate, up]| {
+            gated(Activation::Silu, gate, up)
+        });
     }
 }
 
@@ -77,12 +80,12 @@ fn norms() {
 
 #[test]
 fn rotations() {
-    for [tokens, heads, dim] in [[1, 1, 2], [9, 3, 6], [200, 4, 32]] {
-        let rope = Rope { theta: 100.0, scaling: RopeScaling::Default };
+    for [tokens, heads, dim, turned] in [[1, 1, 2, 2], [9, 3, 6, 6], [200, 4, 32, 32], [40, 2, 16, 4]] {
+        let ropes = [Rope { theta: 100.0, dim: turned, scaling: RopeScaling::Default }];
         let positions: Vec<i32> = (0..tokens as i32).map(|i| i * 3 % 50).collect();
         assert_equal(&format!("{tokens} {heads} {dim}"), [random([tokens, heads * dim])], |[x]| {
-            let tables = RopeTables::new(&rope, dim, &positions, x.dtype(), &device());
-            tables.rotate(x.reshape([tokens, heads, dim])).reshape([tokens, heads * dim])
+            let tables = RopeTables::new(&ropes, &positions, x.dtype(), &device());
+            tables.rotate(0, x.reshape([tokens, heads, dim])).reshape([tokens, heads * dim])
         });
     }
 }
