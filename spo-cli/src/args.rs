@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::command::{
-    data, eval, generate, init, list, loss, plan, quickstart, render, score, serve, tokenize, train, watch,
+    data, eval, generate, init, list, loss, plan, quickstart, render, score, serve, sweep, tokenize, train, watch,
 };
 
 /// Sequential preference optimisation of language models.
@@ -24,6 +24,7 @@ pub(crate) enum Command {
     Init(init::Arguments),
     Plan(plan::Arguments),
     Train(train::Arguments),
+    Sweep(sweep::Arguments),
     Watch(watch::Arguments),
     Serve(serve::Arguments),
     Eval(eval::Arguments),

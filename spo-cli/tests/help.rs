@@ -18,6 +18,7 @@ fn help_of_every_command() {
         &["init"],
         &["plan"],
         &["train"],
+        &["sweep"],
         &["watch"],
         &["serve"],
         &["eval"],

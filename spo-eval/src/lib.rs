@@ -32,6 +32,7 @@ pub mod report;
 mod sampling;
 mod score;
 mod summary;
+mod sweep;
 mod tally;
 mod verdict;
 
@@ -46,5 +47,6 @@ pub use summary::{
     Artefact, ConflictCount, CurvePoint, DataSummary, GateCheck, GateOutcome, GateSummary, Look, ModelSummary, Phase,
     RoundSummary, RunSummary, SCHEMA, Sample, Setting,
 };
+pub use sweep::{FinishedRun, SweepRun, SweepSummary};
 pub use tally::Tally;
 pub use verdict::verdict;

@@ -129,6 +129,20 @@ impl LogpCache {
         Ok(stored)
     }
 
+    /// Takes a policy's log-probs over from another cache, if this one has none. Whether there were any.
+    ///
+    /// # Errors
+    /// They cannot be copied.
+    pub fn adopt(&self, from: &Path, hash: &str) -> Result<bool, TrainError> {
+        let (own, theirs) = (self.path(hash), Self { dir: from.into() }.path(hash));
+        if own.exists() || !theirs.exists() {
+            return Ok(own.exists());
+        }
+        // A copy: more may be added to either.
+        std::fs::copy(&theirs, &own).map_err(|e| TrainError::io(&own, e))?;
+        Ok(true)
+    }
+
     fn path(&self, hash: &str) -> PathBuf {
         self.dir.join(format!("{hash}.logps"))
     }

@@ -13,6 +13,7 @@ use crate::policy::Policies;
 use crate::run::Prepared;
 use crate::sampling::{Drawn, Samples, Shown, show, shown_prompts};
 use crate::session::Session;
+use crate::shared::{Shared, rows_hash};
 use crate::stopping::{Keeper, Stopping};
 use crate::task::{SupervisedTask, Task};
 use crate::{TrainError, memory};
@@ -30,6 +31,8 @@ use std::time::Instant;
 
 /// Name of π_0 where there is no warm-up.
 pub(crate) const START: &str = "start";
+/// The artefact that names a run's settings.
+pub(crate) const PLAN: &str = "plan";
 /// Name of the warm-up and of the policy it makes.
 pub(crate) const WARMUP: &str = "warmup";
 
@@ -44,6 +47,8 @@ pub(crate) struct Driver<'a> {
     /// Tokens that end a response.
     stop: Vec<u32>,
     shown: Vec<Shown>,
+    /// Earlier runs that policies may be taken from.
+    shared: Shared,
     /// Scores of the policies so far, in the scale of the main table.
     matrix: Vec<DimensionScore>,
     /// Steps that a policy comes from, where its phase ended early; and whether its round's gate sent it back.
@@ -79,6 +84,7 @@ impl<'a> Driver<'a> {
             bootstrap: Bootstrap { resamples: plan.evaluation.bootstrap_resamples, seed: plan.seed },
             stop,
             shown: shown_prompts(&prepared.held_out, &plan.evaluation, &plan.text, &prepared.tokenizer)?,
+            shared: Shared::default(),
             matrix: vec![],
             ended: BTreeMap::new(),
             drawn: vec![],
@@ -90,8 +96,9 @@ impl<'a> Driver<'a> {
     pub fn run(mut self) -> Result<(), TrainError> {
         let model = self.policies.start(START)?;
         self.announce(&model)?;
-        let (start, model) = match &self.plan.warmup {
-            Some(warmup) => {
+        let (start, model) = match (&self.plan.warmup, self.reuse_warmup()?) {
+            (Some(_), Some(model)) => (WARMUP.to_string(), model),
+            (Some(warmup), None) => {
                 let task = SupervisedTask::new(&self.prepared.train.dataset, &warmup.dimensions);
                 let label = warmup.dimensions.join(" + ");
                 self.begin(WARMUP, &label, "sft", false, START, task.len(), warmup.training.steps, None)?;
@@ -108,7 +115,7 @@ impl<'a> Driver<'a> {
                 };
                 (WARMUP.to_string(), self.train(phase, model, &task, Some(&held_out), START, None)?)
             }
-            None => (START.to_string(), model),
+            (None, _) => (START.to_string(), model),
         };
         let mut history = vec![self.freeze(&start, &model, 0)?];
         self.show(&start, &model)?;
@@ -118,17 +125,20 @@ impl<'a> Driver<'a> {
         for (index, round) in self.plan.rounds.iter().enumerate() {
             let mut scores = vec![];
             let mut carried = None;
-            for arm in &round.arms {
+            for (place, arm) in round.arms.iter().enumerate() {
                 let name = policy_name(round, arm);
                 let parent = &names[index];
                 // Another policy is dropped before this one is loaded: one at a time in memory.
-                let model = match current.take().filter(|(loaded, _)| loaded == parent) {
-                    Some((_, model)) => model,
-                    None => self.policies.load(parent)?,
-                };
+                let loaded = current.take().filter(|(loaded, _)| loaded == parent).map(|(_, model)| model);
                 let gate = round.gate.as_ref().filter(|_| carried.is_none());
                 let gate = gate.map(|plan| Gate::new(plan, &self.matrix, &names));
-                let model = self.round(index, round, arm, &name, &names[..=index], model, &history, gate.as_ref())?;
+                let model = match (self.reuse(&name, Some((index, place)))?, loaded) {
+                    (Some(model), _) => model,
+                    (None, loaded) => {
+                        let model = loaded.map_or_else(|| self.policies.load(parent), Ok)?;
+                        self.round(index, round, arm, &name, &names[..=index], model, &history, gate.as_ref())?
+                    }
+                };
                 let later = if carried.is_none() { index + 1 } else { self.plan.rounds.len() };
                 let logps = self.freeze(&name, &model, later)?;
                 scores.push((name.clone(), self.evaluate(&name, arm, &logps, &history)?));
@@ -173,14 +183,49 @@ impl<'a> Driver<'a> {
         self.session.emit(Event::DataLoaded { sets, conflicts })?;
         let plan = serde_json::to_vec(self.plan).expect("a plan holds only strings and numbers");
         let hash = |name: &str, hash: &str| Artefact { name: name.into(), hash: format!("blake3:{hash}") };
-        self.session.emit(Event::Lineage {
-            artefacts: vec![
-                hash("plan", &blake3::hash(&plan).to_hex()[..32]),
-                hash("starting weights", self.policies.hash(START)),
-                hash("training rows, as tokens with their labels", &rows_hash(&self.prepared.train.dataset)),
-                hash("held-out rows, as tokens with their labels", &rows_hash(&self.prepared.held_out.dataset)),
-            ],
-        })
+        let artefacts = vec![
+            hash(PLAN, &blake3::hash(&plan).to_hex()[..32]),
+            hash("starting weights", self.policies.hash(START)),
+            hash("training rows, as tokens with their labels", &rows_hash(&self.prepared.train.dataset)),
+            hash("held-out rows, as tokens with their labels", &rows_hash(&self.prepared.held_out.dataset)),
+        ];
+        self.shared = Shared::new(&self.prepared.donors, self.plan, &artefacts)?;
+        self.session.emit(Event::Lineage { artefacts })?;
+        let start = self.policies.hash(START).to_string();
+        self.share_cache(&start)
+    }
+
+    /// Takes the log-probs of a policy over that an earlier run has computed.
+    fn share_cache(&self, hash: &str) -> Result<(), TrainError> {
+        for dir in self.shared.dirs() {
+            if self.cache.adopt(&dir.join("cache"), hash)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn reuse_warmup(&mut self) -> Result<Option<CausalLm>, TrainError> {
+        if self.plan.warmup.is_some() { self.reuse(WARMUP, None) } else { Ok(None) }
+    }
+
+    /// A policy of an earlier run that is the one to be made, if there is one.
+    fn reuse(&mut self, name: &str, place: Option<(usize, usize)>) -> Result<Option<CausalLm>, TrainError> {
+        let Some(found) = self.shared.find(self.plan, name, place) else { return Ok(None) };
+        let model = self.policies.adopt(name, &found.dir.join("policies"), found.hash)?;
+        self.cache.adopt(&found.dir.join("cache"), found.hash)?;
+        self.session.emit(Event::Reused { policy: name.into(), from: found.dir.into() })?;
+        for mut event in found.events {
+            match &mut event {
+                Event::PhaseEnded { step, steps, policy_of, .. } => {
+                    self.ended.insert(name.into(), (*policy_of, step == steps));
+                }
+                Event::PolicySaved { path, .. } => *path = self.policies.path(name),
+                _ => {}
+            }
+            self.session.emit(event)?;
+        }
+        Ok(Some(model))
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -537,18 +582,6 @@ impl<'a> Driver<'a> {
         let arms = self.plan.rounds.iter().flat_map(|round| &round.arms);
         2 * arms.map(|arm| arm.training.tokens_per_micro_batch).max().unwrap_or(4096)
     }
-}
-
-/// Hash of what a data set's rows say, in their order.
-fn rows_hash(dataset: &Dataset) -> String {
-    let mut hasher = blake3::Hasher::new();
-    for example in &dataset.examples {
-        for answer in 0..example.answers.len() {
-            hasher.update(&example.answer_hash(answer));
-        }
-        hasher.update(format!("{:?}", example.labels).as_bytes());
-    }
-    hasher.finalize().to_hex()[..32].to_string()
 }
 
 /// The policy that an arm makes: the round's name, with the control's name behind it.

@@ -68,6 +68,13 @@ pub enum Event {
         /// Time taken.
         seconds: f64,
     },
+    /// A policy is taken over from an earlier run that made it in the same way; what happened there follows.
+    Reused {
+        /// The policy.
+        policy: String,
+        /// The earlier run's directory.
+        from: PathBuf,
+    },
     /// A phase of optimiser steps begins.
     PhaseStarted {
         /// Its name.

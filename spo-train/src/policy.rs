@@ -4,6 +4,7 @@ use crate::TrainError;
 use crate::event::Event;
 use crate::gradients::Trainable;
 use crate::session::Session;
+use crate::shared::link_files;
 use burn::tensor::Device;
 use spo_core::logprob::HeadOptions;
 use spo_data::{Dataset, Group};
@@ -125,6 +126,25 @@ impl Policies {
             return Err(ModelError::Parity { path: dir, drift, allowed }.into());
         }
         session.emit(Event::PolicySaved { policy: name.into(), path: dir, hash: self.hash(name).into(), drift })?;
+        Ok(model)
+    }
+
+    /// Takes a policy over from another run's directory of policies.
+    ///
+    /// # Errors
+    /// It cannot be linked, copied or loaded, or is not the one that was saved there.
+    pub fn adopt(&mut self, name: &str, from: &Path, wanted: &str) -> Result<CausalLm, TrainError> {
+        let (dir, aside) = (self.path(name), self.dir.join(format!(".{name}.part")));
+        remove(&aside)?;
+        link_files(&from.join(name), &aside)?;
+        std::fs::rename(&aside, &dir).map_err(|e| TrainError::io(&dir, e))?;
+        let model = self.load(name)?;
+        let found = hash(&model);
+        if found != wanted {
+            let reason = format!("its weights have the hash {found}, but {wanted} when they were saved");
+            return Err(TrainError::Damaged { path: from.join(name), reason });
+        }
+        self.hashes.insert(name.into(), found);
         Ok(model)
     }
 

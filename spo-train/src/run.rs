@@ -17,7 +17,7 @@ use burn::tensor::Device;
 use spo_data::{DataSpec, Dataset, Tokenizer, load, split_by_prompt};
 use spo_eval::{RunSummary, report};
 use spo_model::{ModelSpec, device};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 /// Files and directories that make a directory a run.
@@ -38,6 +38,8 @@ pub struct Prepared {
     pub train: LabelledSet,
     /// The pairs to evaluate on.
     pub held_out: LabelledSet,
+    /// Directories of earlier runs: policies that they made in the same way are not trained again.
+    pub donors: Vec<PathBuf>,
 }
 
 /// Reads model shape, tokenizer and data, and resolves the plan. `spo plan` stops here.
@@ -105,7 +107,7 @@ pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainErr
             conflicts: [train.conflicts(), held_out.conflicts()].concat(),
         },
     )?;
-    Ok(Prepared { plan, model, device, tokenizer, train, held_out })
+    Ok(Prepared { plan, model, device, tokenizer, train, held_out, donors: vec![] })
 }
 
 /// Refuses an objective that needs what the data or the rounds before lack, before anything is trained.

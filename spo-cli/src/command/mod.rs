@@ -11,6 +11,7 @@ pub(crate) mod quickstart;
 pub(crate) mod render;
 pub(crate) mod score;
 pub(crate) mod serve;
+pub(crate) mod sweep;
 pub(crate) mod tokenize;
 pub(crate) mod train;
 pub(crate) mod watch;
@@ -28,6 +29,7 @@ pub(crate) fn run(command: Command, output: &mut Output) -> Result<Outcome, CliE
         Command::Init(arguments) => arguments.run(output).map(done),
         Command::Plan(arguments) => arguments.run(output).map(done),
         Command::Train(arguments) => arguments.run(output),
+        Command::Sweep(arguments) => arguments.run(output).map(done),
         Command::Watch(arguments) => arguments.run(output).map(done),
         Command::Serve(arguments) => arguments.run(output).map(done),
         Command::Eval(arguments) => arguments.run(output).map(done),

@@ -93,7 +93,7 @@ pub(super) fn train(spec: &RunSpec, tui: bool, output: &mut Output) -> Result<Ou
 }
 
 /// Set by the first Ctrl-C or termination signal; the second one ends the process.
-fn stop_flag() -> Result<Arc<AtomicBool>, CliError> {
+pub(super) fn stop_flag() -> Result<Arc<AtomicBool>, CliError> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = stop.clone();
     let handler = move || {

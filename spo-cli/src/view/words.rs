@@ -71,6 +71,7 @@ pub(super) fn lines(event: &Event) -> Vec<String> {
         Event::Scored { policy, answers, cached, seconds, .. } => {
             format!("{policy} scored on {answers} answers ({cached} from the cache) in {seconds:.1} s")
         }
+        Event::Reused { policy, from } => format!("{policy} is taken over from {}", tidy(from)),
         Event::PhaseStarted { phase, dimension, objective, control, start, pairs, steps, .. } => {
             let control = if *control { ", a control" } else { "" };
             format!("{phase}: {objective} on {pairs} pairs of {dimension}, {steps} steps from {start}{control}")

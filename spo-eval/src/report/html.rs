@@ -1,7 +1,7 @@
 //! report.html: one file without scripts or outside references.
 
 use crate::RunSummary;
-use crate::report::document::{Block, Section, Table};
+use crate::report::document::{Block, Document, Section, Table};
 use crate::report::{escape, svg};
 
 const STYLE: &str = "\
@@ -16,7 +16,11 @@ th{text-align:left;font-weight:600}.n{text-align:right}.g{text-align:center;bord
 /// The report as one self-contained HTML page with inline SVG.
 #[must_use]
 pub fn html(summary: &RunSummary) -> String {
-    let document = super::document(summary);
+    page(&super::document(summary))
+}
+
+/// A report as a page.
+pub(crate) fn page(document: &Document) -> String {
     let title = escape::html(&document.title);
     let link = |section: &Section| format!("<a href=\"#{}\">{}</a>", anchor(section.title), section.title);
     let links: Vec<String> = document.sections.iter().map(link).collect();

@@ -1,13 +1,17 @@
 //! report.md.
 
-use crate::report::document::{Block, Table};
+use crate::report::document::{Block, Document, Table};
 use crate::report::escape;
 use crate::{RunSummary, Sample};
 
 /// The report as GitHub-flavoured Markdown. Charts are left out; their numbers are in the tables.
 #[must_use]
 pub fn markdown(summary: &RunSummary) -> String {
-    let document = super::document(summary);
+    page(&super::document(summary))
+}
+
+/// A report as Markdown.
+pub(crate) fn page(document: &Document) -> String {
     let mut text = format!("# {}\n", escape::markdown(&document.title));
     for section in &document.sections {
         let blocks: Vec<String> = section.blocks.iter().filter_map(block).collect();

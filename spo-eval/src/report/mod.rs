@@ -12,12 +12,14 @@ pub(crate) mod number;
 mod provenance;
 mod results;
 pub mod svg;
+mod sweep;
 mod table;
 mod training;
 
 pub use html::html;
 pub use json::{from_json, to_json};
 pub use markdown::markdown;
+pub use sweep::{front_svg, hypervolume_svg, sweep_html, sweep_markdown, sweep_rows};
 pub use table::{WIDTH, score_table, table};
 
 use crate::RunSummary;

@@ -1,0 +1,131 @@
+//! Several runs of one run file: a grid of settings, every order of the dimensions.
+//!
+//! Runs that begin alike share what is alike: the warm-up, rounds and cached log-probs of an earlier run are taken over.
+
+mod grid;
+
+pub use grid::{Axis, Variant, variants};
+
+use crate::config::RunPlan;
+use crate::event::{Event, Sink};
+use crate::sink::{Memory, read_events};
+use crate::{TrainError, prepare, run};
+use serde_json::Value;
+use spo_eval::{FinishedRun, RunSummary, SweepSummary, report};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+/// How one run of a sweep went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// It was finished before.
+    Found,
+    /// It begins.
+    Begins,
+    /// It missed a gate: it has no place in the table.
+    GateMissed,
+}
+
+/// Runs what is not finished yet of a sweep below `out`, and writes its table, fronts and report.
+///
+/// `sink` gives each run its own listener; `told` hears how far the sweep is.
+///
+/// # Errors
+/// Whatever stops a run, but for a missed gate; a directory of another sweep. Runs finished before are kept.
+pub fn sweep(
+    name: &str,
+    variants: &[Variant],
+    out: &Path,
+    sink: &mut dyn FnMut() -> Box<dyn Sink>,
+    told: &mut dyn FnMut(usize, &Variant, Progress),
+    stop: &AtomicBool,
+) -> Result<SweepSummary, TrainError> {
+    let mut finished: Vec<FinishedRun> = vec![];
+    for (index, variant) in variants.iter().enumerate() {
+        let mut spec = variant.spec.clone();
+        let dir = out.join(&variant.name);
+        spec.apply_set(&format!("out={}", Value::from(dir.to_string_lossy())))?;
+        let prepared = prepare(&spec, &mut Memory::default())?;
+        let done = match summary(&dir, &prepared.plan)? {
+            Some(summary) => {
+                told(index, variant, Progress::Found);
+                Some(summary)
+            }
+            None => {
+                told(index, variant, Progress::Begins);
+                let mut prepared = prepared;
+                prepared.donors = donors(out, variants, &dir)?;
+                match run(prepared, sink().as_mut(), stop) {
+                    Ok(summary) => Some(summary),
+                    Err(TrainError::GateMissed { .. }) => {
+                        told(index, variant, Progress::GateMissed);
+                        None
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        let Variant { name: run, settings, .. } = variant;
+        finished.extend(done.map(|summary| FinishedRun { name: run.clone(), settings: settings.clone(), summary }));
+        // After every run: an interrupted sweep has a report of what there is.
+        write(&SweepSummary::of(name, &finished)?, out)?;
+    }
+    Ok(SweepSummary::of(name, &finished)?)
+}
+
+/// The summary of a run that is over; nothing if it is not, or not there.
+fn summary(dir: &Path, plan: &RunPlan) -> Result<Option<RunSummary>, TrainError> {
+    let path = dir.join("plan.json");
+    let Ok(text) = std::fs::read_to_string(&path) else { return Ok(None) };
+    let damaged = |e: serde_json::Error| TrainError::Damaged { path: path.clone(), reason: e.to_string() };
+    let theirs: RunPlan = serde_json::from_str(&text).map_err(damaged)?;
+    if comparable(plan) != comparable(&theirs) {
+        return Err(TrainError::OutExists { path: dir.into() });
+    }
+    let over = |event: &Event| matches!(event, Event::RunFinished { .. });
+    let records = read_events(&dir.join("events.jsonl"))?;
+    let Ok(text) = std::fs::read_to_string(dir.join("summary.json")) else { return Ok(None) };
+    if !records.last().is_some_and(|record| over(&record.event)) {
+        return Ok(None);
+    }
+    Ok(Some(report::from_json(&text)?))
+}
+
+/// A plan without where its values came from: the file may have moved by a line.
+fn comparable(plan: &RunPlan) -> RunPlan {
+    RunPlan { origins: Default::default(), out: PathBuf::new(), ..plan.clone() }
+}
+
+/// The other runs of the sweep. One at `dir` that was not finished is moved aside and is one of them.
+fn donors(out: &Path, variants: &[Variant], dir: &Path) -> Result<Vec<PathBuf>, TrainError> {
+    let mut donors: Vec<PathBuf> = variants.iter().map(|variant| out.join(&variant.name)).collect();
+    donors.retain(|other| other != dir && other.exists());
+    if dir.exists() {
+        let aside = out.join(format!(".{}.unfinished", dir.file_name().unwrap_or_default().to_string_lossy()));
+        if aside.exists() {
+            std::fs::remove_dir_all(&aside).map_err(|e| TrainError::io(&aside, e))?;
+        }
+        std::fs::rename(dir, &aside).map_err(|e| TrainError::io(dir, e))?;
+        donors.insert(0, aside);
+    }
+    Ok(donors)
+}
+
+/// `sweep.csv`, `sweep.json`, the pictures and the reports.
+fn write(summary: &SweepSummary, out: &Path) -> Result<(), TrainError> {
+    let file = |name: &str, text: String| {
+        let path = out.join(name);
+        std::fs::write(&path, text).map_err(|e| TrainError::io(&path, e))
+    };
+    let mut table = csv::Writer::from_writer(vec![]);
+    for row in report::sweep_rows(summary) {
+        table.write_record(&row).map_err(|e| TrainError::io(out, e.into()))?;
+    }
+    let bytes = table.into_inner().map_err(|e| TrainError::io(out, e.into_error()))?;
+    file("sweep.csv", String::from_utf8_lossy(&bytes).into_owned())?;
+    file("sweep.json", serde_json::to_string_pretty(summary).expect("a summary is plain data"))?;
+    file("front.svg", report::front_svg(summary))?;
+    file("hypervolume.svg", report::hypervolume_svg(summary)?)?;
+    file("sweep.md", report::sweep_markdown(summary)?)?;
+    file("sweep.html", report::sweep_html(summary)?)
+}
