@@ -3,7 +3,7 @@
 use burn::tensor::Device;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use serde_json::Map;
-use spo_core::objective::{self, Build};
+use spo_core::objective::{self, AnswerNumbers, ListNumbers, differentiate_answers, differentiate_lists};
 use spo_core::pair::SampledLogps;
 use spo_core::{PairNumbers, Sides, differentiate};
 
@@ -39,18 +39,44 @@ fn window(objective: &dyn objective::Objective, history: bool) -> PairNumbers {
     pairs
 }
 
+/// The same numbers as single answers: every other pair's chosen one, and the rejected ones of the rest.
+fn answers() -> AnswerNumbers {
+    let desirable = (0..PAIRS).map(|i| (i % 2) as f64).collect();
+    AnswerNumbers { policy: spread(3, -100.0, 20.0), reference: spread(5, -100.0, 20.0), desirable, kl: 0.5 }
+}
+
+/// The same pairs as lists of two.
+fn lists() -> ListNumbers {
+    let both = |seed: usize, centre: f64, width: f64| {
+        let sides = sides(seed, centre, width);
+        sides.chosen.into_iter().zip(sides.rejected).map(|(chosen, rejected)| vec![chosen, rejected]).collect()
+    };
+    ListNumbers { policy: both(3, -100.0, 20.0), reference: both(5, -100.0, 20.0), gains: vec![vec![3.0, 1.0]; PAIRS] }
+}
+
 fn objectives(criterion: &mut Criterion) {
     let device = Device::flex();
     let mut group = criterion.benchmark_group("objective, 4096 pairs");
+    let (answers, lists, none) = (answers(), lists(), Map::new());
     for entry in objective::registry() {
-        let Build::Pair(_) = entry.build else {
-            continue;
-        };
-        let objective = objective::build(entry.name, &Map::new()).expect("defaults are valid");
-        let pairs = window(objective.as_ref(), entry.needs.history);
-        group.bench_with_input(BenchmarkId::from_parameter(entry.name), &pairs, |bencher, pairs| {
-            bencher.iter(|| differentiate(objective.as_ref(), pairs, &device).expect("the window is complete"));
-        });
+        let name = BenchmarkId::from_parameter(entry.name);
+        if entry.build.pair().is_some() {
+            let objective = objective::build(entry.name, &none).expect("defaults are valid");
+            let pairs = window(objective.as_ref(), entry.needs.history);
+            group.bench_with_input(name, &pairs, |bencher, pairs| {
+                bencher.iter(|| differentiate(objective.as_ref(), pairs, &device).expect("the window is complete"));
+            });
+        } else if entry.build.unpaired().is_some() {
+            let objective = objective::build_unpaired(entry.name, &none).expect("defaults are valid");
+            group.bench_with_input(name, &answers, |bencher, answers| {
+                bencher.iter(|| differentiate_answers(objective.as_ref(), answers, &device).expect("complete"));
+            });
+        } else {
+            let objective = objective::build_list(entry.name, &none).expect("defaults are valid");
+            group.bench_with_input(name, &lists, |bencher, lists| {
+                bencher.iter(|| differentiate_lists(objective.as_ref(), lists, &device).expect("complete"));
+            });
+        }
     }
     group.finish();
 }

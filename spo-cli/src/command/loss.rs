@@ -15,8 +15,9 @@ use crate::output::Output;
 ///
 /// Rows are JSON objects, one per line: chosen_logp, rejected_logp, ref_chosen_logp, ref_rejected_logp, chosen_tokens,
 /// rejected_tokens; for spo also earlier, a list of [chosen, rejected] of the earlier policies, oldest first; and what
-/// else the objective needs (`spo list objectives`). Objectives on single answers take logp, ref_logp and label, those
-/// on lists logps, ref_logps and gains.
+/// else the objective needs (strength, mixture, chosen_kl, rejected_kl, chosen_safe, rejected_safe, sampled_logp,
+/// ref_sampled_logp, chosen_on_policy, rejected_on_policy). Objectives on single answers take logp, ref_logp and label
+/// (and kl), those on lists logps, ref_logps and gains.
 ///
 /// JSON keys: objective, options, rows, loss (mean), per_pair, chosen_reward, rejected_reward, margin, and gradient: for each
 /// row the derivatives of its own loss, named like the inputs.

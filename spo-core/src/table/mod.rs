@@ -2,11 +2,13 @@
 //!
 //! Rows are JSON objects, one per line. Keys of a pair: `chosen_logp`, `rejected_logp`, `ref_chosen_logp`,
 //! `ref_rejected_logp`, `chosen_tokens`, `rejected_tokens`, `strength`, `earlier` (`[[chosen, rejected], …]` of π_0, π_1,
-//! …; the last one may be left out where it is the reference), `mixture` (as `earlier`), `chosen_kl`, `rejected_kl`
-//! (sequence KL), `sampled_logp`, `ref_sampled_logp`, `chosen_safe`, `rejected_safe`, `chosen_on_policy`,
-//! `rejected_on_policy`. Unpaired objectives take `logp`, `ref_logp` and `label` (true for a desirable answer), or pairs,
-//! whose two answers they count as one desirable and one undesirable; `kl` is the estimate from mismatched answers, 0
-//! where it is absent. List-wise objectives take `logps`, `ref_logps` and `gains`. Other keys are ignored.
+//! …; the last one may be left out where it is the reference; without it the reference is π_0), `mixture` (as `earlier`,
+//! which stands for it where it is absent), `chosen_kl`, `rejected_kl` (sequence KL), `sampled_logp`, `ref_sampled_logp`,
+//! `chosen_safe`, `rejected_safe`, `chosen_on_policy`, `rejected_on_policy`. Unpaired objectives take `logp`, `ref_logp`
+//! and `label` (true for a desirable answer); a pair with a `label` counts as its chosen answer if that is true, else as
+//! the rejected one; pairs without labels count as one desirable and one undesirable answer each. `kl` is the estimate
+//! from mismatched answers, 0 where it is absent. List-wise objectives take `logps`, `ref_logps` and `gains`. Other keys
+//! are ignored.
 
 mod other;
 mod paired;
@@ -20,9 +22,11 @@ use crate::objective::{self, Build};
 
 /// The objective `name` with `options` over its defaults, on the rows of `jsonl`; one JSON object.
 ///
-/// Its keys: `objective`, `options` (all of them), `rows`, `loss` (mean), `per_pair` (`per_answer`, `per_list`),
-/// `chosen_reward`, `rejected_reward`, `margin` (`reward`), `carry` for spo, `gradient`: per row the derivatives of that
-/// row's loss, named like the inputs. Where a row's loss also depends on other rows, the derivatives are of the sum.
+/// Its keys: `objective`, `options` (all of them), `rows`, `loss` (mean), `per_pair` (the loss of each row, be it a pair, an
+/// answer or a list), `chosen_reward`, `rejected_reward` (of single answers null in one of the two, of lists those of the
+/// best and the worst answer, with all of them in `reward`), `margin` of pairs, `carry` for spo, `gradient`: per row the
+/// derivatives of that row's loss, named like the inputs. Where a row's loss also depends on other rows, the derivatives
+/// are of the sum.
 ///
 /// # Errors
 /// Unknown names and options; lines that are no objects or lack a key (with their number); results that are not finite.
@@ -43,7 +47,7 @@ pub fn loss_table(name: &str, options: &Map<String, Value>, jsonl: &str, device:
     table.insert("rows".into(), rows.len().into());
     table.extend(match entry.build {
         Build::Pair(_) => paired::table(objective::build(name, options)?.as_ref(), &rows, device)?,
-        Build::Either(..) if rows[0].has("chosen_logp") => {
+        Build::Either(..) if !other::is_labelled(&rows) => {
             paired::table(objective::build(name, options)?.as_ref(), &rows, device)?
         }
         Build::Unpaired(_) | Build::Either(..) => {

@@ -6,7 +6,7 @@ use crate::{CoreError, Sides};
 
 /// One line.
 pub(super) struct Row {
-    line: usize,
+    pub line: usize,
     fields: Map<String, Value>,
 }
 
@@ -55,7 +55,7 @@ impl Row {
         })
     }
 
-    fn wrong(&self, key: &str, value: &Value, expected: &str) -> CoreError {
+    pub fn wrong(&self, key: &str, value: &Value, expected: &str) -> CoreError {
         CoreError::Row { line: self.line, found: format!("`{key}` is {}", kind(value)), expected: expected.into() }
     }
 
@@ -100,6 +100,31 @@ pub(super) fn column(rows: &[Row], key: &'static str, reason: &str) -> Result<Ve
     rows.iter().map(|row| row.number(key, reason)).collect()
 }
 
+/// Two numbers per row, which the objective needs.
+pub(super) fn needed_sides(
+    rows: &[Row],
+    chosen: &'static str,
+    rejected: &'static str,
+    reason: &str,
+) -> Result<Option<Sides<Vec<f64>>>, CoreError> {
+    Ok(Some(Sides { chosen: column(rows, chosen, reason)?, rejected: column(rows, rejected, reason)? }))
+}
+
+/// The error with the line of the row that it is about.
+pub(super) fn at_line(rows: &[Row], error: CoreError) -> CoreError {
+    match error {
+        CoreError::InvalidInput { input, row, found, expected } if row < rows.len() => {
+            CoreError::Row { line: rows[row].line, found: format!("{input}: {found}"), expected: expected.into() }
+        }
+        CoreError::NotFinite { row, quantity, found, .. } if row < rows.len() => CoreError::Row {
+            line: rows[row].line,
+            found: format!("{quantity} is {found}"),
+            expected: "a finite number: the log-probabilities are extreme".into(),
+        },
+        error => error,
+    }
+}
+
 /// Two numbers per row; `None` where no row has either.
 pub(super) fn sides(
     rows: &[Row],
@@ -114,14 +139,19 @@ pub(super) fn sides(
     }
 }
 
-/// `[[chosen, rejected], …]` of each row, policy by policy; empty where no row has it.
-pub(super) fn policies(rows: &[Row], key: &'static str) -> Result<Vec<Sides<Vec<f64>>>, CoreError> {
-    if !rows.iter().any(|row| row.has(key)) {
+/// `[[chosen, rejected], …]` of each row, policy by policy; empty where no row has it and none is `needed`.
+pub(super) fn policies(rows: &[Row], key: &'static str, needed: bool) -> Result<Vec<Sides<Vec<f64>>>, CoreError> {
+    if !needed && !rows.iter().any(|row| row.has(key)) {
         return Ok(Vec::new());
     }
     let mut policies: Vec<Sides<Vec<f64>>> = Vec::new();
     for (index, row) in rows.iter().enumerate() {
-        let pairs = row.pairs(key, "another row has it: give it to all rows or to none")?;
+        let reason = if needed {
+            "the objective looks at further policies"
+        } else {
+            "another row has it: give it to all rows or to none"
+        };
+        let pairs = row.pairs(key, reason)?;
         if index == 0 {
             policies.resize_with(pairs.len(), || Sides { chosen: Vec::new(), rejected: Vec::new() });
         }

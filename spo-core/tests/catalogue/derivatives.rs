@@ -51,6 +51,16 @@ fn finite_differences_of_every_paired_objective() {
     }
 }
 
+/// Log-probabilities to −1e4, margins to ± 500.
+#[test]
+fn finite_differences_at_extremes() {
+    for entry in paired() {
+        for (seed, level, spread) in [(21, 6600.0, 250.0), (22, 600.0, 250.0)] {
+            check(entry.name, default(entry).as_ref(), &window(seed, 10, level, spread));
+        }
+    }
+}
+
 #[test]
 fn finite_differences_of_every_option() {
     let pairs = window(3, 10, 40.0, 4.0);

@@ -33,18 +33,21 @@ fn list_wise_finite_differences() {
     for (name, options) in
         [("plackett-luce", json!({})), ("opo", json!({"alpha": 3.0})), ("opo", json!({"variant": "neural"}))]
     {
-        let numbers = lists(3, &[4, 2, 1, 5], 6.0);
-        let result = run_lists(name, &options, &numbers);
-        let total = |numbers: &ListNumbers| run_lists(name, &options, numbers).losses.iter().sum::<f64>();
-        for (row, list) in result.d_policy.iter().enumerate() {
-            for (column, coded) in list.iter().enumerate() {
-                let moved = |by: f64| {
-                    let mut numbers = numbers.clone();
-                    numbers.policy[row][column] += by;
-                    total(&numbers)
-                };
-                let slope = (moved(1e-4) - moved(-1e-4)) / 2e-4;
-                assert!((slope - coded).abs() < 1e-5 * coded.abs() + 1e-9, "{name} {options}: {slope} {coded}");
+        for spread in [6.0, 500.0] {
+            let numbers = lists(3, &[4, 2, 1, 5], spread);
+            let result = run_lists(name, &options, &numbers);
+            let total = |numbers: &ListNumbers| run_lists(name, &options, numbers).losses.iter().sum::<f64>();
+            for (row, list) in result.d_policy.iter().enumerate() {
+                for (column, coded) in list.iter().enumerate() {
+                    let moved = |by: f64| {
+                        let mut numbers = numbers.clone();
+                        numbers.policy[row][column] += by;
+                        total(&numbers)
+                    };
+                    let slope = (moved(1e-4) - moved(-1e-4)) / 2e-4;
+                    let tolerance = 1e-5 * coded.abs() + 1e-11 * spread.max(100.0);
+                    assert!((slope - coded).abs() < tolerance, "{name} {options}: {slope} {coded}");
+                }
             }
         }
     }
@@ -137,11 +140,22 @@ fn unpaired_formulas_and_finite_differences() {
         kl: 0.8,
     };
     let options = json!({"beta": 0.5, "desirable-weight": 1.3, "undesirable-weight": 0.7});
-    for (name, kl) in [("kto", 0.8), ("apo-zero-unpaired", 0.0)] {
+    let extreme = AnswerNumbers {
+        policy: vec![-9500.0, -9500.0, -40.0, -540.0],
+        reference: vec![-10000.0, -10000.0, -540.0, -40.0],
+        kl: 120.0,
+        ..answers.clone()
+    };
+    for (name, kl, answers) in [
+        ("kto", 0.8, &answers),
+        ("apo-zero-unpaired", 0.0, &answers),
+        ("kto", 120.0, &extreme),
+        ("apo-zero-unpaired", 0.0, &extreme),
+    ] {
         let objective = build_unpaired(name, options.as_object().unwrap()).unwrap();
         let run =
             |answers: &AnswerNumbers| differentiate_answers(objective.as_ref(), answers, &Device::flex()).unwrap();
-        let result = run(&answers);
+        let result = run(answers);
         for row in 0..4 {
             let ratio = answers.policy[row] - answers.reference[row];
             let expected = match answers.desirable[row] == 1.0 {

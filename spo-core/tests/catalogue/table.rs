@@ -70,10 +70,41 @@ fn tables_of_other_shapes() {
         .collect();
     let labelled = table("kto", json!({}), &answers).unwrap();
     assert!((kto["loss"].as_f64().unwrap() - labelled["loss"].as_f64().unwrap()).abs() < 1e-15);
-    assert_eq!(labelled["per_answer"].as_array().unwrap().len(), 6);
+    assert_eq!(labelled["per_pair"].as_array().unwrap().len(), 6);
+    assert!(labelled["chosen_reward"][0].is_number() && labelled["chosen_reward"][1].is_null());
+    // A label picks the answer of a pair; the gradient is named after it.
+    let picked: Vec<Value> = pairs
+        .iter()
+        .flat_map(|row| {
+            [true, false].map(|label| {
+                let mut row = row.clone();
+                row["label"] = label.into();
+                row
+            })
+        })
+        .collect();
+    let of_pairs = table("kto", json!({}), &picked).unwrap();
+    assert_eq!(of_pairs["per_pair"], labelled["per_pair"]);
+    assert_eq!(of_pairs["gradient"][1]["rejected_logp"], labelled["gradient"][1]["logp"]);
+    // bco is a loss on pairs and on single answers.
+    let bco = |rows: &[Value]| table("bco", json!({}), rows).unwrap()["loss"].as_f64().unwrap();
+    assert!((bco(&pairs) - 2.0 * bco(&answers)).abs() < 1e-12);
     let lists = [json!({"logps": [-3.0, -4.0, -5.0], "ref_logps": [-3.5, -4.0, -4.0], "gains": [2, 0, 1]})];
     let opo = table("opo", json!({}), &lists).unwrap();
     assert_eq!(opo["gradient"][0]["logps"].as_array().unwrap().len(), 3);
+    assert_eq!((&opo["chosen_reward"][0], &opo["rejected_reward"][0]), (&opo["reward"][0][0], &opo["reward"][0][1]));
+}
+
+#[test]
+fn the_reference_starts_the_sequence_and_earlier_policies_make_a_mixture() {
+    let pairs = window(33, 4, 50.0, 3.0);
+    let mut rows = rows(&pairs, false);
+    let mrpo = table("mrpo", json!({}), &rows).unwrap();
+    rows.iter_mut().for_each(|row| row["mixture"] = row["earlier"].clone());
+    assert_eq!(table("mrpo", json!({}), &rows).unwrap()["per_pair"], mrpo["per_pair"]);
+    rows.iter_mut().for_each(|row| drop(row.as_object_mut().unwrap().remove("earlier")));
+    let (spo, dpo) = (table("spo", json!({}), &rows).unwrap(), table("dpo", json!({}), &rows).unwrap());
+    assert_eq!((&spo["per_pair"], &spo["gradient"]), (&dpo["per_pair"], &dpo["gradient"]));
 }
 
 #[test]
@@ -85,8 +116,29 @@ fn faults_name_the_line() {
     let text = fails("dpo", &[json!({"chosen_logp": "x", "rejected_logp": -2})]);
     assert_eq!(text.to_string(), "line 1: `chosen_logp` is a string, expected a number");
     let reference = fails("dpo", &[json!({"chosen_logp": -1, "rejected_logp": -2})]);
-    assert_eq!(reference.to_string(), "objective `dpo` needs reference log-probabilities, which the data do not have");
-    assert!(fails("ipo", std::slice::from_ref(&complete)).to_string().contains("answer lengths"));
+    assert_eq!(reference.to_string(), "line 1: no `ref_chosen_logp` (it has: chosen_logp, rejected_logp)");
+    assert_eq!(reference.hint().unwrap(), "`dpo` looks at the reference");
+    for (name, key) in [
+        ("ipo", "chosen_tokens"),
+        ("mm-dpo", "strength"),
+        ("mrpo", "mixture"),
+        ("bfpo", "chosen_safe"),
+        ("tdpo-1", "chosen_kl"),
+        ("selm", "sampled_logp"),
+        ("kto", "label"),
+        ("opo", "logps"),
+    ] {
+        let mut row = complete.clone();
+        if name == "kto" {
+            row["logp"] = json!(-1);
+        }
+        let found = fails(name, &[row]).to_string();
+        assert!(found.starts_with(&format!("line 1: no `{key}` (it has: ")), "{name}: {found}");
+    }
+    let label = fails("kto", &[json!({"logp": -1, "ref_logp": -1, "label": 2})]);
+    assert_eq!(label.to_string(), "line 1: `label` is 2, expected true (desirable) or false");
+    let negative = fails("opo", &[json!({"logps": [-1, -2], "ref_logps": [-1, -2], "gains": [1, -1]})]);
+    assert_eq!(negative.to_string(), "line 1: gains: -1, expected a number ≥ 0");
     let uneven = fails("dpo", &[complete.clone(), json!({"chosen_logp": -1, "rejected_logp": -2})]);
     assert!(uneven.to_string().starts_with("line 3: no `ref_chosen_logp`"));
     assert!(fails("dpo", &[]).to_string().contains("rows: found 0"));
