@@ -8,7 +8,7 @@ pub(crate) mod open;
 use serde_json::{Map, Value};
 
 use crate::DataError;
-pub use open::Input;
+pub use open::{Input, has_splits};
 
 /// Bytes that one row may have: beyond, a file is broken or hostile.
 pub const MAX_ROW_BYTES: usize = 64 << 20;
