@@ -54,8 +54,11 @@ pub fn template(bytes: &[u8]) {
     }
 }
 
+/// Takes any bytes.
+pub type Target = fn(&[u8]);
+
 /// Every target by name.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[(&str, Target)] = &[
     ("jsonl", |bytes| read("jsonl", bytes)),
     ("json", |bytes| read("json", bytes)),
     ("csv", |bytes| read("csv", bytes)),
