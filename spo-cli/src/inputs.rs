@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use clap::{Args, ValueEnum};
-use spo_data::{DataError, DataSpec, Dataset, Overflow, Paths, Reason, TemplateKind, TextSpec, Tokenizer};
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
+use spo_data::{DataError, DataSpec, Dataset, Overflow, Part, Paths, Reason, TemplateKind, TextSpec, Tokenizer};
 use spo_model::load::Storage;
 use spo_model::lora::load_adapter;
 use spo_model::{CausalLm, device};
@@ -154,6 +155,22 @@ pub(crate) struct LayoutArguments {
     /// Rows to read at most
     #[arg(long, value_name = "N", help_heading = "Layout")]
     limit: Option<usize>,
+    /// Which files of a directory to read where their names tell splits, as in train-00000-of-00002.parquet
+    #[arg(long, value_enum, default_value_t = FileSplit::All, help_heading = "Layout")]
+    split: FileSplit,
+    /// Keep tokenised files in this directory and take them from there the next time
+    #[arg(long, value_name = "DIR", help_heading = "Layout")]
+    token_cache: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum FileSplit {
+    /// All files
+    All,
+    /// Those of train, where there are others too
+    Train,
+    /// Those of test, or else validation, where there are some of train too
+    Test,
 }
 
 fn key_and_name(argument: &str) -> Result<(String, String), String> {
@@ -164,6 +181,27 @@ fn key_and_name(argument: &str) -> Result<(String, String), String> {
 impl LayoutArguments {
     /// Loads files and says how many rows were dropped or changed.
     pub fn load(&self, files: &[PathBuf], text: &TextSpec, tokenizer: &Tokenizer) -> Result<Dataset, CliError> {
+        let part = match self.split {
+            FileSplit::All => Part::All,
+            FileSplit::Train => Part::Train,
+            FileSplit::Test => Part::Test,
+        };
+        self.load_part(files, part, text, tokenizer)
+    }
+
+    /// Whether no split was asked for.
+    pub fn reads_whole_directories(&self) -> bool {
+        matches!(self.split, FileSplit::All)
+    }
+
+    /// As [`Self::load`], of a part of each directory.
+    pub fn load_part(
+        &self,
+        files: &[PathBuf],
+        part: Part,
+        text: &TextSpec,
+        tokenizer: &Tokenizer,
+    ) -> Result<Dataset, CliError> {
         let path = files.iter().map(|file| file.to_string_lossy().into_owned()).collect();
         let spec = DataSpec {
             path: Paths::Many(path),
@@ -172,13 +210,25 @@ impl LayoutArguments {
             dimension: self.dimension.clone(),
             columns: self.columns.iter().cloned().collect(),
             limit: self.limit,
+            part,
             ..DataSpec::default()
         };
         let start = Instant::now();
-        let data = spo_data::load(&[spec], text, tokenizer, &mut |_| ())?;
+        let mut rows = reading();
+        let data = match &self.token_cache {
+            Some(directory) => spo_data::load_cached(&[spec], text, tokenizer, directory, &mut rows)?.0,
+            None => spo_data::load(&[spec], text, tokenizer, &mut rows)?,
+        };
         tracing::info!(rows = data.report.rows(), seconds = start.elapsed().as_secs_f64(), "data tokenised");
         Ok(data)
     }
+}
+
+/// Tells a person at a terminal how many rows were read, now and then.
+fn reading() -> impl FnMut(usize) {
+    let bar = ProgressBar::new_spinner().with_message("rows read").with_finish(ProgressFinish::AndClear);
+    bar.set_style(ProgressStyle::with_template("{human_pos} {msg}, {per_sec}").expect("the template is valid"));
+    move |rows| bar.set_position(rows as u64)
 }
 
 /// `count what (first ids)`; `what` is of one thing, an `s` makes it several.

@@ -206,6 +206,34 @@ fn data_is_checked_previewed_and_searched_for_conflicts() {
     assert_eq!((&conflicts[0]["first"], &conflicts[0]["second"]), (&json!("helpfulness"), &json!("honesty")));
     assert!(conflicts[0]["conflict_rate"]["value"].as_f64().unwrap() > 0.5);
     assert!(out(&["data", "conflict", &file]).contains("helpfulness × honesty"));
+    let directory = tempfile::tempdir().unwrap();
+    let picture = path(&directory.path().join("conflict.svg"));
+    out(&["data", "conflict", &file, "--picture", &picture]);
+    assert!(std::fs::read_to_string(&picture).unwrap().contains("helpfulness × honesty"));
+    let (rows, cache) = (path(&directory.path().join("rows.jsonl")), path(&directory.path().join("tokens")));
+    let check = ["data", "check", &file, "--max-length", "40", "--rows", &rows, "--token-cache", &cache];
+    let first = out(&check);
+    let named = std::fs::read_to_string(&rows).unwrap();
+    assert!(named.contains("\"reason\":\"prompt-cut\"") && first.contains("beginning of the prompt cut"), "{first}");
+    assert_eq!(std::fs::read_dir(&cache).unwrap().count(), 1);
+    assert_eq!(out(&check), first, "from the cache");
+}
+
+#[test]
+fn a_directory_is_checked_by_its_splits() {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, prompts) in [("train.jsonl", ["a", "b"]), ("test.jsonl", ["b", "c"])] {
+        let row = |prompt: &str| format!("{{\"prompt\":\"{prompt}\",\"chosen\":\"x\",\"rejected\":\"y\"}}\n");
+        std::fs::write(directory.path().join(name), prompts.map(row).concat()).unwrap();
+    }
+    let base = path(directory.path());
+    let checked = spo(&["data", "check", &base, "--max-shared", "0"]);
+    assert_eq!(checked.code, 3, "{}", checked.err);
+    assert!(checked.out.contains("1 prompt shared with the test set (train.jsonl:2)"), "{}", checked.out);
+    assert!(checked.out.contains("test.jsonl: left out, of another split"), "{}", checked.out);
+    assert_eq!(parsed(&["data", "check", &base, "--split", "test", "--json"])["report"]["files"][0]["rows"], 2);
+    let alone = spo(&["data", "check", &path(&directory.path().join("test.jsonl")), "--max-shared", "0"]);
+    assert_eq!(alone.code, 2, "{}", alone.err);
 }
 
 #[test]

@@ -1,21 +1,31 @@
 //! Tokenised datasets on disk, so that the same files are tokenised once.
+//!
+//! An entry is a checksum, the number of ids, the ids (which stay in the file and are mapped), and the rest of the
+//! examples as compressed JSON lines after a line with the report.
 
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader, BufWriter, Error, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use memmap2::Mmap;
+use serde::{Deserialize, Serialize};
 
 use crate::format::open;
-use crate::load::load;
-use crate::{DataError, DataSpec, Dataset, TextSpec, Tokenizer};
+use crate::load::{Shared, load};
+use crate::{DataError, DataSpec, Dataset, Example, LoadReport, Preference, TextSpec, Tokenizer, Tokens};
 
 /// Changes with everything that changes what loading makes of the same input.
-const VERSION: &str = "spo-data tokens v2";
+const VERSION: &str = "spo-data tokens v3";
+const COUNT_AT: usize = blake3::OUT_LEN;
+const IDS_AT: usize = COUNT_AT + 8;
 
 /// As [`load`], but takes the dataset from `directory` if these files were loaded with the same tokenizer
 /// and settings before, and leaves it there otherwise; the flag says which.
 ///
 /// An entry is keyed by the content of the files, the tokenizer's files, both specs and this format's
-/// version. A damaged entry is loaded anew.
+/// version. A damaged entry is loaded anew. The ids of an entry are mapped: do not cut its file short while in use.
 ///
 /// # Errors
 /// As [`load`], and when the directory cannot be written.
@@ -40,41 +50,82 @@ fn key(specs: &[DataSpec], text: &TextSpec, tokenizer: &Tokenizer) -> Result<Str
     let mut hasher = blake3::Hasher::new_derive_key(VERSION);
     let settings = serde_json::json!([specs, text, tokenizer.fingerprint()]);
     hasher.update(settings.to_string().as_bytes());
-    for pattern in specs.iter().flat_map(|spec| spec.path.as_slice()) {
-        for path in open::expand(pattern)? {
-            let mut content = blake3::Hasher::new();
-            let failed = |source| DataError::Read { path: path.clone(), source };
-            content.update_reader(File::open(&path).map_err(failed)?).map_err(failed)?;
-            hasher.update(blake3::hash(path.to_string_lossy().as_bytes()).as_bytes());
-            hasher.update(content.finalize().as_bytes());
+    // Ids are stored in this machine's byte order.
+    hasher.update(&1u32.to_ne_bytes());
+    for spec in specs {
+        for pattern in spec.path.as_slice() {
+            for path in open::expand(pattern, spec.part)?.files {
+                let mut content = blake3::Hasher::new();
+                let failed = |source| DataError::Read { path: path.clone(), source };
+                content.update_reader(File::open(&path).map_err(failed)?).map_err(failed)?;
+                hasher.update(blake3::hash(path.to_string_lossy().as_bytes()).as_bytes());
+                hasher.update(content.finalize().as_bytes());
+            }
         }
     }
     Ok(hasher.finalize().to_hex()[..32].to_string())
 }
 
+/// An example without its ids.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    id: String,
+    prompt: usize,
+    answers: Vec<usize>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    labels: BTreeMap<String, Preference>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    scores: BTreeMap<String, Vec<f32>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    safe: Vec<bool>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    tags: BTreeMap<String, String>,
+}
+
 /// The dataset of an entry; `None` if there is none or it does not match its checksum.
 fn read(path: &Path) -> Option<Dataset> {
-    let bytes = std::fs::read(path).ok()?;
-    let (checksum, body) = bytes.split_at_checked(blake3::OUT_LEN)?;
-    if blake3::hash(body).as_bytes() != checksum {
+    // SAFETY: entries are renamed into place when complete and never written again.
+    let map = Arc::new(unsafe { Mmap::map(&File::open(path).ok()?).ok()? });
+    if blake3::hash(map.get(COUNT_AT..)?).as_bytes()[..] != map[..COUNT_AT] {
         return None;
     }
-    serde_json::from_reader(BufReader::new(zstd::Decoder::new(body).ok()?)).ok()
+    let count = usize::try_from(u64::from_le_bytes(map.get(COUNT_AT..IDS_AT)?.try_into().ok()?)).ok()?;
+    let lines = map.get(IDS_AT.checked_add(count.checked_mul(4)?)?..)?;
+    let mut lines = BufReader::new(zstd::Decoder::new(lines).ok()?).lines();
+    let report: LoadReport = serde_json::from_str(&lines.next()?.ok()?).ok()?;
+    let mut shared = Shared::default();
+    let mut start = 0;
+    let mut take = |len: usize| {
+        let tokens = (start + len <= count).then(|| Tokens::mapped(&map, IDS_AT, start, len));
+        start += len;
+        tokens
+    };
+    let mut examples = Vec::new();
+    for line in lines {
+        let Line { id, prompt, answers, labels, scores, safe, tags } = serde_json::from_str(&line.ok()?).ok()?;
+        let prompt = take(prompt)?;
+        let answers = answers.into_iter().map(&mut take).collect::<Option<_>>()?;
+        let mut example = Example { id, prompt, answers, labels: labels.into(), scores, safe, tags: tags.into() };
+        shared.share(&mut example);
+        examples.push(example);
+    }
+    Some(Dataset { examples, report })
 }
 
 /// Writes beside the entry, syncs, then renames: a reader never sees half an entry.
 fn write(directory: &Path, path: &Path, dataset: &Dataset) -> Result<(), DataError> {
     let failed = |path: &Path| {
         let path = path.to_path_buf();
-        move |source: std::io::Error| DataError::Write { path, source }
+        move |source: Error| DataError::Write { path, source }
     };
     std::fs::create_dir_all(directory).map_err(failed(directory))?;
-    let body = compress(dataset).map_err(failed(path))?;
     let part: PathBuf = path.with_extension(format!("{}.part", std::process::id()));
     let store = || {
         let mut file = File::create(&part)?;
-        file.write_all(blake3::hash(&body).as_bytes())?;
-        file.write_all(&body)?;
+        file.write_all(&[0; blake3::OUT_LEN])?;
+        let checksum = write_body(&file, dataset)?;
+        file.seek(SeekFrom::Start(0))?;
+        file.write_all(checksum.as_bytes())?;
         file.sync_all()?;
         std::fs::rename(&part, path)
     };
@@ -85,10 +136,44 @@ fn write(directory: &Path, path: &Path, dataset: &Dataset) -> Result<(), DataErr
     })
 }
 
-fn compress(dataset: &Dataset) -> std::io::Result<Vec<u8>> {
-    let mut writer = BufWriter::new(zstd::Encoder::new(Vec::new(), 1)?);
-    serde_json::to_writer(&mut writer, dataset)?;
-    writer.into_inner().map_err(std::io::IntoInnerError::into_error)?.finish()
+/// Writes what follows the checksum and returns the checksum.
+fn write_body(file: &File, dataset: &Dataset) -> Result<blake3::Hash, Error> {
+    let mut body = Hashed { writer: BufWriter::new(file), hasher: blake3::Hasher::new() };
+    let count: usize = dataset.examples.iter().map(Example::tokens).sum();
+    body.write_all(&(count as u64).to_le_bytes())?;
+    for example in &dataset.examples {
+        example.prompt.write(&mut body)?;
+        example.answers.iter().try_for_each(|answer| answer.write(&mut body))?;
+    }
+    let mut lines = BufWriter::new(zstd::Encoder::new(&mut body, 1)?);
+    serde_json::to_writer(&mut lines, &dataset.report)?;
+    for example in &dataset.examples {
+        let Example { id, prompt, answers, labels, scores, safe, tags } = example.clone();
+        let answers = answers.iter().map(|answer| answer.len()).collect();
+        let (labels, tags) = (Arc::unwrap_or_clone(labels), Arc::unwrap_or_clone(tags));
+        lines.write_all(b"\n")?;
+        serde_json::to_writer(&mut lines, &Line { id, prompt: prompt.len(), answers, labels, scores, safe, tags })?;
+    }
+    lines.into_inner().map_err(std::io::IntoInnerError::into_error)?.finish()?;
+    body.writer.flush()?;
+    Ok(body.hasher.finalize())
+}
+
+struct Hashed<W> {
+    writer: W,
+    hasher: blake3::Hasher,
+}
+
+impl<W: Write> Write for Hashed<W> {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, Error> {
+        let written = self.writer.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> Result<(), Error> {
+        self.writer.flush()
+    }
 }
 
 #[cfg(test)]

@@ -91,8 +91,8 @@ mod tests {
         });
         data.report.incidents.push(Incident { id: "a:1".into(), reason: Reason::EmptyAnswer });
         data.examples.push(Example {
-            answers: vec![vec![1, 2], vec![1]],
-            labels: [("help".to_string(), Preference::First)].into(),
+            answers: vec![[1, 2].into(), [1].into()],
+            labels: std::sync::Arc::new([("help".to_string(), Preference::First)].into()),
             ..Example::default()
         });
         let stats = data.stats();

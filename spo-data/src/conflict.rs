@@ -132,9 +132,11 @@ mod tests {
 
     fn example(labels: &[(&str, f64)]) -> Example {
         Example {
-            prompt: vec![1],
-            answers: vec![vec![2], vec![3]],
-            labels: labels.iter().map(|(name, sign)| (name.to_string(), Preference::from_sign(*sign))).collect(),
+            prompt: [1].into(),
+            answers: vec![[2].into(), [3].into()],
+            labels: std::sync::Arc::new(
+                labels.iter().map(|(name, sign)| (name.to_string(), Preference::from_sign(*sign))).collect(),
+            ),
             ..Example::default()
         }
     }
@@ -162,7 +164,7 @@ mod tests {
     #[test]
     fn scored_lists_compare_each_two_answers() {
         let mut list = example(&[]);
-        list.answers.push(vec![4]);
+        list.answers.push([4].into());
         list.scores.insert("a".into(), vec![3.0, 2.0, 1.0]);
         list.scores.insert("b".into(), vec![1.0, 2.0, 1.0]);
         let mut strong = example(&[]);

@@ -6,7 +6,7 @@ use crate::example::hash_ids;
 use crate::{Example, LoadReport};
 
 /// Examples with the report of how they were loaded.
-#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Dataset {
     /// The examples, in file order.
     pub examples: Vec<Example>,
@@ -77,7 +77,7 @@ impl Dataset {
                 hash_ids(&mut hasher, answer);
             }
             count(&mut hasher, example.labels.len());
-            for (dimension, label) in &example.labels {
+            for (dimension, label) in example.labels.iter() {
                 text(&mut hasher, dimension);
                 hasher.update(&label.sign().to_le_bytes());
             }
@@ -94,7 +94,7 @@ impl Dataset {
                 hasher.update(&[1 + u8::from(*safe)]);
             }
             count(&mut hasher, example.tags.len());
-            for (name, value) in &example.tags {
+            for (name, value) in example.tags.iter() {
                 text(&mut hasher, name);
                 text(&mut hasher, value);
             }
@@ -112,10 +112,11 @@ pub fn split_by_prompt(dataset: Dataset, holdout_fraction: f64, seed: u64) -> (D
     let (heldout, train): (Vec<Example>, Vec<Example>) =
         examples.into_iter().partition(|example| unit_interval(&example.prompt, seed) < holdout_fraction);
     let ids: BTreeSet<&str> = heldout.iter().map(|example| example.id.as_str()).collect();
+    let mut report = report;
     let (of_heldout, incidents): (Vec<_>, Vec<_>) =
-        report.incidents.into_iter().partition(|incident| ids.contains(incident.id.as_str()));
-    let heldout_report = LoadReport { files: report.files.clone(), incidents: of_heldout };
-    let train_report = LoadReport { files: report.files, incidents };
+        std::mem::take(&mut report.incidents).into_iter().partition(|incident| ids.contains(incident.id.as_str()));
+    let heldout_report = LoadReport { incidents: of_heldout, ..report.clone() };
+    let train_report = LoadReport { incidents, ..report };
     (Dataset { examples: train, report: train_report }, Dataset { examples: heldout, report: heldout_report })
 }
 
@@ -133,16 +134,16 @@ mod tests {
     use super::*;
     use crate::{Incident, Preference, Reason};
     use proptest::prelude::*;
+    use std::sync::Arc;
 
     fn dataset(prompts: &[u32]) -> Dataset {
         let example = |(index, prompt): (usize, &u32)| Example {
             id: format!("row{index}"),
-            prompt: vec![*prompt],
-            answers: vec![vec![1], vec![2]],
-            labels: BTreeMap::from([(
-                "help".to_string(),
-                [Preference::First, Preference::Second, Preference::Tie][index % 3],
-            )]),
+            prompt: [*prompt].into(),
+            answers: vec![[1].into(), [2].into()],
+            labels: Arc::new(
+                [("help".to_string(), [Preference::First, Preference::Second, Preference::Tie][index % 3])].into(),
+            ),
             ..Example::default()
         };
         Dataset { examples: prompts.iter().enumerate().map(example).collect(), report: LoadReport::default() }
@@ -178,7 +179,7 @@ mod tests {
         let data = dataset(&[1, 2]);
         let mut other = data.clone();
         assert_eq!(data.fingerprint(), other.fingerprint());
-        other.examples[0].labels.insert("help".into(), Preference::Tie);
+        Arc::make_mut(&mut other.examples[0].labels).insert("help".into(), Preference::Tie);
         assert_ne!(data.fingerprint(), other.fingerprint());
     }
 

@@ -82,7 +82,9 @@ pub fn encode_record(
         return Ok((None, vec![*dropped]));
     }
     let Record { id, labels, scores, safe, tags, .. } = record;
-    Ok((Some(Example { id, prompt, answers, labels, scores, safe, tags }), reasons))
+    let (labels, tags) = (labels.into(), tags.into());
+    let answers = answers.into_iter().map(Into::into).collect();
+    Ok((Some(Example { id, prompt: prompt.into(), answers, labels, scores, safe, tags }), reasons))
 }
 
 fn is_terminated(tokenizer: &Tokenizer, answer: &[u32]) -> bool {

@@ -63,7 +63,10 @@ pub enum DataError {
         known: Vec<&'static str>,
     },
     /// No schema recognises the first row of a file.
-    #[error("{file}:{line}: no known layout has the keys {}", found.join(", "))]
+    #[error(
+        "{file}:{line}: no known layout has the keys {}; the nearest, {likely}, also needs {}",
+        found.join(", "), missing.join(", ")
+    )]
     NoSchema {
         /// The file.
         file: String,
@@ -71,8 +74,12 @@ pub enum DataError {
         line: usize,
         /// Keys of the row.
         found: Vec<String>,
+        /// Name of the layout that misses the least.
+        likely: &'static str,
+        /// What it misses.
+        missing: Vec<&'static str>,
         /// The likeliest spelling mistake, as (found, wanted).
-        nearest: Option<(String, String)>,
+        nearest: Option<Box<(String, String)>>,
     },
     /// A row lacks a key of its schema.
     #[error("{file}:{line}: schema {schema} needs the key {key:?}; the row has {}", found.join(", "))]
@@ -165,7 +172,7 @@ impl DataError {
             Self::NoSchema { nearest, .. } => {
                 let layout = |schema: &&Schema| format!("\n  {}: {}", schema.name, schema.keys.join(", "));
                 let layouts: String = SCHEMAS.iter().map(layout).collect();
-                Some(match nearest {
+                Some(match nearest.as_deref() {
                     Some((found, key)) => format!(
                         "is {found:?} meant to be {key:?}? Map it with columns.{key} = \"{found}\". \
                          Known layouts:{layouts}"

@@ -1,8 +1,11 @@
 //! The tokenised unit of preference data.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+use crate::Tokens;
 
 /// First 16 bytes of the blake3 hash of one prompt with one answer; keys caches of frozen log-probs.
 pub type RowHash = [u8; 16];
@@ -44,23 +47,23 @@ impl Preference {
 }
 
 /// One prompt with its candidate answers, tokenised; labels say per dimension which answer is preferred.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Example {
     /// The row's own `id`, or `file.jsonl:12` (line counted from 1).
     pub id: String,
     /// Prompt token ids, special tokens included.
-    pub prompt: Vec<u32>,
+    pub prompt: Tokens,
     /// Token ids of each answer, terminator included unless it was cut.
-    pub answers: Vec<Vec<u32>>,
+    pub answers: Vec<Tokens>,
     /// Preference between `answers[0]` and `answers[1]` per dimension; an absent dimension is unlabelled.
-    pub labels: BTreeMap<String, Preference>,
+    /// Shared among the examples of a file that are labelled alike.
+    pub labels: Arc<BTreeMap<String, Preference>>,
     /// Score of every answer per dimension, higher is better (scored lists, strengths); often empty.
     pub scores: BTreeMap<String, Vec<f32>>,
     /// Whether each answer is safe, whatever the dimension; empty where the row does not say.
-    #[serde(default)]
     pub safe: Vec<bool>,
-    /// The row's other string fields, such as `kind`.
-    pub tags: BTreeMap<String, String>,
+    /// The row's other string fields, such as `kind`; shared like the labels.
+    pub tags: Arc<BTreeMap<String, String>>,
 }
 
 impl Example {
@@ -68,7 +71,7 @@ impl Example {
     ///
     /// An answer index out of range hashes like an empty answer.
     pub fn answer_hash(&self, answer: usize) -> RowHash {
-        row_hash(&self.prompt, self.answers.get(answer).map_or(&[], Vec::as_slice))
+        row_hash(&self.prompt, self.answers.get(answer).map_or(&[], Tokens::as_slice))
     }
 
     /// The answer indexes `(chosen, rejected)` along a dimension; `None` when unlabelled, tied or single.
@@ -106,7 +109,7 @@ impl Example {
 
     /// Tokens of the prompt and all answers: the length of this example in a packed batch.
     pub fn tokens(&self) -> usize {
-        self.prompt.len() + self.answers.iter().map(Vec::len).sum::<usize>()
+        self.prompt.len() + self.answers.iter().map(|answer| answer.len()).sum::<usize>()
     }
 }
 
@@ -135,9 +138,9 @@ mod tests {
 
     fn example() -> Example {
         Example {
-            prompt: vec![1, 2],
-            answers: vec![vec![3], vec![4, 5]],
-            labels: BTreeMap::from([("honesty".into(), Preference::Second), ("tone".into(), Preference::Tie)]),
+            prompt: [1, 2].into(),
+            answers: vec![[3].into(), [4, 5].into()],
+            labels: Arc::new([("honesty".into(), Preference::Second), ("tone".into(), Preference::Tie)].into()),
             ..Example::default()
         }
     }
@@ -153,7 +156,7 @@ mod tests {
     #[test]
     fn scores_give_best_against_worst() {
         let mut example = example();
-        example.answers.push(vec![6]);
+        example.answers.push([6].into());
         example.scores.insert("help".into(), vec![2.0, 1.0, 3.0]);
         example.scores.insert("flat".into(), vec![2.0, 2.0, 2.0]);
         example.scores.insert("short".into(), vec![2.0]);
@@ -168,8 +171,8 @@ mod tests {
     fn a_hash_tells_prompt_from_answer() {
         let first = example();
         let mut moved = example();
-        moved.prompt = vec![1];
-        moved.answers[0] = vec![2, 3];
+        moved.prompt = [1].into();
+        moved.answers[0] = [2, 3].into();
         assert_ne!(first.answer_hash(0), moved.answer_hash(0));
         assert_ne!(first.answer_hash(0), first.answer_hash(1));
         assert_eq!(first.answer_hash(1), example().answer_hash(1));

@@ -59,6 +59,7 @@ pub mod schema;
 mod spec;
 mod stats;
 mod tokenize;
+mod tokens;
 
 pub use batch::{Group, GroupSpan, PackedBatch, micro_batches};
 pub use cache::load_cached;
@@ -74,6 +75,7 @@ pub use preview::Segment;
 pub use record::{AnswerText, Message, PromptText, Record};
 pub use report::{FileReport, Incident, LoadReport, Reason};
 pub use rows::AnswerRef;
-pub use spec::{DataSpec, Overflow, Paths, Supervise, TemplateKind, TextSpec};
+pub use spec::{DataSpec, Overflow, Part, Paths, Supervise, TemplateKind, TextSpec};
 pub use stats::{DatasetStats, DimensionStats, Lengths};
 pub use tokenize::{ChatTemplate, RenderOptions, TokenSpan, Tokenizer};
+pub use tokens::Tokens;

@@ -1,6 +1,8 @@
 //! Files to a dataset: open, recognise, map columns, read, merge, tokenise in parallel.
 
-use std::io::Cursor;
+use std::collections::{BTreeMap, HashSet};
+use std::hash::Hash;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use serde_json::{Map, Value};
@@ -8,14 +10,19 @@ use serde_json::{Map, Value};
 use crate::dataset::Dataset;
 use crate::encode::encode_record;
 use crate::expand::{copies, expand};
-use crate::format::{self, RawRow, Rows, open};
+use crate::format::{self, Input, RawRow, Rows, open};
 use crate::record::Record;
 use crate::report::{FileReport, Incident};
 use crate::schema::{self, Dimensions, Row, Schema};
-use crate::{DataError, DataSpec, TextSpec, Tokenizer};
+use crate::tokens::TokenFile;
+use crate::{DataError, DataSpec, Example, Preference, TextSpec, Tokenizer};
 
 /// Rows that are tokenised at a time: bounds memory, feeds all cores.
 const CHUNK: usize = 1024;
+/// Ids that stay in memory (256 MiB); more go to a file.
+const MOST_IN_MEMORY: usize = 64 << 20;
+/// Different sets of labels or tags that are remembered to be shared.
+const MOST_SHARED: usize = 4096;
 /// Name of a preference that nobody named.
 const UNNAMED: &str = "preference";
 
@@ -25,6 +32,11 @@ const UNNAMED: &str = "preference";
 /// When a file is missing or unreadable, a layout is not recognised, a row is malformed or lacks a key, or
 /// the text settings do not fit the tokenizer. Empty and over-long rows are no errors but entries of
 /// [`Dataset::report`].
+///
+/// # Memory
+/// Files are read row by row and only token ids, labels, scores, tags and ids of rows are kept. Each time that 256 MiB
+/// of token ids have come together they go to a file without a name in the system's directory of temporary files
+/// (`TMPDIR`), which is mapped.
 pub fn load(
     specs: &[DataSpec],
     text: &TextSpec,
@@ -35,13 +47,15 @@ pub fn load(
     for spec in specs {
         let mut left = spec.limit.unwrap_or(usize::MAX);
         for pattern in spec.path.as_slice() {
-            for path in open::expand(pattern)? {
+            let found = open::expand(pattern, spec.part)?;
+            loader.dataset.report.left_out.extend(found.left_out);
+            for path in found.files {
                 if left == 0 {
                     break;
                 }
                 let name = path.to_string_lossy().into_owned();
                 let format = format::find(&name, spec.format.as_deref())?;
-                let rows = (format.open)(open::open_file(&path)?, &name);
+                let rows = (format.open)(Input::open(&path)?, &name)?;
                 // Ids stay the same wherever the data lie.
                 let short = path.file_name().map_or_else(|| name.clone(), |name| name.to_string_lossy().into());
                 left -= loader.file(spec, &name, &short, format.name, rows, left)?;
@@ -63,7 +77,7 @@ pub fn load_bytes(
     tokenizer: &Tokenizer,
 ) -> Result<Dataset, DataError> {
     let format = format::find(name, spec.format.as_deref())?;
-    let rows = (format.open)(open::decompress(Box::new(Cursor::new(bytes.to_vec())), name)?, name);
+    let rows = (format.open)(Input::Memory(bytes.to_vec()), name)?;
     load_named(name, format.name, rows, spec, text, tokenizer)
 }
 
@@ -102,6 +116,34 @@ struct Loader<'a> {
     progress: &'a mut dyn FnMut(usize),
     rows: usize,
     dataset: Dataset,
+    shared: Shared,
+    most_in_memory: usize,
+    /// Ids in memory, all in the examples from `in_memory_from` on.
+    in_memory: usize,
+    in_memory_from: usize,
+    token_file: Option<TokenFile>,
+}
+
+/// Labels and tags that rows have in common, kept once.
+#[derive(Default)]
+pub(crate) struct Shared {
+    labels: HashSet<Arc<BTreeMap<String, Preference>>>,
+    tags: HashSet<Arc<BTreeMap<String, String>>>,
+}
+
+impl Shared {
+    pub(crate) fn share(&mut self, example: &mut Example) {
+        share(&mut self.labels, &mut example.labels);
+        share(&mut self.tags, &mut example.tags);
+    }
+}
+
+fn share<T: Hash + Eq>(known: &mut HashSet<Arc<T>>, value: &mut Arc<T>) {
+    if let Some(earlier) = known.get(value) {
+        *value = earlier.clone();
+    } else if known.len() < MOST_SHARED {
+        known.insert(value.clone());
+    }
 }
 
 /// The schema of a file and what its rows need.
@@ -120,7 +162,18 @@ impl<'a> Loader<'a> {
         progress: &'a mut dyn FnMut(usize),
     ) -> Result<Self, DataError> {
         text.check()?;
-        Ok(Self { text, tokenizer, progress, rows: 0, dataset: Dataset::default() })
+        Ok(Self {
+            text,
+            tokenizer,
+            progress,
+            rows: 0,
+            dataset: Dataset::default(),
+            shared: Shared::default(),
+            most_in_memory: MOST_IN_MEMORY,
+            in_memory: 0,
+            in_memory_from: 0,
+            token_file: None,
+        })
     }
 
     /// Reads at most `limit` rows of one file and returns how many there were.
@@ -196,9 +249,30 @@ impl<'a> Loader<'a> {
             let (id, (example, reasons)) = outcome?;
             let incidents = reasons.into_iter().map(|reason| Incident { id: id.clone(), reason });
             self.dataset.report.incidents.extend(incidents);
-            self.dataset.examples.extend(example);
+            if let Some(mut example) = example {
+                self.shared.share(&mut example);
+                self.in_memory += example.tokens();
+                self.dataset.examples.push(example);
+            }
+        }
+        if self.in_memory > self.most_in_memory {
+            self.spill().map_err(|source| DataError::Write { path: std::env::temp_dir(), source })?;
         }
         (self.progress)(self.rows + read);
+        Ok(())
+    }
+}
+
+impl Loader<'_> {
+    /// Moves the ids in memory to the file.
+    fn spill(&mut self) -> std::io::Result<()> {
+        let file = match &mut self.token_file {
+            Some(file) => file,
+            none => none.insert(TokenFile::create()?),
+        };
+        file.take(&mut self.dataset.examples[self.in_memory_from..])?;
+        self.in_memory_from = self.dataset.examples.len();
+        self.in_memory = 0;
         Ok(())
     }
 }
@@ -266,4 +340,32 @@ fn merge(into: &mut Record, record: Record) {
         into.scores.entry(dimension).or_default().extend(scores);
     }
     into.tags.retain(|name, value| record.tags.get(name) == Some(value));
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_beyond_the_limit_go_to_a_file_and_labels_are_shared() {
+        let rows = |count: u32| -> Rows {
+            Box::new((0..count).map(|row| {
+                let fields = serde_json::json!({"prompt_ids": [row], "chosen_ids": [1, row], "rejected_ids": [2]});
+                let Value::Object(fields) = fields else { unreachable!() };
+                Ok(RawRow { line: row as usize + 1, fields })
+            }))
+        };
+        let read = |most_in_memory: usize| {
+            let (text, tokenizer, mut silent) = (TextSpec::default(), Tokenizer::ids_only(), |_| {});
+            let mut loader = Loader::new(&text, &tokenizer, &mut silent).unwrap();
+            loader.most_in_memory = most_in_memory;
+            loader.file(&DataSpec::default(), "rows", "rows", "rows", rows(5000), usize::MAX).unwrap();
+            (loader.dataset, loader.token_file.is_some())
+        };
+        let ((kept, no), (spilled, yes)) = (read(usize::MAX), read(3000));
+        assert!(!no && yes);
+        assert_eq!(kept, spilled);
+        assert!(Arc::ptr_eq(&spilled.examples[0].labels, &spilled.examples[4999].labels));
+    }
 }

@@ -19,7 +19,7 @@ impl Example {
     /// # Errors
     /// When the tokenizer cannot decode the ids.
     pub fn preview(&self, tokenizer: &Tokenizer, answer: usize) -> Result<[Segment; 2], DataError> {
-        let answer = self.answers.get(answer).map_or(&[][..], Vec::as_slice);
+        let answer = self.answers.get(answer).map_or(&[][..], |ids| ids);
         let prompt = tokenizer.decode_with_special(&self.prompt)?;
         let whole = tokenizer.decode_with_special(&[&self.prompt, answer].concat())?;
         // Decoders drop a leading space, so an answer decoded alone may lose one.
@@ -28,7 +28,7 @@ impl Example {
             None => tokenizer.decode_with_special(answer)?,
         };
         Ok([
-            Segment { text: prompt, ids: self.prompt.clone(), supervised: false },
+            Segment { text: prompt, ids: self.prompt.to_vec(), supervised: false },
             Segment { text, ids: answer.to_vec(), supervised: true },
         ])
     }

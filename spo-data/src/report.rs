@@ -80,6 +80,8 @@ pub struct FileReport {
 pub struct LoadReport {
     /// The files in order.
     pub files: Vec<FileReport>,
+    /// Files of a directory that belong to another split.
+    pub left_out: Vec<String>,
     /// Every dropped, cut or doubtful row.
     pub incidents: Vec<Incident>,
 }
@@ -88,6 +90,17 @@ impl LoadReport {
     /// Rows read from all files.
     pub fn rows(&self) -> usize {
         self.files.iter().map(|file| file.rows).sum()
+    }
+
+    /// Writes the incidents as JSON lines: `{"id": "a.jsonl:3", "reason": "prompt-cut", "dropped": false}`.
+    ///
+    /// # Errors
+    /// When the writer fails.
+    pub fn write_incidents(&self, writer: &mut impl std::io::Write) -> std::io::Result<()> {
+        self.incidents.iter().try_for_each(|Incident { id, reason }| {
+            let line = serde_json::json!({ "id": id, "reason": reason, "dropped": reason.dropped() });
+            writeln!(writer, "{line}")
+        })
     }
 
     /// Incidents per reason.

@@ -31,6 +31,22 @@ pub struct DataSpec {
     /// How often each row counts: 2 repeats every row, 0.5 takes every other one; 1 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<f64>,
+    /// Which files of a directory to read where their names tell splits; set by the program, not by a user.
+    #[serde(skip)]
+    pub part: Part,
+}
+
+/// Files of a directory by the split that their names tell, as on the Hugging Face hub: `train-00000-of-00002.parquet`,
+/// `test/data.arrow`. Paths to files and patterns are read whole.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Part {
+    /// All files.
+    #[default]
+    All,
+    /// Where there are files of `train` beside those of `test` or `validation`, only the former.
+    Train,
+    /// Where there are files of `train`, only those of `test`, or else of `validation`.
+    Test,
 }
 
 impl DataSpec {

@@ -84,13 +84,13 @@ impl Dataset {
     /// Counts, lengths, label-length dependence and duplicates.
     pub fn stats(&self) -> DatasetStats {
         let answers = || self.examples.iter().flat_map(|example| &example.answers);
-        let longest = |example: &Example| example.answers.iter().map(Vec::len).max().unwrap_or(0);
+        let longest = |example: &Example| example.answers.iter().map(|answer| answer.len()).max().unwrap_or(0);
         let (duplicates, contradictions) = self.duplicates();
         DatasetStats {
             examples: self.examples.len(),
             tokens: self.examples.iter().map(Example::tokens).sum(),
             prompt_lengths: Lengths::of(self.examples.iter().map(|e| e.prompt.len()).collect()),
-            answer_lengths: Lengths::of(answers().map(Vec::len).collect()),
+            answer_lengths: Lengths::of(answers().map(|answer| answer.len()).collect()),
             row_lengths: Lengths::of(self.examples.iter().map(|e| e.prompt.len() + longest(e)).collect()),
             dimensions: self
                 .dimensions()
@@ -171,9 +171,9 @@ mod tests {
     fn example(id: &str, prompt: u32, answers: [&[u32]; 2], label: Preference) -> Example {
         Example {
             id: id.into(),
-            prompt: vec![prompt],
-            answers: answers.iter().map(|answer| answer.to_vec()).collect(),
-            labels: BTreeMap::from([("help".to_string(), label)]),
+            prompt: [prompt].into(),
+            answers: answers.iter().map(|answer| (*answer).into()).collect(),
+            labels: std::sync::Arc::new([("help".to_string(), label)].into()),
             ..Example::default()
         }
     }

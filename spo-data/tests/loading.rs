@@ -6,7 +6,7 @@ mod common;
 use common::{fixture, ids, json, root, stories, tiny};
 use serde_json::{Map, Value, json};
 use spo_data::{
-    AnswerText, DataError, DataSpec, Dataset, Message, Overflow, Preference, PromptText, Reason, Supervise,
+    AnswerText, DataError, DataSpec, Dataset, Message, Overflow, Part, Preference, PromptText, Reason, Supervise,
     TemplateKind, TextSpec, Tokenizer, encode_prompt, load, load_bytes, load_rows,
 };
 
@@ -137,11 +137,11 @@ fn hh_transcripts_are_verbatim_in_the_plain_layout() {
     let path = fixture("hh_harmless/test.jsonl.gz");
     let format = spo_data::format::find("a.jsonl.gz", None).unwrap();
     let source = std::fs::File::open(path).unwrap();
-    let reader = Box::new(std::io::BufReader::new(flate2::read::GzDecoder::new(source)));
+    let rows = (format.open)(spo_data::format::Input::File(source), "hh").unwrap();
     let by_id: std::collections::HashMap<_, _> =
         data.examples.iter().map(|example| (example.id.clone(), example)).collect();
     let mut verbatim = 0;
-    for row in (format.open)(reader, "hh") {
+    for row in rows {
         let row = row.unwrap();
         let id = format!("test.jsonl.gz:{}", row.line);
         let Some(example) = by_id.get(&id) else {
@@ -318,7 +318,12 @@ fn errors_name_file_line_keys_and_spelling() {
     );
     assert!(error.hint().unwrap().contains("columns.chosen = \"choosen\""), "{:?}", error.hint());
     let error = read("{\"prompt\":\"q\",\"choosen\":\"a\",\"rejected\":\"b\"}\n", DataSpec::default());
-    assert!(error.to_string().starts_with("a.jsonl:1: no known layout has the keys prompt, choosen"), "{error}");
+    assert!(
+        error.to_string().starts_with(
+            "a.jsonl:1: no known layout has the keys prompt, choosen, rejected; the nearest, trl, also needs chosen"
+        ),
+        "{error}"
+    );
     assert!(error.hint().unwrap().contains("columns.chosen = \"choosen\""), "{:?}", error.hint());
     let error = read("{\"prompt\":\"q\",\"chosen\":5,\"rejected\":\"b\"}\n", DataSpec::default());
     assert_eq!(error.to_string(), "a.jsonl:1: key \"chosen\" of schema trl: expected text or messages, found 5");
@@ -352,7 +357,7 @@ fn columns_dimension_limit_and_ids() {
     assert_eq!(data.examples[0].id, "row-7");
     assert_eq!(data.examples[1].id, "a.csv:3");
     assert_eq!(data.examples[0].labels["tone"], Preference::First);
-    assert_eq!(data.examples[0].tags, [("source".to_string(), "web".to_string())].into());
+    assert_eq!(*data.examples[0].tags, [("source".to_string(), "web".to_string())].into());
     let one = DataSpec { limit: Some(1), ..spec.clone() };
     assert_eq!(load_bytes("a.csv", bytes, &one, &plain(), &tiny("llama")).unwrap().examples.len(), 1);
     let wrong = DataSpec { columns: [("prompt".to_string(), "qestion".to_string())].into(), ..spec };
@@ -377,6 +382,83 @@ fn directories_and_patterns_are_read_in_order() {
 }
 
 #[test]
+fn directories_of_the_hub_and_of_datasets_are_read_by_split() {
+    let directory = tempfile::tempdir().unwrap();
+    let row = |prompt: &str| format!("{{\"prompt\":\"{prompt}\",\"chosen\":\"a\",\"rejected\":\"b\"}}\n");
+    for (name, prompt) in [
+        ("data/train-00000-of-00002.jsonl", "one"),
+        ("data/train-00001-of-00002.jsonl", "two"),
+        ("data/test-00000-of-00001.jsonl", "three"),
+        ("data/validation-00000-of-00001.jsonl", "four"),
+    ] {
+        std::fs::create_dir_all(directory.path().join("data")).unwrap();
+        std::fs::write(directory.path().join(name), row(prompt)).unwrap();
+    }
+    for name in ["dataset_info.json", "dataset_dict.json", "data/state.json"] {
+        std::fs::write(directory.path().join(name), "{\"splits\": 1}").unwrap();
+    }
+    let base = directory.path().to_string_lossy().into_owned();
+    assert!(spo_data::format::has_splits(&base).unwrap());
+    assert!(!spo_data::format::has_splits(&format!("{base}/data/test-00000-of-00001.jsonl")).unwrap());
+    let read = |path: &str, part| {
+        let spec = DataSpec { part, ..DataSpec::new(path) };
+        let data = load(&[spec], &plain(), &tiny("llama"), &mut |_| ()).unwrap();
+        let ids: Vec<String> = data.examples.into_iter().map(|example| example.id).collect();
+        (ids, data.report.left_out.len())
+    };
+    let train = ["train-00000-of-00002.jsonl:1", "train-00001-of-00002.jsonl:1"].map(String::from).to_vec();
+    assert_eq!(read(&base, Part::Train), (train, 2));
+    assert_eq!(read(&base, Part::Test), (vec!["test-00000-of-00001.jsonl:1".into()], 3));
+    assert_eq!(read(&base, Part::All).0.len(), 4);
+    assert_eq!(read(&format!("{base}/data/test*"), Part::Train), (vec!["test-00000-of-00001.jsonl:1".into()], 0));
+    std::fs::remove_file(directory.path().join("data/test-00000-of-00001.jsonl")).unwrap();
+    assert_eq!(read(&base, Part::Test).0, ["validation-00000-of-00001.jsonl:1"]);
+}
+
+#[test]
+fn tools_come_as_a_list_or_as_text() {
+    let tokenizer = tiny("llama");
+    let files: std::collections::BTreeMap<_, _> = tokenizer.files().collect();
+    let template = "{{ tools | length }}{{ style }}{% for m in messages %}{{ m.content }}{% endfor %}";
+    let chat = Tokenizer::from_bytes(files["tokenizer.json"], files["tokenizer_config.json"], Some(template)).unwrap();
+    let row = |tools: Value| {
+        json!([{"prompt": "q", "chosen": "a", "rejected": "b", "tools": tools,
+            "chat_template_kwargs": {"style": "terse "}}])
+    };
+    for tools in [json!([{"name": "now"}]), json!("[{\"name\": \"now\"}]")] {
+        let data = rows(row(tools), &TextSpec::default(), &chat).unwrap();
+        assert_eq!(chat.decode(&data.examples[0].prompt).unwrap(), "1terse q");
+    }
+}
+
+#[test]
+fn a_row_that_lacks_a_key_names_the_nearest_layout() {
+    for (row, expected) in [
+        (json!({"prompt": "q", "chosen": "a"}), "the nearest, trl, also needs rejected"),
+        (json!({"prompt": "q", "chosen": "a", "rejected": null}), "the nearest, trl, also needs rejected"),
+        (json!({"prompt": "q", "response_a": "a", "prefs": {}}), "the nearest, prefs, also needs response_b"),
+        (json!({"prompt": "q"}), "the nearest, sft, also needs completion"),
+    ] {
+        let error = rows(json!([row]), &plain(), &tiny("llama")).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn rows_that_something_happened_to_are_named_in_a_file() {
+    let data = rows(
+        json!([{"prompt": "q", "chosen": "", "rejected": "b"}, {"prompt": "q", "chosen": "b", "rejected": "b"}]),
+        &plain(),
+        &tiny("llama"),
+    );
+    let mut lines = Vec::new();
+    data.unwrap().report.write_incidents(&mut lines).unwrap();
+    let expected = "{\"id\":\"rows:1\",\"reason\":\"empty-answer\",\"dropped\":true}\n\
+                    {\"id\":\"rows:2\",\"reason\":\"identical-answers\",\"dropped\":false}\n";
+    assert_eq!(String::from_utf8(lines).unwrap(), expected);
+}
+
+#[test]
 fn empty_long_and_unterminated_rows_are_counted() {
     let tokenizer = tiny("llama");
     let pair = |chosen: &str| json!({"prompt": "q", "chosen": chosen, "rejected": "bad"});
@@ -393,7 +475,7 @@ fn empty_long_and_unterminated_rows_are_counted() {
     let data = rows(long.clone(), &cut, &tokenizer).unwrap();
     assert_eq!(data.report.counts(), [(Reason::PromptCut, 1)].into());
     let example = &data.examples[0];
-    let longest = example.answers.iter().map(Vec::len).max().unwrap();
+    let longest = example.answers.iter().map(|answer| answer.len()).max().unwrap();
     assert_eq!(example.prompt.len() + longest, 20);
     assert!(example.answers.iter().all(|answer| answer.last() == Some(&2)));
     let drop = TextSpec { overflow: Overflow::Drop, ..cut };
@@ -413,7 +495,7 @@ fn tokens_that_merge_across_the_boundary_count_as_answer() {
         let ids = [&example.prompt[..], &example.answers[answer]].concat();
         assert_eq!(ids[..ids.len() - 1], tokenizer.encode(text, true).unwrap());
     }
-    let moved = tokenizer.encode("Hel", true).unwrap() != example.prompt;
+    let moved = example.prompt != tokenizer.encode("Hel", true).unwrap();
     assert_eq!(moved, data.report.counts().contains_key(&Reason::BoundaryMoved));
 }
 

@@ -88,6 +88,37 @@ fn golden_renders_of_chat_templates() {
     assert_eq!(checked, 9);
 }
 
+/// All 16 templates on seven conversations, as transformers 5.23 renders or refuses them.
+#[test]
+fn every_template_renders_every_conversation_as_transformers_does() {
+    let golden = json(&fixture("tokenizers/golden_templates.json"));
+    let special: BTreeMap<String, String> = serde_json::from_value(golden["special"].clone()).unwrap();
+    let templates = golden["rendered"].as_object().unwrap();
+    assert_eq!(templates.len(), 16);
+    for (file, cases) in templates {
+        let source = std::fs::read_to_string(fixture("tokenizers/chat_templates").join(file)).unwrap();
+        let template = ChatTemplate::new(&source, special.clone()).unwrap();
+        for (case, expected) in cases.as_object().unwrap() {
+            let mut variables = golden["cases"][case].as_object().unwrap().clone();
+            let messages: Vec<Message> = serde_json::from_value(variables.remove("messages").unwrap()).unwrap();
+            let tools = variables.remove("tools");
+            let options = RenderOptions {
+                add_generation_prompt: variables.remove("add_generation_prompt").unwrap() == true,
+                tools: tools.as_ref(),
+                variables: Some(&variables),
+            };
+            match (template.render(&messages, &options), expected["text"].as_str()) {
+                (Ok(found), Some(text)) => assert_eq!(found, text, "{file} {case}"),
+                (Err(error), None) => {
+                    let error = error.to_string();
+                    assert!(error.contains(expected["error"].as_str().unwrap()), "{file} {case}: {error}");
+                }
+                (found, expected) => panic!("{file} {case}: {found:?} against {expected:?}"),
+            }
+        }
+    }
+}
+
 #[test]
 fn qwen3_renders_tools_and_thinking() {
     let qwen = unpacked("qwen3", &["vocab.json.gz", "merges.txt.gz", "added_tokens.json", CONFIG]);

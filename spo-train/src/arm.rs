@@ -325,7 +325,7 @@ impl<'d, 'p> ArmData<'d, 'p> {
 
 /// A prompt with one answer, to be scored.
 pub(crate) fn row(id: &str, prompt: &[u32], answer: &[u32]) -> Example {
-    Example { id: id.into(), prompt: prompt.to_vec(), answers: vec![answer.to_vec()], ..Default::default() }
+    Example { id: id.into(), prompt: prompt.into(), answers: vec![answer.into()], ..Default::default() }
 }
 
 /// A policy's log-probs of pairs. With `alpha` the tokens beyond the pair's shorter answer count that much: the sum up

@@ -257,7 +257,10 @@ fn probe(model: &CausalLm, probes: &Dataset) -> Vec<f64> {
         .examples
         .iter()
         .take(PROBES)
-        .map(|example| Group { prompt: &example.prompt, answers: example.answers.iter().map(Vec::as_slice).collect() })
+        .map(|example| Group {
+            prompt: &example.prompt,
+            answers: example.answers.iter().map(|answer| answer.as_slice()).collect(),
+        })
         .collect();
     let scored = model.score(&groups, 4096, &HeadOptions::default(), &mut |_| ());
     scored.iter().flatten().map(|logps| logps.iter().map(|logp| f64::from(*logp)).sum()).collect()

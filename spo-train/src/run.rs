@@ -14,7 +14,7 @@ use crate::sink::{All, EventFile, Memory, Record};
 use crate::summary::summarize;
 use crate::watchdog::Watchdogs;
 use burn::tensor::Device;
-use spo_data::{DataSpec, Dataset, Tokenizer, load, split_by_prompt};
+use spo_data::{DataSpec, Dataset, Part, Tokenizer, load, load_cached, split_by_prompt};
 use spo_eval::{RunSummary, report};
 use spo_model::{ModelSpec, device};
 use std::path::{Path, PathBuf};
@@ -54,8 +54,16 @@ pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainErr
     let text = spec.text(Some(model.context))?;
     let read = |split: Split| -> Result<Dataset, TrainError> {
         let of_split = sections.data.iter().filter(|entry| entry.split == split);
-        let specs: Vec<DataSpec> = of_split.map(|entry| entry.source.clone()).collect();
-        Ok(load(&specs, &text, &tokenizer, &mut |_| ())?)
+        // Of a directory whose files name their split, an entry reads the files of its own.
+        let part = match split {
+            Split::Train => Part::Train,
+            Split::Test => Part::Test,
+        };
+        let specs: Vec<DataSpec> = of_split.map(|entry| DataSpec { part, ..entry.source.clone() }).collect();
+        Ok(match &sections.token_cache {
+            Some(directory) => load_cached(&specs, &text, &tokenizer, directory, &mut |_| ())?.0,
+            None => load(&specs, &text, &tokenizer, &mut |_| ())?,
+        })
     };
     let (mut train, mut test) = (read(Split::Train)?, read(Split::Test)?);
     let bytes = match sections.model.dtype.unwrap_or(Dtype::F32) {
@@ -73,7 +81,7 @@ pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainErr
         plan = resolve(spec, &facts(&train))?;
     }
     for example in train.examples.iter().chain(&test.examples) {
-        let answers: Vec<&[u32]> = example.answers.iter().map(Vec::as_slice).collect();
+        let answers: Vec<&[u32]> = example.answers.iter().map(|answer| answer.as_slice()).collect();
         model.check_row(&example.id, &example.prompt, &answers)?;
     }
     let mut dimensions: Vec<String> = vec![];
@@ -141,6 +149,7 @@ pub fn run(prepared: Prepared, sink: &mut dyn Sink, stop: &AtomicBool) -> Result
     create_out(&out)?;
     let text = serde_json::to_string_pretty(&prepared.plan).expect("a plan holds only strings and numbers");
     write(&out.join("plan.json"), &text)?;
+    write_rows(&prepared, &out.join("rows.jsonl"))?;
     let mut memory = Memory::default();
     let mut file = EventFile::create(&out.join("events.jsonl"))?;
     let (mut tables, mut tensorboard) = (Tables::create(&out)?, TensorBoard::create(&out, 0.0)?);
@@ -167,6 +176,15 @@ fn write_reports(plan: &RunPlan, records: &[Record], out: &Path) -> Result<RunSu
     write(&out.join("report.html"), &report::html(&summary))?;
     write(&out.join("summary.json"), &report::to_json(&summary)?)?;
     Ok(summary)
+}
+
+/// Names every row that was dropped, cut or is doubtful, where there are any.
+fn write_rows(prepared: &Prepared, path: &Path) -> Result<(), TrainError> {
+    let mut lines = Vec::new();
+    for set in [&prepared.train, &prepared.held_out] {
+        set.dataset.report.write_incidents(&mut lines).map_err(|e| TrainError::io(path, e))?;
+    }
+    if lines.is_empty() { Ok(()) } else { std::fs::write(path, lines).map_err(|e| TrainError::io(path, e)) }
 }
 
 fn create_out(out: &Path) -> Result<(), TrainError> {

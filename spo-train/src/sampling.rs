@@ -208,8 +208,8 @@ impl Samples {
 
 fn distinct_prompts(set: &LabelledSet, count: usize) -> Vec<Vec<u32>> {
     let mut seen = std::collections::HashSet::new();
-    let prompts = set.dataset.examples.iter().map(|example| &example.prompt);
-    prompts.filter(|prompt| seen.insert(*prompt)).take(count).cloned().collect()
+    let prompts = set.dataset.examples.iter().map(|example| example.prompt.as_slice());
+    prompts.filter(|prompt| seen.insert(*prompt)).take(count).map(<[u32]>::to_vec).collect()
 }
 
 fn respond(

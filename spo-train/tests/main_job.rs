@@ -128,7 +128,10 @@ impl Finished {
 fn logps(model: &CausalLm, prepared: &Prepared) -> Vec<f32> {
     let examples = prepared.held_out.dataset.examples.iter().take(6);
     let groups: Vec<Group> = examples
-        .map(|example| Group { prompt: &example.prompt, answers: example.answers.iter().map(Vec::as_slice).collect() })
+        .map(|example| Group {
+            prompt: &example.prompt,
+            answers: example.answers.iter().map(|answer| answer.as_slice()).collect(),
+        })
         .collect();
     let scored = model.score(&groups, 2048, &HeadOptions::default(), &mut |_| ());
     scored.into_iter().flatten().flatten().collect()

@@ -57,7 +57,7 @@ fn inputs(arch: &str, data: &Dataset, pairs: &[PairRef], objective: &dyn Objecti
 fn as_long_as_the_shorter(data: &Dataset) -> Dataset {
     let mut data = data.clone();
     for example in &mut data.examples {
-        let shortest = example.answers.iter().map(Vec::len).min().unwrap();
+        let shortest = example.answers.iter().map(|answer| answer.len()).min().unwrap();
         example.answers.iter_mut().for_each(|answer| answer.truncate(shortest));
     }
     data

@@ -75,7 +75,7 @@ impl Arguments {
 /// Every row must be in the vocabulary and fit the context before anything is computed.
 pub(super) fn check_rows(model: &CausalLm, data: &Dataset) -> Result<(), CliError> {
     for example in &data.examples {
-        let answers: Vec<&[u32]> = example.answers.iter().map(Vec::as_slice).collect();
+        let answers: Vec<&[u32]> = example.answers.iter().map(|answer| answer.as_slice()).collect();
         model.spec().check_row(&example.id, &example.prompt, &answers)?;
     }
     Ok(())
@@ -85,7 +85,10 @@ pub(super) fn check_rows(model: &CausalLm, data: &Dataset) -> Result<(), CliErro
 pub(super) fn score(model: &CausalLm, examples: &[Example], token_budget: usize) -> Vec<Vec<Vec<f32>>> {
     let groups: Vec<Group> = examples
         .iter()
-        .map(|example| Group { prompt: &example.prompt, answers: example.answers.iter().map(Vec::as_slice).collect() })
+        .map(|example| Group {
+            prompt: &example.prompt,
+            answers: example.answers.iter().map(|answer| answer.as_slice()).collect(),
+        })
         .collect();
     model.score(&groups, token_budget, &Default::default(), &mut |_| ())
 }

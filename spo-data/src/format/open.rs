@@ -5,9 +5,11 @@ use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use super::FORMATS;
-use crate::DataError;
+use crate::{DataError, Part};
 
 const COMPRESSED: [&str; 4] = ["gz", "gzip", "zst", "zstd"];
+/// JSON files that describe a data set of the `datasets` library.
+const DESCRIPTIONS: [&str; 4] = ["dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"];
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
@@ -21,12 +23,20 @@ pub(crate) fn data_extension(file: &str) -> Option<String> {
     parts.next().map(|_| last)
 }
 
-/// The files that a path, directory or pattern names, sorted.
-pub(crate) fn expand(pattern: &str) -> Result<Vec<PathBuf>, DataError> {
+/// What a path, directory or pattern names.
+pub(crate) struct Found {
+    /// The files to read, sorted.
+    pub(crate) files: Vec<PathBuf>,
+    /// Files of other splits, by name.
+    pub(crate) left_out: Vec<String>,
+}
+
+/// The files that a path, directory or pattern names; of a directory only those of a part.
+pub(crate) fn expand(pattern: &str, part: Part) -> Result<Found, DataError> {
     let none = || DataError::NoFile { pattern: pattern.to_string() };
     let path = Path::new(pattern);
     let mut files = if path.is_file() {
-        return Ok(vec![path.to_path_buf()]);
+        vec![path.to_path_buf()]
     } else if path.is_dir() {
         let mut files = Vec::new();
         walk(path, &mut files)?;
@@ -36,7 +46,45 @@ pub(crate) fn expand(pattern: &str) -> Result<Vec<PathBuf>, DataError> {
         paths.filter_map(Result::ok).filter(|path| path.is_file()).collect()
     };
     files.sort();
-    if files.is_empty() { Err(none()) } else { Ok(files) }
+    if files.is_empty() {
+        return Err(none());
+    }
+    let (files, left_out) = if path.is_dir() { select(path, files, part) } else { (files, vec![]) };
+    let left_out = left_out.into_iter().map(|file| file.to_string_lossy().into_owned()).collect();
+    Ok(Found { files, left_out })
+}
+
+/// Whether a directory holds files of both `train` and `test` or `validation`, by name.
+///
+/// # Errors
+/// When the directory cannot be read or holds no data.
+pub fn has_splits(directory: &str) -> Result<bool, DataError> {
+    Ok(Path::new(directory).is_dir() && !expand(directory, Part::Test)?.left_out.is_empty())
+}
+
+/// Names of splits as words of a file's path, as the Hugging Face hub reads them.
+const SPLITS: [&[&str]; 3] =
+    [&["train", "training"], &["validation", "valid", "val", "dev"], &["test", "testing", "eval", "evaluation"]];
+
+/// Divides the files of a directory into those of a part and the others.
+fn select(directory: &Path, files: Vec<PathBuf>, part: Part) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    let split = |file: &Path| {
+        let name = file.strip_prefix(directory).unwrap_or(file).to_string_lossy().to_lowercase();
+        let words: Vec<&str> = name.split(|letter: char| !letter.is_alphanumeric()).collect();
+        SPLITS.iter().position(|names| names.iter().any(|name| words.contains(name)))
+    };
+    let splits: Vec<Option<usize>> = files.iter().map(|file| split(file)).collect();
+    let has = |split| splits.contains(&Some(split));
+    let wanted = match part {
+        Part::Train if has(0) && (has(1) || has(2)) => 0,
+        Part::Test if has(0) && has(2) => 2,
+        Part::Test if has(0) && has(1) => 1,
+        _ => return (files, vec![]),
+    };
+    let chosen = splits.iter().map(|split| *split == Some(wanted)).collect::<Vec<_>>();
+    let (here, elsewhere): (Vec<_>, Vec<_>) = files.into_iter().zip(chosen).partition(|(_, chosen)| *chosen);
+    let paths = |files: Vec<(PathBuf, bool)>| files.into_iter().map(|(file, _)| file).collect();
+    (paths(here), paths(elsewhere))
 }
 
 /// Data files of a directory and its visible subdirectories; links to directories are not followed.
@@ -45,7 +93,7 @@ fn walk(directory: &Path, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
     for entry in std::fs::read_dir(directory).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with('.') {
+        if name.starts_with('.') || DESCRIPTIONS.contains(&name.as_str()) {
             continue;
         }
         let is_data = data_extension(&name)
@@ -59,14 +107,30 @@ fn walk(directory: &Path, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
     Ok(())
 }
 
-pub(crate) fn open_file(path: &Path) -> Result<Box<dyn BufRead>, DataError> {
-    let failed = |source| DataError::Read { path: path.to_path_buf(), source };
-    let file = File::open(path).map_err(failed)?;
-    decompress(Box::new(file), &path.display().to_string())
+/// A file's bytes, on disk or in memory.
+pub enum Input {
+    /// An open file.
+    File(File),
+    /// Its whole content.
+    Memory(Vec<u8>),
+}
+
+impl Input {
+    pub(crate) fn open(path: &Path) -> Result<Self, DataError> {
+        File::open(path).map(Self::File).map_err(|source| DataError::Read { path: path.to_path_buf(), source })
+    }
+
+    /// The bytes from the first to the last, unpacked if they are gzip or zstd; the name goes into errors.
+    pub(super) fn stream(self, file: &str) -> Result<Box<dyn BufRead>, DataError> {
+        match self {
+            Self::File(source) => decompress(source, file),
+            Self::Memory(bytes) => decompress(Cursor::new(bytes), file),
+        }
+    }
 }
 
 /// Recognises gzip and zstd by their first bytes.
-pub(crate) fn decompress(mut source: Box<dyn Read>, file: &str) -> Result<Box<dyn BufRead>, DataError> {
+fn decompress(mut source: impl Read + 'static, file: &str) -> Result<Box<dyn BufRead>, DataError> {
     let failed = |source| DataError::Read { path: file.into(), source };
     let mut start = Vec::new();
     source.by_ref().take(4).read_to_end(&mut start).map_err(failed)?;

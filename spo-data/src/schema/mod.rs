@@ -87,14 +87,18 @@ pub fn detect(file: &str, raw: &RawRow) -> Result<(&'static Schema, String), Dat
         }
     }
     let found: Vec<String> = raw.fields.keys().cloned().collect();
-    // The layout that misses the least is the one most likely meant.
-    let missing = |schema: &&&Schema| {
-        schema.keys.iter().filter(|key| !raw.fields.contains_key(**key)).count() * 10 + (10 - schema.keys.len().min(10))
+    // The layout that misses the least is the one most likely meant; of two, the one with more keys in the row.
+    let absent = |key: &&&str| raw.fields.get(**key).is_none_or(serde_json::Value::is_null);
+    let distance = |schema: &&&Schema| {
+        let missing = schema.keys.iter().filter(absent).count();
+        (missing, std::cmp::Reverse(schema.keys.len() - missing))
     };
-    let likely = SCHEMAS.iter().min_by_key(missing).map_or(&[][..], |schema| schema.keys);
-    let mistake = likely.iter().filter(|key| !raw.fields.contains_key(**key)).find_map(|key| {
-        let unused = found.iter().map(String::as_str).filter(|name| !likely.contains(name));
-        nearest(key, unused).map(|name| (name.to_string(), key.to_string()))
+    let likely = SCHEMAS.iter().min_by_key(distance).expect("there are layouts");
+    let missing: Vec<&'static str> = likely.keys.iter().filter(absent).copied().collect();
+    let mistake = missing.iter().find_map(|key| {
+        let unused = found.iter().map(String::as_str).filter(|name| !likely.keys.contains(name));
+        nearest(key, unused).map(|name| Box::new((name.to_string(), key.to_string())))
     });
-    Err(DataError::NoSchema { file: file.to_string(), line: raw.line, found, nearest: mistake })
+    let file = file.to_string();
+    Err(DataError::NoSchema { file, line: raw.line, found, likely: likely.name, missing, nearest: mistake })
 }

@@ -136,7 +136,7 @@ impl Row<'_> {
             scores: BTreeMap::new(),
             safe: Vec::new(),
             tags: self.fields.iter().filter_map(tag).collect(),
-            tools: self.fields.get("tools").filter(|tools| tools.is_array()).cloned(),
+            tools: self.fields.get("tools").and_then(tools),
             variables: variables.cloned().unwrap_or_default(),
         }
     }
@@ -152,6 +152,15 @@ impl Row<'_> {
         let mut record = self.record(prompt, vec![chosen, rejected], used);
         record.labels.insert(self.dimension.to_string(), Preference::First);
         record
+    }
+}
+
+/// A list of tools, or a text that holds one: columns of a table cannot hold tools of different forms.
+fn tools(value: &Value) -> Option<Value> {
+    match value {
+        Value::Array(_) => Some(value.clone()),
+        Value::String(text) => serde_json::from_str(text).ok().filter(Value::is_array),
+        _ => None,
     }
 }
 

@@ -94,8 +94,9 @@ impl Document {
         let Content::Table(root) = &mut self.root.content else {
             return;
         };
-        if let Some(out) = root.get_mut("out") {
-            anchor(&mut out.node);
+        for key in ["out", "token-cache"] {
+            let Some(path) = root.get_mut(key) else { continue };
+            anchor(&mut path.node);
         }
         if let Some(path) = root.get_mut("model").and_then(|model| model.node.get_mut("path")) {
             anchor(path);

@@ -45,7 +45,7 @@ impl Task for ListTask<'_> {
 
     fn group(&self, row: usize) -> Group<'_> {
         let example = &self.dataset.examples[self.lists[row]];
-        Group { prompt: &example.prompt, answers: example.answers.iter().map(Vec::as_slice).collect() }
+        Group { prompt: &example.prompt, answers: example.answers.iter().map(|answer| answer.as_slice()).collect() }
     }
 
     fn id(&self, row: usize) -> &str {

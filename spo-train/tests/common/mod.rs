@@ -33,9 +33,9 @@ pub fn dataset(golden: &Value) -> Dataset {
         });
         Example {
             id: format!("row {index}"),
-            prompt,
-            answers: answers.to_vec(),
-            labels: [("preference".to_string(), Preference::First)].into(),
+            prompt: prompt.into(),
+            answers: answers.iter().map(|answer| answer.as_slice().into()).collect(),
+            labels: std::sync::Arc::new([("preference".to_string(), Preference::First)].into()),
             scores: Default::default(),
             safe: Default::default(),
             tags: Default::default(),

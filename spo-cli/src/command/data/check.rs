@@ -1,6 +1,8 @@
 //! `spo data check`
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
@@ -20,9 +22,12 @@ use crate::output::Output;
 pub(crate) struct Arguments {
     #[command(flatten)]
     source: Source,
-    /// Test set that must not share prompts with the files
+    /// Test set that must not share prompts with the files; by itself for a directory whose files are named by split
     #[arg(long, value_name = "FILE")]
     test: Option<PathBuf>,
+    /// Write a line of JSON for every row that was dropped, cut or is doubtful
+    #[arg(long, value_name = "FILE")]
+    rows: Option<PathBuf>,
     /// One JSON object
     #[arg(long)]
     json: bool,
@@ -45,19 +50,30 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", help_heading = "Gates")]
     min_pairs: Option<f64>,
     /// Gate: prompts that the files may share with --test
-    #[arg(long, value_name = "N", requires = "test", help_heading = "Gates")]
+    #[arg(long, value_name = "N", help_heading = "Gates")]
     max_shared: Option<usize>,
 }
 
 impl Arguments {
     pub fn run(&self, output: &mut Output) -> Result<Outcome, CliError> {
         let tokenizer = self.source.tokenizer()?;
-        let data = self.source.load(&tokenizer)?;
+        let (data, test) = match (&self.test, self.source.load_splits(&tokenizer)?) {
+            (Some(test), _) => (self.source.load(&tokenizer)?, Some(self.source.load_other(test, &tokenizer)?)),
+            (None, Some((train, test))) => (train, Some(test)),
+            (None, None) => (self.source.load(&tokenizer)?, None),
+        };
         let stats = data.stats();
-        let shared = match &self.test {
-            Some(test) => data.shared_prompts(&self.source.load_other(test, &tokenizer)?),
+        let shared = match test {
+            Some(test) => data.shared_prompts(&test),
+            None if self.max_shared.is_some() => {
+                let expected = "also --test, or a directory whose files are named by split";
+                return Err(CliError::argument("--max-shared", "no test set", expected));
+            }
             None => vec![],
         };
+        if let Some(path) = &self.rows {
+            self.write_rows(&data, path)?;
+        }
         let mut misses = self.gates().check(&data, &stats);
         if let Some(limit) = self.max_shared.filter(|limit| shared.len() > *limit) {
             misses.push(GateMiss {
@@ -87,6 +103,13 @@ impl Arguments {
         Ok(if misses.is_empty() { Outcome::Done } else { Outcome::GateMissed })
     }
 
+    fn write_rows(&self, data: &Dataset, path: &Path) -> Result<(), CliError> {
+        let failed = |source| CliError::io(path, source);
+        let mut writer = BufWriter::new(File::create(path).map_err(failed)?);
+        data.report.write_incidents(&mut writer).map_err(failed)?;
+        writer.flush().map_err(failed)
+    }
+
     fn gates(&self) -> GateSpec {
         GateSpec {
             max_dropped: self.max_dropped,
@@ -103,6 +126,9 @@ fn show(data: &Dataset, stats: &DatasetStats, output: &mut Output) -> Result<(),
     for file in &data.report.files {
         output
             .line(format_args!("{}: {} rows, {}, {} ({})", file.file, file.rows, file.format, file.schema, file.why))?;
+    }
+    for file in &data.report.left_out {
+        output.line(format_args!("{file}: left out, of another split"))?;
     }
     output.line(format_args!("{} examples, {} tokens", stats.examples, stats.tokens))?;
     incidents(data).iter().try_for_each(|line| output.line(line))?;

@@ -1,10 +1,12 @@
 //! `spo data conflict`
 
+use std::path::PathBuf;
+
 use clap::Args;
 use serde_json::json;
 use spo_data::{Conflict, Dataset, Estimate, Tokenizer};
 
-use super::Source;
+use super::{Source, picture};
 use crate::error::CliError;
 use crate::output::Output;
 
@@ -19,6 +21,9 @@ pub(crate) struct Arguments {
     /// Conflicts to show for each two dimensions
     #[arg(long, value_name = "N", default_value_t = 2)]
     examples: usize,
+    /// Draw a map of conflict rates, as an SVG picture
+    #[arg(long, value_name = "FILE")]
+    picture: Option<PathBuf>,
     /// A JSON list with one object for each two dimensions
     #[arg(long)]
     json: bool,
@@ -29,6 +34,9 @@ impl Arguments {
         let tokenizer = self.source.tokenizer()?;
         let data = self.source.load(&tokenizer)?;
         let conflicts = data.conflicts(self.examples);
+        if let Some(path) = &self.picture {
+            std::fs::write(path, picture::draw(&conflicts)).map_err(|source| CliError::io(path, source))?;
+        }
         if self.json {
             let ids = |conflict: &Conflict| -> Vec<&str> {
                 conflict.strongest.iter().map(|&index| data.examples[index].id.as_str()).collect()

@@ -2,12 +2,14 @@
 
 mod check;
 mod conflict;
+mod picture;
 mod preview;
 
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use spo_data::{Dataset, Tokenizer};
+use spo_data::format::has_splits;
+use spo_data::{Dataset, Part, Tokenizer};
 
 use crate::Outcome;
 use crate::command::quickstart;
@@ -68,5 +70,15 @@ impl Source {
     /// Other files of the same layout.
     fn load_other(&self, file: &Path, tokenizer: &Tokenizer) -> Result<Dataset, CliError> {
         self.layout.load(&[file.to_path_buf()], &self.text.spec(), tokenizer)
+    }
+
+    /// Rows to train on and rows to test on, if the files are one directory that holds both by name.
+    fn load_splits(&self, tokenizer: &Tokenizer) -> Result<Option<(Dataset, Dataset)>, CliError> {
+        let [directory] = self.files.as_slice() else { return Ok(None) };
+        if !self.layout.reads_whole_directories() || !has_splits(&directory.to_string_lossy())? {
+            return Ok(None);
+        }
+        let part = |part| self.layout.load_part(&self.files, part, &self.text.spec(), tokenizer);
+        Ok(Some((part(Part::Train)?, part(Part::Test)?)))
     }
 }

@@ -35,6 +35,9 @@ pub struct RunPlan {
     pub text: TextSpec,
     /// Share of the prompts held out; `None` if some data has `split = "test"`.
     pub holdout: Option<f64>,
+    /// Directory of tokenised data; `None` keeps none.
+    #[serde(default)]
+    pub token_cache: Option<PathBuf>,
     /// Supervised warm-up before round 1.
     pub warmup: Option<WarmupPlan>,
     /// Rounds in order.

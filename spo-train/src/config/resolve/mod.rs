@@ -158,7 +158,7 @@ struct Resolver<'a> {
 
 impl Resolver<'_> {
     fn run(mut self, spec: &RunSpec) -> Result<RunPlan, ConfigError> {
-        for key in ["schema", "name", "seed", "out", "holdout", "data"] {
+        for key in ["schema", "name", "seed", "out", "holdout", "token-cache", "data"] {
             self.note_written(key);
         }
         let name = self.name(spec)?;
@@ -171,6 +171,7 @@ impl Resolver<'_> {
             data: self.sections.data.clone(),
             text: self.text(spec)?,
             holdout: self.holdout()?,
+            token_cache: self.sections.token_cache.clone(),
             warmup: self.warmup()?,
             rounds: self.rounds()?,
             evaluation: self.evaluation(),

@@ -37,6 +37,9 @@ pub struct RunSections {
     /// Share of the prompts held out for evaluation, chosen by a hash of the prompt. Only without `split = "test"` data.
     #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
     pub holdout: Option<f64>,
+    /// Directory that keeps tokenised data, so that `spo plan` and later runs on the same files, tokenizer and settings
+    /// need not tokenise again; without it nothing is kept.
+    pub token_cache: Option<PathBuf>,
     /// The model every round starts from.
     pub model: ModelSpec,
     /// Train low-rank adapters and keep the model's own weights frozen. Without this section all weights are trained.

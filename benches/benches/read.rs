@@ -1,0 +1,59 @@
+//! How many megabytes of each file format become rows in a second?
+
+use std::io::Write;
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use serde_json::Value;
+use spo_benches::ASSETS;
+use spo_data::format::{Input, find};
+
+fn rows(name: &str, bytes: Vec<u8>) -> usize {
+    let format = find(name, None).expect("the format is known");
+    let rows = (format.open)(Input::Memory(bytes), name).expect("the file is whole");
+    rows.map(|row| row.expect("the row is whole").fields.len()).sum()
+}
+
+/// The rows of a JSONL file as CSV.
+fn csv(jsonl: &[u8]) -> Vec<u8> {
+    let quoted = |value: &Value| {
+        format!("\"{}\"", value.as_str().map_or_else(|| value.to_string(), str::to_string).replace('"', "\"\""))
+    };
+    let mut text = String::from("prompt,response_a,response_b,prefs\n");
+    for line in jsonl.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let row: Value = serde_json::from_slice(line).expect("the line is JSON");
+        let cells = ["prompt", "response_a", "response_b", "prefs"].map(|key| quoted(&row[key]));
+        text += &(cells.join(",") + "\n");
+    }
+    text.into_bytes()
+}
+
+fn read(criterion: &mut Criterion) {
+    let path = format!("{ASSETS}/truthfulqa/pairs.train.jsonl.gz");
+    let gz = std::fs::read(&path).expect("the built-in pairs");
+    let mut jsonl = Vec::new();
+    std::io::Read::read_to_end(&mut flate2::read::MultiGzDecoder::new(gz.as_slice()), &mut jsonl)
+        .expect("the built-in pairs");
+    let mut zst = zstd::Encoder::new(Vec::new(), 3).expect("a compressor");
+    zst.write_all(&jsonl).expect("memory");
+    let zst = zst.finish().expect("memory");
+    let files = [
+        ("a.jsonl", jsonl.clone()),
+        ("a.jsonl.gz", gz),
+        ("a.jsonl.zst", zst),
+        ("a.json", jsonl.clone()),
+        ("a.csv", csv(&jsonl)),
+    ];
+    let mut group = criterion.benchmark_group("read, TruthfulQA pairs");
+    // Compressed files count as what they unpack to.
+    group.sample_size(20).throughput(Throughput::Bytes(jsonl.len() as u64));
+    for (name, bytes) in files {
+        let prepared = || bytes.clone();
+        group.bench_function(name, |bencher| {
+            bencher.iter_batched(prepared, |bytes| rows(name, bytes), BatchSize::LargeInput)
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, read);
+criterion_main!(benches);

@@ -1,0 +1,206 @@
+//! Token ids, in memory or in a mapped file.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{BufWriter, Error, Write};
+use std::ops::Deref;
+use std::sync::Arc;
+
+use memmap2::{Mmap, MmapOptions};
+use serde::{Serialize, Serializer};
+
+use crate::Example;
+
+/// Token ids that read as a slice, wherever they are.
+///
+/// The ids of a large dataset lie in a mapped file, so that the system can give their memory to others.
+#[derive(Clone)]
+pub struct Tokens(Place);
+
+#[derive(Clone)]
+enum Place {
+    Memory(Box<[u32]>),
+    Mapped { map: Arc<Mmap>, start: usize, len: usize },
+}
+
+impl Tokens {
+    /// The ids.
+    pub fn as_slice(&self) -> &[u32] {
+        self
+    }
+
+    /// Ids `start..start + len` of a map.
+    ///
+    /// # Panics
+    /// When they reach beyond its end.
+    pub(crate) fn mapped(map: &Arc<Mmap>, first_byte: usize, start: usize, len: usize) -> Self {
+        assert!(first_byte.is_multiple_of(4) && first_byte + 4 * (start + len) <= map.len());
+        Self(Place::Mapped { map: map.clone(), start: first_byte / 4 + start, len })
+    }
+
+    pub(crate) fn write(&self, writer: &mut impl Write) -> Result<(), Error> {
+        self.iter().try_for_each(|id| writer.write_all(&id.to_ne_bytes()))
+    }
+}
+
+impl Deref for Tokens {
+    type Target = [u32];
+
+    fn deref(&self) -> &[u32] {
+        match &self.0 {
+            Place::Memory(ids) => ids,
+            // SAFETY: `mapped` checked the range, maps begin at a page and so at a multiple of 4, and any
+            // four bytes are an id. The file is ours: unlinked, or written once and then only read.
+            Place::Mapped { map, start, len } => unsafe {
+                std::slice::from_raw_parts(map.as_ptr().cast::<u32>().add(*start), *len)
+            },
+        }
+    }
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        Self(Place::Memory(Box::default()))
+    }
+}
+
+impl From<Vec<u32>> for Tokens {
+    fn from(ids: Vec<u32>) -> Self {
+        Self(Place::Memory(ids.into()))
+    }
+}
+
+impl<const N: usize> From<[u32; N]> for Tokens {
+    fn from(ids: [u32; N]) -> Self {
+        Self(Place::Memory(ids.into()))
+    }
+}
+
+impl From<&[u32]> for Tokens {
+    fn from(ids: &[u32]) -> Self {
+        Self(Place::Memory(ids.into()))
+    }
+}
+
+impl FromIterator<u32> for Tokens {
+    fn from_iter<I: IntoIterator<Item = u32>>(ids: I) -> Self {
+        Self(Place::Memory(ids.into_iter().collect()))
+    }
+}
+
+impl<'a> IntoIterator for &'a Tokens {
+    type Item = &'a u32;
+    type IntoIter = std::slice::Iter<'a, u32>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl<T: AsRef<[u32]> + ?Sized> PartialEq<T> for Tokens {
+    fn eq(&self, other: &T) -> bool {
+        **self == *other.as_ref()
+    }
+}
+
+impl Eq for Tokens {}
+
+impl PartialOrd for Tokens {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Tokens {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (**self).cmp(&**other)
+    }
+}
+
+impl AsRef<[u32]> for Tokens {
+    fn as_ref(&self) -> &[u32] {
+        self
+    }
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        (**self).fmt(formatter)
+    }
+}
+
+impl Serialize for Tokens {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (**self).serialize(serializer)
+    }
+}
+
+/// A file without a name that takes the ids of examples out of memory; it is gone with the last of them.
+pub(crate) struct TokenFile {
+    file: File,
+    /// Ids written so far.
+    written: usize,
+}
+
+impl TokenFile {
+    /// In the system's directory of temporary files (`TMPDIR`).
+    pub(crate) fn create() -> Result<Self, Error> {
+        Ok(Self { file: tempfile::tempfile()?, written: 0 })
+    }
+
+    /// Writes the ids of the examples and maps them in place of their memory.
+    pub(crate) fn take(&mut self, examples: &mut [Example]) -> Result<(), Error> {
+        let first = self.written;
+        let mut writer = BufWriter::new(&self.file);
+        let mut count = 0;
+        for tokens in examples.iter().flat_map(|example| std::iter::once(&example.prompt).chain(&example.answers)) {
+            tokens.write(&mut writer)?;
+            count += tokens.len();
+        }
+        writer.flush()?;
+        drop(writer);
+        self.written += count;
+        if count == 0 {
+            return Ok(());
+        }
+        // SAFETY: nobody else can open the file, and what is written is not written again.
+        let map = unsafe { MmapOptions::new().offset(4 * first as u64).len(4 * count).map(&self.file)? };
+        let map = Arc::new(map);
+        let mut start = 0;
+        for example in examples {
+            for tokens in std::iter::once(&mut example.prompt).chain(&mut example.answers) {
+                let len = tokens.len();
+                *tokens = Tokens::mapped(&map, 0, start, len);
+                start += len;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mapped_ids_equal_those_in_memory() {
+        let example = |ids: &[u32]| Example {
+            prompt: ids.into(),
+            answers: vec![Tokens::default(), ids.iter().rev().copied().collect()],
+            ..Example::default()
+        };
+        let in_memory = [example(&[1, 2, 3]), example(&[]), example(&[u32::MAX; 5000])];
+        let mut examples = in_memory.clone();
+        let mut file = TokenFile::create().unwrap();
+        file.take(&mut examples[..1]).unwrap();
+        file.take(&mut examples[1..2]).unwrap();
+        file.take(&mut examples[2..]).unwrap();
+        assert_eq!(examples, in_memory);
+        assert!(matches!(examples[2].prompt.0, Place::Mapped { .. }));
+        drop(file);
+        assert_eq!(examples, in_memory, "the map outlives its file");
+        assert_eq!(in_memory[0].prompt, [1, 2, 3]);
+        assert!(in_memory[1].prompt < in_memory[0].prompt);
+    }
+}
