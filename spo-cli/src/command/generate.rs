@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 use spo_data::{PromptText, encode_prompt};
-use spo_model::generate::{GenerateOptions, Sampling};
+use spo_model::generate::{Control, DecodeOptions, GenerateOptions, Generator, Sampling};
 
 use crate::error::CliError;
 use crate::inputs::{DeviceArguments, TextArguments, model_tokenizer};
@@ -92,9 +92,11 @@ impl Arguments {
             stop.extend(&model.spec().eos);
             stop.extend(tokenizer.terminators());
         }
-        let sampling = Sampling { temperature: self.temperature, top_k: self.top_k, top_p: self.top_p };
+        let sampling =
+            Sampling { temperature: self.temperature, top_k: self.top_k, top_p: self.top_p, ..Sampling::GREEDY };
         let options = GenerateOptions { max_new_tokens: self.max_new_tokens, sampling, seed: self.seed, stop };
-        let ids = model.generate(&[&prompt], &options, &mut |_| ()).remove(0);
+        let mut generator = Generator::new(model, &DecodeOptions::default());
+        let ids = generator.generate(&[&prompt], &options, &mut |_, _| Control::Continue).remove(0).ids;
         let text = match tokenizer.vocabulary_size() {
             0 => None,
             _ => Some(tokenizer.decode(&ids)?),
