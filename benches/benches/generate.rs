@@ -19,7 +19,13 @@ fn generate(criterion: &mut Criterion) {
     let prompts: Vec<Vec<u32>> =
         (0..8).map(|row| (0..64).map(|i| (i * 97 + row * 1009) % 31_000 + 4).collect()).collect();
     let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
-    let options = GenerateOptions { max_new_tokens: NEW_TOKENS, sampling: Sampling::GREEDY, seed: 0, stop: vec![] };
+    let options = GenerateOptions {
+        max_new_tokens: NEW_TOKENS,
+        sampling: Sampling::GREEDY,
+        seed: 0,
+        first_stream: 0,
+        stop: vec![],
+    };
     let kernels = |weights, drafts| Generator::new(model.clone(), &DecodeOptions { weights, drafts, batch: 8 });
     let cases: [(&str, &dyn Fn() -> Generator); 5] = [
         ("exact", &|| kernels(WeightFormat::F32, 8)),

@@ -44,7 +44,8 @@ fn next_logps(model: &CausalLm, tokens: &[u32]) -> Vec<f64> {
 /// Greedy tokens after each prompt: by the CPU kernels, which must know the model, with and without
 /// drafts, and by the model's tensors; all must agree.
 fn greedy_all(model: &CausalLm, prompts: &[&[u32]], count: usize) -> Vec<Vec<u32>> {
-    let options = GenerateOptions { max_new_tokens: count, sampling: Sampling::GREEDY, seed: 0, stop: vec![] };
+    let options =
+        GenerateOptions { max_new_tokens: count, sampling: Sampling::GREEDY, seed: 0, first_stream: 0, stop: vec![] };
     let tokens = |mut generator: Generator| -> Vec<Vec<u32>> {
         let generated = generator.generate(prompts, &options, &mut |_, _| Control::Continue);
         generated.into_iter().map(|generation| generation.ids).collect()

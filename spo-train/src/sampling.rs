@@ -222,7 +222,7 @@ fn respond(
     session: &Session,
 ) -> Result<Vec<Vec<u32>>, TrainError> {
     let decode = DecodeOptions { batch: BATCH, ..DecodeOptions::default() };
-    let options = GenerateOptions { max_new_tokens, sampling, seed, stop: stop.to_vec() };
+    let options = GenerateOptions { max_new_tokens, sampling, seed, first_stream: 0, stop: stop.to_vec() };
     let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
     let mut interruption = Ok(());
     let responses = Generator::new(model.clone(), &decode).generate(&prompts, &options, &mut |_, _| {

@@ -75,7 +75,7 @@ pub(super) fn run(
                 prompt_len: prompts[index].len(),
                 tokens: prompts[index].to_vec(),
                 most: most(index),
-                sampler: Sampler::new(options.sampling, options.seed, index as u64),
+                sampler: Sampler::new(options.sampling, options.seed, options.first_stream + index as u64),
             });
         }
         // The last token of a prompt runs with the others' newest tokens.

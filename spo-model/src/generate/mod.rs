@@ -58,8 +58,10 @@ pub struct GenerateOptions {
     pub max_new_tokens: usize,
     /// How each token is chosen.
     pub sampling: Sampling,
-    /// Seed of the draws; sequence `i` of a call draws from its own stream, whatever its batch.
+    /// Seed of the draws; each prompt of a call draws from a stream of its own, whatever its batch.
     pub seed: u64,
+    /// Stream of the first prompt of the call: goes on counting over several calls.
+    pub first_stream: u64,
     /// Tokens that end a sequence; they are part of it. Empty: only the length ends it.
     pub stop: Vec<u32>,
 }
