@@ -227,9 +227,4 @@ impl<'a> Writer<'a> {
         self.output.piece(self.stream.finish())?;
         self.output.line("")
     }
-
-    /// The text written.
-    pub fn text(&self) -> &str {
-        self.stream.text()
-    }
 }
