@@ -1,8 +1,8 @@
 //! Attention of a few new tokens over a sequence's cached keys and values.
 
 use super::rows::Rows;
-use crate::decoder::cpu_attention::{exp, lanes_dot};
 use rayon::prelude::*;
+use spo_core::cpu::vector::{dot, exp};
 
 /// Multiplications below which more threads do not pay.
 const WORTH_THREADS: usize = 1 << 18;
@@ -73,7 +73,7 @@ fn one(heads: Heads, queries: &[f32], (cache, position): Seen, kv_head: usize, o
     for (query, out) in queries.chunks_exact(dim).zip(out.chunks_exact_mut(dim)) {
         let mut top = f32::NEG_INFINITY;
         for (weight, position) in weights.iter_mut().zip(first..) {
-            *weight = heads.scale * lanes_dot(query, &cache.keys[at(position)]);
+            *weight = heads.scale * dot(query, &cache.keys[at(position)]);
             top = top.max(*weight);
         }
         let mut sum = 0.0;

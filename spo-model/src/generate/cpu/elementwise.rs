@@ -1,7 +1,7 @@
 //! Norms and activations of rows.
 
 use super::rows::Rows;
-use crate::decoder::cpu_attention::{exp, lanes_dot};
+use spo_core::cpu::vector::{dot, sigmoid};
 
 /// `x += y`
 pub(super) fn add(x: &mut [f32], y: &[f32]) {
@@ -18,7 +18,7 @@ pub(super) fn normed(x: &Rows, weight: &[f32], epsilon: f64) -> Rows {
 /// `x / √(mean(x²) + ε) · w`
 pub(super) fn norm(x: &mut [f32], weight: &[f32], epsilon: f64) {
     pulp::Arch::new().dispatch(|| {
-        let mean = lanes_dot(x, x) / x.len() as f32;
+        let mean = dot(x, x) / x.len() as f32;
         let scale = (mean + epsilon as f32).sqrt().recip();
         x.iter_mut().zip(weight).for_each(|(x, weight)| *x = *x * scale * weight);
     });
@@ -32,9 +32,7 @@ pub(super) fn gated(gate_up: &Rows) -> Rows {
         let (gate, up) = gate_up.row(row).split_at(inner);
         pulp::Arch::new().dispatch(|| {
             for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {
-                let small = exp(-gate.abs());
-                let sigmoid = if *gate >= 0.0 { 1.0 } else { small } / (1.0 + small);
-                *y = gate * sigmoid * up;
+                *y = gate * sigmoid(*gate) * up;
             }
         });
     }
