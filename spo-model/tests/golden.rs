@@ -41,7 +41,7 @@ fn next_logps(model: &CausalLm, tokens: &[u32]) -> Vec<f64> {
     model.token_logps(&batch, &Default::default()).into_iter().map(f64::from).collect()
 }
 
-/// Greedy tokens after each prompt: by the CPU kernels, which must know the model, with and without
+/// Greedy tokens after each prompt: by the CPU kernels, which know all families but two, with and without
 /// drafts, and by the model's tensors; all must agree.
 fn greedy_all(model: &CausalLm, prompts: &[&[u32]], count: usize) -> Vec<Vec<u32>> {
     let options =
@@ -52,7 +52,8 @@ fn greedy_all(model: &CausalLm, prompts: &[&[u32]], count: usize) -> Vec<Vec<u32
     };
     let kernels = |drafts| {
         let generator = Generator::new(model.clone(), &DecodeOptions { drafts, ..DecodeOptions::default() });
-        assert!(matches!(generator.path(), Way::Kernels { .. }), "{}", generator.path());
+        let by_tensors = ["gpt2", "gpt_neox"].contains(&model.spec().family);
+        assert_eq!(matches!(generator.path(), Way::Kernels { .. }), !by_tensors, "{}", generator.path());
         tokens(generator)
     };
     let expected = tokens(Generator::on_tensors(model.clone(), prompts.len()));

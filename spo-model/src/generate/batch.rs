@@ -86,10 +86,14 @@ pub(super) fn run(
         let before: Vec<usize> = running.iter().map(|sequence| sequence.tokens.len()).collect();
         decoder.advance(&mut running);
         let mut keep = vec![];
-        for (sequence, before) in running.iter_mut().zip(before) {
+        for (at, before) in before.into_iter().enumerate() {
+            let sequence = &mut running[at];
             match settle(sequence, before, context, options, watch) {
                 ControlFlow::Continue(()) => keep.push(true),
-                ControlFlow::Break(None) => return stopped(results, running),
+                ControlFlow::Break(None) => {
+                    decoder.keep(&vec![false; running.len()]);
+                    return stopped(results, running);
+                }
                 ControlFlow::Break(Some(ended)) => {
                     results[sequence.index] = Generation { ids: sequence.generated().to_vec(), ended };
                     keep.push(false);

@@ -48,7 +48,11 @@ impl Decoder for TensorDecoder {
         let groups: Vec<Group> = prompts.iter().map(|prompt| Group { prompt, answers: vec![] }).collect();
         let model = &self.model;
         let inputs = PackedInputs::new(&PackedBatch::new(&groups), model.spec(), model.dtype(), &model.device());
-        model.blocks(model.embed(inputs.ids.clone(), inputs.positions.clone()), &inputs.rope, &mut self.cache.prefill(&inputs));
+        model.blocks(
+            model.embed(inputs.ids.clone(), inputs.positions.clone()),
+            &inputs.rope,
+            &mut self.cache.prefill(&inputs),
+        );
     }
 
     fn advance(&mut self, sequences: &mut [Sequence]) {

@@ -2,7 +2,7 @@
 
 use super::rows::Rows;
 use rayon::prelude::*;
-use spo_core::cpu::vector::{dot, exp};
+use spo_core::cpu::vector::{dot, exp, tanh};
 
 /// Multiplications below which more threads do not pay.
 const WORTH_THREADS: usize = 1 << 18;
@@ -20,6 +20,8 @@ pub(super) struct Heads {
     pub window: Option<usize>,
     /// Factor on the scores.
     pub scale: f32,
+    /// Bound of the scores.
+    pub softcap: Option<f32>,
 }
 
 /// Keys and values of one layer and sequence, each `[positions, kv_heads · dim]`.
@@ -74,6 +76,9 @@ fn one(heads: Heads, queries: &[f32], (cache, position): Seen, kv_head: usize, o
         let mut top = f32::NEG_INFINITY;
         for (weight, position) in weights.iter_mut().zip(first..) {
             *weight = heads.scale * dot(query, &cache.keys[at(position)]);
+            if let Some(cap) = heads.softcap {
+                *weight = cap * tanh(*weight / cap);
+            }
             top = top.max(*weight);
         }
         let mut sum = 0.0;
