@@ -195,7 +195,7 @@ impl Samples {
         // Similar lengths together: the longest prompt of a batch bounds its answers.
         let mut sorted: Vec<Vec<u32>> = prompts.iter().map(|prompt| prompt.to_vec()).collect();
         sorted.sort_by_key(Vec::len);
-        let sampling = Sampling { temperature: 1.0, top_k: 0, top_p: 1.0 };
+        let sampling = Sampling { temperature: 1.0, ..Sampling::GREEDY };
         let answers = respond(model, &sorted, max_new_tokens, sampling, stop, seed, session)?;
         let pairs: Vec<(Vec<u32>, Vec<u32>)> = sorted.into_iter().zip(answers).collect();
         let text = serde_json::to_string(&pairs).expect("numbers only");
