@@ -1,6 +1,7 @@
 //! `spo generate` on files and `spo chat`, on real models.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[allow(dead_code, reason = "each test file uses some of it")]
 mod support;
 
 use std::fs;
