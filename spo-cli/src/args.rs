@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::command::{
-    data, eval, generate, init, list, loss, plan, quickstart, render, score, serve, sweep, tokenize, train, watch,
+    chat, data, eval, generate, init, list, loss, plan, quickstart, render, score, serve, sweep, tokenize, train, watch,
 };
 
 /// Sequential preference optimisation of language models.
@@ -30,6 +30,7 @@ pub(crate) enum Command {
     Eval(eval::Arguments),
     Score(score::Arguments),
     Generate(generate::Arguments),
+    Chat(chat::Arguments),
     #[command(subcommand)]
     Data(data::Command),
     Tokenize(tokenize::Arguments),

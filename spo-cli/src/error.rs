@@ -69,8 +69,10 @@ pub(crate) enum CliError {
         source: CoreError,
     },
     /// The prompt leaves no room for an answer.
-    #[error("the prompt has {found} tokens, but the model's context is {context}")]
+    #[error("{name} has {found} tokens, but the model's context is {context}")]
     PromptTooLong {
+        /// The prompt.
+        name: String,
         /// Tokens of the prompt.
         found: usize,
         /// The model's context.

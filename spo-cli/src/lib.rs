@@ -11,9 +11,11 @@ mod args;
 mod command;
 mod diagnostic;
 mod error;
+mod generation;
 mod inputs;
 mod logging;
 mod output;
+mod prompts;
 mod view;
 
 use std::io::ErrorKind;

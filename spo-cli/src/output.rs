@@ -28,6 +28,12 @@ impl Output {
         writeln!(self.writer, "{text}").map_err(|source| CliError::Output { source })
     }
 
+    /// A piece of a line, at once.
+    pub fn piece(&mut self, text: &str) -> Result<(), CliError> {
+        self.writer.write_all(text.as_bytes()).map_err(|source| CliError::Output { source })?;
+        self.flush()
+    }
+
     /// One line of JSON.
     pub fn json(&mut self, value: &impl Serialize) -> Result<(), CliError> {
         self.line(serde_json::to_string(value).expect("results are plain data"))

@@ -4,7 +4,7 @@
 use serde_json::Value;
 use spo_data::{Group, PackedBatch};
 use spo_model::decoder::PackedInputs;
-use spo_model::generate::{GenerateOptions, Sampling};
+use spo_model::generate::{Control, DecodeOptions, GenerateOptions, Generator, Path as Way, Sampling};
 use spo_model::lora::load_adapter;
 use spo_model::{CausalLm, device};
 use std::path::{Path, PathBuf};
@@ -41,9 +41,29 @@ fn next_logps(model: &CausalLm, tokens: &[u32]) -> Vec<f64> {
     model.token_logps(&batch, &Default::default()).into_iter().map(f64::from).collect()
 }
 
+/// Greedy tokens after each prompt: by the CPU kernels, which know all families but two, with and without
+/// drafts, and by the model's tensors; all must agree.
+fn greedy_all(model: &CausalLm, prompts: &[&[u32]], count: usize) -> Vec<Vec<u32>> {
+    let options =
+        GenerateOptions { max_new_tokens: count, sampling: Sampling::GREEDY, seed: 0, first_stream: 0, stop: vec![] };
+    let tokens = |mut generator: Generator| -> Vec<Vec<u32>> {
+        let generated = generator.generate(prompts, &options, &mut |_, _| Control::Continue);
+        generated.into_iter().map(|generation| generation.ids).collect()
+    };
+    let kernels = |drafts| {
+        let generator = Generator::new(model.clone(), &DecodeOptions { drafts, ..DecodeOptions::default() });
+        let by_tensors = ["gpt2", "gpt_neox"].contains(&model.spec().family);
+        assert_eq!(matches!(generator.path(), Way::Kernels { .. }), !by_tensors, "{}", generator.path());
+        tokens(generator)
+    };
+    let expected = tokens(Generator::on_tensors(model.clone(), prompts.len()));
+    assert_eq!(kernels(0), expected);
+    assert_eq!(kernels(8), expected);
+    expected
+}
+
 fn greedy(model: &CausalLm, prompt: &[u32], count: usize) -> Vec<u32> {
-    let options = GenerateOptions { max_new_tokens: count, sampling: Sampling::GREEDY, seed: 0, stop: vec![] };
-    model.generate(&[prompt], &options, &mut |_| ()).remove(0)
+    greedy_all(model, &[prompt], count).remove(0)
 }
 
 fn assert_close(found: &[f64], expected: &[f64], tolerance: f64, what: &str) {
@@ -162,8 +182,7 @@ fn greedy_tokens_equal_transformers_alone_and_batched() {
         let expected = ids(&golden["greedy_32_from_row0_prompt"]);
         assert_eq!(greedy(&model, &rows[0][0], 32), expected, "{arch}");
         let prompts: Vec<&[u32]> = rows.iter().map(|row| row[0].as_slice()).collect();
-        let options = GenerateOptions { max_new_tokens: 32, sampling: Sampling::GREEDY, seed: 0, stop: vec![] };
-        let batched = model.generate(&prompts, &options, &mut |_| ());
+        let batched = greedy_all(&model, &prompts, 32);
         assert_eq!(batched[0], expected, "{arch}");
         for (tokens, prompt) in batched.iter().zip(&prompts) {
             assert_eq!(*tokens, greedy(&model, prompt, 32), "{arch}");

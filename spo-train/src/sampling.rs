@@ -9,7 +9,7 @@ use spo_core::logprob::HeadOptions;
 use spo_data::{Group, PromptText, TextSpec, Tokenizer, encode_prompt, row_hash};
 use spo_eval::{KlEstimate, estimate_kl};
 use spo_model::CausalLm;
-use spo_model::generate::{GenerateOptions, Sampling};
+use spo_model::generate::{Control, DecodeOptions, GenerateOptions, Generator, Sampling};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -45,7 +45,7 @@ impl Drawn {
         session: &Session,
     ) -> Result<Self, TrainError> {
         let prompts = distinct_prompts(set, plan.kl_samples);
-        let sampling = Sampling { temperature: plan.kl_temperature, top_k: 0, top_p: 1.0 };
+        let sampling = Sampling { temperature: plan.kl_temperature, ..Sampling::GREEDY };
         let responses = respond(model, &prompts, plan.kl_max_new_tokens, sampling, stop, seed, session)?;
         let mut drawn =
             Self { policy: policy.into(), prompts, responses, logps: vec![], limit: plan.kl_max_new_tokens };
@@ -195,7 +195,7 @@ impl Samples {
         // Similar lengths together: the longest prompt of a batch bounds its answers.
         let mut sorted: Vec<Vec<u32>> = prompts.iter().map(|prompt| prompt.to_vec()).collect();
         sorted.sort_by_key(Vec::len);
-        let sampling = Sampling { temperature: 1.0, top_k: 0, top_p: 1.0 };
+        let sampling = Sampling { temperature: 1.0, ..Sampling::GREEDY };
         let answers = respond(model, &sorted, max_new_tokens, sampling, stop, seed, session)?;
         let pairs: Vec<(Vec<u32>, Vec<u32>)> = sorted.into_iter().zip(answers).collect();
         let text = serde_json::to_string(&pairs).expect("numbers only");
@@ -221,13 +221,14 @@ fn respond(
     seed: u64,
     session: &Session,
 ) -> Result<Vec<Vec<u32>>, TrainError> {
-    let mut responses = vec![];
-    for (index, batch) in prompts.chunks(BATCH).enumerate() {
-        session.check_stop()?;
-        let prompts: Vec<&[u32]> = batch.iter().map(Vec::as_slice).collect();
-        let seed = seed.wrapping_mul(0x9e37_79b9).wrapping_add(index as u64);
-        let options = GenerateOptions { max_new_tokens, sampling, seed, stop: stop.to_vec() };
-        responses.extend(model.generate(&prompts, &options, &mut |_| ()));
-    }
-    Ok(responses)
+    let decode = DecodeOptions { batch: BATCH, ..DecodeOptions::default() };
+    let options = GenerateOptions { max_new_tokens, sampling, seed, first_stream: 0, stop: stop.to_vec() };
+    let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
+    let mut interruption = Ok(());
+    let responses = Generator::new(model.clone(), &decode).generate(&prompts, &options, &mut |_, _| {
+        interruption = session.check_stop();
+        if interruption.is_ok() { Control::Continue } else { Control::Stop }
+    });
+    interruption?;
+    Ok(responses.into_iter().map(|response| response.ids).collect())
 }

@@ -3,20 +3,29 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use serde_json::json;
-use spo_data::{PromptText, encode_prompt};
-use spo_model::generate::{GenerateOptions, Sampling};
+use indicatif::ProgressBar;
+use serde_json::{Map, Value, json};
+use spo_data::{DataError, PromptText, Tokenizer, encode_prompt};
+use spo_model::ModelSpec;
+use spo_model::generate::{Control, Ended, GenerateOptions, Generation, Generator, TextStream};
 
 use crate::error::CliError;
+use crate::generation::{DecodeArguments, SamplingArguments};
 use crate::inputs::{DeviceArguments, TextArguments, model_tokenizer};
 use crate::output::Output;
+use crate::prompts;
 
-/// Continue a prompt
+/// Batches whose results are written together.
+const BATCHES: usize = 8;
+
+/// Continue prompts
 ///
-/// JSON keys: ids (the new tokens, the one that ended the answer included), text (without special tokens; null where
-/// the model has no tokenizer).
+/// JSON keys: id (of prompts from files: the row's own, or file:line), ids (the new tokens, the one that ended the
+/// answer included), text (without special tokens and without what --stop cuts off; null where the model has no
+/// tokenizer), ended (stop: at the end of the answer; text: at a --stop text; length: at --max-new-tokens; context: the
+/// model's context is full).
 #[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("what").required(true).args(["prompt", "ids"]))]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["prompt", "ids", "prompts"]))]
 pub(crate) struct Arguments {
     /// Model directory
     #[arg(long, value_name = "DIR")]
@@ -30,81 +39,192 @@ pub(crate) struct Arguments {
     /// The prompt as token ids, taken as they are
     #[arg(long, value_delimiter = ',', value_name = "1,2,3")]
     ids: Option<Vec<u32>>,
-    /// Most tokens to generate
-    #[arg(long, value_name = "N", default_value_t = 128)]
-    max_new_tokens: usize,
-    /// 0 takes the most likely token each time; above, tokens are drawn
-    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature)]
-    temperature: f64,
-    /// Draw from this many of the most likely tokens; 0 = all
-    #[arg(long, value_name = "K", default_value_t = 0)]
-    top_k: usize,
-    /// Draw from the most likely tokens whose probabilities sum to this
-    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = share)]
-    top_p: f64,
-    /// Seed of the draws
-    #[arg(long, value_name = "S", default_value_t = 0)]
-    seed: u64,
-    /// Go on after the end of the answer
-    #[arg(long)]
-    ignore_eos: bool,
-    /// One JSON object
+    /// File of prompts, may be repeated: of .jsonl the keys prompt (text or messages), messages or prompt_ids, and id;
+    /// of any other one prompt per line
+    #[arg(long, value_name = "FILE")]
+    prompts: Vec<PathBuf>,
+    /// Prompts that run together
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..), help_heading = "Device")]
+    batch: u16,
+    /// One JSON object per prompt and line
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    sampling: SamplingArguments,
+    #[command(flatten)]
+    decode: DecodeArguments,
     #[command(flatten)]
     device: DeviceArguments,
     #[command(flatten)]
     text: TextArguments,
 }
 
-fn temperature(argument: &str) -> Result<f64, String> {
-    let value: f64 = argument.parse().map_err(|_| "expected a number")?;
-    (value.is_finite() && value >= 0.0).then_some(value).ok_or_else(|| "expected a number of at least 0".into())
-}
-
-fn share(argument: &str) -> Result<f64, String> {
-    let value: f64 = argument.parse().map_err(|_| "expected a number")?;
-    (value > 0.0 && value <= 1.0).then_some(value).ok_or_else(|| "expected a number above 0, at most 1".into())
+/// A prompt to continue.
+struct Prompt {
+    /// `None` for the one of the command line.
+    id: Option<String>,
+    ids: Vec<u32>,
 }
 
 impl Arguments {
     pub fn run(&self, output: &mut Output) -> Result<(), CliError> {
         let device = self.device.open()?;
         let tokenizer = model_tokenizer(&self.model)?;
-        let prompt = match (&self.ids, &self.prompt) {
-            (Some(ids), _) => ids.clone(),
-            (None, text) => {
-                let text = PromptText::Text(text.clone().unwrap_or_default());
-                encode_prompt(&tokenizer, &self.text.spec(), &text)?
-            }
-        };
-        if prompt.is_empty() {
-            return Err(CliError::argument("--prompt", "no token", "at least one token"));
-        }
+        let stops = self.sampling.stop_texts(&tokenizer)?;
+        let prompts = self.read(&tokenizer)?;
         let model = self.device.load(&device, &self.model, self.adapter.as_deref())?;
-        let context = model.spec().context;
-        if prompt.len() >= context {
-            return Err(CliError::PromptTooLong { found: prompt.len(), context });
+        let spec = model.spec().clone();
+        prompts.iter().try_for_each(|prompt| check(prompt, &spec))?;
+        let options = self.sampling.options(&spec, &tokenizer);
+        let batch = usize::from(self.batch);
+        let mut generator = self.decode.generator(model, &self.model, batch);
+        if let ([prompt], false, true) = (prompts.as_slice(), self.json, tokenizer.vocabulary_size() > 0) {
+            let mut writer = Writer::new(&tokenizer, &stops, output);
+            generator.generate(&[&prompt.ids], &options, &mut |_, token| writer.push(token));
+            return writer.finish();
         }
-        model.spec().check_row("the prompt", &prompt, &[])?;
-        let mut stop = vec![];
-        if !self.ignore_eos {
-            stop.extend(&model.spec().eos);
-            stop.extend(tokenizer.terminators());
+        let progress = ProgressBar::new(prompts.len() as u64);
+        for (chunk, prompts) in prompts.chunks(BATCHES * batch).enumerate() {
+            let first_stream = (chunk * BATCHES * batch) as u64;
+            let options = GenerateOptions { first_stream, ..options.clone() };
+            for line in lines(&mut generator, prompts, &options, &tokenizer, &stops)? {
+                progress.inc(1);
+                progress.suspend(|| if self.json { output.json(&line) } else { output.line(text(&line)) })?;
+            }
+            output.flush()?;
         }
-        let sampling = Sampling { temperature: self.temperature, top_k: self.top_k, top_p: self.top_p };
-        let options = GenerateOptions { max_new_tokens: self.max_new_tokens, sampling, seed: self.seed, stop };
-        let ids = model.generate(&[&prompt], &options, &mut |_| ()).remove(0);
-        let text = match tokenizer.vocabulary_size() {
-            0 => None,
-            _ => Some(tokenizer.decode(&ids)?),
+        progress.finish_and_clear();
+        Ok(())
+    }
+
+    fn read(&self, tokenizer: &Tokenizer) -> Result<Vec<Prompt>, CliError> {
+        if let Some(ids) = &self.ids {
+            return Ok(vec![Prompt { id: None, ids: ids.clone() }]);
+        }
+        let encode = |prompt: &PromptText| encode_prompt(tokenizer, &self.text.spec(), prompt);
+        if let Some(text) = &self.prompt {
+            return Ok(vec![Prompt { id: None, ids: encode(&PromptText::Text(text.clone()))? }]);
+        }
+        let mut read = vec![];
+        for file in &self.prompts {
+            for named in prompts::read(file)? {
+                read.push(Prompt { ids: encode(&named.prompt)?, id: Some(named.id) });
+            }
+        }
+        match read.is_empty() {
+            true => Err(CliError::NoRows { file: self.prompts[0].display().to_string() }),
+            false => Ok(read),
+        }
+    }
+}
+
+/// A prompt must have a token, be in the vocabulary and leave room for an answer.
+fn check(prompt: &Prompt, spec: &ModelSpec) -> Result<(), CliError> {
+    let name = prompt.id.as_deref().unwrap_or("the prompt");
+    if prompt.ids.is_empty() {
+        return Err(match &prompt.id {
+            None => CliError::argument("--prompt", "no token", "at least one token"),
+            Some(id) => CliError::Unexpected {
+                at: id.clone(),
+                found: "no token".into(),
+                expected: "at least one token".into(),
+                usage: false,
+            },
+        });
+    }
+    if prompt.ids.len() >= spec.context {
+        return Err(CliError::PromptTooLong { name: name.into(), found: prompt.ids.len(), context: spec.context });
+    }
+    Ok(spec.check_row(name, &prompt.ids, &[])?)
+}
+
+/// Continues prompts; one object for each.
+fn lines(
+    generator: &mut Generator,
+    prompts: &[Prompt],
+    options: &GenerateOptions,
+    tokenizer: &Tokenizer,
+    stops: &[String],
+) -> Result<Vec<Map<String, Value>>, CliError> {
+    let ids: Vec<&[u32]> = prompts.iter().map(|prompt| prompt.ids.as_slice()).collect();
+    let mut streams: Vec<TextStream> = prompts.iter().map(|_| TextStream::new(tokenizer, stops)).collect();
+    let has_text = tokenizer.vocabulary_size() > 0;
+    let mut failed: Result<(), DataError> = Ok(());
+    let generated = generator.generate(&ids, options, &mut |index, token| {
+        if !has_text {
+            return Control::Continue;
+        }
+        failed = streams[index].push(token).map(|_| ());
+        match streams[index].stopped() {
+            _ if failed.is_err() => Control::Stop,
+            true => Control::End,
+            false => Control::Continue,
+        }
+    });
+    failed?;
+    let line = |((prompt, stream), generation): ((&Prompt, &TextStream), Generation)| {
+        let mut line = Map::new();
+        if let Some(id) = &prompt.id {
+            line.insert("id".into(), id.as_str().into());
+        }
+        line.insert("ids".into(), json!(generation.ids));
+        line.insert("text".into(), if has_text { stream.text().into() } else { Value::Null });
+        line.insert("ended".into(), ended(generation.ended).into());
+        line
+    };
+    Ok(prompts.iter().zip(&streams).zip(generated).map(line).collect())
+}
+
+fn ended(ended: Ended) -> &'static str {
+    match ended {
+        Ended::Stop => "stop",
+        Ended::Watch => "text",
+        Ended::Length => "length",
+        Ended::Context => "context",
+    }
+}
+
+/// For people: the answer, below its prompt's name where there are several.
+fn text(line: &Map<String, Value>) -> String {
+    let answer = match &line["text"] {
+        Value::String(text) => text.clone(),
+        _ => line["ids"].to_string().trim_matches(['[', ']']).to_owned(),
+    };
+    match line.get("id").and_then(Value::as_str) {
+        Some(id) => format!("[{id}]\n{answer}\n"),
+        None => answer,
+    }
+}
+
+/// Writes an answer while it comes.
+pub(super) struct Writer<'a> {
+    stream: TextStream<'a>,
+    output: &'a mut Output,
+    result: Result<(), CliError>,
+}
+
+impl<'a> Writer<'a> {
+    pub fn new(tokenizer: &'a Tokenizer, stops: &'a [String], output: &'a mut Output) -> Self {
+        Self { stream: TextStream::new(tokenizer, stops), output, result: Ok(()) }
+    }
+
+    /// Writes what a token makes certain.
+    pub fn push(&mut self, token: u32) -> Control {
+        self.result = match self.stream.push(token) {
+            Ok(piece) => self.output.piece(piece),
+            Err(error) => Err(error.into()),
         };
-        if self.json {
-            return output.json(&json!({ "ids": ids, "text": text }));
+        match (&self.result, self.stream.stopped()) {
+            (Err(_), _) => Control::Stop,
+            (Ok(()), true) => Control::End,
+            (Ok(()), false) => Control::Continue,
         }
-        output.line(text.unwrap_or_else(|| {
-            let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
-            ids.join(",")
-        }))
+    }
+
+    /// Writes the rest and a line break.
+    pub fn finish(mut self) -> Result<(), CliError> {
+        self.result?;
+        self.output.piece(self.stream.finish())?;
+        self.output.line("")
     }
 }

@@ -2,6 +2,7 @@
 
 mod attached;
 mod board;
+mod columns;
 mod lines;
 mod plan;
 mod progress;
@@ -18,6 +19,7 @@ use spo_train::Sink;
 
 use crate::error::CliError;
 pub(crate) use attached::Attached;
+pub(crate) use columns::columns;
 pub(crate) use lines::plain_lines;
 pub(crate) use plan::plan_text;
 

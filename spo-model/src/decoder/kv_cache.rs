@@ -1,13 +1,18 @@
-//! The key-value cache of batched generation.
+//! The key-value cache of batched generation on tensors.
 
 use super::packed::{PackedAttention, masked_attention};
 use super::{Attend, PackedInputs};
+use crate::ModelSpec;
 use crate::spec::AttentionSpec;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+/// Columns by which a full cache grows.
+const GROWTH: usize = 64;
 
 /// Keys and values of every layer, `[sequences, kv_heads, columns, head_dim]`. Prompts are padded
-/// on the right to the longest one; each generated token then adds one column for all sequences.
-#[derive(Debug)]
+/// on the right to the longest one; each generated token then takes one column in all sequences.
+/// There are more columns than are in use: the mask hides them.
+#[derive(Debug, Default)]
 pub struct KvCache {
     layers: Vec<(Tensor<4>, Tensor<4>)>,
     prompt_lens: Vec<usize>,
@@ -22,6 +27,11 @@ impl KvCache {
         Self { layers: vec![], prompt_lens, longest_prompt, generated: 0 }
     }
 
+    /// Sequences in the cache.
+    pub fn sequences(&self) -> usize {
+        self.prompt_lens.len()
+    }
+
     /// The attention of the prompts, which fills the cache.
     pub fn prefill(&mut self, inputs: &PackedInputs) -> Prefill<'_> {
         Prefill { attention: inputs.attention(), cache: self }
@@ -32,21 +42,45 @@ impl KvCache {
         self.prompt_lens.iter().map(|length| (length + self.generated) as i32).collect()
     }
 
-    /// The attention of one more token per sequence, which is appended to the cache.
-    pub fn step(&mut self, device: &Device) -> Step<'_> {
+    /// The attention of one more token per sequence, which is added to the cache.
+    pub fn step(&mut self, spec: &ModelSpec, device: &Device) -> Step<'_> {
+        self.layers.resize_with(spec.layers.len(), || {
+            let empty = || Tensor::zeros([self.prompt_lens.len(), spec.kv_heads, 0, spec.head_dim], device);
+            (empty(), empty())
+        });
         self.generated += 1;
         Step { cache: self, device: device.clone(), bias: None }
     }
 
+    /// Only the sequences whose entry is true stay.
+    pub fn keep(&mut self, keep: &[bool], device: &Device) {
+        let kept: Vec<i32> = (0..).zip(keep).filter(|(_, keep)| **keep).map(|(index, _)| index).collect();
+        self.prompt_lens = kept.iter().map(|index| self.prompt_lens[*index as usize]).collect();
+        if kept.is_empty() {
+            self.layers.clear();
+            return;
+        }
+        let count = kept.len();
+        let kept = Tensor::<1, Int>::from_data(TensorData::new(kept, [count]), device);
+        for (keys, values) in &mut self.layers {
+            *keys = keys.clone().select(0, kept.clone());
+            *values = values.clone().select(0, kept.clone());
+        }
+    }
+
+    /// Columns in use.
+    fn filled(&self) -> usize {
+        self.longest_prompt + self.generated
+    }
+
     /// Additive mask `[sequences, 1, 1, columns]` of the newest token.
-    fn bias(&self, window: Option<usize>, device: &Device) -> Tensor<4> {
-        let columns = self.longest_prompt + self.generated;
+    fn bias(&self, window: Option<usize>, columns: usize, device: &Device) -> Tensor<4> {
         let mut values = Vec::with_capacity(self.prompt_lens.len() * columns);
         for &length in &self.prompt_lens {
             let newest = length + self.generated - 1;
             values.extend((0..columns).map(|column| {
                 let position = match column.checked_sub(self.longest_prompt) {
-                    Some(step) => Some(length + step),
+                    Some(step) => Some(length + step).filter(|&position| position <= newest),
                     None => Some(column).filter(|&column| column < length),
                 };
                 let seen = position.is_some_and(|p| window.is_none_or(|window| newest - p < window));
@@ -55,6 +89,20 @@ impl KvCache {
         }
         Tensor::from_data(TensorData::new(values, [self.prompt_lens.len(), 1, 1, columns]), device)
     }
+}
+
+/// Writes `new`, `[sequences, kv_heads, 1, head_dim]`, into a column, making room first if there is
+/// none.
+fn write(cache: &mut Tensor<4>, column: usize, new: Tensor<4>) {
+    let [sequences, heads, columns, dim] = cache.dims();
+    if column >= columns {
+        let shape = [sequences, heads, column + GROWTH - columns, dim];
+        let room = Tensor::<4>::zeros(shape, (&new.device(), new.dtype()));
+        *cache = if columns == 0 { room } else { Tensor::cat(vec![cache.clone(), room], 2) };
+    }
+    // The cache gives its tensor up meanwhile, so that the backend may write in place.
+    let whole = std::mem::replace(cache, new.clone());
+    *cache = whole.slice_assign([0..sequences, 0..heads, column..column + 1, 0..dim], new);
 }
 
 /// See [`KvCache::prefill`].
@@ -82,15 +130,17 @@ pub struct Step<'a> {
 
 impl Attend for Step<'_> {
     fn attend(&mut self, layer: usize, spec: AttentionSpec, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>) -> Tensor<2> {
+        let column = self.cache.filled() - 1;
+        let (keys, values) = &mut self.cache.layers[layer];
+        write(keys, column, k.unsqueeze_dim(2));
+        write(values, column, v.unsqueeze_dim(2));
+        let (keys, values) = (keys.clone(), values.clone());
         if self.bias.as_ref().is_none_or(|(of, _)| *of != spec.window) {
-            self.bias = Some((spec.window, self.cache.bias(spec.window, &self.device)));
+            self.bias = Some((spec.window, self.cache.bias(spec.window, keys.dims()[2], &self.device)));
         }
         let (_, bias) = self.bias.clone().expect("just made");
-        let (keys, values) = &mut self.cache.layers[layer];
-        *keys = Tensor::cat(vec![keys.clone(), k.unsqueeze_dim(2)], 2);
-        *values = Tensor::cat(vec![values.clone(), v.unsqueeze_dim(2)], 2);
         let [sequences, heads, dim] = q.dims();
-        let y = masked_attention(q.unsqueeze_dim(2), keys.clone(), values.clone(), bias, spec);
+        let y = masked_attention(q.unsqueeze_dim(2), keys, values, bias, spec);
         y.reshape([sequences, heads * dim])
     }
 }

@@ -1,15 +1,55 @@
 //! Batched generation with a key-value cache.
+//!
+//! On the CPU sequences run through kernels made for a few rows at a time; on other devices, and
+//! for models that those kernels do not know, through the model's tensors. Which one it is is
+//! decided when a [`Generator`] is made, and [`Generator::path`] tells.
 
+mod batch;
+mod cpu;
 mod sample;
+mod tensors;
+mod text;
 
 pub use sample::Sampling;
+pub use text::TextStream;
 
 use crate::CausalLm;
-use crate::decoder::kv_cache::KvCache;
-use crate::decoder::{PackedInputs, RopeTables};
-use burn::tensor::{Int, Tensor, TensorData};
-use sample::Sampler;
-use spo_data::{Group, PackedBatch};
+use crate::device::on_cpu;
+use batch::Decoder;
+use cpu::CpuDecoder;
+use std::fmt;
+use tensors::TensorDecoder;
+
+/// How to run a model for generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecodeOptions {
+    /// Most sequences that run together.
+    pub batch: usize,
+    /// The weights' form in memory on the CPU.
+    pub weights: WeightFormat,
+    /// Most tokens that 8-bit copies of the weights guess ahead on the CPU while one or two
+    /// sequences run. The full weights check every one of them: guesses change the speed and the
+    /// memory, never a token. 0 makes none.
+    pub drafts: usize,
+}
+
+impl Default for DecodeOptions {
+    /// 8 sequences, exact weights, 8 drafts.
+    fn default() -> Self {
+        Self { batch: 8, weights: WeightFormat::F32, drafts: 8 }
+    }
+}
+
+/// Form of the weights during generation on the CPU. Sums are in f32 always.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WeightFormat {
+    /// As loaded: in f32, or in bf16 where that changes no value of a matrix.
+    F32,
+    /// Rounded to bf16: half the memory traffic of f32.
+    Bf16,
+    /// Rounded to 8 bits with a scale for every 32 weights: 9/32 of the memory traffic of f32.
+    Q8,
+}
 
 /// When to stop and how to choose.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,81 +58,122 @@ pub struct GenerateOptions {
     pub max_new_tokens: usize,
     /// How each token is chosen.
     pub sampling: Sampling,
-    /// Seed of the draws; sequence `i` of a call draws from its own stream, whatever its batch.
+    /// Seed of the draws; each prompt of a call draws from a stream of its own, whatever its batch.
     pub seed: u64,
+    /// Stream of the first prompt of the call: goes on counting over several calls.
+    pub first_stream: u64,
     /// Tokens that end a sequence; they are part of it. Empty: only the length ends it.
     pub stop: Vec<u32>,
 }
 
-impl CausalLm {
-    /// Continues each prompt; the new tokens only, the stop token included. `progress` is called
-    /// with the number of tokens each sequence has so far.
-    ///
-    /// Prompts must not be empty and, with the new tokens, fit the context: generation stops at
-    /// the end of the context.
-    pub fn generate(
-        &self,
-        prompts: &[&[u32]],
-        options: &GenerateOptions,
-        progress: &mut dyn FnMut(usize),
-    ) -> Vec<Vec<u32>> {
-        let longest = prompts.iter().map(|prompt| prompt.len()).max().unwrap_or(0);
-        let steps = options.max_new_tokens.min(self.spec().context.saturating_sub(longest));
-        if prompts.is_empty() || steps == 0 {
-            return vec![vec![]; prompts.len()];
-        }
-        let mut cache = KvCache::new(prompts.iter().map(|prompt| prompt.len()).collect());
-        let mut samplers: Vec<Sampler> =
-            (0..prompts.len()).map(|index| Sampler::new(options.sampling, options.seed, index as u64)).collect();
-        let mut generated = vec![vec![]; prompts.len()];
-        let mut logits = self.prefill(prompts, &mut cache);
-        for step in 1..=steps {
-            for (index, row) in logits.chunks_exact(self.spec().vocab_size).enumerate() {
-                if !ended(&generated[index], &options.stop) {
-                    generated[index].push(samplers[index].choose(row));
-                }
+/// What a watcher wants after a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Control {
+    /// Go on.
+    Continue,
+    /// End this sequence.
+    End,
+    /// End all sequences at once; those not begun stay empty.
+    Stop,
+}
+
+/// Why a sequence ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// At a stop token.
+    Stop,
+    /// At `max_new_tokens`.
+    Length,
+    /// At the end of the model's context, or the prompt was empty.
+    Context,
+    /// By the watcher.
+    Watch,
+}
+
+/// The continuation of one prompt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Generation {
+    /// The new tokens, a stop token included.
+    pub ids: Vec<u32>,
+    /// Why there are no more.
+    pub ended: Ended,
+}
+
+/// Which way a generator computes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Path {
+    /// The CPU's own kernels, with so many bytes of weights.
+    Kernels {
+        /// Memory of the matrices, drafts included.
+        weight_bytes: usize,
+    },
+    /// The model's tensors on its device.
+    Tensors {
+        /// What the kernels lack for a model on the CPU; `None` on other devices.
+        reason: Option<String>,
+    },
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kernels { weight_bytes } => write!(f, "CPU kernels, {} MB of weights", weight_bytes / 1_000_000),
+            Self::Tensors { reason: None } => write!(f, "tensors"),
+            Self::Tensors { reason: Some(reason) } => {
+                write!(f, "tensors: the CPU kernels do not know this model ({reason})")
             }
-            progress(step);
-            if step == steps || generated.iter().all(|tokens| ended(tokens, &options.stop)) {
-                break;
-            }
-            let newest: Vec<i32> = generated.iter().map(|tokens| tokens[tokens.len() - 1] as i32).collect();
-            logits = self.step(newest, &mut cache);
         }
-        generated
-    }
-
-    /// Logits after each prompt, `[prompts · vocab]`.
-    fn prefill(&self, prompts: &[&[u32]], cache: &mut KvCache) -> Vec<f32> {
-        let groups: Vec<Group> = prompts.iter().map(|prompt| Group { prompt, answers: vec![] }).collect();
-        let batch = PackedBatch::new(&groups);
-        let device = self.device();
-        let inputs = PackedInputs::new(&batch, self.spec(), self.dtype(), &device);
-        let x = self.embed(inputs.ids.clone(), inputs.positions.clone());
-        let x = self.blocks(x, &inputs.rope, &mut cache.prefill(&inputs));
-        let last: Vec<i32> = batch.groups.iter().map(|group| (group.start + group.prompt_len - 1) as i32).collect();
-        let count = last.len();
-        self.next_logits(x.select(0, Tensor::<1, Int>::from_data(TensorData::new(last, [count]), &device)))
-    }
-
-    /// Logits after one more token per sequence, `[sequences · vocab]`.
-    fn step(&self, tokens: Vec<i32>, cache: &mut KvCache) -> Vec<f32> {
-        let device = self.device();
-        let positions = cache.next_positions();
-        let rope = RopeTables::new(&self.spec().ropes, &positions, self.dtype(), &device);
-        let ints = |values: Vec<i32>| {
-            let shape = [values.len()];
-            Tensor::<1, Int>::from_data(TensorData::new(values, shape), &device)
-        };
-        let x = self.embed(ints(tokens), ints(positions));
-        self.next_logits(self.blocks(x, &rope, &mut cache.step(&device)))
-    }
-
-    fn next_logits(&self, x: Tensor<2>) -> Vec<f32> {
-        self.logits(self.norm.forward(x)).into_data().iter::<f32>().collect()
     }
 }
 
-fn ended(tokens: &[u32], stop: &[u32]) -> bool {
-    tokens.last().is_some_and(|token| stop.contains(token))
+/// A model made ready for generation.
+#[derive(Debug)]
+pub struct Generator {
+    decoder: Box<dyn Decoder>,
+    context: usize,
+    path: Path,
+}
+
+impl Generator {
+    /// Prepares a model. On the CPU its weights are laid out anew; give the model away to have them
+    /// in memory once.
+    pub fn new(model: CausalLm, options: &DecodeOptions) -> Self {
+        let context = model.spec().context;
+        let kernels = on_cpu(&model.device()).then(|| CpuDecoder::new(model.clone(), options));
+        let (decoder, path): (Box<dyn Decoder>, Path) = match kernels {
+            Some(Ok(decoder)) => {
+                let path = Path::Kernels { weight_bytes: decoder.bytes() };
+                (Box::new(decoder), path)
+            }
+            other => {
+                let reason = other.and_then(Result::err);
+                (Box::new(TensorDecoder::new(model, options.batch)), Path::Tensors { reason })
+            }
+        };
+        Self { decoder, context, path }
+    }
+
+    /// A generator that uses the model's tensors whatever its device: what the kernels are
+    /// compared with.
+    pub fn on_tensors(model: CausalLm, batch: usize) -> Self {
+        let context = model.spec().context;
+        Self { decoder: Box::new(TensorDecoder::new(model, batch)), context, path: Path::Tensors { reason: None } }
+    }
+
+    /// Which way this generator computes.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Continues each prompt. `watch` sees each new token with the index of its prompt, in the
+    /// order of each sequence. A sequence ends at the model's context too; an empty prompt has no
+    /// continuation.
+    pub fn generate(
+        &mut self,
+        prompts: &[&[u32]],
+        options: &GenerateOptions,
+        watch: &mut dyn FnMut(usize, u32) -> Control,
+    ) -> Vec<Generation> {
+        batch::run(self.decoder.as_mut(), prompts, self.context, options, watch)
+    }
 }

@@ -1,0 +1,316 @@
+//! Decoding on the CPU over plain slices: the same model as the tensors', made for few rows.
+//!
+//! Each row is computed alone and in one order, so a token's logits have the same bits whether its
+//! sequence runs alone or in a batch, token by token or many at once. That makes drafts exact: a
+//! smaller copy of the weights guesses some tokens ahead, the full weights compute the logits after
+//! all of them in one pass, and what they would not have chosen is thrown away.
+
+mod attention;
+mod elementwise;
+mod matrix;
+mod rows;
+mod weights;
+
+use super::batch::{Decoder, Sequence};
+use super::{DecodeOptions, WeightFormat};
+use crate::spec::{Activation, MlpKind, NormKind, QkvLayout};
+use crate::{CausalLm, ModelSpec};
+use attention::{Heads, KeysValues, attend};
+use elementwise::{add, gated, norm, normalise, normed, soft_cap};
+use matrix::Storage;
+use rows::Rows;
+use weights::{Layer, Use, Weights};
+
+/// Rows of a prompt that go through the model at once.
+const PROMPT_ROWS: usize = 128;
+/// Drafts pay while a pass over the full weights has computing power to spare.
+const MOST_DRAFTING: usize = 2;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct CpuDecoder {
+    spec: ModelSpec,
+    weights: Weights,
+    ropes: Vec<(Vec<f32>, f32)>,
+    running: Vec<Cache>,
+    /// The sequence that ended last: a prompt that begins as it does goes on from there.
+    ended: Option<Cache>,
+    batch: usize,
+    most_drafts: usize,
+    drafts: usize,
+}
+
+/// Keys and values of a sequence's tokens; what follows them does not count.
+#[derive(Debug)]
+struct Cache {
+    layers: Vec<KeysValues>,
+    tokens: Vec<u32>,
+}
+
+/// A token to run through the model: which sequence, which token.
+type Row = (usize, u32);
+
+impl CpuDecoder {
+    /// Takes a model apart. The error says why this model cannot be decoded this way.
+    pub fn new(model: CausalLm, options: &DecodeOptions) -> Result<Self, String> {
+        let spec = model.spec().clone();
+        check(&spec)?;
+        let storage = match options.weights {
+            WeightFormat::F32 => Storage::Exact,
+            WeightFormat::Bf16 => Storage::Bf16,
+            WeightFormat::Q8 => Storage::Q8,
+        };
+        let weights = Weights::new(model, storage, options.drafts > 0)?;
+        let most_drafts = if storage == Storage::Q8 { 0 } else { options.drafts };
+        Ok(Self {
+            ropes: spec.ropes.iter().map(|r| (r.inverse_frequencies(), r.attention_factor() as f32)).collect(),
+            spec,
+            weights,
+            running: vec![],
+            ended: None,
+            batch: options.batch,
+            most_drafts,
+            drafts: most_drafts,
+        })
+    }
+
+    /// Memory of the weights.
+    pub fn bytes(&self) -> usize {
+        self.weights.bytes()
+    }
+
+    /// Logits after each row, `[rows, vocab]`. The rows of a sequence stand together, in order.
+    fn logits(&mut self, rows: &[Row], weights: Use) -> Rows {
+        let mut x = self.forward(rows, weights);
+        normalise(&mut x, Some(&self.weights.norm), self.spec.norm_eps);
+        let mut logits = self.weights.head.forward(&x, weights);
+        if let Some(cap) = self.spec.logit_softcap {
+            logits.rows_mut().for_each(|row| soft_cap(row, cap as f32));
+        }
+        logits
+    }
+
+    /// Hidden states `[rows, hidden]`; keys and values go into the cache.
+    fn forward(&mut self, rows: &[Row], weights: Use) -> Rows {
+        let (spec, eps) = (&self.spec, self.spec.norm_eps);
+        let mut x = self.weights.embed(rows.iter().map(|(_, token)| *token), spec);
+        let positions = self.positions(rows);
+        let turns = |(frequencies, factor): &(Vec<f32>, f32)| -> Vec<Turn> {
+            positions.iter().map(|position| turn(*position, frequencies, *factor)).collect()
+        };
+        let turns: Vec<Vec<Turn>> = self.ropes.iter().map(turns).collect();
+        for (index, (layer, of_layer)) in self.weights.layers.iter().zip(&spec.layers).enumerate() {
+            let mut qkv = layer.qkv.forward(&normed(&x, layer.attention_norm.as_deref(), eps), weights);
+            prepare_heads(spec, layer, &mut qkv, of_layer.rope.map(|rope| turns[rope].as_slice()));
+            let (q_width, kv_width) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
+            let mut queries = Rows::new(rows.len(), q_width);
+            for (row, ((sequence, _), position)) in rows.iter().zip(&positions).enumerate() {
+                let (query, rest) = qkv.row(row).split_at(q_width);
+                let (keys, values) = rest.split_at(kv_width);
+                queries.row_mut(row).copy_from_slice(query);
+                self.running[*sequence].layers[index].set(*position, keys, values);
+            }
+            let caches = rows.iter().map(|(sequence, _)| &self.running[*sequence].layers[index]);
+            let seen: Vec<_> = caches.zip(positions.iter().copied()).collect();
+            let heads = Heads {
+                heads: spec.heads,
+                kv_heads: spec.kv_heads,
+                dim: spec.head_dim,
+                window: of_layer.attention.window,
+                scale: of_layer.attention.scale as f32,
+                softcap: of_layer.attention.softcap.map(|cap| cap as f32),
+            };
+            let mut attended = layer.output.forward(&attend(heads, &queries, &seen), weights);
+            normalise(&mut attended, layer.attended_norm.as_deref(), eps);
+            add_rows(&mut x, &attended);
+            let gate_up = layer.gate_up.forward(&normed(&x, layer.mlp_norm.as_deref(), eps), weights);
+            let mut fed = layer.down.forward(&gated(&gate_up, spec.activation), weights);
+            normalise(&mut fed, layer.fed_norm.as_deref(), eps);
+            add_rows(&mut x, &fed);
+        }
+        for (sequence, token) in rows {
+            self.running[*sequence].tokens.push(*token);
+        }
+        x
+    }
+
+    /// What is known of a prompt already: its beginning that the sequence that ended last shares.
+    fn cache_for(&mut self, prompt: &[u32]) -> Cache {
+        let empty = || Cache { layers: vec![KeysValues::default(); self.spec.layers.len()], tokens: vec![] };
+        let mut cache = self.ended.take().unwrap_or_else(empty);
+        let same = cache.tokens.iter().zip(prompt).take_while(|(a, b)| a == b).count();
+        cache.tokens.truncate(same);
+        cache
+    }
+
+    fn positions(&self, rows: &[Row]) -> Vec<usize> {
+        let mut positions: Vec<usize> = vec![];
+        for (index, (sequence, _)) in rows.iter().enumerate() {
+            let same = index > 0 && rows[index - 1].0 == *sequence;
+            positions.push(if same { positions[index - 1] + 1 } else { self.running[*sequence].tokens.len() });
+        }
+        positions
+    }
+
+    /// Guesses tokens with the smaller weights, then keeps those that the full weights choose too,
+    /// and the next one.
+    fn advance_with_drafts(&mut self, sequences: &mut [Sequence], drafts: usize) {
+        let before: Vec<usize> = self.running.iter().map(|cache| cache.tokens.len()).collect();
+        for _ in 0..drafts {
+            let rows: Vec<Row> = newest(sequences);
+            let logits = self.logits(&rows, Use::Draft);
+            push_all(sequences, &logits);
+        }
+        let mut rows = vec![];
+        for (index, sequence) in sequences.iter().enumerate() {
+            self.running[index].tokens.truncate(before[index]);
+            rows.extend(sequence.tokens()[before[index]..].iter().map(|token| (index, *token)));
+        }
+        let logits = self.logits(&rows, Use::Full);
+        let mut fewest = drafts;
+        for (index, sequence) in sequences.iter_mut().enumerate() {
+            let guessed = sequence.take_back(drafts);
+            let mut agreed = 0;
+            loop {
+                let chosen = sequence.push(logits.row(index * (drafts + 1) + agreed));
+                if agreed == drafts || guessed[agreed] != chosen {
+                    break;
+                }
+                agreed += 1;
+            }
+            self.running[index].tokens.truncate(before[index] + agreed + 1);
+            fewest = fewest.min(agreed);
+        }
+        // Longer drafts while they hold, shorter ones where they do not.
+        self.drafts = if fewest == drafts { (drafts + 2).min(self.most_drafts) } else { fewest.max(1) };
+    }
+}
+
+impl Decoder for CpuDecoder {
+    fn room(&self) -> usize {
+        self.batch - self.running.len()
+    }
+
+    fn start(&mut self, prompts: &[&[u32]]) {
+        for prompt in prompts {
+            let cache = self.cache_for(prompt);
+            let known = cache.tokens.len();
+            self.running.push(cache);
+            let sequence = self.running.len() - 1;
+            for tokens in prompt[known..].chunks(PROMPT_ROWS) {
+                let rows: Vec<Row> = tokens.iter().map(|token| (sequence, *token)).collect();
+                self.forward(&rows, Use::Full);
+            }
+        }
+    }
+
+    fn advance(&mut self, sequences: &mut [Sequence]) {
+        let left = sequences.iter().map(Sequence::left).min().unwrap_or(1);
+        let drafts = self.drafts.min(left - 1);
+        if drafts > 0 && sequences.len() <= MOST_DRAFTING {
+            return self.advance_with_drafts(sequences, drafts);
+        }
+        let logits = self.logits(&newest(sequences), Use::Full);
+        push_all(sequences, &logits);
+    }
+
+    fn keep(&mut self, keep: &[bool]) {
+        let (kept, ended): (Vec<_>, Vec<_>) = self.running.drain(..).zip(keep).partition(|(_, keep)| **keep);
+        self.running = kept.into_iter().map(|(cache, _)| cache).collect();
+        self.ended = ended.into_iter().next_back().map(|(cache, _)| cache);
+    }
+}
+
+/// The quirks of a spec that are not parameters; parameters without a use are found by name. All
+/// fields are named, so that a new quirk cannot be missed.
+fn check(spec: &ModelSpec) -> Result<(), String> {
+    let ModelSpec {
+        norm,
+        parallel,
+        qkv,
+        mlp,
+        activation,
+        learned_positions,
+        // Known to the kernels, or the same for all.
+        family: _,
+        vocab_size: _,
+        hidden_size: _,
+        intermediate_size: _,
+        heads: _,
+        kv_heads: _,
+        head_dim: _,
+        context: _,
+        norm_eps: _,
+        norm_placement: _,
+        tied: _,
+        qkv_bias: _,
+        output_bias: _,
+        mlp_bias: _,
+        qk_norm: _,
+        embedding_scale: _,
+        logit_softcap: _,
+        ropes: _,
+        layers: _,
+        layout: _,
+        eos: _,
+    } = spec;
+    let lacking = [
+        (*norm == NormKind::Layer, "layer norms"),
+        (*parallel, "parallel attention and feed-forward blocks"),
+        (*qkv == QkvLayout::PerHead, "projections stored head by head"),
+        (*mlp == MlpKind::Plain, "feed-forward blocks without a gate"),
+        (*activation == Activation::Gelu, "exact GELU"),
+        (*learned_positions, "learned positions"),
+    ];
+    match lacking.iter().find(|(lacks, _)| *lacks) {
+        Some((_, what)) => Err(what.to_string()),
+        None => Ok(()),
+    }
+}
+
+fn newest(sequences: &[Sequence]) -> Vec<Row> {
+    sequences.iter().map(|sequence| sequence.tokens()[sequence.tokens().len() - 1]).enumerate().collect()
+}
+
+fn push_all(sequences: &mut [Sequence], logits: &Rows) {
+    for (index, sequence) in sequences.iter_mut().enumerate() {
+        sequence.push(logits.row(index));
+    }
+}
+
+fn add_rows(x: &mut Rows, y: &Rows) {
+    x.rows_mut().enumerate().for_each(|(row, x)| add(x, y.row(row)));
+}
+
+/// Cosine and sine of each frequency at one position.
+type Turn = Vec<(f32, f32)>;
+
+fn turn(position: usize, frequencies: &[f32], factor: f32) -> Turn {
+    let angles = frequencies.iter().map(|frequency| position as f32 * frequency);
+    angles.map(|angle| (factor * angle.cos(), factor * angle.sin())).collect()
+}
+
+/// Norms and rotates the queries and keys among `[rows, q + k + v]`.
+fn prepare_heads(spec: &ModelSpec, layer: &Layer, qkv: &mut Rows, turns: Option<&[Turn]>) {
+    for (index, row) in qkv.rows_mut().enumerate() {
+        let (queries, rest) = row.split_at_mut(spec.heads * spec.head_dim);
+        let keys = &mut rest[..spec.kv_heads * spec.head_dim];
+        for (heads, weight) in [(queries, &layer.q_norm), (keys, &layer.k_norm)] {
+            if let Some(weight) = weight {
+                // Of one head, or of all heads together.
+                heads.chunks_exact_mut(weight.len()).for_each(|part| norm(part, weight, spec.norm_eps));
+            }
+            if let Some(turns) = turns {
+                heads.chunks_exact_mut(spec.head_dim).for_each(|head| rotate(head, &turns[index]));
+            }
+        }
+    }
+}
+
+/// Rotates the first channels of a head.
+fn rotate(head: &mut [f32], turn: &Turn) {
+    let (first, second) = head[..2 * turn.len()].split_at_mut(turn.len());
+    for ((first, second), (cos, sin)) in first.iter_mut().zip(second).zip(turn) {
+        (*first, *second) = (*first * cos - *second * sin, *second * cos + *first * sin);
+    }
+}

@@ -1,0 +1,70 @@
+//! Decoding with the model's own tensors, on any device.
+
+use super::batch::{Decoder, Sequence};
+use crate::CausalLm;
+use crate::decoder::kv_cache::KvCache;
+use crate::decoder::{PackedInputs, RopeTables};
+use burn::tensor::{Int, Tensor, TensorData};
+use spo_data::{Group, PackedBatch};
+
+/// Sequences that start together run together: the next ones start when all have ended.
+#[derive(Debug)]
+pub(super) struct TensorDecoder {
+    model: CausalLm,
+    cache: KvCache,
+    batch: usize,
+}
+
+impl TensorDecoder {
+    pub fn new(model: CausalLm, batch: usize) -> Self {
+        Self { model, cache: KvCache::default(), batch }
+    }
+
+    /// Logits after one more token per sequence, `[sequences · vocab]`.
+    fn step(&mut self, tokens: Vec<i32>) -> Vec<f32> {
+        let (model, device) = (&self.model, self.model.device());
+        let positions = self.cache.next_positions();
+        let rope = RopeTables::new(&model.spec().ropes, &positions, model.dtype(), &device);
+        let ints = |values: Vec<i32>| {
+            let shape = [values.len()];
+            Tensor::<1, Int>::from_data(TensorData::new(values, shape), &device)
+        };
+        let x = model.embed(ints(tokens), ints(positions));
+        let x = model.blocks(x, &rope, &mut self.cache.step(model.spec(), &device));
+        model.logits(model.norm.forward(x)).into_data().iter::<f32>().collect()
+    }
+}
+
+impl Decoder for TensorDecoder {
+    fn room(&self) -> usize {
+        if self.cache.sequences() == 0 { self.batch } else { 0 }
+    }
+
+    fn start(&mut self, prompts: &[&[u32]]) {
+        self.cache = KvCache::new(prompts.iter().map(|prompt| prompt.len()).collect());
+        if prompts.iter().all(|prompt| prompt.is_empty()) {
+            return;
+        }
+        let groups: Vec<Group> = prompts.iter().map(|prompt| Group { prompt, answers: vec![] }).collect();
+        let model = &self.model;
+        let inputs = PackedInputs::new(&PackedBatch::new(&groups), model.spec(), model.dtype(), &model.device());
+        model.blocks(
+            model.embed(inputs.ids.clone(), inputs.positions.clone()),
+            &inputs.rope,
+            &mut self.cache.prefill(&inputs),
+        );
+    }
+
+    fn advance(&mut self, sequences: &mut [Sequence]) {
+        let newest = sequences.iter().map(|sequence| sequence.tokens()[sequence.tokens().len() - 1] as i32);
+        let logits = self.step(newest.collect());
+        let rows = logits.chunks_exact(self.model.spec().vocab_size);
+        sequences.iter_mut().zip(rows).for_each(|(sequence, row)| {
+            sequence.push(row);
+        });
+    }
+
+    fn keep(&mut self, keep: &[bool]) {
+        self.cache.keep(keep, &self.model.device());
+    }
+}
