@@ -129,15 +129,16 @@ pub fn differentiate_scored<E>(
     let scored = Scored { logps: &logps, hidden: &hidden, weight: &weight, inputs: &inputs, head: &options.head };
     let slopes = slopes(&scored)?;
     let per_row = |slopes: Vec<f32>| Tensor::from_data(TensorData::new(slopes, [logps.len()]), &device);
-    let mut head = head.backward(per_row(slopes.logps));
+    let name = if model.lm_head.is_some() { "lm_head.weight" } else { "embed_tokens.weight" };
+    let sum = gradients.remove(name).map(|sum| sum.reshape(weight.dims()));
+    let mut head = head.backward(per_row(slopes.logps), sum);
     if let Some(DivergenceSlopes { reference, slopes }) = slopes.divergence {
         let more = token_kl_backward((hidden, weight), reference, per_row(slopes), train_head, &options.head);
         head.hidden = head.hidden + more.hidden;
         head.weight = head.weight.zip(more.weight).map(|(sum, gradient)| sum + gradient);
     }
-    if let Some(gradient) = head.weight {
-        let name = if model.lm_head.is_some() { "lm_head.weight" } else { "embed_tokens.weight" };
-        gradients.add(name, gradient);
+    if let Some(sum) = head.weight {
+        gradients.add(name, sum);
     }
 
     let d_rows = norm_backward(model, rows, head.hidden, options.trainable, gradients);
@@ -241,9 +242,7 @@ fn norm_backward(
 
 /// Adds each token's gradient to its row of the embedding table.
 fn embedding_backward(model: &CausalLm, ids: Tensor<1, Int>, d_x: Tensor<2>, gradients: &mut Gradients) {
-    let table = model.embed_tokens.weight.val();
-    let zeros = Tensor::<2>::zeros(table.dims(), (&table.device(), d_x.dtype()));
-    gradients.add("embed_tokens.weight", zeros.select_assign(0, ids, d_x, IndexingUpdateOp::Add));
+    gradients.add_rows("embed_tokens.weight", model.embed_tokens.weight.dims(), ids, d_x);
 }
 
 /// The module with gradients switched on for its trained parameters; frozen ones are constants.
