@@ -36,7 +36,10 @@ fn logprob(criterion: &mut Criterion) {
             group.bench_function(BenchmarkId::new("gradient", chunk_rows), |bencher| {
                 bencher.iter(|| {
                     let (hidden, weight, targets) = (hidden.clone(), weight.clone(), targets.clone());
-                    HeadPass::new(hidden, weight, targets, true, &options).backward(d_logp.clone()).hidden.into_data()
+                    HeadPass::new(hidden, weight, targets, true, &options)
+                        .backward(d_logp.clone(), None)
+                        .hidden
+                        .into_data()
                 });
             });
         }

@@ -580,7 +580,7 @@ impl<'a> Driver<'a> {
     /// Tokens scored at once: without a tape twice as many fit as in training.
     fn budget(&self) -> usize {
         let arms = self.plan.rounds.iter().flat_map(|round| &round.arms);
-        2 * arms.map(|arm| arm.training.tokens_per_micro_batch).max().unwrap_or(4096)
+        2 * arms.map(|arm| arm.training.micro_batch_tokens(&self.prepared.device)).max().unwrap_or(512)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Gradients by parameter name, accumulated over the micro-batches of a window.
 
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor};
 use spo_core::cpu::{Values, rows};
 use spo_model::lora::is_adapter;
 use std::collections::BTreeMap;
@@ -41,6 +41,24 @@ impl Gradients {
             None => gradient,
         };
         self.sums.insert(path.into(), sum);
+    }
+
+    /// Adds rows to rows of a table's sum: row `i` of `rows` `[tokens, hidden]` to row `ids[i]` of `[vocab, hidden]`.
+    pub fn add_rows(&mut self, path: &str, table: [usize; 2], ids: Tensor<1, Int>, rows: Tensor<2>) {
+        if !Values::fit(&rows) {
+            let zeros = Tensor::<2>::zeros(table, (&rows.device(), rows.dtype()));
+            return self.add(path, zeros.select_assign(0, ids, rows, IndexingUpdateOp::Add));
+        }
+        let sum = self.sums.remove(path).unwrap_or_else(|| Tensor::zeros([table[0] * table[1]], &rows.device()));
+        let fit = "sums have the type and the device of their gradients";
+        let (mut sum, rows) = (Values::take(sum).expect(fit), Values::take(rows).expect(fit));
+        let width = table[1];
+        let into = sum.make_mut();
+        for (id, row) in ids.into_data().iter::<i64>().zip(rows.chunks_exact(width)) {
+            let at = id as usize * width;
+            into[at..at + width].iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+        }
+        self.sums.insert(path.into(), sum.into_tensor());
     }
 
     /// Adds another set of sums.

@@ -54,7 +54,7 @@ impl HeldOutTasks<'_> {
         session: &Session,
     ) -> Result<HeldOut, TrainError> {
         let started = Instant::now();
-        let token_budget = 2 * phase.training.tokens_per_micro_batch;
+        let token_budget = 2 * phase.training.micro_batch_tokens(&model.device());
         let (mut scores, mut tokens) = (Scores::new(), 0);
         let own = own_loss(
             self.own.as_ref(),

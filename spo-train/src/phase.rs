@@ -176,7 +176,7 @@ impl Phase<'_> {
     ) -> Result<(Gradients, WindowTally, u64), TrainError> {
         let groups: Vec<Group> = rows.iter().map(|&row| task.group(row)).collect();
         let lengths: Vec<usize> = groups.iter().map(Group::tokens).collect();
-        let token_budget = self.training.tokens_per_micro_batch;
+        let token_budget = self.training.micro_batch_tokens(&model.device());
         let batches = micro_batches(&lengths, token_budget);
         let ahead =
             task.look_ahead(&WindowAhead { model, rows, batches: &batches, token_budget, head: &self.head() })?;

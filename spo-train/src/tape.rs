@@ -130,15 +130,16 @@ pub fn differentiate_scored<E>(
     let scored = Scored { logps: &logps, hidden: &hidden, weight: &weight, inputs: &inputs, head: &head_options };
     let slopes = slopes(&scored)?;
     let per_row = |slopes: Vec<f32>| Tensor::from_data(TensorData::new(slopes, [logps.len()]), &device);
-    let mut head = head.backward(per_row(slopes.logps));
+    let name = if model.lm_head.is_some() { "lm_head.weight" } else { "embed_tokens.weight" };
+    let sum = gradients.remove(name).map(|sum| sum.reshape(weight.dims()));
+    let mut head = head.backward(per_row(slopes.logps), sum);
     if let Some(DivergenceSlopes { reference, slopes }) = slopes.divergence {
         let more = token_kl_backward((hidden, weight), reference, per_row(slopes), train_head, &head_options);
         head.hidden = head.hidden + more.hidden;
         head.weight = head.weight.zip(more.weight).map(|(sum, gradient)| sum + gradient);
     }
-    if let Some(gradient) = head.weight {
-        let name = if model.lm_head.is_some() { "lm_head.weight" } else { "embed_tokens.weight" };
-        gradients.add(name, gradient);
+    if let Some(sum) = head.weight {
+        gradients.add(name, sum);
     }
 
     let d_rows = norm_backward(model, rows, head.hidden, options.trainable, gradients);
@@ -241,18 +242,15 @@ fn norm_backward(
 
 /// Adds each token's gradient to its row of the embedding table, and to that of its position.
 fn embedding_backward(model: &CausalLm, inputs: &PackedInputs, d_x: Tensor<2>, gradients: &mut Gradients) {
-    let mut add = |name: &str, table: Tensor<2>, rows: &Tensor<1, Int>, d_rows: Tensor<2>| {
-        let zeros = Tensor::<2>::zeros(table.dims(), (&table.device(), d_rows.dtype()));
-        gradients.add(name, zeros.select_assign(0, rows.clone(), d_rows, IndexingUpdateOp::Add));
-    };
     if let Some(positions) = &model.embed_positions {
-        add("embed_positions.weight", positions.weight.val(), &inputs.positions, d_x.clone());
+        let shape = positions.weight.dims();
+        gradients.add_rows("embed_positions.weight", shape, inputs.positions.clone(), d_x.clone());
     }
     let d_tokens = match model.embedding_scale() {
         Some(scale) => d_x * scale,
         None => d_x,
     };
-    add("embed_tokens.weight", model.embed_tokens.weight.val(), &inputs.ids, d_tokens);
+    gradients.add_rows("embed_tokens.weight", model.embed_tokens.weight.dims(), inputs.ids.clone(), d_tokens);
 }
 
 /// The module with gradients switched on for its trained parameters; frozen ones are constants.

@@ -31,7 +31,7 @@ impl Default for HeadOptions {
 pub struct HeadGradient {
     /// `[rows, hidden]`, in the dtype of the hidden states.
     pub hidden: Tensor<2>,
-    /// `[vocab, hidden]`, f32 (f64 where the weight is), if it was wanted.
+    /// The sum with the weight's gradient, `[vocab, hidden]`, f32 (f64 where the weight is), if it was wanted.
     pub weight: Option<Tensor<2>>,
 }
 
@@ -187,8 +187,8 @@ impl HeadPass {
     }
 
     /// The gradient of `Σ_r d_logp[r] · log p(target_r)` with respect to the hidden states and, if it was wanted, the
-    /// weight. `d_logp` `[rows]`.
-    pub fn backward(self, d_logp: Tensor<1>) -> HeadGradient {
+    /// weight. `d_logp` `[rows]`. The weight's gradient is added to `sum`, `[vocab, hidden]` in the type it has.
+    pub fn backward(self, d_logp: Tensor<1>, sum: Option<Tensor<2>>) -> HeadGradient {
         let (rows, vocab) = (self.hidden.dims()[0], self.weight.dims()[0]);
         let hidden_dtype = self.hidden.dtype();
         let (hidden, weight, dtype) = operands(self.hidden, self.weight);
@@ -196,10 +196,10 @@ impl HeadPass {
         let scaled = |x: Tensor<2>, to: DType| (x.cast(dtype) * scale.clone()).cast(to);
         let d_hidden = scaled(self.unit, hidden_dtype);
         if !self.want_weight {
-            return HeadGradient { hidden: d_hidden, weight: None };
+            return HeadGradient { hidden: d_hidden, weight: sum };
         }
         let pulled = scaled(hidden.clone(), hidden.dtype());
-        let mut d_weight = Tensor::<2>::zeros(weight.dims(), (&hidden.device(), dtype));
+        let mut d_weight = sum.unwrap_or_else(|| Tensor::zeros(weight.dims(), (&hidden.device(), dtype)));
         let mut kept = self.kept.into_iter();
         for (start, length) in chunks(rows, vocab, self.options.chunk_rows) {
             let slopes = kept.next().unwrap_or_else(|| {
@@ -308,9 +308,13 @@ mod tests {
                 assert_close(logps.clone(), oracle.inner(), tolerance);
                 let pass = HeadPass::new(hidden.clone(), weight.clone(), targets.clone(), true, &options);
                 assert_close(pass.logps.clone(), logps, tolerance);
-                let result = pass.backward(d_logp.clone());
+                let result = pass.backward(d_logp.clone(), None);
                 assert_close(result.hidden, tracked.grad(&gradients).unwrap(), tolerance);
-                assert_close(result.weight.unwrap(), tracked_weight.grad(&gradients).unwrap(), tolerance);
+                let once = result.weight.unwrap();
+                assert_close(once.clone(), tracked_weight.grad(&gradients).unwrap(), tolerance);
+                let again = HeadPass::new(hidden.clone(), weight.clone(), targets.clone(), true, &options);
+                let twice = again.backward(d_logp.clone(), Some(once.clone())).weight.unwrap();
+                assert_close(twice, once * 2.0, tolerance);
             }
         }
     }
@@ -326,7 +330,7 @@ mod tests {
             token_logps(hidden.clone().cast(DType::F64), weight.clone().cast(DType::F64), targets.clone(), &options);
         assert!(largest(mixed, exact.clone()) < 1e-5);
         assert!(largest(logps, exact) < 0.1); // bf16 logits near 8 have a step of 1/32
-        let result = HeadPass::new(hidden, weight, targets, true, &options).backward(d_logp);
+        let result = HeadPass::new(hidden, weight, targets, true, &options).backward(d_logp, None);
         assert_eq!(result.hidden.dtype(), DType::BF16);
         assert_eq!(result.weight.unwrap().dtype(), DType::F32);
     }
@@ -349,7 +353,7 @@ mod tests {
         let (hidden, targets, d_logp) = (hidden.slice(0..0), targets.slice(0..0), d_logp.slice(0..0));
         let options = HeadOptions::default();
         assert_eq!(token_logps(hidden.clone(), weight.clone(), targets.clone(), &options).dims(), [0]);
-        let result = HeadPass::new(hidden, weight, targets, true, &options).backward(d_logp);
+        let result = HeadPass::new(hidden, weight, targets, true, &options).backward(d_logp, None);
         assert_eq!((result.hidden.dims(), result.weight.unwrap().dims()), ([0, WIDTH], [VOCAB, WIDTH]));
     }
 }

@@ -22,7 +22,7 @@ pub(crate) fn training() -> TrainingSpec {
         steps: None,
         epochs: Some(1.0),
         pairs_per_step: Some(32),
-        tokens_per_micro_batch: Some(4096),
+        tokens_per_micro_batch: Some(0),
         // Depends on [lora] and [warmup]: `learning_rate`.
         learning_rate: None,
         schedule: Some(Schedule::Cosine),

@@ -3,6 +3,8 @@
 mod condition;
 mod lines;
 
+use burn::tensor::Device;
+use spo_model::device::on_cpu;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -113,6 +115,17 @@ impl RoundPlan {
     }
 }
 
+impl TrainingPlan {
+    /// Token budget of a micro-batch on a device.
+    pub fn micro_batch_tokens(&self, device: &Device) -> usize {
+        match self.tokens_per_micro_batch {
+            0 if on_cpu(device) => 512,
+            0 => 4096,
+            given => given,
+        }
+    }
+}
+
 /// One way of training a round.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -169,7 +182,7 @@ pub struct TrainingPlan {
     pub epochs: Option<f64>,
     /// Pairs (answers, lists) per optimiser step.
     pub pairs_per_step: usize,
-    /// Token budget of a micro-batch.
+    /// Token budget of a micro-batch; 0 leaves it to the device.
     pub tokens_per_micro_batch: usize,
     /// Peak learning rate.
     pub learning_rate: f64,
