@@ -76,9 +76,9 @@ mod tests {
     fn example(answers: usize, label: Option<Preference>, scores: &[f32]) -> Example {
         let name = || "help".to_string();
         Example {
-            prompt: vec![1],
-            answers: (0..answers as u32).map(|answer| vec![answer]).collect(),
-            labels: label.map(|label| (name(), label)).into_iter().collect(),
+            prompt: vec![1].into(),
+            answers: (0..answers as u32).map(|answer| vec![answer].into()).collect(),
+            labels: label.map(|label| (name(), label)).into_iter().collect::<BTreeMap<_, _>>().into(),
             scores: BTreeMap::from_iter((!scores.is_empty()).then(|| (name(), scores.to_vec()))),
             ..Example::default()
         }

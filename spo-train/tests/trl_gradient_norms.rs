@@ -58,7 +58,7 @@ fn as_long_as_the_shorter(data: &Dataset) -> Dataset {
     let mut data = data.clone();
     for example in &mut data.examples {
         let shortest = example.answers.iter().map(|answer| answer.len()).min().unwrap();
-        example.answers.iter_mut().for_each(|answer| answer.truncate(shortest));
+        example.answers.iter_mut().for_each(|answer| *answer = answer[..shortest].into());
     }
     data
 }
