@@ -1,6 +1,6 @@
 //! What ends a phase before its steps are done: early stopping, a KL budget; and which of its policies it goes on with.
 //!
-//! What is decided follows from the events of the phase alone ([`Looks`]); the best policy so far lies on disk.
+//! What is decided follows from the events of the phase alone (`Looks`); the best policy so far lies on disk.
 
 use crate::TrainError;
 use crate::config::spec::StoppingMetric;

@@ -102,7 +102,7 @@ fn gradient_norms_equal_trl() {
             worst = (worst.0.max(errors.0), worst.1.max(errors.1));
             if let Some(each) = case.get("grad_norm_per_param") {
                 for (parameter, expected) in each.as_object().unwrap() {
-                    let path = parameter.strip_prefix("model.").unwrap_or(parameter);
+                    let path = gradients.names().find(|path| policy.spec().layout.name(path) == *parameter).unwrap();
                     let found = gradients.get(path).unwrap().clone().square().sum().into_scalar::<f32>().sqrt();
                     let expected = expected.as_f64().unwrap();
                     let error = (f64::from(found) - expected).abs() / expected;
