@@ -87,7 +87,7 @@ impl CausalLm {
     /// The head's weight, `[vocab, hidden]`.
     pub fn head_weight(&self) -> Tensor<2> {
         match &self.lm_head {
-            Some(head) => head.weight.val(),
+            Some(head) => head.dense(),
             None => self.embed_tokens.weight.val(),
         }
     }

@@ -15,6 +15,9 @@ use spo_model::CausalLm;
 use spo_model::decoder::{Attend, Block, PackedInputs, pull};
 use spo_model::parameters::ModulePath;
 
+/// The embedding table's path.
+const EMBEDDING: &str = "embed_tokens.weight";
+
 /// How a micro-batch is differentiated.
 #[derive(Debug, Clone)]
 pub struct TapeOptions {
@@ -60,14 +63,14 @@ pub fn differentiate<E>(
     let rows = x.select(0, inputs.score_rows.clone());
     let hidden = model.norm.forward(rows.clone());
     let weight = model.head_weight();
-    let train_head = options.trainable == Trainable::All;
+    let head_name = if model.lm_head.is_some() { "lm_head.weight" } else { EMBEDDING };
+    let train_head = options.trainable.contains(head_name);
     let head = HeadPass::new(hidden, weight, inputs.targets.clone(), train_head, &options.head);
     let logps: Vec<f32> = head.logps.clone().into_data().iter::<f32>().collect();
     let slopes = slopes(&logps)?;
     let head = head.backward(Tensor::from_data(TensorData::new(slopes, [logps.len()]), &device));
     if let Some(gradient) = head.weight {
-        let name = if model.lm_head.is_some() { "lm_head.weight" } else { "embed_tokens.weight" };
-        gradients.add(name, gradient);
+        gradients.add(head_name, gradient);
     }
 
     let d_rows = norm_backward(model, rows, head.hidden, options.trainable, gradients);
@@ -80,7 +83,7 @@ pub fn differentiate<E>(
         };
         d_x = tape.backward(layer, d_x, &inputs, options.trainable, gradients);
     }
-    if options.trainable == Trainable::All {
+    if options.trainable.contains(EMBEDDING) {
         embedding_backward(model, inputs.ids, d_x, gradients);
     }
     Ok(())
@@ -88,6 +91,9 @@ pub fn differentiate<E>(
 
 /// The first block with a trained parameter: nothing below it is walked back through.
 fn lowest_trained(model: &CausalLm, trainable: Trainable) -> usize {
+    if trainable.contains(EMBEDDING) {
+        return 0;
+    }
     let trained = |block: &Block| spo_model::parameters::count(block, |path| trainable.contains(path)) > 0;
     model.layers.iter().position(trained).unwrap_or(model.layers.len())
 }
@@ -173,7 +179,7 @@ fn norm_backward(
 fn embedding_backward(model: &CausalLm, ids: Tensor<1, Int>, d_x: Tensor<2>, gradients: &mut Gradients) {
     let table = model.embed_tokens.weight.val();
     let zeros = Tensor::<2>::zeros(table.dims(), (&table.device(), d_x.dtype()));
-    gradients.add("embed_tokens.weight", zeros.select_assign(0, ids, d_x, IndexingUpdateOp::Add));
+    gradients.add(EMBEDDING, zeros.select_assign(0, ids, d_x, IndexingUpdateOp::Add));
 }
 
 /// The module with gradients switched on for its trained parameters; frozen ones are constants.

@@ -2,6 +2,7 @@
 
 pub mod attention;
 pub mod block;
+pub mod blocks;
 mod cpu_attention;
 mod fused;
 pub mod kv_cache;

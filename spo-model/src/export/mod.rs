@@ -1,8 +1,10 @@
 //! Writing models where others can read them.
 
 mod hf;
+mod manifest;
 
 pub use hf::{ModelFiles, save};
+pub use manifest::{Base, Manifest, Parity, Probe, largest_difference, rounding};
 
 use crate::ModelError;
 use crate::load::Storage;

@@ -1,7 +1,8 @@
 //! Memory-mapped safetensors, single or sharded (`model.safetensors.index.json`).
 
-use super::WeightSource;
+use super::{LoadOptions, WeightSource};
 use super::dtype::{Storage, convert};
+use crate::decoder::blocks::BlockBits;
 use crate::parameters::checkpoint_name;
 use crate::{ModelError, ModelSpec};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -68,10 +69,10 @@ impl Checkpoint {
         self.shards.iter().flat_map(|shard| shard.metadata.offset_keys()).collect()
     }
 
-    /// A source that stores tensors as `storage` or, if `None`, as the file does.
-    pub fn source(&self, storage: Option<Storage>, device: &Device) -> CheckpointSource<'_> {
+    /// A source of its tensors in the form that `options` names.
+    pub fn source(&self, options: LoadOptions, device: &Device) -> CheckpointSource<'_> {
         let unused = self.names();
-        CheckpointSource { checkpoint: self, storage, device: device.clone(), unused, missing: vec![] }
+        CheckpointSource { checkpoint: self, options, device: device.clone(), unused, missing: vec![] }
     }
 
     /// The tensor called `name`, as stored, or `None` if there is none.
@@ -104,6 +105,20 @@ impl Checkpoint {
         let bytes = &shard.bytes[shard.data_start + start..shard.data_start + end];
         let data = TensorData::from_bytes_vec(convert(bytes, from, to), shape, to.dtype());
         Ok(Some(Tensor::from_data(data, (device, to.dtype()))))
+    }
+
+    /// The tensor called `name` of this shape, flat, as stored.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), or there is none.
+    pub fn read_flat(&self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor<1>, ModelError> {
+        let elements = [shape.iter().product::<usize>()];
+        let read = match *shape {
+            [a] => self.read(name, [a], None, device)?,
+            [a, b] => self.read(name, [a, b], None, device)?.map(|tensor: Tensor<2>| tensor.reshape(elements)),
+            _ => None,
+        };
+        read.ok_or_else(|| ModelError::MissingTensors { path: self.path.clone(), names: vec![name.into()] })
     }
 
     fn find(&self, name: &str) -> Option<(&Shard, &TensorInfo)> {
@@ -147,7 +162,7 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, String>, ModelError> {
 #[derive(Debug)]
 pub struct CheckpointSource<'a> {
     checkpoint: &'a Checkpoint,
-    storage: Option<Storage>,
+    options: LoadOptions,
     device: Device,
     unused: BTreeSet<String>,
     missing: Vec<String>,
@@ -174,11 +189,15 @@ impl WeightSource for CheckpointSource<'_> {
     fn tensor<const D: usize>(&mut self, path: &str, shape: [usize; D]) -> Result<Tensor<D>, ModelError> {
         let name = checkpoint_name(path);
         self.unused.remove(&name);
-        let tensor = self.checkpoint.read(&name, shape, self.storage, &self.device)?;
+        let tensor = self.checkpoint.read(&name, shape, self.options.storage, &self.device)?;
         Ok(tensor.unwrap_or_else(|| {
             // A placeholder, so that `finish` can name all that is missing at once.
             self.missing.push(name);
             Tensor::zeros([1; D], &self.device)
         }))
+    }
+
+    fn blocks(&self) -> Option<BlockBits> {
+        self.options.blocks
     }
 }
