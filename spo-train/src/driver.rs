@@ -1,7 +1,7 @@
 //! The order of a run: warm-up, rounds with their controls, evaluation, export.
 
+use crate::adapters::policy_options;
 use crate::cache::{LogpCache, PolicyLogps};
-use crate::config::spec::{Dtype, LoraSet, LoraTargets};
 use crate::config::{ArmPlan, RoundPlan, RunPlan};
 use crate::event::Event;
 use crate::gate::Gate;
@@ -22,8 +22,6 @@ use spo_eval::{
     Artefact, Bootstrap, DimensionScore, Distribution, GateOutcome, GateSummary, Sample, ScoreKind, Subset,
     paired_difference, score_dimension,
 };
-use spo_model::load::Storage;
-use spo_model::lora::LoraSpec;
 use spo_model::{CausalLm, device, parameters};
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -54,27 +52,17 @@ pub(crate) struct Driver<'a> {
 impl<'a> Driver<'a> {
     pub fn new(prepared: &'a Prepared, session: Session<'a>) -> Result<Self, TrainError> {
         let plan = &prepared.plan;
-        let storage = match plan.model.dtype {
-            Dtype::F32 => Storage::F32,
-            Dtype::Bf16 => Storage::Bf16,
-            Dtype::F16 => Storage::F16,
-        };
-        let lora = plan.lora.as_ref().map(|lora| LoraSpec {
-            rank: lora.rank,
-            alpha: lora.alpha,
-            rslora: lora.rslora,
-            targets: match &lora.targets {
-                LoraTargets::Set(LoraSet::AllLinear) => vec![],
-                LoraTargets::List(names) => names.clone(),
-            },
-        });
         let mut stop = prepared.model.eos.clone();
         stop.extend(prepared.tokenizer.terminators());
         let dir = session.out.join("policies");
         Ok(Self {
             plan,
             prepared,
-            policies: Policies::new(&plan.model.path, storage, lora, plan.seed, &prepared.device, &dir)?,
+            policies: Policies::new(
+                policy_options(plan, &prepared.model, &prepared.device)?,
+                &dir,
+                &prepared.held_out.dataset,
+            )?,
             cache: LogpCache::open(&session.out.join("cache"))?,
             bootstrap: Bootstrap { resamples: plan.evaluation.bootstrap_resamples, seed: plan.seed },
             stop,
@@ -241,7 +229,7 @@ impl<'a> Driver<'a> {
             tokens: state.tokens,
             peak_bytes: memory::peak_resident_bytes(),
         })?;
-        self.policies.save(phase.name, state.model, &self.prepared.held_out.dataset, &mut self.session)
+        self.policies.save(phase.name, state.model, &mut self.session)
     }
 
     /// One arm of a round, from its parent policy.
@@ -270,6 +258,7 @@ impl<'a> Driver<'a> {
         let control = arm.name != round.main().name;
         self.begin(name, &round.dimension, &arm.objective, control, parent, task.len(), arm.training.steps, carry)?;
         let held_out = self.held_out(&round.dimension, arm, history)?;
+        let model = self.policies.begin_round(parent, model, phase.round)?;
         self.train(phase, model, &task, &held_out, parent, gate)
     }
 
@@ -457,7 +446,7 @@ impl<'a> Driver<'a> {
             None => self.policies.load(last)?,
         };
         let dir = self.session.out.join("model");
-        self.policies.export(model, &self.prepared.held_out.dataset, &dir)?;
+        self.policies.export(last, model, &dir, &mut self.session)?;
         let (seconds, report) = (self.session.seconds(), self.session.out.join("report.md"));
         self.session.emit(Event::RunFinished { seconds, model: dir, report })
     }

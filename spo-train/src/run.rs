@@ -1,6 +1,5 @@
 //! A run from its file to its reports.
 
-use crate::TrainError;
 use crate::config::spec::Split;
 use crate::config::{Facts, RunPlan, RunSpec, resolve};
 use crate::driver::Driver;
@@ -12,6 +11,7 @@ use crate::sink::tensorboard::TensorBoard;
 use crate::sink::{All, EventFile, Memory, Record};
 use crate::summary::summarize;
 use crate::watchdog::Watchdogs;
+use crate::{TrainError, adapters};
 use burn::tensor::Device;
 use spo_core::{PairNumbers, Sides};
 use spo_data::{DataSpec, Dataset, Tokenizer, load, split_by_prompt};
@@ -70,6 +70,7 @@ pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainErr
         model.check_row(&example.id, &example.prompt, &answers)?;
     }
     check_objectives(&plan)?;
+    adapters::check(spec, &plan, &model)?;
     let mut dimensions: Vec<String> = vec![];
     for round in &plan.rounds {
         if !dimensions.contains(&round.dimension) {

@@ -1,7 +1,7 @@
 //! Memory-mapped safetensors, single or sharded (`model.safetensors.index.json`).
 
-use super::{LoadOptions, WeightSource};
 use super::dtype::{Storage, convert};
+use super::{LoadOptions, WeightSource};
 use crate::decoder::blocks::BlockBits;
 use crate::parameters::checkpoint_name;
 use crate::{ModelError, ModelSpec};

@@ -72,6 +72,14 @@ impl CausalLm {
         self
     }
 
+    /// Whether any adapter drops inputs while it is trained.
+    pub fn has_dropout(&self) -> bool {
+        let mut model = self.clone();
+        projections(&mut model)
+            .iter()
+            .any(|(_, linear)| linear.lora.as_ref().is_some_and(|lora| lora.dropout.is_some()))
+    }
+
     /// Whether any layer has an adapter.
     pub fn has_lora(&self) -> bool {
         count(self, |path| is_adapter(path) || path.contains(".frozen.")) > 0
