@@ -174,7 +174,7 @@ impl Policies {
     fn write(&self, model: &CausalLm, dir: &Path) -> Result<(), TrainError> {
         match &self.options.lora {
             Some(spec) => lora::save_adapter(model, spec, &self.options.base.display().to_string(), dir)?,
-            None => export::save(model, &self.files, dir)?,
+            None => export::save(model, &self.files, dir, export::SHARD_BYTES)?,
         }
         Ok(())
     }
@@ -211,7 +211,7 @@ impl Policies {
             }
         };
         let written = merged.dtype();
-        export::save(&merged, &self.files, dir)?;
+        export::save(&merged, &self.files, dir, export::SHARD_BYTES)?;
         drop(merged);
         let saved = CausalLm::open(dir, whole, &self.options.device)?;
         let allowed = match self.options.lora {

@@ -80,6 +80,11 @@ impl CausalLm {
             .any(|(_, linear)| linear.lora.as_ref().is_some_and(|lora| lora.dropout.is_some()))
     }
 
+    /// Whether any weight is quantised.
+    pub fn is_quantised(&self) -> bool {
+        count(self, |path| path.contains(".blocks.")) > 0
+    }
+
     /// Whether any layer has an adapter.
     pub fn has_lora(&self) -> bool {
         count(self, |path| is_adapter(path) || path.contains(".frozen.")) > 0

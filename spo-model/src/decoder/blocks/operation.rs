@@ -46,7 +46,7 @@ pub fn product_transposed(y: Tensor<2>, packed: Tensor<2, Int>, scales: Tensor<2
 /// Products with a quantised weight: codes `[out, words]`, scales `[out, blocks]`.
 #[backend_extension(
     Autodiff,
-    Flex: cfg(feature = "cpu"),
+    Flex,
     Cube: cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal", feature = "cuda")),
     Fusion: cfg(feature = "fusion"),
 )]
@@ -111,7 +111,6 @@ fn rows<B: Backend>(
     B::float_cast(B::float_slice(weight, &[Slice::from(0..count), Slice::from(0..layout.inputs)]), dtype)
 }
 
-#[cfg(feature = "cpu")]
 impl BlockOperation for burn::backend::Flex {}
 
 #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal", feature = "cuda"))]

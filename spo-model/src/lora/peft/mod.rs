@@ -73,10 +73,17 @@ fn load(model: CausalLm, dir: &Path, dtype: DType) -> Result<(CausalLm, LoraSpec
     let mut failed = None;
     let model = replace(model, "", |parameter| {
         let name = peft_name(&parameter.path);
-        let saved = spec.saved.with(&parameter.path).filter(|_| unused.remove(&name))?;
+        let Some(saved) = spec.saved.with(&parameter.path).filter(|_| unused.remove(&name)) else {
+            return parameter.value;
+        };
         spec.saved = saved;
-        let read = checkpoint.read_flat(&name, &parameter.shape, &device);
-        read.map_err(|error| failed = Some(error)).ok().map(|value| value.cast(parameter.value.dtype()))
+        match checkpoint.read_flat(&name, &parameter.shape, &device) {
+            Ok(value) => value.cast(parameter.value.dtype()),
+            Err(error) => {
+                failed = Some(error);
+                parameter.value
+            }
+        }
     });
     if let Some(error) = failed {
         return Err(error);
