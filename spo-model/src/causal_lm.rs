@@ -1,7 +1,8 @@
 //! The model: embedding, decoder blocks, final norm, head.
 
 use crate::decoder::{Attend, Block, Linear, PackedInputs, RmsNorm, RopeTables};
-use crate::load::{RandomSource, WeightSource};
+use crate::load::{RandomSource, Storage, WeightSource};
+use crate::parameters::replace;
 use crate::{ModelError, ModelSpec};
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Int, Tensor};
@@ -61,6 +62,11 @@ impl CausalLm {
     /// Where the weights are.
     pub fn device(&self) -> Device {
         self.embed_tokens.weight.val().device()
+    }
+
+    /// The model with all weights in this storage type.
+    pub fn stored_as(self, storage: Storage) -> Self {
+        replace(self, "", |parameter| parameter.value.cast(storage.dtype()))
     }
 
     /// Storage and compute type.

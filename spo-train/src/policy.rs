@@ -195,9 +195,14 @@ impl Policies {
         let in_memory = self.probe.score(&model);
         let LoadOptions { storage, blocks } = self.options.load;
         let whole = LoadOptions { storage, blocks: None };
-        let (merged, before) = match &self.options.lora {
-            None => (model, in_memory.clone()),
-            Some(_) => {
+        let adapted = self.options.lora.is_some() && self.path(name).exists();
+        let (merged, before) = match adapted {
+            false if blocks.is_some() => {
+                let before = self.probe.score(&CausalLm::open(&self.options.base, whole, &self.options.device)?);
+                (CausalLm::from_dir(&self.options.base, None, &self.options.device)?, before)
+            }
+            false => (model.without_lora(), in_memory.clone()),
+            true => {
                 drop(model);
                 let before = match blocks {
                     None => in_memory.clone(),
@@ -214,17 +219,17 @@ impl Policies {
         export::save(&merged, &self.files, dir, export::SHARD_BYTES)?;
         drop(merged);
         let saved = CausalLm::open(dir, whole, &self.options.device)?;
-        let allowed = match self.options.lora {
-            None => self.noise(&before),
-            Some(_) => rounding(written, &before).max(rounding(saved.dtype(), &before)),
+        let allowed = match adapted {
+            false => self.noise(&before),
+            true => rounding(written, &before).max(rounding(saved.dtype(), &before)),
         };
         let parity = Parity::check(&self.probe, &before, &self.probe.score(&saved), allowed, dir)?;
         let merge_drift = parity.largest_difference;
-        let quantisation_drift = blocks.map(|_| export::largest_difference(&in_memory, &before));
+        let quantisation_drift = blocks.filter(|_| adapted).map(|_| export::largest_difference(&in_memory, &before));
         let mut manifest = Manifest::new("hf", format!("{written:?}").to_lowercase(), parity);
         manifest.policy = Some(name.into());
-        manifest.base = self.options.lora.is_some().then(|| self.base());
-        manifest.merged_adapter = self.options.lora.is_some().then(|| self.path(name).display().to_string());
+        manifest.base = adapted.then(|| self.base());
+        manifest.merged_adapter = adapted.then(|| self.path(name).display().to_string());
         manifest.quantisation_difference = quantisation_drift;
         manifest.write(dir)?;
         let path = dir.into();

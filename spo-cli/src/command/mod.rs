@@ -2,6 +2,7 @@
 
 pub(crate) mod data;
 pub(crate) mod eval;
+pub(crate) mod export;
 pub(crate) mod generate;
 pub(crate) mod init;
 pub(crate) mod list;
@@ -31,6 +32,7 @@ pub(crate) fn run(command: Command, output: &mut Output) -> Result<Outcome, CliE
         Command::Watch(arguments) => arguments.run(output).map(done),
         Command::Serve(arguments) => arguments.run(output).map(done),
         Command::Eval(arguments) => arguments.run(output).map(done),
+        Command::Export(arguments) => arguments.run(output).map(done),
         Command::Score(arguments) => arguments.run(output).map(done),
         Command::Generate(arguments) => arguments.run(output).map(done),
         Command::Data(command) => command.run(output),

@@ -4,8 +4,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::spec::{
-    Dtype, EvaluationSpec, LoraRounds, LoraSet, LoraSpec, LoraTargets, QuantisedBase, Recompute, Schedule, TrainingSpec,
-    WatchdogSpec,
+    Dtype, EvaluationSpec, LoraRounds, LoraSet, LoraSpec, LoraTargets, QuantisedBase, Recompute, Schedule,
+    TrainingSpec, WatchdogSpec,
 };
 
 /// Share of the prompts held out when no data has `split = "test"`.
