@@ -46,6 +46,13 @@ pub enum Event {
         /// Starting weights, rows, configuration.
         artefacts: Vec<Artefact>,
     },
+    /// An interrupted run goes on. Not kept in `events.jsonl`, which tells the run as if it had never stopped.
+    Resumed {
+        /// Where: the stage that was finished last, or the step of a phase.
+        from: String,
+        /// Checkpoints and files that were damaged, in words; what they held is done again.
+        damaged: Vec<String>,
+    },
     /// A frozen policy's log-probs of a data set's answers are being computed.
     Scoring {
         /// The policy.

@@ -1,6 +1,7 @@
 //! Policies as named artefacts on disk: the whole weights, or an adapter on the starting model.
 
 use crate::TrainError;
+use crate::durable::replace_dir;
 use crate::event::Event;
 use crate::gradients::Trainable;
 use crate::session::Session;
@@ -99,6 +100,11 @@ impl Policies {
         self.hashes.get(name).expect("a policy is hashed when it is loaded or saved")
     }
 
+    /// Notes the hash of a policy that is not in memory.
+    pub fn know(&mut self, name: &str, hash: String) {
+        self.hashes.insert(name.into(), hash);
+    }
+
     /// Saves a policy, reads it back and compares it on a few rows. The model that was read back is
     /// returned: what goes on is what is on disk.
     ///
@@ -115,7 +121,7 @@ impl Policies {
         let aside = self.dir.join(format!(".{name}.part"));
         remove(&aside)?;
         self.write(&model, &aside)?;
-        std::fs::rename(&aside, &dir).map_err(|e| TrainError::io(&dir, e))?;
+        replace_dir(&aside, &dir)?;
         let before = probe(&model, probes);
         self.hashes.insert(name.into(), hash(&model));
         drop(model);
@@ -137,7 +143,7 @@ impl Policies {
         let (dir, aside) = (self.path(name), self.dir.join(format!(".{name}.part")));
         remove(&aside)?;
         link_files(&from.join(name), &aside)?;
-        std::fs::rename(&aside, &dir).map_err(|e| TrainError::io(&dir, e))?;
+        replace_dir(&aside, &dir)?;
         let model = self.load(name)?;
         let found = hash(&model);
         if found != wanted {
@@ -156,8 +162,7 @@ impl Policies {
         let (kept, aside) = (self.kept_path(phase), self.dir.join(format!(".{phase}.part")));
         remove(&aside)?;
         self.write(model, &aside)?;
-        remove(&kept)?;
-        std::fs::rename(&aside, &kept).map_err(|e| TrainError::io(&kept, e))
+        replace_dir(&aside, &kept)
     }
 
     /// The running policy that was kept.
@@ -205,7 +210,10 @@ impl Policies {
     /// It cannot be written or read back, or differs by more than rounding explains.
     pub fn export(&self, model: CausalLm, probes: &Dataset, dir: &Path) -> Result<f64, TrainError> {
         let before = probe(&model, probes);
-        export::save(&model.merged(), &self.files, dir)?;
+        let aside = dir.with_added_extension("part");
+        let _ = std::fs::remove_dir_all(&aside);
+        export::save(&model.merged(), &self.files, &aside)?;
+        replace_dir(&aside, dir)?;
         let saved = CausalLm::from_dir(dir, Some(self.storage), &self.device)?;
         let drift = largest_difference(&before, &probe(&saved, probes));
         let allowed = match self.lora {

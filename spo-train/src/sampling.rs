@@ -1,28 +1,31 @@
 //! Responses sampled from a policy: for its distance from others, and for a reader.
 
 use crate::TrainError;
+use crate::bits;
 use crate::config::EvaluationPlan;
 use crate::event::Event;
 use crate::held_out::LabelledSet;
 use crate::session::Session;
+use serde::{Deserialize, Serialize};
 use spo_core::logprob::HeadOptions;
 use spo_data::{Group, PromptText, TextSpec, Tokenizer, encode_prompt, row_hash};
 use spo_eval::{KlEstimate, estimate_kl};
 use spo_model::CausalLm;
 use spo_model::generate::{Control, DecodeOptions, GenerateOptions, Generator, Sampling};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Sequences generated together.
 const BATCH: usize = 64;
 
 /// Responses that a policy drew to its prompts, with their log-probs under it.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Drawn {
     /// The policy.
     pub policy: String,
     prompts: Vec<Vec<u32>>,
     responses: Vec<Vec<u32>>,
+    #[serde(with = "bits::list")]
     logps: Vec<f64>,
     /// Limit of a response, in tokens.
     limit: usize,
@@ -137,7 +140,7 @@ pub fn shown_prompts(
 /// Answers that a policy drew to the prompts of a round, by prompt.
 #[derive(Debug, Clone, Default)]
 pub struct Samples {
-    answers: HashMap<Vec<u32>, Vec<u32>>,
+    answers: BTreeMap<Vec<u32>, Vec<u32>>,
 }
 
 impl Samples {

@@ -5,10 +5,11 @@ pub mod follow;
 pub mod tensorboard;
 
 use crate::TrainError;
+use crate::durable::{Mark, hash_start};
 use crate::event::{Event, Sink};
 use serde::{Deserialize, Serialize};
-use std::fs::File;
-use std::io::{BufRead, BufReader, LineWriter, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 /// A line of `events.jsonl`.
@@ -25,7 +26,9 @@ pub struct Record {
 #[derive(Debug)]
 pub struct EventFile {
     path: PathBuf,
-    file: LineWriter<File>,
+    file: File,
+    bytes: u64,
+    hasher: blake3::Hasher,
 }
 
 impl EventFile {
@@ -34,20 +37,50 @@ impl EventFile {
     /// # Errors
     /// It cannot be created.
     pub fn create(path: &Path) -> Result<Self, TrainError> {
-        let file = File::create(path).map_err(|e| TrainError::io(path, e))?;
-        Ok(Self { path: path.into(), file: LineWriter::new(file) })
+        Self::reopen(path, 0)
+    }
+
+    /// A file that is cut to its first `bytes` and goes on there.
+    ///
+    /// # Errors
+    /// It cannot be opened or cut.
+    pub fn reopen(path: &Path, bytes: u64) -> Result<Self, TrainError> {
+        let open = || {
+            let file = OpenOptions::new().create(true).append(true).open(path)?;
+            file.set_len(bytes)?;
+            let (_, hasher) = hash_start(path, bytes)?;
+            Ok(Self { path: path.into(), file, bytes, hasher })
+        };
+        open().map_err(|e| TrainError::io(path, e))
+    }
+
+    /// Makes what was written last, and says what it is.
+    ///
+    /// # Errors
+    /// It cannot be synced.
+    pub fn mark(&self) -> Result<Mark, TrainError> {
+        self.file.sync_data().map_err(|e| TrainError::io(&self.path, e))?;
+        let name = self.path.file_name().unwrap_or_default();
+        Ok(Mark { path: name.into(), bytes: self.bytes, blake3: self.hasher.finalize().to_hex().to_string() })
     }
 }
 
 impl Sink for EventFile {
     fn event(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
-        // Scoring progress is for the eye; the file keeps what was scored.
-        if matches!(event, Event::Scoring { .. }) {
+        // These are for the eye: the file says what was scored, and does not tell how often a run was interrupted.
+        if matches!(event, Event::Scoring { .. } | Event::Resumed { .. }) {
             return Ok(());
         }
         let record = Record { at: seconds, event: event.clone() };
-        let line = serde_json::to_string(&record).expect("events hold only strings and numbers");
-        writeln!(self.file, "{line}").map_err(|e| TrainError::io(&self.path, e))
+        let line = serde_json::to_string(&record).expect("events hold only strings and numbers") + "\n";
+        self.file.write_all(line.as_bytes()).map_err(|e| {
+            // Not half a line, as of a full disk.
+            let _ = self.file.set_len(self.bytes);
+            TrainError::io(&self.path, e)
+        })?;
+        self.hasher.update(line.as_bytes());
+        self.bytes += line.len() as u64;
+        Ok(())
     }
 }
 

@@ -5,6 +5,8 @@ mod json;
 mod jsonl;
 pub(crate) mod open;
 
+pub use open::files;
+
 use serde_json::{Map, Value};
 
 use crate::DataError;

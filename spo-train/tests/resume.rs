@@ -1,0 +1,244 @@
+//! A run that is interrupted anywhere and goes on ends as one that never stopped, bit for bit.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use serde_json::Value;
+use spo_train::config::RunSpec;
+use spo_train::event::{Event, Sink};
+use spo_train::sink::Memory;
+use spo_train::{Change, Manifest, TrainError, prepare, resume, run};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Two rounds with a control, a checkpoint after every step and evaluations on the way.
+fn spec(dir: &Path, more: &str) -> RunSpec {
+    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../spo-cli/assets");
+    let text = format!(
+        r#"schema = 1
+seed = 5
+out = "out"
+[model]
+path = {model:?}
+device = "cpu"
+[[data]]
+path = "pairs.jsonl.gz"
+limit = 40
+[[data]]
+path = {test:?}
+split = "test"
+limit = 24
+[text]
+prompt-format = "Question: {{prompt}}\nAnswer:"
+response-format = " {{response}}"
+[warmup]
+dimensions = ["honesty", "helpfulness"]
+steps = 2
+learning-rate = 1e-3
+[training]
+steps = 3
+pairs-per-step = 4
+learning-rate = 5e-4
+warmup-steps = 1
+eval-every = 2
+[[rounds]]
+dimension = "honesty"
+[[rounds]]
+dimension = "helpfulness"
+[[rounds.controls]]
+name = "free"
+lambda = 0.0
+[evaluation]
+bootstrap-resamples = 40
+kl-samples = 4
+kl-max-new-tokens = 6
+samples = 1
+[checkpoints]
+every-steps = 1
+keep-best = "loss"
+{more}"#,
+        model = assets.join("stories260K"),
+        test = assets.join("truthfulqa/pairs.test.jsonl.gz"),
+    );
+    std::fs::copy(assets.join("truthfulqa/pairs.train.jsonl.gz"), dir.join("pairs.jsonl.gz")).unwrap();
+    std::fs::write(dir.join("run.toml"), text).unwrap();
+    RunSpec::from_file(&dir.join("run.toml")).unwrap()
+}
+
+/// Breaks a run off at an event, or asks it to stop there.
+struct Breaks<'a> {
+    at: usize,
+    stop: Option<&'a AtomicBool>,
+    seen: usize,
+}
+
+impl Sink for Breaks<'_> {
+    fn event(&mut self, _: f64, _: &Event) -> Result<(), TrainError> {
+        self.seen += 1;
+        if self.seen == self.at {
+            match self.stop {
+                Some(stop) => stop.store(true, Ordering::Relaxed),
+                None => return Err(TrainError::NoPairs { what: "broken off here".into() }),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn start(spec: &RunSpec, sink: &mut dyn Sink, stop: &AtomicBool) -> Result<(), TrainError> {
+    run(prepare(spec, &mut Memory::default())?, sink, stop).map(|_| ())
+}
+
+/// Goes on to the end; what it said.
+fn go_on(out: &Path, allow: &[Change]) -> Result<Memory, TrainError> {
+    let (mut seen, stop) = (Memory::default(), AtomicBool::new(false));
+    let prepared = prepare(&Manifest::read(out)?.spec()?, &mut Memory::default())?;
+    resume(prepared, out, allow, &mut seen, &stop)?;
+    Ok(seen)
+}
+
+fn damaged(seen: &Memory) -> Vec<String> {
+    let resumed = seen.0.iter().find_map(|record| match &record.event {
+        Event::Resumed { damaged, .. } => Some(damaged.clone()),
+        _ => None,
+    });
+    resumed.unwrap()
+}
+
+/// JSON without what a clock or the process says, and without the directory.
+fn timeless(value: &mut Value) {
+    match value {
+        Value::Object(table) => {
+            for key in ["at", "seconds", "peak-bytes", "peak_bytes", "memory-bytes", "path", "model", "report"] {
+                table.remove(key);
+            }
+            table.values_mut().for_each(timeless);
+        }
+        Value::Array(items) => items.iter_mut().for_each(timeless),
+        _ => {}
+    }
+}
+
+fn json(text: &str) -> String {
+    let mut value: Value = serde_json::from_str(text).unwrap();
+    timeless(&mut value);
+    value.to_string()
+}
+
+/// Everything a run leaves, comparable: bytes of weights and log-probs, texts without times.
+fn left(out: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut left = BTreeMap::new();
+    let mut open = vec![out.to_path_buf()];
+    while let Some(dir) = open.pop() {
+        for path in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                open.push(path);
+                continue;
+            }
+            let name = path.strip_prefix(out).unwrap().to_str().unwrap().to_string();
+            let bytes = std::fs::read(&path).unwrap();
+            let text = || String::from_utf8(bytes.clone()).unwrap();
+            match name.as_str() {
+                "events.jsonl" => left.insert(name, text().lines().map(json).collect::<Vec<_>>().join("\n").into()),
+                // Named by the time.
+                _ if name.starts_with("tensorboard/") => None,
+                "summary.json" => left.insert(name, json(&text()).into()),
+                _ if name.starts_with("checkpoints/") => {
+                    // The name ends with a hash, and the header has times; the tensors count.
+                    let short = name[..name.len() - "-.safetensors".len() - 32].to_string();
+                    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+                    left.insert(short, bytes[8 + header..].to_vec())
+                }
+                _ if name.starts_with("policies/") || name.starts_with("model/") || name.starts_with("cache/") => {
+                    left.insert(name, bytes)
+                }
+                _ => left.insert(name, vec![]),
+            };
+        }
+    }
+    left
+}
+
+#[track_caller]
+fn assert_same(found: &BTreeMap<String, Vec<u8>>, expected: &BTreeMap<String, Vec<u8>>, what: &str) {
+    assert!(found.keys().eq(expected.keys()), "{what}: {:?}\n{:?}", found.keys(), expected.keys());
+    for (name, bytes) in expected {
+        if &found[name] != bytes {
+            let lines = |bytes: &[u8]| String::from_utf8_lossy(bytes).lines().map(String::from).collect::<Vec<_>>();
+            let (found, expected) = (lines(&found[name]), lines(bytes));
+            let differ = found.iter().zip(&expected).find(|(found, expected)| found != expected);
+            panic!("{what}: {name} differs ({} and {} lines): {differ:?}", found.len(), expected.len());
+        }
+    }
+}
+
+struct Place {
+    _dir: tempfile::TempDir,
+    spec: RunSpec,
+    out: PathBuf,
+}
+
+fn place(more: &str) -> Place {
+    let dir = tempfile::tempdir().unwrap();
+    let spec = spec(dir.path(), more);
+    let out = dir.path().join("out");
+    Place { _dir: dir, spec, out }
+}
+
+fn whole(more: &str) -> (BTreeMap<String, Vec<u8>>, usize) {
+    let (place, mut seen) = (place(more), Memory::default());
+    start(&place.spec, &mut seen, &AtomicBool::new(false)).unwrap();
+    (left(&place.out), seen.0.len())
+}
+
+/// Every how many events a run is broken off; `SPO_RESUME_EVERY=1` breaks it off at all of them.
+fn every() -> usize {
+    std::env::var("SPO_RESUME_EVERY").ok().and_then(|every| every.parse().ok()).unwrap_or(9)
+}
+
+fn interrupted_everywhere(more: &str, asked: bool) {
+    let (expected, events) = whole(more);
+    for at in (1..=events).step_by(every()) {
+        let place = place(more);
+        let stop = AtomicBool::new(false);
+        let mut breaks = Breaks { at, stop: asked.then_some(&stop), seen: 0 };
+        match start(&place.spec, &mut breaks, &stop) {
+            Err(TrainError::Interrupted { .. }) if asked => {}
+            Err(TrainError::NoPairs { .. }) if !asked => {}
+            // Asked at the very end: there was nothing left to stop.
+            Ok(()) if asked && at + 1 >= events => {}
+            other => panic!("event {at}: {other:?}"),
+        }
+        assert_eq!(damaged(&go_on(&place.out, &[]).unwrap()), Vec::<String>::new(), "event {at}");
+        assert_same(&left(&place.out), &expected, &format!("event {at}"));
+    }
+}
+
+#[test]
+fn a_run_that_breaks_off_goes_on_bit_for_bit() {
+    interrupted_everywhere("", false);
+}
+
+#[test]
+fn a_run_that_is_asked_to_stop_goes_on_bit_for_bit() {
+    interrupted_everywhere("", true);
+}
+
+#[test]
+fn adapters_and_16_bit_weights_go_on_bit_for_bit() {
+    for dtype in ["f32", "bf16"] {
+        let fresh = || {
+            let mut place = place("[lora]\nrank = 2\n");
+            place.spec.apply_set(&format!("model.dtype={dtype}")).unwrap();
+            place
+        };
+        let reference = fresh();
+        start(&reference.spec, &mut Memory::default(), &AtomicBool::new(false)).unwrap();
+        let expected = left(&reference.out);
+        for at in [7, 17, 31] {
+            let place = fresh();
+            assert!(start(&place.spec, &mut Breaks { at, stop: None, seen: 0 }, &AtomicBool::new(false)).is_err());
+            go_on(&place.out, &[]).unwrap();
+            assert_same(&left(&place.out), &expected, &format!("{dtype}, event {at}"));
+        }
+    }
+}
