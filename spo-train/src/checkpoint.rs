@@ -289,13 +289,13 @@ impl Saved {
             tensors.insert(name.to_string(), read(&view, &device).map_err(damaged)?);
         }
         let mut misfit = None;
-        let model = replace(model, "", |parameter| {
-            let value = tensors.remove(&format!("weight.{}", parameter.path))?;
-            if value.dims() != parameter.value.dims() || value.dtype() != parameter.value.dtype() {
+        let model = replace(model, "", |parameter| match tensors.remove(&format!("weight.{}", parameter.path)) {
+            Some(value) if value.dims() == parameter.value.dims() && value.dtype() == parameter.value.dtype() => value,
+            Some(_) => {
                 misfit = Some(parameter.path);
-                return None;
+                parameter.value
             }
-            Some(value)
+            None => parameter.value,
         });
         let rest = tensors.keys().find(|name| name.starts_with("weight.")).cloned();
         if let Some(name) = misfit.or(rest) {

@@ -171,23 +171,40 @@ fn assert_same(found: &BTreeMap<String, Vec<u8>>, expected: &BTreeMap<String, Ve
     }
 }
 
+/// A directory with a run file. All runs of a test are in the same place, as its path is in what they leave.
 struct Place {
     _dir: tempfile::TempDir,
     spec: RunSpec,
     out: PathBuf,
 }
 
-fn place(more: &str) -> Place {
-    let dir = tempfile::tempdir().unwrap();
-    let spec = spec(dir.path(), more);
-    let out = dir.path().join("out");
-    Place { _dir: dir, spec, out }
-}
+impl Place {
+    fn new(more: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let spec = spec(dir.path(), more);
+        let out = dir.path().join("out");
+        Self { _dir: dir, spec, out }
+    }
 
-fn whole(more: &str) -> (BTreeMap<String, Vec<u8>>, usize) {
-    let (place, mut seen) = (place(more), Memory::default());
-    start(&place.spec, &mut seen, &AtomicBool::new(false)).unwrap();
-    (left(&place.out), seen.0.len())
+    /// A run that is not interrupted: what it leaves, and its events. Then the place is empty again.
+    fn whole(&self) -> (BTreeMap<String, Vec<u8>>, usize) {
+        let mut seen = Memory::default();
+        start(&self.spec, &mut seen, &AtomicBool::new(false)).unwrap();
+        let left = left(&self.out);
+        self.clear();
+        (left, seen.0.len())
+    }
+
+    fn clear(&self) {
+        std::fs::remove_dir_all(&self.out).unwrap();
+    }
+
+    /// A run that breaks off at an event.
+    fn broken_off(&self, at: usize) {
+        let mut breaks = Breaks { at, stop: None, seen: 0 };
+        let ended = start(&self.spec, &mut breaks, &AtomicBool::new(false));
+        assert!(matches!(ended, Err(TrainError::NoPairs { .. })), "{ended:?}");
+    }
 }
 
 /// Every how many events a run is broken off; `SPO_RESUME_EVERY=1` breaks it off at all of them.
@@ -195,50 +212,45 @@ fn every() -> usize {
     std::env::var("SPO_RESUME_EVERY").ok().and_then(|every| every.parse().ok()).unwrap_or(9)
 }
 
-fn interrupted_everywhere(more: &str, asked: bool) {
-    let (expected, events) = whole(more);
+#[test]
+fn a_run_that_breaks_off_goes_on_bit_for_bit() {
+    let place = Place::new("");
+    let (expected, events) = place.whole();
     for at in (1..=events).step_by(every()) {
-        let place = place(more);
-        let stop = AtomicBool::new(false);
-        let mut breaks = Breaks { at, stop: asked.then_some(&stop), seen: 0 };
-        match start(&place.spec, &mut breaks, &stop) {
-            Err(TrainError::Interrupted { .. }) if asked => {}
-            Err(TrainError::NoPairs { .. }) if !asked => {}
-            // Asked at the very end: there was nothing left to stop.
-            Ok(()) if asked && at + 1 >= events => {}
-            other => panic!("event {at}: {other:?}"),
-        }
+        place.broken_off(at);
         assert_eq!(damaged(&go_on(&place.out, &[]).unwrap()), Vec::<String>::new(), "event {at}");
         assert_same(&left(&place.out), &expected, &format!("event {at}"));
+        place.clear();
     }
 }
 
 #[test]
-fn a_run_that_breaks_off_goes_on_bit_for_bit() {
-    interrupted_everywhere("", false);
-}
-
-#[test]
 fn a_run_that_is_asked_to_stop_goes_on_bit_for_bit() {
-    interrupted_everywhere("", true);
+    let place = Place::new("");
+    let (expected, events) = place.whole();
+    for at in (1..=events).step_by(every()) {
+        let stop = AtomicBool::new(false);
+        match start(&place.spec, &mut Breaks { at, stop: Some(&stop), seen: 0 }, &stop) {
+            Err(TrainError::Interrupted { .. }) => {}
+            other => panic!("event {at}: {other:?}"),
+        }
+        go_on(&place.out, &[]).unwrap();
+        assert_same(&left(&place.out), &expected, &format!("event {at}"));
+        place.clear();
+    }
 }
 
 #[test]
 fn adapters_and_16_bit_weights_go_on_bit_for_bit() {
     for dtype in ["f32", "bf16"] {
-        let fresh = || {
-            let mut place = place("[lora]\nrank = 2\n");
-            place.spec.apply_set(&format!("model.dtype={dtype}")).unwrap();
-            place
-        };
-        let reference = fresh();
-        start(&reference.spec, &mut Memory::default(), &AtomicBool::new(false)).unwrap();
-        let expected = left(&reference.out);
-        for at in [7, 17, 31] {
-            let place = fresh();
-            assert!(start(&place.spec, &mut Breaks { at, stop: None, seen: 0 }, &AtomicBool::new(false)).is_err());
+        let mut place = Place::new("[lora]\nrank = 2\n");
+        place.spec.apply_set(&format!("model.dtype={dtype}")).unwrap();
+        let (expected, _) = place.whole();
+        for at in [9, 19, 33] {
+            place.broken_off(at);
             go_on(&place.out, &[]).unwrap();
             assert_same(&left(&place.out), &expected, &format!("{dtype}, event {at}"));
+            place.clear();
         }
     }
 }
