@@ -28,8 +28,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use spo_data::{Dataset, Example};
 use spo_eval::{
-    Artefact, Bootstrap, DimensionScore, Distribution, GateOutcome, GateSummary, Sample, Subset,
-    paired_difference, score_dimension,
+    Artefact, Bootstrap, DimensionScore, Distribution, GateOutcome, GateSummary, Sample, Subset, paired_difference,
+    score_dimension,
 };
 use spo_model::load::Storage;
 use spo_model::lora::LoraSpec;
@@ -513,9 +513,8 @@ impl<'a> Driver<'a> {
         self.stage(&format!("sample {name}"), &files, |run| {
             run.load(name)?;
             let (_, model) = run.current.as_ref().expect("it was just loaded");
-            rows.iter().try_for_each(|(data, visits, _)| {
-                run.samples(data, visits, name, index, Some(model)).map(|_| ())
-            })
+            rows.iter()
+                .try_for_each(|(data, visits, _)| run.samples(data, visits, name, index, Some(model)).map(|_| ()))
         })
     }
 
