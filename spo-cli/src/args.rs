@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::command::{
-    data, eval, generate, init, list, loss, plan, quickstart, render, score, serve, tokenize, train, watch,
+    bench, data, eval, generate, init, list, loss, plan, quickstart, render, score, serve, tokenize, train, watch,
 };
 
 /// Sequential preference optimisation of language models.
@@ -29,6 +29,7 @@ pub(crate) enum Command {
     Eval(eval::Arguments),
     Score(score::Arguments),
     Generate(generate::Arguments),
+    Bench(bench::Arguments),
     #[command(subcommand)]
     Data(data::Command),
     Tokenize(tokenize::Arguments),

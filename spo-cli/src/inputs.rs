@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
 use spo_data::{DataError, DataSpec, Dataset, Overflow, Paths, Reason, TemplateKind, TextSpec, Tokenizer};
 use spo_model::load::Storage;
 use spo_model::lora::load_adapter;
@@ -23,7 +24,8 @@ pub(crate) struct DeviceArguments {
     pub dtype: Dtype,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Dtype {
     F32,
     Bf16,
@@ -31,7 +33,7 @@ pub(crate) enum Dtype {
 }
 
 impl Dtype {
-    fn storage(self) -> Storage {
+    pub fn storage(self) -> Storage {
         match self {
             Self::F32 => Storage::F32,
             Self::Bf16 => Storage::Bf16,
@@ -164,6 +166,17 @@ fn key_and_name(argument: &str) -> Result<(String, String), String> {
 impl LayoutArguments {
     /// Loads files and says how many rows were dropped or changed.
     pub fn load(&self, files: &[PathBuf], text: &TextSpec, tokenizer: &Tokenizer) -> Result<Dataset, CliError> {
+        self.load_at_most(files, text, tokenizer, usize::MAX)
+    }
+
+    /// The same for as many rows of each file, unless `--limit` says how many.
+    pub fn load_at_most(
+        &self,
+        files: &[PathBuf],
+        text: &TextSpec,
+        tokenizer: &Tokenizer,
+        rows: usize,
+    ) -> Result<Dataset, CliError> {
         let path = files.iter().map(|file| file.to_string_lossy().into_owned()).collect();
         let spec = DataSpec {
             path: Paths::Many(path),
@@ -171,7 +184,7 @@ impl LayoutArguments {
             schema: self.schema.clone(),
             dimension: self.dimension.clone(),
             columns: self.columns.iter().cloned().collect(),
-            limit: self.limit,
+            limit: self.limit.or(Some(rows)),
             ..DataSpec::default()
         };
         let start = Instant::now();
