@@ -70,6 +70,7 @@ impl From<Vec<f32>> for Slopes {
 pub fn observe<T>(model: &CausalLm, batch: &PackedBatch, head: &HeadOptions, f: impl FnOnce(&Scored) -> T) -> T {
     let inputs = PackedInputs::new(batch, model.spec(), model.dtype(), &model.device());
     let (hidden, weight) = (model.hidden(&inputs), model.head_weight());
+    let head = &model.spec().head(head);
     let logps = token_logps(hidden.clone(), weight.clone(), inputs.targets.clone(), head);
     let logps: Vec<f32> = logps.into_data().iter::<f32>().collect();
     f(&Scored { logps: &logps, hidden: &hidden, weight: &weight, inputs: &inputs, head })

@@ -65,7 +65,14 @@ pub fn save(model: &CausalLm, files: &ModelFiles, dir: &Path) -> Result<(), Mode
     }
     let mut tensors = vec![];
     for_each(model, "", |mut parameter| {
-        parameter.path = model.spec().layout.name(&parameter.path);
+        let layout = model.spec().layout;
+        if layout.transposed(&parameter.path) {
+            let [out, inputs] = [parameter.shape[0], parameter.shape[1]];
+            let matrix = parameter.value.reshape([out, inputs]).transpose();
+            parameter.value = matrix.reshape([out * inputs]);
+            parameter.shape = vec![inputs, out];
+        }
+        parameter.path = layout.name(&parameter.path);
         tensors.push(parameter);
     });
     write_safetensors(tensors, &dir.join("model.safetensors"))
