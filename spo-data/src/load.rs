@@ -1,14 +1,12 @@
 //! Files to a dataset: open, recognise, map columns, read, merge, tokenise in parallel.
 
-use std::io::Cursor;
-
 use rayon::prelude::*;
 use serde_json::{Map, Value};
 
 use crate::dataset::Dataset;
 use crate::encode::encode_record;
 use crate::expand::{copies, expand};
-use crate::format::{self, RawRow, Rows, open};
+use crate::format::{self, Input, RawRow, Rows, open};
 use crate::record::Record;
 use crate::report::{FileReport, Incident};
 use crate::schema::{self, Dimensions, Row, Schema};
@@ -41,7 +39,7 @@ pub fn load(
                 }
                 let name = path.to_string_lossy().into_owned();
                 let format = format::find(&name, spec.format.as_deref())?;
-                let rows = (format.open)(open::open_file(&path)?, &name);
+                let rows = (format.open)(Input::open(&path)?, &name)?;
                 // Ids stay the same wherever the data lie.
                 let short = path.file_name().map_or_else(|| name.clone(), |name| name.to_string_lossy().into());
                 left -= loader.file(spec, &name, &short, format.name, rows, left)?;
@@ -63,7 +61,7 @@ pub fn load_bytes(
     tokenizer: &Tokenizer,
 ) -> Result<Dataset, DataError> {
     let format = format::find(name, spec.format.as_deref())?;
-    let rows = (format.open)(open::decompress(Box::new(Cursor::new(bytes.to_vec())), name)?, name);
+    let rows = (format.open)(Input::Memory(bytes.to_vec()), name)?;
     load_named(name, format.name, rows, spec, text, tokenizer)
 }
 

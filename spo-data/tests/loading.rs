@@ -137,11 +137,11 @@ fn hh_transcripts_are_verbatim_in_the_plain_layout() {
     let path = fixture("hh_harmless/test.jsonl.gz");
     let format = spo_data::format::find("a.jsonl.gz", None).unwrap();
     let source = std::fs::File::open(path).unwrap();
-    let reader = Box::new(std::io::BufReader::new(flate2::read::GzDecoder::new(source)));
+    let rows = (format.open)(spo_data::format::Input::File(source), "hh").unwrap();
     let by_id: std::collections::HashMap<_, _> =
         data.examples.iter().map(|example| (example.id.clone(), example)).collect();
     let mut verbatim = 0;
-    for row in (format.open)(reader, "hh") {
+    for row in rows {
         let row = row.unwrap();
         let id = format!("test.jsonl.gz:{}", row.line);
         let Some(example) = by_id.get(&id) else {

@@ -14,14 +14,14 @@ pub(super) const CSV: Format = Format {
     name: "csv",
     extensions: &["csv"],
     summary: "comma-separated with a header; cells with a JSON array or object are parsed",
-    open: |reader, file| open(reader, file, b','),
+    open: |input, file| Ok(open(input.stream(file)?, file, b',')),
 };
 
 pub(super) const TSV: Format = Format {
     name: "tsv",
     extensions: &["tsv"],
     summary: "tab-separated with a header, else as csv",
-    open: |reader, file| open(reader, file, b'\t'),
+    open: |input, file| Ok(open(input.stream(file)?, file, b'\t')),
 };
 
 fn open(source: Box<dyn BufRead>, file: &str, delimiter: u8) -> Rows {

@@ -9,9 +9,9 @@ pub(super) const JSON: Format = Format {
     name: "json",
     extensions: &["json"],
     summary: "an array of JSON objects, or objects one after the other",
-    open: |reader, file| {
+    open: |input, file| {
         let place = Place::Start;
-        Box::new(Objects { reader, file: file.to_string(), line: 1, place, done: false })
+        Ok(Box::new(Objects { reader: input.stream(file)?, file: file.to_string(), line: 1, place, done: false }))
     },
 };
 

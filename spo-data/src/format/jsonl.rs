@@ -9,7 +9,9 @@ pub(super) const JSONL: Format = Format {
     name: "jsonl",
     extensions: &["jsonl", "ndjson"],
     summary: "one JSON object per line; blank lines are skipped",
-    open: |reader, file| Box::new(Lines { reader, file: file.to_string(), line: 0, done: false }),
+    open: |input, file| {
+        Ok(Box::new(Lines { reader: input.stream(file)?, file: file.to_string(), line: 0, done: false }))
+    },
 };
 
 struct Lines {

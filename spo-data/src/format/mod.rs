@@ -5,11 +5,10 @@ mod json;
 mod jsonl;
 pub(crate) mod open;
 
-use std::io::BufRead;
-
 use serde_json::{Map, Value};
 
 use crate::DataError;
+pub use open::Input;
 
 /// Bytes that one row may have: beyond, a file is broken or hostile.
 pub const MAX_ROW_BYTES: usize = 64 << 20;
@@ -35,7 +34,7 @@ pub struct Format {
     /// One line for a user.
     pub summary: &'static str,
     /// Reads rows; the name goes into errors.
-    pub open: fn(Box<dyn BufRead>, &str) -> Rows,
+    pub open: fn(Input, &str) -> Result<Rows, DataError>,
 }
 
 /// All formats.
@@ -93,8 +92,10 @@ mod tests {
 
     fn rows(format: &str, bytes: &[u8]) -> Vec<Result<RawRow, DataError>> {
         let format = find("memory", Some(format)).unwrap();
-        let reader = open::decompress(Box::new(std::io::Cursor::new(bytes.to_vec())), "memory").unwrap();
-        (format.open)(reader, "memory").collect()
+        match (format.open)(Input::Memory(bytes.to_vec()), "memory") {
+            Ok(rows) => rows.collect(),
+            Err(error) => vec![Err(error)],
+        }
     }
 
     fn values(format: &str, bytes: &[u8]) -> Vec<(usize, String)> {

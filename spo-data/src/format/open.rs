@@ -59,14 +59,30 @@ fn walk(directory: &Path, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
     Ok(())
 }
 
-pub(crate) fn open_file(path: &Path) -> Result<Box<dyn BufRead>, DataError> {
-    let failed = |source| DataError::Read { path: path.to_path_buf(), source };
-    let file = File::open(path).map_err(failed)?;
-    decompress(Box::new(file), &path.display().to_string())
+/// A file's bytes, on disk or in memory.
+pub enum Input {
+    /// An open file.
+    File(File),
+    /// Its whole content.
+    Memory(Vec<u8>),
+}
+
+impl Input {
+    pub(crate) fn open(path: &Path) -> Result<Self, DataError> {
+        File::open(path).map(Self::File).map_err(|source| DataError::Read { path: path.to_path_buf(), source })
+    }
+
+    /// The bytes from the first to the last, unpacked if they are gzip or zstd; the name goes into errors.
+    pub(super) fn stream(self, file: &str) -> Result<Box<dyn BufRead>, DataError> {
+        match self {
+            Self::File(source) => decompress(source, file),
+            Self::Memory(bytes) => decompress(Cursor::new(bytes), file),
+        }
+    }
 }
 
 /// Recognises gzip and zstd by their first bytes.
-pub(crate) fn decompress(mut source: Box<dyn Read>, file: &str) -> Result<Box<dyn BufRead>, DataError> {
+fn decompress(mut source: impl Read + 'static, file: &str) -> Result<Box<dyn BufRead>, DataError> {
     let failed = |source| DataError::Read { path: file.into(), source };
     let mut start = Vec::new();
     source.by_ref().take(4).read_to_end(&mut start).map_err(failed)?;
