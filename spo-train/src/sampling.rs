@@ -10,7 +10,7 @@ use spo_data::{Group, PromptText, TextSpec, Tokenizer, encode_prompt, row_hash};
 use spo_eval::{KlEstimate, estimate_kl};
 use spo_model::CausalLm;
 use spo_model::generate::{Control, DecodeOptions, GenerateOptions, Generator, Sampling};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Sequences generated together.
@@ -137,7 +137,7 @@ pub fn shown_prompts(
 /// Answers that a policy drew to the prompts of a round, by prompt.
 #[derive(Debug, Clone, Default)]
 pub struct Samples {
-    answers: HashMap<Vec<u32>, Vec<u32>>,
+    answers: BTreeMap<Vec<u32>, Vec<u32>>,
 }
 
 impl Samples {

@@ -3,8 +3,8 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-use spo_data::Tokenizer;
+use serde_json::{Map, Value};
+use spo_data::{DataError, DataSpec, Dataset, TemplateKind, TextSpec, Tokenizer, load_rows};
 
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -44,4 +44,16 @@ pub fn unpacked(name: &str, files: &[&str]) -> tempfile::TempDir {
         std::fs::write(directory.path().join(file.trim_end_matches(".gz")), bytes).unwrap();
     }
     directory
+}
+
+pub fn objects(value: &Value) -> Vec<Map<String, Value>> {
+    value.as_array().unwrap().iter().map(|row| row.as_object().unwrap().clone()).collect()
+}
+
+pub fn plain() -> TextSpec {
+    TextSpec { template: TemplateKind::Plain, ..TextSpec::default() }
+}
+
+pub fn rows(rows: Value, text: &TextSpec, tokenizer: &Tokenizer) -> Result<Dataset, DataError> {
+    load_rows("rows", objects(&rows), &DataSpec::default(), text, tokenizer)
 }
