@@ -1,9 +1,12 @@
 //! File formats: bytes to rows, streaming. One file per format and one line in [`FORMATS`].
 
+mod arrow;
+mod columnar;
 mod csv;
 mod json;
 mod jsonl;
 pub(crate) mod open;
+mod parquet;
 
 use serde_json::{Map, Value};
 
@@ -38,7 +41,7 @@ pub struct Format {
 }
 
 /// All formats.
-pub const FORMATS: &[&Format] = &[&jsonl::JSONL, &json::JSON, &csv::CSV, &csv::TSV];
+pub const FORMATS: &[&Format] = &[&jsonl::JSONL, &json::JSON, &csv::CSV, &csv::TSV, &parquet::PARQUET, &arrow::ARROW];
 
 /// The format of a file by name, else by extension.
 ///
