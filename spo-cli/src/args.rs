@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::command::{
-    chat, data, eval, generate, init, list, loss, plan, quickstart, render, score, serve, sweep, tokenize, train, watch,
+    chat, data, eval, export, generate, init, list, loss, plan, quickstart, render, score, serve, sweep, tokenize, train,
+    watch,
 };
 
 /// Sequential preference optimisation of language models.
@@ -31,6 +32,7 @@ pub(crate) enum Command {
     Score(score::Arguments),
     Generate(generate::Arguments),
     Chat(chat::Arguments),
+    Export(export::Arguments),
     #[command(subcommand)]
     Data(data::Command),
     Tokenize(tokenize::Arguments),

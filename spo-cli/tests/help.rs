@@ -24,6 +24,7 @@ fn help_of_every_command() {
         &["eval"],
         &["score"],
         &["generate"],
+        &["export"],
         &["data"],
         &["data", "check"],
         &["data", "preview"],

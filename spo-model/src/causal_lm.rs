@@ -1,7 +1,8 @@
 //! The model: embedding, decoder blocks, final norm, head.
 
 use crate::decoder::{Attend, Block, Linear, Norm, PackedInputs, RopeTables};
-use crate::load::{RandomSource, WeightSource};
+use crate::load::{RandomSource, Storage, WeightSource};
+use crate::parameters::replace;
 use crate::{ModelError, ModelSpec};
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Int, Tensor};
@@ -73,6 +74,11 @@ impl CausalLm {
         self.embed_tokens.weight.val().device()
     }
 
+    /// The model with all weights in this storage type.
+    pub fn stored_as(self, storage: Storage) -> Self {
+        replace(self, "", |parameter| parameter.value.cast(storage.dtype()))
+    }
+
     /// Storage and compute type.
     pub fn dtype(&self) -> DType {
         self.embed_tokens.weight.val().dtype()
@@ -128,7 +134,7 @@ impl CausalLm {
     /// The head's weight, `[vocab, hidden]`.
     pub fn head_weight(&self) -> Tensor<2> {
         match &self.lm_head {
-            Some(head) => head.weight.val(),
+            Some(head) => head.dense(),
             None => self.embed_tokens.weight.val(),
         }
     }

@@ -166,6 +166,14 @@ pub enum ModelError {
         /// What does not fit.
         reason: String,
     },
+    /// A file format that cannot hold the model.
+    #[error("{format} cannot hold {reason}")]
+    Export {
+        /// The format.
+        format: &'static str,
+        /// What does not fit.
+        reason: String,
+    },
     /// A saved model did not come back the same.
     #[error("{}: reloaded log-probs differ by {drift:e}, allowed {allowed:e}", path.display())]
     Parity {

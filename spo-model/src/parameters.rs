@@ -1,7 +1,7 @@
 //! The named parameters of a model: walking, counting, hashing, replacing.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor, TensorData};
 
 /// A parameter as its walkers see it.
 #[derive(Debug, Clone)]
@@ -39,16 +39,44 @@ pub fn count(module: &impl Module, mut select: impl FnMut(&str) -> bool) -> usiz
 
 /// blake3 of names, shapes, types and values of the parameters that `select` picks, in hex.
 /// Equal weights give equal hashes whatever file they came from.
-pub fn hash(module: &impl Module, mut select: impl FnMut(&str) -> bool) -> String {
-    let mut hasher = blake3::Hasher::new();
-    for_each(module, "", |parameter| {
-        if select(&parameter.path) {
-            let data = parameter.value.into_data();
-            hasher.update(format!("{} {:?} {:?}\n", parameter.path, parameter.shape, data.dtype()).as_bytes());
-            hasher.update(data.as_bytes());
+pub fn hash(module: &impl Module, select: impl FnMut(&str) -> bool) -> String {
+    let mut hashing = Hashing { path: ModulePath::new(""), select, hasher: blake3::Hasher::new() };
+    module.visit(&mut hashing);
+    hashing.hasher.finalize().to_hex().to_string()
+}
+
+struct Hashing<F> {
+    path: ModulePath,
+    select: F,
+    hasher: blake3::Hasher,
+}
+
+impl<F: FnMut(&str) -> bool> Hashing<F> {
+    fn add(&mut self, data: impl FnOnce() -> TensorData) {
+        let path = self.path.join();
+        if (self.select)(&path) {
+            let data = data();
+            let shape = data.shape().to_vec();
+            self.hasher.update(format!("{path} {shape:?} {:?}\n", data.dtype()).as_bytes());
+            self.hasher.update(data.as_bytes());
         }
-    });
-    hasher.finalize().to_hex().to_string()
+    }
+}
+
+impl<F: FnMut(&str) -> bool> ModuleVisitor for Hashing<F> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.add(|| param.val().inner().into_data());
+    }
+    /// The codes of quantised weights.
+    fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
+        self.add(|| param.val().into_data());
+    }
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name);
+    }
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
 }
 
 /// The module path of a walk: push a name when entering a module, pop it when leaving.

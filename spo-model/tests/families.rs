@@ -3,7 +3,7 @@
 
 use safetensors::SafeTensors;
 use spo_data::{Group, PackedBatch};
-use spo_model::export::{ModelFiles, save};
+use spo_model::export::{ModelFiles, SHARD_BYTES, save};
 use spo_model::generate::{Control, DecodeOptions, GenerateOptions, Generator, Sampling};
 use spo_model::{CausalLm, ModelError, ModelSpec, device};
 use std::path::{Path, PathBuf};
@@ -74,7 +74,7 @@ fn batched_generation_equals_each_prompt_alone() {
 fn a_model_goes_back_to_the_bits_it_came_from() {
     for (name, dir) in families() {
         let out = tempfile::tempdir().unwrap();
-        save(&load(&dir), &ModelFiles::from_dir(&dir).unwrap(), out.path()).unwrap();
+        save(&load(&dir), &ModelFiles::from_dir(&dir).unwrap(), out.path(), SHARD_BYTES).unwrap();
         let read = |dir: &Path| std::fs::read(dir.join("model.safetensors")).unwrap();
         let (before, after) = (read(&dir), read(out.path()));
         let (before, after) = (SafeTensors::deserialize(&before).unwrap(), SafeTensors::deserialize(&after).unwrap());

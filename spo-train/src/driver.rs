@@ -1,8 +1,8 @@
 //! The order of a run: warm-up, rounds with their controls, evaluation, export.
 
+use crate::adapters::policy_options;
 use crate::arm::{ArmData, Frozen, row};
 use crate::cache::{LogpCache, PolicyLogps};
-use crate::config::spec::{Dtype, LoraSet, LoraTargets};
 use crate::config::{ArmPlan, RoundPlan, RunPlan};
 use crate::event::Event;
 use crate::gate::Gate;
@@ -23,8 +23,6 @@ use spo_eval::{
     Artefact, Bootstrap, DimensionScore, Distribution, GateOutcome, GateSummary, Sample, ScoreKind, Subset,
     paired_difference, score_dimension,
 };
-use spo_model::load::Storage;
-use spo_model::lora::LoraSpec;
 use spo_model::{CausalLm, device, parameters};
 use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
@@ -59,27 +57,17 @@ pub(crate) struct Driver<'a> {
 impl<'a> Driver<'a> {
     pub fn new(prepared: &'a Prepared, session: Session<'a>) -> Result<Self, TrainError> {
         let plan = &prepared.plan;
-        let storage = match plan.model.dtype {
-            Dtype::F32 => Storage::F32,
-            Dtype::Bf16 => Storage::Bf16,
-            Dtype::F16 => Storage::F16,
-        };
-        let lora = plan.lora.as_ref().map(|lora| LoraSpec {
-            rank: lora.rank,
-            alpha: lora.alpha,
-            rslora: lora.rslora,
-            targets: match &lora.targets {
-                LoraTargets::Set(LoraSet::AllLinear) => vec![],
-                LoraTargets::List(names) => names.clone(),
-            },
-        });
         let mut stop = prepared.model.eos.clone();
         stop.extend(prepared.tokenizer.terminators());
         let dir = session.out.join("policies");
         Ok(Self {
             plan,
             prepared,
-            policies: Policies::new(&plan.model.path, storage, lora, plan.seed, &prepared.device, &dir)?,
+            policies: Policies::new(
+                policy_options(plan, &prepared.model, &prepared.device)?,
+                &dir,
+                &prepared.held_out.dataset,
+            )?,
             cache: LogpCache::open(&session.out.join("cache"))?,
             bootstrap: Bootstrap { resamples: plan.evaluation.bootstrap_resamples, seed: plan.seed },
             stop,
@@ -286,7 +274,7 @@ impl<'a> Driver<'a> {
             tokens: state.tokens,
             peak_bytes: memory::peak_resident_bytes(),
         })?;
-        self.policies.save(phase.name, state.model, &self.prepared.held_out.dataset, &mut self.session)
+        self.policies.save(phase.name, state.model, &mut self.session)
     }
 
     /// One arm of a round, from its parent policy.
@@ -318,6 +306,7 @@ impl<'a> Driver<'a> {
             0 => None,
             _ => Some(self.held_out(index, round, arm, names, history, reference)?),
         };
+        let model = self.policies.begin_round(parent, model, phase.round)?;
         self.train(phase, model, task.as_ref(), held_out.as_ref(), parent, gate)
     }
 
@@ -560,7 +549,7 @@ impl<'a> Driver<'a> {
             None => self.policies.load(last)?,
         };
         let dir = self.session.out.join("model");
-        self.policies.export(model, &self.prepared.held_out.dataset, &dir)?;
+        self.policies.export(last, model, &dir, &mut self.session)?;
         let (seconds, report) = (self.session.seconds(), self.session.out.join("report.md"));
         self.session.emit(Event::RunFinished { seconds, model: dir, report })
     }

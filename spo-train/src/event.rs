@@ -164,6 +164,20 @@ pub enum Event {
         /// Largest difference of a sequence log-prob after reading it back, in nats.
         drift: f64,
     },
+    /// A policy was written as a whole model, and read back.
+    ModelExported {
+        /// The policy.
+        policy: String,
+        /// The directory.
+        path: PathBuf,
+        /// Largest change of a sequence log-prob that writing made (merging, where adapters were
+        /// trained), in nats.
+        drift: f64,
+        /// The same for exchanging the quantised base, on which the adapters were trained, for the one
+        /// they were merged into.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        quantisation_drift: Option<f64>,
+    },
     /// A phase is over.
     PhaseFinished {
         /// Its name.

@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor};
 use spo_core::cpu::{Values, rows};
-use spo_model::lora::is_adapter;
+use spo_model::lora::{SavedModules, is_adapter};
 use std::collections::BTreeMap;
 
 /// Which parameters training changes.
@@ -12,6 +12,8 @@ pub enum Trainable {
     All,
     /// The adapters; the base stays as it is.
     Adapters,
+    /// The adapters, and these modules in full.
+    AdaptersAnd(SavedModules),
 }
 
 impl Trainable {
@@ -20,6 +22,7 @@ impl Trainable {
         match self {
             Self::All => true,
             Self::Adapters => is_adapter(path),
+            Self::AdaptersAnd(saved) => is_adapter(path) || saved.contains(path),
         }
     }
 }

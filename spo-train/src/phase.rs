@@ -1,5 +1,6 @@
 //! A phase of optimiser steps: windows of a task until its steps are done.
 
+use crate::adapters::with_dropout;
 use crate::config::TrainingPlan;
 use crate::config::spec::Recompute;
 use crate::event::{Event, Window};
@@ -116,7 +117,7 @@ impl Phase<'_> {
         let mut window = self.figures(&tally, step, norm, rate, rows.len(), order.windows_per_epoch());
         let values = [("the loss", window.loss), ("the gradient norm", norm)];
         session.check_finite(self.name, step + 1, &values, || ids(task, &rows))?;
-        if step == 0 {
+        if step == 0 && !state.model.has_dropout() {
             self.check_step_zero(&tally, &state.model)?;
         }
         let scale = clip_factor(norm, self.training.max_grad_norm);
@@ -191,7 +192,8 @@ impl Phase<'_> {
             let of_batch: Vec<usize> = members.iter().map(|&member| rows[member]).collect();
             let options = self.tape_options(model.spec(), &batch);
             let mut tally = empty.clone();
-            differentiate_scored(model, &batch, &options, gradients, |scored| {
+            let dropped = with_dropout(model, &batch, members, [self.seed, self.round, step]);
+            differentiate_scored(dropped.as_ref().unwrap_or(model), &batch, &options, gradients, |scored| {
                 if let Some(logp) = scored.logps.iter().find(|logp| !logp.is_finite()) {
                     return Err(self.not_finite(step, f64::from(*logp)));
                 }

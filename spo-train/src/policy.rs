@@ -5,62 +5,60 @@ use crate::event::Event;
 use crate::gradients::Trainable;
 use crate::session::Session;
 use crate::shared::link_files;
-use burn::tensor::Device;
-use spo_core::logprob::HeadOptions;
-use spo_data::{Dataset, Group};
+use burn::tensor::{DType, Device};
+use spo_data::Dataset;
 use spo_model::device::on_cpu;
-use spo_model::export::{self, ModelFiles};
-use spo_model::load::Storage;
+use spo_model::export::{self, Base, Manifest, ModelFiles, Parity, Probe, rounding};
+use spo_model::load::{LoadOptions, Storage};
 use spo_model::lora::{self, LoraSpec, is_adapter};
-use spo_model::{CausalLm, ModelError, parameters};
+use spo_model::{CausalLm, parameters};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Pairs that a saved policy is compared on.
-const PROBES: usize = 8;
+/// What the policies of a run have in common.
+#[derive(Debug)]
+pub struct PolicyOptions {
+    /// The model directory that the run starts from.
+    pub base: PathBuf,
+    /// In which form its weights are kept in memory.
+    pub load: LoadOptions,
+    /// Adapters, where they are trained and not the weights.
+    pub lora: Option<LoraSpec>,
+    /// Whether a round leaves the adapter it starts from as it is and trains a fresh one on top.
+    pub stack: bool,
+    /// Seed of fresh adapters.
+    pub seed: u64,
+    /// Where the model is.
+    pub device: Device,
+}
 
 /// The policies of a run. At most one of them is in memory.
 #[derive(Debug)]
 pub struct Policies {
-    base: PathBuf,
+    options: PolicyOptions,
     files: ModelFiles,
-    storage: Storage,
-    lora: Option<LoraSpec>,
-    seed: u64,
-    device: Device,
     dir: PathBuf,
+    probe: Probe,
     hashes: BTreeMap<String, String>,
 }
 
 impl Policies {
-    /// The policies of a run that starts from the model directory `base` and keeps its own in `dir`.
+    /// The policies of a run, kept in `dir`, and compared on the first of `probes` when they were saved.
     ///
     /// # Errors
     /// A file beside the weights cannot be read.
-    pub fn new(
-        base: &Path,
-        storage: Storage,
-        lora: Option<LoraSpec>,
-        seed: u64,
-        device: &Device,
-        dir: &Path,
-    ) -> Result<Self, TrainError> {
-        let files = ModelFiles::from_dir(base)?;
-        Ok(Self {
-            base: base.into(),
-            files,
-            storage,
-            lora,
-            seed,
-            device: device.clone(),
-            dir: dir.into(),
-            hashes: BTreeMap::new(),
-        })
+    pub fn new(options: PolicyOptions, dir: &Path, probes: &Dataset) -> Result<Self, TrainError> {
+        let files = ModelFiles::from_dir(&options.base)?;
+        Ok(Self { options, files, dir: dir.into(), probe: Probe::new(probes.examples.iter()), hashes: BTreeMap::new() })
     }
 
     /// What is trained.
     pub fn trainable(&self) -> Trainable {
-        if self.lora.is_some() { Trainable::Adapters } else { Trainable::All }
+        match &self.options.lora {
+            None => Trainable::All,
+            Some(lora) if lora.saved.is_empty() => Trainable::Adapters,
+            Some(lora) => Trainable::AdaptersAnd(lora.saved),
+        }
     }
 
     /// The starting model, with fresh adapters where the run trains adapters.
@@ -68,9 +66,9 @@ impl Policies {
     /// # Errors
     /// The model cannot be loaded, or the adapters do not fit it.
     pub fn start(&mut self, name: &str) -> Result<CausalLm, TrainError> {
-        let model = CausalLm::from_dir(&self.base, Some(self.storage), &self.device)?;
-        let model = match &self.lora {
-            Some(lora) => model.with_lora(lora, self.seed)?,
+        let model = self.open_base()?;
+        let model = match &self.options.lora {
+            Some(lora) => model.with_lora(lora, self.options.seed)?,
             None => model,
         };
         self.hashes.insert(name.into(), hash(&model));
@@ -89,6 +87,20 @@ impl Policies {
         self.read(&dir)
     }
 
+    /// The policy `parent` made ready to be trained in the round of this number.
+    ///
+    /// # Errors
+    /// The adapters do not fit.
+    pub fn begin_round(&self, parent: &str, model: CausalLm, round: u64) -> Result<CausalLm, TrainError> {
+        match &self.options.lora {
+            // The starting model's own adapters are fresh.
+            Some(lora) if self.options.stack && self.path(parent).exists() => {
+                Ok(model.stacked(lora, self.options.seed ^ lora::mix(round))?)
+            }
+            _ => Ok(model),
+        }
+    }
+
     /// Where a policy is kept.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
@@ -104,27 +116,25 @@ impl Policies {
     ///
     /// # Errors
     /// It cannot be written or read, or comes back with other log-probs.
-    pub fn save(
-        &mut self,
-        name: &str,
-        model: CausalLm,
-        probes: &Dataset,
-        session: &mut Session,
-    ) -> Result<CausalLm, TrainError> {
+    pub fn save(&mut self, name: &str, model: CausalLm, session: &mut Session) -> Result<CausalLm, TrainError> {
         let dir = self.path(name);
         let aside = self.dir.join(format!(".{name}.part"));
         remove(&aside)?;
+        let model = model.joined();
         self.write(&model, &aside)?;
         std::fs::rename(&aside, &dir).map_err(|e| TrainError::io(&dir, e))?;
-        let before = probe(&model, probes);
+        let before = self.probe.score(&model);
         self.hashes.insert(name.into(), hash(&model));
         drop(model);
         let model = self.load(name)?;
-        let drift = largest_difference(&before, &probe(&model, probes));
-        let allowed = self.noise(&before);
-        if drift > allowed {
-            return Err(ModelError::Parity { path: dir, drift, allowed }.into());
-        }
+        let parity = Parity::check(&self.probe, &before, &self.probe.score(&model), self.noise(&before), &dir)?;
+        let drift = parity.largest_difference;
+        let format = if self.options.lora.is_some() { "peft" } else { "hf" };
+        let mut manifest = Manifest::new(format, dtype_name(&model), parity);
+        manifest.policy = Some(name.into());
+        manifest.hash = Some(self.hash(name).into());
+        manifest.base = self.options.lora.is_some().then(|| self.base());
+        manifest.write(&dir)?;
         session.emit(Event::PolicySaved { policy: name.into(), path: dir, hash: self.hash(name).into(), drift })?;
         Ok(model)
     }
@@ -181,57 +191,90 @@ impl Policies {
     }
 
     fn write(&self, model: &CausalLm, dir: &Path) -> Result<(), TrainError> {
-        match &self.lora {
-            Some(spec) => lora::save_adapter(model, spec, &self.base.display().to_string(), dir)?,
-            None => export::save(model, &self.files, dir)?,
+        match &self.options.lora {
+            Some(spec) => lora::save_adapter(model, spec, &self.options.base.display().to_string(), dir)?,
+            None => export::save(model, &self.files, dir, export::SHARD_BYTES)?,
         }
         Ok(())
     }
 
     fn read(&self, dir: &Path) -> Result<CausalLm, TrainError> {
-        match &self.lora {
-            Some(_) => {
-                let base = CausalLm::from_dir(&self.base, Some(self.storage), &self.device)?;
-                Ok(lora::load_adapter(base, dir)?.0)
-            }
-            None => Ok(CausalLm::from_dir(dir, Some(self.storage), &self.device)?),
+        match &self.options.lora {
+            Some(_) => Ok(lora::load_adapter(self.open_base()?, dir)?.0),
+            None => Ok(CausalLm::open(dir, self.options.load, &self.options.device)?),
         }
     }
 
-    /// Writes the final model as a Hugging Face directory: merged where adapters were trained.
-    /// Returns the largest change of a probe's log-prob that merging made.
+    /// Writes the policy called `name`, which is `model`, as a Hugging Face directory. Adapters are
+    /// merged into the weights of the base's file, whatever type they were trained on.
     ///
     /// # Errors
     /// It cannot be written or read back, or differs by more than rounding explains.
-    pub fn export(&self, model: CausalLm, probes: &Dataset, dir: &Path) -> Result<f64, TrainError> {
-        let before = probe(&model, probes);
-        export::save(&model.merged(), &self.files, dir)?;
-        let saved = CausalLm::from_dir(dir, Some(self.storage), &self.device)?;
-        let drift = largest_difference(&before, &probe(&saved, probes));
-        let allowed = match self.lora {
-            None => self.noise(&before),
-            Some(_) => self.rounding(&before),
+    pub fn export(&self, name: &str, model: CausalLm, dir: &Path, session: &mut Session) -> Result<(), TrainError> {
+        let in_memory = self.probe.score(&model);
+        let LoadOptions { storage, blocks } = self.options.load;
+        let whole = LoadOptions { storage, blocks: None };
+        let adapted = self.options.lora.is_some() && self.path(name).exists();
+        let (merged, before) = match adapted {
+            false if blocks.is_some() => {
+                let before = self.probe.score(&CausalLm::open(&self.options.base, whole, &self.options.device)?);
+                (CausalLm::from_dir(&self.options.base, None, &self.options.device)?, before)
+            }
+            false => (model.without_lora(), in_memory.clone()),
+            true => {
+                drop(model);
+                let before = match blocks {
+                    None => in_memory.clone(),
+                    Some(_) => {
+                        let base = CausalLm::open(&self.options.base, whole, &self.options.device)?;
+                        self.probe.score(&lora::load_adapter(base, &self.path(name))?.0)
+                    }
+                };
+                let base = CausalLm::from_dir(&self.options.base, None, &self.options.device)?;
+                (lora::merge_adapter(base, &self.path(name))?, before)
+            }
         };
-        if drift > allowed {
-            return Err(ModelError::Parity { path: dir.into(), drift, allowed }.into());
-        }
-        Ok(drift)
+        let written = merged.dtype();
+        export::save(&merged, &self.files, dir, export::SHARD_BYTES)?;
+        drop(merged);
+        let saved = CausalLm::open(dir, whole, &self.options.device)?;
+        let allowed = match adapted {
+            false => self.noise(&before),
+            true => rounding(written, &before).max(rounding(saved.dtype(), &before)),
+        };
+        let parity = Parity::check(&self.probe, &before, &self.probe.score(&saved), allowed, dir)?;
+        let merge_drift = parity.largest_difference;
+        let quantisation_drift = blocks.filter(|_| adapted).map(|_| export::largest_difference(&in_memory, &before));
+        let mut manifest = Manifest::new("hf", format!("{written:?}").to_lowercase(), parity);
+        manifest.policy = Some(name.into());
+        manifest.base = adapted.then(|| self.base());
+        manifest.merged_adapter = adapted.then(|| self.path(name).display().to_string());
+        manifest.quantisation_difference = quantisation_drift;
+        manifest.write(dir)?;
+        let path = dir.into();
+        session.emit(Event::ModelExported { policy: name.into(), path, drift: merge_drift, quantisation_drift })
+    }
+
+    fn open_base(&self) -> Result<CausalLm, TrainError> {
+        Ok(CausalLm::open(&self.options.base, self.options.load, &self.options.device)?)
+    }
+
+    /// What a policy's adapter is for.
+    fn base(&self) -> Base {
+        let quantised = self.options.load.blocks.map(|bits| bits.name());
+        Base { path: self.options.base.display().to_string(), quantised }
     }
 
     /// How far log-probs of the same weights may differ: not at all on the CPU; a GPU may choose
     /// other kernels the second time.
     fn noise(&self, logps: &[f64]) -> f64 {
-        if on_cpu(&self.device) { 0.0 } else { self.rounding(logps) }
+        let storage = self.options.load.storage.map_or(DType::F32, Storage::dtype);
+        if on_cpu(&self.options.device) { 0.0 } else { rounding(storage, logps) }
     }
+}
 
-    /// What another order of the same sums may change in these log-probs, in nats.
-    fn rounding(&self, logps: &[f64]) -> f64 {
-        let scale = logps.iter().fold(1.0, |scale, logp: &f64| logp.abs().max(scale));
-        match self.storage {
-            Storage::F32 => 1e-4 * scale,
-            _ => 2e-2 * scale,
-        }
-    }
+fn dtype_name(model: &CausalLm) -> String {
+    format!("{:?}", model.dtype()).to_lowercase()
 }
 
 /// Removes a directory, if it is there.
@@ -249,23 +292,4 @@ fn hash(model: &CausalLm) -> String {
     let adapters = parameters::hash(model, is_adapter);
     let text = format!("packed-v1 {:?} {base} {adapters}", model.dtype());
     blake3::hash(text.as_bytes()).to_hex()[..32].to_string()
-}
-
-/// Sequence log-probs of the answers of the first few examples.
-fn probe(model: &CausalLm, probes: &Dataset) -> Vec<f64> {
-    let groups: Vec<Group> = probes
-        .examples
-        .iter()
-        .take(PROBES)
-        .map(|example| Group {
-            prompt: &example.prompt,
-            answers: example.answers.iter().map(|answer| answer.as_slice()).collect(),
-        })
-        .collect();
-    let scored = model.score(&groups, 4096, &HeadOptions::default(), &mut |_| ());
-    scored.iter().flatten().map(|logps| logps.iter().map(|logp| f64::from(*logp)).sum()).collect()
-}
-
-fn largest_difference(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
 }

@@ -1,6 +1,5 @@
 //! A run from its file to its reports.
 
-use crate::TrainError;
 use crate::arm::ArmData;
 use crate::config::spec::{Dtype, Split};
 use crate::config::{Facts, RunPlan, RunSpec, resolve};
@@ -13,6 +12,7 @@ use crate::sink::tensorboard::TensorBoard;
 use crate::sink::{All, EventFile, Memory, Record};
 use crate::summary::summarize;
 use crate::watchdog::Watchdogs;
+use crate::{TrainError, adapters};
 use burn::tensor::Device;
 use spo_data::{DataSpec, Dataset, Part, Tokenizer, load, load_cached, split_by_prompt};
 use spo_eval::{RunSummary, report};
@@ -84,6 +84,7 @@ pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainErr
         let answers: Vec<&[u32]> = example.answers.iter().map(|answer| answer.as_slice()).collect();
         model.check_row(&example.id, &example.prompt, &answers)?;
     }
+    adapters::check(spec, &plan, &model)?;
     let mut dimensions: Vec<String> = vec![];
     for round in &plan.rounds {
         if !dimensions.contains(&round.dimension) {

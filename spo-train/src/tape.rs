@@ -16,6 +16,11 @@ use spo_model::CausalLm;
 use spo_model::decoder::{Attend, Block, PackedInputs, pull};
 use spo_model::parameters::ModulePath;
 
+/// The embedding table's path.
+const EMBEDDING: &str = "embed_tokens.weight";
+/// That of the learned positions.
+const POSITIONS: &str = "embed_positions.weight";
+
 /// How a micro-batch is differentiated.
 #[derive(Debug, Clone)]
 pub struct TapeOptions {
@@ -124,14 +129,14 @@ pub fn differentiate_scored<E>(
     let rows = x.select(0, inputs.score_rows.clone());
     let hidden = model.norm.forward(rows.clone());
     let weight = model.head_weight();
-    let train_head = options.trainable == Trainable::All;
+    let name = if model.lm_head.is_some() { "lm_head.weight" } else { EMBEDDING };
+    let train_head = options.trainable.contains(name);
     let head_options = model.spec().head(&options.head);
     let head = HeadPass::new(hidden.clone(), weight.clone(), inputs.targets.clone(), train_head, &head_options);
     let logps: Vec<f32> = head.logps.clone().into_data().iter::<f32>().collect();
     let scored = Scored { logps: &logps, hidden: &hidden, weight: &weight, inputs: &inputs, head: &head_options };
     let slopes = slopes(&scored)?;
     let per_row = |slopes: Vec<f32>| Tensor::from_data(TensorData::new(slopes, [logps.len()]), &device);
-    let name = if model.lm_head.is_some() { "lm_head.weight" } else { "embed_tokens.weight" };
     let sum = gradients.remove(name).map(|sum| sum.reshape(weight.dims()));
     let mut head = head.backward(per_row(slopes.logps), sum);
     if let Some(DivergenceSlopes { reference, slopes }) = slopes.divergence {
@@ -153,14 +158,17 @@ pub fn differentiate_scored<E>(
         };
         d_x = tape.backward(layer, d_x, &inputs, options.trainable, gradients);
     }
-    if options.trainable == Trainable::All {
-        embedding_backward(model, &inputs, d_x, gradients);
+    if trains_embedding(options.trainable) {
+        embedding_backward(model, &inputs, d_x, options.trainable, gradients);
     }
     Ok(())
 }
 
 /// The first block with a trained parameter: nothing below it is walked back through.
 fn lowest_trained(model: &CausalLm, trainable: Trainable) -> usize {
+    if trains_embedding(trainable) {
+        return 0;
+    }
     let trained = |block: &Block| spo_model::parameters::count(block, |path| trainable.contains(path)) > 0;
     model.layers.iter().position(trained).unwrap_or(model.layers.len())
 }
@@ -241,17 +249,29 @@ fn norm_backward(
     rows.grad_remove(&mut tape).expect("the norm's output depends on its input")
 }
 
+/// Whether the tables below the first block are trained.
+fn trains_embedding(trainable: Trainable) -> bool {
+    trainable.contains(EMBEDDING) || trainable.contains(POSITIONS)
+}
+
 /// Adds each token's gradient to its row of the embedding table, and to that of its position.
-fn embedding_backward(model: &CausalLm, inputs: &PackedInputs, d_x: Tensor<2>, gradients: &mut Gradients) {
-    if let Some(positions) = &model.embed_positions {
-        let shape = positions.weight.dims();
-        gradients.add_rows("embed_positions.weight", shape, inputs.positions.clone(), d_x.clone());
+fn embedding_backward(
+    model: &CausalLm,
+    inputs: &PackedInputs,
+    d_x: Tensor<2>,
+    trainable: Trainable,
+    gradients: &mut Gradients,
+) {
+    if let Some(positions) = model.embed_positions.as_ref().filter(|_| trainable.contains(POSITIONS)) {
+        gradients.add_rows(POSITIONS, positions.weight.dims(), inputs.positions.clone(), d_x.clone());
     }
-    let d_tokens = match model.embedding_scale() {
-        Some(scale) => d_x * scale,
-        None => d_x,
-    };
-    gradients.add_rows("embed_tokens.weight", model.embed_tokens.weight.dims(), inputs.ids.clone(), d_tokens);
+    if trainable.contains(EMBEDDING) {
+        let d_tokens = match model.embedding_scale() {
+            Some(scale) => d_x * scale,
+            None => d_x,
+        };
+        gradients.add_rows(EMBEDDING, model.embed_tokens.weight.dims(), inputs.ids.clone(), d_tokens);
+    }
 }
 
 /// The module with gradients switched on for its trained parameters; frozen ones are constants.

@@ -3,6 +3,7 @@
 pub(crate) mod chat;
 pub(crate) mod data;
 pub(crate) mod eval;
+pub(crate) mod export;
 pub(crate) mod generate;
 pub(crate) mod init;
 pub(crate) mod list;
@@ -34,6 +35,7 @@ pub(crate) fn run(command: Command, output: &mut Output) -> Result<Outcome, CliE
         Command::Watch(arguments) => arguments.run(output).map(done),
         Command::Serve(arguments) => arguments.run(output).map(done),
         Command::Eval(arguments) => arguments.run(output).map(done),
+        Command::Export(arguments) => arguments.run(output).map(done),
         Command::Score(arguments) => arguments.run(output).map(done),
         Command::Generate(arguments) => arguments.run(output).map(done),
         Command::Chat(arguments) => arguments.run(output).map(done),

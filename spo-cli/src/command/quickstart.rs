@@ -20,9 +20,11 @@ const FILES: &[(&str, &[u8])] = &[
     ("input/model/tokenizer_config.json", TOKENIZER_CONFIG),
     ("input/model/LICENSE.llama2c.MIT", include_bytes!("../../assets/stories260K/LICENSE.llama2c.MIT")),
     ("input/pairs.train.jsonl.gz", include_bytes!("../../assets/truthfulqa/pairs.train.jsonl.gz")),
-    ("input/pairs.test.jsonl.gz", include_bytes!("../../assets/truthfulqa/pairs.test.jsonl.gz")),
+    ("input/pairs.test.jsonl.gz", TEST_PAIRS),
     ("input/LICENSE.Apache-2.0", include_bytes!("../../assets/truthfulqa/LICENSE.Apache-2.0")),
 ];
+/// Held-out pairs, also what exported models are compared on.
+pub(super) const TEST_PAIRS: &[u8] = include_bytes!("../../assets/truthfulqa/pairs.test.jsonl.gz");
 const TOKENIZER: &[u8] = include_bytes!("../../assets/stories260K/tokenizer.json");
 const TOKENIZER_CONFIG: &[u8] = include_bytes!("../../assets/stories260K/tokenizer_config.json");
 

@@ -97,6 +97,12 @@ pub(super) fn lines(event: &Event) -> Vec<String> {
         Event::PolicySaved { policy, path, drift, .. } => {
             format!("{policy} saved to {}; read back, log-probs differ by {drift:.1e}", tidy(path))
         }
+        Event::ModelExported { policy, path, drift, quantisation_drift } => {
+            let quantised =
+                quantisation_drift.map(|drift| format!(", by {drift:.1e} from those on the quantised base"));
+            let quantised = quantised.unwrap_or_default();
+            format!("{policy} written to {}; read back, log-probs differ by {drift:.1e}{quantised}", tidy(path))
+        }
         Event::PhaseFinished { phase, seconds, tokens, peak_bytes } => {
             let speed = *tokens as f64 / seconds.max(f64::MIN_POSITIVE);
             let memory = match peak_bytes {

@@ -1,5 +1,6 @@
-//! A linear layer in the checkpoint's own layout, with an optional adapter on the activation path.
+//! A linear layer in the checkpoint's own layout, with optional adapters on the activation path.
 
+use super::blocks::{BlockBits, BlockWeight};
 use super::fused;
 use crate::ModelError;
 use crate::load::WeightSource;
@@ -7,15 +8,20 @@ use crate::lora::LoraAdapter;
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
-/// `y = x Wᵀ + b`, plus `s · (x Aᵀ) Bᵀ` where an adapter is attached.
+/// `y = x Wᵀ + b`, and what the adapters make of it.
 ///
-/// The weight keeps the checkpoint's `[out, in]` layout, so that loading and saving copy bytes.
+/// The weight keeps the checkpoint's `[out, in]` layout, so that loading and saving copy bytes. It is
+/// either dense or quantised.
 #[derive(Module, Debug)]
 pub struct Linear {
-    /// `[out, in]`
-    pub weight: Param<Tensor<2>>,
+    /// `[out, in]`; `None` where the weight is quantised.
+    pub weight: Option<Param<Tensor<2>>>,
+    /// The quantised weight.
+    pub blocks: Option<BlockWeight>,
     /// `[out]`
     pub bias: Option<Param<Tensor<1>>>,
+    /// Adapter that an earlier round left, below the trained one.
+    pub frozen: Option<LoraAdapter>,
     /// Low-rank adapter.
     pub lora: Option<LoraAdapter>,
 }
@@ -26,24 +32,72 @@ impl Linear {
     /// # Errors
     /// As the source: missing tensor, wrong shape, unreadable type.
     pub fn load(source: &mut impl WeightSource, path: &str, shape: [usize; 2], bias: bool) -> Result<Self, ModelError> {
-        let weight = Param::from_tensor(source.tensor(&format!("{path}.weight"), shape)?);
+        let weight = source.tensor(&format!("{path}.weight"), shape)?;
         let bias = match bias {
-            true => Some(Param::from_tensor(source.tensor(&format!("{path}.bias"), [shape[0]])?)),
+            true => Some(source.tensor(&format!("{path}.bias"), [shape[0]])?),
             false => None,
         };
-        Ok(Self { weight, bias, lora: None })
+        let linear = Self::new(weight, bias);
+        // The head is read in chunks of its own.
+        Ok(match source.blocks().filter(|_| path != "lm_head") {
+            Some(bits) => linear.quantised(bits),
+            None => linear,
+        })
+    }
+
+    /// A layer without adapters of this weight `[out, in]` and bias `[out]`.
+    pub fn new(weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
+        let bias = bias.map(Param::from_tensor);
+        Self { weight: Some(Param::from_tensor(weight)), blocks: None, bias, frozen: None, lora: None }
+    }
+
+    /// The layer with its weight quantised.
+    pub fn quantised(mut self, bits: BlockBits) -> Self {
+        if let Some(weight) = self.weight.take() {
+            self.blocks = Some(BlockWeight::new(weight.val(), bits));
+        }
+        self
+    }
+
+    /// The weight `[out, in]`: the one kept, or the one that a quantised weight stands for, in f32.
+    pub fn dense(&self) -> Tensor<2> {
+        match (&self.weight, &self.blocks) {
+            (Some(weight), _) => weight.val(),
+            (None, Some(blocks)) => blocks.dense(),
+            (None, None) => unreachable!("a layer has a weight"),
+        }
+    }
+
+    /// `[out, in]`
+    pub fn dims(&self) -> [usize; 2] {
+        match (&self.weight, &self.blocks) {
+            (Some(weight), _) => weight.val().dims(),
+            (None, Some(blocks)) => blocks.dims(),
+            (None, None) => unreachable!("a layer has a weight"),
+        }
     }
 
     /// `[tokens, in]` → `[tokens, out]`
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let adapted = self.lora.as_ref().map(|lora| lora.forward(x.clone()));
-        let mut y = product(x, self.weight.val());
-        if let Some(bias) = &self.bias {
-            y = add_bias(y, bias.val());
-        }
-        match adapted {
-            Some(adapted) => y + adapted,
+        let below = |x: Tensor<2>| match &self.frozen {
+            Some(frozen) => frozen.forward(x, &|x| self.base(x)),
+            None => self.base(x),
+        };
+        let y = match &self.lora {
+            Some(lora) => lora.forward(x, &below),
+            None => below(x),
+        };
+        match &self.bias {
+            Some(bias) => add_bias(y, bias.val()),
             None => y,
+        }
+    }
+
+    /// `x Wᵀ`: `[tokens, in]` → `[tokens, out]`
+    fn base(&self, x: Tensor<2>) -> Tensor<2> {
+        match &self.blocks {
+            Some(blocks) => blocks.product(x),
+            None => product(x, self.dense()),
         }
     }
 }

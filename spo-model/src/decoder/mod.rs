@@ -3,6 +3,7 @@
 mod activation;
 pub mod attention;
 pub mod block;
+pub mod blocks;
 mod cpu_attention;
 mod fused;
 pub mod kv_cache;

@@ -1,10 +1,10 @@
 //! A Hugging Face model directory: `config.json`, `model.safetensors`, tokenizer files.
 
-use super::{create_dir, write_file, write_safetensors};
+use super::{create_dir, require_whole, write_file, write_safetensors};
 use crate::load::Storage;
-use crate::parameters::for_each;
+use crate::parameters::{Parameter, for_each};
 use crate::{CausalLm, ModelError};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::Path;
 
 /// What stands beside the weights in a model directory, copied unchanged on export.
@@ -29,6 +29,11 @@ const COPIED: &[&str] = &[
 ];
 
 impl ModelFiles {
+    /// The content of the file of this name.
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.files.iter().find(|(file, _)| file == name).map(|(_, bytes)| bytes.as_slice())
+    }
+
     /// Reads those of a model directory that are there.
     ///
     /// # Errors
@@ -43,18 +48,17 @@ impl ModelFiles {
     }
 }
 
-/// Saves a model without adapters as a Hugging Face directory. `config.json` keeps every key it
-/// had; only its `torch_dtype` (or `dtype`) is set to the type written.
+/// Files of weights are at most this large, unless a single tensor is larger.
+pub const SHARD_BYTES: usize = 5_000_000_000;
+
+/// Saves a model without adapters as a Hugging Face directory, its weights in files of at most
+/// `shard_bytes`. `config.json` keeps every key it had; only its `torch_dtype` (or `dtype`) is set to the
+/// type written.
 ///
 /// # Errors
-/// The model still has adapters, or a file cannot be written.
-pub fn save(model: &CausalLm, files: &ModelFiles, dir: &Path) -> Result<(), ModelError> {
-    if model.has_lora() {
-        return Err(ModelError::Adapter {
-            file: dir.display().to_string(),
-            reason: "merge the adapters before saving a whole model".into(),
-        });
-    }
+/// The model still has adapters or a quantised base, or a file cannot be written.
+pub fn save(model: &CausalLm, files: &ModelFiles, dir: &Path, shard_bytes: usize) -> Result<(), ModelError> {
+    require_whole(model, dir)?;
     create_dir(dir)?;
     for (name, bytes) in &files.files {
         let path = dir.join(name);
@@ -75,7 +79,38 @@ pub fn save(model: &CausalLm, files: &ModelFiles, dir: &Path) -> Result<(), Mode
         parameter.path = layout.name(&parameter.path);
         tensors.push(parameter);
     });
-    write_safetensors(tensors, &dir.join("model.safetensors"))
+    write_shards(tensors, dir, shard_bytes)
+}
+
+/// One file, or several with an index.
+fn write_shards(tensors: Vec<Parameter>, dir: &Path, shard_bytes: usize) -> Result<(), ModelError> {
+    let bytes = |tensor: &Parameter| tensor.shape.iter().product::<usize>() * tensor.value.dtype().size();
+    let total: usize = tensors.iter().map(bytes).sum();
+    let mut shards: Vec<(usize, Vec<Parameter>)> = vec![];
+    for tensor in tensors {
+        let size = bytes(&tensor);
+        match shards.last_mut().filter(|(filled, _)| filled + size <= shard_bytes) {
+            Some((filled, shard)) => {
+                *filled += size;
+                shard.push(tensor);
+            }
+            None => shards.push((size, vec![tensor])),
+        }
+    }
+    let count = shards.len();
+    if count == 1 {
+        let (_, tensors) = shards.remove(0);
+        return write_safetensors(tensors, &dir.join("model.safetensors"));
+    }
+    let mut weight_map = serde_json::Map::new();
+    for (index, (_, tensors)) in shards.into_iter().enumerate() {
+        let name = format!("model-{:05}-of-{count:05}.safetensors", index + 1);
+        weight_map.extend(tensors.iter().map(|tensor| (tensor.path.clone(), name.as_str().into())));
+        write_safetensors(tensors, &dir.join(name))?;
+    }
+    weight_map.sort_keys();
+    let index = json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
+    write_file(&dir.join("model.safetensors.index.json"), format!("{index:#}\n").as_bytes())
 }
 
 fn with_dtype(config: &[u8], model: &CausalLm, path: &Path) -> Result<Vec<u8>, ModelError> {

@@ -1,18 +1,34 @@
 //! Writing models where others can read them.
 
+mod gguf;
 mod hf;
+mod manifest;
 
-pub use hf::{ModelFiles, save};
+pub use gguf::{Gguf, GgufType, save_gguf};
+pub use hf::{ModelFiles, SHARD_BYTES, save};
+pub use manifest::{Base, Manifest, Parity, Probe, largest_difference, rounding};
 
-use crate::ModelError;
 use crate::load::Storage;
 use crate::parameters::Parameter;
+use crate::{CausalLm, ModelError};
 use safetensors::tensor::View;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
+
+/// Refuses a model whose weights alone are not what it computes.
+pub(crate) fn require_whole(model: &CausalLm, path: &Path) -> Result<(), ModelError> {
+    let refuse = |reason: &str| Err(ModelError::Adapter { file: path.display().to_string(), reason: reason.into() });
+    if model.has_lora() {
+        return refuse("merge the adapters before saving a whole model");
+    }
+    if model.is_quantised() {
+        return refuse("a quantised base is not saved; merge the adapter into the model it was made from");
+    }
+    Ok(())
+}
 
 /// Creates a directory and its parents.
 pub(crate) fn create_dir(dir: &Path) -> Result<(), ModelError> {

@@ -2,7 +2,8 @@
 
 use super::dtype::{Storage, convert, convert_transposed};
 use super::index::read_index;
-use super::{WeightSource, header};
+use super::{LoadOptions, WeightSource, header};
+use crate::decoder::blocks::BlockBits;
 use crate::layout::Layout;
 use crate::{ModelError, ModelSpec};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -76,11 +77,10 @@ impl Checkpoint {
         self.shards.iter().flat_map(|shard| shard.metadata.offset_keys()).collect()
     }
 
-    /// A source for a model of this layout that stores tensors as `storage` or, if `None`, as the
-    /// file does.
-    pub fn source(&self, layout: &'static Layout, storage: Option<Storage>, device: &Device) -> CheckpointSource<'_> {
+    /// A source for a model of this layout of its tensors in the form that `options` names.
+    pub fn source(&self, layout: &'static Layout, options: LoadOptions, device: &Device) -> CheckpointSource<'_> {
         let unused = self.names();
-        CheckpointSource { checkpoint: self, layout, storage, device: device.clone(), unused, missing: vec![] }
+        CheckpointSource { checkpoint: self, layout, options, device: device.clone(), unused, missing: vec![] }
     }
 
     /// The tensor called `name`, as stored, or `None` if there is none.
@@ -131,6 +131,20 @@ impl Checkpoint {
         Ok(Some(Tensor::from_data(data, (device, to.dtype()))))
     }
 
+    /// The tensor called `name` of this shape, flat, as stored.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), or there is none.
+    pub fn read_flat(&self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor<1>, ModelError> {
+        let elements = [shape.iter().product::<usize>()];
+        let read = match *shape {
+            [a] => self.read(name, [a], None, device)?,
+            [a, b] => self.read(name, [a, b], None, device)?.map(|tensor: Tensor<2>| tensor.reshape(elements)),
+            _ => None,
+        };
+        read.ok_or_else(|| ModelError::MissingTensors { path: self.path.clone(), names: vec![name.into()] })
+    }
+
     fn find(&self, name: &str) -> Option<(&Shard, &TensorInfo)> {
         self.shards.iter().find_map(|shard| Some((shard, shard.metadata.info(name)?)))
     }
@@ -167,7 +181,7 @@ fn no_weights(dir: &Path) -> ModelError {
 pub struct CheckpointSource<'a> {
     checkpoint: &'a Checkpoint,
     layout: &'static Layout,
-    storage: Option<Storage>,
+    options: LoadOptions,
     device: Device,
     unused: BTreeSet<String>,
     missing: Vec<String>,
@@ -202,11 +216,15 @@ impl WeightSource for CheckpointSource<'_> {
         }
         self.unused.remove(&name);
         let transposed = self.layout.transposed(path);
-        let tensor = self.checkpoint.read_from(&name, shape, transposed, self.storage, &self.device)?;
+        let tensor = self.checkpoint.read_from(&name, shape, transposed, self.options.storage, &self.device)?;
         Ok(tensor.unwrap_or_else(|| {
             // A placeholder, so that `finish` can name all that is missing at once.
             self.missing.push(name);
             Tensor::zeros([1; D], &self.device)
         }))
+    }
+
+    fn blocks(&self) -> Option<BlockBits> {
+        self.options.blocks
     }
 }

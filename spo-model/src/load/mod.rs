@@ -10,9 +10,19 @@ pub use checkpoint::{Checkpoint, CheckpointSource};
 pub use dtype::Storage;
 pub use random::RandomSource;
 
+use crate::decoder::blocks::BlockBits;
 use crate::{CausalLm, ModelError, ModelSpec};
 use burn::tensor::{Device, Tensor};
 use std::path::Path;
+
+/// In which form a model's weights are kept in memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// Storage type; `None`: as in the file.
+    pub storage: Option<Storage>,
+    /// Quantises the linear layers of the decoder blocks, one at a time as they are read.
+    pub blocks: Option<BlockBits>,
+}
 
 /// Where a model takes its weights from while it is built.
 pub trait WeightSource {
@@ -21,30 +31,43 @@ pub trait WeightSource {
     /// # Errors
     /// Whatever the source finds wrong with it.
     fn tensor<const D: usize>(&mut self, path: &str, shape: [usize; D]) -> Result<Tensor<D>, ModelError>;
+
+    /// Whether the linear layers of the decoder blocks are to be quantised.
+    fn blocks(&self) -> Option<BlockBits> {
+        None
+    }
 }
 
 impl CausalLm {
     /// Loads a Hugging Face model directory, stored as `storage` or, if `None`, as in the file.
     ///
     /// # Errors
+    /// As [`open`](Self::open).
+    pub fn from_dir(dir: &Path, storage: Option<Storage>, device: &Device) -> Result<Self, ModelError> {
+        Self::open(dir, LoadOptions { storage, blocks: None }, device)
+    }
+
+    /// Loads a Hugging Face model directory.
+    ///
+    /// # Errors
     /// Missing files, an unsupported architecture, damaged weights, missing, unexpected or wrongly
     /// shaped tensors: each named.
-    pub fn from_dir(dir: &Path, storage: Option<Storage>, device: &Device) -> Result<Self, ModelError> {
+    pub fn open(dir: &Path, options: LoadOptions, device: &Device) -> Result<Self, ModelError> {
         let spec = ModelSpec::from_dir(dir)?;
-        Self::from_checkpoint(&spec, &Checkpoint::open(dir)?, storage, device)
+        Self::from_checkpoint(&spec, &Checkpoint::open(dir)?, options, device)
     }
 
     /// Builds a model of this spec from an opened checkpoint.
     ///
     /// # Errors
-    /// As [`from_dir`](Self::from_dir).
+    /// As [`open`](Self::open).
     pub fn from_checkpoint(
         spec: &ModelSpec,
         checkpoint: &Checkpoint,
-        storage: Option<Storage>,
+        options: LoadOptions,
         device: &Device,
     ) -> Result<Self, ModelError> {
-        let mut source = checkpoint.source(spec.layout, storage, device);
+        let mut source = checkpoint.source(spec.layout, options, device);
         let model = Self::load(spec, &mut source)?;
         source.finish(spec)?;
         Ok(model)

@@ -1,44 +1,28 @@
-//! Low-rank adapters on the activation path (Hu et al. 2021, arXiv 2106.09685): the frozen weight
-//! never gets a gradient, and no weight-shaped product is ever built.
+//! Low-rank adapters on the activation path: the frozen weight never gets a gradient, and no
+//! weight-shaped product is ever built.
+//!
+//! A layer may carry two: the one that is trained, and below it a frozen one, which an earlier round
+//! left behind.
 
+mod adapter;
+mod attach;
+mod dropout;
 mod peft;
+mod saved;
+mod targets;
 
-pub use peft::{load_adapter, save_adapter};
+pub use adapter::LoraAdapter;
+pub use dropout::{Dropout, mix};
+pub use peft::{load_adapter, merge_adapter, save_adapter};
+pub use saved::SavedModules;
+pub use targets::Targets;
 
 use crate::decoder::Linear;
-use crate::decoder::linear::product;
-use crate::load::Storage;
-use crate::{CausalLm, ModelError};
-use burn::module::{Module, Param};
-use burn::tensor::{Tensor, TensorData};
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-
-/// The adapter of one linear layer: `s · (x Aᵀ) Bᵀ`.
-#[derive(Module, Debug)]
-pub struct LoraAdapter {
-    /// `[rank, in]`
-    pub a: Param<Tensor<2>>,
-    /// `[out, rank]`
-    pub b: Param<Tensor<2>>,
-    #[module(skip)]
-    scale: f64,
-}
-
-impl LoraAdapter {
-    /// `[tokens, in]` → `[tokens, out]`
-    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        product(product(x, self.a.val()) * self.scale, self.b.val())
-    }
-
-    /// `s · B A`, `[out, in]`: what merging adds to the weight.
-    pub fn delta(&self) -> Tensor<2> {
-        self.b.val().matmul(self.a.val()) * self.scale
-    }
-}
+use crate::spec::{MlpKind, QkvLayout};
+use crate::{CausalLm, ModelError, ModelSpec};
 
 /// Shape and targets of the adapters of a model.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LoraSpec {
     /// Rank of the update.
     pub rank: usize,
@@ -46,9 +30,14 @@ pub struct LoraSpec {
     pub alpha: f64,
     /// Scale `alpha / √rank` (rsLoRA, arXiv 2312.03732) instead of `alpha / rank`.
     pub rslora: bool,
-    /// Names of the projections to adapt, as the checkpoint calls them, such as `q_proj` or
-    /// `c_attn`; empty means all of the decoder's.
-    pub targets: Vec<String>,
+    /// With a magnitude per output: DoRA.
+    pub dora: bool,
+    /// Share of an adapter's inputs that is dropped while it is trained.
+    pub dropout: f64,
+    /// The projections to adapt, by the names that the checkpoint has for them.
+    pub targets: Targets,
+    /// Modules that are trained in full beside them.
+    pub saved: SavedModules,
 }
 
 impl LoraSpec {
@@ -58,13 +47,50 @@ impl LoraSpec {
         if self.rslora { self.alpha / rank.sqrt() } else { self.alpha / rank }
     }
 
-    fn selects(&self, name: &str) -> bool {
-        self.targets.is_empty() || self.targets.iter().any(|target| target == name)
+    /// The same scale at another rank.
+    fn with_rank(&self, rank: usize) -> Self {
+        let ratio = rank as f64 / self.rank as f64;
+        let alpha = self.alpha * if self.rslora { ratio.sqrt() } else { ratio };
+        Self { rank, alpha, ..self.clone() }
+    }
+
+    /// Checks names and numbers against a model's shape.
+    ///
+    /// # Errors
+    /// A rank of 0, a dropout outside `[0, 1)`, a target that no projection is called by.
+    pub fn check(&self, spec: &ModelSpec) -> Result<(), ModelError> {
+        let refuse = |reason: String| Err(ModelError::Adapter { file: "lora".into(), reason });
+        if self.rank == 0 {
+            return refuse("rank: found 0, expected at least 1".into());
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return refuse(format!("dropout: found {}, expected a number of at least 0 and below 1", self.dropout));
+        }
+        self.targets.select(spec).map(|_| ())
     }
 }
 
-/// Every linear layer of the decoder blocks with its module path, such as
-/// `layers.0.self_attn.q_proj`.
+/// The module paths of the linear layers that a model of this spec has in its decoder blocks, such
+/// as `layers.0.self_attn.q_proj`, in the order of [`projections`].
+pub fn projection_names(spec: &ModelSpec) -> Vec<String> {
+    let attention: &[&str] = match spec.qkv {
+        QkvLayout::Separate => &["q_proj", "k_proj", "v_proj", "o_proj"],
+        QkvLayout::Stacked | QkvLayout::PerHead => &["qkv_proj", "o_proj"],
+    };
+    let mlp: &[&str] = match spec.mlp {
+        MlpKind::Gated => &["gate_proj", "up_proj", "down_proj"],
+        MlpKind::GatedFused => &["gate_up_proj", "down_proj"],
+        MlpKind::Plain => &["up_proj", "down_proj"],
+    };
+    let of_layer = |layer| {
+        let path = move |module: &str, name: &&str| format!("layers.{layer}.{module}.{name}");
+        let attention = attention.iter().map(move |name| path("self_attn", name));
+        attention.chain(mlp.iter().map(move |name| path("mlp", name)))
+    };
+    (0..spec.layers.len()).flat_map(of_layer).collect()
+}
+
+/// Every linear layer of the decoder blocks with its module path.
 pub fn projections(model: &mut CausalLm) -> Vec<(String, &mut Linear)> {
     let mut all = vec![];
     for (index, block) in model.layers.iter_mut().enumerate() {
@@ -75,73 +101,7 @@ pub fn projections(model: &mut CausalLm) -> Vec<(String, &mut Linear)> {
     all
 }
 
-/// Whether a module path belongs to an adapter.
+/// Whether a module path belongs to the adapter that is trained.
 pub fn is_adapter(path: &str) -> bool {
-    path.ends_with(".lora.a") || path.ends_with(".lora.b")
-}
-
-impl CausalLm {
-    /// Attaches fresh adapters: A from U(−1/√in, 1/√in) as in PEFT, B at 0, so that the model is
-    /// unchanged. They are stored in the base's type.
-    ///
-    /// # Errors
-    /// A target that no projection is called by, or a rank of 0.
-    pub fn with_lora(mut self, spec: &LoraSpec, seed: u64) -> Result<Self, ModelError> {
-        let refuse = |reason: String| ModelError::Adapter { file: "lora".into(), reason };
-        let layout = self.spec().layout;
-        let mut names: Vec<String> = projections(&mut self).iter().map(|(path, _)| layout.last_name(path)).collect();
-        names.sort_unstable();
-        names.dedup();
-        if let Some(target) = spec.targets.iter().find(|target| !names.contains(target)) {
-            return Err(refuse(format!("no projection is called `{target}`; there are {}", names.join(", "))));
-        }
-        if spec.rank == 0 {
-            return Err(refuse("rank: found 0, expected at least 1".into()));
-        }
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let (device, dtype) = (self.device(), self.dtype());
-        for (path, linear) in projections(&mut self) {
-            if !spec.selects(&layout.last_name(&path)) {
-                continue;
-            }
-            let [out, inputs] = linear.weight.val().dims();
-            let bound = (inputs as f32).sqrt().recip();
-            let values: Vec<f32> = (0..spec.rank * inputs).map(|_| rng.random_range(-bound..bound)).collect();
-            let a = Tensor::<2>::from_data(TensorData::new(values, [spec.rank, inputs]), &device).cast(dtype);
-            let b = Tensor::zeros([out, spec.rank], (&device, dtype));
-            linear.lora = Some(LoraAdapter { a: Param::from_tensor(a), b: Param::from_tensor(b), scale: spec.scale() });
-        }
-        Ok(self)
-    }
-
-    /// Whether any layer has an adapter.
-    pub fn has_lora(&self) -> bool {
-        crate::parameters::count(self, is_adapter) > 0
-    }
-
-    /// The model with its adapters folded into the weights, added in f32 and rounded once to the
-    /// storage type.
-    pub fn merged(mut self) -> Self {
-        for (_, linear) in projections(&mut self) {
-            if let Some(lora) = linear.lora.take() {
-                let wide = |tensor: Tensor<2>| tensor.cast(Storage::F32.dtype());
-                let delta = LoraAdapter { a: lora.a.map(wide), b: lora.b.map(wide), scale: lora.scale }.delta();
-                linear.weight = linear.weight.clone().map(|weight| {
-                    let dtype = weight.dtype();
-                    (wide(weight) + delta).cast(dtype)
-                });
-            }
-        }
-        self
-    }
-
-    /// The model without its adapters.
-    pub fn without_lora(mut self) -> Self {
-        projections(&mut self).into_iter().for_each(|(_, linear)| linear.lora = None);
-        self
-    }
-}
-
-fn last_name(path: &str) -> &str {
-    path.rsplit('.').next().unwrap_or(path)
+    [".lora.a", ".lora.b", ".lora.magnitude"].iter().any(|end| path.ends_with(end))
 }

@@ -4,7 +4,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::spec::{
-    Dtype, EvaluationSpec, LoraSet, LoraSpec, LoraTargets, Recompute, Schedule, TrainingSpec, WatchdogSpec,
+    Dtype, EvaluationSpec, LoraRounds, LoraSet, LoraSpec, LoraTargets, QuantisedBase, Recompute, Schedule,
+    TrainingSpec, WatchdogSpec,
 };
 
 /// Share of the prompts held out when no data has `split = "test"`.
@@ -59,6 +60,11 @@ pub(crate) fn lora() -> LoraSpec {
         alpha: Some(32.0),
         targets: Some(LoraTargets::Set(LoraSet::AllLinear)),
         rslora: Some(false),
+        dora: Some(false),
+        dropout: Some(0.0),
+        modules_to_save: Some(Vec::new()),
+        rounds: Some(LoraRounds::Continue),
+        quantised_base: Some(QuantisedBase::None),
     }
 }
 

@@ -79,7 +79,7 @@ impl Weights {
     pub fn new(model: CausalLm, storage: Storage, draft: bool) -> Result<Self, String> {
         let spec = model.spec().clone();
         let embedding_scale = model.embedding_scale().map(|scale| scale as f32);
-        let mut source = Source::new(model.merged(), &spec, storage, draft);
+        let mut source = Source::new(model.merged().dequantised(), &spec, storage, draft);
         let (hidden, inner) = (spec.hidden_size, spec.intermediate_size);
         let embedding = source.take("embed_tokens.weight")?;
         let (embedding, head) = match spec.tied {

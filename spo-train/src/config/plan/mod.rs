@@ -11,7 +11,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::spec::{DataEntry, Dtype, LoraTargets, OnMiss, Recompute, Schedule, StoppingMetric, TextSpec};
+use super::spec::{
+    DataEntry, Dtype, LoraRounds, LoraTargets, OnMiss, QuantisedBase, Recompute, Schedule, StoppingMetric, TextSpec,
+};
 pub use condition::Condition;
 pub use lines::{Origin, PlanLine};
 
@@ -76,6 +78,16 @@ pub struct LoraPlan {
     pub targets: LoraTargets,
     /// Scale by alpha / √rank.
     pub rslora: bool,
+    /// With magnitudes: DoRA.
+    pub dora: bool,
+    /// Share of an adapter's inputs dropped in training.
+    pub dropout: f64,
+    /// Modules trained in full.
+    pub modules_to_save: Vec<String>,
+    /// What a round does with the adapter it starts from.
+    pub rounds: LoraRounds,
+    /// How the frozen weights are kept.
+    pub quantised_base: QuantisedBase,
 }
 
 /// `[warmup]`, resolved.

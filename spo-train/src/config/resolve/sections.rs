@@ -37,7 +37,9 @@ impl Resolver<'_> {
 
     pub(super) fn lora(&mut self) -> Option<LoraPlan> {
         self.root("lora")?;
-        Some(self.section("lora", &["rank", "alpha", "targets", "rslora"]))
+        let keys =
+            ["rank", "alpha", "targets", "rslora", "dora", "dropout", "modules-to-save", "rounds", "quantised-base"];
+        Some(self.section("lora", &keys))
     }
 
     pub(super) fn evaluation(&mut self) -> EvaluationPlan {

@@ -15,7 +15,7 @@ mod watchdog;
 pub use data::{DataEntry, DataSpec, Split, TextSpec};
 pub use evaluation::EvaluationSpec;
 pub use gate::{GateConditionsSpec, GateSpec, OnMiss};
-pub use model::{Dtype, LoraSet, LoraSpec, LoraTargets, ModelSpec};
+pub use model::{Dtype, LoraRounds, LoraSet, LoraSpec, LoraTargets, ModelSpec, QuantisedBase};
 pub use round::{ControlSpec, RoundSpec};
 pub use run::{RunSections, RunSpec};
 pub use training::{EarlyStoppingSpec, Recompute, Schedule, StoppingMetric, TrainingSpec, WarmupSpec};

@@ -39,10 +39,50 @@ pub struct LoraSpec {
     /// Scale numerator (PEFT's `lora_alpha`): the update is multiplied by alpha / rank.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub alpha: Option<f64>,
-    /// `all-linear`, or the names of the projections to adapt, e.g. `["q_proj", "v_proj"]`.
+    /// The projections to adapt: `all-linear`; a list of ends of module paths, `["q_proj", "layers.0.mlp.up_proj"]`,
+    /// in which `*`, `?` and `[0-9]` stand for any characters; or one regular expression for whole module paths, such as
+    /// `model.layers.0.self_attn.q_proj`.
     pub targets: Option<LoraTargets>,
     /// Scale by alpha / √rank instead (rank-stabilised LoRA, arXiv 2312.03732).
     pub rslora: Option<bool>,
+    /// Also learn the length of each row of the adapted weights (DoRA, arXiv 2402.09353).
+    pub dora: Option<bool>,
+    /// Share of an adapter's inputs that is dropped while it is trained; a function of seed, step and row. With more than
+    /// 0, the first loss of a round is not checked against the theory.
+    #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
+    pub dropout: Option<f64>,
+    /// Modules to train in full beside the adapters, e.g. `["lm_head", "norm"]`; kept in the adapter's files.
+    pub modules_to_save: Option<Vec<String>>,
+    /// What a round does with the adapter it starts from: `continue` trains it further; `stack` freezes it and trains a
+    /// fresh one on top. A policy's directory holds the sum, as one adapter on the model of `[model]`.
+    pub rounds: Option<LoraRounds>,
+    /// How the frozen weights of the adapted layers' blocks are kept in memory: as `model.dtype` says, or in blocks of 64
+    /// values with 8 or 4 bits each. The final merge goes into the weights of the file.
+    pub quantised_base: Option<QuantisedBase>,
+}
+
+/// What a round does with the adapter it starts from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoraRounds {
+    /// Train it further.
+    Continue,
+    /// Freeze it and train a fresh one on top.
+    Stack,
+}
+
+/// How frozen weights are kept in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum QuantisedBase {
+    /// As `model.dtype` says.
+    #[serde(rename = "none")]
+    None,
+    /// In blocks with 8 bits a value.
+    #[serde(rename = "8-bit")]
+    Eight,
+    /// In blocks with 4 bits a value.
+    #[serde(rename = "4-bit")]
+    Four,
 }
 
 /// Which linear layers get an adapter.
@@ -51,8 +91,10 @@ pub struct LoraSpec {
 pub enum LoraTargets {
     /// A named set.
     Set(LoraSet),
-    /// Names of projections.
+    /// Names of projections, or globs.
     List(#[schemars(length(min = 1))] Vec<String>),
+    /// A regular expression.
+    Pattern(String),
 }
 
 /// A named set of linear layers.

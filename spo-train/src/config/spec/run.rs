@@ -114,6 +114,15 @@ impl RunSpec {
         self.sections.name.clone().unwrap_or_else(stem)
     }
 
+    /// The fault of the value of a dotted key, or of its section where the key is absent.
+    pub(crate) fn refused(&self, key: &str, message: String, hint: Option<String>) -> ConfigError {
+        let mut node = &self.document.root;
+        for name in key.split('.') {
+            node = node.get(name).unwrap_or(node);
+        }
+        ConfigError::Refused { at: self.document.place(&node.source), key: key.to_owned(), message, hint }
+    }
+
     fn from_document(document: Document) -> Result<Self, ConfigError> {
         check_version(&document)?;
         validate(&document, checked_schema())?;

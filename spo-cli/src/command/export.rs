@@ -1,0 +1,196 @@
+//! `spo export`
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+use spo_data::{DataError, DataSpec, TextSpec, load_bytes};
+use spo_model::export::{self, Base, Gguf, GgufType, Manifest, ModelFiles, Parity, Probe};
+use spo_model::load::{LoadOptions, Storage};
+use spo_model::lora::{load_adapter, merge_adapter};
+use spo_model::{CausalLm, device};
+
+use super::quickstart::TEST_PAIRS;
+use super::score::check_rows;
+use crate::error::CliError;
+use crate::inputs::model_tokenizer;
+use crate::output::{Output, note};
+
+/// Write a model as a Hugging Face directory or a GGUF file, with an adapter merged into it if one is named
+///
+/// What was written is read back and compared with the model in memory on 8 pairs; manifest.json in the directory says
+/// how close it was. An adapter is merged in f32 into the weights as the model's files have them. GGUF takes llama,
+/// mistral, qwen2 and qwen3 with a BPE tokenizer.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Model directory
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Adapter directory in PEFT's format
+    #[arg(long, value_name = "DIR", requires = "merge")]
+    adapter: Option<PathBuf>,
+    /// Merge the adapter into the model
+    #[arg(long, requires = "adapter")]
+    merge: bool,
+    /// What to write
+    #[arg(long, value_enum)]
+    format: Format,
+    /// Number format of the weights; hf: as they are, or f32, bf16, f16; gguf: f16, or f32, q8_0
+    #[arg(long, value_enum)]
+    dtype: Option<Dtype>,
+    /// Directory to write; must not exist, or be empty
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// hf: most bytes of a file of weights, with KB, MB or GB
+    #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = size)]
+    max_shard_size: usize,
+    /// Where to compute: auto, cpu, vulkan, metal, wgpu, cuda, or with an index: cuda:0
+    #[arg(long, default_value = "auto", help_heading = "Device")]
+    device: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Hugging Face directory
+    Hf,
+    /// File for llama.cpp and its relatives
+    Gguf,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Dtype {
+    F32,
+    Bf16,
+    F16,
+    #[value(name = "q8_0")]
+    Q8,
+}
+
+/// Bytes of `5GB`, `100MB`, `64KB` or a plain number.
+fn size(text: &str) -> Result<usize, String> {
+    let units = [("GB", 1_000_000_000), ("MB", 1_000_000), ("KB", 1000), ("B", 1), ("", 1)];
+    let (number, unit) = units
+        .iter()
+        .find_map(|(name, bytes)| Some((text.strip_suffix(name)?, bytes)))
+        .ok_or("expected a number of bytes")?;
+    let number: usize = number.trim().parse().map_err(|_| "expected a whole number, with KB, MB or GB behind it")?;
+    number.checked_mul(*unit).filter(|bytes| *bytes > 0).ok_or_else(|| "out of range".into())
+}
+
+/// In memory and on disk: the same type, or GGUF's own.
+#[derive(Debug, Clone, Copy)]
+enum Written {
+    Hf(Option<Storage>),
+    Gguf(GgufType),
+}
+
+impl Arguments {
+    pub fn run(&self, output: &mut Output) -> Result<(), CliError> {
+        let written = self.written()?;
+        if self.out.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
+            return Err(CliError::Exists { path: self.out.clone() });
+        }
+        let device = device::open(&self.device)?;
+        let files = ModelFiles::from_dir(&self.model)?;
+        let model = CausalLm::from_dir(&self.model, None, &device)?;
+        let probe = self.probe(&model)?;
+        // The probe is scored in f32, so that rounding of the type written is all that differs.
+        let wide = || CausalLm::open(&self.model, LoadOptions { storage: Some(Storage::F32), blocks: None }, &device);
+        let before = match &self.adapter {
+            Some(adapter) => probe.score(&load_adapter(wide()?, adapter)?.0),
+            None => probe.score(&wide()?),
+        };
+        let model = match &self.adapter {
+            Some(adapter) => merge_adapter(model, adapter)?,
+            None => model,
+        };
+        std::fs::create_dir_all(&self.out).map_err(|error| CliError::io(&self.out, error))?;
+        let (saved, dtype, path) = match written {
+            Written::Hf(storage) => {
+                let model = match storage {
+                    Some(storage) => model.clone().stored_as(storage),
+                    None => model.clone(),
+                };
+                let dtype = format!("{:?}", model.dtype()).to_lowercase();
+                export::save(&model, &files, &self.out, self.max_shard_size)?;
+                let saved =
+                    CausalLm::open(&self.out, LoadOptions { storage: Some(Storage::F32), blocks: None }, &device)?;
+                (saved, dtype, self.out.clone())
+            }
+            Written::Gguf(dtype) => {
+                let name = self.model.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let path = self.out.join(format!("model-{}.gguf", dtype.name()));
+                export::save_gguf(&model, &files, &name, dtype, &path)?;
+                (Gguf::open(&path)?.model(model.spec(), &device)?, dtype.name().into(), path)
+            }
+        };
+        let after = probe.score(&saved);
+        let parity = Parity::check(&probe, &before, &after, allowed(written, &model, &before), &path)?;
+        let format = if self.format == Format::Hf { "hf" } else { "gguf" };
+        let mut manifest = Manifest::new(format, dtype.clone(), parity.clone());
+        if let Some(adapter) = &self.adapter {
+            manifest.base = Some(Base { path: self.model.display().to_string(), quantised: None });
+            manifest.merged_adapter = Some(adapter.display().to_string());
+        }
+        manifest.write(&self.out)?;
+        note(format_args!(
+            "{}: {dtype}; read back, the log-probs of {} answers differ by at most {:.1e} nats",
+            path.display(),
+            parity.sequences,
+            parity.largest_difference
+        ));
+        output.pretty_json(&json!({ "path": path, "manifest": manifest }))
+    }
+
+    fn written(&self) -> Result<Written, CliError> {
+        let wrong = |found: &str, expected: &str| Err(CliError::argument("--dtype", found, expected));
+        Ok(match (self.format, self.dtype) {
+            (Format::Hf, None) => Written::Hf(None),
+            (Format::Hf, Some(Dtype::F32)) => Written::Hf(Some(Storage::F32)),
+            (Format::Hf, Some(Dtype::Bf16)) => Written::Hf(Some(Storage::Bf16)),
+            (Format::Hf, Some(Dtype::F16)) => Written::Hf(Some(Storage::F16)),
+            (Format::Hf, Some(Dtype::Q8)) => return wrong("q8_0", "f32, bf16 or f16 with --format hf"),
+            (Format::Gguf, None | Some(Dtype::F16)) => Written::Gguf(GgufType::F16),
+            (Format::Gguf, Some(Dtype::F32)) => Written::Gguf(GgufType::F32),
+            (Format::Gguf, Some(Dtype::Q8)) => Written::Gguf(GgufType::Q8),
+            (Format::Gguf, Some(Dtype::Bf16)) => return wrong("bf16", "f32, f16 or q8_0 with --format gguf"),
+        })
+    }
+
+    /// Built-in pairs in the model's tokens, or random ones for a model whose tokenizer cannot tell them.
+    fn probe(&self, model: &CausalLm) -> Result<Probe, CliError> {
+        let spec = DataSpec { limit: Some(8), ..DataSpec::default() };
+        let text = TextSpec { max_length: Some(model.spec().context), ..TextSpec::default() };
+        let tokenizer = model_tokenizer(&self.model)?;
+        let data = match load_bytes("built-in.jsonl.gz", TEST_PAIRS, &spec, &text, &tokenizer) {
+            Err(DataError::IdsOnly) => return Ok(Probe::random(model.spec())),
+            other => other?,
+        };
+        check_rows(model, &data)?;
+        Ok(Probe::new(data.examples.iter()))
+    }
+}
+
+/// How far log-probs may be off: rounding in the narrowest type involved, and for q8_0 a twentieth.
+fn allowed(written: Written, model: &CausalLm, before: &[f64]) -> f64 {
+    use burn::tensor::DType;
+    let scale = export::rounding(DType::F32, before) / 1e-4;
+    match written {
+        Written::Gguf(GgufType::Q8) => 0.05 * scale,
+        Written::Gguf(GgufType::F16) | Written::Hf(Some(Storage::Bf16 | Storage::F16)) => 0.02 * scale,
+        Written::Hf(_) | Written::Gguf(GgufType::F32) => export::rounding(model.dtype(), before),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::size;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(size("5GB"), Ok(5_000_000_000));
+        assert_eq!(size("64 KB"), Ok(64_000));
+        assert_eq!(size("12"), Ok(12));
+        assert!(size("0").is_err() && size("x").is_err() && size("-1").is_err());
+    }
+}

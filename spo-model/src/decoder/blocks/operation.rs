@@ -1,0 +1,156 @@
+//! The products of a quantised weight as an operation with a derivative of its own, because the tape of
+//! an ordinary product would keep the dense weight.
+
+use super::{BLOCK, BlockBits};
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, TensorMetadata, backend_extension};
+use burn::tensor::{FloatDType, Int, Shape, Slice, Tensor, TensorData};
+
+/// Values turned back into numbers at a time.
+const CHUNK_VALUES: usize = 1 << 22;
+
+/// How a weight `[out, in]` is stored.
+#[derive(Debug, Clone, Copy)]
+pub struct BlockLayout {
+    /// Bits of a code.
+    pub bits: BlockBits,
+    /// Rows of the weight.
+    pub out: usize,
+    /// Columns of the weight.
+    pub inputs: usize,
+}
+
+impl BlockLayout {
+    /// The rows that are taken at a time.
+    fn chunks(self) -> impl Iterator<Item = (usize, usize)> {
+        let rows = (CHUNK_VALUES / self.inputs).max(1);
+        (0..self.out).step_by(rows).map(move |start| (start, self.out.min(start + rows)))
+    }
+}
+
+/// `x Wᵀ`, see [`super::BlockWeight::product`].
+pub fn product(x: Tensor<2>, packed: Tensor<2, Int>, scales: Tensor<2>, layout: BlockLayout) -> Tensor<2> {
+    let (x, packed, scales) = (x.into_dispatch(), packed.into_dispatch(), scales.into_dispatch());
+    Tensor::from_dispatch(Dispatch::block_product(x, packed, scales, layout))
+}
+
+/// `y W`, see [`super::BlockWeight::product_transposed`].
+pub fn product_transposed(y: Tensor<2>, packed: Tensor<2, Int>, scales: Tensor<2>, layout: BlockLayout) -> Tensor<2> {
+    let (y, packed, scales) = (y.into_dispatch(), packed.into_dispatch(), scales.into_dispatch());
+    Tensor::from_dispatch(Dispatch::block_product_transposed(y, packed, scales, layout))
+}
+
+/// Products with a quantised weight: codes `[out, words]`, scales `[out, blocks]`.
+#[backend_extension(
+    Autodiff,
+    Flex,
+    Cube: cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal", feature = "cuda")),
+    Fusion: cfg(feature = "fusion"),
+)]
+pub trait BlockOperation: Backend {
+    /// `[tokens, in]` → `[tokens, out]`
+    #[fusion(default)]
+    fn block_product(
+        x: FloatTensor<Self>,
+        packed: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        layout: BlockLayout,
+    ) -> FloatTensor<Self> {
+        let chunks = layout.chunks().map(|(start, end)| {
+            let weight = rows::<Self>(&packed, &scales, layout, start, end, x.dtype().into());
+            Self::float_matmul(x.clone(), Self::float_swap_dims(weight, 0, 1))
+        });
+        Self::float_cat(chunks.collect(), 1)
+    }
+
+    /// `[tokens, out]` → `[tokens, in]`
+    #[fusion(default)]
+    fn block_product_transposed(
+        y: FloatTensor<Self>,
+        packed: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        layout: BlockLayout,
+    ) -> FloatTensor<Self> {
+        let tokens = y.shape()[0];
+        let chunks = layout.chunks().map(|(start, end)| {
+            let weight = rows::<Self>(&packed, &scales, layout, start, end, y.dtype().into());
+            let y = Self::float_slice(y.clone(), &[Slice::from(0..tokens), Slice::from(start..end)]);
+            Self::float_matmul(y, weight)
+        });
+        chunks.reduce(Self::float_add).expect("a weight has rows")
+    }
+}
+
+/// Rows `start..end` of the weight, `[end − start, in]`.
+fn rows<B: Backend>(
+    packed: &IntTensor<B>,
+    scales: &FloatTensor<B>,
+    layout: BlockLayout,
+    start: usize,
+    end: usize,
+    dtype: FloatDType,
+) -> FloatTensor<B> {
+    let (count, bits) = (end - start, layout.bits.count());
+    let (words, blocks) = (packed.shape()[1], scales.shape()[1]);
+    let part = |width: usize| [Slice::from(start..end), Slice::from(0..width)];
+    let packed = B::int_slice(packed.clone(), &part(words));
+    let planes = (0..32 / bits).map(|plane| {
+        let shifted = B::bitwise_right_shift_scalar(packed.clone(), ((bits * plane) as i32).into());
+        B::bitwise_and_scalar(shifted, ((1i32 << bits) - 1).into())
+    });
+    let codes = B::int_reshape(B::int_cat(planes.collect(), 1), Shape::new([count * blocks * BLOCK]));
+    let values = layout.bits.values();
+    let values = B::float_from_data(TensorData::new(values.clone(), [values.len()]), &scales.device());
+    let shares = B::float_reshape(B::float_select(values, 0, codes), Shape::new([count * blocks, BLOCK]));
+    let scales = B::float_slice(scales.clone(), &part(blocks));
+    let weight = B::float_mul(shares, B::float_reshape(scales, Shape::new([count * blocks, 1])));
+    let weight = B::float_reshape(weight, Shape::new([count, blocks * BLOCK]));
+    B::float_cast(B::float_slice(weight, &[Slice::from(0..count), Slice::from(0..layout.inputs)]), dtype)
+}
+
+impl BlockOperation for burn::backend::Flex {}
+
+#[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal", feature = "cuda"))]
+impl BlockOperation for burn::backend::CubeBackend {}
+
+impl<B: BlockOperation, C: CheckpointStrategy> BlockOperation for Autodiff<B, C> {
+    fn block_product(
+        x: FloatTensor<Self>,
+        packed: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        layout: BlockLayout,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Product;
+        impl<B: BlockOperation> Backward<B, 1> for Product {
+            type State = (IntTensor<B>, FloatTensor<B>, BlockLayout);
+
+            fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
+                let (packed, scales, layout) = ops.state;
+                unary::<B, _>(ops.parents, ops.node, gradients, |y| {
+                    B::block_product_transposed(y, packed, scales, layout)
+                });
+            }
+        }
+        let scales = scales.into_primitive();
+        let product = B::block_product(x.primitive().clone(), packed.clone(), scales.clone(), layout);
+        match Product.prepare::<C>([x.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish((packed, scales, layout), product),
+            OpsKind::UnTracked(prepared) => prepared.finish(product),
+        }
+    }
+
+    /// Only the way back needs it, where nothing is differentiated again.
+    fn block_product_transposed(
+        y: FloatTensor<Self>,
+        packed: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        layout: BlockLayout,
+    ) -> FloatTensor<Self> {
+        let y = B::block_product_transposed(y.into_primitive(), packed, scales.into_primitive(), layout);
+        <Self as AutodiffBackend>::from_inner(y)
+    }
+}

@@ -1,0 +1,98 @@
+//! GGUF, the file of llama.cpp and its relatives: weights, shape and tokenizer in one.
+//!
+//! Layout: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>, version 3. Names of tensors and
+//! keys are those that llama.cpp's loaders look for.
+
+mod architecture;
+mod encode;
+mod read;
+mod tokenizer;
+mod write;
+
+pub use read::Gguf;
+
+use super::ModelFiles;
+use crate::parameters::for_each;
+use crate::{CausalLm, ModelError};
+use architecture::Architecture;
+use encode::Encoding;
+use std::path::Path;
+use write::Entry;
+
+/// Number format of the matrices in a GGUF file; vectors are f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GgufType {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats.
+    F16,
+    /// Blocks of 32 values: an f16 scale and 8 bits each.
+    Q8,
+}
+
+impl GgufType {
+    /// `f32`, `f16` or `q8_0`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Q8 => "q8_0",
+        }
+    }
+
+    /// `general.file_type`
+    fn file_type(self) -> u32 {
+        match self {
+            Self::F32 => 0,
+            Self::F16 => 1,
+            Self::Q8 => 7,
+        }
+    }
+
+    /// How a tensor of this shape is stored: rows that do not fill blocks stay f16.
+    fn encoding(self, shape: &[usize]) -> Encoding {
+        match self {
+            _ if shape.len() == 1 => Encoding::F32,
+            Self::F32 => Encoding::F32,
+            Self::Q8 if shape[1].is_multiple_of(encode::BLOCK) => Encoding::Q8,
+            Self::F16 | Self::Q8 => Encoding::F16,
+        }
+    }
+}
+
+/// Saves a model without adapters as a GGUF file. `files` has its tokenizer.
+///
+/// # Errors
+/// A family, a rotary scaling or a tokenizer that llama.cpp's format has no name for here; a model that
+/// still has adapters or a quantised base; a file that cannot be written.
+pub fn save_gguf(
+    model: &CausalLm,
+    files: &ModelFiles,
+    name: &str,
+    dtype: GgufType,
+    path: &Path,
+) -> Result<(), ModelError> {
+    super::require_whole(model, path)?;
+    let architecture = Architecture::of(model.spec())?;
+    let mut metadata = architecture.metadata(model.spec(), name, dtype)?;
+    metadata.extend(tokenizer::metadata(files, model.spec())?);
+    let mut entries: Vec<Entry> = vec![];
+    entries.extend(architecture.frequency_factors(model.spec()));
+    let mut unknown = None;
+    for_each(model, "", |parameter| match architecture.tensor_name(&parameter.path) {
+        Some(name) => {
+            let heads = architecture.permuted_heads(&parameter.path, model.spec());
+            let encoding = dtype.encoding(&parameter.shape);
+            entries.push(Entry::new(name, parameter, heads, encoding));
+        }
+        None => unknown = Some(parameter.path),
+    });
+    match unknown {
+        None => write::write(path, &metadata, entries),
+        Some(tensor) => Err(unsupported(&format!("the tensor {tensor} of {} has no name there", model.spec().family))),
+    }
+}
+
+fn unsupported(reason: &str) -> ModelError {
+    ModelError::Export { format: "GGUF", reason: reason.into() }
+}

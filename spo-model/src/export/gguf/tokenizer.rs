@@ -1,0 +1,179 @@
+//! A `tokenizer.json` in llama.cpp's terms.
+
+use super::unsupported;
+use super::write::Value;
+use crate::export::ModelFiles;
+use crate::{ModelError, ModelSpec};
+use serde_json::Value as Json;
+use std::collections::HashMap;
+
+/// Kinds of tokens.
+const NORMAL: i32 = 1;
+const UNKNOWN: i32 = 2;
+const CONTROL: i32 = 3;
+const USER_DEFINED: i32 = 4;
+const UNUSED: i32 = 5;
+const BYTE: i32 = 6;
+
+/// The ways of splitting text before the merges that llama.cpp knows by name, with the expression that
+/// `tokenizer.json` has for them.
+const SPLITS: [(&str, &str); 2] = [
+    (
+        "llama-bpe",
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    ),
+    (
+        "qwen2",
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    ),
+];
+
+/// The keys that describe the tokenizer and the chat template.
+pub fn metadata(files: &ModelFiles, spec: &ModelSpec) -> Result<Vec<(String, Value)>, ModelError> {
+    let json = |name: &str| -> Result<Option<Json>, ModelError> {
+        let parse = |bytes: &[u8]| serde_json::from_slice(bytes);
+        let parsed = files.get(name).map(parse).transpose();
+        parsed.map_err(|e| ModelError::Json { file: name.into(), reason: e.to_string() })
+    };
+    let tokenizer = json("tokenizer.json")?.ok_or_else(|| unsupported("a model without tokenizer.json"))?;
+    let config = json("tokenizer_config.json")?.unwrap_or_default();
+    let model = &tokenizer["model"];
+    if model["type"] != "BPE" {
+        return Err(unsupported(&format!("a tokenizer of type {}; BPE is written", model["type"])));
+    }
+    let vocabulary = Vocabulary::new(&tokenizer, spec.vocab_size)?;
+    let sentence_piece = model["byte_fallback"] == true;
+    let mut all = vec![];
+    let mut add = |key: &str, value: Value| all.push((format!("tokenizer.ggml.{key}"), value));
+    if sentence_piece {
+        add("model", Value::String("llama".into()));
+        add("pre", Value::String("default".into()));
+        add("scores", Value::Numbers(vocabulary.scores(&merges(model))));
+        add("add_space_prefix", Value::Bool(prepends_space(&tokenizer)));
+    } else {
+        add("model", Value::String("gpt2".into()));
+        add("pre", Value::String(split_name(&tokenizer["pre_tokenizer"])?.into()));
+        add(
+            "merges",
+            Value::Strings(merges(model).into_iter().map(|(left, right)| format!("{left} {right}")).collect()),
+        );
+    }
+    let id = |key: &str| {
+        let token = config[key].as_str().or_else(|| config[key]["content"].as_str())?;
+        vocabulary.ids.get(token).copied()
+    };
+    let ids = [
+        ("bos_token_id", id("bos_token")),
+        ("eos_token_id", id("eos_token").or(spec.eos.first().copied())),
+        ("unknown_token_id", id("unk_token")),
+        ("padding_token_id", id("pad_token")),
+    ];
+    for (key, id) in ids {
+        id.into_iter().for_each(|id| add(key, Value::U32(id)));
+    }
+    let bos = config["add_bos_token"].as_bool().unwrap_or_else(|| begins_with_special(&tokenizer));
+    add("add_bos_token", Value::Bool(bos));
+    add("add_eos_token", Value::Bool(config["add_eos_token"] == true));
+    add("token_type", Value::Integers(vocabulary.kinds));
+    add("tokens", Value::Strings(vocabulary.tokens));
+    let file = files.get("chat_template.jinja").map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    if let Some(template) = file.or_else(|| Some(config["chat_template"].as_str()?.to_string())) {
+        all.push(("tokenizer.chat_template".into(), Value::String(template)));
+    }
+    Ok(all)
+}
+
+struct Vocabulary {
+    tokens: Vec<String>,
+    kinds: Vec<i32>,
+    ids: HashMap<String, u32>,
+}
+
+impl Vocabulary {
+    /// Tokens by id; ids that no token has, up to the size of the model's table, are unused.
+    fn new(tokenizer: &Json, size: usize) -> Result<Self, ModelError> {
+        let mut tokens: Vec<String> = (0..size).map(|id| format!("[PAD{id}]")).collect();
+        let (mut kinds, mut ids) = (vec![UNUSED; size], HashMap::new());
+        let mut put = |token: &str, id: &Json, kind: i32| {
+            let slot = id.as_u64().map(|id| id as usize).filter(|id| *id < size);
+            let slot =
+                slot.ok_or_else(|| unsupported(&format!("a token {token:?} outside the {size} of the model")))?;
+            (tokens[slot], kinds[slot]) = (token.into(), kind);
+            ids.insert(token.to_string(), slot as u32);
+            Ok::<(), ModelError>(())
+        };
+        let unknown = tokenizer["model"]["unk_token"].as_str();
+        for (token, id) in tokenizer["model"]["vocab"].as_object().into_iter().flatten() {
+            let byte = token.len() == 6 && token.starts_with("<0x") && token.ends_with('>');
+            let kind = if Some(token.as_str()) == unknown {
+                UNKNOWN
+            } else if byte {
+                BYTE
+            } else {
+                NORMAL
+            };
+            put(token, id, kind)?;
+        }
+        for added in tokenizer["added_tokens"].as_array().into_iter().flatten() {
+            let token = added["content"].as_str().unwrap_or_default();
+            let kind = match added["special"] == true {
+                true if Some(token) == unknown => UNKNOWN,
+                true => CONTROL,
+                false => USER_DEFINED,
+            };
+            put(token, &added["id"], kind)?;
+        }
+        Ok(Self { tokens, kinds, ids })
+    }
+
+    /// A merged token's score is the lower the later its merge; llama.cpp joins the highest first.
+    fn scores(&self, merges: &[(String, String)]) -> Vec<f32> {
+        let mut scores = vec![0.0; self.tokens.len()];
+        for (rank, (left, right)) in merges.iter().enumerate().rev() {
+            if let Some(id) = self.ids.get(&format!("{left}{right}")) {
+                scores[*id as usize] = -(rank as f32 + 1.0);
+            }
+        }
+        scores
+    }
+}
+
+/// Pairs in the order of their merges; both forms of the file.
+fn merges(model: &Json) -> Vec<(String, String)> {
+    let pair = |merge: &Json| match merge {
+        Json::String(text) => text.split_once(' ').map(|(left, right)| (left.to_string(), right.to_string())),
+        pair => Some((pair[0].as_str()?.to_string(), pair[1].as_str()?.to_string())),
+    };
+    model["merges"].as_array().into_iter().flatten().filter_map(pair).collect()
+}
+
+/// llama.cpp's name of the way text is split.
+fn split_name(pre: &Json) -> Result<&'static str, ModelError> {
+    let steps: Vec<&Json> = pre["pretokenizers"].as_array().map_or(vec![pre], |steps| steps.iter().collect());
+    let expression = steps.iter().find_map(|step| step["pattern"]["Regex"].as_str());
+    let byte_level = |step: &&&Json| step["type"] == "ByteLevel";
+    match expression {
+        None if steps.iter().find(byte_level).is_some_and(|step| step["use_regex"] != false) => Ok("gpt-2"),
+        Some(expression) => {
+            SPLITS.iter().find(|(_, known)| *known == expression).map(|(name, _)| *name).ok_or_else(|| {
+                unsupported(&format!("a tokenizer that splits text by {expression:?}, which has no name there"))
+            })
+        }
+        None => Err(unsupported("a tokenizer that does not split text, which has no name there")),
+    }
+}
+
+/// Whether a space is put before the text.
+fn prepends_space(tokenizer: &Json) -> bool {
+    let normalizer = &tokenizer["normalizer"];
+    let steps = normalizer["normalizers"].as_array().cloned().unwrap_or_else(|| vec![normalizer.clone()]);
+    let scheme = tokenizer["pre_tokenizer"]["prepend_scheme"].as_str();
+    steps.iter().any(|step| step["type"] == "Prepend") || matches!(scheme, Some("first" | "always"))
+}
+
+/// Whether a special token is put before the text.
+fn begins_with_special(tokenizer: &Json) -> bool {
+    let post = &tokenizer["post_processor"];
+    let steps = post["processors"].as_array().cloned().unwrap_or_else(|| vec![post.clone()]);
+    steps.iter().any(|step| step["single"][0].get("SpecialToken").is_some())
+}

@@ -1,0 +1,137 @@
+//! Adapters of a whole model: attaching, stacking, merging, taking off.
+
+use super::{Dropout, LoraAdapter, LoraSpec, is_adapter, projections};
+use crate::decoder::Linear;
+use crate::parameters::count;
+use crate::{CausalLm, ModelError};
+use burn::module::Param;
+use burn::tensor::{Tensor, TensorData};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::sync::Arc;
+
+impl CausalLm {
+    /// Attaches fresh adapters: A from U(−1/√in, 1/√in) as in PEFT, B at 0, magnitudes at the lengths
+    /// of the weight's rows, so that the model is unchanged. They are stored in the base's type.
+    ///
+    /// # Errors
+    /// What [`LoraSpec::check`] refuses.
+    pub fn with_lora(mut self, spec: &LoraSpec, seed: u64) -> Result<Self, ModelError> {
+        spec.check(self.spec())?;
+        let selected = spec.targets.select(self.spec())?;
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let (device, dtype) = (self.device(), self.dtype());
+        for (path, linear) in projections(&mut self).into_iter().filter(|(path, _)| selected.contains(path)) {
+            let [out, inputs] = linear.dims();
+            let bound = (inputs as f32).sqrt().recip();
+            let values: Vec<f32> = (0..spec.rank * inputs).map(|_| rng.random_range(-bound..bound)).collect();
+            let a = Tensor::<2>::from_data(TensorData::new(values, [spec.rank, inputs]), &device).cast(dtype);
+            let b = Tensor::zeros([out, spec.rank], (&device, dtype));
+            linear.attach(&path, spec, LoraAdapter::new(a, b, spec.scale()), None);
+        }
+        Ok(self)
+    }
+
+    /// Freezes the adapters, on top of those frozen before, and attaches fresh ones.
+    ///
+    /// # Errors
+    /// The adapters are DoRA, whose updates do not add up; or as [`with_lora`](Self::with_lora).
+    pub fn stacked(mut self, spec: &LoraSpec, seed: u64) -> Result<Self, ModelError> {
+        if spec.dora {
+            let reason = "DoRA adapters do not add up, so they cannot be stacked".into();
+            return Err(ModelError::Adapter { file: "lora".into(), reason });
+        }
+        for (_, linear) in projections(&mut self) {
+            linear.frozen = join(linear.frozen.take(), linear.lora.take());
+        }
+        self.with_lora(spec, seed)
+    }
+
+    /// The model with the frozen and the trained adapter of each layer as one: of the sum of their
+    /// ranks, with the same effect.
+    pub fn joined(mut self) -> Self {
+        for (_, linear) in projections(&mut self) {
+            linear.lora = join(linear.frozen.take(), linear.lora.take());
+        }
+        self
+    }
+
+    /// The model with dropout switched on for a batch whose tokens have these keys.
+    pub fn with_dropout(mut self, keys: &Arc<[u64]>) -> Self {
+        for (_, linear) in projections(&mut self) {
+            if let Some(lora) = &mut linear.lora {
+                lora.dropout = lora.dropout.take().map(|dropout| dropout.with_keys(keys.clone()));
+            }
+        }
+        self
+    }
+
+    /// Whether any adapter drops inputs while it is trained.
+    pub fn has_dropout(&self) -> bool {
+        let mut model = self.clone();
+        projections(&mut model)
+            .iter()
+            .any(|(_, linear)| linear.lora.as_ref().is_some_and(|lora| lora.dropout.is_some()))
+    }
+
+    /// Whether any weight is quantised.
+    pub fn is_quantised(&self) -> bool {
+        count(self, |path| path.contains(".blocks.")) > 0
+    }
+
+    /// Whether any layer has an adapter.
+    pub fn has_lora(&self) -> bool {
+        count(self, |path| is_adapter(path) || path.contains(".frozen.")) > 0
+    }
+
+    /// The model with its adapters folded into the weights, added in f32 and rounded once to the
+    /// storage type. Quantised weights become dense.
+    pub fn merged(mut self) -> Self {
+        let of_model = self.dtype();
+        for (_, linear) in projections(&mut self) {
+            let dtype = linear.weight.as_ref().map_or(of_model, |weight| weight.val().dtype());
+            let adapters: Vec<LoraAdapter> = [linear.frozen.take(), linear.lora.take()].into_iter().flatten().collect();
+            if !adapters.is_empty() {
+                let merged = adapters.iter().fold(linear.dense(), |weight, adapter| adapter.merge(weight));
+                linear.set_dense(merged.cast(dtype));
+            }
+        }
+        self
+    }
+
+    /// The model with the values of its quantised weights as f32 weights.
+    pub fn dequantised(mut self) -> Self {
+        for (_, linear) in projections(&mut self) {
+            if linear.blocks.is_some() {
+                linear.set_dense(linear.dense());
+            }
+        }
+        self
+    }
+
+    /// The model without its adapters.
+    pub fn without_lora(mut self) -> Self {
+        projections(&mut self).into_iter().for_each(|(_, linear)| (linear.frozen, linear.lora) = (None, None));
+        self
+    }
+}
+
+impl Linear {
+    /// Puts an adapter on this layer, with what the spec adds to it.
+    pub(super) fn attach(&mut self, path: &str, spec: &LoraSpec, lora: LoraAdapter, magnitude: Option<Tensor<1>>) {
+        let mut lora = if spec.dora { lora.with_magnitude(magnitude, self.dense()) } else { lora };
+        lora.dropout = (spec.dropout > 0.0).then(|| Dropout::new(spec.dropout, path));
+        self.lora = Some(lora);
+    }
+
+    fn set_dense(&mut self, weight: Tensor<2>) {
+        (self.weight, self.blocks) = (Some(Param::from_tensor(weight)), None);
+    }
+}
+
+fn join(below: Option<LoraAdapter>, above: Option<LoraAdapter>) -> Option<LoraAdapter> {
+    match (below, above) {
+        (Some(below), Some(above)) => Some(below.joined(above)),
+        (below, above) => below.or(above),
+    }
+}

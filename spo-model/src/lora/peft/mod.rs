@@ -1,0 +1,121 @@
+//! Adapters in PEFT's files: `adapter_config.json` and `adapter_model.safetensors`.
+
+mod config;
+
+use super::{LoraAdapter, LoraSpec, is_adapter, projections};
+use crate::export::{create_dir, write_file, write_safetensors};
+use crate::layout::Layout;
+use crate::load::Checkpoint;
+use crate::parameters::{for_each, replace};
+use crate::{CausalLm, ModelError};
+use burn::tensor::{DType, Tensor};
+use config::AdapterConfig;
+use std::path::Path;
+
+const CONFIG: &str = "adapter_config.json";
+const WEIGHTS: &str = "adapter_model.safetensors";
+
+/// PEFT's name of the tensor at a module path such as `layers.0.mlp.up_proj.lora.a`.
+fn peft_name(layout: &Layout, path: &str) -> String {
+    let path = path
+        .replace(".lora.a", ".lora_A.weight")
+        .replace(".lora.b", ".lora_B.weight")
+        .replace(".lora.magnitude", ".lora_magnitude_vector");
+    format!("base_model.model.{}", layout.name(&path))
+}
+
+/// Attaches the adapter saved in `dir` to a model, replacing any it has, and takes over the modules
+/// that were trained in full.
+///
+/// # Errors
+/// Missing or damaged files, options of PEFT that change the computation and are not
+/// implemented, tensors that fit no projection.
+pub fn load_adapter(model: CausalLm, dir: &Path) -> Result<(CausalLm, LoraSpec), ModelError> {
+    let dtype = model.dtype();
+    load(model, dir, dtype)
+}
+
+/// The model with the adapter saved in `dir` folded into its weights: added in f32, whatever their type,
+/// and rounded to it once.
+///
+/// # Errors
+/// As [`load_adapter`].
+pub fn merge_adapter(model: CausalLm, dir: &Path) -> Result<CausalLm, ModelError> {
+    Ok(load(model, dir, DType::F32)?.0.merged())
+}
+
+/// [`load_adapter`] with the adapters' numbers in this type.
+fn load(model: CausalLm, dir: &Path, dtype: DType) -> Result<(CausalLm, LoraSpec), ModelError> {
+    let (layout, config) = (model.spec().layout, dir.join(CONFIG));
+    if !config.exists() {
+        return Err(ModelError::MissingFile { dir: dir.into(), file: CONFIG.into() });
+    }
+    let config = AdapterConfig::read(&config, layout)?;
+    let checkpoint = Checkpoint::open_file(&dir.join(WEIGHTS))?;
+    let mut unused = checkpoint.names();
+    let mut model = model.without_lora();
+    let device = model.device();
+    for (path, linear) in projections(&mut model) {
+        let (rank, scale) = config.rank_and_scale(&super::targets::module_path(layout, &path));
+        let names = ["a", "b", "magnitude"].map(|part| peft_name(layout, &format!("{path}.lora.{part}")));
+        let [out, inputs] = linear.dims();
+        let a = checkpoint.read(&names[0], [rank, inputs], None, &device)?;
+        let b = checkpoint.read(&names[1], [out, rank], None, &device)?;
+        let magnitude: Option<Tensor<1>> = match config.spec.dora {
+            true => checkpoint.read(&names[2], [out], None, &device)?,
+            false => None,
+        };
+        let (Some(a), Some(b), true) = (a, b, magnitude.is_some() == config.spec.dora) else { continue };
+        let lora = LoraAdapter::new(a.cast(dtype), b.cast(dtype), scale);
+        linear.attach(&path, &config.spec, lora, magnitude.map(|magnitude| magnitude.cast(dtype)));
+        unused.retain(|name| !names.contains(name));
+    }
+    let mut spec = config.spec;
+    let mut failed = None;
+    let model = replace(model, "", |parameter| {
+        let name = peft_name(layout, &parameter.path);
+        let Some(saved) = spec.saved.with(&parameter.path).filter(|_| unused.remove(&name)) else {
+            return parameter.value;
+        };
+        spec.saved = saved;
+        match checkpoint.read_flat(&name, &parameter.shape, &device) {
+            Ok(value) => value.cast(parameter.value.dtype()),
+            Err(error) => {
+                failed = Some(error);
+                parameter.value
+            }
+        }
+    });
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    match unused.is_empty() {
+        true => Ok((model, spec)),
+        false => Err(ModelError::UnexpectedTensors { path: dir.join(WEIGHTS), names: unused.into_iter().collect() }),
+    }
+}
+
+/// Saves a model's adapters, and the modules that were trained in full, in PEFT's form. A frozen
+/// adapter and the trained one above it become one of the sum of their ranks. `base` is what
+/// `base_model_name_or_path` will say.
+///
+/// # Errors
+/// The directory or a file cannot be written.
+pub fn save_adapter(model: &CausalLm, spec: &LoraSpec, base: &str, dir: &Path) -> Result<(), ModelError> {
+    create_dir(dir)?;
+    let mut model = model.clone().joined();
+    let layers: Vec<(String, usize, f64)> = projections(&mut model)
+        .into_iter()
+        .filter_map(|(path, linear)| linear.lora.as_ref().map(|lora| (path, lora.rank(), lora.scale())))
+        .collect();
+    let mut tensors = vec![];
+    for_each(&model, "", |mut parameter| {
+        if is_adapter(&parameter.path) || spec.saved.contains(&parameter.path) {
+            parameter.path = peft_name(model.spec().layout, &parameter.path);
+            tensors.push(parameter);
+        }
+    });
+    write_safetensors(tensors, &dir.join(WEIGHTS))?;
+    let config = config::write(model.spec(), spec, &layers, base);
+    write_file(&dir.join(CONFIG), format!("{config:#}\n").as_bytes())
+}

@@ -1,0 +1,93 @@
+//! `[lora]` as `spo-model` takes it, and dropout's keys.
+
+use crate::TrainError;
+use crate::config::spec::{Dtype, LoraRounds, LoraSet, LoraTargets, QuantisedBase};
+use crate::config::{LoraPlan, RunPlan, RunSpec};
+use crate::policy::PolicyOptions;
+use burn::tensor::Device;
+use spo_data::PackedBatch;
+use spo_model::decoder::blocks::BlockBits;
+use spo_model::load::{LoadOptions, Storage};
+use spo_model::lora::{LoraSpec, SavedModules, Targets, mix};
+use spo_model::{CausalLm, ModelError, ModelSpec};
+use std::sync::Arc;
+
+/// The adapters that a plan asks for, checked against the model's shape.
+///
+/// # Errors
+/// A target or a module that the model does not have.
+pub fn lora_spec(plan: &LoraPlan, model: &ModelSpec) -> Result<LoraSpec, ModelError> {
+    let spec = LoraSpec {
+        rank: plan.rank,
+        alpha: plan.alpha,
+        rslora: plan.rslora,
+        dora: plan.dora,
+        dropout: plan.dropout,
+        targets: match &plan.targets {
+            LoraTargets::Set(LoraSet::AllLinear) => Targets::AllLinear,
+            LoraTargets::List(names) => Targets::Names(names.clone()),
+            LoraTargets::Pattern(pattern) => Targets::Pattern(pattern.clone()),
+        },
+        saved: SavedModules::new(&plan.modules_to_save, model)?,
+    };
+    spec.check(model)?;
+    Ok(spec)
+}
+
+/// Checks `[lora]` against the model's shape, before anything is loaded.
+///
+/// # Errors
+/// A name that the model does not have, at its place in the run file; DoRA with `rounds = "stack"`.
+pub fn check(spec: &RunSpec, plan: &RunPlan, model: &ModelSpec) -> Result<(), TrainError> {
+    let Some(lora) = &plan.lora else { return Ok(()) };
+    if lora.dora && lora.rounds == LoraRounds::Stack {
+        let message = "\"stack\" adds adapters up, and those of DoRA do not add up";
+        let hint = "set `rounds = \"continue\"`, or `dora = false`";
+        return Err(spec.refused("lora.rounds", message.into(), Some(hint.into())).into());
+    }
+    match lora_spec(lora, model) {
+        Err(ModelError::Adapter { file, reason }) => Err(spec.refused(&file, reason, None).into()),
+        other => Ok(other.map(|_| ())?),
+    }
+}
+
+/// What the policies of a run have in common.
+///
+/// # Errors
+/// As [`lora_spec`].
+pub fn policy_options(plan: &RunPlan, model: &ModelSpec, device: &Device) -> Result<PolicyOptions, ModelError> {
+    let storage = match plan.model.dtype {
+        Dtype::F32 => Storage::F32,
+        Dtype::Bf16 => Storage::Bf16,
+        Dtype::F16 => Storage::F16,
+    };
+    let blocks = plan.lora.as_ref().and_then(|lora| match lora.quantised_base {
+        QuantisedBase::None => None,
+        QuantisedBase::Eight => Some(BlockBits::Eight),
+        QuantisedBase::Four => Some(BlockBits::Four),
+    });
+    Ok(PolicyOptions {
+        base: plan.model.path.clone(),
+        load: LoadOptions { storage: Some(storage), blocks },
+        lora: plan.lora.as_ref().map(|lora| lora_spec(lora, model)).transpose()?,
+        stack: plan.lora.as_ref().is_some_and(|lora| lora.rounds == LoraRounds::Stack),
+        seed: plan.seed,
+        device: device.clone(),
+    })
+}
+
+/// The model with dropout switched on for a micro-batch of a step, if its adapters have any: `members`
+/// are the places in the window of the batch's groups. A token's key depends on seed, round, step and
+/// its place in the window only, so neither micro-batches nor a resumed run change what is dropped.
+pub fn with_dropout(model: &CausalLm, batch: &PackedBatch, members: &[usize], step: [u64; 3]) -> Option<CausalLm> {
+    if !model.has_dropout() {
+        return None;
+    }
+    let [seed, round, step] = step;
+    let window = mix(seed ^ mix(round ^ mix(step)));
+    let keys = batch.groups.iter().zip(members).flat_map(|(group, &member)| {
+        let group_key = mix(window ^ member as u64);
+        (0..group.tokens() as u64).map(move |token| mix(group_key ^ token))
+    });
+    Some(model.clone().with_dropout(&Arc::from(keys.collect::<Vec<_>>())))
+}
