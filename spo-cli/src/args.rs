@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::command::{
-    chat, data, eval, export, generate, init, list, loss, plan, quickstart, render, score, serve, sweep, tokenize, train,
-    watch,
+    chat, data, eval, export, generate, init, list, loss, plan, quickstart, render, score, serve, sweep, tokenize,
+    train, watch,
 };
 
 /// Sequential preference optimisation of language models.

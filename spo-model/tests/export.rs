@@ -457,8 +457,7 @@ fn what_gguf_cannot_hold_is_refused() {
     let none = ModelFiles { files: vec![] };
     let error = save_gguf(&model, &none, "a model", GgufType::F16, &path).unwrap_err();
     assert!(error.to_string().contains("without tokenizer.json"), "{error}");
-    let refused =
-        |model: &CausalLm| save_gguf(model, &files, "a model", GgufType::F16, &path).unwrap_err().to_string();
+    let refused = |model: &CausalLm| save_gguf(model, &files, "a model", GgufType::F16, &path).unwrap_err().to_string();
     for family in ["gemma", "gemma2", "gemma3", "gpt2", "gpt-neox", "olmo2", "phi3", "smollm3"] {
         let model = load(&root().join("fixtures/families").join(family));
         let error = refused(&model);
@@ -467,7 +466,11 @@ fn what_gguf_cannot_hold_is_refused() {
     for (key, value, reason) in [
         ("rope_parameters", serde_json::json!({"rope_type": "yarn", "factor": 4.0, "beta_fast": 16.0}), "YaRN"),
         ("hidden_act", "gelu".into(), "Gelu"),
-        ("rope_parameters", serde_json::json!({"rope_type": "default", "partial_rotary_factor": 0.5}), "8 of 16 channels"),
+        (
+            "rope_parameters",
+            serde_json::json!({"rope_type": "default", "partial_rotary_factor": 0.5}),
+            "8 of 16 channels",
+        ),
     ] {
         let mut config = json(&dir.join("config.json"));
         config[key] = value;

@@ -1,7 +1,6 @@
 //! Modules that are trained in full beside the adapters: PEFT's `modules_to_save`.
 
 use super::targets::module_path;
-use crate::layout::Layout;
 use crate::spec::{NormPlacement, QkNorm};
 use crate::{ModelError, ModelSpec};
 

@@ -38,7 +38,8 @@ impl Targets {
         let mut chosen = vec![false; all.len()];
         for (name, expression) in names {
             let expression = Regex::new(&expression).map_err(|e| refuse(format!("target `{name}`: {e}")))?;
-            let matches: Vec<bool> = all.iter().map(|path| expression.is_match(&module_path(spec.layout, path))).collect();
+            let matches: Vec<bool> =
+                all.iter().map(|path| expression.is_match(&module_path(spec.layout, path))).collect();
             chosen.iter_mut().zip(&matches).for_each(|(chosen, matches)| *chosen |= matches);
             if !matches.contains(&true) {
                 let mut known: Vec<String> = all.iter().map(|path| spec.layout.last_name(path)).collect();

@@ -87,7 +87,8 @@ impl Architecture {
             RopeScaling::Linear { factor } => scaled("linear", factor),
             RopeScaling::Yarn { factor, fast, slow, truncate, original_context, attention_factor } => {
                 // The file has no place for these: readers take the paper's values.
-                if (fast, slow, truncate) != (32.0, 1.0, true) || (attention_factor - 0.1 * factor.ln() - 1.0).abs() > 1e-6
+                if (fast, slow, truncate) != (32.0, 1.0, true)
+                    || (attention_factor - 0.1 * factor.ln() - 1.0).abs() > 1e-6
                 {
                     return Err(unsupported("a YaRN scaling with other values than the paper's"));
                 }
