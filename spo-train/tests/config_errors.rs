@@ -129,7 +129,7 @@ fn wrong_files() {
         ("typo in data", "path = \"data.jsonl\"", "paths = \"data.jsonl\""),
         ("text beyond the context", "[training]", "[text]\nmax-length = 1024\n[training]"),
         ("format without a placeholder", "[training]", "[text]\nprompt-format = \"Q:\"\n[training]"),
-        ("unknown set of layers", "[training]", "[lora]\ntargets = \"all\"\n[training]"),
+        ("layers that are no names", "[training]", "[lora]\ntargets = 3\n[training]"),
         ("rank zero", "[training]", "[lora]\nrank = 0\n[training]"),
         ("dtype", "path = \"model\"", "path = \"model\"\ndtype = \"fp16\""),
         ("warm-up on an unknown dimension", "[training]", "[warmup]\ndimensions = [\"honesty\", \"help\"]\n[training]"),
