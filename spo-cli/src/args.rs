@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::command::{
-    chat, data, eval, export, generate, init, list, loss, plan, quickstart, render, score, serve, sweep, tokenize,
-    train, watch,
+    bench, chat, data, eval, export, generate, init, list, loss, plan, quickstart, render, score, serve, sweep,
+    tokenize, train, watch,
 };
 
 /// Sequential preference optimisation of language models.
@@ -33,6 +33,7 @@ pub(crate) enum Command {
     Generate(generate::Arguments),
     Chat(chat::Arguments),
     Export(export::Arguments),
+    Bench(bench::Arguments),
     #[command(subcommand)]
     Data(data::Command),
     Tokenize(tokenize::Arguments),

@@ -104,6 +104,18 @@ pub(crate) enum CliError {
         /// The system's reason.
         reason: String,
     },
+    /// A process of this program could not be started or read.
+    #[error("cannot measure in a process of its own: {source}")]
+    Process {
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A measurement in a process of its own failed and said why.
+    #[error("a measurement failed")]
+    Measurement {
+        /// Its exit code.
+        code: u8,
+    },
     /// There is nothing to compute.
     #[error("{file}: no row is left")]
     NoRows {
@@ -130,6 +142,7 @@ impl CliError {
     /// 1 failed, 2 usage or run file, 3 quality gate missed, 130 interrupted.
     pub fn exit_code(&self) -> u8 {
         match self {
+            Self::Measurement { code } => *code,
             Self::Train(TrainError::Interrupted { .. }) => 130,
             Self::Train(TrainError::GateMissed { .. }) => 3,
             Self::Train(TrainError::Config(_)) | Self::Unexpected { usage: true, .. } => 2,

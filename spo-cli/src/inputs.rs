@@ -6,6 +6,7 @@ use std::time::Instant;
 use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
+use serde::{Deserialize, Serialize};
 use spo_data::{DataError, DataSpec, Dataset, Overflow, Part, Paths, Reason, TemplateKind, TextSpec, Tokenizer};
 use spo_model::load::Storage;
 use spo_model::lora::load_adapter;
@@ -24,7 +25,8 @@ pub(crate) struct DeviceArguments {
     pub dtype: Dtype,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Dtype {
     F32,
     Bf16,
@@ -32,7 +34,7 @@ pub(crate) enum Dtype {
 }
 
 impl Dtype {
-    fn storage(self) -> Storage {
+    pub fn storage(self) -> Storage {
         match self {
             Self::F32 => Storage::F32,
             Self::Bf16 => Storage::Bf16,
@@ -181,12 +183,15 @@ fn key_and_name(argument: &str) -> Result<(String, String), String> {
 impl LayoutArguments {
     /// Loads files and says how many rows were dropped or changed.
     pub fn load(&self, files: &[PathBuf], text: &TextSpec, tokenizer: &Tokenizer) -> Result<Dataset, CliError> {
-        let part = match self.split {
+        self.load_part(files, self.part(), text, tokenizer)
+    }
+
+    fn part(&self) -> Part {
+        match self.split {
             FileSplit::All => Part::All,
             FileSplit::Train => Part::Train,
             FileSplit::Test => Part::Test,
-        };
-        self.load_part(files, part, text, tokenizer)
+        }
     }
 
     /// Whether no split was asked for.
@@ -202,6 +207,28 @@ impl LayoutArguments {
         text: &TextSpec,
         tokenizer: &Tokenizer,
     ) -> Result<Dataset, CliError> {
+        self.read(files, part, self.limit, text, tokenizer)
+    }
+
+    /// As [`Self::load`], of so many rows of each file, unless `--limit` says how many.
+    pub fn load_at_most(
+        &self,
+        files: &[PathBuf],
+        rows: usize,
+        text: &TextSpec,
+        tokenizer: &Tokenizer,
+    ) -> Result<Dataset, CliError> {
+        self.read(files, self.part(), self.limit.or(Some(rows)), text, tokenizer)
+    }
+
+    fn read(
+        &self,
+        files: &[PathBuf],
+        part: Part,
+        limit: Option<usize>,
+        text: &TextSpec,
+        tokenizer: &Tokenizer,
+    ) -> Result<Dataset, CliError> {
         let path = files.iter().map(|file| file.to_string_lossy().into_owned()).collect();
         let spec = DataSpec {
             path: Paths::Many(path),
@@ -209,7 +236,7 @@ impl LayoutArguments {
             schema: self.schema.clone(),
             dimension: self.dimension.clone(),
             columns: self.columns.iter().cloned().collect(),
-            limit: self.limit,
+            limit,
             part,
             ..DataSpec::default()
         };

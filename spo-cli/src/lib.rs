@@ -20,6 +20,7 @@ mod view;
 
 use std::io::ErrorKind;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 use clap::Parser;
 
@@ -35,6 +36,7 @@ enum Outcome {
 /// Reads the command line, runs the command and says how it ended: 0 ok, 1 failed, 2 usage or run file, 3 quality gate
 /// missed, 130 interrupted.
 pub fn main() -> ExitCode {
+    LazyLock::force(&command::bench::STARTED);
     allocator::keep_freed_memory();
     let cli = args::Cli::parse();
     logging::start();

@@ -116,6 +116,44 @@ fn greedy_tokens_equal_transformers() {
 }
 
 #[test]
+fn a_bench_measures_the_work_that_the_other_commands_do() {
+    let directory = tempdir().unwrap();
+    let rows = trl_rows(directory.path());
+    let golden = json_file(&fixture("trl/llama-tiny.json"));
+    let model = fixture("trl/llama-tiny-policy");
+    let few = ["--epochs", "1", "--max-length", "96", "--overflow", "keep-start", "--new-tokens", "32", "--json"];
+    let on = ["bench", "--model", &model, "--data", &rows, "--device", "cpu", "--pairs-per-step", "2"];
+    let lines = out(&[&on[..], &few, &["--pairs", "4", "--batch", "1"]].concat());
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let kinds: Vec<&Value> = lines.iter().map(|line| &line["what"]).collect();
+    assert_eq!(kinds, ["train", "score", "generate"]);
+    for line in &lines {
+        assert_eq!(line["device"], "CPU");
+        let keys = ["pairs_per_s", "tokens_per_s", "peak_rss_mb", "to_first_step_s", "model_flops_utilisation"];
+        assert!(keys.into_iter().all(|key| line[key].as_f64().is_some_and(|value| value > 0.0)), "{line}");
+        assert!(line["model_flops_utilisation"].as_f64() < Some(1.0), "{line}");
+    }
+    let [train, score, generate] = &lines[..] else { panic!("three kinds") };
+    let losses: Vec<f64> = serde_json::from_value(train["losses"].clone()).unwrap();
+    assert_eq!(losses.len(), 4, "two epochs of two steps");
+    assert!((losses[0] - 2f64.ln()).abs() < 1e-6, "{losses:?}");
+    assert!(losses[2..].iter().sum::<f64>() < losses[..2].iter().sum(), "{losses:?}");
+    let expected: Vec<f64> = serde_json::from_value(golden["policy"]["seq_logps"].clone()).unwrap();
+    let mean = expected.iter().sum::<f64>() / expected.len() as f64;
+    assert!((score["mean_logp"].as_f64().unwrap() - mean).abs() < 1e-4, "{score}");
+    assert_eq!(generate["ids"], golden["greedy_32_from_row0_prompt"]);
+
+    let adapters = parsed(&[&on[..], &few, &["--what", "train", "--lora", "4", "--pairs", "2"]].concat());
+    assert_eq!((&adapters["lora"], &adapters["pairs"]), (&json!(4), &json!(2)));
+    let table = out(&[&on[..], &few[..few.len() - 1], &["--what", "score", "--pairs", "2"]].concat());
+    assert!(table.starts_with("what ") && table.contains("of matmul peak") && table.contains("\nscore "), "{table}");
+
+    let many = spo(&[&on[..], &few, &["--what", "generate", "--batch", "9"]].concat());
+    assert_eq!(many.code, 2);
+    assert!(many.err.contains("--batch") && many.err.contains("at most the 4 pairs"), "{}", many.err);
+}
+
+#[test]
 fn a_story_goes_on() {
     let text = out(&[
         "generate",

@@ -25,6 +25,7 @@ fn help_of_every_command() {
         &["score"],
         &["generate"],
         &["export"],
+        &["bench"],
         &["data"],
         &["data", "check"],
         &["data", "preview"],

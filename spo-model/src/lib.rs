@@ -29,6 +29,7 @@ pub mod device;
 pub mod error;
 pub mod export;
 pub mod family;
+pub mod flops;
 pub mod generate;
 pub mod layout;
 pub mod load;

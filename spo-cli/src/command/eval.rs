@@ -98,7 +98,7 @@ impl Arguments {
         data: &Dataset,
     ) -> Result<Vec<Vec<f64>>, CliError> {
         let model = self.device.load(device, model, adapter)?;
-        check_rows(&model, data)?;
+        check_rows(model.spec(), data)?;
         let scored = score(&model, &data.examples, self.tokens_per_micro_batch);
         Ok(scored.iter().map(|answers| answers.iter().map(|logps| sum(logps)).collect()).collect())
     }

@@ -166,7 +166,7 @@ impl Arguments {
             Err(DataError::IdsOnly) => return Ok(Probe::random(model.spec())),
             other => other?,
         };
-        check_rows(model, &data)?;
+        check_rows(model.spec(), &data)?;
         Ok(Probe::new(data.examples.iter()))
     }
 }

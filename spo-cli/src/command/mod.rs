@@ -1,5 +1,6 @@
 //! One file per command: its arguments and what it does.
 
+pub(crate) mod bench;
 pub(crate) mod chat;
 pub(crate) mod data;
 pub(crate) mod eval;
@@ -39,6 +40,7 @@ pub(crate) fn run(command: Command, output: &mut Output) -> Result<Outcome, CliE
         Command::Score(arguments) => arguments.run(output).map(done),
         Command::Generate(arguments) => arguments.run(output).map(done),
         Command::Chat(arguments) => arguments.run(output).map(done),
+        Command::Bench(arguments) => arguments.run(output).map(done),
         Command::Data(command) => command.run(output),
         Command::Tokenize(arguments) => arguments.run(output).map(done),
         Command::Render(arguments) => arguments.run(output).map(done),

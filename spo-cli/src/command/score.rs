@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Map, Value, json};
 use spo_data::{Dataset, Example, Group};
-use spo_model::CausalLm;
+use spo_model::{CausalLm, ModelSpec};
 
 use crate::error::CliError;
 use crate::inputs::{DeviceArguments, LayoutArguments, TextArguments, incidents, model_tokenizer, require_rows};
@@ -58,7 +58,7 @@ impl Arguments {
         incidents(&data).into_iter().for_each(note);
         require_rows(&data, &self.data)?;
         let model = self.device.load(&device, &self.model, self.adapter.as_deref())?;
-        check_rows(&model, &data)?;
+        check_rows(model.spec(), &data)?;
         for examples in data.examples.chunks(CHUNK) {
             let scored = score(&model, examples, self.tokens_per_micro_batch);
             for (example, answers) in examples.iter().zip(&scored) {
@@ -73,10 +73,10 @@ impl Arguments {
 }
 
 /// Every row must be in the vocabulary and fit the context before anything is computed.
-pub(super) fn check_rows(model: &CausalLm, data: &Dataset) -> Result<(), CliError> {
+pub(super) fn check_rows(spec: &ModelSpec, data: &Dataset) -> Result<(), CliError> {
     for example in &data.examples {
         let answers: Vec<&[u32]> = example.answers.iter().map(|answer| answer.as_slice()).collect();
-        model.spec().check_row(&example.id, &example.prompt, &answers)?;
+        spec.check_row(&example.id, &example.prompt, &answers)?;
     }
     Ok(())
 }

@@ -1,0 +1,95 @@
+"""Models with random weights and real pairs for the yardstick. One argument: the folder to write to.
+
+small      6 M parameters: hidden 256, 4 blocks, vocabulary 8,192, tied
+medium    56 M parameters: hidden 512, 8 blocks, vocabulary 32,000
+head-32000, head-151936   2 blocks of medium's width with a tied head of that vocabulary
+SIZE.pairs.jsonl          pairs of Anthropic HH as messages, in random order, prompts under 512 tokens
+SIZE.prompts.jsonl        eight prompts of 64 tokens, as ids, each with an answer of one token
+even.jsonl                pairs of random ids, all of one length
+"""
+import gzip, json, pathlib, pydoc_data.topics, random, re, sys
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+OUT = pathlib.Path(sys.argv[1])
+HH = pathlib.Path(__file__).parents[2] / "fixtures/hh_harmless/test.jsonl.gz"
+MAX_LENGTH, PAIRS = 512, 256
+TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SHAPES = {
+    "small": dict(hidden_size=256, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2,
+                  intermediate_size=1024, vocab_size=8192, tie_word_embeddings=True),
+    "medium": dict(hidden_size=512, num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=4,
+                   intermediate_size=1376, vocab_size=32000, tie_word_embeddings=False),
+}
+for vocabulary in (32000, 151936):
+    SHAPES[f"head-{vocabulary}"] = SHAPES["medium"] | dict(
+        num_hidden_layers=2, vocab_size=vocabulary, tie_word_embeddings=True)
+
+
+def transcripts():
+    with gzip.open(HH, "rt") as lines:
+        yield from map(json.loads, lines)
+
+
+def texts():
+    """What the tokenizers are trained on: Python's own help and library, and the chosen transcripts."""
+    yield from (text for _, text in sorted(pydoc_data.topics.topics.items()))
+    for file in sorted(pathlib.Path(json.__file__).parents[1].glob("*.py")):
+        yield file.read_text(errors="ignore")
+    yield from (row["chosen"] for row in transcripts())
+
+
+def train_tokenizer(vocabulary):
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    bpe.train_from_iterator(texts(), trainers.BpeTrainer(
+        vocab_size=vocabulary, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>"]))
+    fast = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|pad|>")
+    fast.chat_template = TEMPLATE
+    return fast
+
+
+def messages(transcript):
+    parts = re.split(r"\n\n(Human|Assistant): ?", transcript)[1:]
+    roles = {"Human": "user", "Assistant": "assistant"}
+    return [dict(role=roles[role], content=text.strip()) for role, text in zip(parts[::2], parts[1::2])]
+
+
+def pairs():
+    """Transcripts that differ in the assistant's last turn only."""
+    for row in transcripts():
+        chosen, rejected = messages(row["chosen"]), messages(row["rejected"])
+        if len(chosen) < 2 or chosen[:-1] != rejected[:-1] or chosen[-1] == rejected[-1]:
+            continue
+        if all(turn["role"] == "assistant" and turn["content"] for turn in (chosen[-1], rejected[-1])):
+            yield dict(prompt=chosen[:-1], chosen=chosen[-1:], rejected=rejected[-1:])
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+for name, shape in SHAPES.items():
+    tokenizer = train_tokenizer(min(shape["vocab_size"], 32000))
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(
+        rms_norm_eps=1e-5, max_position_embeddings=2048, bos_token_id=None, eos_token_id=2, pad_token_id=3, **shape))
+    model.float().save_pretrained(OUT / name)
+    tokenizer.save_pretrained(OUT / name)
+    if name in ("small", "medium"):
+        ids = lambda row: tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, return_dict=False)
+        rows = [row for row in pairs() if len(ids(row)) < MAX_LENGTH]
+        random.Random(0).shuffle(rows)
+        write(OUT / f"{name}.pairs.jsonl", rows[:PAIRS])
+        long = [ids(row)[:64] for row in rows if len(ids(row)) >= 64][:8]
+        write(OUT / f"{name}.prompts.jsonl", [dict(prompt_ids=ids, chosen_ids=[2], rejected_ids=[3]) for ids in long])
+    print(name, sum(p.numel() for p in model.parameters()))
+draw = random.Random(0)
+words = lambda count: [draw.randrange(4, 32000) for _ in range(count)]
+write(OUT / "even.jsonl", [dict(prompt_ids=words(96), chosen_ids=words(48), rejected_ids=words(48)) for _ in range(64)])

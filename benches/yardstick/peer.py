@@ -1,0 +1,111 @@
+"""One measurement of TRL on the CPU; prints the keys of `spo bench --json`. One process per measurement."""
+import argparse, json, os, pathlib, statistics, tempfile, time
+
+STARTED = time.perf_counter()
+os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", TQDM_DISABLE="1", CUDA_VISIBLE_DEVICES="")
+parser = argparse.ArgumentParser()
+parser.add_argument("what", choices=["train", "score", "generate"])
+parser.add_argument("model")
+parser.add_argument("data")
+parser.add_argument("--pairs", type=int, default=64)
+parser.add_argument("--pairs-per-step", type=int, default=2)
+parser.add_argument("--epochs", type=int, default=3)
+parser.add_argument("--lora", type=int)
+parser.add_argument("--precompute", action="store_true", help="the reference's log-probs before training")
+parser.add_argument("--batch", type=int, default=1)
+parser.add_argument("--new-tokens", type=int, default=128)
+parser.add_argument("--learning-rate", type=float, default=5e-6)
+arguments = parser.parse_args()
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+
+torch.set_num_threads(os.cpu_count())
+first, epochs = [], []
+
+
+def step_done():
+    first.append(time.perf_counter() - STARTED)
+
+
+def trainer(rows, epochs_to_train):
+    from datasets import Dataset, disable_caching
+    from peft import LoraConfig
+    from trl import DPOConfig, DPOTrainer
+
+    class Clock(TrainerCallback):
+        def on_epoch_begin(self, *_, **__): epochs.append(-time.perf_counter())
+        def on_epoch_end(self, *_, **__): epochs[-1] += time.perf_counter()
+        def on_step_end(self, *_, **__): step_done()
+
+    class InOrder(DPOTrainer):
+        def _get_train_sampler(self, *_, **__): return torch.utils.data.SequentialSampler(self.train_dataset)
+
+    disable_caching()
+    adapters = arguments.lora and LoraConfig(
+        r=arguments.lora, lora_alpha=2 * arguments.lora, target_modules="all-linear", task_type="CAUSAL_LM", lora_dropout=0.0)
+    config = DPOConfig(
+        output_dir=tempfile.mkdtemp(), use_cpu=True, bf16=False, fp16=False, gradient_checkpointing=False, seed=0,
+        per_device_train_batch_size=arguments.pairs_per_step, num_train_epochs=epochs_to_train, max_length=512,
+        learning_rate=arguments.learning_rate, lr_scheduler_type="constant", loss_type=["sigmoid"], beta=0.1,
+        precompute_ref_log_probs=arguments.precompute, model_init_kwargs=dict(attn_implementation="sdpa"),
+        report_to="none", save_strategy="no", eval_strategy="no", logging_steps=1, disable_tqdm=True,
+        dataloader_pin_memory=False)
+    return InOrder(
+        model=arguments.model, args=config, train_dataset=Dataset.from_list(rows), peft_config=adapters or None,
+        processing_class=AutoTokenizer.from_pretrained(arguments.model), callbacks=[Clock()])
+
+
+def train(rows):
+    running = trainer(rows, arguments.epochs + 1)
+    running.train()
+    losses = [entry["loss"] for entry in running.state.log_history if "loss" in entry]
+    return len(rows), dict(losses=losses, pairs_per_step=arguments.pairs_per_step, lora=arguments.lora)
+
+
+def score(rows):
+    """What TRL does to precompute the reference's log-probs, again and again."""
+    running = trainer(rows, 1)
+    sums = []
+    for _ in range(arguments.epochs + 1):
+        sums.clear()
+        loader = torch.utils.data.DataLoader(
+            running.train_dataset, batch_size=arguments.pairs_per_step, collate_fn=running.data_collator)
+        begun = time.perf_counter()
+        for batch in loader:
+            sums += [float(logp) for side in running.compute_ref_log_probs(running.model, batch) for logp in side]
+            step_done()
+        epochs.append(time.perf_counter() - begun)
+    return len(rows), dict(mean_logp=statistics.fmean(sums))
+
+
+def generate(rows):
+    model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32, attn_implementation="sdpa")
+    prompts = torch.tensor([row["prompt_ids"] for row in rows[: arguments.batch]])
+    from transformers import StoppingCriteria, StoppingCriteriaList
+
+    class First(StoppingCriteria):
+        def __call__(self, ids, scores, **_):
+            first or step_done()
+            return torch.zeros(ids.shape[0], dtype=torch.bool)
+
+    for _ in range(arguments.epochs + 1):
+        begun = time.perf_counter()
+        with torch.inference_mode():
+            out = model.generate(
+                prompts, attention_mask=torch.ones_like(prompts), do_sample=False, eos_token_id=None,
+                min_new_tokens=arguments.new_tokens, max_new_tokens=arguments.new_tokens,
+                stopping_criteria=StoppingCriteriaList([First()]))
+        epochs.append(time.perf_counter() - begun)
+    return arguments.batch, dict(ids=out[0, prompts.shape[1]:].tolist(), batch=arguments.batch)
+
+
+rows = [json.loads(line) for line in open(arguments.data)][: arguments.pairs]
+count, details = dict(train=train, score=score, generate=generate)[arguments.what](rows)
+measured = epochs[1:]
+median = statistics.median(measured)
+status = pathlib.Path("/proc/self/status").read_text()
+peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+print(json.dumps(dict(
+    what=arguments.what, device="CPU", pairs_per_s=count / median, to_first_step_s=first[0], peak_rss_mb=peak / 1024,
+    epoch_s=measured, pairs=count, threads=torch.get_num_threads(), **details)))

@@ -1,0 +1,170 @@
+//! What every measurement starts from: the device, the pairs, the model.
+
+use std::time::Instant;
+
+use burn::tensor::Device;
+use spo_data::{Dataset, Example, Group, PackedBatch};
+use spo_model::{CausalLm, ModelSpec, device};
+use spo_train::TrainError;
+use spo_train::config::{Facts, RunPlan, RunSpec, resolve};
+use tempfile::TempDir;
+
+use super::figures::Figures;
+use super::peak::matmul_flops;
+use super::{Arguments, STARTED};
+use crate::command::score::check_rows;
+use crate::error::CliError;
+use crate::inputs::{incidents, model_tokenizer, require_rows};
+use crate::output::note;
+
+/// Rows read for each pair that is wanted: some are dropped, some layouts give a pair in several rows.
+const ROWS_PER_PAIR: usize = 4;
+
+/// The run file of a measurement, but for what the arguments say.
+const RUN: &str = r#"
+schema = 1
+data = [{ path = "of the command line" }]
+model = { path = "of the command line" }
+rounds = [{ dimension = "preference", objective = "dpo" }]
+training = { schedule = "constant", warmup-ratio = 0.0, shuffle = false }
+"#;
+
+pub(super) struct Setting<'a> {
+    pub arguments: &'a Arguments,
+    pub device: Device,
+    pub spec: ModelSpec,
+    /// The examples of the pairs, in order.
+    pub data: Dataset,
+    /// The dimension that all of them have.
+    pub dimension: String,
+    /// Where files of the measurement go.
+    pub place: TempDir,
+}
+
+/// When things happened.
+pub(super) struct Times {
+    /// From the start of the process to the first step, seconds.
+    pub first: f64,
+    /// Each measured epoch, seconds.
+    pub epochs: Vec<f64>,
+    /// Largest resident memory, bytes.
+    pub peak_bytes: u64,
+}
+
+/// What one epoch does.
+pub(super) struct Work {
+    /// Pairs, or prompts.
+    pub pairs: usize,
+    /// Tokens run through the model, or generated.
+    pub tokens: usize,
+    /// Least operations.
+    pub flops: f64,
+}
+
+impl<'a> Setting<'a> {
+    pub fn new(arguments: &'a Arguments, device: &str) -> Result<Self, CliError> {
+        let device = device::open(device)?;
+        let spec = ModelSpec::from_dir(&arguments.model)?;
+        let (data, dimension) = pairs(arguments, spec.context)?;
+        check_rows(&spec, &data)?;
+        let place =
+            TempDir::with_prefix("spo-bench-").map_err(|source| CliError::Io { path: std::env::temp_dir(), source })?;
+        Ok(Self { arguments, device, spec, data, dimension, place })
+    }
+
+    /// The model, anew.
+    pub fn model(&self) -> Result<CausalLm, CliError> {
+        Ok(CausalLm::from_dir(&self.arguments.model, Some(self.arguments.dtype.storage()), &self.device)?)
+    }
+
+    /// The plan of a run on these pairs, in file order and with a constant learning rate; else as `spo plan` says.
+    pub fn plan(&self) -> Result<RunPlan, CliError> {
+        let arguments = self.arguments;
+        let mut spec = RunSpec::from_str("spo bench", RUN)?;
+        let text = |text: &str| serde_json::Value::from(text).to_string();
+        let mut sets = vec![
+            format!("model.path={}", text(&arguments.model.to_string_lossy())),
+            format!("model.dtype={}", serde_json::json!(arguments.dtype)),
+            format!("rounds.0.dimension={}", text(&self.dimension)),
+            format!("training.epochs={}", arguments.epochs + 1),
+            format!("training.pairs-per-step={}", arguments.pairs_per_step),
+        ];
+        sets.extend(arguments.lora.map(|rank| format!("lora.rank={rank}")));
+        sets.extend(arguments.lora.map(|rank| format!("lora.alpha={}", 2 * rank)));
+        for set in sets.iter().chain(&arguments.set) {
+            spec.apply_set(set)?;
+        }
+        let facts = Facts {
+            pairs: [(self.dimension.clone(), self.data.examples.len())].into(),
+            context_length: Some(self.spec.context),
+            ..Facts::default()
+        };
+        Ok(resolve(&spec, &facts)?)
+    }
+
+    /// Tokens scored at once.
+    pub fn budget(&self, plan: &RunPlan) -> usize {
+        2 * plan.rounds[0].main().training.micro_batch_tokens(&self.device)
+    }
+
+    /// The tokens of each pair.
+    pub fn groups(&self) -> Vec<Group<'_>> {
+        self.data.examples.iter().map(group).collect()
+    }
+
+    /// One forward pass over all pairs.
+    pub fn work(&self) -> Work {
+        let batch = PackedBatch::new(&self.groups());
+        Work { pairs: batch.groups.len(), tokens: batch.tokens(), flops: self.spec.forward_flops(&batch) }
+    }
+
+    /// Waits for the device.
+    pub fn sync(device: &Device) {
+        // A device that failed says so at the next read.
+        let _ = device.sync();
+    }
+
+    /// The figures of a measurement; `times` are taken before, because the matrix products need memory of their own.
+    pub fn figures(&self, what: &'static str, times: Times, work: Work) -> Figures {
+        let peak = matmul_flops(&self.device);
+        Figures::new(what, self.arguments, device::describe(&self.device), times, work, peak)
+    }
+}
+
+/// Runs `epoch` once to warm up and then as often as is measured. It calls its argument at its first step.
+pub(super) fn repeat(
+    setting: &Setting,
+    mut epoch: impl FnMut(usize, &mut dyn FnMut()) -> Result<(), TrainError>,
+) -> Result<Times, TrainError> {
+    let (mut first, mut epochs) = (None, vec![]);
+    for index in 0..=setting.arguments.epochs {
+        let started = Instant::now();
+        epoch(index, &mut || {
+            first.get_or_insert_with(|| STARTED.elapsed().as_secs_f64());
+        })?;
+        Setting::sync(&setting.device);
+        epochs.push(started.elapsed().as_secs_f64());
+    }
+    epochs.remove(0);
+    Ok(Times { first: first.unwrap_or_default(), epochs, peak_bytes: spo_train::memory::peak_resident_bytes() })
+}
+
+/// The first pairs of the first dimension, each example with its chosen answer first.
+fn pairs(arguments: &Arguments, context: usize) -> Result<(Dataset, String), CliError> {
+    let tokenizer = model_tokenizer(&arguments.model)?;
+    let mut text = arguments.text.spec();
+    text.max_length.get_or_insert(context);
+    let rows = arguments.pairs.saturating_mul(ROWS_PER_PAIR);
+    let mut data = arguments.layout.load_at_most(&arguments.data, rows, &text, &tokenizer)?;
+    incidents(&data).into_iter().for_each(note);
+    let (dimension, _) = data.dimensions().into_iter().next().unwrap_or_default();
+    let keep: Vec<usize> = data.pairs(&dimension).iter().take(arguments.pairs).map(|pair| pair.example).collect();
+    let examples = keep.into_iter().map(|index| data.examples[index].clone()).collect();
+    data.examples = examples;
+    require_rows(&data, &arguments.data)?;
+    Ok((data, dimension))
+}
+
+fn group(example: &Example) -> Group<'_> {
+    Group { prompt: &example.prompt, answers: example.answers.iter().map(|answer| answer.as_slice()).collect() }
+}
