@@ -22,7 +22,7 @@ fn cache(criterion: &mut Criterion) {
     let cache = LogpCache::open(place.path()).expect("a fresh directory");
     let (mut events, stop) = (Memory::default(), AtomicBool::new(false));
     let mut session = Session::new(place.path().into(), &mut events, &stop);
-    let mut fill = |hash: &str| cache.fill("start", hash, &model, &[&data], 256, &mut session).expect("scored");
+    let mut fill = |hash: &str| cache.fill("start", hash, 0, &model, &[&data], 256, &mut session).expect("scored");
 
     let mut group = criterion.benchmark_group("log-probabilities of a frozen policy, 1024 answers");
     group.sample_size(10).throughput(Throughput::Elements(2 * data.examples.len() as u64));

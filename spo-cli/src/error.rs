@@ -145,7 +145,7 @@ impl CliError {
             Self::Measurement { code } => *code,
             Self::Train(TrainError::Interrupted { .. }) => 130,
             Self::Train(TrainError::GateMissed { .. }) => 3,
-            Self::Train(TrainError::Config(_)) | Self::Unexpected { usage: true, .. } => 2,
+            Self::Train(TrainError::Config(_) | TrainError::Changed { .. }) | Self::Unexpected { usage: true, .. } => 2,
             Self::Train(TrainError::Model(error)) | Self::Model(error) => model_code(error),
             Self::Train(TrainError::Data(error)) | Self::Data(error) => data_code(error),
             Self::Train(TrainError::Core(error)) | Self::Core(error) | Self::Rows { source: error, .. } => {

@@ -6,12 +6,13 @@
 //! computed again.
 
 use crate::TrainError;
+use crate::durable;
 use crate::event::Event;
 use crate::held_out::Judged;
 use crate::session::Session;
 use spo_core::Sides;
 use spo_core::logprob::HeadOptions;
-use spo_data::{Dataset, Group, PairRef, RowHash, row_hash};
+use spo_data::{Dataset, Example, Group, PairRef, RowHash, row_hash};
 use spo_model::CausalLm;
 use std::collections::HashMap;
 use std::fs::OpenOptions;
@@ -52,33 +53,62 @@ impl LogpCache {
     /// # Errors
     /// The file cannot be read.
     pub fn read(&self, policy: &str, hash: &str) -> Result<PolicyLogps, TrainError> {
-        let path = self.path(hash);
-        let bytes = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => vec![],
-            Err(e) => return Err(TrainError::io(&path, e)),
-        };
-        let values = bytes.as_chunks::<RECORD>().0.iter().filter_map(decode).collect();
+        let values = self.records(hash)?.into_iter().flatten().collect();
         Ok(PolicyLogps { policy: policy.into(), dir: self.dir.clone(), values })
     }
 
-    /// Scores the answers of `examples` that are not stored yet and returns all log-probs of the
+    /// Every record, `None` for one that is damaged.
+    fn records(&self, hash: &str) -> Result<Vec<Option<(RowHash, f64)>>, TrainError> {
+        let path = self.path(hash);
+        match std::fs::read(&path) {
+            Ok(bytes) => Ok(bytes.as_chunks::<RECORD>().0.iter().map(decode).collect()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(vec![]),
+            Err(e) => Err(TrainError::io(&path, e)),
+        }
+    }
+
+    /// Bytes stored for a policy, whole records only: where [`fill`](Self::fill) starts.
+    ///
+    /// # Errors
+    /// The file cannot be looked at.
+    pub fn stored(&self, hash: &str) -> Result<u64, TrainError> {
+        let path = self.path(hash);
+        match path.metadata() {
+            Ok(metadata) => Ok(metadata.len() - metadata.len() % RECORD as u64),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(0),
+            Err(e) => Err(TrainError::io(&path, e)),
+        }
+    }
+
+    /// Scores the answers of the sets that are not stored yet and returns all log-probs of the
     /// policy. Memory: the model, and one micro-batch without a tape.
+    ///
+    /// `from` is what [`stored`](Self::stored) said before the filling began. What an interrupted
+    /// filling wrote behind it is used again as far as its chunks are whole, so that the log-probs,
+    /// which may depend on what is scored together, are those of an uninterrupted one.
     ///
     /// # Errors
     /// A row that does not fit the model, a log-prob that is not finite, a file that cannot be
     /// written, or the user's interruption; what was scored before stays stored.
+    #[allow(clippy::too_many_arguments)]
     pub fn fill(
         &self,
         policy: &str,
         hash: &str,
+        from: u64,
         model: &CausalLm,
         sets: &[&Dataset],
         token_budget: usize,
         session: &mut Session,
     ) -> Result<PolicyLogps, TrainError> {
         let started = Instant::now();
-        let mut stored = self.read(policy, hash)?;
+        let (before, behind) = {
+            let mut records = self.records(hash)?;
+            let behind = records.split_off(records.len().min(from as usize / RECORD));
+            (records, behind)
+        };
+        let values = before.into_iter().flatten().collect();
+        let mut stored = PolicyLogps { policy: policy.into(), dir: self.dir.clone(), values };
         let (mut total, mut missing) = (0, vec![]);
         for example in sets.iter().flat_map(|set| &set.examples) {
             total += example.answers.len();
@@ -94,10 +124,25 @@ impl LogpCache {
         let cached = total - missing.iter().map(|(_, answers)| answers.len()).sum::<usize>();
         let (mut done, mut tokens) = (cached, 0);
         let path = self.path(hash);
-        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(|e| TrainError::io(&path, e))?;
-        self.drop_torn_record(&path, &file)?;
-        let mut file = BufWriter::new(file);
-        for chunk in missing.chunks(CHUNK) {
+        let chunks: Vec<_> = missing.chunks(CHUNK).collect();
+        let (mut whole, mut taken) = (0, 0);
+        while let Some(records) = chunks.get(whole).and_then(|chunk| written(chunk, &behind[taken..])) {
+            (whole, taken, done) = (whole + 1, taken + records.len(), done + records.len());
+            stored.values.extend(records);
+        }
+        let tokens_of = |(example, answers): &Missing| {
+            let answers = answers.iter().map(|&answer| example.answers[answer].len());
+            (example.prompt.len() + answers.sum::<usize>()) as u64
+        };
+        tokens += chunks[..whole].iter().flat_map(|chunk| chunk.iter()).map(tokens_of).sum::<u64>();
+        let open = || {
+            let file = OpenOptions::new().create(true).append(true).open(&path)?;
+            // Also cuts a half-written record off, so that the next one is aligned.
+            file.set_len(from + (taken * RECORD) as u64)?;
+            Ok(BufWriter::new(file))
+        };
+        let mut file = open().map_err(|e| TrainError::io(&path, e))?;
+        for chunk in &chunks[whole..] {
             session.check_stop()?;
             let groups: Vec<Group> = chunk
                 .iter()
@@ -124,6 +169,7 @@ impl LogpCache {
             file.flush().map_err(|e| TrainError::io(&path, e))?;
             session.emit(Event::Scoring { policy: policy.into(), done, total })?;
         }
+        file.get_ref().sync_data().map_err(|e| TrainError::io(&path, e))?;
         let seconds = started.elapsed().as_secs_f64();
         session.emit(Event::Scored { policy: policy.into(), answers: total, cached, tokens, seconds })?;
         Ok(stored)
@@ -138,23 +184,30 @@ impl LogpCache {
         if own.exists() || !theirs.exists() {
             return Ok(own.exists());
         }
-        // A copy: more may be added to either.
-        std::fs::copy(&theirs, &own).map_err(|e| TrainError::io(&own, e))?;
+        // A copy: more may be added to either. Each record has its checksum; half of one at the end is left behind.
+        let bytes = std::fs::read(&theirs).map_err(|e| TrainError::io(&theirs, e))?;
+        durable::write(&own, &bytes[..bytes.len() - bytes.len() % RECORD])?;
         Ok(true)
     }
 
-    fn path(&self, hash: &str) -> PathBuf {
-        self.dir.join(format!("{hash}.logps"))
+    /// Name of the file of a policy with this hash.
+    pub fn file_name(hash: &str) -> String {
+        format!("{hash}.logps")
     }
 
-    /// Cuts a half-written last record off, so that the next one is aligned.
-    fn drop_torn_record(&self, path: &Path, file: &std::fs::File) -> Result<(), TrainError> {
-        let cut = || {
-            let length = file.metadata()?.len();
-            if length.is_multiple_of(RECORD as u64) { Ok(()) } else { file.set_len(length - length % RECORD as u64) }
-        };
-        cut().map_err(|e| TrainError::io(path, e))
+    fn path(&self, hash: &str) -> PathBuf {
+        self.dir.join(Self::file_name(hash))
     }
+}
+
+/// An example with those of its answers that are not stored.
+type Missing<'d> = (&'d Example, Vec<usize>);
+
+/// The records of a chunk, if all of them stand at the start of `records`.
+fn written(chunk: &[Missing], records: &[Option<(RowHash, f64)>]) -> Option<Vec<(RowHash, f64)>> {
+    let keys = chunk.iter().flat_map(|(example, answers)| answers.iter().map(|&answer| example.answer_hash(answer)));
+    let mut records = records.iter();
+    keys.map(|key| records.next().copied().flatten().filter(|(found, _)| *found == key)).collect()
 }
 
 impl PolicyLogps {

@@ -1,31 +1,37 @@
 //! The order of a run: warm-up, rounds with their controls, evaluation, export.
+//!
+//! It is a list of stages. What a finished stage made is on disk and its result in the journal, so a
+//! run that goes on walks the same list and reads instead of computing until it comes to the stage
+//! that was interrupted.
+
+mod frozen;
+mod measurement;
 
 use crate::adapters::policy_options;
-use crate::arm::{ArmData, Frozen, row};
+use crate::arm::{ArmData, Frozen};
 use crate::cache::{LogpCache, PolicyLogps};
 use crate::config::{ArmPlan, RoundPlan, RunPlan};
+use crate::durable::Mark;
 use crate::event::Event;
 use crate::gate::Gate;
-use crate::held_out::{Rewards, log_ratio_margins, reward_scores};
 use crate::held_out_tasks::{HeldOutMargins, HeldOutTasks};
+use crate::journal::Journal;
 use crate::phase::{Phase, PhaseState};
 use crate::policy::Policies;
 use crate::run::Prepared;
-use crate::sampling::{Drawn, Samples, Shown, show, shown_prompts};
+use crate::sampling::{Drawn, Shown, shown_prompts};
 use crate::session::Session;
 use crate::shared::{Shared, rows_hash};
 use crate::stopping::{Keeper, Stopping};
 use crate::task::{SupervisedTask, Task};
 use crate::{TrainError, memory};
 use burn::tensor::Device;
-use spo_data::{Dataset, Example};
-use spo_eval::{
-    Artefact, Bootstrap, DimensionScore, Distribution, GateOutcome, GateSummary, Sample, ScoreKind, Subset,
-    paired_difference, score_dimension,
-};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use spo_eval::{Artefact, Bootstrap, DimensionScore, Distribution};
 use spo_model::{CausalLm, device, parameters};
-use std::collections::{BTreeMap, HashSet};
-use std::time::Instant;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 /// Name of π_0 where there is no warm-up.
 pub(crate) const START: &str = "start";
@@ -34,12 +40,37 @@ pub(crate) const PLAN: &str = "plan";
 /// Name of the warm-up and of the policy it makes.
 pub(crate) const WARMUP: &str = "warmup";
 
+/// A phase, what it learns, and what it is evaluated on.
+type PhaseParts<'p> = (Phase<'p>, Box<dyn Task + 'p>, Option<HeldOutTasks<'p>>);
+
+/// What became of a phase.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Trained {
+    hash: String,
+    /// Steps that the policy comes from: fewer than planned where the phase ended early.
+    step: u64,
+    /// Whether the round's gate sent it back.
+    rolled_back: bool,
+}
+
+/// Where a policy stands in the plan: its name, that of the policy it starts from, and round and arm, if it is not
+/// the warm-up's.
+#[derive(Clone, Copy)]
+struct Place<'p> {
+    name: &'p str,
+    parent: &'p str,
+    arm: Option<(usize, usize)>,
+}
+
 /// A run that goes through its plan.
 pub(crate) struct Driver<'a> {
     plan: &'a RunPlan,
     prepared: &'a Prepared,
     session: Session<'a>,
+    journal: Journal,
     policies: Policies,
+    /// The policy in memory, if one is.
+    current: Option<(String, CausalLm)>,
     cache: LogpCache,
     bootstrap: Bootstrap,
     /// Tokens that end a response.
@@ -49,13 +80,13 @@ pub(crate) struct Driver<'a> {
     shared: Shared,
     /// Scores of the policies so far, in the scale of the main table.
     matrix: Vec<DimensionScore>,
-    /// Steps that a policy comes from, where its phase ended early; and whether its round's gate sent it back.
-    ended: BTreeMap<String, (u64, bool)>,
+    /// The policies so far that a phase made.
+    trained: BTreeMap<String, Trained>,
     drawn: Vec<(Drawn, Vec<String>)>,
 }
 
 impl<'a> Driver<'a> {
-    pub fn new(prepared: &'a Prepared, session: Session<'a>) -> Result<Self, TrainError> {
+    pub fn new(prepared: &'a Prepared, session: Session<'a>, journal: Journal) -> Result<Self, TrainError> {
         let plan = &prepared.plan;
         let mut stop = prepared.model.eos.clone();
         stop.extend(prepared.tokenizer.terminators());
@@ -74,82 +105,122 @@ impl<'a> Driver<'a> {
             shown: shown_prompts(&prepared.held_out, &plan.evaluation, &plan.text, &prepared.tokenizer)?,
             shared: Shared::default(),
             matrix: vec![],
-            ended: BTreeMap::new(),
+            trained: BTreeMap::new(),
             drawn: vec![],
+            current: None,
+            journal,
             session,
         })
     }
 
-    /// Runs all of it.
-    pub fn run(mut self) -> Result<(), TrainError> {
-        let model = self.policies.start(START)?;
-        self.announce(&model)?;
-        let (start, model) = match (&self.plan.warmup, self.reuse_warmup()?) {
-            (Some(_), Some(model)) => (WARMUP.to_string(), model),
-            (Some(warmup), None) => {
-                let task = SupervisedTask::new(&self.prepared.train.dataset, &warmup.dimensions);
-                let label = warmup.dimensions.join(" + ");
-                self.begin(WARMUP, &label, "sft", false, START, task.len(), warmup.training.steps, None)?;
-                let phase = Phase {
-                    name: WARMUP,
-                    round: 0,
-                    training: &warmup.training,
-                    trainable: self.policies.trainable(),
-                    seed: self.plan.seed,
-                };
-                let held_out = HeldOutTasks {
-                    own: Box::new(SupervisedTask::new(&self.prepared.held_out.dataset, &warmup.dimensions)),
-                    dimensions: vec![],
-                };
-                (WARMUP.to_string(), self.train(phase, model, &task, Some(&held_out), START, None)?)
-            }
-            (None, _) => (START.to_string(), model),
-        };
-        let mut history = vec![self.freeze(&start, &model, 0)?];
-        self.show(&start, &model)?;
-        self.draw(&start, &model, &[])?;
-        let mut current = Some((start.clone(), model));
-        let mut names = vec![start.clone()];
+    /// Runs all of it, or what is left of it.
+    pub fn run(&mut self) -> Result<(), TrainError> {
+        let start_hash = self.stage("start", &[], |run| run.announce())?;
+        self.policies.know(START, start_hash);
+        self.shared = Shared::new(&self.prepared.donors, self.plan, &self.artefacts())?;
+        let start = self.warm_up()?;
+        let mut history = vec![self.freeze(start, 0)?];
+        self.show(start)?;
+        self.draw(start, &[])?;
+        let mut names = vec![start.to_string()];
         for (index, round) in self.plan.rounds.iter().enumerate() {
             let mut scores = vec![];
             let mut carried = None;
-            for (place, arm) in round.arms.iter().enumerate() {
+            for (number, arm) in round.arms.iter().enumerate() {
                 let name = policy_name(round, arm);
-                let parent = &names[index];
-                // Another policy is dropped before this one is loaded: one at a time in memory.
-                let loaded = current.take().filter(|(loaded, _)| loaded == parent).map(|(_, model)| model);
                 let gate = round.gate.as_ref().filter(|_| carried.is_none());
                 let gate = gate.map(|plan| Gate::new(plan, &self.matrix, &names));
-                let model = match (self.reuse(&name, Some((index, place)))?, loaded) {
-                    (Some(model), _) => model,
-                    (None, loaded) => {
-                        let model = loaded.map_or_else(|| self.policies.load(parent), Ok)?;
-                        self.round(index, round, arm, &name, &names[..=index], model, &history, gate.as_ref())?
-                    }
-                };
+                let place = Place { name: &name, parent: &names[index], arm: Some((index, number)) };
+                let parts = |run: &mut Self, begin| run.round(index, round, arm, (&name, &names), begin, &history);
+                self.train(place, gate.as_ref(), parts)?;
                 let later = if carried.is_none() { index + 1 } else { self.plan.rounds.len() };
-                let logps = self.freeze(&name, &model, later)?;
+                let logps = self.freeze(&name, later)?;
                 scores.push((name.clone(), self.evaluate(&name, arm, &logps, &history)?));
-                self.show(&name, &model)?;
-                self.draw(&name, &model, &[start.clone(), parent.clone()])?;
+                self.show(&name)?;
+                self.draw(&name, &[start.to_string(), names[index].clone()])?;
                 if let Some(gate) = &gate {
-                    self.check_gate(gate, &name)?;
+                    self.stage(&format!("gate {}", round.name), &[], |run| run.check_gate(gate, &name))?;
                 }
                 if carried.is_none() {
-                    carried = Some((name.clone(), logps));
+                    carried = Some((name, logps));
                 }
-                current = Some((name, model));
             }
-            self.compare(&scores)?;
+            self.stage(&format!("compare {}", round.name), &[], |run| run.compare(&scores))?;
             let (name, logps) = carried.expect("resolve gives every round a main arm");
             names.push(name);
             history.push(logps);
         }
-        self.estimate_kl(&mut current)?;
-        self.finish(&names[names.len() - 1], current)
+        self.estimate_kl()?;
+        let last = names.pop().expect("there is one for the start");
+        self.stage("export", &["model".into()], |run| run.finish(&last))
     }
 
-    fn announce(&mut self, model: &CausalLm) -> Result<(), TrainError> {
+    /// Does the work of a stage, or takes its result from the journal if it is finished. `files` are
+    /// what it writes, relative to the run directory.
+    fn stage<T: Serialize + DeserializeOwned>(
+        &mut self,
+        name: &str,
+        files: &[PathBuf],
+        work: impl FnOnce(&mut Self) -> Result<T, TrainError>,
+    ) -> Result<T, TrainError> {
+        if let Some(result) = self.journal.finished(name)? {
+            return Ok(result);
+        }
+        let result = work(self)?;
+        let marks = files.iter().map(|path| Mark::all(&self.session.out, path));
+        let marks = marks.collect::<Result<Vec<_>, _>>()?.concat();
+        if let Some(events) = self.session.mark()? {
+            self.journal.finish(name, events, marks, &result)?;
+        }
+        self.session.check_stop()?;
+        Ok(result)
+    }
+
+    /// Brings a policy into memory. Another one is dropped before: one at a time.
+    fn load(&mut self, name: &str) -> Result<(), TrainError> {
+        if self.current.as_ref().is_none_or(|(loaded, _)| loaded != name) {
+            self.current = None;
+            self.current = Some((name.into(), self.policies.load(name)?));
+        }
+        Ok(())
+    }
+
+    /// Takes a policy out of memory.
+    fn take(&mut self, name: &str) -> Result<CausalLm, TrainError> {
+        self.load(name)?;
+        Ok(self.current.take().expect("it was just loaded").1)
+    }
+
+    /// The supervised warm-up, if there is one. Returns the name of π_0.
+    fn warm_up(&mut self) -> Result<&'static str, TrainError> {
+        let plan = self.plan;
+        let Some(warmup) = &plan.warmup else { return Ok(START) };
+        self.train(Place { name: WARMUP, parent: START, arm: None }, None, |run, begin| {
+            let task = SupervisedTask::new(&run.prepared.train.dataset, &warmup.dimensions);
+            if begin {
+                let label = warmup.dimensions.join(" + ");
+                run.begin(WARMUP, &label, "sft", false, START, task.len(), warmup.training.steps, None)?;
+            }
+            let phase = Phase {
+                name: WARMUP,
+                round: 0,
+                training: &warmup.training,
+                trainable: run.policies.trainable(),
+                seed: plan.seed,
+            };
+            let held_out = HeldOutTasks {
+                own: Box::new(SupervisedTask::new(&run.prepared.held_out.dataset, &warmup.dimensions)),
+                dimension: None,
+                dimensions: vec![],
+            };
+            Ok((phase, Box::new(task), Some(held_out)))
+        })?;
+        Ok(WARMUP)
+    }
+
+    /// Loads the starting model and says what it is. Returns its hash.
+    fn announce(&mut self) -> Result<String, TrainError> {
+        let model = &self.policies.start(START)?;
         let trainable = self.policies.trainable();
         let mut phases: Vec<(String, u64)> = vec![];
         phases.extend(self.plan.warmup.as_ref().map(|warmup| (WARMUP.to_string(), warmup.training.steps)));
@@ -169,18 +240,25 @@ impl<'a> Driver<'a> {
         let sets = [self.prepared.train.summaries(), self.prepared.held_out.summaries()].concat();
         let conflicts = [self.prepared.train.conflicts(), self.prepared.held_out.conflicts()].concat();
         self.session.emit(Event::DataLoaded { sets, conflicts })?;
-        let plan = serde_json::to_vec(self.plan).expect("a plan holds only strings and numbers");
-        let hash = |name: &str, hash: &str| Artefact { name: name.into(), hash: format!("blake3:{hash}") };
-        let artefacts = vec![
-            hash(PLAN, &blake3::hash(&plan).to_hex()[..32]),
-            hash("starting weights", self.policies.hash(START)),
-            hash("training rows, as tokens with their labels", &rows_hash(&self.prepared.train.dataset)),
-            hash("held-out rows, as tokens with their labels", &rows_hash(&self.prepared.held_out.dataset)),
-        ];
+        let artefacts = self.artefacts();
         self.shared = Shared::new(&self.prepared.donors, self.plan, &artefacts)?;
         self.session.emit(Event::Lineage { artefacts })?;
+        self.current = Some((START.into(), model.clone()));
         let start = self.policies.hash(START).to_string();
-        self.share_cache(&start)
+        self.share_cache(&start)?;
+        Ok(start)
+    }
+
+    /// Hashes of what goes into the run.
+    fn artefacts(&self) -> Vec<Artefact> {
+        let plan = serde_json::to_vec(self.plan).expect("a plan holds only strings and numbers");
+        let hash = |name: &str, hash: &str| Artefact { name: name.into(), hash: format!("blake3:{hash}") };
+        vec![
+            hash(PLAN, &blake3::hash(&plan).to_hex()[..32]),
+            hash("starting weights", self.policies.hash(START)),
+            hash("training rows, as tokens with their labels", &rows_hash(&[&self.prepared.train.dataset])),
+            hash("held-out rows, as tokens with their labels", &rows_hash(&[&self.prepared.held_out.dataset])),
+        ]
     }
 
     /// Takes the log-probs of a policy over that an earlier run has computed.
@@ -193,27 +271,26 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    fn reuse_warmup(&mut self) -> Result<Option<CausalLm>, TrainError> {
-        if self.plan.warmup.is_some() { self.reuse(WARMUP, None) } else { Ok(None) }
-    }
-
-    /// A policy of an earlier run that is the one to be made, if there is one.
-    fn reuse(&mut self, name: &str, place: Option<(usize, usize)>) -> Result<Option<CausalLm>, TrainError> {
-        let Some(found) = self.shared.find(self.plan, name, place) else { return Ok(None) };
-        let model = self.policies.adopt(name, &found.dir.join("policies"), found.hash)?;
+    /// Takes a policy over from an earlier run in which it is the same, if there is one.
+    fn reuse(&mut self, place: Place) -> Result<Option<Trained>, TrainError> {
+        let Some(found) = self.shared.find(self.plan, place.name, place.arm) else { return Ok(None) };
+        let model = self.policies.adopt(place.name, &found.dir.join("policies"), found.hash)?;
         self.cache.adopt(&found.dir.join("cache"), found.hash)?;
-        self.session.emit(Event::Reused { policy: name.into(), from: found.dir.into() })?;
+        let step = self.steps_of(place.name);
+        let mut trained = Trained { hash: found.hash.into(), step, rolled_back: false };
+        self.session.emit(Event::Reused { policy: place.name.into(), from: found.dir.into() })?;
         for mut event in found.events {
             match &mut event {
                 Event::PhaseEnded { step, steps, policy_of, .. } => {
-                    self.ended.insert(name.into(), (*policy_of, step == steps));
+                    (trained.step, trained.rolled_back) = (*policy_of, step == steps);
                 }
-                Event::PolicySaved { path, .. } => *path = self.policies.path(name),
+                Event::PolicySaved { path, .. } => *path = self.policies.path(place.name),
                 _ => {}
             }
             self.session.emit(event)?;
         }
-        Ok(Some(model))
+        self.current = Some((place.name.into(), model));
+        Ok(Some(trained))
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -240,56 +317,75 @@ impl<'a> Driver<'a> {
         })
     }
 
-    /// Runs a phase and saves the policy it makes.
-    fn train(
+    /// Runs a phase and saves the policy it makes. `prepare` gives its parts; its second argument
+    /// says whether the phase begins now, rather than going on from a checkpoint.
+    fn train<'p>(
         &mut self,
-        phase: Phase,
-        model: CausalLm,
-        task: &dyn Task,
-        held_out: Option<&HeldOutTasks>,
-        parent: &str,
+        place: Place,
         gate: Option<&Gate>,
-    ) -> Result<CausalLm, TrainError> {
-        let started = Instant::now();
-        let token_budget = self.budget();
-        let stopping = Stopping::new(Keeper {
-            policies: &mut self.policies,
-            phase: phase.name,
-            training: phase.training,
-            parent,
-            gate: gate.filter(|gate| gate.rolls_back()),
-            held_out: &self.prepared.held_out,
-            evaluation: &self.plan.evaluation,
-            stop: &self.stop,
-            seed: self.plan.seed,
-            token_budget,
-        });
-        let state = phase.run(PhaseState::new(model), task, held_out, stopping, &mut self.session)?;
-        if state.step < phase.training.steps {
-            self.ended.insert(phase.name.into(), (state.step, state.rolled_back));
-        }
-        self.session.emit(Event::PhaseFinished {
-            phase: phase.name.into(),
-            seconds: started.elapsed().as_secs_f64(),
-            tokens: state.tokens,
-            peak_bytes: memory::peak_resident_bytes(),
+        prepare: impl FnOnce(&mut Self, bool) -> Result<PhaseParts<'p>, TrainError>,
+    ) -> Result<(), TrainError> {
+        let name = place.name;
+        let dir = Path::new("policies").join(name);
+        let trained = self.stage(&format!("train {name}"), &[dir], |run| {
+            let saved = run.session.take_saved(name);
+            if saved.is_none()
+                && let Some(trained) = run.reuse(place)?
+            {
+                return Ok(trained);
+            }
+            let (phase, task, held_out) = prepare(run, saved.is_none())?;
+            let model = run.take(place.parent)?;
+            let model = run.policies.begin_round(place.parent, model, phase.round)?;
+            let state = match saved {
+                Some(saved) => saved.restore(model)?,
+                None => PhaseState::new(model),
+            };
+            let token_budget = run.budget();
+            let stopping = Stopping::new(Keeper {
+                policies: &mut run.policies,
+                phase: name,
+                training: phase.training,
+                parent: place.parent,
+                gate: gate.filter(|gate| gate.rolls_back()),
+                held_out: &run.prepared.held_out,
+                evaluation: &run.plan.evaluation,
+                stop: &run.stop,
+                seed: run.plan.seed,
+                token_budget,
+            });
+            let state = phase.run(state, task.as_ref(), held_out.as_ref(), stopping, &mut run.session)?;
+            let (step, rolled_back) = (state.step, state.rolled_back);
+            run.session.emit(Event::PhaseFinished {
+                phase: name.into(),
+                seconds: state.time.as_secs_f64(),
+                tokens: state.tokens,
+                peak_bytes: memory::peak_resident_bytes(),
+            })?;
+            let model = run.policies.save(name, state.model, &mut run.session)?;
+            run.current = Some((name.into(), model));
+            Ok(Trained { hash: run.policies.hash(name).to_string(), step, rolled_back })
         })?;
-        self.policies.save(phase.name, state.model, &mut self.session)
+        // Not before the policy itself is finished: until then resuming may need it.
+        self.policies.forget_kept(name, None)?;
+        self.policies.know(name, trained.hash.clone());
+        self.trained.insert(name.into(), trained);
+        Ok(())
     }
 
-    /// One arm of a round, from its parent policy.
-    #[allow(clippy::too_many_arguments)]
-    fn round(
+    /// The parts of one arm of a round.
+    fn round<'p>(
         &mut self,
         index: usize,
         round: &RoundPlan,
-        arm: &ArmPlan,
-        name: &str,
-        names: &[String],
-        model: CausalLm,
+        arm: &'p ArmPlan,
+        (name, names): (&'p str, &[String]),
+        begin: bool,
         history: &[PolicyLogps],
-        gate: Option<&Gate>,
-    ) -> Result<CausalLm, TrainError> {
+    ) -> Result<PhaseParts<'p>, TrainError>
+    where
+        'a: 'p,
+    {
         let parent = &names[index];
         let data = ArmData::new(&self.prepared.train.dataset, &round.dimension, arm)?;
         let phase = self.phase(index, arm, name);
@@ -299,15 +395,16 @@ impl<'a> Driver<'a> {
         let limit = self.prepared.model.context;
         let frozen = Frozen { names, history, samples, reference: reference.clone(), order, limit };
         let (task, carry) = data.task(frozen, &visits, self.numbers_device())?;
-        let carry = carry.map(|carry| Distribution::of("c", &carry)).transpose()?;
-        let control = arm.name != round.main().name;
-        self.begin(name, &round.dimension, &arm.objective, control, parent, task.len(), arm.training.steps, carry)?;
+        if begin {
+            let carry = carry.map(|carry| Distribution::of("c", &carry)).transpose()?;
+            let (control, steps) = (arm.name != round.main().name, arm.training.steps);
+            self.begin(name, &round.dimension, &arm.objective, control, parent, task.len(), steps, carry)?;
+        }
         let held_out = match arm.training.eval_every {
             0 => None,
             _ => Some(self.held_out(index, round, arm, names, history, reference)?),
         };
-        let model = self.policies.begin_round(parent, model, phase.round)?;
-        self.train(phase, model, task.as_ref(), held_out.as_ref(), parent, gate)
+        Ok((phase, task, held_out))
     }
 
     /// The arm's own loss and every dimension's margins, on held-out rows.
@@ -333,28 +430,7 @@ impl<'a> Driver<'a> {
             Ok(HeldOutMargins { dimension: dimension.clone(), dataset: &set.dataset, rows, start })
         };
         let dimensions = set.dimensions.iter().map(of_dimension).collect::<Result<_, TrainError>>()?;
-        Ok(HeldOutTasks { own, dimensions })
-    }
-
-    /// The answers that an arm needs of its reference; drawn by `model` if they are not on disk yet.
-    fn samples(
-        &self,
-        data: &ArmData,
-        visits: &[bool],
-        parent: &str,
-        index: usize,
-        model: Option<&CausalLm>,
-    ) -> Result<Option<Samples>, TrainError> {
-        let Some(tokens) = data.sampled_tokens() else { return Ok(None) };
-        let (prompts, seed) = (data.prompts(visits), self.plan.seed.wrapping_add(index as u64 + 1));
-        let cache = self.session.out.join("cache");
-        let path = Samples::path(&cache, self.policies.hash(parent), &prompts, tokens, seed);
-        match (Samples::read(&path)?, model) {
-            (None, Some(model)) => {
-                Samples::draw(model, &prompts, tokens, &self.stop, seed, &path, &self.session).map(Some)
-            }
-            (samples, _) => Ok(samples),
-        }
+        Ok(HeldOutTasks { own, dimension: Some(round.dimension.clone()), dimensions })
     }
 
     /// The phase of an arm of the round with this index.
@@ -368,198 +444,25 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// Stores a policy's log-probs of the held-out pairs and of the pairs that the rounds from
-    /// `from` on will visit: from then on nothing else of it is needed.
-    fn freeze(&mut self, name: &str, model: &CausalLm, from: usize) -> Result<PolicyLogps, TrainError> {
-        let train = &self.prepared.train.dataset;
-        let mut wanted = vec![false; train.examples.len()];
-        let mut more = vec![];
-        for (index, round) in self.plan.rounds.iter().enumerate().skip(from) {
-            for arm in &round.arms {
-                let data = ArmData::new(train, &round.dimension, arm)?;
-                let phase = self.phase(index, arm, "");
-                let (visits, order) = (phase.visits(data.len()), phase.epoch(data.len()));
-                (0..data.len()).filter(|&row| visits[row]).for_each(|row| wanted[data.example(row)] = true);
-                // The next round's reference is this policy.
-                let reference = (index == from).then_some((name, model));
-                more.extend(self.more_rows(&data, &visits, &order, index, reference)?);
-                if arm.training.eval_every > 0 {
-                    let data = ArmData::new(&self.prepared.held_out.dataset, &round.dimension, arm)?;
-                    let (visits, order) = (vec![true; data.len()], (0..data.len()).collect::<Vec<_>>());
-                    more.extend(self.more_rows(&data, &visits, &order, index, reference)?);
-                }
-            }
-        }
-        let examples = train.examples.iter().zip(wanted).filter(|(_, wanted)| *wanted);
-        let mut examples: Vec<Example> = examples.map(|(example, _)| example.clone()).collect();
-        let mut seen = HashSet::new();
-        examples.extend(more.into_iter().filter(|example| seen.insert(example.answer_hash(0))));
-        let later = Dataset { examples, report: Default::default() };
-        let hash = self.policies.hash(name).to_string();
-        let sets = [&later, &self.prepared.held_out.dataset];
-        self.cache.fill(name, &hash, model, &sets, self.budget(), &mut self.session)
-    }
-
-    /// Prompts and answers beside the data's own that a frozen policy must score for an arm; `reference` is the policy
-    /// that the arm starts from, if it is this one.
-    fn more_rows(
-        &self,
-        data: &ArmData,
-        visits: &[bool],
-        order: &[usize],
-        index: usize,
-        reference: Option<(&str, &CausalLm)>,
-    ) -> Result<Vec<Example>, TrainError> {
-        let mut rows = data.shortened(visits);
-        if let Some((name, model)) = reference {
-            rows.extend(data.mismatched(visits, order, self.prepared.model.context));
-            if let Some(samples) = self.samples(data, visits, name, index, Some(model))? {
-                let drawn = samples.iter().filter(|(_, answer)| !answer.is_empty());
-                rows.extend(drawn.map(|(prompt, answer)| row("a sampled answer", prompt, answer)));
-            }
-        }
-        Ok(rows)
-    }
-
-    /// Scores a policy on the held-out pairs of every dimension. Returns its margins.
-    fn evaluate(
-        &mut self,
-        name: &str,
-        arm: &ArmPlan,
-        logps: &PolicyLogps,
-        history: &[PolicyLogps],
-    ) -> Result<BTreeMap<String, Vec<f64>>, TrainError> {
-        let set = &self.prepared.held_out;
-        let rewards = Rewards::of(self.plan, arm)?;
-        let (mut scores, mut distributions, mut all) = (vec![], vec![], BTreeMap::new());
-        for dimension in &set.dimensions {
-            let rows = set.judged(dimension);
-            let margins =
-                log_ratio_margins(&logps.judged(&set.dataset, &rows)?, &history[0].judged(&set.dataset, &rows)?);
-            scores.push(score_dimension(name, dimension, &set.pair_scores(dimension, &margins), &self.bootstrap)?);
-            scores.extend(reward_scores(
-                set,
-                name,
-                dimension,
-                logps,
-                history,
-                &rewards,
-                &self.bootstrap,
-                &self.numbers_device(),
-            )?);
-            distributions.push(Distribution::of(&format!("{name}: {dimension}"), &margins)?);
-            all.insert(dimension.clone(), margins);
-        }
-        self.matrix.extend(scores.iter().filter(|score| score.kind == ScoreKind::LogRatio).cloned());
-        self.session.emit(Event::Evaluated {
-            policy: name.into(),
-            step: self.ended.get(name).map_or(arm.training.steps, |(step, _)| *step),
-            scores,
-            margins: distributions,
-        })?;
-        Ok(all)
-    }
-
-    /// Compares the main arm with each control on the same pairs.
-    fn compare(&mut self, scores: &[(String, BTreeMap<String, Vec<f64>>)]) -> Result<(), TrainError> {
-        let set = &self.prepared.held_out;
-        let Some(((main, of_main), controls)) = scores.split_first() else { return Ok(()) };
-        for (control, of_control) in controls {
-            for dimension in &set.dimensions {
-                let a = set.pair_scores(dimension, &of_main[dimension]);
-                let b = set.pair_scores(dimension, &of_control[dimension]);
-                for subset in [Subset::All, Subset::Conflicting] {
-                    if let Some(difference) =
-                        paired_difference(dimension, (main, &a), (control, &b), subset, &self.bootstrap)?
-                    {
-                        self.session.emit(Event::Compared(difference))?;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn show(&mut self, name: &str, model: &CausalLm) -> Result<(), TrainError> {
-        let answers =
-            show(model, &self.shown, &self.plan.evaluation, &self.stop, &self.prepared.tokenizer, &self.session)?;
-        for (shown, answer) in self.shown.iter().zip(answers) {
-            let by_policy = vec![(name.to_owned(), answer)];
-            self.session.emit(Event::Sampled(Sample { prompt: shown.text.clone(), by_policy }))?;
-        }
-        Ok(())
-    }
-
-    /// Holds a round's policy against its gate.
-    fn check_gate(&mut self, gate: &Gate, name: &str) -> Result<(), TrainError> {
-        let checks = gate.check(name, &self.matrix);
-        let passed = checks.iter().all(|check| check.passed);
-        let rolled_back = self.ended.get(name).is_some_and(|(_, rolled_back)| *rolled_back);
-        let outcome = match (passed, rolled_back) {
-            (true, false) => GateOutcome::Passed,
-            (true, true) => GateOutcome::RolledBack,
-            (false, _) => GateOutcome::Stopped,
-        };
-        let summary = GateSummary { policy: name.into(), checks, outcome };
-        let missed = summary.missed().join("; ");
-        self.session.emit(Event::GateChecked(summary))?;
-        if passed { Ok(()) } else { Err(TrainError::GateMissed { policy: name.into(), missed }) }
-    }
-
-    fn draw(&mut self, name: &str, model: &CausalLm, references: &[String]) -> Result<(), TrainError> {
-        if self.plan.evaluation.kl_samples > 0 {
-            let (set, plan, budget) = (&self.prepared.held_out, &self.plan.evaluation, self.budget());
-            let drawn = Drawn::draw(name, model, set, plan, &self.stop, self.plan.seed, budget, &self.session)?;
-            let mut references = references.to_vec();
-            references.dedup();
-            let step = self.ended.get(name).map(|(step, _)| *step);
-            let step = step.or_else(|| self.steps_of(name)).unwrap_or(0);
-            self.session.emit(drawn.event(step))?;
-            self.drawn.push((drawn, references));
-        }
-        Ok(())
-    }
-
-    /// Scores every policy's drawn responses under the policies it is measured from, each of which
-    /// is loaded once.
-    fn estimate_kl(&mut self, current: &mut Option<(String, CausalLm)>) -> Result<(), TrainError> {
-        let mut references: Vec<String> = vec![];
-        for reference in self.drawn.iter().flat_map(|(_, references)| references) {
-            if !references.contains(reference) {
-                references.push(reference.clone());
-            }
-        }
-        for reference in references {
-            *current = None;
-            let model = self.policies.load(&reference)?;
-            for (drawn, wanted) in &self.drawn {
-                self.session.check_stop()?;
-                if wanted.contains(&reference) {
-                    let estimate = drawn.kl(&reference, &model, self.budget())?;
-                    self.session.emit(Event::KlEstimated(estimate))?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn finish(mut self, last: &str, current: Option<(String, CausalLm)>) -> Result<(), TrainError> {
-        let model = match current.filter(|(name, _)| name == last) {
-            Some((_, model)) => model,
-            None => self.policies.load(last)?,
-        };
+    fn finish(&mut self, last: &str) -> Result<(), TrainError> {
+        let model = self.take(last)?;
         let dir = self.session.out.join("model");
         self.policies.export(last, model, &dir, &mut self.session)?;
         let (seconds, report) = (self.session.seconds(), self.session.out.join("report.md"));
         self.session.emit(Event::RunFinished { seconds, model: dir, report })
     }
 
+    /// Says that the run ends before its end.
+    pub fn stopped(&mut self, error: &TrainError) -> Result<(), TrainError> {
+        self.session.emit(Event::RunStopped { reason: error.to_string() })
+    }
+
     /// Steps of the phase that makes a policy.
-    fn steps_of(&self, name: &str) -> Option<u64> {
+    fn steps_of(&self, name: &str) -> u64 {
         let warmup = self.plan.warmup.iter().map(|warmup| (WARMUP.to_owned(), warmup.training.steps));
         let arms = self.plan.rounds.iter().flat_map(|round| round.arms.iter().map(move |arm| (round, arm)));
         let mut all = warmup.chain(arms.map(|(round, arm)| (policy_name(round, arm), arm.training.steps)));
-        all.find_map(|(policy, steps)| (policy == name).then_some(steps))
+        all.find_map(|(policy, steps)| (policy == name).then_some(steps)).expect("every policy is in the plan")
     }
 
     fn numbers_device(&self) -> Device {

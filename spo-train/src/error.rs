@@ -1,5 +1,6 @@
 //! What can go wrong in a run.
 
+use crate::manifest::Change;
 use std::path::{Path, PathBuf};
 
 /// Errors of this crate.
@@ -102,11 +103,49 @@ pub enum TrainError {
         missed: String,
     },
     /// The user asked to stop.
-    #[error("interrupted; finished parts of the run are in {}", out.display())]
+    #[error("interrupted; what was done so far is in {}", out.display())]
     Interrupted {
         /// The run directory.
         out: PathBuf,
     },
+    /// Another process runs in the directory.
+    #[error("{}: another spo is running here ({holder})", out.display())]
+    Locked {
+        /// The run directory.
+        out: PathBuf,
+        /// Which process, as far as known.
+        holder: String,
+    },
+    /// There is nothing to go on from.
+    #[error("{}: no run has begun here: manifest.json is missing", out.display())]
+    NoRun {
+        /// The directory.
+        out: PathBuf,
+    },
+    /// A run cannot go on as it began.
+    #[error("{}: the run cannot go on as it began:{}", out.display(), listed(changes))]
+    Changed {
+        /// The run directory.
+        out: PathBuf,
+        /// What has changed, in words.
+        changes: Vec<(Change, String)>,
+    },
+    /// The computation itself broke down, as when a GPU fails.
+    #[error("the computation failed: {reason}")]
+    Failed {
+        /// What was reported.
+        reason: String,
+        /// The run directory.
+        out: PathBuf,
+    },
+}
+
+fn listed(changes: &[(Change, String)]) -> String {
+    changes.iter().map(|(change, what)| format!("\n  {}: {what}", change.name())).collect()
+}
+
+fn go_on(out: &Path) -> String {
+    format!("`spo train --resume {}` goes on", out.display())
 }
 
 impl TrainError {
@@ -122,8 +161,26 @@ impl TrainError {
             Self::Model(error) => error.hint(),
             Self::Core(error) => error.hint(),
             Self::Eval(error) => error.hint(),
+            Self::OutExists { path } if path.join(crate::manifest::FILE).exists() => {
+                Some(format!("{} with the run there; `out` or --out names another directory", go_on(path)))
+            }
             Self::OutExists { .. } => Some("name another directory with `out` or --out, or remove this one".into()),
+            Self::Damaged { path, .. } if path.ends_with(crate::manifest::FILE) => {
+                Some("if run file, data and model are the same, name the run file and add --allow manifest".into())
+            }
             Self::Damaged { .. } => Some("remove the file; what it held is computed again".into()),
+            Self::Interrupted { out } => Some(go_on(out)),
+            Self::Failed { out, .. } => Some(format!("{} from the last checkpoint", go_on(out))),
+            Self::Locked { .. } => Some("wait for it, stop it, or name another directory".into()),
+            Self::NoRun { .. } => Some("`spo train RUN.toml` begins one".into()),
+            Self::Changed { out, changes } => {
+                let mut kinds: Vec<Change> = changes.iter().map(|(change, _)| *change).collect();
+                kinds.sort();
+                kinds.dedup();
+                let flags: Vec<String> = kinds.iter().map(|kind| format!("--allow {}", kind.name())).collect();
+                let go_on = format!("`spo train --resume {} {}`", out.display(), flags.join(" "));
+                Some(format!("undo that, or go on nevertheless: {go_on}"))
+            }
             Self::NotFinite { .. } => {
                 Some("lower learning-rate, set max-grad-norm, or look at the rows in that file".into())
             }
@@ -138,7 +195,7 @@ impl TrainError {
             Self::NoPairs { .. } => Some("`spo data check` shows why rows were dropped".into()),
             Self::CacheMiss { .. } => Some("remove the cache directory of the run, so that it is filled again".into()),
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
-                Some("free some space; the last finished parts of the run are intact".into())
+                Some("free some space; `spo train --resume` goes on from the last checkpoint, which is intact".into())
             }
             _ => None,
         }

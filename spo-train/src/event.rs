@@ -46,6 +46,13 @@ pub enum Event {
         /// Starting weights, rows, configuration.
         artefacts: Vec<Artefact>,
     },
+    /// An interrupted run goes on. Not kept in `events.jsonl`, which tells the run as if it had never stopped.
+    Resumed {
+        /// Where: the stage that was finished last, or the step of a phase.
+        from: String,
+        /// Checkpoints and files that were damaged, in words; what they held is done again.
+        damaged: Vec<String>,
+    },
     /// A frozen policy's log-probs of a data set's answers are being computed.
     Scoring {
         /// The policy.
@@ -310,4 +317,14 @@ pub trait Sink {
     /// # Errors
     /// The event could not be kept.
     fn event(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError>;
+
+    /// Takes one event that an earlier process of a resumed run has already told. Sinks that only say what happens now
+    /// leave it.
+    ///
+    /// # Errors
+    /// The event could not be kept.
+    fn earlier(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
+        let _ = (seconds, event);
+        Ok(())
+    }
 }

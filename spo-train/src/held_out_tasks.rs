@@ -1,6 +1,7 @@
 //! The running policy on held-out rows, in the middle of a phase.
 
 use crate::TrainError;
+use crate::config::spec::Best;
 use crate::event::{HeldOut, HeldOutDimension};
 use crate::held_out::Judged;
 use crate::phase::Phase;
@@ -21,6 +22,8 @@ const CHUNK: usize = 256;
 pub struct HeldOutTasks<'a> {
     /// The phase's own task on held-out rows: its loss.
     pub own: Box<dyn Task + 'a>,
+    /// Its dimension, one of those below; `None` for a warm-up.
+    pub dimension: Option<String>,
     /// What every dimension's labels say of `log(π/π_0)`.
     pub dimensions: Vec<HeldOutMargins<'a>>,
 }
@@ -87,6 +90,19 @@ impl HeldOutTasks<'_> {
             tokens,
             seconds: started.elapsed().as_secs_f64(),
         })
+    }
+}
+
+impl HeldOutTasks<'_> {
+    /// The value by which the best checkpoint is chosen, higher is better; `None` if there is none.
+    pub fn value(&self, found: &HeldOut, by: Best) -> Option<f64> {
+        let own = found.dimensions.iter().find(|score| Some(&score.dimension) == self.dimension.as_ref());
+        match by {
+            Best::None => None,
+            Best::Loss => Some(-found.loss),
+            Best::Accuracy => own.map(|score| score.accuracy),
+            Best::Margin => own.map(|score| score.margin),
+        }
     }
 }
 

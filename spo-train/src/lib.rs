@@ -35,15 +35,22 @@
 
 pub mod adapters;
 mod arm;
+mod bits;
 pub mod cache;
+pub mod checkpoint;
 pub mod config;
 mod driver;
+pub mod durable;
 pub mod error;
 pub mod event;
+mod exact;
 pub mod gate;
 pub mod gradients;
 pub mod held_out;
 pub mod held_out_tasks;
+mod journal;
+mod lock;
+pub mod manifest;
 pub mod memory;
 pub mod optimizer;
 pub mod phase;
@@ -63,4 +70,5 @@ pub mod watchdog;
 
 pub use error::TrainError;
 pub use event::{Event, Sink, Window};
-pub use run::{Prepared, prepare, run};
+pub use manifest::{Change, Manifest};
+pub use run::{Prepared, prepare, resume, run};

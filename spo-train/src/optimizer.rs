@@ -50,6 +50,37 @@ impl AdamW {
     }
 }
 
+impl AdamW {
+    /// Whether a parameter has been updated.
+    pub fn trains(&self, path: &str) -> bool {
+        self.moments.contains_key(path)
+    }
+
+    /// Everything but the number of steps, flat tensors by name: `first.PATH`, `second.PATH`, and
+    /// `master.PATH` where weights are stored in 16 bits.
+    pub fn state(&self) -> Vec<(String, Tensor<1>)> {
+        let named = self.moments.iter().flat_map(|(path, moments)| {
+            let master = moments.master.clone().map(|master| (format!("master.{path}"), master));
+            let both = [(format!("first.{path}"), &moments.first), (format!("second.{path}"), &moments.second)];
+            both.map(|(name, value)| (name, value.clone())).into_iter().chain(master)
+        });
+        named.collect()
+    }
+
+    /// The optimiser after this many steps, from its [`state`](Self::state).
+    pub fn restore(step: u64, mut state: BTreeMap<String, Tensor<1>>) -> Self {
+        let paths: Vec<String> =
+            state.keys().filter_map(|name| name.strip_prefix("first.")).map(String::from).collect();
+        let moments = paths.into_iter().filter_map(|path| {
+            let first = state.remove(&format!("first.{path}"))?;
+            let second = state.remove(&format!("second.{path}"))?;
+            let master = state.remove(&format!("master.{path}"));
+            Some((path, Moments { first, second, master }))
+        });
+        Self { moments: moments.collect(), step }
+    }
+}
+
 /// The numbers of one step for one parameter.
 #[derive(Debug, Clone, Copy)]
 struct Update {

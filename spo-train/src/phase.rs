@@ -9,7 +9,7 @@ use crate::held_out_tasks::HeldOutTasks;
 use crate::optimizer::{AdamW, clip_factor};
 use crate::schedule::learning_rate;
 use crate::session::Session;
-use crate::stopping::Stopping;
+use crate::stopping::{Looks, Stopping};
 use crate::tape::{TapeOptions, differentiate_scored};
 use crate::task::{Task, WindowAhead, WindowTally};
 use crate::{TrainError, memory};
@@ -18,7 +18,7 @@ use spo_core::logprob::HeadOptions;
 use spo_data::{Group, Order, PackedBatch, micro_batches};
 use spo_model::device::on_cpu;
 use spo_model::{CausalLm, ModelSpec};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a phase is called and how it visits its task.
 #[derive(Debug)]
@@ -46,6 +46,14 @@ pub struct PhaseState {
     pub step: u64,
     /// Tokens run through the model.
     pub tokens: u64,
+    /// Time taken.
+    pub time: Duration,
+    /// The step after which the running policy was evaluated last; 0: never.
+    pub evaluated: u64,
+    /// The best held-out value so far, where the best checkpoint is kept.
+    pub best: Option<f64>,
+    /// What the looks at the running policy found, where they may end the phase.
+    pub looks: Looks,
     /// Whether the policy is an earlier one, because the last one misses the round's gate.
     pub rolled_back: bool,
 }
@@ -53,7 +61,17 @@ pub struct PhaseState {
 impl PhaseState {
     /// A phase that starts from a model.
     pub fn new(model: CausalLm) -> Self {
-        Self { model, optimizer: AdamW::default(), step: 0, tokens: 0, rolled_back: false }
+        Self {
+            model,
+            optimizer: AdamW::default(),
+            step: 0,
+            tokens: 0,
+            time: Duration::ZERO,
+            evaluated: 0,
+            best: None,
+            looks: Looks::default(),
+            rolled_back: false,
+        }
     }
 }
 
@@ -83,18 +101,49 @@ impl Phase<'_> {
             return Err(TrainError::NoPairs { what: self.name.into() });
         }
         let order = self.order(task.len());
-        while state.step < self.training.steps {
-            session.check_stop()?;
-            state = self.window(state, task, &order, session)?;
-            if let Some(held_out) = held_out.filter(|_| self.evaluates_at(state.step)) {
-                let found = held_out.evaluate(&state.model, self, state.step, session)?;
-                session.emit(Event::HeldOut(found.clone()))?;
-                if stopping.look(&state, &found, session)? {
-                    break;
+        loop {
+            if let Some(held_out) = held_out.filter(|_| self.evaluation_due(&state)) {
+                let events = session.mark()?;
+                match self.evaluate(&mut state, held_out, &mut stopping, session) {
+                    // Then the evaluation is done again on resuming.
+                    Err(TrainError::Interrupted { .. }) => return Err(session.interrupt(self.name, &state, events)),
+                    evaluated => evaluated?,
                 }
             }
+            if session.checkpoint(self.name, &state)? {
+                stopping.settle(&state)?;
+            }
+            if session.stopping() {
+                let events = session.mark()?;
+                return Err(session.interrupt(self.name, &state, events));
+            }
+            if state.step >= self.training.steps || state.looks.end() {
+                return stopping.finish(state, self.training.steps, session);
+            }
+            state = self.window(state, task, &order, session)?;
         }
-        stopping.finish(state, self.training.steps, session)
+    }
+
+    /// Looks at the running policy.
+    fn evaluate(
+        &self,
+        state: &mut PhaseState,
+        held_out: &HeldOutTasks,
+        stopping: &mut Stopping,
+        session: &mut Session,
+    ) -> Result<(), TrainError> {
+        let started = Instant::now();
+        let found = held_out.evaluate(&state.model, self, state.step, session)?;
+        session.emit(Event::HeldOut(found.clone()))?;
+        stopping.look(state, &found, session)?;
+        state.evaluated = state.step;
+        state.time += started.elapsed();
+        let value = held_out.value(&found, session.best_by());
+        if value.is_some_and(|value| state.best.is_none_or(|best| value > best)) {
+            state.best = value;
+            session.keep_best(self.name, state)?;
+        }
+        Ok(())
     }
 
     /// One optimiser step.
@@ -125,16 +174,17 @@ impl Phase<'_> {
         state.step += 1;
         state.tokens += tokens;
         window.tokens = tokens;
+        state.time += started.elapsed();
         window.seconds = started.elapsed().as_secs_f64();
         window.memory_bytes = memory::resident_bytes();
         session.emit(Event::Window(window))?;
         Ok(state)
     }
 
-    /// Whether the running policy is evaluated after this many steps.
-    fn evaluates_at(&self, step: u64) -> bool {
-        let every = self.training.eval_every;
-        every > 0 && (step.is_multiple_of(every) || step == self.training.steps)
+    /// Whether the running policy is to be evaluated now.
+    fn evaluation_due(&self, state: &PhaseState) -> bool {
+        let (every, step) = (self.training.eval_every, state.step);
+        every > 0 && step > state.evaluated && (step.is_multiple_of(every) || step == self.training.steps)
     }
 
     /// In which order the rows of a task are visited.

@@ -1,6 +1,7 @@
 //! Policies as named artefacts on disk: the whole weights, or an adapter on the starting model.
 
 use crate::TrainError;
+use crate::durable::replace_dir;
 use crate::event::Event;
 use crate::gradients::Trainable;
 use crate::session::Session;
@@ -111,6 +112,11 @@ impl Policies {
         self.hashes.get(name).expect("a policy is hashed when it is loaded or saved")
     }
 
+    /// Notes the hash of a policy that is not in memory.
+    pub fn know(&mut self, name: &str, hash: String) {
+        self.hashes.insert(name.into(), hash);
+    }
+
     /// Saves a policy, reads it back and compares it on a few rows. The model that was read back is
     /// returned: what goes on is what is on disk.
     ///
@@ -122,7 +128,7 @@ impl Policies {
         remove(&aside)?;
         let model = model.joined();
         self.write(&model, &aside)?;
-        std::fs::rename(&aside, &dir).map_err(|e| TrainError::io(&dir, e))?;
+        replace_dir(&aside, &dir)?;
         let before = self.probe.score(&model);
         self.hashes.insert(name.into(), hash(&model));
         drop(model);
@@ -147,7 +153,7 @@ impl Policies {
         let (dir, aside) = (self.path(name), self.dir.join(format!(".{name}.part")));
         remove(&aside)?;
         link_files(&from.join(name), &aside)?;
-        std::fs::rename(&aside, &dir).map_err(|e| TrainError::io(&dir, e))?;
+        replace_dir(&aside, &dir)?;
         let model = self.load(name)?;
         let found = hash(&model);
         if found != wanted {
@@ -158,36 +164,44 @@ impl Policies {
         Ok(model)
     }
 
-    /// Keeps a running policy aside, in the place of the one kept before.
+    /// Keeps a running policy aside, beside those kept before: a checkpoint may still need one of them.
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn keep(&self, phase: &str, model: &CausalLm) -> Result<(), TrainError> {
-        let (kept, aside) = (self.kept_path(phase), self.dir.join(format!(".{phase}.part")));
+    pub fn keep(&self, phase: &str, step: u64, model: &CausalLm) -> Result<(), TrainError> {
+        let (kept, aside) = (self.kept_path(phase, step), self.dir.join(format!(".{phase}.part")));
         remove(&aside)?;
         self.write(model, &aside)?;
-        remove(&kept)?;
-        std::fs::rename(&aside, &kept).map_err(|e| TrainError::io(&kept, e))
+        replace_dir(&aside, &kept)
     }
 
-    /// The running policy that was kept.
+    /// The running policy that was kept after this many steps.
     ///
     /// # Errors
     /// It cannot be loaded.
-    pub fn kept(&self, phase: &str) -> Result<CausalLm, TrainError> {
-        self.read(&self.kept_path(phase))
+    pub fn kept(&self, phase: &str, step: u64) -> Result<CausalLm, TrainError> {
+        self.read(&self.kept_path(phase, step))
     }
 
-    /// Removes it.
+    /// Removes all that were kept but one.
     ///
     /// # Errors
-    /// It cannot be removed.
-    pub fn forget_kept(&self, phase: &str) -> Result<(), TrainError> {
-        remove(&self.kept_path(phase))
+    /// One cannot be removed.
+    pub fn forget_kept(&self, phase: &str, but: Option<u64>) -> Result<(), TrainError> {
+        let but = but.map(|step| self.kept_path(phase, step));
+        let start = format!(".{phase}.kept-");
+        for entry in std::fs::read_dir(&self.dir).map_err(|e| TrainError::io(&self.dir, e))? {
+            let path = entry.map_err(|e| TrainError::io(&self.dir, e))?.path();
+            let named = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&start));
+            if named && but.as_ref() != Some(&path) {
+                remove(&path)?;
+            }
+        }
+        Ok(())
     }
 
-    fn kept_path(&self, phase: &str) -> PathBuf {
-        self.dir.join(format!(".{phase}.kept"))
+    fn kept_path(&self, phase: &str, step: u64) -> PathBuf {
+        self.dir.join(format!(".{phase}.kept-{step}"))
     }
 
     fn write(&self, model: &CausalLm, dir: &Path) -> Result<(), TrainError> {
@@ -235,7 +249,10 @@ impl Policies {
             }
         };
         let written = merged.dtype();
-        export::save(&merged, &self.files, dir, export::SHARD_BYTES)?;
+        let aside = dir.with_added_extension("part");
+        remove(&aside)?;
+        export::save(&merged, &self.files, &aside, export::SHARD_BYTES)?;
+        replace_dir(&aside, dir)?;
         drop(merged);
         let saved = CausalLm::open(dir, whole, &self.options.device)?;
         let allowed = match adapted {

@@ -1,15 +1,20 @@
 //! A run from its file to its reports.
 
 use crate::arm::ArmData;
-use crate::config::spec::{Dtype, Split};
+use crate::checkpoint::{self, Checkpoints, Saved};
+use crate::config::spec::{Dtype, Source, Split};
 use crate::config::{Facts, RunPlan, RunSpec, resolve};
 use crate::driver::{Driver, START, WARMUP};
+use crate::durable;
 use crate::event::{Event, Sink};
 use crate::held_out::LabelledSet;
+use crate::journal::Journal;
+use crate::lock::Lock;
+use crate::manifest::{Change, Manifest};
 use crate::session::Session;
 use crate::sink::csv::Tables;
 use crate::sink::tensorboard::TensorBoard;
-use crate::sink::{All, EventFile, Memory, Record};
+use crate::sink::{All, EventFile, Record, read_events};
 use crate::summary::summarize;
 use crate::watchdog::Watchdogs;
 use crate::{TrainError, adapters};
@@ -17,17 +22,22 @@ use burn::tensor::Device;
 use spo_data::{DataSpec, Dataset, Part, Tokenizer, load, load_cached, split_by_prompt};
 use spo_eval::{RunSummary, report};
 use spo_model::{ModelSpec, device};
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 /// Files and directories that make a directory a run.
-const RUN_MARKS: &[&str] = &["plan.json", "events.jsonl", "policies", "cache", "model"];
+const RUN_MARKS: &[&str] =
+    &["manifest.json", "plan.json", "progress.jsonl", "events.jsonl", "checkpoints", "policies", "cache", "model"];
 
 /// Everything a run needs, read and checked; nothing written yet.
 #[derive(Debug)]
 pub struct Prepared {
     /// The resolved run file.
     pub plan: RunPlan,
+    /// Where it came from.
+    pub source: Source,
     /// The starting model's shape.
     pub model: ModelSpec,
     /// Where it will run.
@@ -116,7 +126,7 @@ pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainErr
             conflicts: [train.conflicts(), held_out.conflicts()].concat(),
         },
     )?;
-    Ok(Prepared { plan, model, device, tokenizer, train, held_out, donors: vec![] })
+    Ok(Prepared { plan, source: spec.source().clone(), model, device, tokenizer, train, held_out, donors: vec![] })
 }
 
 /// Refuses an objective that needs what the data or the rounds before lack, before anything is trained.
@@ -143,32 +153,137 @@ fn check_objectives(plan: &RunPlan, train: &Dataset, held_out: &Dataset) -> Resu
 /// Runs a prepared plan in its run directory.
 ///
 /// # Errors
-/// The directory holds a run already or cannot be written; or anything that stops a run. Policies
-/// and log-probs finished before stay in the directory.
+/// The directory holds a run already or cannot be written; or anything that stops a run. What was
+/// done before stays in the directory, and [`resume`] goes on from there.
 pub fn run(prepared: Prepared, sink: &mut dyn Sink, stop: &AtomicBool) -> Result<RunSummary, TrainError> {
     let out = prepared.plan.out.clone();
-    create_out(&out)?;
-    let text = serde_json::to_string_pretty(&prepared.plan).expect("a plan holds only strings and numbers");
+    let taken = || RUN_MARKS.iter().any(|name| out.join(name).exists());
+    let refused = || Err(TrainError::OutExists { path: out.clone() });
+    if taken() {
+        return refused();
+    }
+    std::fs::create_dir_all(&out).map_err(|e| TrainError::io(&out, e))?;
+    let _lock = Lock::take(&out)?;
+    if taken() {
+        return refused();
+    }
+    Manifest::of(&prepared)?.write(&out)?;
+    let begun = Begun { journal: Journal::create(&out)?, saved: None, events: 0 };
+    go_through(&prepared, begun, None, sink, stop)
+}
+
+/// Goes on with the run in `out`, whose run file is prepared again, from its last checkpoint. On the
+/// CPU the result is bit for bit that of a run that never stopped, unless something has changed.
+///
+/// # Errors
+/// There is no run, another process is at it, or something has changed that `allow` does not have;
+/// or anything that stops a run.
+pub fn resume(
+    mut prepared: Prepared,
+    out: &Path,
+    allow: &[Change],
+    sink: &mut dyn Sink,
+    stop: &AtomicBool,
+) -> Result<RunSummary, TrainError> {
+    prepared.plan.out = out.into();
+    if !out.is_dir() {
+        return Err(TrainError::NoRun { out: out.into() });
+    }
+    let _lock = Lock::take(out)?;
+    let now = Manifest::of(&prepared)?;
+    let changes = match Manifest::read(out) {
+        Ok(manifest) => manifest.changes(&now),
+        Err(_) if allow.contains(&Change::Manifest) => vec![(Change::Manifest, "it is not known what changed".into())],
+        Err(error) => return Err(error),
+    };
+    let refused: Vec<_> = changes.iter().filter(|(change, _)| !allow.contains(change)).cloned().collect();
+    if !refused.is_empty() {
+        return Err(TrainError::Changed { out: out.into(), changes: refused });
+    }
+    let (journal, fault) = Journal::reopen(out)?;
+    let finished = journal.events.as_ref().map_or(0, |events| events.bytes);
+    let (saved, damaged) = checkpoint::latest(out, finished)?;
+    let from = match &saved {
+        Some(Saved { header, path }) => format!("step {} of {} ({})", header.step, header.phase, file_name(path)),
+        None => journal.stages().last().map_or("the beginning".into(), |stage| format!("the end of `{stage}`")),
+    };
+    let events = saved.as_ref().and_then(|saved| saved.header.events.as_ref()).map_or(finished, |mark| mark.bytes);
+    sink.event(0.0, &Event::Resumed { from: from.clone(), damaged: fault.into_iter().chain(damaged).collect() })?;
+    // From here on the run is another one: the next resuming compares with this.
+    now.write(out)?;
+    let changes = changes.into_iter().map(|(change, what)| format!("{}: {what}", change.name()));
+    let changes = changes.collect::<Vec<_>>().join("; ");
+    let warning =
+        (!changes.is_empty()).then(|| format!("went on from {from} although something has changed: {changes}"));
+    go_through(&prepared, Begun { journal, saved, events }, warning, sink, stop)
+}
+
+fn file_name(path: &Path) -> std::borrow::Cow<'_, str> {
+    path.file_name().unwrap_or_default().to_string_lossy()
+}
+
+/// How far a run directory is.
+struct Begun {
+    journal: Journal,
+    saved: Option<Saved>,
+    /// Bytes of `events.jsonl` that count.
+    events: u64,
+}
+
+fn go_through(
+    prepared: &Prepared,
+    begun: Begun,
+    warning: Option<String>,
+    sink: &mut dyn Sink,
+    stop: &AtomicBool,
+) -> Result<RunSummary, TrainError> {
+    let (plan, out) = (&prepared.plan, prepared.plan.out.as_path());
+    let policies = out.join("policies");
+    std::fs::create_dir_all(&policies).map_err(|e| TrainError::io(&policies, e))?;
+    let text = serde_json::to_string_pretty(plan).expect("a plan holds only strings and numbers");
     write(&out.join("plan.json"), &text)?;
-    write_rows(&prepared, &out.join("rows.jsonl"))?;
-    let mut memory = Memory::default();
-    let mut file = EventFile::create(&out.join("events.jsonl"))?;
-    let (mut tables, mut tensorboard) = (Tables::create(&out)?, TensorBoard::create(&out, 0.0)?);
-    let mut sinks = All(vec![&mut file, &mut memory, &mut tables, &mut tensorboard, sink]);
-    let session = Session::new(out.clone(), &mut sinks, stop);
-    let session = session.with_watchdogs(Watchdogs::new(prepared.plan.watchdog.clone()));
-    let result = Driver::new(&prepared, session)?.run();
-    let seconds = memory.0.last().map_or(0.0, |record| record.at);
+    write_rows(prepared, &out.join("rows.jsonl"))?;
+    let events = out.join("events.jsonl");
+    let file = EventFile::reopen(&events, begun.events)?;
+    let kept = read_events(&events)?;
+    let seconds = kept.last().map_or(0.0, |record| record.at);
+
+    // These are made from the events alone: what was kept is told them again.
+    let mut watchdogs = Watchdogs::new(plan.watchdog.clone());
+    let (mut tables, mut tensorboard) = (Tables::create(out)?, TensorBoard::create(out, seconds)?);
+    let mut sinks = All(vec![&mut tables, &mut tensorboard, sink]);
+    for record in &kept {
+        sinks.earlier(record.at, &record.event)?;
+        watchdogs.look(&record.event);
+    }
+    let mut session = Session::new(out.into(), &mut sinks, stop)
+        .with_events(file, Duration::from_secs_f64(seconds))
+        .with_watchdogs(watchdogs)
+        .with_checkpoints(Checkpoints::open(out, &plan.checkpoints, begun.saved)?);
+    if let Some(text) = warning {
+        session.emit(Event::Warning { text })?;
+    }
+    let mut driver = Driver::new(prepared, session, begun.journal)?;
+    let result = guarded(out, || driver.run());
     if let Err(error) = &result {
-        let stopped = Event::RunStopped { reason: error.to_string() };
-        All(vec![&mut file, &mut memory, sink]).event(seconds, &stopped)?;
+        // Where this cannot be kept, as on a full disk, the error itself still tells.
+        let _ = driver.stopped(error);
     }
     if let Err(error @ TrainError::Interrupted { .. }) = result {
         return Err(error);
     }
     // A run that failed has a report too: of what it was and why it ended.
-    let summary = write_reports(&prepared.plan, &memory.0, &out)?;
-    result.map(|()| summary)
+    let report = read_events(&events).and_then(|records| write_reports(plan, &records, out));
+    result.and(report)
+}
+
+/// A GPU that fails makes burn panic; that is an error like others.
+fn guarded(out: &Path, work: impl FnOnce() -> Result<(), TrainError>) -> Result<(), TrainError> {
+    std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| text.to_string());
+        let reason = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic".into());
+        Err(TrainError::Failed { reason, out: out.into() })
+    })
 }
 
 fn write_reports(plan: &RunPlan, records: &[Record], out: &Path) -> Result<RunSummary, TrainError> {
@@ -188,14 +303,6 @@ fn write_rows(prepared: &Prepared, path: &Path) -> Result<(), TrainError> {
     if lines.is_empty() { Ok(()) } else { std::fs::write(path, lines).map_err(|e| TrainError::io(path, e)) }
 }
 
-fn create_out(out: &Path) -> Result<(), TrainError> {
-    if RUN_MARKS.iter().any(|name| out.join(name).exists()) {
-        return Err(TrainError::OutExists { path: out.into() });
-    }
-    let policies = out.join("policies");
-    std::fs::create_dir_all(&policies).map_err(|e| TrainError::io(&policies, e))
-}
-
 fn write(path: &Path, text: &str) -> Result<(), TrainError> {
-    std::fs::write(path, format!("{}\n", text.trim_end())).map_err(|e| TrainError::io(path, e))
+    durable::write(path, format!("{}\n", text.trim_end()).as_bytes())
 }

@@ -1,10 +1,13 @@
 //! Responses sampled from a policy: for its distance from others, and for a reader.
 
 use crate::TrainError;
+use crate::bits;
 use crate::config::EvaluationPlan;
+use crate::durable;
 use crate::event::Event;
 use crate::held_out::LabelledSet;
 use crate::session::Session;
+use serde::{Deserialize, Serialize};
 use spo_core::logprob::HeadOptions;
 use spo_data::{Group, PromptText, TextSpec, Tokenizer, encode_prompt, row_hash};
 use spo_eval::{KlEstimate, estimate_kl};
@@ -17,12 +20,13 @@ use std::path::{Path, PathBuf};
 const BATCH: usize = 64;
 
 /// Responses that a policy drew to its prompts, with their log-probs under it.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Drawn {
     /// The policy.
     pub policy: String,
     prompts: Vec<Vec<u32>>,
     responses: Vec<Vec<u32>>,
+    #[serde(with = "bits::list")]
     logps: Vec<f64>,
     /// Limit of a response, in tokens.
     limit: usize,
@@ -199,9 +203,7 @@ impl Samples {
         let answers = respond(model, &sorted, max_new_tokens, sampling, stop, seed, session)?;
         let pairs: Vec<(Vec<u32>, Vec<u32>)> = sorted.into_iter().zip(answers).collect();
         let text = serde_json::to_string(&pairs).expect("numbers only");
-        let aside = path.with_extension("part");
-        std::fs::write(&aside, text).map_err(|error| TrainError::io(&aside, error))?;
-        std::fs::rename(&aside, path).map_err(|error| TrainError::io(path, error))?;
+        durable::write(path, text.as_bytes())?;
         Ok(Self { answers: pairs.into_iter().collect() })
     }
 }

@@ -1,12 +1,17 @@
 //! What every part of a run shares: the clock, the sinks, the stop flag, the run directory.
 
 use crate::TrainError;
+use crate::checkpoint::{Checkpoints, Saved};
+use crate::config::spec::Best;
+use crate::durable::Mark;
 use crate::event::{Event, Sink};
+use crate::phase::PhaseState;
+use crate::sink::EventFile;
 use crate::watchdog::Watchdogs;
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The surroundings of a run.
 pub struct Session<'a> {
@@ -16,12 +21,18 @@ pub struct Session<'a> {
     stop: &'a AtomicBool,
     started: Instant,
     watchdogs: Option<Watchdogs>,
+    /// Time that earlier processes of the run took.
+    before: Duration,
+    file: Option<EventFile>,
+    checkpoints: Option<Checkpoints>,
 }
 
 impl<'a> Session<'a> {
     /// A session that starts now.
     pub fn new(out: PathBuf, sink: &'a mut dyn Sink, stop: &'a AtomicBool) -> Self {
-        Self { out, sink, stop, started: Instant::now(), watchdogs: None }
+        let before = Duration::ZERO;
+        let (file, checkpoints, watchdogs) = (None, None, None);
+        Self { out, sink, stop, started: Instant::now(), watchdogs, before, file, checkpoints }
     }
 
     /// Watches the events, and warns.
@@ -30,9 +41,69 @@ impl<'a> Session<'a> {
         Self { watchdogs: Some(watchdogs), ..self }
     }
 
+    /// Also keeps events in a file, before the sink has them. `before` is the time that earlier
+    /// processes of the run took.
+    #[must_use]
+    pub fn with_events(self, file: EventFile, before: Duration) -> Self {
+        Self { file: Some(file), before, ..self }
+    }
+
+    /// Also writes checkpoints.
+    #[must_use]
+    pub fn with_checkpoints(self, checkpoints: Checkpoints) -> Self {
+        Self { checkpoints: Some(checkpoints), ..self }
+    }
+
+    /// How far the event file is, for a checkpoint; `None` without one.
+    ///
+    /// # Errors
+    /// It cannot be synced.
+    pub fn mark(&self) -> Result<Option<Mark>, TrainError> {
+        self.file.as_ref().map(EventFile::mark).transpose()
+    }
+
+    /// What an interrupted phase goes on from, once.
+    pub fn take_saved(&mut self, phase: &str) -> Option<Saved> {
+        self.checkpoints.as_mut()?.take(phase)
+    }
+
+    /// Writes a checkpoint if one is due; whether it was.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn checkpoint(&mut self, phase: &str, state: &PhaseState) -> Result<bool, TrainError> {
+        let file = self.file.as_ref();
+        let due = self.checkpoints.as_mut().filter(|checkpoints| checkpoints.due(phase, state.step));
+        let Some(checkpoints) = due else { return Ok(false) };
+        checkpoints.save(phase, state, file.map(EventFile::mark).transpose()?)?;
+        Ok(true)
+    }
+
+    /// The error that ends an interrupted run, after a checkpoint of the phase. `events` is how far
+    /// the event file counts.
+    pub fn interrupt(&mut self, phase: &str, state: &PhaseState, events: Option<Mark>) -> TrainError {
+        let missing = self.checkpoints.as_mut().filter(|checkpoints| !checkpoints.is_at(phase, state.step));
+        let saved = missing.map_or(Ok(()), |checkpoints| checkpoints.save(phase, state, events));
+        saved.err().unwrap_or_else(|| TrainError::Interrupted { out: self.out.clone() })
+    }
+
+    /// Keeps a phase as the best so far.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn keep_best(&mut self, phase: &str, state: &PhaseState) -> Result<(), TrainError> {
+        let events = self.mark()?;
+        self.checkpoints.as_ref().map_or(Ok(()), |checkpoints| checkpoints.save_best(phase, state, events))
+    }
+
+    /// By what the best checkpoint of a phase is kept.
+    pub fn best_by(&self) -> Best {
+        self.checkpoints.as_ref().map_or(Best::None, Checkpoints::best_by)
+    }
+
     /// Seconds since the start.
     pub fn seconds(&self) -> f64 {
-        self.started.elapsed().as_secs_f64()
+        (self.before + self.started.elapsed()).as_secs_f64()
     }
 
     /// Hands an event to the sinks.
@@ -41,9 +112,21 @@ impl<'a> Session<'a> {
     /// A sink could not keep it.
     pub fn emit(&mut self, event: Event) -> Result<(), TrainError> {
         let seconds = self.seconds();
-        self.sink.event(seconds, &event)?;
+        self.tell(seconds, &event)?;
         let warnings = self.watchdogs.as_mut().map(|watchdogs| watchdogs.look(&event)).unwrap_or_default();
-        warnings.into_iter().try_for_each(|text| self.sink.event(seconds, &Event::Warning { text }))
+        warnings.into_iter().try_for_each(|text| self.tell(seconds, &Event::Warning { text }))
+    }
+
+    fn tell(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
+        if let Some(file) = &mut self.file {
+            file.event(seconds, event)?;
+        }
+        self.sink.event(seconds, event)
+    }
+
+    /// Whether the user asked to stop.
+    pub fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 
     /// Ends the run if the user asked for it.
@@ -51,7 +134,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// [`TrainError::Interrupted`]
     pub fn check_stop(&self) -> Result<(), TrainError> {
-        match self.stop.load(Ordering::Relaxed) {
+        match self.stopping() {
             true => Err(TrainError::Interrupted { out: self.out.clone() }),
             false => Ok(()),
         }

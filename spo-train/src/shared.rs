@@ -6,6 +6,7 @@
 use crate::TrainError;
 use crate::config::RunPlan;
 use crate::event::Event;
+use crate::exact;
 use crate::sink::read_events;
 use serde_json::Value;
 use spo_data::Dataset;
@@ -44,7 +45,7 @@ impl Shared {
             let path = dir.join("plan.json");
             let Ok(text) = std::fs::read_to_string(&path) else { continue };
             let damaged = |e: serde_json::Error| TrainError::Damaged { path: path.clone(), reason: e.to_string() };
-            let theirs: RunPlan = serde_json::from_str(&text).map_err(damaged)?;
+            let theirs: RunPlan = exact::from_str(&text).map_err(damaged)?;
             let records = read_events(&dir.join("events.jsonl"))?;
             let events: Vec<Event> = records.into_iter().map(|record| record.event).collect();
             let same_input = events.iter().any(|event| match event {
@@ -125,10 +126,10 @@ pub(crate) fn link_files(from: &Path, to: &Path) -> Result<(), TrainError> {
     Ok(())
 }
 
-/// Hash of what a data set's rows say, in their order.
-pub(crate) fn rows_hash(dataset: &Dataset) -> String {
+/// Hash of what data sets' rows say, in their order.
+pub(crate) fn rows_hash(sets: &[&Dataset]) -> String {
     let mut hasher = blake3::Hasher::new();
-    for example in &dataset.examples {
+    for example in sets.iter().flat_map(|set| &set.examples) {
         for answer in 0..example.answers.len() {
             hasher.update(&example.answer_hash(answer));
         }

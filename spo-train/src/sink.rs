@@ -5,10 +5,12 @@ pub mod follow;
 pub mod tensorboard;
 
 use crate::TrainError;
+use crate::durable::{Mark, hash_start};
 use crate::event::{Event, Sink};
+use crate::exact;
 use serde::{Deserialize, Serialize};
-use std::fs::File;
-use std::io::{BufRead, BufReader, LineWriter, Write};
+use std::fs::{File, OpenOptions};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// A line of `events.jsonl`.
@@ -25,7 +27,9 @@ pub struct Record {
 #[derive(Debug)]
 pub struct EventFile {
     path: PathBuf,
-    file: LineWriter<File>,
+    file: File,
+    bytes: u64,
+    hasher: blake3::Hasher,
 }
 
 impl EventFile {
@@ -34,34 +38,65 @@ impl EventFile {
     /// # Errors
     /// It cannot be created.
     pub fn create(path: &Path) -> Result<Self, TrainError> {
-        let file = File::create(path).map_err(|e| TrainError::io(path, e))?;
-        Ok(Self { path: path.into(), file: LineWriter::new(file) })
+        Self::reopen(path, 0)
+    }
+
+    /// A file that is cut to its first `bytes` and goes on there.
+    ///
+    /// # Errors
+    /// It cannot be opened or cut.
+    pub fn reopen(path: &Path, bytes: u64) -> Result<Self, TrainError> {
+        let open = || {
+            let file = OpenOptions::new().create(true).append(true).open(path)?;
+            file.set_len(bytes)?;
+            let (_, hasher) = hash_start(path, bytes)?;
+            Ok(Self { path: path.into(), file, bytes, hasher })
+        };
+        open().map_err(|e| TrainError::io(path, e))
+    }
+
+    /// Makes what was written last, and says what it is.
+    ///
+    /// # Errors
+    /// It cannot be synced.
+    pub fn mark(&self) -> Result<Mark, TrainError> {
+        self.file.sync_data().map_err(|e| TrainError::io(&self.path, e))?;
+        let name = self.path.file_name().unwrap_or_default();
+        Ok(Mark { path: name.into(), bytes: self.bytes, blake3: self.hasher.finalize().to_hex().to_string() })
     }
 }
 
 impl Sink for EventFile {
     fn event(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
-        // Scoring progress is for the eye; the file keeps what was scored.
-        if matches!(event, Event::Scoring { .. }) {
+        // These are for the eye: the file says what was scored, and does not tell how often a run was interrupted.
+        if matches!(event, Event::Scoring { .. } | Event::Resumed { .. }) {
             return Ok(());
         }
         let record = Record { at: seconds, event: event.clone() };
-        let line = serde_json::to_string(&record).expect("events hold only strings and numbers");
-        writeln!(self.file, "{line}").map_err(|e| TrainError::io(&self.path, e))
+        let line = serde_json::to_string(&record).expect("events hold only strings and numbers") + "\n";
+        self.file.write_all(line.as_bytes()).map_err(|e| {
+            // Not half a line, as of a full disk.
+            let _ = self.file.set_len(self.bytes);
+            TrainError::io(&self.path, e)
+        })?;
+        self.hasher.update(line.as_bytes());
+        self.bytes += line.len() as u64;
+        Ok(())
     }
 }
 
-/// Reads an event file.
+/// Reads an event file. A last line without its end is one that was being written when a process was killed: it does
+/// not count.
 ///
 /// # Errors
 /// It cannot be read, or a line is not an event.
 pub fn read_events(path: &Path) -> Result<Vec<Record>, TrainError> {
-    let file = File::open(path).map_err(|e| TrainError::io(path, e))?;
-    let lines = BufReader::new(file).lines().enumerate();
-    let parse = |(index, line): (usize, std::io::Result<String>)| {
-        let line = line.map_err(|e| TrainError::io(path, e))?;
-        serde_json::from_str(&line)
-            .map_err(|e| TrainError::Damaged { path: path.into(), reason: format!("line {}: {e}", index + 1) })
+    let damaged = |reason: String| TrainError::Damaged { path: path.into(), reason };
+    let bytes = std::fs::read(path).map_err(|e| TrainError::io(path, e))?;
+    let lines = bytes.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n")).enumerate();
+    let parse = |(index, line)| {
+        let at = |e: &dyn std::fmt::Display| damaged(format!("line {}: {e}", index + 1));
+        exact::from_str(std::str::from_utf8(line).map_err(|e| at(&e))?).map_err(|e| at(&e))
     };
     lines.map(parse).collect()
 }
@@ -83,5 +118,9 @@ pub struct All<'a>(pub Vec<&'a mut dyn Sink>);
 impl Sink for All<'_> {
     fn event(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
         self.0.iter_mut().try_for_each(|sink| sink.event(seconds, event))
+    }
+
+    fn earlier(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
+        self.0.iter_mut().try_for_each(|sink| sink.earlier(seconds, event))
     }
 }

@@ -1,8 +1,10 @@
 //! What ends a phase before its steps are done: early stopping, a KL budget; and which of its policies it goes on with.
 //!
-//! What is decided follows from the events of the phase alone (`Looks`); the best policy so far lies on disk.
+//! What is decided follows from the looks at the phase so far ([`Looks`]), which its checkpoints hold; the best policy
+//! so far lies on disk.
 
 use crate::TrainError;
+use crate::bits;
 use crate::config::spec::StoppingMetric;
 use crate::config::{EvaluationPlan, TrainingPlan};
 use crate::event::{Event, HeldOut};
@@ -12,13 +14,16 @@ use crate::phase::PhaseState;
 use crate::policy::Policies;
 use crate::sampling::Drawn;
 use crate::session::Session;
+use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 
 /// A policy at one look, comparable: within the KL budget, how far from the round's gate, how good.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Look {
     step: u64,
+    #[serde(with = "bits")]
     gap: f64,
+    #[serde(with = "bits::option")]
     value: Option<f64>,
 }
 
@@ -32,10 +37,11 @@ impl Look {
 }
 
 /// The looks of a phase so far.
-#[derive(Debug, Default)]
-struct Looks {
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Looks {
     best: Option<Look>,
     /// Best value of the early-stopping metric, and looks since then.
+    #[serde(with = "bits::option")]
     best_value: Option<f64>,
     since: usize,
     /// Why the phase ends, once it does.
@@ -44,7 +50,6 @@ struct Looks {
 
 /// Stops a phase, or does not.
 pub struct Stopping<'a> {
-    looks: Looks,
     keeper: Option<Keeper<'a>>,
 }
 
@@ -75,34 +80,36 @@ pub struct Keeper<'a> {
 impl<'a> Stopping<'a> {
     /// A phase that takes all its steps.
     pub fn never() -> Self {
-        Self { looks: Looks::default(), keeper: None }
+        Self { keeper: None }
     }
 
     /// A phase that ends by its plan and its round's gate.
     pub fn new(keeper: Keeper<'a>) -> Self {
         let training = keeper.training;
         let acts = training.early_stopping.is_some() || training.max_kl > 0.0 || keeper.gate.is_some();
-        Self { looks: Looks::default(), keeper: acts.then_some(keeper) }
+        Self { keeper: acts.then_some(keeper) }
     }
 
-    /// Looks at the running policy. True if the phase ends here.
+    /// Looks at the running policy; [`Looks::end`] says whether the phase ends here.
     ///
     /// # Errors
     /// The policy cannot be kept, its starting policy cannot be read, or the user's interruption.
-    pub fn look(&mut self, state: &PhaseState, found: &HeldOut, session: &mut Session) -> Result<bool, TrainError> {
-        let Some(keeper) = &mut self.keeper else { return Ok(false) };
+    pub fn look(&mut self, state: &mut PhaseState, found: &HeldOut, session: &mut Session) -> Result<(), TrainError> {
+        let Some(keeper) = &mut self.keeper else { return Ok(()) };
         let kl = if keeper.training.max_kl > 0.0 { Some(keeper.kl(state, session)?) } else { None };
-        if self.looks.take(keeper, found, kl) {
-            keeper.policies.keep(keeper.phase, &state.model)?;
+        if state.looks.take(keeper, found, kl) {
+            keeper.policies.keep(keeper.phase, state.step, &state.model)?;
         }
-        Ok(self.looks.reason.is_some())
+        Ok(())
     }
 
-    /// Takes a look of an earlier process, whose best policy is on disk.
-    pub fn replay(&mut self, found: &HeldOut, kl: Option<f64>) {
-        if let Some(keeper) = &self.keeper {
-            self.looks.take(keeper, found, kl);
-        }
+    /// Removes the kept policies that the checkpoint which was just written does not need.
+    ///
+    /// # Errors
+    /// One cannot be removed.
+    pub fn settle(&self, state: &PhaseState) -> Result<(), TrainError> {
+        let Some(keeper) = &self.keeper else { return Ok(()) };
+        keeper.policies.forget_kept(keeper.phase, state.looks.best.as_ref().map(|best| best.step))
     }
 
     /// The policy that the phase goes on with.
@@ -111,7 +118,7 @@ impl<'a> Stopping<'a> {
     /// The kept policy cannot be read.
     pub fn finish(self, mut state: PhaseState, steps: u64, session: &mut Session) -> Result<PhaseState, TrainError> {
         let Some(keeper) = self.keeper else { return Ok(state) };
-        let Looks { best, reason, .. } = self.looks;
+        let Looks { best, reason, .. } = state.looks.clone();
         let missed = |best: &Look| keeper.gate.is_some() && best.gap == 0.0 && best.step < state.step;
         // A round that ran to its end goes back only if that helps it through its gate.
         state.rolled_back = reason.is_none() && best.as_ref().is_some_and(missed);
@@ -120,7 +127,7 @@ impl<'a> Stopping<'a> {
             let policy_of = best.as_ref().map_or(0, |best| best.step);
             if policy_of != state.step {
                 state.model = match &best {
-                    Some(_) => keeper.policies.kept(keeper.phase)?,
+                    Some(best) => keeper.policies.kept(keeper.phase, best.step)?,
                     None => keeper.policies.load(keeper.parent)?,
                 };
             }
@@ -128,12 +135,16 @@ impl<'a> Stopping<'a> {
             session.emit(Event::PhaseEnded { phase, step, steps, policy_of, reason })?;
             state.step = policy_of;
         }
-        keeper.policies.forget_kept(keeper.phase)?;
         Ok(state)
     }
 }
 
 impl Looks {
+    /// Whether they end the phase.
+    pub fn end(&self) -> bool {
+        self.reason.is_some()
+    }
+
     /// Takes a look; true if it is the best so far.
     fn take(&mut self, keeper: &Keeper, found: &HeldOut, kl: Option<f64>) -> bool {
         let budget = keeper.training.max_kl;

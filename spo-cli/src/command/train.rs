@@ -5,12 +5,12 @@ use std::process::exit;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::Value;
 use spo_eval::{GateOutcome, report};
 use spo_train::config::RunSpec;
 use spo_train::sink::Memory;
-use spo_train::{prepare, run};
+use spo_train::{Change, Manifest, prepare, run};
 
 use crate::Outcome;
 use crate::error::CliError;
@@ -34,7 +34,11 @@ pub(crate) struct Settings {
 impl Settings {
     /// The run file with the changes.
     pub fn spec(&self, file: &Path) -> Result<RunSpec, CliError> {
-        let mut spec = RunSpec::from_file(file)?;
+        self.change(RunSpec::from_file(file)?)
+    }
+
+    /// A run file with the changes.
+    pub fn change(&self, mut spec: RunSpec) -> Result<RunSpec, CliError> {
         let quoted = |text: String| Value::String(text);
         for argument in &self.set {
             spec.apply_set(argument)?;
@@ -52,17 +56,24 @@ impl Settings {
 /// Train a model as a run file says
 ///
 /// Writes the run directory: the final model, the policy of each round, events.jsonl, plan.json and the report; then
-/// prints the policy × dimension table. Ctrl-C stops after the current step, a second one at once.
+/// prints the policy × dimension table. Ctrl-C or a termination signal finishes the current step, writes a checkpoint
+/// and exits with 130; a second one exits at once. `spo train --resume DIR` goes on.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// The run file; `spo init` writes one
-    #[arg(value_name = "RUN.toml")]
-    file: PathBuf,
+    #[arg(value_name = "RUN.toml", required_unless_present = "resume")]
+    file: Option<PathBuf>,
     #[command(flatten)]
     settings: Settings,
     /// Show the plan and train nothing
     #[arg(long)]
     dry_run: bool,
+    /// Go on with the interrupted run in this directory; its run file is read from where it was, or as RUN.toml says
+    #[arg(long, value_name = "DIR", conflicts_with = "out")]
+    resume: Option<PathBuf>,
+    /// With --resume: go on although this is another than when the run began
+    #[arg(long, value_name = "CHANGE", value_enum, value_delimiter = ',', requires = "resume")]
+    allow: Vec<Allowed>,
     /// Full screen with curves per dimension, instead of a progress bar
     #[arg(long)]
     tui: bool,
@@ -70,22 +81,62 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     pub fn run(&self, output: &mut Output) -> Result<Outcome, CliError> {
-        let spec = self.settings.spec(&self.file)?;
+        let spec = match (&self.file, &self.resume) {
+            (Some(file), _) => self.settings.spec(file)?,
+            (None, Some(out)) => self.settings.change(Manifest::read(out)?.spec()?)?,
+            (None, None) => unreachable!("the command line asks for one of them"),
+        };
         if self.dry_run {
             let prepared = prepare(&spec, view::progress().as_mut())?;
             return output.line(plan_text(&prepared.plan).trim_end()).map(|()| Outcome::Done);
         }
-        train(&spec, self.tui, output)
+        let allow: Vec<Change> = self.allow.iter().map(|allowed| allowed.change()).collect();
+        train(&spec, self.resume.as_deref().map(|out| (out, allow.as_slice())), self.tui, output)
     }
 }
 
-/// Runs to the end and prints the result.
-pub(super) fn train(spec: &RunSpec, tui: bool, output: &mut Output) -> Result<Outcome, CliError> {
+/// What may have changed since a run began.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Allowed {
+    /// A value of the run file
+    RunFile,
+    /// A data file
+    Data,
+    /// A file of the starting model
+    Model,
+    /// The version of spo
+    Version,
+    /// The record of all these is damaged: anything
+    Manifest,
+}
+
+impl Allowed {
+    fn change(self) -> Change {
+        match self {
+            Self::RunFile => Change::RunFile,
+            Self::Data => Change::Data,
+            Self::Model => Change::Model,
+            Self::Version => Change::Version,
+            Self::Manifest => Change::Manifest,
+        }
+    }
+}
+
+/// Runs to the end and prints the result. `resume` is the directory of an interrupted run, and what may have changed.
+pub(super) fn train(
+    spec: &RunSpec,
+    resume: Option<(&Path, &[Change])>,
+    tui: bool,
+    output: &mut Output,
+) -> Result<Outcome, CliError> {
     let stop = stop_flag()?;
     // `run` tells the data again, at its place among the events.
     let prepared = prepare(spec, &mut Memory::default())?;
     let mut sink = if tui { view::own_screen(&stop)? } else { view::progress() };
-    let summary = run(prepared, sink.as_mut(), &stop)?;
+    let summary = match resume {
+        Some((out, allow)) => spo_train::resume(prepared, out, allow, sink.as_mut(), &stop),
+        None => run(prepared, sink.as_mut(), &stop),
+    }?;
     drop(sink);
     output.line(report::table(&summary).trim_end())?;
     let passed = summary.gates.iter().all(|gate| gate.outcome == GateOutcome::Passed);
@@ -100,7 +151,7 @@ pub(super) fn stop_flag() -> Result<Arc<AtomicBool>, CliError> {
         if flag.swap(true, Ordering::Relaxed) {
             exit(130);
         }
-        note("stopping after this step; once more stops at once");
+        note("stopping after this step, with a checkpoint; once more stops at once");
     };
     ctrlc::set_handler(handler).map_err(|error| CliError::Signal { reason: error.to_string() })?;
     Ok(stop)

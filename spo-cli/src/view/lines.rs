@@ -27,6 +27,11 @@ impl Sink for Lines {
         }
         Ok(())
     }
+
+    fn earlier(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
+        self.board.add(seconds, event);
+        Ok(())
+    }
 }
 
 /// The lines of an event, if it is one that is shown.

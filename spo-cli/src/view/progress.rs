@@ -61,6 +61,11 @@ impl Sink for Progress {
         }
         Ok(())
     }
+
+    fn earlier(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
+        self.board.add(seconds, event);
+        Ok(())
+    }
 }
 
 impl Drop for Progress {

@@ -59,6 +59,10 @@ impl Sink for FullScreen {
         self.board.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).add(seconds, event);
         Ok(())
     }
+
+    fn earlier(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
+        self.event(seconds, event)
+    }
 }
 
 impl Drop for FullScreen {

@@ -77,6 +77,10 @@ pub(super) fn lines(event: &Event) -> Vec<String> {
             format!("{phase}: {objective} on {pairs} pairs of {dimension}, {steps} steps from {start}{control}")
         }
         Event::HeldOut(found) => running(found),
+        Event::Resumed { from, damaged } => {
+            let damaged = damaged.iter().map(|fault| format!("damaged: {fault}"));
+            return damaged.chain([format!("going on from {from}")]).collect();
+        }
         Event::Evaluated { policy, step, scores, .. } => {
             format!("{policy} step {step}, held out: {}", held_out(scores))
         }

@@ -8,6 +8,8 @@ mod jsonl;
 pub(crate) mod open;
 mod parquet;
 
+pub use open::files;
+
 use serde_json::{Map, Value};
 
 use crate::DataError;

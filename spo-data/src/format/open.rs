@@ -54,6 +54,14 @@ pub(crate) fn expand(pattern: &str, part: Part) -> Result<Found, DataError> {
     Ok(Found { files, left_out })
 }
 
+/// The files that a path, directory or pattern names, sorted.
+///
+/// # Errors
+/// There are none, or a directory cannot be read.
+pub fn files(pattern: &str) -> Result<Vec<PathBuf>, DataError> {
+    Ok(expand(pattern, Part::All)?.files)
+}
+
 /// Whether a directory holds files of both `train` and `test` or `validation`, by name.
 ///
 /// # Errors

@@ -4,8 +4,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::spec::{
-    Dtype, EvaluationSpec, LoraRounds, LoraSet, LoraSpec, LoraTargets, QuantisedBase, Recompute, Schedule,
-    TrainingSpec, WatchdogSpec,
+    Best, CheckpointSpec, Dtype, EvaluationSpec, LoraRounds, LoraSet, LoraSpec, LoraTargets, QuantisedBase, Recompute,
+    Schedule, TrainingSpec, WatchdogSpec,
 };
 
 /// Share of the prompts held out when no data has `split = "test"`.
@@ -96,6 +96,16 @@ pub(crate) fn watchdog() -> WatchdogSpec {
     }
 }
 
+/// `[checkpoints]`.
+pub(crate) fn checkpoints() -> CheckpointSpec {
+    CheckpointSpec {
+        every_steps: Some(100),
+        every_minutes: Some(10.0),
+        keep_last: Some(2),
+        keep_best: Some(Best::None),
+    }
+}
+
 /// The fixed defaults by section, as they stand in the schema and the reference.
 pub(crate) fn sections() -> Vec<(&'static str, Map<String, Value>)> {
     let top = serde_json::json!({ "seed": SEED, "holdout": HOLDOUT });
@@ -107,6 +117,7 @@ pub(crate) fn sections() -> Vec<(&'static str, Map<String, Value>)> {
         ("training", table(&training())),
         ("evaluation", table(&evaluation())),
         ("watchdog", table(&watchdog())),
+        ("checkpoints", table(&checkpoints())),
     ]
 }
 

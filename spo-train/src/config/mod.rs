@@ -37,8 +37,8 @@ mod words;
 pub use error::{ConfigError, Place};
 pub(crate) use objective::{holds_earlier, reward_scale};
 pub use plan::{
-    ArmPlan, Condition, DataShape, EarlyStoppingPlan, EvaluationPlan, GateConditions, GatePlan, LoraPlan, ModelPlan,
-    Origin, PlanLine, RoundPlan, RunPlan, TrainingPlan, WarmupPlan, WatchdogPlan,
+    ArmPlan, CheckpointPlan, Condition, DataShape, EarlyStoppingPlan, EvaluationPlan, GateConditions, GatePlan,
+    LoraPlan, ModelPlan, Origin, PlanLine, RoundPlan, RunPlan, TrainingPlan, WarmupPlan, WatchdogPlan,
 };
 pub use resolve::{Facts, resolve};
 pub use spec::RunSpec;

@@ -113,6 +113,10 @@ impl Sink for Tables {
             _ => Ok(()),
         }
     }
+
+    fn earlier(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
+        self.event(seconds, event)
+    }
 }
 
 /// The value, or an empty cell.

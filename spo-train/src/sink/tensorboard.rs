@@ -106,6 +106,10 @@ impl Sink for TensorBoard {
             _ => Ok(()),
         }
     }
+
+    fn earlier(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
+        self.event(seconds, event)
+    }
 }
 
 fn record(data: &[u8]) -> Vec<u8> {

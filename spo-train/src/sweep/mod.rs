@@ -8,8 +8,9 @@ pub use grid::{Axis, Variant, variants};
 
 use crate::config::RunPlan;
 use crate::event::{Event, Sink};
+use crate::exact;
 use crate::sink::{Memory, read_events};
-use crate::{TrainError, prepare, run};
+use crate::{Manifest, TrainError, prepare, resume, run};
 use serde_json::Value;
 use spo_eval::{FinishedRun, RunSummary, SweepSummary, report};
 use std::path::{Path, PathBuf};
@@ -54,8 +55,17 @@ pub fn sweep(
             None => {
                 told(index, variant, Progress::Begins);
                 let mut prepared = prepared;
-                prepared.donors = donors(out, variants, &dir)?;
-                match run(prepared, sink().as_mut(), stop) {
+                prepared.donors = variants.iter().map(|variant| out.join(&variant.name)).collect();
+                prepared.donors.retain(|other| other != &dir && other.exists());
+                let mut sink = sink();
+                let ended = match Manifest::read(&dir) {
+                    Ok(_) => resume(prepared, &dir, &[], sink.as_mut(), stop),
+                    Err(_) => {
+                        prepared.donors.splice(..0, moved_aside(&dir)?);
+                        run(prepared, sink.as_mut(), stop)
+                    }
+                };
+                match ended {
                     Ok(summary) => Some(summary),
                     Err(TrainError::GateMissed { .. }) => {
                         told(index, variant, Progress::GateMissed);
@@ -78,7 +88,7 @@ fn summary(dir: &Path, plan: &RunPlan) -> Result<Option<RunSummary>, TrainError>
     let path = dir.join("plan.json");
     let Ok(text) = std::fs::read_to_string(&path) else { return Ok(None) };
     let damaged = |e: serde_json::Error| TrainError::Damaged { path: path.clone(), reason: e.to_string() };
-    let theirs: RunPlan = serde_json::from_str(&text).map_err(damaged)?;
+    let theirs: RunPlan = exact::from_str(&text).map_err(damaged)?;
     if comparable(plan) != comparable(&theirs) {
         return Err(TrainError::OutExists { path: dir.into() });
     }
@@ -96,19 +106,17 @@ fn comparable(plan: &RunPlan) -> RunPlan {
     RunPlan { origins: Default::default(), out: PathBuf::new(), ..plan.clone() }
 }
 
-/// The other runs of the sweep. One at `dir` that was not finished is moved aside and is one of them.
-fn donors(out: &Path, variants: &[Variant], dir: &Path) -> Result<Vec<PathBuf>, TrainError> {
-    let mut donors: Vec<PathBuf> = variants.iter().map(|variant| out.join(&variant.name)).collect();
-    donors.retain(|other| other != dir && other.exists());
-    if dir.exists() {
-        let aside = out.join(format!(".{}.unfinished", dir.file_name().unwrap_or_default().to_string_lossy()));
-        if aside.exists() {
-            std::fs::remove_dir_all(&aside).map_err(|e| TrainError::io(&aside, e))?;
-        }
-        std::fs::rename(dir, &aside).map_err(|e| TrainError::io(dir, e))?;
-        donors.insert(0, aside);
+/// Where a run that began but cannot go on is moved to: its policies may still be taken over.
+fn moved_aside(dir: &Path) -> Result<Option<PathBuf>, TrainError> {
+    if !dir.exists() {
+        return Ok(None);
     }
-    Ok(donors)
+    let aside = dir.with_file_name(format!(".{}.unfinished", dir.file_name().unwrap_or_default().to_string_lossy()));
+    if aside.exists() {
+        std::fs::remove_dir_all(&aside).map_err(|e| TrainError::io(&aside, e))?;
+    }
+    std::fs::rename(dir, &aside).map_err(|e| TrainError::io(dir, e))?;
+    Ok(Some(aside))
 }
 
 /// `sweep.csv`, `sweep.json`, the pictures and the reports.

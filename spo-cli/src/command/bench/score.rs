@@ -30,7 +30,7 @@ pub(super) fn measure(setting: &Setting) -> Result<Figures, CliError> {
         let mut sink = AtFirst(first);
         let mut session = Session::new(setting.place.path().into(), &mut sink, &stop);
         // Every epoch under another name: nothing is there yet.
-        let scored = cache.fill("the model", &epoch.to_string(), &model, &[&setting.data], budget, &mut session)?;
+        let scored = cache.fill("the model", &epoch.to_string(), 0, &model, &[&setting.data], budget, &mut session)?;
         let sides = scored.sides(&setting.data, &setting.data.pairs(&setting.dimension), |_| true)?;
         let sum: f64 = sides.chosen.iter().chain(&sides.rejected).sum();
         mean = sum / (2 * sides.chosen.len()) as f64;

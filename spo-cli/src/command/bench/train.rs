@@ -65,8 +65,15 @@ pub(super) fn measure(setting: &Setting) -> Result<Figures, CliError> {
     let stop = AtomicBool::new(false);
     let mut session = Session::new(setting.place.path().into(), &mut clock, &stop);
     let cache = LogpCache::open(setting.place.path())?;
-    let reference =
-        cache.fill("start", policies.hash("start"), &model, &[&setting.data], setting.budget(&plan), &mut session)?;
+    let reference = cache.fill(
+        "start",
+        policies.hash("start"),
+        0,
+        &model,
+        &[&setting.data],
+        setting.budget(&plan),
+        &mut session,
+    )?;
     let reference = reference.sides(&setting.data, &pairs, |_| true)?;
     let objective = spo_core::objective::build(&arm.objective, &arm.options)?;
     let inputs = PairInputs::new(&setting.data, &pairs, vec![reference]);

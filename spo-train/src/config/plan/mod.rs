@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::spec::{
-    DataEntry, Dtype, LoraRounds, LoraTargets, OnMiss, QuantisedBase, Recompute, Schedule, StoppingMetric, TextSpec,
+    Best, DataEntry, Dtype, LoraRounds, LoraTargets, OnMiss, QuantisedBase, Recompute, Schedule, StoppingMetric,
+    TextSpec,
 };
 pub use condition::Condition;
 pub use lines::{Origin, PlanLine};
@@ -50,6 +51,8 @@ pub struct RunPlan {
     pub evaluation: EvaluationPlan,
     /// What is warned of.
     pub watchdog: WatchdogPlan,
+    /// What is saved inside a round.
+    pub checkpoints: CheckpointPlan,
     /// Where each value came from, by dotted key; values that are not listed are defaults.
     pub origins: BTreeMap<String, Origin>,
 }
@@ -299,4 +302,18 @@ pub struct EvaluationPlan {
     pub sample_prompts: Vec<String>,
     /// Answers that say nothing.
     pub boilerplate: Vec<String>,
+}
+
+/// `[checkpoints]`, resolved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct CheckpointPlan {
+    /// Optimiser steps between two; 0 = not by steps.
+    pub every_steps: u64,
+    /// Minutes between two at most; 0 = not by time.
+    pub every_minutes: f64,
+    /// How many of the last ones are kept.
+    pub keep_last: usize,
+    /// By what the best of each round is kept.
+    pub keep_best: Best,
 }

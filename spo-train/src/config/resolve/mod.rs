@@ -176,6 +176,7 @@ impl Resolver<'_> {
             rounds: self.rounds()?,
             evaluation: self.evaluation(),
             watchdog: self.watchdog(),
+            checkpoints: self.checkpoints(),
             name,
             out,
             origins: self.origins,

@@ -11,7 +11,7 @@ use super::{Resolver, wrong};
 use crate::config::defaults;
 use crate::config::document::Node;
 use crate::config::error::ConfigError;
-use crate::config::plan::{EvaluationPlan, LoraPlan, ModelPlan, WatchdogPlan};
+use crate::config::plan::{CheckpointPlan, EvaluationPlan, LoraPlan, ModelPlan, WatchdogPlan};
 use crate::config::spec::{RunSpec, Split};
 
 impl Resolver<'_> {
@@ -65,6 +65,10 @@ impl Resolver<'_> {
             "slow-step-factor",
         ];
         self.section("watchdog", &keys)
+    }
+
+    pub(super) fn checkpoints(&mut self) -> CheckpointPlan {
+        self.section("checkpoints", &["every-steps", "every-minutes", "keep-last", "keep-best"])
     }
 
     pub(super) fn text(&mut self, spec: &RunSpec) -> Result<TextSpec, ConfigError> {

@@ -3,6 +3,7 @@
 //! Every key is optional unless its text says "required"; absent keys stay `None` here and get
 //! their value in [`resolve`](super::resolve), where the origin of each value is recorded.
 
+mod checkpoints;
 mod data;
 mod evaluation;
 mod gate;
@@ -12,11 +13,12 @@ mod run;
 mod training;
 mod watchdog;
 
+pub use checkpoints::{Best, CheckpointSpec};
 pub use data::{DataEntry, DataSpec, Split, TextSpec};
 pub use evaluation::EvaluationSpec;
 pub use gate::{GateConditionsSpec, GateSpec, OnMiss};
 pub use model::{Dtype, LoraRounds, LoraSet, LoraSpec, LoraTargets, ModelSpec, QuantisedBase};
 pub use round::{ControlSpec, RoundSpec};
-pub use run::{RunSections, RunSpec};
+pub use run::{RunSections, RunSpec, Source};
 pub use training::{EarlyStoppingSpec, Recompute, Schedule, StoppingMetric, TrainingSpec, WarmupSpec};
 pub use watchdog::WatchdogSpec;

@@ -7,7 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DataEntry, EvaluationSpec, LoraSpec, ModelSpec, RoundSpec, TextSpec, TrainingSpec, WarmupSpec, WatchdogSpec,
+    CheckpointSpec, DataEntry, EvaluationSpec, LoraSpec, ModelSpec, RoundSpec, TextSpec, TrainingSpec, WarmupSpec,
+    WatchdogSpec,
 };
 use crate::config::SCHEMA;
 use crate::config::document::{Content, Document};
@@ -20,6 +21,18 @@ use crate::config::validate::validate;
 pub struct RunSpec {
     pub(crate) document: Document,
     sections: RunSections,
+    source: Source,
+}
+
+/// Where a run file came from: enough to read it again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// The file, absolute; `None` if it was given as text.
+    pub path: Option<PathBuf>,
+    /// Its text.
+    pub text: String,
+    /// Changes of it, in order, as `--set` takes them.
+    pub arguments: Vec<String>,
 }
 
 /// A run: one model, one or more data sources, one or more rounds in order.
@@ -62,6 +75,8 @@ pub struct RunSections {
     pub evaluation: Option<EvaluationSpec>,
     /// From when on a run warns of what looks wrong; 0 turns a warning off. A value that is not finite always ends the run.
     pub watchdog: Option<WatchdogSpec>,
+    /// Snapshots inside a round, from which `spo train --resume` goes on; finished policies are always kept.
+    pub checkpoints: Option<CheckpointSpec>,
 }
 
 impl RunSpec {
@@ -70,14 +85,23 @@ impl RunSpec {
     /// # Errors
     /// The file cannot be read, is not TOML, or has an unknown key, a wrong value or a missing key.
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
-        let read = |source| ConfigError::Read { path: path.to_owned(), source };
-        let text = fs::read_to_string(path).map_err(read)?;
-        let absolute = std::path::absolute(path).map_err(read)?;
-        let mut document = Document::parse(&path.to_string_lossy(), &text)?;
+        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::from_text_of(path, &text)
+    }
+
+    /// Reads the text that a run file has, or had.
+    ///
+    /// # Errors
+    /// As [`from_file`](Self::from_file).
+    pub fn from_text_of(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let absolute =
+            std::path::absolute(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let mut document = Document::parse(&path.to_string_lossy(), text)?;
         if let Some(directory) = absolute.parent() {
             document.anchor_paths(directory);
         }
-        Self::from_document(document)
+        let source = Source { path: Some(absolute), text: text.to_owned(), arguments: vec![] };
+        Self::from_document(document, source)
     }
 
     /// Reads a run file from memory; `name` stands for the file in messages. Relative paths stay as they are.
@@ -86,7 +110,8 @@ impl RunSpec {
     /// As [`from_file`](Self::from_file).
     #[allow(clippy::should_implement_trait)]
     pub fn from_str(name: &str, text: &str) -> Result<Self, ConfigError> {
-        Self::from_document(Document::parse(name, text)?)
+        let source = Source { path: None, text: text.to_owned(), arguments: vec![] };
+        Self::from_document(Document::parse(name, text)?, source)
     }
 
     /// Changes one value: `rounds.1.lambda=0.5`. Numbers in the path count from 0; the value is TOML or a bare string.
@@ -96,13 +121,20 @@ impl RunSpec {
     pub fn apply_set(&mut self, argument: &str) -> Result<(), ConfigError> {
         let mut document = self.document.clone();
         document.set(argument)?;
-        *self = Self::from_document(document)?;
+        let mut source = self.source.clone();
+        source.arguments.push(argument.to_owned());
+        *self = Self::from_document(document, source)?;
         Ok(())
     }
 
     /// What the file says, typed.
     pub fn sections(&self) -> &RunSections {
         &self.sections
+    }
+
+    /// Where it came from.
+    pub fn source(&self) -> &Source {
+        &self.source
     }
 
     /// The run's name: the key, or the file's name without its ending.
@@ -123,7 +155,7 @@ impl RunSpec {
         ConfigError::Refused { at: self.document.place(&node.source), key: key.to_owned(), message, hint }
     }
 
-    fn from_document(document: Document) -> Result<Self, ConfigError> {
+    fn from_document(document: Document, source: Source) -> Result<Self, ConfigError> {
         check_version(&document)?;
         validate(&document, checked_schema())?;
         let sections = serde_json::from_value(document.root.to_json()).map_err(|error| {
@@ -135,7 +167,7 @@ impl RunSpec {
                 hint: None,
             }
         })?;
-        Ok(Self { document, sections })
+        Ok(Self { document, sections, source })
     }
 }
 

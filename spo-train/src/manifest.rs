@@ -1,0 +1,204 @@
+//! What a run was made from, kept in its directory: whether it can go on as it began.
+
+use crate::TrainError;
+use crate::config::spec::{DataEntry, Source};
+use crate::config::{RunPlan, RunSpec};
+use crate::durable::{self, hash_start};
+use crate::journal::checksum;
+use crate::run::Prepared;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// Its name in the run directory.
+pub(crate) const FILE: &str = "manifest.json";
+
+/// What may be another than when the run began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    /// A value of the run file.
+    RunFile,
+    /// A data file.
+    Data,
+    /// A file of the starting model.
+    Model,
+    /// The version of this program.
+    Version,
+    /// The record of all these, which is missing or damaged: anything may be another.
+    Manifest,
+}
+
+impl Change {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::RunFile, Self::Data, Self::Model, Self::Version, Self::Manifest];
+
+    /// As a user writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RunFile => "run-file",
+            Self::Data => "data",
+            Self::Model => "model",
+            Self::Version => "version",
+            Self::Manifest => "manifest",
+        }
+    }
+}
+
+/// A file that a run reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    /// Its name without directories.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+    /// Hash of its bytes, in hex.
+    pub blake3: String,
+}
+
+/// What a run was made from. It holds no float: reading one back could change its last bit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Manifest {
+    /// Version of this program.
+    pub version: String,
+    /// The run file and the changes of it.
+    pub source: Source,
+    /// Files of the starting model.
+    pub model: Vec<Input>,
+    /// Data files, in the order of the run file.
+    pub data: Vec<Input>,
+    /// Every resolved value, one `key = value` a line.
+    pub plan: Vec<String>,
+}
+
+impl Manifest {
+    /// What a prepared run is made from. Reads all its files once.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn of(prepared: &Prepared) -> Result<Self, TrainError> {
+        let plan = &prepared.plan;
+        let data = data_files(&plan.data)?;
+        Ok(Self {
+            version: env!("CARGO_PKG_VERSION").into(),
+            source: prepared.source.clone(),
+            model: inputs(&model_files(&plan.model.path)?)?,
+            data: inputs(&data)?,
+            plan: values(plan),
+        })
+    }
+
+    /// The manifest of a run directory.
+    ///
+    /// # Errors
+    /// There is none, or it is damaged.
+    pub fn read(out: &Path) -> Result<Self, TrainError> {
+        let path = out.join(FILE);
+        let text = std::fs::read_to_string(&path).map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => TrainError::NoRun { out: out.into() },
+            std::io::ErrorKind::InvalidData => damaged(&path),
+            _ => TrainError::io(&path, source),
+        })?;
+        let sealed: Value = serde_json::from_str(&text).map_err(|_| damaged(&path))?;
+        if sealed["blake3"] != checksum(sealed["manifest"].to_string().as_bytes()) {
+            return Err(damaged(&path));
+        }
+        serde_json::from_value(sealed["manifest"].clone()).map_err(|_| damaged(&path))
+    }
+
+    pub(crate) fn write(&self, out: &Path) -> Result<(), TrainError> {
+        let manifest = serde_json::to_value(self).expect("a manifest holds only strings and whole numbers");
+        let sealed = serde_json::json!({ "blake3": checksum(manifest.to_string().as_bytes()), "manifest": manifest });
+        durable::write(&out.join(FILE), format!("{sealed:#}\n").as_bytes())
+    }
+
+    /// The run file with its changes: as it is now, or, where it is gone, as it was.
+    ///
+    /// # Errors
+    /// It cannot be read, or is not a run file any more.
+    pub fn spec(&self) -> Result<RunSpec, TrainError> {
+        let source = &self.source;
+        let mut spec = match &source.path {
+            Some(path) if path.exists() => RunSpec::from_file(path)?,
+            Some(path) => RunSpec::from_text_of(path, &source.text)?,
+            None => RunSpec::from_str("run.toml", &source.text)?,
+        };
+        for argument in &source.arguments {
+            spec.apply_set(argument)?;
+        }
+        Ok(spec)
+    }
+
+    /// What is another in `now`, in words.
+    pub fn changes(&self, now: &Self) -> Vec<(Change, String)> {
+        let mut changes = vec![];
+        let plan = |a: &[String], b: &[String]| a.iter().filter(|line| !b.contains(line)).cloned().collect::<Vec<_>>();
+        for line in plan(&self.plan, &now.plan) {
+            changes.push((Change::RunFile, format!("was {line}")));
+        }
+        for line in plan(&now.plan, &self.plan) {
+            changes.push((Change::RunFile, format!("is  {line}")));
+        }
+        for (change, before, after) in [(Change::Data, &self.data, &now.data), (Change::Model, &self.model, &now.model)]
+        {
+            let missing =
+                |a: &[Input], b: &[Input]| a.iter().filter(|one| !b.contains(one)).cloned().collect::<Vec<_>>();
+            let (gone, new) = (missing(before, after), missing(after, before));
+            let named = |list: &[Input], name: &str| list.iter().any(|one| one.name == name);
+            changes.extend(new.iter().map(|input| {
+                let what = if named(&gone, &input.name) { "has other bytes" } else { "is new" };
+                (change, format!("{} {what}", input.name))
+            }));
+            let gone = gone.iter().filter(|input| !named(&new, &input.name));
+            changes.extend(gone.map(|input| (change, format!("{} is gone", input.name))));
+            if changes.iter().all(|(found, _)| *found != change) && before != after {
+                changes.push((change, "the files are in another order".into()));
+            }
+        }
+        if self.version != now.version {
+            changes
+                .push((Change::Version, format!("the run began with spo {}, this is {}", self.version, now.version)));
+        }
+        changes
+    }
+}
+
+fn damaged(path: &Path) -> TrainError {
+    TrainError::Damaged { path: path.into(), reason: "its content does not have the checksum in it".into() }
+}
+
+/// The plan's values. Where files are does not matter, only what is in them.
+fn values(plan: &RunPlan) -> Vec<String> {
+    let place = |key: &str| key == "out" || key == "model.path" || (key.starts_with("data.") && key.ends_with(".path"));
+    let lines = plan.lines().into_iter().filter(|line| !place(&line.key));
+    lines.map(|line| format!("{} = {}", line.key, line.value)).collect()
+}
+
+fn data_files(entries: &[DataEntry]) -> Result<Vec<PathBuf>, TrainError> {
+    let mut files = vec![];
+    for pattern in entries.iter().flat_map(|entry| entry.source.path.as_slice()) {
+        files.extend(spo_data::format::files(pattern)?);
+    }
+    Ok(files)
+}
+
+/// Weights, tokenizer and configuration: the files of a model directory that a program reads.
+fn model_files(dir: &Path) -> Result<Vec<PathBuf>, TrainError> {
+    let entries = std::fs::read_dir(dir).map_err(|e| TrainError::io(dir, e))?;
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_file());
+    let read = ["json", "safetensors", "jinja", "txt", "model"];
+    let known = |path: &PathBuf| path.extension().is_some_and(|ending| read.iter().any(|known| *known == ending));
+    let mut paths: Vec<PathBuf> = paths.filter(known).collect();
+    paths.sort();
+    Ok(paths)
+}
+
+fn inputs(paths: &[PathBuf]) -> Result<Vec<Input>, TrainError> {
+    let input = |path: &PathBuf| {
+        let (bytes, hasher) = hash_start(path, u64::MAX).map_err(|e| TrainError::io(path, e))?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Input { name, bytes, blake3: hasher.finalize().to_hex().to_string() })
+    };
+    paths.iter().map(input).collect()
+}

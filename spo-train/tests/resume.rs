@@ -1,0 +1,191 @@
+//! A run that is interrupted anywhere and goes on ends as one that never stopped, bit for bit.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod left;
+
+use left::{assert_same, left};
+use spo_train::config::RunSpec;
+use spo_train::event::{Event, Sink};
+use spo_train::sink::Memory;
+use spo_train::{Change, Manifest, TrainError, prepare, resume, run};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Two rounds with a control, a checkpoint after every step and evaluations on the way.
+fn spec(dir: &Path, more: &str) -> RunSpec {
+    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../spo-cli/assets");
+    let text = format!(
+        r#"schema = 1
+seed = 5
+out = "out"
+[model]
+path = {model:?}
+device = "cpu"
+[[data]]
+path = "pairs.jsonl.gz"
+limit = 40
+[[data]]
+path = {test:?}
+split = "test"
+limit = 24
+[text]
+prompt-format = "Question: {{prompt}}\nAnswer:"
+response-format = " {{response}}"
+[warmup]
+dimensions = ["honesty", "helpfulness"]
+steps = 2
+learning-rate = 1e-3
+[training]
+steps = 3
+pairs-per-step = 4
+learning-rate = 5e-4
+warmup-steps = 1
+eval-every = 2
+[[rounds]]
+dimension = "honesty"
+[[rounds]]
+dimension = "helpfulness"
+[[rounds.controls]]
+name = "free"
+lambda = 0.0
+[evaluation]
+bootstrap-resamples = 40
+kl-samples = 4
+kl-max-new-tokens = 6
+samples = 1
+[checkpoints]
+every-steps = 1
+keep-best = "loss"
+{more}"#,
+        model = assets.join("stories260K"),
+        test = assets.join("truthfulqa/pairs.test.jsonl.gz"),
+    );
+    std::fs::copy(assets.join("truthfulqa/pairs.train.jsonl.gz"), dir.join("pairs.jsonl.gz")).unwrap();
+    std::fs::write(dir.join("run.toml"), text).unwrap();
+    RunSpec::from_file(&dir.join("run.toml")).unwrap()
+}
+
+/// Breaks a run off at an event, or asks it to stop there.
+struct Breaks<'a> {
+    at: usize,
+    stop: Option<&'a AtomicBool>,
+    seen: usize,
+}
+
+impl Sink for Breaks<'_> {
+    fn event(&mut self, _: f64, _: &Event) -> Result<(), TrainError> {
+        self.seen += 1;
+        if self.seen == self.at {
+            match self.stop {
+                Some(stop) => stop.store(true, Ordering::Relaxed),
+                None => return Err(TrainError::NoPairs { what: "broken off here".into() }),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn start(spec: &RunSpec, sink: &mut dyn Sink, stop: &AtomicBool) -> Result<(), TrainError> {
+    run(prepare(spec, &mut Memory::default())?, sink, stop).map(|_| ())
+}
+
+/// Goes on to the end; what it said.
+fn go_on(out: &Path, allow: &[Change]) -> Result<Memory, TrainError> {
+    let (mut seen, stop) = (Memory::default(), AtomicBool::new(false));
+    let prepared = prepare(&Manifest::read(out)?.spec()?, &mut Memory::default())?;
+    resume(prepared, out, allow, &mut seen, &stop)?;
+    Ok(seen)
+}
+
+fn damaged(seen: &Memory) -> Vec<String> {
+    let resumed = seen.0.iter().find_map(|record| match &record.event {
+        Event::Resumed { damaged, .. } => Some(damaged.clone()),
+        _ => None,
+    });
+    resumed.unwrap()
+}
+
+/// A directory with a run file. All runs of a test are in the same place, as its path is in what they leave.
+struct Place {
+    _dir: tempfile::TempDir,
+    spec: RunSpec,
+    out: PathBuf,
+}
+
+impl Place {
+    fn new(more: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let spec = spec(dir.path(), more);
+        let out = dir.path().join("out");
+        Self { _dir: dir, spec, out }
+    }
+
+    /// A run that is not interrupted: what it leaves, and its events. Then the place is empty again.
+    fn whole(&self) -> (BTreeMap<String, Vec<u8>>, usize) {
+        let mut seen = Memory::default();
+        start(&self.spec, &mut seen, &AtomicBool::new(false)).unwrap();
+        let left = left(&self.out);
+        self.clear();
+        (left, seen.0.len())
+    }
+
+    fn clear(&self) {
+        std::fs::remove_dir_all(&self.out).unwrap();
+    }
+
+    /// A run that breaks off at an event.
+    fn broken_off(&self, at: usize) {
+        let mut breaks = Breaks { at, stop: None, seen: 0 };
+        let ended = start(&self.spec, &mut breaks, &AtomicBool::new(false));
+        assert!(matches!(ended, Err(TrainError::NoPairs { .. })), "{ended:?}");
+    }
+}
+
+/// Every how many events a run is broken off; `SPO_RESUME_EVERY=1` breaks it off at all of them.
+fn every() -> usize {
+    std::env::var("SPO_RESUME_EVERY").ok().and_then(|every| every.parse().ok()).unwrap_or(9)
+}
+
+#[test]
+fn a_run_that_breaks_off_goes_on_bit_for_bit() {
+    let place = Place::new("");
+    let (expected, events) = place.whole();
+    for at in (1..=events).step_by(every()) {
+        place.broken_off(at);
+        assert_eq!(damaged(&go_on(&place.out, &[]).unwrap()), Vec::<String>::new(), "event {at}");
+        assert_same(&left(&place.out), &expected, &format!("event {at}"));
+        place.clear();
+    }
+}
+
+#[test]
+fn a_run_that_is_asked_to_stop_goes_on_bit_for_bit() {
+    let place = Place::new("");
+    let (expected, events) = place.whole();
+    for at in (1..=events).step_by(every()) {
+        let stop = AtomicBool::new(false);
+        match start(&place.spec, &mut Breaks { at, stop: Some(&stop), seen: 0 }, &stop) {
+            Err(TrainError::Interrupted { .. }) => {}
+            other => panic!("event {at}: {other:?}"),
+        }
+        go_on(&place.out, &[]).unwrap();
+        assert_same(&left(&place.out), &expected, &format!("event {at}"));
+        place.clear();
+    }
+}
+
+#[test]
+fn adapters_and_16_bit_weights_go_on_bit_for_bit() {
+    for dtype in ["f32", "bf16"] {
+        let mut place = Place::new("[lora]\nrank = 2\n");
+        place.spec.apply_set(&format!("model.dtype={dtype}")).unwrap();
+        let (expected, _) = place.whole();
+        for at in [9, 19, 33] {
+            place.broken_off(at);
+            go_on(&place.out, &[]).unwrap();
+            assert_same(&left(&place.out), &expected, &format!("{dtype}, event {at}"));
+            place.clear();
+        }
+    }
+}
