@@ -43,13 +43,25 @@ fn read(criterion: &mut Criterion) {
         ("a.json", jsonl.clone()),
         ("a.csv", csv(&jsonl)),
     ];
-    let mut group = criterion.benchmark_group("read, TruthfulQA pairs");
-    // Compressed files count as what they unpack to.
-    group.sample_size(20).throughput(Throughput::Bytes(jsonl.len() as u64));
+    measure(criterion, "read, TruthfulQA pairs", jsonl.len(), files.map(|(name, bytes)| (name.to_string(), bytes)));
+
+    let fixture = |name: &str| {
+        let path = format!("{}/../fixtures/formats/{name}", env!("CARGO_MANIFEST_DIR"));
+        (name.to_string(), std::fs::read(path).expect("a fixture"))
+    };
+    let same = ["pairs.jsonl", "pairs.none.parquet", "pairs.snappy.parquet", "pairs.zstd.parquet", "pairs.feather"];
+    let same = same.map(fixture);
+    measure(criterion, "read, 700 pairs", same[0].1.len(), same);
+}
+
+/// Files with the same rows count as the bytes that these have as JSONL, whatever they are packed to.
+fn measure(criterion: &mut Criterion, name: &str, bytes: usize, files: impl IntoIterator<Item = (String, Vec<u8>)>) {
+    let mut group = criterion.benchmark_group(name);
+    group.sample_size(20).throughput(Throughput::Bytes(bytes as u64));
     for (name, bytes) in files {
         let prepared = || bytes.clone();
-        group.bench_function(name, |bencher| {
-            bencher.iter_batched(prepared, |bytes| rows(name, bytes), BatchSize::LargeInput)
+        group.bench_function(&name, |bencher| {
+            bencher.iter_batched(prepared, |bytes| rows(&name, bytes), BatchSize::LargeInput)
         });
     }
     group.finish();

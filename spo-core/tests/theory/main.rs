@@ -6,4 +6,5 @@ mod identities;
 mod margins;
 mod minimiser;
 mod multiplier;
+mod separable;
 mod world;

@@ -62,6 +62,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("jsonl", |bytes| read("jsonl", bytes)),
     ("json", |bytes| read("json", bytes)),
     ("csv", |bytes| read("csv", bytes)),
+    ("tsv", |bytes| read("tsv", bytes)),
+    ("parquet", |bytes| read("parquet", bytes)),
+    ("arrow", |bytes| read("arrow", bytes)),
     ("load", load),
     ("template", template),
 ];
