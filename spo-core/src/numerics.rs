@@ -6,7 +6,7 @@
 use burn::tensor::Tensor;
 
 /// A tensor equal to `value` whose derivative with respect to `x` is `slope`; both are taken as constants.
-fn with_slope<const D: usize>(x: Tensor<D>, value: Tensor<D>, slope: Tensor<D>) -> Tensor<D> {
+pub(crate) fn with_slope<const D: usize>(x: Tensor<D>, value: Tensor<D>, slope: Tensor<D>) -> Tensor<D> {
     let zero = x.clone() - x.detach();
     value + slope * zero
 }

@@ -111,18 +111,20 @@ pub fn differentiate_lists(
 ) -> Result<ListGradient, CoreError> {
     let width = lists.check(objective.grades())?;
     let (tape, dtype) = (with_tape(device), precision(device));
-    let tensor = |rows: &[Vec<f64>]| {
-        let padded: Vec<f64> =
-            rows.iter().flat_map(|row| row.iter().copied().chain(std::iter::repeat(0.0)).take(width)).collect();
-        Tensor::<2>::from_data(TensorData::new(padded, [rows.len(), width]), (&tape, dtype))
+    let padded = |fill: &dyn Fn(usize, &mut [f64])| {
+        let mut values = vec![0.0; lists.policy.len() * width];
+        for (row, values) in values.chunks_mut(width).enumerate() {
+            fill(row, &mut values[..lists.policy[row].len()]);
+        }
+        Tensor::<2>::from_data(TensorData::new(values, [lists.policy.len(), width]), (&tape, dtype))
     };
-    let present: Vec<Vec<f64>> = lists.policy.iter().map(|list| vec![1.0; list.len()]).collect();
+    let tensor = |rows: &[Vec<f64>]| padded(&|row, values| values.copy_from_slice(&rows[row]));
     let policy = tensor(&lists.policy).require_grad();
     let result = objective.forward(&ListLogps {
         policy: policy.clone(),
         reference: tensor(&lists.reference),
         gains: tensor(&lists.gains),
-        present: tensor(&present),
+        present: padded(&|_, values| values.fill(1.0)),
     })?;
     let gradients = result.per_list.clone().sum().backward();
     let ragged = |values: Vec<f64>| -> Vec<Vec<f64>> {

@@ -8,6 +8,7 @@ use super::entry::{Build, list};
 use super::list::{ListLogps, ListLosses, ListObjective};
 use super::{Entry, Needs};
 use crate::CoreError;
+use crate::numerics::with_slope;
 
 pub(crate) const ENTRY: Entry = Entry {
     name: "plackett-luce",
@@ -42,9 +43,9 @@ impl ListObjective for PlackettLuce {
 
     fn forward(&self, lists: &ListLogps) -> Result<ListLosses, CoreError> {
         let [rows, answers] = lists.policy.dims();
-        let scores = (lists.policy.clone() - lists.reference.clone()) * self.beta;
-        let reward = scores.clone().detach();
-        // `ahead[i, j]` = 1 where j is ranked at or behind i: a larger gain first, then the position.
+        let tracked = (lists.policy.clone() - lists.reference.clone()) * self.beta;
+        let scores = tracked.clone().detach();
+        // `behind[i, j]`: j is ranked at or behind i: a larger gain first, then the position.
         let (own, other) = (lists.gains.clone().unsqueeze_dim::<3>(2), lists.gains.clone().unsqueeze_dim::<3>(1));
         let shape = [rows, answers, answers];
         let (own, other) = (own.expand(shape), other.expand(shape));
@@ -52,12 +53,17 @@ impl ListObjective for PlackettLuce {
         let later = later.unsqueeze::<3>().expand(shape).greater_scalar(0.5);
         let behind = own.clone().greater(other.clone()).bool_or(own.equal(other).bool_and(later));
         let real = lists.present.clone().unsqueeze_dim::<3>(1).expand(shape).greater_scalar(0.5);
-        let behind = behind.bool_and(real);
         let others = scores.clone().unsqueeze_dim::<3>(1).expand(shape);
-        let others = others.clone().full_like(NOWHERE).mask_where(behind, others);
-        let largest = others.clone().detach().max_dim(2);
-        let sums = (others - largest.clone()).exp().sum_dim(2).log() + largest;
-        let terms = (sums.reshape([rows, answers]) - scores) * lists.present.clone();
-        Ok(ListLosses { per_list: terms.sum_dim(1).reshape([rows]), reward })
+        let others = others.clone().full_like(NOWHERE).mask_where(behind.bool_and(real), others);
+        let largest = others.clone().max_dim(2);
+        // The largest weight of a sum is 1, beside which e^−700 is nothing, and quicker than what underflows.
+        let weights = (others - largest.clone()).clamp_min(-700.0).exp();
+        let sums = weights.clone().sum_dim(2);
+        let terms = ((sums.clone().log() + largest).reshape([rows, answers]) - scores.clone()) * lists.present.clone();
+        // Rows of padding take no part.
+        let shares = weights / sums * lists.present.clone().unsqueeze_dim::<3>(2).expand(shape);
+        let slope = shares.sum_dim(1).reshape([rows, answers]) - lists.present.clone();
+        let terms = with_slope(tracked, terms, slope);
+        Ok(ListLosses { per_list: terms.sum_dim(1).reshape([rows]), reward: scores })
     }
 }
