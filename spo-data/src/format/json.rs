@@ -92,25 +92,54 @@ impl Objects {
         }
         let first_line = self.line;
         let mut bytes = vec![b'{'];
-        let (mut depth, mut in_string, mut escaped) = (1usize, false, false);
-        while depth > 0 {
-            let Some(byte) = self.byte()? else {
+        let mut nesting = Nesting { depth: 1, in_string: false, escaped: false };
+        loop {
+            let buffer = self.reader.fill_buf().map_err(|error| broken_read(&self.file, self.line, &error))?;
+            if buffer.is_empty() {
                 return Err(self.malformed("the file ends inside a row"));
-            };
-            bytes.push(byte);
+            }
+            let end = nesting.end(buffer);
+            let taken = &buffer[..end.unwrap_or(buffer.len())];
+            bytes.extend_from_slice(taken);
+            self.line += taken.iter().filter(|byte| **byte == b'\n').count();
+            let taken = taken.len();
+            self.reader.consume(taken);
             if bytes.len() > MAX_ROW_BYTES {
                 return Err(too_long(&self.file, first_line));
             }
+            if end.is_some() {
+                return parse_object(&bytes, &self.file, first_line).map(Some);
+            }
+        }
+    }
+}
+
+/// How deep in brackets, and whether in a string, a text has been left.
+struct Nesting {
+    depth: usize,
+    in_string: bool,
+    escaped: bool,
+}
+
+impl Nesting {
+    /// Reads on; where the outermost bracket closes, the bytes up to it.
+    fn end(&mut self, bytes: &[u8]) -> Option<usize> {
+        for (index, byte) in bytes.iter().enumerate() {
             match byte {
-                _ if escaped => escaped = false,
-                b'\\' if in_string => escaped = true,
-                b'"' => in_string = !in_string,
-                b'{' | b'[' if !in_string => depth += 1,
-                b'}' | b']' if !in_string => depth -= 1,
+                _ if self.escaped => self.escaped = false,
+                b'\\' if self.in_string => self.escaped = true,
+                b'"' => self.in_string = !self.in_string,
+                b'{' | b'[' if !self.in_string => self.depth += 1,
+                b'}' | b']' if !self.in_string => {
+                    self.depth -= 1;
+                    if self.depth == 0 {
+                        return Some(index + 1);
+                    }
+                }
                 _ => {}
             }
         }
-        parse_object(&bytes, &self.file, first_line).map(Some)
+        None
     }
 }
 
