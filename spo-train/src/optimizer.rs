@@ -35,7 +35,24 @@ impl AdamW {
         learning_rate: f64,
         scale: f64,
     ) -> M {
+        self.begin_step();
+        self.update(model, &mut gradients, training, learning_rate, scale)
+    }
+
+    /// Begins a step whose gradients come in several parts, each given to [`update`](Self::update).
+    pub fn begin_step(&mut self) {
         self.step += 1;
+    }
+
+    /// Updates every parameter that has a gradient, and takes it out.
+    pub fn update<M: Module>(
+        &mut self,
+        model: M,
+        gradients: &mut Gradients,
+        training: &TrainingPlan,
+        learning_rate: f64,
+        scale: f64,
+    ) -> M {
         replace(model, "", |parameter| match gradients.remove(&parameter.path) {
             Some(gradient) => {
                 let decayed = parameter.shape.len() > 1;

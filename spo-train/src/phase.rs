@@ -10,9 +10,10 @@ use crate::optimizer::{AdamW, clip_factor};
 use crate::schedule::learning_rate;
 use crate::session::Session;
 use crate::stopping::{Looks, Stopping};
-use crate::tape::{TapeOptions, differentiate_scored};
+use crate::tape::{Scored, TapeOptions, differentiate_in_parts, differentiate_scored};
 use crate::task::{Task, WindowAhead, WindowTally};
 use crate::{TrainError, memory};
+use burn::tensor::DType;
 use rayon::prelude::*;
 use spo_core::logprob::HeadOptions;
 use spo_data::{Group, Order, PackedBatch, micro_batches};
@@ -73,6 +74,15 @@ impl PhaseState {
             rolled_back: false,
         }
     }
+}
+
+/// What a window has come to.
+struct Updated {
+    state: PhaseState,
+    tally: WindowTally,
+    /// Of the mean gradient, before clipping.
+    norm: f64,
+    tokens: u64,
 }
 
 /// Activations that [`Recompute::Auto`] keeps in memory before it starts to recompute, bytes.
@@ -149,28 +159,23 @@ impl Phase<'_> {
     /// One optimiser step.
     fn window(
         &self,
-        mut state: PhaseState,
+        state: PhaseState,
         task: &dyn Task,
         order: &Order,
         session: &mut Session,
     ) -> Result<PhaseState, TrainError> {
         let (started, step) = (Instant::now(), state.step);
         let rows = order.window(step as usize);
-        let outcome = self.gradients(&state.model, task, &rows, step);
+        let outcome = match self.training.update_in_backward {
+            true => self.update_in_backward(state, task, &rows),
+            false => self.update(state, task, &rows),
+        };
         if let Err(TrainError::NotFinite { quantity, found, .. }) = outcome {
             session.check_finite(self.name, step + 1, &[(quantity, found)], || ids(task, &rows))?;
         }
-        let (gradients, tally, tokens) = outcome?;
-        let norm = gradients.norm();
+        let Updated { mut state, tally, norm, tokens } = outcome?;
         let rate = learning_rate(self.training, step);
         let mut window = self.figures(&tally, step, norm, rate, rows.len(), order.windows_per_epoch());
-        let values = [("the loss", window.loss), ("the gradient norm", norm)];
-        session.check_finite(self.name, step + 1, &values, || ids(task, &rows))?;
-        if step == 0 && !state.model.has_dropout() {
-            self.check_step_zero(&tally, &state.model)?;
-        }
-        let scale = clip_factor(norm, self.training.max_grad_norm);
-        state.model = state.optimizer.step(state.model, gradients, self.training, rate, scale);
         state.step += 1;
         state.tokens += tokens;
         window.tokens = tokens;
@@ -179,6 +184,61 @@ impl Phase<'_> {
         window.memory_bytes = memory::resident_bytes();
         session.emit(Event::Window(window))?;
         Ok(state)
+    }
+
+    /// Sums the gradients of a window and updates the model with them.
+    fn update(&self, mut state: PhaseState, task: &dyn Task, rows: &[usize]) -> Result<Updated, TrainError> {
+        let step = state.step;
+        let (gradients, mut tally, tokens) = self.gradients(&state.model, task, rows, step)?;
+        let norm = gradients.norm();
+        if state.model.has_dropout() {
+            tally.step_zero = None;
+        }
+        self.check(&tally, step, state.model.dtype())?;
+        self.finite(step, "the gradient norm", norm)?;
+        let scale = clip_factor(norm, self.training.max_grad_norm);
+        let rate = learning_rate(self.training, step);
+        state.model = state.optimizer.step(state.model, gradients, self.training, rate, scale);
+        Ok(Updated { state, tally, norm, tokens })
+    }
+
+    /// The same in one micro-batch, each part of the model on the way back.
+    fn update_in_backward(&self, state: PhaseState, task: &dyn Task, rows: &[usize]) -> Result<Updated, TrainError> {
+        let PhaseState { model, mut optimizer, step, .. } = state;
+        let groups: Vec<Group> = rows.iter().map(|&row| task.group(row)).collect();
+        let lengths: Vec<usize> = groups.iter().map(Group::tokens).collect();
+        let (batches, head) = (micro_batches(&lengths, usize::MAX), self.head());
+        let token_budget = self.training.micro_batch_tokens(&model.device());
+        let ahead =
+            task.look_ahead(&WindowAhead { model: &model, rows, batches: &batches, token_budget, head: &head })?;
+        let mut tally = WindowTally {
+            weight: task.weight(&groups),
+            step_zero: (step == 0).then_some(0.0),
+            ahead,
+            ..Default::default()
+        };
+        let members = &batches[0];
+        let batch = PackedBatch::new(&members.iter().map(|&member| groups[member].clone()).collect::<Vec<_>>());
+        let of_batch: Vec<usize> = members.iter().map(|&member| rows[member]).collect();
+        let (options, dtype) = (self.tape_options(model.spec(), &batch), model.dtype());
+        let (rate, mut squares) = (learning_rate(self.training, step), 0.0);
+        optimizer.begin_step();
+        let slopes = |scored: &Scored| {
+            self.finite_logps(step, scored.logps)?;
+            let slopes = task.slopes(&of_batch, &batch, scored, &mut tally)?;
+            // Nothing has been changed yet.
+            self.check(&tally, step, dtype)?;
+            Ok::<_, TrainError>(slopes)
+        };
+        let model =
+            differentiate_in_parts(model, &batch, &options, &mut Gradients::default(), slopes, |model, part| {
+                let norm = part.norm();
+                self.finite(step, "the gradient norm", norm)?;
+                squares += norm * norm;
+                Ok(optimizer.update(model, part, self.training, rate, 1.0))
+            })?;
+        let state = PhaseState { model, optimizer, ..state };
+        Ok(Updated { state, tally, norm: squares.sqrt(), tokens: batch.tokens() as u64 })
     }
 
     /// Whether the running policy is to be evaluated now.
@@ -244,9 +304,7 @@ impl Phase<'_> {
             let mut tally = empty.clone();
             let dropped = with_dropout(model, &batch, members, [self.seed, self.round, step]);
             differentiate_scored(dropped.as_ref().unwrap_or(model), &batch, &options, gradients, |scored| {
-                if let Some(logp) = scored.logps.iter().find(|logp| !logp.is_finite()) {
-                    return Err(self.not_finite(step, f64::from(*logp)));
-                }
+                self.finite_logps(step, scored.logps)?;
                 task.slopes(&of_batch, &batch, scored, &mut tally)
             })?;
             Ok::<_, TrainError>((tally, batch.tokens() as u64))
@@ -274,10 +332,23 @@ impl Phase<'_> {
         Ok((gradients, tally, tokens))
     }
 
-    /// The caller saves the rows of the window and says where.
-    fn not_finite(&self, step: u64, found: f64) -> TrainError {
+    /// Refuses a value that is not finite. The caller saves the rows of the window and says where.
+    fn finite(&self, step: u64, quantity: &'static str, found: f64) -> Result<(), TrainError> {
+        if found.is_finite() {
+            return Ok(());
+        }
         let (phase, saved) = (self.name.to_string(), std::path::PathBuf::new());
-        TrainError::NotFinite { phase, step: step + 1, quantity: "a token log-prob", found, saved }
+        Err(TrainError::NotFinite { phase, step: step + 1, quantity, found, saved })
+    }
+
+    fn finite_logps(&self, step: u64, logps: &[f32]) -> Result<(), TrainError> {
+        logps.iter().try_for_each(|logp| self.finite(step, "a token log-prob", f64::from(*logp)))
+    }
+
+    /// What a window's sums must be, before the model is changed.
+    fn check(&self, tally: &WindowTally, step: u64, dtype: DType) -> Result<(), TrainError> {
+        self.finite(step, "the loss", tally.loss / tally.weight)?;
+        if step == 0 { self.check_step_zero(tally, dtype) } else { Ok(()) }
     }
 
     fn tape_options(&self, spec: &ModelSpec, batch: &PackedBatch) -> TapeOptions {
@@ -320,10 +391,10 @@ impl Phase<'_> {
 
     /// Before the first step the policy is the reference, so the loss is known: `ln 2` for DPO,
     /// `mean softplus(c)` for SPO.
-    fn check_step_zero(&self, tally: &WindowTally, model: &CausalLm) -> Result<(), TrainError> {
+    fn check_step_zero(&self, tally: &WindowTally, dtype: DType) -> Result<(), TrainError> {
         let Some(expected) = tally.step_zero else { return Ok(()) };
         let (found, expected) = (tally.loss / tally.weight, expected / tally.weight);
-        let allowed = if model.dtype() == burn::tensor::DType::F32 { 1e-3 } else { 5e-2 };
+        let allowed = if dtype == DType::F32 { 1e-3 } else { 5e-2 };
         if (found - expected).abs() > allowed * expected.abs().max(1.0) {
             return Err(TrainError::StepZero { phase: self.name.into(), found, expected });
         }

@@ -10,12 +10,14 @@ use crate::gradients::{Gradients, Trainable};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Gradients as TapeGradients, IndexingUpdateOp, Tensor, TensorData};
 use spo_core::logprob::divergence::{Head, token_kl_backward};
-use spo_core::logprob::{HeadOptions, HeadPass, token_logps};
+use spo_core::logprob::{HeadGradient, HeadOptions, HeadPass, token_logps};
 use spo_data::PackedBatch;
 use spo_model::CausalLm;
 use spo_model::decoder::{Attend, Block, PackedInputs, pull};
 use spo_model::parameters::ModulePath;
 
+/// The path of a head of its own.
+const HEAD: &str = "lm_head.weight";
 /// The embedding table's path.
 const EMBEDDING: &str = "embed_tokens.weight";
 /// That of the learned positions.
@@ -107,9 +109,27 @@ pub fn differentiate_scored<E>(
     gradients: &mut Gradients,
     slopes: impl FnOnce(&Scored) -> Result<Slopes, E>,
 ) -> Result<(), E> {
+    differentiate_in_parts(model.clone(), batch, options, gradients, slopes, |model, _| Ok(model)).map(|_| ())
+}
+
+/// As [`differentiate_scored`], and calls `part_done` whenever the gradients of a part of the model are complete: of a
+/// head of its own, the final norm, each block from the last to the first, the embedding. It may take them and change
+/// these parameters: no gradient that is still to come depends on them. If `model` has the only handle of its weights,
+/// they can be changed in their own memory.
+///
+/// # Errors
+/// What `slopes` or `part_done` returns.
+pub fn differentiate_in_parts<E>(
+    mut model: CausalLm,
+    batch: &PackedBatch,
+    options: &TapeOptions,
+    gradients: &mut Gradients,
+    slopes: impl FnOnce(&Scored) -> Result<Slopes, E>,
+    mut part_done: impl FnMut(CausalLm, &mut Gradients) -> Result<CausalLm, E>,
+) -> Result<CausalLm, E> {
     let device = model.device();
     let inputs = PackedInputs::new(batch, model.spec(), model.dtype(), &device);
-    let lowest = lowest_trained(model, options.trainable);
+    let lowest = lowest_trained(&model, options.trainable);
     let keep = options.recompute != Recompute::Blocks;
 
     let mut x = model.embed(inputs.ids.clone(), inputs.positions.clone());
@@ -127,28 +147,19 @@ pub fn differentiate_scored<E>(
 
     let shape = x.dims();
     let rows = x.select(0, inputs.score_rows.clone());
-    let hidden = model.norm.forward(rows.clone());
-    let weight = model.head_weight();
-    let name = if model.lm_head.is_some() { "lm_head.weight" } else { EMBEDDING };
-    let train_head = options.trainable.contains(name);
-    let head_options = model.spec().head(&options.head);
-    let head = HeadPass::new(hidden.clone(), weight.clone(), inputs.targets.clone(), train_head, &head_options);
-    let logps: Vec<f32> = head.logps.clone().into_data().iter::<f32>().collect();
-    let scored = Scored { logps: &logps, hidden: &hidden, weight: &weight, inputs: &inputs, head: &head_options };
-    let slopes = slopes(&scored)?;
-    let per_row = |slopes: Vec<f32>| Tensor::from_data(TensorData::new(slopes, [logps.len()]), &device);
-    let sum = gradients.remove(name).map(|sum| sum.reshape(weight.dims()));
-    let mut head = head.backward(per_row(slopes.logps), sum);
-    if let Some(DivergenceSlopes { reference, slopes }) = slopes.divergence {
-        let more = token_kl_backward((hidden, weight), reference, per_row(slopes), train_head, &head_options);
-        head.hidden = head.hidden + more.hidden;
-        head.weight = head.weight.zip(more.weight).map(|(sum, gradient)| sum + gradient);
-    }
-    if let Some(sum) = head.weight {
-        gradients.add(name, sum);
-    }
-
-    let d_rows = norm_backward(model, rows, head.hidden, options.trainable, gradients);
+    let HeadGradient { hidden: d_hidden, weight } =
+        head_backward(&model, model.norm.forward(rows.clone()), &inputs, options, gradients, slopes)?;
+    // The gradient of a shared weight is complete at the embedding only.
+    let shared = match weight {
+        Some(sum) if model.lm_head.is_some() => {
+            gradients.add(HEAD, sum);
+            model = part_done(model, gradients)?;
+            None
+        }
+        shared => shared,
+    };
+    let d_rows = norm_backward(&model, rows, d_hidden, options.trainable, gradients);
+    model = part_done(model, gradients)?;
     let zeros = Tensor::<2>::zeros(shape, (&device, d_rows.dtype()));
     let mut d_x = zeros.select_assign(0, inputs.score_rows.clone(), d_rows, IndexingUpdateOp::Add);
     for (layer, step) in steps.into_iter().enumerate().rev().map(|(index, step)| (index + lowest, step)) {
@@ -157,11 +168,46 @@ pub fn differentiate_scored<E>(
             Step::Input(x) => BlockTape::record(&model.layers[layer], layer, x, &inputs, options.trainable),
         };
         d_x = tape.backward(layer, d_x, &inputs, options.trainable, gradients);
+        model = part_done(model, gradients)?;
+    }
+    if let Some(sum) = shared {
+        gradients.add(EMBEDDING, sum);
     }
     if trains_embedding(options.trainable) {
-        embedding_backward(model, &inputs, d_x, options.trainable, gradients);
+        embedding_backward(&model, &inputs, d_x, options.trainable, gradients);
+        model = part_done(model, gradients)?;
     }
-    Ok(())
+    Ok(model)
+}
+
+/// Runs the head on hidden states `[rows, hidden]`, asks for the slopes, and goes back through it. The weight's gradient is
+/// returned with its sum of `gradients`.
+fn head_backward<E>(
+    model: &CausalLm,
+    hidden: Tensor<2>,
+    inputs: &PackedInputs,
+    options: &TapeOptions,
+    gradients: &mut Gradients,
+    slopes: impl FnOnce(&Scored) -> Result<Slopes, E>,
+) -> Result<HeadGradient, E> {
+    let weight = model.head_weight();
+    let name = if model.lm_head.is_some() { HEAD } else { EMBEDDING };
+    let train_head = options.trainable.contains(name);
+    let head_options = model.spec().head(&options.head);
+    let head = HeadPass::new(hidden.clone(), weight.clone(), inputs.targets.clone(), train_head, &head_options);
+    let logps: Vec<f32> = head.logps.clone().into_data().iter::<f32>().collect();
+    let scored = Scored { logps: &logps, hidden: &hidden, weight: &weight, inputs, head: &head_options };
+    let slopes = slopes(&scored)?;
+    let per_row = |slopes: Vec<f32>| Tensor::from_data(TensorData::new(slopes, [logps.len()]), &hidden.device());
+    let sum = gradients.remove(name).map(|sum| sum.reshape(weight.dims()));
+    let mut head = head.backward(per_row(slopes.logps), sum);
+    if let Some(DivergenceSlopes { reference, slopes }) = slopes.divergence {
+        let slopes = per_row(slopes);
+        let more = token_kl_backward((hidden, weight), reference, slopes, train_head, &head_options);
+        head.hidden = head.hidden + more.hidden;
+        head.weight = head.weight.zip(more.weight).map(|(sum, gradient)| sum + gradient);
+    }
+    Ok(head)
 }
 
 /// The first block with a trained parameter: nothing below it is walked back through.

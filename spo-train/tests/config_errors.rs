@@ -135,6 +135,12 @@ fn wrong_files() {
         ("warm-up on an unknown dimension", "[training]", "[warmup]\ndimensions = [\"honesty\", \"help\"]\n[training]"),
         ("early stopping without looks", "steps = 10", "steps = 10\nearly-stopping = {}"),
         ("KL budget without looks", "lambda = 1.0", "max-kl = 5.0"),
+        ("updates on the way back with a clip", "steps = 10", "update-in-backward = true"),
+        (
+            "updates on the way back of adapters",
+            "[training]",
+            "[lora]\nrank = 4\n[training]\nupdate-in-backward = true",
+        ),
         ("typo in early stopping", "steps = 10", "eval-every = 2\nearly-stopping = { patince = 2 }"),
         (
             "early stopping on no round's dimension",

@@ -263,17 +263,60 @@ fn recomputed_blocks_give_the_same_bits() {
 }
 
 #[test]
+fn updates_on_the_way_back_give_the_same_bits() {
+    for (arch, recompute) in [("llama", Recompute::None), ("qwen3", Recompute::None), ("llama", Recompute::Blocks)] {
+        let golden = golden(arch);
+        let data = dataset(&golden);
+        let task = SupervisedTask::new(&data, &["preference".to_string()]);
+        let plain = TrainingPlan { weight_decay: 0.01, recompute, ..training(4, 100_000) };
+        let in_backward = TrainingPlan { update_in_backward: true, tokens_per_micro_batch: 1, ..plain.clone() };
+        let run = |training: &TrainingPlan| {
+            let (mut memory, stop) = (Memory::default(), AtomicBool::new(false));
+            let mut session = Session::new(std::env::temp_dir(), &mut memory, &stop);
+            let phase = Phase { name: "curve", round: 0, training, trainable: Trainable::All, seed: 0 };
+            let start = PhaseState::new(model(&format!("{arch}-tiny-policy")));
+            let state = phase.run(start, &task, None, Stopping::never(), &mut session).unwrap();
+            let mut weights = vec![];
+            spo_model::parameters::for_each(&state.model, "", |parameter| {
+                weights.push((parameter.path, parameter.value.into_data()));
+            });
+            let of_window = |record: spo_train::sink::Record| match record.event {
+                Event::Window(window) => Some((window.loss, window.grad_norm, window.tokens)),
+                _ => None,
+            };
+            (weights, memory.0.into_iter().filter_map(of_window).collect::<Vec<_>>())
+        };
+        let ((weights, windows), (expected_weights, expected_windows)) = (run(&in_backward), run(&plain));
+        assert_eq!(windows.len(), 10);
+        for (found, expected) in windows.iter().zip(&expected_windows) {
+            assert_eq!((found.0, found.2), (expected.0, expected.2), "{arch}");
+            assert!((found.1 / expected.1 - 1.0).abs() < 1e-9, "{arch}: norm {} expected {}", found.1, expected.1);
+        }
+        for ((name, found), (_, expected)) in weights.iter().zip(&expected_weights) {
+            assert_eq!(found.as_bytes(), expected.as_bytes(), "{arch} {name}");
+        }
+    }
+}
+
+#[test]
 fn a_value_that_is_not_finite_stops_the_run_and_names_the_rows() {
     let golden = golden("llama");
     let data = dataset(&golden);
     let task = SupervisedTask::new(&data, &["preference".to_string()]);
-    let training = TrainingPlan { learning_rate: 1e38, ..training(2, 100_000) };
+    for update_in_backward in [false, true] {
+        let training = TrainingPlan { learning_rate: 1e38, update_in_backward, ..training(2, 100_000) };
+        stops_at_the_second_step(&training, &task);
+    }
+}
+
+#[track_caller]
+fn stops_at_the_second_step(training: &TrainingPlan, task: &dyn Task) {
     let out = tempfile::tempdir().unwrap();
     let (mut memory, stop) = (Memory::default(), AtomicBool::new(false));
     let mut session = Session::new(out.path().into(), &mut memory, &stop);
-    let phase = Phase { name: "blows up", round: 0, training: &training, trainable: Trainable::All, seed: 0 };
+    let phase = Phase { name: "blows up", round: 0, training, trainable: Trainable::All, seed: 0 };
     let error = phase
-        .run(PhaseState::new(model("llama-tiny-policy")), &task, None, Stopping::never(), &mut session)
+        .run(PhaseState::new(model("llama-tiny-policy")), task, None, Stopping::never(), &mut session)
         .unwrap_err();
     let spo_train::TrainError::NotFinite { step, saved, .. } = &error else { panic!("{error}") };
     assert_eq!(*step, 2, "the first step's weights are already out of range");

@@ -4,6 +4,9 @@
 //! runs over `a` in tiles that fit the registers: 12 rows by two vectors where there are 32 registers, else 6. Each
 //! number is summed over `k` in one order, so results depend neither on the split nor on the number of threads.
 
+#[cfg(target_arch = "x86_64")]
+mod transpose;
+
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 use std::cell::RefCell;
@@ -251,14 +254,28 @@ impl Task<'_> {
 fn pack(b: Matrix, depth: usize, length: usize, column: usize, columns: usize, width: usize, panel: &mut [f32]) {
     const BLOCK: usize = 16;
     if b.column_stride == 1 {
-        for (row, to) in panel.chunks_mut(width).take(length).enumerate() {
-            to[..columns].copy_from_slice(&b.values[(depth + row) * b.row_stride + column..][..columns]);
+        for (row, to) in panel.chunks_exact_mut(width).take(length).enumerate() {
+            let from = &b.values[(depth + row) * b.row_stride + column..];
+            // A whole row has a length that the compiler knows.
+            if columns == width {
+                to.copy_from_slice(&from[..width]);
+                continue;
+            }
+            to[..columns].copy_from_slice(&from[..columns]);
             to[columns..].fill(0.0);
         }
         return;
     }
     if columns < width {
         panel.fill(0.0);
+    }
+    #[cfg(target_arch = "x86_64")]
+    if b.row_stride == 1 && columns == width && length.is_multiple_of(8) && is_x86_feature_detected!("avx") {
+        let from = &b.values[column * b.column_stride + depth..];
+        assert!(from.len() >= (columns - 1) * b.column_stride + length && panel.len() >= length * width);
+        // SAFETY: the processor has AVX; `from` has `columns` rows of `length` values, the panel `length` rows of `width`.
+        unsafe { transpose::blocks(from.as_ptr(), b.column_stride, length, panel.as_mut_ptr(), width) };
+        return;
     }
     // A transposition, in blocks whose lines stay in the cache.
     for first in (0..length).step_by(BLOCK) {
@@ -278,9 +295,11 @@ fn pack(b: Matrix, depth: usize, length: usize, column: usize, columns: usize, w
 /// A tile of a transposed `a` as `[length, 12]`.
 #[inline(always)]
 fn pack_rows(start: &[f32], a: Matrix, rows: usize, length: usize, packed: &mut [f32; DEPTH * 12]) {
-    for (index, to) in packed.chunks_mut(12).take(length).enumerate() {
+    for (index, to) in packed.as_chunks_mut::<12>().0.iter_mut().take(length).enumerate() {
         let from = &start[index * a.column_stride..];
-        if a.row_stride == 1 {
+        if a.row_stride == 1 && rows == 12 {
+            to.copy_from_slice(&from[..12]);
+        } else if a.row_stride == 1 {
             to[..rows].copy_from_slice(&from[..rows]);
         } else {
             (0..rows).for_each(|row| to[row] = from[row * a.row_stride]);

@@ -36,6 +36,7 @@ pub(crate) fn training() -> TrainingSpec {
         max_grad_norm: Some(1.0),
         shuffle: Some(true),
         recompute: Some(Recompute::Auto),
+        update_in_backward: Some(false),
         head_chunk_rows: Some(0),
         eval_every: Some(0),
         early_stopping: None,

@@ -219,6 +219,9 @@ pub struct TrainingPlan {
     pub shuffle: bool,
     /// Activation recompute.
     pub recompute: Recompute,
+    /// Each block is updated on the way back.
+    #[serde(default)]
+    pub update_in_backward: bool,
     /// Rows per head chunk; 0 = automatic.
     pub head_chunk_rows: usize,
     /// Steps between two evaluations of the running policy; 0 = none.

@@ -1,6 +1,6 @@
 //! `[warmup]` and the training settings of an arm.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::layers::Layers;
 use super::sections::from_table;
@@ -24,6 +24,7 @@ const PLAIN: &[&str] = &[
     "max-grad-norm",
     "shuffle",
     "recompute",
+    "update-in-backward",
     "head-chunk-rows",
     "eval-every",
     "max-kl",
@@ -131,7 +132,31 @@ impl Resolver<'_> {
             values.insert("early-stopping".to_owned(), json!(stopping));
         }
         self.check_looks(&values, layers)?;
+        self.check_update_in_backward(&values, layers)?;
         Ok(from_table(values))
+    }
+}
+
+impl Resolver<'_> {
+    /// A global norm, and adapters on a frozen base, do not go with updates on the way back.
+    fn check_update_in_backward(&self, values: &Map<String, Value>, layers: &Layers<'_>) -> Result<(), ConfigError> {
+        let Some(found) = layers.find("update-in-backward").filter(|_| values["update-in-backward"] == true) else {
+            return Ok(());
+        };
+        let (message, hint) = match (values["max-grad-norm"].as_f64(), &self.sections.lora) {
+            (_, Some(_)) => ("it is for training all weights, but there is a [lora] section", "leave it out"),
+            (Some(0.0), None) => return Ok(()),
+            _ => (
+                "the global gradient norm, by which max-grad-norm clips, is known after all blocks only",
+                "set `max-grad-norm = 0`",
+            ),
+        };
+        Err(ConfigError::Refused {
+            at: self.document.place(&found.node.source),
+            key: found.key.clone(),
+            message: message.to_owned(),
+            hint: Some(hint.to_owned()),
+        })
     }
 }
 

@@ -48,6 +48,10 @@ pub struct TrainingSpec {
     pub shuffle: Option<bool>,
     /// Recompute activations on the way back to save memory. Gradients are the same.
     pub recompute: Option<Recompute>,
+    /// Update each block with its gradient as soon as that is there, and free it: gradients take the memory of one block, or
+    /// of the embedding if that is larger. A window is one micro-batch then, whatever `tokens-per-micro-batch` says. Needs
+    /// `max-grad-norm = 0`, as the global norm is known at the end only, and no `[lora]`.
+    pub update_in_backward: Option<bool>,
     /// Rows per chunk of the log-prob head; 0 = chosen so that a chunk's logits take at most 64 MiB.
     pub head_chunk_rows: Option<usize>,
     /// Optimiser steps between two looks at the held-out pairs while the round goes on, and one more after the last step;
