@@ -13,13 +13,16 @@ ROOT = HERE.parents[1]
 # A retaining allocator and precomputed reference log-probs: the strongest setting of TRL that is known.
 STRONG = {"MALLOC_MMAP_THRESHOLD_": str(8 << 30), "MALLOC_TRIM_THRESHOLD_": str(16 << 30), "MALLOC_TOP_PAD_": str(256 << 20)}
 LOSSES_AGREE = 1e-3
+# Pairs of a turn: every turn takes the next ones of the file.
+PAIRS = "32"
 
 
-def train(model, pairs="64", lora=None, default=False, epochs="1"):
-    both = ["--pairs", pairs, "--pairs-per-step", "2", "--epochs", epochs] + (["--lora", lora] if lora else [])
+def train(model, lora=None, default=False, pairs=PAIRS):
+    """DPO on a turn's pairs, two a step: an epoch to warm up and one that counts."""
+    both = ["--pairs", pairs, "--pairs-per-step", "2", "--epochs", "1"] + (["--lora", lora] if lora else [])
     return dict(
-        peer=["train", model, f"{model}.pairs.jsonl", *both] + ([] if default else ["--precompute"]),
-        spo=["--what", "train", "--model", model, "--data", f"{model}.pairs.jsonl", *both],
+        peer=["train", model, f"{model}.turn.jsonl", *both] + ([] if default else ["--precompute"]),
+        spo=["--what", "train", "--model", model, "--data", f"{model}.turn.jsonl", *both],
         strong=not default)
 
 
@@ -30,7 +33,7 @@ def generate(batch):
 
 
 def alone(model, data, *more):
-    return ["--what", "train", "--lora", "16", "--model", model, "--data", data, "--epochs", "2", *more]
+    return ["--what", "train", "--model", model, "--data", data, "--epochs", "2", *more]
 
 
 # Name: title, what is compared, whether more or less is better, what must be reached and aimed at, how it is measured.
@@ -39,21 +42,26 @@ ROWS = {
     "lora-medium": ("DPO LoRA r16, medium", "pairs_per_s", "more", 2.5, 5, train("medium", lora="16")),
     "full-small": ("DPO full, small", "pairs_per_s", "more", 2, 4, train("small")),
     "memory-full": ("peak RSS, full, medium (TRL default)", "peak_rss_mb", "less", 0.4, 0.25,
-                    train("medium", pairs="32", default=True)),
+                    train("medium", default=True)),
     "memory-lora": ("peak RSS, LoRA, medium (TRL default)", "peak_rss_mb", "less", 0.25, 0.12,
-                    train("medium", pairs="32", lora="16", default=True)),
+                    train("medium", lora="16", default=True)),
     "start-small": ("start to first step, small", "to_first_step_s", "less", 0.2, 0.05, train("small", pairs="8")),
     "start-medium": ("start to first step, medium", "to_first_step_s", "less", 0.2, 0.05, train("medium", pairs="8")),
     "score": ("scoring, medium", "pairs_per_s", "more", 2.5, 5, dict(
-        peer=["score", "medium", "medium.pairs.jsonl", "--pairs", "64", "--epochs", "2"], strong=True,
-        spo=["--what", "score", "--model", "medium", "--data", "medium.pairs.jsonl", "--pairs", "64", "--epochs", "2"])),
+        peer=["score", "medium", "medium.turn.jsonl", "--pairs", PAIRS, "--epochs", "2"], strong=True,
+        spo=["--what", "score", "--model", "medium", "--data", "medium.turn.jsonl", "--pairs", PAIRS, "--epochs", "2"])),
     "generate-1": ("greedy generation, medium, batch 1", "pairs_per_s", "more", 1.5, 3, generate("1")),
     "generate-8": ("greedy generation, medium, batch 8", "pairs_per_s", "more", 1.5, 3, generate("8")),
-    "head": ("head memory, vocabulary 151,936 less 32,000, over the weights' difference", "peak_rss_mb", "less", 1.1, 1.1, dict(
-        small=alone("head-32000", "even.jsonl", "--pairs", "16"), spo=alone("head-151936", "even.jsonl", "--pairs", "16"))),
-    "linear": ("time per pair, 64 pairs a step over 4 a step", "epoch_s", "less", 1.05, 1.05, dict(
-        small=alone("medium", "even.jsonl", "--pairs-per-step", "4"),
-        spo=alone("medium", "even.jsonl", "--pairs-per-step", "64"))),
+    "head": ("memory, vocabulary 151,936 less 32,000, over the weights' difference", "peak_rss_mb", "less", 1.1, 1.1, dict(
+        small=alone("head-32000", "even.jsonl", "--lora", "16", "--pairs", "16"),
+        spo=alone("head-151936", "even.jsonl", "--lora", "16", "--pairs", "16"))),
+    "linear": ("time of 64 pairs in one step over 16 steps of 4", "epoch_s", "less", 1.05, 1.05, dict(
+        small=alone("medium", "even.jsonl", "--lora", "16", "--pairs-per-step", "4"),
+        spo=alone("medium", "even.jsonl", "--lora", "16", "--pairs-per-step", "64"))),
+    "in-backward": ("peak RSS, full, medium, update-in-backward over plain", "peak_rss_mb", "less", 1, 1, dict(
+        small=alone("medium", "even.jsonl", "--pairs", "8", "--pairs-per-step", "2"),
+        spo=alone("medium", "even.jsonl", "--pairs", "8", "--pairs-per-step", "2",
+                  "--set", "training.max-grad-norm=0", "--set", "training.update-in-backward=true"))),
 }
 
 
@@ -80,11 +88,16 @@ def measure(name):
     recipe = ROWS[name][5]
     spo = arguments.spo or ROOT / "target/release/spo"
     fixed = ["--device", "cpu", "--max-length", "512", "--overflow", "keep-start", "--set", "training.learning-rate=5e-6"]
-    for turn in range(arguments.repeats):
+    first = len([record for record in read() if (record["row"], record["who"]) == (name, "spo")])
+    for turn in range(first, first + arguments.repeats):
+        for model in ("small", "medium"):
+            rows = (WORK / f"{model}.pairs.jsonl").read_text().splitlines(keepends=True)
+            start = turn * int(PAIRS) % len(rows)
+            (WORK / f"{model}.turn.jsonl").write_text("".join(rows[start:start + int(PAIRS)]))
         for who in ("peer", "small", "spo"):
             if who not in recipe:
                 continue
-            print(f"{name}: {who}, {turn + 1} of {arguments.repeats}", file=sys.stderr)
+            print(f"{name}: {who}, {turn - first + 1} of {arguments.repeats}", file=sys.stderr)
             if who == "peer":
                 out = run([PYTHON, HERE / "peer.py", *recipe["peer"]], **(STRONG if recipe["strong"] else {}))
             else:
@@ -92,6 +105,10 @@ def measure(name):
             record = dict(row=name, who=who) | json.loads(out.splitlines()[-1])
             with RESULTS.open("a") as file:
                 file.write(json.dumps(record) + "\n")
+
+
+def read():
+    return [json.loads(line) for line in RESULTS.open()] if RESULTS.exists() else []
 
 
 def weights_difference():
@@ -105,33 +122,33 @@ def figures(records, name, who, key):
 
 
 def agreement(records, name):
-    """Largest difference of what both programs computed, at any step."""
-    of = lambda who: next((r for r in records if (r["row"], r["who"]) == (name, who)), {})
-    peer, spo = of("peer"), of("spo")
-    if "losses" in peer:
-        if len(peer["losses"]) != len(spo["losses"]):
-            return "other steps", False
-        gap = max(abs(a - b) for a, b in zip(peer["losses"], spo["losses"]))
-        return f"losses {gap:.0e}", gap <= LOSSES_AGREE
-    if "mean_logp" in peer:
-        gap = abs(peer["mean_logp"] / spo["mean_logp"] - 1)
-        return f"log-probs {gap:.0e}", gap <= LOSSES_AGREE
-    if "ids" in peer:
-        same = sum(a == b for a, b in zip(peer["ids"], spo["ids"]))
-        return f"{same} of {len(peer['ids'])} tokens", same == len(peer["ids"])
-    return "", True
+    """The largest difference of what both programs computed, over all turns."""
+    of = lambda who: [record for record in records if (record["row"], record["who"]) == (name, who)]
+    gaps, words = [], ""
+    for peer, spo in zip(of("peer"), of("spo")):
+        if "losses" in peer:
+            same_steps = len(peer["losses"]) == len(spo["losses"])
+            gaps.append(max(abs(a - b) for a, b in zip(peer["losses"], spo["losses"])) if same_steps else float("inf"))
+            words = f"losses within {max(gaps):.0e}"
+        elif "mean_logp" in peer:
+            gaps.append(abs(peer["mean_logp"] / spo["mean_logp"] - 1))
+            words = f"log-probs within {max(gaps):.0e}"
+        elif "ids" in peer:
+            gaps.append(sum(a != b for a, b in zip(peer["ids"], spo["ids"])))
+            words = f"{max(gaps)} of {len(peer['ids'])} tokens differ"
+    return words, max(gaps, default=0) <= LOSSES_AGREE
 
 
 def report():
-    records = [json.loads(line) for line in RESULTS.open()]
-    spread = lambda values: f"{statistics.median(values):.4g}" + (f" ({min(values):.4g}–{max(values):.4g})" if len(values) > 1 else "")
+    records, good = read(), True
+    spread = lambda values: f"{statistics.median(values):.4g} ({min(values):.4g} – {max(values):.4g})" if len(values) > 1 else f"{values[0]:.4g}"
     print("| work | other | spo | ratio | must reach | aim at | same results |\n|---|--:|--:|--:|--:|--:|---|")
-    good = True
     for name, (title, key, better, must, aim, recipe) in ROWS.items():
         base, own = figures(records, name, "peer" if "peer" in recipe else "small", key), figures(records, name, "spo", key)
         if not base or not own:
             continue
-        ratio = statistics.median(own) / statistics.median(base)
+        # Each turn has its own pairs.
+        ratio = statistics.median(mine / other for mine, other in zip(own, base))
         if name == "head":
             ratio = (statistics.median(own) - statistics.median(base)) / weights_difference()
         reached = ratio >= must if better == "more" else ratio <= must
@@ -139,10 +156,10 @@ def report():
         good &= reached and equal
         sign = "≥" if better == "more" else "≤"
         print(f"| {title} | {spread(base)} | {spread(own)} | **{ratio:.2f}**{'' if reached else ' missed'} | {sign} {must} | {aim} | {same}{'' if equal else ' DIFFER'} |")
-        utilisation = figures(records, name, "spo", "model_flops_utilisation")
-        if key == "pairs_per_s":
+        if key == "pairs_per_s" and "generate" not in name:
+            share = statistics.median(figures(records, name, "spo", "model_flops_utilisation"))
             peak = statistics.median(figures(records, name, "spo", "matmul_gflops"))
-            print(f"| … share of the f32 matmul peak ({peak:.0f} GFLOP/s) | | {statistics.median(utilisation):.0%} | | | | |")
+            print(f"| … share of the f32 matmul peak of {peak:.0f} GFLOP/s | | {share:.0%} | | | | |")
     return good
 
 

@@ -114,12 +114,22 @@ impl CausalLm {
 
     /// Normed hidden states of the rows that predict an answer token, `[rows, hidden]`.
     pub fn hidden(&self, inputs: &PackedInputs) -> Tensor<2> {
-        let x = self.blocks(
-            self.embed(inputs.ids.clone(), inputs.positions.clone()),
-            &inputs.rope,
-            &mut inputs.attention(),
-        );
-        self.norm.forward(x.select(0, inputs.score_rows.clone()))
+        let x = self.embed(inputs.ids.clone(), inputs.positions.clone());
+        let (rope, mut attend, rows) = (&inputs.rope, inputs.attention(), inputs.score_rows.clone());
+        let x = match self.layers.split_last() {
+            Some((last, others)) if self.ends_in_rows() => {
+                let x = others.iter().fold(x, |x, block| block.forward(x, rope, &mut attend));
+                last.forward_rows(x, rope, &mut attend, rows)
+            }
+            _ => self.blocks(x, rope, &mut attend).select(0, rows),
+        };
+        self.norm.forward(x)
+    }
+
+    /// Whether the last block may run on the rows that are scored alone, beyond its attention. What dropout drops is told
+    /// by token, so it needs all of them.
+    pub fn ends_in_rows(&self) -> bool {
+        !self.layers.is_empty() && !self.has_dropout()
     }
 
     /// All logits `[rows, vocab]` of normed hidden states `[rows, hidden]`.

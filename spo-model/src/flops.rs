@@ -1,18 +1,23 @@
 //! Floating-point operations of a model's matrix products: what its speed is measured against.
 
 use crate::ModelSpec;
+use crate::spec::MlpKind;
 use spo_data::PackedBatch;
 
 impl ModelSpec {
     /// Operations that one forward pass over a batch cannot do without: two for each weight of a block and token, the
-    /// attention's two products for each visible position, and the head at the rows that predict an answer token.
-    /// Prompts count once for all answers. The backward pass of a whole model takes twice as many, that of adapters on
+    /// attention's two products for each visible position, and the head at the rows that predict an answer token; the last
+    /// block's weights beyond its attention at these rows only. Prompts count once for all answers. The backward pass of a whole model takes twice as many, that of adapters on
     /// frozen weights once as many.
     pub fn forward_flops(&self, batch: &PackedBatch) -> f64 {
         let positions = if self.learned_positions { self.context } else { 0 };
         let tables = self.hidden_size * (positions + self.vocab_size * if self.tied { 1 } else { 2 });
-        let blocks = 2.0 * (self.parameters() - tables) as f64 * batch.tokens() as f64;
-        let head = 2.0 * (self.vocab_size * self.hidden_size) as f64 * batch.targets.len() as f64;
+        let (tokens, rows) = (batch.tokens() as f64, batch.targets.len() as f64);
+        let matrices = if self.mlp == MlpKind::Plain { 2 } else { 3 };
+        let beyond = self.hidden_size * (self.heads * self.head_dim + matrices * self.intermediate_size);
+        let beyond = if self.layers.is_empty() { 0.0 } else { beyond as f64 };
+        let blocks = 2.0 * ((self.parameters() - tables) as f64 * tokens - beyond * (tokens - rows));
+        let head = 2.0 * (self.vocab_size * self.hidden_size) as f64 * rows;
         let seen: f64 = self.layers.iter().map(|layer| seen_positions(batch, layer.attention.window)).sum();
         blocks + head + 4.0 * (self.heads * self.head_dim) as f64 * seen
     }
@@ -41,7 +46,8 @@ mod tests {
         let weights = 2 * (2 * 16 + 2 * 8 + 3 * 24 + 2 * 4) + 4;
         // Prompt 1 + 2 + 3 positions, answers 4 + 5 and 4.
         let seen = 2 * (6 + 9 + 4);
-        let expected = 2 * weights * 6 + 2 * 40 * 3 + 4 * 4 * seen;
+        // Of the last block's output projection and the three after it, three tokens are not needed.
+        let expected = 2 * (weights * 6 - (16 + 3 * 24) * 3) + 2 * 40 * 3 + 4 * 4 * seen;
         assert_eq!(spec.forward_flops(&batch), expected as f64);
     }
 }

@@ -8,7 +8,7 @@
 use crate::config::spec::Recompute;
 use crate::gradients::{Gradients, Trainable};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Gradients as TapeGradients, IndexingUpdateOp, Tensor, TensorData};
+use burn::tensor::{Gradients as TapeGradients, IndexingUpdateOp, Int, Tensor, TensorData};
 use spo_core::logprob::divergence::{Head, token_kl_backward};
 use spo_core::logprob::{HeadGradient, HeadOptions, HeadPass, token_logps};
 use spo_data::PackedBatch;
@@ -132,21 +132,27 @@ pub fn differentiate_in_parts<E>(
     let lowest = lowest_trained(&model, options.trainable);
     let keep = options.recompute != Recompute::Blocks;
 
+    let (blocks, in_rows) = (model.layers.len(), model.ends_in_rows());
+    let rows_of = |layer| (in_rows && layer + 1 == blocks).then(|| inputs.score_rows.clone());
+
     let mut x = model.embed(inputs.ids.clone(), inputs.positions.clone());
     let mut steps = vec![];
     for (layer, block) in model.layers.iter().enumerate() {
         if layer < lowest {
-            x = block.forward(x, &inputs.rope, &mut inputs.attention());
+            x = match rows_of(layer) {
+                Some(rows) => block.forward_rows(x, &inputs.rope, &mut inputs.attention(), rows),
+                None => block.forward(x, &inputs.rope, &mut inputs.attention()),
+            };
             continue;
         }
         // With a tape even if it is dropped at once: without one, fused operations round differently.
-        let tape = BlockTape::record(block, layer, x, &inputs, options.trainable);
+        let tape = BlockTape::record(block, layer, x, &inputs, rows_of(layer), options.trainable);
         x = tape.output.clone().inner();
         steps.push(if keep { Step::Tape(tape) } else { Step::Input(tape.input.inner()) });
     }
 
     let shape = x.dims();
-    let rows = x.select(0, inputs.score_rows.clone());
+    let rows = if in_rows { x } else { x.select(0, inputs.score_rows.clone()) };
     let HeadGradient { hidden: d_hidden, weight } =
         head_backward(&model, model.norm.forward(rows.clone()), &inputs, options, gradients, slopes)?;
     // The gradient of a shared weight is complete at the embedding only.
@@ -160,12 +166,13 @@ pub fn differentiate_in_parts<E>(
     };
     let d_rows = norm_backward(&model, rows, d_hidden, options.trainable, gradients);
     model = part_done(model, gradients)?;
-    let zeros = Tensor::<2>::zeros(shape, (&device, d_rows.dtype()));
-    let mut d_x = zeros.select_assign(0, inputs.score_rows.clone(), d_rows, IndexingUpdateOp::Add);
+    let mut d_x = if in_rows { d_rows } else { spread(d_rows, &inputs.score_rows, shape[0]) };
     for (layer, step) in steps.into_iter().enumerate().rev().map(|(index, step)| (index + lowest, step)) {
         let tape = match step {
             Step::Tape(tape) => tape,
-            Step::Input(x) => BlockTape::record(&model.layers[layer], layer, x, &inputs, options.trainable),
+            Step::Input(x) => {
+                BlockTape::record(&model.layers[layer], layer, x, &inputs, rows_of(layer), options.trainable)
+            }
         };
         d_x = tape.backward(layer, d_x, &inputs, options.trainable, gradients);
         model = part_done(model, gradients)?;
@@ -236,18 +243,31 @@ struct BlockTape {
     residual: Tensor<2>,
     attended: Tensor<2>,
     output: Tensor<2>,
+    /// The rows of both that the second tape has, in the last block: those that are scored.
+    rows: Option<Tensor<1, Int>>,
 }
 
 impl BlockTape {
-    fn record(block: &Block, layer: usize, x: Tensor<2>, inputs: &PackedInputs, trainable: Trainable) -> Self {
+    fn record(
+        block: &Block,
+        layer: usize,
+        x: Tensor<2>,
+        inputs: &PackedInputs,
+        rows: Option<Tensor<1, Int>>,
+        trainable: Trainable,
+    ) -> Self {
         let block = lift(block.clone(), &prefix(layer), trainable);
         let leaf = |x: Tensor<2>| x.autodiff().require_grad();
         let input = leaf(x.clone());
         let projected = block.before_attention(input.clone(), &inputs.rope);
         let [q, k, v] = projected.clone().map(Tensor::inner);
-        let (residual, attended) = (leaf(x), leaf(inputs.attention().attend(layer, block.self_attn.spec(), q, k, v)));
+        let attended = inputs.attention().attend(layer, block.self_attn.spec(), q, k, v);
+        let [residual, attended] = [x, attended].map(|x| match &rows {
+            Some(rows) => leaf(x.select(0, rows.clone())),
+            None => leaf(x),
+        });
         let output = block.after_attention(residual.clone(), attended.clone());
-        Self { block, input, projected, residual, attended, output }
+        Self { block, input, projected, residual, attended, output, rows }
     }
 
     /// Adds the block's gradients and returns that of its input, `[tokens, hidden]`.
@@ -263,6 +283,11 @@ impl BlockTape {
         let mut tape = pull([(&self.output, &d_output)]).backward();
         let d_residual = self.residual.grad_remove(&mut tape).expect(reached);
         let d_attended = self.attended.grad_remove(&mut tape).expect(reached);
+        let tokens = self.input.dims()[0];
+        let [d_residual, d_attended] = [d_residual, d_attended].map(|slope| match &self.rows {
+            Some(rows) => spread(slope, rows, tokens),
+            None => slope,
+        });
         collect(&self.block, &prefix(layer), trainable, &mut tape, gradients);
 
         let [q, k, v] = self.projected.clone().map(Tensor::inner);
@@ -274,6 +299,12 @@ impl BlockTape {
         collect(&self.block, &prefix(layer), trainable, &mut tape, gradients);
         d_residual + d_input
     }
+}
+
+/// Rows added up at their tokens: `[rows, width]` → `[tokens, width]`.
+fn spread(x: Tensor<2>, rows: &Tensor<1, Int>, tokens: usize) -> Tensor<2> {
+    let zeros = Tensor::<2>::zeros([tokens, x.dims()[1]], (&x.device(), x.dtype()));
+    zeros.select_assign(0, rows.clone(), x, IndexingUpdateOp::Add)
 }
 
 fn prefix(layer: usize) -> String {

@@ -5,7 +5,7 @@ use crate::load::WeightSource;
 use crate::spec::NormPlacement;
 use crate::{ModelError, ModelSpec};
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor};
 
 /// `x + attention(norm(x))`, then `x + mlp(norm(x))`; norms before, after or around each part,
 /// and both parts from the same `x` where a family runs them in parallel.
@@ -59,6 +59,20 @@ impl Block {
         let [q, k, v] = self.before_attention(x.clone(), rope);
         let y = attend.attend(self.self_attn.layer(), self.self_attn.spec(), q, k, v);
         self.after_attention(x, y)
+    }
+
+    /// As [`forward`](Self::forward), these rows of the output only, `[rows, hidden]`: what is needed of the last block. The
+    /// other tokens are seen by the attention.
+    pub fn forward_rows(
+        &self,
+        x: Tensor<2>,
+        rope: &RopeTables,
+        attend: &mut dyn Attend,
+        rows: Tensor<1, Int>,
+    ) -> Tensor<2> {
+        let [q, k, v] = self.before_attention(x.clone(), rope);
+        let y = attend.attend(self.self_attn.layer(), self.self_attn.spec(), q, k, v);
+        self.after_attention(x.select(0, rows.clone()), y.select(0, rows))
     }
 
     /// What the tokens of a block's input `[tokens, hidden]` bring to the attention: queries, keys

@@ -127,6 +127,7 @@ impl Checkpoint {
             true => convert_transposed(bytes, from, to, expected[D - 1]),
             false => convert(bytes, from, to),
         };
+        shard.release(start, end);
         let data = TensorData::from_bytes_vec(bytes, shape, to.dtype());
         Ok(Some(Tensor::from_data(data, (device, to.dtype()))))
     }
@@ -160,6 +161,20 @@ impl Shard {
             header::read(&bytes).map_err(|reason| ModelError::Safetensors { path: path.into(), reason })?;
         Ok(Self { path: path.into(), bytes, data_start, metadata })
     }
+}
+
+impl Shard {
+    /// Takes pages that were read out of the process's resident memory: loading needs the memory of the weights once.
+    #[cfg(unix)]
+    fn release(&self, start: usize, end: usize) {
+        use memmap2::UncheckedAdvice::DontNeed;
+        // SAFETY: the map is read-only and of a file, so a page that is looked at again comes from the file again.
+        // A system that refuses keeps the pages: that costs memory only.
+        let _ = unsafe { self.bytes.unchecked_advise_range(DontNeed, self.data_start + start, end - start) };
+    }
+
+    #[cfg(not(unix))]
+    fn release(&self, _: usize, _: usize) {}
 }
 
 /// Why a directory without safetensors cannot be loaded: pickle files are named.

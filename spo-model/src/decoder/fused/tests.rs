@@ -1,4 +1,5 @@
-//! Kernels in f32 against the same functions in burn's operations and f64, value and gradients.
+//! Kernels in f32 against the same functions in burn's operations and f64, value and gradients; on odd shapes, and on those
+//! of a model of 56 million parameters.
 
 use crate::decoder::linear::{add_bias, product};
 use crate::decoder::mlp::gated;
@@ -48,7 +49,9 @@ fn assert_equal<const N: usize>(what: &str, inputs: [Tensor<2>; N], f: impl Fn([
 
 #[test]
 fn linear_with_bias() {
-    for [tokens, inner, outer] in [[1, 1, 1], [7, 13, 5], [130, 64, 200], [600, 48, 40]] {
+    for [tokens, inner, outer] in
+        [[1, 1, 1], [7, 13, 5], [130, 64, 200], [600, 48, 40], [442, 512, 1376], [442, 1376, 512]]
+    {
         let inputs = [random([tokens, inner]), random([outer, inner]), random([1, outer])];
         assert_equal(&format!("{tokens} {inner} {outer}"), inputs, |[x, weight, bias]| {
             add_bias(product(x, weight), bias.reshape([outer]))
@@ -58,7 +61,7 @@ fn linear_with_bias() {
 
 #[test]
 fn gated_units() {
-    for shape in [[1, 1], [9, 31], [300, 200]] {
+    for shape in [[1, 1], [9, 31], [300, 200], [442, 1376]] {
         assert_equal(&format!("{shape:?}"), [random(shape) * 4.0, random(shape)], |[gate, up]| {
             gated(Activation::Silu, gate, up)
         });
@@ -67,7 +70,7 @@ fn gated_units() {
 
 #[test]
 fn norms() {
-    for [rows, width] in [[1, 3], [5, 17], [200, 64], [70, 300]] {
+    for [rows, width] in [[1, 3], [5, 17], [200, 64], [70, 300], [442, 512], [40, 2048]] {
         assert_equal(&format!("{rows} {width}"), [random([rows, width]), random([1, width])], |[x, weight]| {
             let weight = weight.reshape([width]);
             fused::rms_norm(&x, &weight, 1e-5, 0.5).unwrap_or_else(|| {
@@ -80,7 +83,8 @@ fn norms() {
 
 #[test]
 fn rotations() {
-    for [tokens, heads, dim, turned] in [[1, 1, 2, 2], [9, 3, 6, 6], [200, 4, 32, 32], [40, 2, 16, 4]] {
+    for [tokens, heads, dim, turned] in [[1, 1, 2, 2], [9, 3, 6, 6], [200, 4, 32, 32], [40, 2, 16, 4], [442, 8, 64, 64]]
+    {
         let ropes = [Rope { theta: 100.0, dim: turned, scaling: RopeScaling::Default }];
         let positions: Vec<i32> = (0..tokens as i32).map(|i| i * 3 % 50).collect();
         assert_equal(&format!("{tokens} {heads} {dim}"), [random([tokens, heads * dim])], |[x]| {
