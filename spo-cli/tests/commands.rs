@@ -332,7 +332,15 @@ fn a_plan_tells_every_value_and_its_origin() {
         assert!(line.chars().count() <= 100, "{line}");
     }
     assert_eq!(text, out(&[&["train", &file, "--dry-run"][..], &changed].concat()));
+    for words in ["what the run will do", "round-2-helpfulness.free", "disk, at most", "memory, about", "--measure"] {
+        assert!(text.contains(words), "no {words:?} in:\n{text}");
+    }
     let plan = parsed(&["plan", &file, "--json"]);
+    let forecast = &plan["forecast"];
+    assert_eq!(forecast["phases"].as_array().unwrap().len(), 3);
+    assert!(forecast["phases"][0]["tokens"].as_u64().unwrap() > 100 && forecast["seconds"].is_null(), "{forecast}");
+    let measured = &parsed(&["plan", &file, "--json", "--measure", "2"])["forecast"];
+    assert!(measured["seconds"].as_f64().unwrap() > 0.0 && measured["speed"]["steps"] == 2, "{measured}");
     assert_eq!(plan["rounds"][1]["arms"][1]["name"], "free");
     assert!(!directory.path().join("run").exists());
 }

@@ -84,6 +84,17 @@ impl<'d, 'p> ArmData<'d, 'p> {
         }
     }
 
+    /// Tokens of a row, its prompt counted once.
+    pub fn tokens(&self, row: usize) -> usize {
+        let example = &self.dataset.examples[self.example(row)];
+        let answers = match &self.rows {
+            Rows::Pairs(pairs, _) => vec![pairs[row].chosen, pairs[row].rejected],
+            Rows::Answers(answers, _) => vec![answers[row].answer],
+            Rows::Lists(..) => (0..example.answers.len()).collect(),
+        };
+        example.prompt.len() + answers.into_iter().map(|answer| example.answers[answer].len()).sum::<usize>()
+    }
+
     /// What a paired objective needs.
     fn needs(&self) -> Needs {
         match &self.rows {

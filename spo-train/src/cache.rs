@@ -211,6 +211,11 @@ fn written(chunk: &[Missing], records: &[Option<(RowHash, f64)>]) -> Option<Vec<
 }
 
 impl PolicyLogps {
+    /// Log-probs that are not stored, of the policy called `policy` in messages.
+    pub(crate) fn of(policy: &str, values: HashMap<RowHash, f64>) -> Self {
+        Self { policy: policy.into(), dir: PathBuf::new(), values }
+    }
+
     /// The log-prob of an answer to a prompt; `id` names the row in messages.
     ///
     /// # Errors

@@ -49,6 +49,8 @@ pub struct Header {
     pub looks: Looks,
     /// How far `events.jsonl` was; absent in a loop that writes none.
     pub events: Option<Mark>,
+    /// Bytes of it when the stage before the phase was finished.
+    pub stage: u64,
 }
 
 /// A checkpoint on disk whose bytes are those that were written.
@@ -71,18 +73,26 @@ pub struct Checkpoints {
     next: u64,
     /// What an interrupted phase goes on from.
     resume: Option<Saved>,
+    /// Bytes of `events.jsonl` when the last stage was finished.
+    stage: u64,
 }
 
 impl Checkpoints {
-    /// The checkpoints of a run directory. `resume` is what its interrupted phase goes on from.
+    /// The checkpoints of a run directory. `resume` is what its interrupted phase goes on from, `stage` is how many bytes
+    /// `events.jsonl` had when the last stage was finished.
     ///
     /// # Errors
     /// The directory cannot be made or read.
-    pub fn open(out: &Path, plan: &CheckpointPlan, resume: Option<Saved>) -> Result<Self, TrainError> {
+    pub fn open(out: &Path, plan: &CheckpointPlan, resume: Option<Saved>, stage: u64) -> Result<Self, TrainError> {
         let dir = out.join(DIR);
         std::fs::create_dir_all(dir.join("best")).map_err(|e| TrainError::io(&dir, e))?;
         let next = listed(&dir)?.last().map_or(0, |(number, _)| number + 1);
-        Ok(Self { dir, plan: plan.clone(), last: Instant::now(), at: None, next, resume })
+        Ok(Self { dir, plan: plan.clone(), last: Instant::now(), at: None, next, resume, stage })
+    }
+
+    /// Says that a stage is finished, and how many bytes `events.jsonl` has then.
+    pub fn stage_finished(&mut self, bytes: u64) {
+        self.stage = bytes;
     }
 
     /// What this phase goes on from, once.
@@ -111,7 +121,7 @@ impl Checkpoints {
     /// It cannot be written; the ones before it are untouched then.
     pub fn save(&mut self, phase: &str, state: &PhaseState, events: Option<Mark>) -> Result<(), TrainError> {
         let name = format!("{:06}-{phase}-step-{}", self.next, state.step);
-        write(&self.dir, &name, phase, state, events)?;
+        write(&self.dir, &name, phase, state, events, self.stage)?;
         self.next += 1;
         (self.last, self.at) = (Instant::now(), Some((phase.into(), state.step)));
         let all = listed(&self.dir)?;
@@ -127,7 +137,7 @@ impl Checkpoints {
     /// As [`save`](Self::save).
     pub fn save_best(&self, phase: &str, state: &PhaseState, events: Option<Mark>) -> Result<(), TrainError> {
         let (dir, before) = (self.dir.join("best"), self.best_files(phase)?);
-        let written = write(&dir, &format!("{phase}-step-{}", state.step), phase, state, events)?;
+        let written = write(&dir, &format!("{phase}-step-{}", state.step), phase, state, events, self.stage)?;
         before.iter().filter(|path| **path != written).try_for_each(|path| remove(path))
     }
 
@@ -154,7 +164,7 @@ impl Checkpoints {
     }
 }
 
-/// The newest whole checkpoint that goes beyond `finished`, the end of the last finished stage in
+/// The newest whole checkpoint of the phase that follows the last finished stage, which ended at byte `finished` of
 /// `events.jsonl`; and what is wrong with newer ones, which are removed. So are leftovers of an
 /// interrupted save.
 pub(crate) fn latest(out: &Path, finished: u64) -> Result<(Option<Saved>, Vec<String>), TrainError> {
@@ -178,11 +188,9 @@ pub(crate) fn latest(out: &Path, finished: u64) -> Result<(Option<Saved>, Vec<St
             }
             Err(error) => return Err(error),
         };
-        // Those of finished stages are not needed any more.
-        if saved.header.events.as_ref().is_none_or(|events| events.bytes <= finished) {
-            break;
-        }
-        match saved.header.events.as_ref().and_then(|events| events.fault(out)) {
+        // Those of finished stages are not needed any more; those after a stage that was lost cannot be used.
+        let Some(events) = saved.header.events.as_ref().filter(|_| saved.header.stage == finished) else { continue };
+        match events.fault(out)? {
             None => return Ok((Some(saved), faults)),
             Some(fault) => {
                 faults.push(format!("{}: {fault}", path.display()));
@@ -215,7 +223,14 @@ fn remove(path: &Path) -> Result<(), TrainError> {
     std::fs::remove_file(path).map_err(|e| TrainError::io(path, e))
 }
 
-fn write(dir: &Path, name: &str, phase: &str, state: &PhaseState, events: Option<Mark>) -> Result<PathBuf, TrainError> {
+fn write(
+    dir: &Path,
+    name: &str,
+    phase: &str,
+    state: &PhaseState,
+    events: Option<Mark>,
+    stage: u64,
+) -> Result<PathBuf, TrainError> {
     let header = Header {
         phase: phase.into(),
         step: state.step,
@@ -225,6 +240,7 @@ fn write(dir: &Path, name: &str, phase: &str, state: &PhaseState, events: Option
         best: state.best,
         looks: state.looks.clone(),
         events,
+        stage,
     };
     let header = serde_json::to_string(&header).expect("a header holds only strings and whole numbers");
     let mut tensors = vec![];

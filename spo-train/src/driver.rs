@@ -170,6 +170,7 @@ impl<'a> Driver<'a> {
         let marks = files.iter().map(|path| Mark::all(&self.session.out, path));
         let marks = marks.collect::<Result<Vec<_>, _>>()?.concat();
         if let Some(events) = self.session.mark()? {
+            self.session.stage_finished(&events);
             self.journal.finish(name, events, marks, &result)?;
         }
         self.session.check_stop()?;
@@ -477,6 +478,6 @@ impl<'a> Driver<'a> {
 }
 
 /// The policy that an arm makes: the round's name, with the control's name behind it.
-fn policy_name(round: &RoundPlan, arm: &ArmPlan) -> String {
+pub(crate) fn policy_name(round: &RoundPlan, arm: &ArmPlan) -> String {
     if arm.name == round.main().name { round.name.clone() } else { format!("{}.{}", round.name, arm.name) }
 }

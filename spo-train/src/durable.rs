@@ -39,12 +39,15 @@ impl Mark {
     }
 
     /// Why the file does not hold that any more, if it does not.
-    pub fn fault(&self, out: &Path) -> Option<String> {
+    ///
+    /// # Errors
+    /// It is there and cannot be read: nothing is known of what it holds.
+    pub fn fault(&self, out: &Path) -> Result<Option<String>, TrainError> {
         let path = out.join(&self.path);
         let shown = path.display();
-        match hash_start(&path, self.bytes) {
+        Ok(match hash_start(&path, self.bytes) {
             Err(e) if e.kind() == ErrorKind::NotFound => Some(format!("{shown} is missing")),
-            Err(e) => Some(format!("{shown}: {e}")),
+            Err(e) => return Err(TrainError::io(&path, e)),
             Ok((bytes, _)) if bytes < self.bytes => {
                 Some(format!("{shown} has {bytes} bytes, {} were written", self.bytes))
             }
@@ -52,7 +55,7 @@ impl Mark {
                 Some(format!("{shown} is damaged: its bytes are not those that were written"))
             }
             Ok(_) => None,
-        }
+        })
     }
 }
 
@@ -142,14 +145,15 @@ mod tests {
         let (name, path) = (Path::new("a.bin"), out.path().join("a.bin"));
         write(&path, b"0123456789").unwrap();
         let mark = Mark::of(out.path(), name).unwrap();
-        assert_eq!((mark.bytes, mark.fault(out.path())), (10, None));
+        let fault = || mark.fault(out.path()).unwrap();
+        assert_eq!((mark.bytes, fault()), (10, None));
         write(&path, b"0123456789 and more").unwrap();
-        assert_eq!(mark.fault(out.path()), None);
+        assert_eq!(fault(), None);
         write(&path, b"012345678X").unwrap();
-        assert!(mark.fault(out.path()).unwrap().contains("damaged"));
+        assert!(fault().unwrap().contains("damaged"));
         write(&path, b"01234").unwrap();
-        assert!(mark.fault(out.path()).unwrap().contains("has 5 bytes, 10 were written"));
+        assert!(fault().unwrap().contains("has 5 bytes, 10 were written"));
         std::fs::remove_file(&path).unwrap();
-        assert!(mark.fault(out.path()).unwrap().contains("missing"));
+        assert!(fault().unwrap().contains("missing"));
     }
 }

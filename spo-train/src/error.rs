@@ -153,8 +153,22 @@ impl TrainError {
         Self::Io { path: path.into(), source }
     }
 
+    /// Whether some file could not be written because the disk, or a limit of its size, is full.
+    fn is_full_disk(&self) -> bool {
+        let mut causes = std::iter::successors(Some(self as &dyn std::error::Error), |cause| cause.source());
+        causes.any(|cause| {
+            let kind = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+            matches!(kind, Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::FileTooLarge))
+        })
+    }
+
     /// What a user can do about it.
     pub fn hint(&self) -> Option<String> {
+        if self.is_full_disk() {
+            return Some(
+                "free some space; `spo train --resume` goes on from the last checkpoint, which is intact".into(),
+            );
+        }
         match self {
             Self::Config(error) => error.hint(),
             Self::Data(error) => error.hint(),
@@ -194,9 +208,6 @@ impl TrainError {
             ),
             Self::NoPairs { .. } => Some("`spo data check` shows why rows were dropped".into()),
             Self::CacheMiss { .. } => Some("remove the cache directory of the run, so that it is filled again".into()),
-            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
-                Some("free some space; `spo train --resume` goes on from the last checkpoint, which is intact".into())
-            }
             _ => None,
         }
     }

@@ -34,6 +34,13 @@ pub enum Event {
         /// Phases to come, in order: name and optimiser steps.
         phases: Vec<(String, u64)>,
     },
+    /// Data are being read and tokenised. Not kept in `events.jsonl`.
+    Reading {
+        /// `train` or `held-out`.
+        split: String,
+        /// Rows so far.
+        rows: usize,
+    },
     /// The data are read and tokenised.
     DataLoaded {
         /// Per dimension and split.

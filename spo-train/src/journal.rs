@@ -76,7 +76,9 @@ impl Journal {
                 }
                 break;
             };
-            fault = entry.files.iter().chain([&entry.events]).find_map(|mark| mark.fault(out));
+            for mark in entry.files.iter().chain([&entry.events]) {
+                fault = fault.or(mark.fault(out)?);
+            }
             if fault.is_some() {
                 break;
             }

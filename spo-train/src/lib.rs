@@ -44,6 +44,7 @@ pub mod durable;
 pub mod error;
 pub mod event;
 mod exact;
+pub mod forecast;
 pub mod gate;
 pub mod gradients;
 pub mod held_out;

@@ -113,16 +113,18 @@ impl Manifest {
         durable::write(&out.join(FILE), format!("{sealed:#}\n").as_bytes())
     }
 
-    /// The run file with its changes: as it is now, or, where it is gone, as it was.
+    /// The run file with its changes: as it is now, or, where it cannot be read any more, as it was.
     ///
     /// # Errors
     /// It cannot be read, or is not a run file any more.
     pub fn spec(&self) -> Result<RunSpec, TrainError> {
         let source = &self.source;
         let mut spec = match &source.path {
-            Some(path) if path.exists() => RunSpec::from_file(path)?,
-            Some(path) => RunSpec::from_text_of(path, &source.text)?,
-            None => RunSpec::from_str("run.toml", &source.text)?,
+            Some(path) => {
+                let now = std::fs::read_to_string(path);
+                RunSpec::from_text_of(&source.name, path, now.as_deref().unwrap_or(&source.text))?
+            }
+            None => RunSpec::from_str(&source.name, &source.text)?,
         };
         for argument in &source.arguments {
             spec.apply_set(argument)?;

@@ -258,6 +258,15 @@ impl Phase<'_> {
         }
     }
 
+    /// Tokens of all steps, where a row has so many.
+    pub(crate) fn tokens(&self, lengths: &[usize]) -> u64 {
+        let order = self.order(lengths.len());
+        let per_epoch = order.windows_per_epoch().max(1) as u64;
+        let (whole, all) = (self.training.steps / per_epoch, lengths.iter().sum::<usize>() as u64);
+        let rest = (whole * per_epoch..self.training.steps).flat_map(|step| order.window(step as usize));
+        whole * all + rest.map(|row| lengths[row] as u64).sum::<u64>()
+    }
+
     /// The rows in the order of the first epoch.
     pub fn epoch(&self, rows: usize) -> Vec<usize> {
         let order = self.order(rows);

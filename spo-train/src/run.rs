@@ -62,7 +62,7 @@ pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainErr
     let device = device::open(sections.model.device.as_deref().unwrap_or("auto"))?;
     let tokenizer = Tokenizer::from_dir(&sections.model.path)?;
     let text = spec.text(Some(model.context))?;
-    let read = |split: Split| -> Result<Dataset, TrainError> {
+    let mut read = |split: Split| -> Result<Dataset, TrainError> {
         let of_split = sections.data.iter().filter(|entry| entry.split == split);
         // Of a directory whose files name their split, an entry reads the files of its own.
         let part = match split {
@@ -70,10 +70,17 @@ pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainErr
             Split::Test => Part::Test,
         };
         let specs: Vec<DataSpec> = of_split.map(|entry| DataSpec { part, ..entry.source.clone() }).collect();
-        Ok(match &sections.token_cache {
-            Some(directory) => load_cached(&specs, &text, &tokenizer, directory, &mut |_| ())?.0,
-            None => load(&specs, &text, &tokenizer, &mut |_| ())?,
-        })
+        let (name, mut told) = (if split == Split::Train { "train" } else { "held-out" }, Ok(()));
+        let mut progress = |rows: usize| {
+            if told.is_ok() {
+                told = sink.event(0.0, &Event::Reading { split: name.into(), rows });
+            }
+        };
+        let dataset = match &sections.token_cache {
+            Some(directory) => load_cached(&specs, &text, &tokenizer, directory, &mut progress)?.0,
+            None => load(&specs, &text, &tokenizer, &mut progress)?,
+        };
+        told.map(|()| dataset)
     };
     let (mut train, mut test) = (read(Split::Train)?, read(Split::Test)?);
     let bytes = match sections.model.dtype.unwrap_or(Dtype::F32) {
@@ -244,6 +251,7 @@ fn go_through(
     write(&out.join("plan.json"), &text)?;
     write_rows(prepared, &out.join("rows.jsonl"))?;
     let events = out.join("events.jsonl");
+    let finished = begun.journal.events.as_ref().map_or(0, |events| events.bytes);
     let file = EventFile::reopen(&events, begun.events)?;
     let kept = read_events(&events)?;
     let seconds = kept.last().map_or(0.0, |record| record.at);
@@ -259,7 +267,7 @@ fn go_through(
     let mut session = Session::new(out.into(), &mut sinks, stop)
         .with_events(file, Duration::from_secs_f64(seconds))
         .with_watchdogs(watchdogs)
-        .with_checkpoints(Checkpoints::open(out, &plan.checkpoints, begun.saved)?);
+        .with_checkpoints(Checkpoints::open(out, &plan.checkpoints, begun.saved, finished)?);
     if let Some(text) = warning {
         session.emit(Event::Warning { text })?;
     }
@@ -305,4 +313,19 @@ fn write_rows(prepared: &Prepared, path: &Path) -> Result<(), TrainError> {
 
 fn write(path: &Path, text: &str) -> Result<(), TrainError> {
     durable::write(path, format!("{}\n", text.trim_end()).as_bytes())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::guarded;
+    use crate::TrainError;
+    use std::path::Path;
+
+    #[test]
+    fn a_device_that_fails_is_an_error() {
+        let error = guarded(Path::new("runs/a"), || panic!("the device is lost")).unwrap_err();
+        assert!(matches!(&error, TrainError::Failed { reason, .. } if reason == "the device is lost"), "{error}");
+        assert!(error.hint().unwrap().contains("spo train --resume runs/a"));
+    }
 }

@@ -80,6 +80,11 @@ impl Drawn {
         }
     }
 
+    /// Tokens of the responses.
+    pub(crate) fn tokens(&self) -> usize {
+        self.responses.iter().map(Vec::len).sum()
+    }
+
     fn score(&self, model: &CausalLm, token_budget: usize) -> Vec<f64> {
         let groups: Vec<Group> = self
             .prompts

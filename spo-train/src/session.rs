@@ -62,6 +62,13 @@ impl<'a> Session<'a> {
         self.file.as_ref().map(EventFile::mark).transpose()
     }
 
+    /// Says that a stage of the run is finished, at this place of the event file.
+    pub fn stage_finished(&mut self, events: &Mark) {
+        if let Some(checkpoints) = &mut self.checkpoints {
+            checkpoints.stage_finished(events.bytes);
+        }
+    }
+
     /// What an interrupted phase goes on from, once.
     pub fn take_saved(&mut self, phase: &str) -> Option<Saved> {
         self.checkpoints.as_mut()?.take(phase)

@@ -4,9 +4,10 @@
 mod left;
 
 use left::{assert_same, left};
+use spo_train::checkpoint::Saved;
 use spo_train::config::RunSpec;
 use spo_train::event::{Event, Sink};
-use spo_train::sink::Memory;
+use spo_train::sink::{Memory, Record};
 use spo_train::{Change, Manifest, TrainError, prepare, resume, run};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -188,4 +189,131 @@ fn adapters_and_16_bit_weights_go_on_bit_for_bit() {
             place.clear();
         }
     }
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for path in std::fs::read_dir(from).unwrap().map(|entry| entry.unwrap().path()) {
+        let target = to.join(path.file_name().unwrap());
+        match path.is_dir() {
+            true => copy_all(&path, &target),
+            false => assert!(std::fs::copy(&path, &target).is_ok()),
+        }
+    }
+}
+
+#[allow(clippy::ptr_arg)]
+fn flip(bytes: &mut Vec<u8>) {
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+}
+
+fn cut(bytes: &mut Vec<u8>) {
+    bytes.truncate(bytes.len() - 1);
+}
+
+fn damage(path: &Path, how: fn(&mut Vec<u8>)) {
+    let mut bytes = std::fs::read(path).unwrap();
+    how(&mut bytes);
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn every_damaged_file_is_noticed_and_made_again() {
+    let place = Place::new("");
+    let (expected, events) = place.whole();
+    // In the second round, so that there is something of everything.
+    place.broken_off(events * 6 / 10);
+    let kept = place.out.with_extension("kept");
+    std::fs::rename(&place.out, &kept).unwrap();
+    let newest = |dir: &str, ending: &str| {
+        let mut files: Vec<PathBuf> =
+            std::fs::read_dir(kept.join(dir)).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.retain(|path| path.extension().is_some_and(|found| found == ending));
+        files.sort();
+        files.pop().unwrap().strip_prefix(&kept).unwrap().to_str().unwrap().to_owned()
+    };
+    let files = [
+        newest("checkpoints", "safetensors"),
+        newest("policies/warmup", "safetensors"),
+        newest("policies/round-1-honesty", "json"),
+        newest("cache", "logps"),
+        "events.jsonl".into(),
+        "progress.jsonl".into(),
+    ];
+    for file in &files {
+        for (what, how) in [("flipped", flip as fn(&mut Vec<u8>)), ("cut", cut)] {
+            copy_all(&kept, &place.out);
+            damage(&place.out.join(file), how);
+            let faults = damaged(&go_on(&place.out, &[]).unwrap());
+            // The end of a journal may be missing: it was being written.
+            let silent = file == "progress.jsonl" && what == "cut";
+            assert!(silent || faults.iter().any(|fault| fault.contains(file.as_str())), "{what} {file}: {faults:?}");
+            let (mut found, mut wanted) = (left(&place.out), expected.clone());
+            if file.starts_with("policies/") {
+                // The policy is made again, but not the log-probs in the cache: the events tell that these were there.
+                for name in ["events.jsonl", "summary.json"] {
+                    assert!(found.remove(name).is_some() && wanted.remove(name).is_some());
+                }
+            }
+            assert_same(&found, &wanted, &format!("{what} {file}"));
+            place.clear();
+        }
+    }
+    for how in [flip as fn(&mut Vec<u8>), cut] {
+        copy_all(&kept, &place.out);
+        let best = place.out.join(newest("checkpoints/best", "safetensors"));
+        damage(&best, how);
+        assert!(matches!(Saved::open(&best), Err(TrainError::Damaged { path, .. }) if path == best));
+        damage(&place.out.join("manifest.json"), how);
+        let error = go_on(&place.out, &[]).unwrap_err();
+        assert!(matches!(error, TrainError::Damaged { .. }), "{error}");
+        assert!(error.hint().unwrap().contains("--allow manifest"));
+        let (mut seen, stop) = (Memory::default(), AtomicBool::new(false));
+        let prepared = prepare(&place.spec, &mut Memory::default()).unwrap();
+        resume(prepared, &place.out, &[Change::Manifest], &mut seen, &stop).unwrap();
+        place.clear();
+    }
+}
+
+/// The changes that resuming is refused for.
+fn refused(out: &Path) -> Vec<(Change, String)> {
+    match go_on(out, &[]) {
+        Err(error @ TrainError::Changed { .. }) => {
+            assert!(error.hint().unwrap().contains("--resume"), "{:?}", error.hint());
+            let TrainError::Changed { changes, .. } = error else { unreachable!() };
+            changes
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_has_changed_is_named_and_must_be_allowed() {
+    let mut place = Place::new("");
+    let dir = place.out.parent().unwrap().to_path_buf();
+    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../spo-cli/assets");
+    copy_all(&assets.join("stories260K"), &dir.join("model"));
+    place.spec.apply_set(&format!("model.path={}", dir.join("model").display())).unwrap();
+    place.broken_off(20);
+    let data = std::fs::read(dir.join("pairs.jsonl.gz")).unwrap();
+    std::fs::copy(assets.join("truthfulqa/pairs.test.jsonl.gz"), dir.join("pairs.jsonl.gz")).unwrap();
+    assert_eq!(refused(&place.out), [(Change::Data, "pairs.jsonl.gz has other bytes".into())]);
+    std::fs::write(dir.join("pairs.jsonl.gz"), data).unwrap();
+    let config = dir.join("model/tokenizer_config.json");
+    std::fs::write(&config, std::fs::read_to_string(&config).unwrap() + "\n").unwrap();
+    assert_eq!(refused(&place.out), [(Change::Model, "tokenizer_config.json has other bytes".into())]);
+
+    // A run of another version.
+    let manifest = place.out.join("manifest.json");
+    let mut sealed: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&manifest).unwrap()).unwrap();
+    sealed["manifest"]["version"] = "0.0.9".into();
+    sealed["blake3"] = blake3::hash(sealed["manifest"].to_string().as_bytes()).to_hex()[..32].into();
+    std::fs::write(&manifest, sealed.to_string()).unwrap();
+    let version = format!("the run began with spo 0.0.9, this is {}", env!("CARGO_PKG_VERSION"));
+    assert_eq!(refused(&place.out)[1..], [(Change::Version, version)]);
+    let seen = go_on(&place.out, &[Change::Model, Change::Version]).unwrap();
+    let warned = |record: &Record| matches!(&record.event, Event::Warning { text } if text.contains("0.0.9"));
+    assert!(seen.0.iter().any(warned), "the run remembers it");
+    go_on(&place.out, &[]).unwrap();
 }

@@ -9,13 +9,13 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 use spo_eval::{GateOutcome, report};
 use spo_train::config::RunSpec;
-use spo_train::sink::Memory;
-use spo_train::{Change, Manifest, prepare, run};
+use spo_train::forecast::Forecast;
+use spo_train::{Change, Event, Manifest, Sink, TrainError, prepare, run};
 
 use crate::Outcome;
 use crate::error::CliError;
 use crate::output::{Output, note};
-use crate::view::{self, plan_text};
+use crate::view;
 
 /// Changes to a run file from the command line.
 #[derive(Debug, Default, Args)]
@@ -88,7 +88,8 @@ impl Arguments {
         };
         if self.dry_run {
             let prepared = prepare(&spec, view::progress().as_mut())?;
-            return output.line(plan_text(&prepared.plan).trim_end()).map(|()| Outcome::Done);
+            let forecast = Forecast::of(&prepared)?;
+            return super::plan::show(&prepared, &forecast, false, output).map(|()| Outcome::Done);
         }
         let allow: Vec<Change> = self.allow.iter().map(|allowed| allowed.change()).collect();
         train(&spec, self.resume.as_deref().map(|out| (out, allow.as_slice())), self.tui, output)
@@ -122,6 +123,15 @@ impl Allowed {
     }
 }
 
+/// Hears how far the reading of data is; what was read is told again by the run, at its place among the events.
+struct OnlyReading<'a>(&'a mut dyn Sink);
+
+impl Sink for OnlyReading<'_> {
+    fn event(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
+        if matches!(event, Event::Reading { .. }) { self.0.event(seconds, event) } else { Ok(()) }
+    }
+}
+
 /// Runs to the end and prints the result. `resume` is the directory of an interrupted run, and what may have changed.
 pub(super) fn train(
     spec: &RunSpec,
@@ -130,9 +140,8 @@ pub(super) fn train(
     output: &mut Output,
 ) -> Result<Outcome, CliError> {
     let stop = stop_flag()?;
-    // `run` tells the data again, at its place among the events.
-    let prepared = prepare(spec, &mut Memory::default())?;
     let mut sink = if tui { view::own_screen(&stop)? } else { view::progress() };
+    let prepared = prepare(spec, &mut OnlyReading(sink.as_mut()))?;
     let summary = match resume {
         Some((out, allow)) => spo_train::resume(prepared, out, allow, sink.as_mut(), &stop),
         None => run(prepared, sink.as_mut(), &stop),

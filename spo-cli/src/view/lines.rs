@@ -8,6 +8,9 @@ use crate::output::note;
 
 /// Lines per phase of optimiser steps.
 const PER_PHASE: u64 = 10;
+/// Rows per line about reading, and rows that are read at a time.
+const READ_ROWS: usize = 102_400;
+const READ_CHUNK: usize = 1024;
 
 /// Writes a line per event, and one for every tenth of a phase.
 #[derive(Debug, Default)]
@@ -37,11 +40,17 @@ impl Sink for Lines {
 /// The lines of an event, if it is one that is shown.
 pub(crate) fn plain_lines(seconds: f64, event: &Event) -> Vec<String> {
     let lines = match event {
+        Event::Reading { split, rows } if many(*rows) => vec![words::reading(split, *rows)],
         Event::Window(window) if !shown(window.step, window.steps) => vec![],
         Event::Window(window) => vec![words::window(window)],
         event => words::lines(event),
     };
     lines.into_iter().map(|line| format!("{} {line}", words::clock(seconds))).collect()
+}
+
+/// Data so large that reading them takes a while: a line for about every so many rows.
+fn many(rows: usize) -> bool {
+    rows >= READ_ROWS && rows % READ_ROWS < READ_CHUNK
 }
 
 /// The first step, the last one, and those that complete a tenth.

@@ -21,7 +21,7 @@ use crate::error::CliError;
 pub(crate) use attached::Attached;
 pub(crate) use columns::columns;
 pub(crate) use lines::plain_lines;
-pub(crate) use plan::plan_text;
+pub(crate) use plan::{forecast_text, plan_text};
 
 /// A progress bar on a terminal, plain lines elsewhere; both on the standard error stream.
 pub(crate) fn progress() -> Box<dyn Sink> {

@@ -4,6 +4,9 @@ use std::fmt::Write;
 
 use serde_json::Value;
 use spo_train::config::{PlanLine, RunPlan};
+use spo_train::forecast::{Forecast, Speed};
+
+use super::words;
 
 /// Widest line that holds key, value and origin.
 const WIDTH: usize = 100;
@@ -30,6 +33,114 @@ pub(crate) fn plan_text(plan: &RunPlan) -> String {
         };
     }
     text
+}
+
+/// What a run will do, under its values.
+pub(crate) fn forecast_text(forecast: &Forecast) -> String {
+    let mut text = String::from("\nwhat the run will do\n");
+    let mut line = |words: String| {
+        let _ = writeln!(text, "  {}", words.trim_end());
+    };
+    let name = forecast.phases.iter().map(|phase| phase.phase.len()).chain([20]).max().unwrap_or(0);
+    line(format!(
+        "{:<name$} {:>9} {:>7} {:>7} {:>12} {:>6} {:>12}",
+        "optimiser steps", "rows", "steps", "epochs", "tokens", "looks", "their tokens"
+    ));
+    for phase in &forecast.phases {
+        let (looks, tokens) =
+            if phase.looks > 0 { (grouped(phase.looks), grouped(phase.look_tokens)) } else { Default::default() };
+        line(format!(
+            "{:<name$} {:>9} {:>7} {:>7.2} {:>12} {looks:>6} {tokens:>12}",
+            phase.phase,
+            grouped(phase.rows as u64),
+            phase.steps,
+            phase.epochs,
+            grouped(phase.tokens)
+        ));
+    }
+    line(format!("{:<name$} {:>9} {:>7} {:>7} {:>12}", "scored once, cached", "answers", "", "", "tokens"));
+    for pass in &forecast.passes {
+        line(format!(
+            "{:<name$} {:>9} {:>7} {:>7} {:>12}",
+            pass.policy,
+            grouped(pass.answers as u64),
+            "",
+            "",
+            grouped(pass.tokens)
+        ));
+    }
+    line(format!("{:<19} at most {} tokens", "sampled responses", grouped(forecast.sampled_tokens)));
+    let disk = &forecast.disk;
+    line(format!(
+        "{:<19} {}: policies {}, model {}, checkpoints {}, log-probs {}",
+        "disk, at most",
+        size(disk.total()),
+        size(disk.policies),
+        size(disk.model),
+        size(disk.checkpoints),
+        size(disk.log_probs)
+    ));
+    let memory = &forecast.memory;
+    line(format!(
+        "{:<19} {}: weights {}, gradients {}, AdamW {}, activations {}",
+        "memory, about",
+        size(memory.total()),
+        size(memory.weights),
+        size(memory.gradients),
+        size(memory.optimiser),
+        size(memory.activations)
+    ));
+    match (&forecast.speed, forecast.seconds) {
+        (Some(speed), Some(seconds)) => measured(speed, seconds).into_iter().for_each(&mut line),
+        _ => line(format!("{:<19} --measure runs a few steps and tells", "time")),
+    }
+    for warning in &forecast.warnings {
+        let _ = writeln!(text, "warning: {warning}");
+    }
+    text
+}
+
+fn measured(speed: &Speed, seconds: f64) -> Vec<String> {
+    let rates: Vec<f64> = speed.training.iter().map(|(_, rate)| *rate).collect();
+    let (least, most) =
+        rates.iter().fold((f64::MAX, 0.0_f64), |(least, most), rate| (least.min(*rate), most.max(*rate)));
+    let sampled = speed.sampling.map_or(String::new(), |rate| format!(", {rate:.0} sampled"));
+    let mut lines = vec![
+        format!("{:<19} {}, without loading and saving", "time, about", words::duration(seconds)),
+        format!("{:<19} {least:.0} to {most:.0} tokens/s trained in {} steps of each phase,", "measured", speed.steps),
+        format!("{:<19} {:.0} scored{sampled}", "", speed.scoring),
+    ];
+    if speed.peak_bytes > 0 {
+        lines.push(format!(
+            "{:<19} at most {} in memory, the program and the data included",
+            "",
+            size(speed.peak_bytes)
+        ));
+    }
+    lines
+}
+
+/// 12,345
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
+    let mut value = bytes as f64 / 1000.0;
+    let mut unit = 0;
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        (value, unit) = (value / 1000.0, unit + 1);
+    }
+    format!("{value:.1} {}", UNITS[unit])
 }
 
 /// Table and key. Options of an objective stand beside the other keys of their arm, as in the run file.

@@ -49,6 +49,10 @@ impl Sink for Progress {
                 bar.set_message(message);
                 bar.set_position(window.step);
             }
+            Event::Reading { split, rows } => {
+                let message = words::reading(split, *rows);
+                self.bar("reading", 0).set_message(message);
+            }
             Event::Scoring { policy, done, total } => {
                 self.bar(&format!("scoring {policy}"), *total as u64).set_position(*done as u64);
             }

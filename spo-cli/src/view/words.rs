@@ -59,6 +59,11 @@ pub(super) fn short(value: f64) -> String {
     }
 }
 
+/// How far the reading of data is.
+pub(super) fn reading(split: &str, rows: usize) -> String {
+    format!("{split} data: {rows} rows read")
+}
+
 /// The events that happen seldom; nothing for those that a bar shows.
 pub(super) fn lines(event: &Event) -> Vec<String> {
     let line = match event {

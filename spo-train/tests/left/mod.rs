@@ -88,7 +88,11 @@ pub fn assert_same(found: &BTreeMap<String, Vec<u8>>, expected: &BTreeMap<String
             let lines = |bytes: &[u8]| String::from_utf8_lossy(bytes).lines().map(String::from).collect::<Vec<_>>();
             let (found, expected) = (lines(&found[name]), lines(bytes));
             let differ = found.iter().zip(&expected).find(|(found, expected)| found != expected);
-            panic!("{what}: {name} differs ({} and {} lines): {differ:?}", found.len(), expected.len());
+            let differ = differ.map(|(found, expected)| {
+                let same = found.chars().zip(expected.chars()).take_while(|(a, b)| a == b).count().saturating_sub(80);
+                [found, expected].map(|line| line.chars().skip(same).take(200).collect::<String>())
+            });
+            panic!("{what}: {name} differs ({} and {} lines): {differ:#?}", found.len(), expected.len());
         }
     }
 }

@@ -27,6 +27,8 @@ pub struct RunSpec {
 /// Where a run file came from: enough to read it again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
+    /// How it is called in messages.
+    pub name: String,
     /// The file, absolute; `None` if it was given as text.
     pub path: Option<PathBuf>,
     /// Its text.
@@ -86,21 +88,21 @@ impl RunSpec {
     /// The file cannot be read, is not TOML, or has an unknown key, a wrong value or a missing key.
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
         let text = fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        Self::from_text_of(path, &text)
+        Self::from_text_of(&path.to_string_lossy(), path, &text)
     }
 
-    /// Reads the text that a run file has, or had.
+    /// Reads the text that the run file at `path` has, or had; `name` stands for it in messages.
     ///
     /// # Errors
     /// As [`from_file`](Self::from_file).
-    pub fn from_text_of(path: &Path, text: &str) -> Result<Self, ConfigError> {
+    pub fn from_text_of(name: &str, path: &Path, text: &str) -> Result<Self, ConfigError> {
         let absolute =
             std::path::absolute(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let mut document = Document::parse(&path.to_string_lossy(), text)?;
+        let mut document = Document::parse(name, text)?;
         if let Some(directory) = absolute.parent() {
             document.anchor_paths(directory);
         }
-        let source = Source { path: Some(absolute), text: text.to_owned(), arguments: vec![] };
+        let source = Source { name: name.to_owned(), path: Some(absolute), text: text.to_owned(), arguments: vec![] };
         Self::from_document(document, source)
     }
 
@@ -110,7 +112,7 @@ impl RunSpec {
     /// As [`from_file`](Self::from_file).
     #[allow(clippy::should_implement_trait)]
     pub fn from_str(name: &str, text: &str) -> Result<Self, ConfigError> {
-        let source = Source { path: None, text: text.to_owned(), arguments: vec![] };
+        let source = Source { name: name.to_owned(), path: None, text: text.to_owned(), arguments: vec![] };
         Self::from_document(Document::parse(name, text)?, source)
     }
 

@@ -1,0 +1,145 @@
+//! Disk and memory that a run takes.
+
+use super::PassForecast;
+use crate::TrainError;
+use crate::adapters::lora_spec;
+use crate::config::TrainingPlan;
+use crate::config::spec::{Best, Dtype, QuantisedBase, Recompute};
+use crate::phase::AUTO_ACTIVATION_BYTES;
+use crate::run::Prepared;
+use serde::Serialize;
+use spo_model::ModelSpec;
+
+/// Bytes of one record of a cached log-prob.
+const RECORD: u64 = 32;
+
+/// Bytes in the run directory, each part at its largest.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Disk {
+    /// Policies of all phases: weights, or adapters.
+    pub policies: u64,
+    /// The exported model.
+    pub model: u64,
+    /// Checkpoints inside a round, one that is being written included.
+    pub checkpoints: u64,
+    /// Log-probs of frozen policies.
+    pub log_probs: u64,
+}
+
+/// Bytes of memory while training, about: what is kept between the operations.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct MemoryNeed {
+    /// Weights, of the reference too where an objective needs its distributions.
+    pub weights: u64,
+    /// Gradients of what is trained.
+    pub gradients: u64,
+    /// AdamW's moments, and 32-bit weights of 16-bit ones.
+    pub optimiser: u64,
+    /// What the way back through the layers keeps of a micro-batch, at most.
+    pub activations: u64,
+}
+
+/// Number of values, and bytes of one on disk.
+struct Sizes {
+    parameters: u64,
+    trained: u64,
+    bytes: u64,
+}
+
+impl Disk {
+    /// Bytes in all.
+    pub fn total(&self) -> u64 {
+        self.policies + self.model + self.checkpoints + self.log_probs
+    }
+
+    pub(super) fn of(prepared: &Prepared, phases: usize, passes: &[PassForecast]) -> Result<Self, TrainError> {
+        let (plan, sizes) = (&prepared.plan, Sizes::of(prepared)?);
+        let policy = sizes.bytes * if plan.lora.is_some() { sizes.trained } else { sizes.parameters };
+        let checkpoint = sizes.trained * (sizes.bytes + sizes.optimiser_bytes());
+        let best = if plan.checkpoints.keep_best == Best::None { 0 } else { phases as u64 + 1 };
+        Ok(Self {
+            policies: phases as u64 * policy,
+            model: sizes.parameters * sizes.bytes,
+            checkpoints: checkpoint * (plan.checkpoints.keep_last as u64 + 1 + best),
+            log_probs: passes.iter().map(|pass| RECORD * pass.answers as u64).sum(),
+        })
+    }
+}
+
+impl MemoryNeed {
+    /// Bytes in all.
+    pub fn total(&self) -> u64 {
+        self.weights + self.gradients + self.optimiser + self.activations
+    }
+
+    pub(super) fn of(prepared: &Prepared) -> Result<Self, TrainError> {
+        let (plan, sizes) = (&prepared.plan, Sizes::of(prepared)?);
+        // Blocks of 32 codes have a 16-bit scale.
+        let weights = match plan.lora.as_ref().map(|lora| lora.quantised_base) {
+            Some(QuantisedBase::Eight) => sizes.parameters * 34 / 32,
+            Some(QuantisedBase::Four) => sizes.parameters * 18 / 32,
+            _ => sizes.parameters * sizes.bytes,
+        };
+        let training = plan.rounds.iter().flat_map(|round| &round.arms).map(|arm| &arm.training);
+        let activations = training.map(|training| activations(prepared, training)).max().unwrap_or(0);
+        Ok(Self {
+            weights,
+            gradients: 4 * sizes.trained,
+            optimiser: sizes.trained * sizes.optimiser_bytes(),
+            activations,
+        })
+    }
+}
+
+impl Sizes {
+    fn of(prepared: &Prepared) -> Result<Self, TrainError> {
+        let (plan, model) = (&prepared.plan, &prepared.model);
+        let parameters = model.parameters() as u64;
+        let trained = match &plan.lora {
+            None => parameters,
+            Some(lora) => {
+                let spec = lora_spec(lora, model)?;
+                let width = |path: String| (lora.rank * width(model, &path)) as u64;
+                spec.targets.select(model)?.into_iter().map(width).sum()
+            }
+        };
+        let bytes = match plan.model.dtype {
+            Dtype::F32 => 4,
+            Dtype::Bf16 | Dtype::F16 => 2,
+        };
+        Ok(Self { parameters, trained, bytes })
+    }
+
+    /// Of one trained value.
+    fn optimiser_bytes(&self) -> u64 {
+        if self.bytes == 2 { 12 } else { 8 }
+    }
+}
+
+/// Inputs and outputs of a projection: values per rank of its adapter.
+fn width(model: &ModelSpec, path: &str) -> usize {
+    let (h, i) = (model.hidden_size, model.intermediate_size);
+    let (q, kv) = (model.heads * model.head_dim, model.kv_heads * model.head_dim);
+    match path.rsplit('.').next().unwrap_or(path) {
+        "q_proj" | "o_proj" => h + q,
+        "k_proj" | "v_proj" => h + kv,
+        "qkv_proj" => h + q + 2 * kv,
+        "gate_up_proj" => h + 2 * i,
+        _ => h + i,
+    }
+}
+
+/// Of one micro-batch at its limit of tokens.
+fn activations(prepared: &Prepared, training: &TrainingPlan) -> u64 {
+    let (model, tokens) = (&prepared.model, training.micro_batch_tokens(&prepared.device) as u64);
+    let block = 4 * tokens * (14 * model.hidden_size + 6 * model.intermediate_size) as u64;
+    let (whole, layers) = (block * model.layers.len() as u64, model.layers.len() as u64);
+    let recomputed = 4 * tokens * model.hidden_size as u64 * layers + block;
+    match training.recompute {
+        Recompute::Blocks => recomputed,
+        Recompute::Auto if whole > AUTO_ACTIVATION_BYTES as u64 => recomputed,
+        _ => whole,
+    }
+}
