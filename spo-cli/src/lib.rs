@@ -33,6 +33,11 @@ enum Outcome {
     GateMissed,
 }
 
+/// What shows the progress of a run on the standard error stream: a bar on a terminal, lines elsewhere.
+pub fn progress() -> Box<dyn spo_train::Sink> {
+    view::progress()
+}
+
 /// Reads the command line, runs the command and says how it ended: 0 ok, 1 failed, 2 usage or run file, 3 quality gate
 /// missed, 130 interrupted.
 pub fn main() -> ExitCode {

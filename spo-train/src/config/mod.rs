@@ -24,6 +24,7 @@ mod defaults;
 mod document;
 mod error;
 pub mod init;
+mod migrate;
 mod objective;
 pub mod plan;
 pub mod reference;

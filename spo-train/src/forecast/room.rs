@@ -82,15 +82,21 @@ impl MemoryNeed {
             Some(QuantisedBase::Four) => sizes.parameters * 18 / 32,
             _ => sizes.parameters * sizes.bytes,
         };
-        let training = plan.rounds.iter().flat_map(|round| &round.arms).map(|arm| &arm.training);
-        let activations = training.map(|training| activations(prepared, training)).max().unwrap_or(0);
+        let training = || plan.rounds.iter().flat_map(|round| &round.arms).map(|arm| &arm.training);
+        let activations = training().map(|training| activations(prepared, training)).max().unwrap_or(0);
+        // Where blocks are updated on the way back, there is never more than one block's gradient.
+        let blocks = if training().all(|training| training.update_in_backward) { model_blocks(prepared) } else { 1 };
         Ok(Self {
             weights,
-            gradients: 4 * sizes.trained,
+            gradients: 4 * sizes.trained / blocks,
             optimiser: sizes.trained * sizes.optimiser_bytes(),
             activations,
         })
     }
+}
+
+fn model_blocks(prepared: &Prepared) -> u64 {
+    prepared.model.layers.len().max(1) as u64
 }
 
 impl Sizes {

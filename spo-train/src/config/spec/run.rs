@@ -10,9 +10,9 @@ use super::{
     CheckpointSpec, DataEntry, EvaluationSpec, LoraSpec, ModelSpec, RoundSpec, TextSpec, TrainingSpec, WarmupSpec,
     WatchdogSpec,
 };
-use crate::config::SCHEMA;
-use crate::config::document::{Content, Document};
+use crate::config::document::Document;
 use crate::config::error::ConfigError;
+use crate::config::migrate::migrate;
 use crate::config::schema::checked_schema;
 use crate::config::validate::validate;
 
@@ -157,8 +157,8 @@ impl RunSpec {
         ConfigError::Refused { at: self.document.place(&node.source), key: key.to_owned(), message, hint }
     }
 
-    fn from_document(document: Document, source: Source) -> Result<Self, ConfigError> {
-        check_version(&document)?;
+    fn from_document(mut document: Document, source: Source) -> Result<Self, ConfigError> {
+        migrate(&mut document)?;
         validate(&document, checked_schema())?;
         let sections = serde_json::from_value(document.root.to_json()).map_err(|error| {
             // The schema has admitted every key, so only a section's own reader can refuse here.
@@ -170,18 +170,5 @@ impl RunSpec {
             }
         })?;
         Ok(Self { document, sections, source })
-    }
-}
-
-/// Another layout would only give misleading errors about its keys, so the version is looked at first.
-fn check_version(document: &Document) -> Result<(), ConfigError> {
-    match document.root.get("schema") {
-        Some(node) => match node.content {
-            Content::Integer(found) if found != i64::from(SCHEMA) => {
-                Err(ConfigError::UnsupportedSchema { at: document.place(&node.source), found, supported: SCHEMA })
-            }
-            _ => Ok(()),
-        },
-        None => Ok(()),
     }
 }
