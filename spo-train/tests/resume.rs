@@ -209,7 +209,7 @@ fn flip(bytes: &mut Vec<u8>) {
 }
 
 fn cut(bytes: &mut Vec<u8>) {
-    bytes.truncate(bytes.len() - 1);
+    bytes.truncate(bytes.len() - 2);
 }
 
 fn damage(path: &Path, how: fn(&mut Vec<u8>)) {
@@ -246,8 +246,8 @@ fn every_damaged_file_is_noticed_and_made_again() {
             copy_all(&kept, &place.out);
             damage(&place.out.join(file), how);
             let faults = damaged(&go_on(&place.out, &[]).unwrap());
-            // The end of a journal may be missing: it was being written.
-            let silent = file == "progress.jsonl" && what == "cut";
+            // The end of these may be missing: it was being written, and nothing refers to it.
+            let silent = file.ends_with(".jsonl") && what == "cut";
             assert!(silent || faults.iter().any(|fault| fault.contains(file.as_str())), "{what} {file}: {faults:?}");
             let (mut found, mut wanted) = (left(&place.out), expected.clone());
             if !file.starts_with("checkpoints/") {
