@@ -2,12 +2,13 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use spo_eval::pareto::{front, hypervolume};
+use spo_train::TrainError;
 use spo_train::config::RunSpec;
-use spo_train::event::Event;
+use spo_train::event::{Event, Sink};
 use spo_train::sink::{Memory, read_events};
 use spo_train::sweep::{Axis, Progress, Variant, sweep, variants};
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 fn spec(dir: &Path) -> RunSpec {
     let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../spo-cli/assets");
@@ -211,4 +212,40 @@ fn a_directory_of_other_settings_is_not_touched() {
     let error = sweep("demo", &second, &out, sink, &mut |_, _, _| (), &AtomicBool::new(false)).unwrap_err();
     assert!(matches!(error, spo_train::TrainError::OutExists { .. }), "{error}");
     assert!(out.join(&first[0].name).join("model").exists());
+}
+
+/// Asks the sweep to stop in the middle of a round.
+struct Stops<'a>(&'a AtomicBool);
+
+impl Sink for Stops<'_> {
+    fn event(&mut self, _: f64, event: &Event) -> Result<(), TrainError> {
+        if matches!(event, Event::Window(window) if window.phase == "round-2-helpfulness" && window.step == 2) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn an_interrupted_sweep_goes_on_in_the_middle_of_a_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, whole) = (dir.path().join("sweep"), dir.path().join("whole"));
+    let all = variants(&spec(dir.path()), &[axis("rounds.1.lambda=0,1")], false).unwrap();
+    let (expected, _) = swept(&all, &whole);
+    static STOP: AtomicBool = AtomicBool::new(false);
+    for run in &all {
+        STOP.store(false, Ordering::Relaxed);
+        let error = sweep("demo", &all, &out, &mut || Box::new(Stops(&STOP)), &mut |_, _, _| (), &STOP).unwrap_err();
+        assert!(matches!(&error, TrainError::Interrupted { out: at } if at == &out.join(&run.name)), "{error}");
+        let steps = events(&out, &run.name).iter().filter(|event| matches!(event, Event::Window(_))).count();
+        // The next call goes on with this run first; it has no second step of round 2 left to stop at.
+        assert!(steps > 0 && !out.join(&run.name).join("summary.json").exists());
+    }
+    let (found, _) = swept(&all, &out);
+    for run in &all {
+        assert_eq!(figures(&events(&out, &run.name)), figures(&events(&whole, &run.name)), "{}", run.name);
+    }
+    assert_eq!(found.hypervolume, expected.hypervolume);
+    let left = std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert!(left.into_iter().all(|name| !name.contains("unfinished")), "nothing was begun anew");
 }
