@@ -1,10 +1,12 @@
 //! The gradients of every family: against finite differences in f64, and with recomputed blocks.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+use burn::module::{LoraAdapter, Module, Param, Reparameterizer};
 use burn::tensor::{DType, Tensor, TensorData};
 use spo_core::logprob::token_logps;
 use spo_data::{Group, PackedBatch};
-use spo_model::decoder::PackedInputs;
+use spo_model::decoder::{Linear, PackedInputs};
+use spo_model::lora::{LoraSpec, Targets, projections};
 use spo_model::{CausalLm, device, parameters};
 use spo_train::config::spec::Recompute;
 use spo_train::gradients::{Gradients, Trainable};
@@ -91,6 +93,84 @@ fn recomputed_blocks_give_the_same_bits() {
         for path in kept.names() {
             let [kept, again] = [&kept, &again].map(|gradients| gradients.get(path).unwrap().clone().into_data());
             assert_eq!(kept.as_bytes(), again.as_bytes(), "{name} {path}");
+        }
+    }
+}
+
+/// A weight under burn's own low-rank reparameterisation, `W + s · (a b)`, with these factors.
+#[derive(Module, Debug)]
+struct Reparameterised {
+    weight: Param<Tensor<2>>,
+}
+
+struct Factors {
+    a: Tensor<2>,
+    b: Tensor<2>,
+    scale: f64,
+}
+
+impl Reparameterizer for Factors {
+    type Reparam = LoraAdapter;
+
+    fn reparameterize<const D: usize>(
+        &mut self,
+        _: &str,
+        param: Param<Tensor<D>>,
+    ) -> (Param<Tensor<D>>, Option<LoraAdapter>) {
+        let [a, b] = [&self.a, &self.b].map(|factor| Param::from_tensor(factor.clone().autodiff()));
+        (param.set_require_grad(false), Some(LoraAdapter { a, b, scale: self.scale }))
+    }
+}
+
+#[test]
+fn gradients_of_adapters_equal_those_through_burns_reparameterisation() {
+    let spec = LoraSpec {
+        rank: 2,
+        alpha: 3.0,
+        rslora: false,
+        dora: false,
+        dropout: 0.0,
+        targets: Targets::AllLinear,
+        saved: Default::default(),
+    };
+    for (name, model) in families() {
+        let model = parameters::replace(model, "", |parameter| parameter.value.cast(DType::F64));
+        let adapted = parameters::replace(model.clone().with_lora(&spec, 5).unwrap(), "", |parameter| {
+            let ramp = Tensor::arange(0..parameter.value.dims()[0] as i64, &parameter.value.device());
+            let ramp = (ramp.float().cast(DType::F64) * 0.737).sin() * 0.1;
+            if parameter.path.ends_with(".lora.b") { parameter.value + ramp } else { parameter.value }
+        });
+        let gradients_of = |model: &CausalLm, trainable: Trainable| {
+            let options = TapeOptions { recompute: Recompute::None, trainable, head: Default::default() };
+            let mut gradients = Gradients::default();
+            let slopes = |logps: &[f32]| Ok::<_, std::convert::Infallible>(slopes(logps.len()));
+            differentiate(model, &batch(), &options, &mut gradients, slopes).unwrap();
+            gradients
+        };
+        let found = gradients_of(&adapted, Trainable::Adapters);
+        let mut dense = adapted.clone();
+        let mut weights = vec![];
+        for (path, linear) in projections(&mut dense) {
+            let lora = linear.lora.take().unwrap();
+            let factors = Factors { a: lora.b.val(), b: lora.a.val(), scale: spec.scale() };
+            let weight = Param::from_tensor(linear.dense().autodiff());
+            let weight = Reparameterised { weight }.apply_reparameterization(factors).weight;
+            *linear = Linear::new(weight.val().inner(), linear.bias.as_ref().map(Param::val));
+            weights.push((path, weight));
+        }
+        let of_weights = gradients_of(&dense, Trainable::All);
+        assert_eq!(found.names().count(), 2 * weights.len(), "{name}");
+        for (path, weight) in weights {
+            let slopes = of_weights.get(&format!("{path}.weight")).unwrap().clone().reshape(weight.val().dims());
+            let tape = (weight.val() * slopes.autodiff()).sum().backward();
+            let factors = weight.adapter().unwrap();
+            for (part, factor) in [("a", &factors.b), ("b", &factors.a)] {
+                let expected = factor.val().grad(&tape).unwrap();
+                let found = found.get(&format!("{path}.lora.{part}")).unwrap().clone().reshape(expected.dims());
+                let size: f64 = expected.clone().abs().max().into_scalar();
+                let error: f64 = (found - expected).abs().max().into_scalar();
+                assert!(size > 0.0 && error <= 1e-9 * size, "{name} {path} {part}: {error:e} of {size:e}");
+            }
         }
     }
 }
