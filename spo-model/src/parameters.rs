@@ -1,7 +1,7 @@
 //! The named parameters of a model: walking, counting, hashing, replacing.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{DType, Int, Shape, Tensor, TensorData};
 
 /// A parameter as its walkers see it.
 #[derive(Debug, Clone)]
@@ -45,6 +45,9 @@ pub fn hash(module: &impl Module, select: impl FnMut(&str) -> bool) -> String {
     hashing.hasher.finalize().to_hex().to_string()
 }
 
+/// Values that are copied to the host at a time.
+const HASHED_AT_ONCE: usize = 1 << 20;
+
 struct Hashing<F> {
     path: ModulePath,
     select: F,
@@ -52,24 +55,32 @@ struct Hashing<F> {
 }
 
 impl<F: FnMut(&str) -> bool> Hashing<F> {
-    fn add(&mut self, data: impl FnOnce() -> TensorData) {
+    /// Adds a parameter of this shape and type, whose values `part` hands out.
+    fn add(&mut self, shape: Shape, dtype: DType, part: impl Fn(usize, usize) -> TensorData) {
         let path = self.path.join();
         if (self.select)(&path) {
-            let data = data();
-            let shape = data.shape().to_vec();
-            self.hasher.update(format!("{path} {shape:?} {:?}\n", data.dtype()).as_bytes());
-            self.hasher.update(data.as_bytes());
+            let elements = shape.num_elements();
+            self.hasher.update(format!("{path} {:?} {dtype:?}\n", shape.as_slice()).as_bytes());
+            for start in (0..elements).step_by(HASHED_AT_ONCE) {
+                self.hasher.update(part(start, HASHED_AT_ONCE.min(elements - start)).as_bytes());
+            }
         }
     }
 }
 
 impl<F: FnMut(&str) -> bool> ModuleVisitor for Hashing<F> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.add(|| param.val().inner().into_data());
+        let value = param.val().inner();
+        let (shape, dtype) = (value.shape(), value.dtype());
+        let flat = value.reshape([shape.num_elements()]);
+        self.add(shape, dtype, |start, length| flat.clone().narrow(0, start, length).into_data());
     }
     /// The codes of quantised weights.
     fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
-        self.add(|| param.val().into_data());
+        let value = param.val();
+        let (shape, dtype) = (value.shape(), value.dtype());
+        let flat = value.reshape([shape.num_elements()]);
+        self.add(shape, dtype, |start, length| flat.clone().narrow(0, start, length).into_data());
     }
     fn enter_module(&mut self, name: &str, _: &str) {
         self.path.push(name);

@@ -363,6 +363,8 @@ impl<'a> Driver<'a> {
                 tokens: state.tokens,
                 peak_bytes: memory::peak_resident_bytes(),
             })?;
+            // The optimiser's moments go before the saved policy is read back.
+            drop(state.optimizer);
             let model = run.policies.save(name, state.model, &mut run.session)?;
             run.current = Some((name.into(), model));
             Ok(Trained { hash: run.policies.hash(name).to_string(), step, rolled_back })

@@ -228,7 +228,11 @@ fn respond(
     seed: u64,
     session: &Session,
 ) -> Result<Vec<Vec<u32>>, TrainError> {
-    let decode = DecodeOptions { batch: BATCH, ..DecodeOptions::default() };
+    if prompts.is_empty() {
+        return Ok(vec![]);
+    }
+    // Drafts would take memory beside a model in training, for the few sequences at the end of a batch.
+    let decode = DecodeOptions { batch: BATCH, drafts: 0, ..DecodeOptions::default() };
     let options = GenerateOptions { max_new_tokens, sampling, seed, first_stream: 0, stop: stop.to_vec() };
     let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
     let mut interruption = Ok(());
