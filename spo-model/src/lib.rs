@@ -34,6 +34,7 @@ pub mod generate;
 pub mod layout;
 pub mod load;
 pub mod lora;
+pub mod memory;
 pub mod parameters;
 pub mod score;
 pub mod spec;

@@ -13,11 +13,13 @@ use crate::stopping::{Looks, Stopping};
 use crate::tape::{Scored, TapeOptions, differentiate_in_parts, differentiate_scored};
 use crate::task::{Task, WindowAhead, WindowTally};
 use crate::{TrainError, memory};
-use burn::tensor::DType;
+use burn::tensor::{DType, Device};
 use rayon::prelude::*;
 use spo_core::logprob::HeadOptions;
 use spo_data::{Group, Order, PackedBatch, micro_batches};
 use spo_model::device::on_cpu;
+use spo_model::load::Storage;
+use spo_model::memory::{Batch, Training};
 use spo_model::{CausalLm, ModelSpec};
 use std::time::{Duration, Instant};
 
@@ -309,7 +311,7 @@ impl Phase<'_> {
         let micro_batch = |members: &Vec<usize>, gradients: &mut Gradients| {
             let batch = PackedBatch::new(&members.iter().map(|&member| groups[member].clone()).collect::<Vec<_>>());
             let of_batch: Vec<usize> = members.iter().map(|&member| rows[member]).collect();
-            let options = self.tape_options(model.spec(), &batch);
+            let options = self.tape_options(model, &batch);
             let mut tally = empty.clone();
             let dropped = with_dropout(model, &batch, members, [self.seed, self.round, step]);
             differentiate_scored(dropped.as_ref().unwrap_or(model), &batch, &options, gradients, |scored| {
@@ -319,7 +321,7 @@ impl Phase<'_> {
             Ok::<_, TrainError>((tally, batch.tokens() as u64))
         };
         let (mut gradients, mut tally, mut tokens) = (Gradients::default(), empty.clone(), 0);
-        let side_by_side = on_cpu(&model.device()) && model.spec().parameters() <= SIDE_BY_SIDE_PARAMETERS;
+        let side_by_side = side_by_side(&model.device(), model.spec());
         let wave = if side_by_side { rayon::current_num_threads() } else { 1 };
         for members in batches.chunks(wave) {
             if !side_by_side {
@@ -360,9 +362,9 @@ impl Phase<'_> {
         if step == 0 { self.check_step_zero(tally, dtype) } else { Ok(()) }
     }
 
-    fn tape_options(&self, spec: &ModelSpec, batch: &PackedBatch) -> TapeOptions {
+    fn tape_options(&self, model: &CausalLm, batch: &PackedBatch) -> TapeOptions {
         let recompute = match self.training.recompute {
-            Recompute::Auto if activation_bytes(spec, batch) > AUTO_ACTIVATION_BYTES => Recompute::Blocks,
+            Recompute::Auto if activation_bytes(model, batch) > AUTO_ACTIVATION_BYTES => Recompute::Blocks,
             Recompute::Auto => Recompute::None,
             chosen => chosen,
         };
@@ -415,10 +417,18 @@ fn ids(task: &dyn Task, rows: &[usize]) -> Vec<String> {
     rows.iter().map(|&row| task.id(row).to_string()).collect()
 }
 
-/// What the tapes of all blocks hold for one micro-batch: about 14 widths of the residual stream
-/// and 6 of the feed-forward block per token, and three score matrices.
-fn activation_bytes(spec: &ModelSpec, batch: &PackedBatch) -> usize {
-    let token_wise = batch.tokens() * (14 * spec.hidden_size + 6 * spec.intermediate_size);
-    let scores = 3 * spec.heads * batch.groups.len() * batch.longest_group().pow(2);
-    4 * spec.layers.len() * (token_wise + scores)
+/// Whether micro-batches of a model of this spec run side by side.
+pub(crate) fn side_by_side(device: &Device, spec: &ModelSpec) -> bool {
+    on_cpu(device) && spec.parameters() <= SIDE_BY_SIDE_PARAMETERS
+}
+
+/// What the tapes of all blocks hold for one micro-batch.
+fn activation_bytes(model: &CausalLm, batch: &PackedBatch) -> usize {
+    let host = on_cpu(&model.device());
+    let storage = Storage::of_dtype(model.dtype()).unwrap_or(Storage::F32);
+    let training =
+        Training { storage, blocks: None, lora: None, frozen_ranks: 0, fused: host && storage == Storage::F32 };
+    let scores = if host { 0 } else { batch.groups.len() * batch.longest_group().pow(2) };
+    let batch = Batch { tokens: batch.tokens(), rows: batch.targets.len(), scores };
+    training.activations(model.spec(), batch, false).expect("without adapters there are no targets")
 }

@@ -4,6 +4,7 @@ mod attached;
 mod board;
 mod columns;
 mod lines;
+mod memory;
 mod plan;
 mod progress;
 mod screen;

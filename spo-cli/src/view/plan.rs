@@ -6,6 +6,7 @@ use serde_json::Value;
 use spo_train::config::{PlanLine, RunPlan};
 use spo_train::forecast::{Forecast, Speed};
 
+use super::memory::memory_text;
 use super::words;
 
 /// Widest line that holds key, value and origin.
@@ -80,16 +81,10 @@ pub(crate) fn forecast_text(forecast: &Forecast) -> String {
         size(disk.checkpoints),
         size(disk.log_probs)
     ));
-    let memory = &forecast.memory;
-    line(format!(
-        "{:<19} {}: weights {}, gradients {}, AdamW {}, activations {}",
-        "memory, about",
-        size(memory.total()),
-        size(memory.weights),
-        size(memory.gradients),
-        size(memory.optimiser),
-        size(memory.activations)
-    ));
+    text += &memory_text(&forecast.memory);
+    let mut line = |line: String| {
+        let _ = writeln!(text, "  {line}");
+    };
     match (&forecast.speed, forecast.seconds) {
         (Some(speed), Some(seconds)) => measured(speed, seconds).into_iter().for_each(&mut line),
         _ => line(format!("{:<19} --measure runs a few steps and tells", "time")),

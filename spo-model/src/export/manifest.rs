@@ -12,6 +12,8 @@ use std::path::Path;
 
 /// Rows that a saved model is compared on.
 pub const PROBES: usize = 8;
+/// Tokens of them that run through the model at a time.
+pub const PROBE_TOKENS: usize = 512;
 
 /// Rows of answers, each with its prompt.
 #[derive(Debug, Clone, Default)]
@@ -41,7 +43,7 @@ impl Probe {
             .iter()
             .map(|(prompt, answers)| Group { prompt, answers: answers.iter().map(Vec::as_slice).collect() })
             .collect();
-        let scored = model.score(&groups, 4096, &HeadOptions::default(), &mut |_| ());
+        let scored = model.score(&groups, PROBE_TOKENS, &HeadOptions::default(), &mut |_| ());
         scored.iter().flatten().map(|logps| logps.iter().map(|logp| f64::from(*logp)).sum()).collect()
     }
 }

@@ -6,7 +6,7 @@ mod manifest;
 
 pub use gguf::{Gguf, GgufType, save_gguf};
 pub use hf::{ModelFiles, SHARD_BYTES, save};
-pub use manifest::{Base, Manifest, Parity, Probe, largest_difference, rounding};
+pub use manifest::{Base, Manifest, PROBE_TOKENS, Parity, Probe, largest_difference, rounding};
 
 use crate::load::Storage;
 use crate::parameters::Parameter;

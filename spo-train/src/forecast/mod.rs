@@ -2,11 +2,13 @@
 //! speed that was measured, how long it takes.
 
 mod measure;
+mod memory;
 mod room;
 mod warnings;
 
 pub use measure::{Speed, measure};
-pub use room::{Disk, MemoryNeed};
+pub use memory::{MemoryForecast, PhaseMemory};
+pub use room::Disk;
 
 use crate::TrainError;
 use crate::arm::ArmData;
@@ -31,8 +33,8 @@ pub struct Forecast {
     pub sampled_tokens: u64,
     /// Room in the run directory.
     pub disk: Disk,
-    /// Memory while training.
-    pub memory: MemoryNeed,
+    /// Memory, by what it is for.
+    pub memory: MemoryForecast,
     /// What looks wrong, in plain words.
     pub warnings: Vec<String>,
     /// What was measured.
@@ -83,7 +85,7 @@ impl Forecast {
     pub fn of(prepared: &Prepared) -> Result<Self, TrainError> {
         let (phases, passes) = (phases(prepared)?, passes(prepared)?);
         let disk = Disk::of(prepared, phases.len(), &passes)?;
-        let memory = MemoryNeed::of(prepared)?;
+        let memory = MemoryForecast::of(prepared)?;
         let warnings = warnings::of(prepared, &phases, &memory);
         let sampled_tokens = sampled_tokens(prepared, &phases);
         Ok(Self { phases, passes, sampled_tokens, disk, memory, warnings, speed: None, seconds: None })

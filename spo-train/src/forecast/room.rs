@@ -1,11 +1,9 @@
-//! Disk and memory that a run takes.
+//! Disk that a run takes.
 
 use super::PassForecast;
 use crate::TrainError;
 use crate::adapters::lora_spec;
-use crate::config::TrainingPlan;
-use crate::config::spec::{Best, Dtype, QuantisedBase, Recompute};
-use crate::phase::AUTO_ACTIVATION_BYTES;
+use crate::config::spec::{Best, Dtype};
 use crate::run::Prepared;
 use serde::Serialize;
 use spo_model::ModelSpec;
@@ -25,20 +23,6 @@ pub struct Disk {
     pub checkpoints: u64,
     /// Log-probs of frozen policies.
     pub log_probs: u64,
-}
-
-/// Bytes of memory while training, about: what is kept between the operations.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct MemoryNeed {
-    /// Weights, of the reference too where an objective needs its distributions.
-    pub weights: u64,
-    /// Gradients of what is trained.
-    pub gradients: u64,
-    /// AdamW's moments, and 32-bit weights of 16-bit ones.
-    pub optimiser: u64,
-    /// What the way back through the layers keeps of a micro-batch, at most.
-    pub activations: u64,
 }
 
 /// Number of values, and bytes of one on disk.
@@ -66,37 +50,6 @@ impl Disk {
             log_probs: passes.iter().map(|pass| RECORD * pass.answers as u64).sum(),
         })
     }
-}
-
-impl MemoryNeed {
-    /// Bytes in all.
-    pub fn total(&self) -> u64 {
-        self.weights + self.gradients + self.optimiser + self.activations
-    }
-
-    pub(super) fn of(prepared: &Prepared) -> Result<Self, TrainError> {
-        let (plan, sizes) = (&prepared.plan, Sizes::of(prepared)?);
-        // Blocks of 32 codes have a 16-bit scale.
-        let weights = match plan.lora.as_ref().map(|lora| lora.quantised_base) {
-            Some(QuantisedBase::Eight) => sizes.parameters * 34 / 32,
-            Some(QuantisedBase::Four) => sizes.parameters * 18 / 32,
-            _ => sizes.parameters * sizes.bytes,
-        };
-        let training = || plan.rounds.iter().flat_map(|round| &round.arms).map(|arm| &arm.training);
-        let activations = training().map(|training| activations(prepared, training)).max().unwrap_or(0);
-        // Where blocks are updated on the way back, there is never more than one block's gradient.
-        let blocks = if training().all(|training| training.update_in_backward) { model_blocks(prepared) } else { 1 };
-        Ok(Self {
-            weights,
-            gradients: 4 * sizes.trained / blocks,
-            optimiser: sizes.trained * sizes.optimiser_bytes(),
-            activations,
-        })
-    }
-}
-
-fn model_blocks(prepared: &Prepared) -> u64 {
-    prepared.model.layers.len().max(1) as u64
 }
 
 impl Sizes {
@@ -134,18 +87,5 @@ fn width(model: &ModelSpec, path: &str) -> usize {
         "qkv_proj" => h + q + 2 * kv,
         "gate_up_proj" => h + 2 * i,
         _ => h + i,
-    }
-}
-
-/// Of one micro-batch at its limit of tokens.
-fn activations(prepared: &Prepared, training: &TrainingPlan) -> u64 {
-    let (model, tokens) = (&prepared.model, training.micro_batch_tokens(&prepared.device) as u64);
-    let block = 4 * tokens * (14 * model.hidden_size + 6 * model.intermediate_size) as u64;
-    let (whole, layers) = (block * model.layers.len() as u64, model.layers.len() as u64);
-    let recomputed = 4 * tokens * model.hidden_size as u64 * layers + block;
-    match training.recompute {
-        Recompute::Blocks => recomputed,
-        Recompute::Auto if whole > AUTO_ACTIVATION_BYTES as u64 => recomputed,
-        _ => whole,
     }
 }

@@ -1,6 +1,6 @@
 //! What looks wrong before a run begins.
 
-use super::{MemoryNeed, PhaseForecast};
+use super::{MemoryForecast, PhaseForecast};
 use crate::memory;
 use crate::run::Prepared;
 use spo_model::device::on_cpu;
@@ -8,7 +8,7 @@ use spo_model::device::on_cpu;
 /// Held-out pairs below which an accuracy says little: its 95 % interval is wider than 0.2.
 const FEW_HELD_OUT: usize = 96;
 
-pub(super) fn of(prepared: &Prepared, phases: &[PhaseForecast], need: &MemoryNeed) -> Vec<String> {
+pub(super) fn of(prepared: &Prepared, phases: &[PhaseForecast], need: &MemoryForecast) -> Vec<String> {
     let (plan, mut warnings) = (&prepared.plan, vec![]);
     let out = plan.out.display();
     if plan.out.join(crate::manifest::FILE).exists() {
@@ -34,12 +34,12 @@ pub(super) fn of(prepared: &Prepared, phases: &[PhaseForecast], need: &MemoryNee
             .push("no checkpoints inside rounds: what a crash interrupts is done again from the round's start".into());
     }
     let available = memory::available_bytes();
-    if on_cpu(&prepared.device) && available > 0 && need.total() > available {
+    if on_cpu(&prepared.device) && available > 0 && need.peak as u64 > available {
         let gibibytes = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
         warnings.push(format!(
             "training needs about {:.1} GiB of memory, and {:.1} GiB are free: [lora], a 16-bit dtype or \
              recompute = \"blocks\" take less",
-            gibibytes(need.total()),
+            gibibytes(need.peak as u64),
             gibibytes(available)
         ));
     }

@@ -1,0 +1,294 @@
+//! What training takes of the device's memory, as a formula over a model's shape: bytes, by what they are for.
+//!
+//! Counted is what lives at once at the top of a step: on the way back, when the tapes of all blocks are kept, or their
+//! inputs and the tape of one where blocks are recomputed. What the tapes keep is counted operation by operation, for the
+//! fused operations of the CPU in f32 and for burn's elsewhere.
+
+use crate::decoder::blocks::BlockBits;
+use crate::load::{Storage, WeightSource};
+use crate::lora::{LoraSpec, projection_names};
+use crate::spec::{Activation, MlpKind, NormKind, QkNorm};
+use crate::{CausalLm, ModelError, ModelSpec, device};
+use burn::tensor::Tensor;
+use std::collections::BTreeSet;
+
+/// Bytes of a chunk of logits, and of slopes that the head keeps; see `spo_core::logprob`.
+const HEAD_CHUNK: usize = 64 << 20;
+const HEAD_KEPT: usize = 128 << 20;
+
+/// How a model is kept and trained.
+#[derive(Debug, Clone)]
+pub struct Training<'a> {
+    /// Type of the weights.
+    pub storage: Storage,
+    /// Bits of the quantised projections, if they are.
+    pub blocks: Option<BlockBits>,
+    /// Adapters; `None` trains all weights.
+    pub lora: Option<&'a LoraSpec>,
+    /// Ranks of the adapters that lie frozen below the trained one.
+    pub frozen_ranks: usize,
+    /// Whether the operations are the CPU's fused ones.
+    pub fused: bool,
+}
+
+/// The largest micro-batch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// Tokens that run through the blocks.
+    pub tokens: usize,
+    /// Tokens that are predicted.
+    pub rows: usize,
+    /// Values of padded scores `[groups, longest, longest]`; 0 on the CPU, which has none.
+    pub scores: usize,
+}
+
+/// Bytes that stay from step to step.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct State {
+    /// The model's own weights.
+    pub weights: usize,
+    /// Adapters, frozen ones too.
+    pub adapters: usize,
+    /// Sums of the gradients, f32.
+    pub gradients: usize,
+    /// Moments, and f32 weights where they are stored in 16 bits.
+    pub optimizer: usize,
+}
+
+/// Module path and shape of every parameter of a model without adapters.
+pub fn parameter_shapes(spec: &ModelSpec) -> Vec<(String, Vec<usize>)> {
+    struct Shapes(Vec<(String, Vec<usize>)>);
+    impl WeightSource for Shapes {
+        fn tensor<const D: usize>(&mut self, path: &str, shape: [usize; D]) -> Result<Tensor<D>, ModelError> {
+            self.0.push((path.into(), shape.to_vec()));
+            Ok(Tensor::zeros([1; D], &device::cpu()))
+        }
+    }
+    let mut shapes = Shapes(vec![]);
+    CausalLm::load(spec, &mut shapes).expect("this source has every tensor");
+    shapes.0
+}
+
+impl Training<'_> {
+    /// What stays in memory while a model of this spec is trained.
+    ///
+    /// # Errors
+    /// A target that the model does not have.
+    pub fn state(&self, spec: &ModelSpec) -> Result<State, ModelError> {
+        let (projections, targets) = (BTreeSet::from_iter(projection_names(spec)), self.targets(spec)?);
+        let (mut state, mut trained, stored) = (State::default(), 0, self.storage.bytes());
+        for (path, shape) in parameter_shapes(spec) {
+            let elements = shape.iter().product::<usize>();
+            let module = path.trim_end_matches(".weight");
+            state.weights += match (self.blocks, shape.as_slice()) {
+                (Some(bits), &[out, inputs]) if projections.contains(module) => bits.bytes([out, inputs]),
+                _ => elements * stored,
+            };
+            let Some(lora) = self.lora else {
+                trained += elements;
+                continue;
+            };
+            if lora.saved.contains(&path) {
+                trained += elements;
+            }
+            if let &[out, inputs] = shape.as_slice()
+                && targets.contains(module)
+            {
+                let magnitude = if lora.dora { out } else { 0 };
+                let own = lora.rank * (out + inputs) + magnitude;
+                trained += own;
+                state.adapters += (own + self.frozen_ranks * (out + inputs)) * stored + 4 * magnitude;
+            }
+        }
+        let master = if self.storage == Storage::F32 { 0 } else { 4 };
+        state.gradients = 4 * trained;
+        state.optimizer = (8 + master) * trained;
+        Ok(state)
+    }
+
+    fn targets(&self, spec: &ModelSpec) -> Result<BTreeSet<String>, ModelError> {
+        Ok(BTreeSet::from_iter(self.lora.map(|lora| lora.targets.select(spec)).transpose()?.unwrap_or_default()))
+    }
+
+    /// What the decoder keeps of a micro-batch, with the tapes of all blocks or with blocks `recomputed`.
+    ///
+    /// # Errors
+    /// As [`state`](Self::state).
+    pub fn activations(&self, spec: &ModelSpec, batch: Batch, recomputed: bool) -> Result<usize, ModelError> {
+        let (hidden, inner, layers) = (spec.hidden_size, spec.intermediate_size, spec.layers.len());
+        let per_layer = self.kept(spec, &self.targets(spec)?);
+        let tapes: usize = match recomputed {
+            true => layers * hidden + per_layer.iter().max().copied().unwrap_or(0),
+            false => per_layer.iter().sum(),
+        };
+        // On the way back through one block: slopes of its feed-forward part and of the residual stream.
+        let slopes = 3 * inner + 4 * hidden;
+        let block_gradients = match self.lora {
+            None => (spec.parameters() - hidden * spec.vocab_size) / layers.max(1) * 4,
+            Some(_) => 0,
+        };
+        let rows = 4 * batch.rows * hidden;
+        let scores = 3 * spec.heads * batch.scores;
+        Ok(self.storage.bytes() * (batch.tokens * (tapes + hidden + slopes) + rows) + 4 * scores + block_gradients)
+    }
+
+    /// Values per token that the tape of each block keeps, its output among them.
+    fn kept(&self, spec: &ModelSpec, targets: &BTreeSet<String>) -> Vec<usize> {
+        let (hidden, inner) = (spec.hidden_size, spec.intermediate_size);
+        let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
+        let (placement_before, placement_after) = match spec.norm_placement {
+            crate::spec::NormPlacement::Before => (true, false),
+            crate::spec::NormPlacement::After => (false, true),
+            crate::spec::NormPlacement::Around => (true, true),
+        };
+        // What a norm keeps beside its input and its output.
+        let norm = |width: usize| match spec.norm {
+            NormKind::Layer if self.lora.is_none() => 2 * width,
+            NormKind::Layer => width,
+            _ if self.fused => 0,
+            _ => 2 * width,
+        };
+        let activation = match (spec.activation, self.fused) {
+            (Activation::Silu, true) => 0,
+            (Activation::Silu, false) => 2 * inner,
+            (Activation::Gelu, _) => inner,
+            (Activation::GeluTanh, _) => 4 * inner,
+        };
+        let mlp = activation
+            + match spec.mlp {
+                MlpKind::Plain => 2 * inner,
+                MlpKind::Gated | MlpKind::GatedFused => 3 * inner,
+            };
+        let of_layer = |layer: usize| {
+            let mut kept = hidden + q + 2 * kv + q + mlp;
+            if placement_before {
+                // The normed inputs of both parts, and the sum between them.
+                kept += 2 * (hidden + norm(hidden)) + if spec.parallel { 0 } else { hidden };
+            } else {
+                kept += hidden;
+            }
+            if placement_after {
+                kept += 2 * (hidden + norm(hidden));
+            }
+            if spec.qk_norm != QkNorm::None {
+                kept += q + kv + norm(q + kv);
+            }
+            let prefix = format!("layers.{layer}.");
+            let adapters = targets.iter().filter(|path| path.starts_with(&prefix));
+            kept + adapters.map(|path| self.kept_by_adapter(spec, path)).sum::<usize>()
+        };
+        (0..spec.layers.len()).map(of_layer).collect()
+    }
+
+    /// What the adapter of a layer keeps per token: between its factors, for a magnitude, for dropout.
+    fn kept_by_adapter(&self, spec: &ModelSpec, path: &str) -> usize {
+        let Some(lora) = self.lora else { return 0 };
+        let (hidden, inner) = (spec.hidden_size, spec.intermediate_size);
+        let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
+        let [out, inputs] = match path.rsplit('.').next().unwrap_or_default() {
+            "q_proj" => [q, hidden],
+            "k_proj" | "v_proj" => [kv, hidden],
+            "qkv_proj" => [q + 2 * kv, hidden],
+            "o_proj" => [hidden, q],
+            "gate_up_proj" => [2 * inner, hidden],
+            "down_proj" => [hidden, inner],
+            _ => [inner, hidden],
+        };
+        let magnitude = if lora.dora { out } else { 0 };
+        let dropout = if lora.dropout > 0.0 { 2 * inputs } else { 0 };
+        2 * lora.rank + magnitude + dropout
+    }
+
+    /// Logits and their slopes, in chunks of `chunk_rows` (0: automatic).
+    pub fn head(&self, spec: &ModelSpec, batch: Batch, chunk_rows: usize) -> usize {
+        let row = 4 * spec.vocab_size;
+        let chunk = if chunk_rows == 0 { (HEAD_CHUNK / row).max(1) } else { chunk_rows };
+        let trained = match self.lora {
+            None => true,
+            Some(lora) => lora.saved.contains(if spec.tied { "embed_tokens.weight" } else { "lm_head.weight" }),
+        };
+        let one = batch.rows.min(chunk) * row;
+        // Burn's log-softmax makes more than one of them.
+        let one = if self.fused { one } else { 3 * one };
+        if trained { one + HEAD_KEPT.min(batch.rows.saturating_sub(chunk) * row) } else { one }
+    }
+}
+
+/// What generation on the CPU takes beside the model: weights laid out anew in f32, keys and values of `sequences` that
+/// are `tokens` long.
+pub fn generation(spec: &ModelSpec, sequences: usize, tokens: usize) -> usize {
+    let cache = 2 * spec.kv_heads * spec.head_dim * spec.layers.len() * sequences * tokens;
+    4 * (spec.parameters() + cache)
+}
+
+/// Logits of so many rows while they are scored, without slopes.
+pub fn scoring_head(spec: &ModelSpec, rows: usize) -> usize {
+    HEAD_CHUNK.min(4 * spec.vocab_size * rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lora::Targets;
+    use crate::parameters;
+
+    fn spec(more: &str) -> ModelSpec {
+        let text = format!(
+            r#"{{"model_type": "llama", "vocab_size": 50, "hidden_size": 64, "intermediate_size": 96,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+            "max_position_embeddings": 64{more}}}"#
+        );
+        ModelSpec::from_json(&text).expect("a whole configuration")
+    }
+
+    #[test]
+    fn the_state_is_that_of_a_model() {
+        let spec = spec("");
+        let lora = LoraSpec {
+            rank: 3,
+            alpha: 6.0,
+            rslora: false,
+            dora: true,
+            dropout: 0.0,
+            targets: Targets::Names(vec!["q_proj".into(), "down_proj".into()]),
+            saved: crate::lora::SavedModules::new(&["norm".into()], &spec).expect("it has one"),
+        };
+        let model = CausalLm::random(&spec, 0, &device::cpu());
+        let plain = Training { storage: Storage::F32, blocks: None, lora: None, frozen_ranks: 0, fused: true };
+        let state = plain.state(&spec).expect("no targets");
+        let weights = 4 * parameters::count(&model, |_| true);
+        assert_eq!((state.weights, state.adapters), (weights, 0));
+        assert_eq!((state.gradients, state.optimizer), (weights, 2 * weights));
+
+        let adapted = Training { storage: Storage::Bf16, lora: Some(&lora), ..plain };
+        let state = adapted.state(&spec).expect("it has the targets");
+        let model = model.with_lora(&lora, 0).expect("it has the targets");
+        let own = parameters::count(&model, crate::lora::is_adapter);
+        let magnitudes = parameters::count(&model, |path| path.ends_with("magnitude"));
+        assert_eq!(state.adapters, 2 * own + 4 * magnitudes);
+        let trained = own + parameters::count(&model, |path| lora.saved.contains(path));
+        assert_eq!((state.gradients, state.optimizer), (4 * trained, 12 * trained));
+        let quantised = Training { blocks: Some(BlockBits::Four), ..adapted }.state(&spec).expect("as before");
+        assert!(quantised.weights < state.weights);
+    }
+
+    #[test]
+    fn recomputing_keeps_one_block_and_the_inputs() {
+        let (spec, batch) = (spec(""), Batch { tokens: 100, rows: 30, scores: 0 });
+        let plain = Training { storage: Storage::F32, blocks: None, lora: None, frozen_ranks: 0, fused: true };
+        let [kept, recomputed] = [false, true].map(|r| plain.activations(&spec, batch, r).expect("no targets"));
+        // Two blocks keep 4 h + 2 q + 2 kv + 3 inner values a token each, output included.
+        let block = 4 * 64 + 2 * 64 + 2 * 32 + 3 * 96;
+        assert_eq!(kept - recomputed, 4 * 100 * (block - 2 * 64));
+    }
+
+    #[test]
+    fn the_head_is_bounded_by_its_chunks() {
+        let (spec, batch) = (spec(""), Batch { tokens: 100, rows: 30, scores: 0 });
+        let plain = Training { storage: Storage::F32, blocks: None, lora: None, frozen_ranks: 0, fused: true };
+        assert_eq!(plain.head(&spec, batch, 0), 30 * 50 * 4);
+        assert_eq!(plain.head(&spec, batch, 10), 30 * 50 * 4);
+        let many = Batch { rows: 10_000_000, ..batch };
+        assert!(plain.head(&spec, many, 0) <= HEAD_CHUNK + HEAD_KEPT);
+    }
+}
