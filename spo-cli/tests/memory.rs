@@ -1,5 +1,5 @@
 //! What `spo plan` says a run will take, against what one takes.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, dead_code)]
 
 mod support;
 

@@ -222,7 +222,7 @@ impl Phase<'_> {
         let members = &batches[0];
         let batch = PackedBatch::new(&members.iter().map(|&member| groups[member].clone()).collect::<Vec<_>>());
         let of_batch: Vec<usize> = members.iter().map(|&member| rows[member]).collect();
-        let (options, dtype) = (self.tape_options(model.spec(), &batch), model.dtype());
+        let (options, dtype) = (self.tape_options(&model, &batch), model.dtype());
         let (rate, mut squares) = (learning_rate(self.training, step), 0.0);
         optimizer.begin_step();
         let slopes = |scored: &Scored| {

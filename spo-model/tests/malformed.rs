@@ -1,0 +1,155 @@
+//! Damaged and hostile checkpoints: a clear error each, and never more memory than the file and its header explain.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use spo_model::load::Checkpoint;
+use spo_model::{CausalLm, ModelError, device};
+use std::path::{Path, PathBuf};
+
+fn llama() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/families/llama")
+}
+
+/// A file with this header and so many bytes of data.
+fn file(header: &str, data: usize) -> Vec<u8> {
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    bytes.resize(bytes.len() + data, 0);
+    bytes
+}
+
+fn tensor(dtype: &str, shape: &str, start: u64, end: u64) -> String {
+    format!(r#"{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{start},{end}]}}"#)
+}
+
+fn error(bytes: &[u8]) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.safetensors");
+    std::fs::write(&path, bytes).unwrap();
+    let error = Checkpoint::open(dir.path()).unwrap_err();
+    assert!(matches!(error, ModelError::Safetensors { .. }), "{error:?}");
+    assert!(error.to_string().contains("model.safetensors"), "{error}");
+    assert!(error.hint().is_some());
+    error.to_string()
+}
+
+#[test]
+fn damaged_headers_are_told_apart() {
+    let mut lies = file("{}", 0);
+    lies[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+    let mut beyond = file("{}", 0);
+    beyond[..8].copy_from_slice(&1000u64.to_le_bytes());
+    let overlapping = format!(r#"{{"a":{},"b":{}}}"#, tensor("F32", "[4]", 0, 16), tensor("F32", "[4]", 8, 24));
+    let gap = format!(r#"{{"a":{},"b":{}}}"#, tensor("F32", "[4]", 0, 16), tensor("F32", "[4]", 20, 36));
+    let one = |dtype: &str, shape: &str, start, end| format!(r#"{{"weight":{}}}"#, tensor(dtype, shape, start, end));
+    let twice = format!(r#"{{"a":{0},"a":{0}}}"#, tensor("F32", "[4]", 0, 16));
+    for (what, bytes, expected) in [
+        ("empty", vec![], "0 bytes are too few"),
+        ("cut in the length", vec![1, 2, 3], "3 bytes are too few"),
+        ("a length of 2⁶⁴ − 1", lies, "more than the"),
+        ("a length beyond the end", beyond, "the header claims 1000 bytes, but only 2 follow"),
+        ("no JSON", file("{", 0), "the header is not valid"),
+        ("not UTF-8", [&2u64.to_le_bytes()[..], &[0xff, 0xfe]].concat(), "header"),
+        ("overlapping", file(&overlapping, 24), "`b`: its data starts at 8, inside the tensor before it"),
+        ("a gap", file(&gap, 36), "`b`: 4 bytes before it belong to no tensor"),
+        ("cut off", file(&one("F32", "[4]", 0, 16), 10), "its data ends at 16, but the file holds 10 bytes"),
+        ("too long", file(&one("F32", "[4]", 0, 16), 20), "4 bytes of data follow the last tensor"),
+        ("backwards", file(&one("F32", "[4]", 16, 0), 16), "ends at 0, before it starts at 16"),
+        ("another size", file(&one("F32", "[5]", 0, 16), 16), "shape [5] of F32 does not take the 16 bytes"),
+        ("overflow", file(&one("F32", "[4294967296,4294967296]", 0, 16), 16), "does not take the 16 bytes"),
+        ("no such type", file(&one("F31", "[4]", 0, 16), 16), "`F31` is no type of the format"),
+        ("twice", file(&twice, 16), "header"),
+        ("not a tensor", file(r#"{"weight":7}"#, 0), "`weight` is not a tensor"),
+    ] {
+        let found = error(&bytes);
+        assert!(found.contains(expected), "{what}: {found}");
+    }
+}
+
+#[test]
+fn a_billion_tensors_take_no_memory() {
+    // The header says that it has room for them; the file ends at once.
+    let mut bytes = 60_000_000_000u64.to_le_bytes().to_vec();
+    bytes.extend(br#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"#);
+    assert!(error(&bytes).contains("the header claims 60000000000 bytes"));
+    // A tensor of 10⁹ · 10⁹ values, and 10⁹ tensors' worth of offsets.
+    let header = format!(r#"{{"a":{}}}"#, tensor("F32", "[1000000000,1000000000]", 0, 4_000_000_000_000_000_000));
+    assert!(error(&file(&header, 8)).contains("but the file holds 8 bytes"));
+    // As many empty tensors as a header that is read can name.
+    let before = peak();
+    let entries: Vec<String> = (0..250_000).map(|i| format!(r#""{i}":{}"#, tensor("F32", "[0]", 0, 0))).collect();
+    let header = format!("{{{}}}", entries.join(","));
+    assert!(header.len() < 16 << 20);
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("model.safetensors"), file(&header, 0)).unwrap();
+    assert_eq!(Checkpoint::open(dir.path()).unwrap().names().len(), 250_000);
+    assert!(peak().saturating_sub(before) < 1 << 30, "{} bytes for a header of {}", peak() - before, header.len());
+}
+
+/// Most memory so far, in bytes; 0 where the system does not say.
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+/// A copy of the llama fixture whose weights are changed.
+fn loaded(change: impl FnOnce(&Path)) -> ModelError {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(llama().join(name), dir.path().join(name)).unwrap();
+    }
+    change(dir.path());
+    CausalLm::from_dir(dir.path(), None, &device::cpu()).unwrap_err()
+}
+
+#[test]
+fn a_type_that_is_no_float_names_the_tensor() {
+    let error = loaded(|dir| {
+        let path = dir.join("model.safetensors");
+        let bytes = std::fs::read(&path).unwrap();
+        let (length, rest) = bytes.split_first_chunk().unwrap();
+        let (header, data) = rest.split_at(u64::from_le_bytes(*length) as usize);
+        let header = String::from_utf8(header.to_vec()).unwrap().replace("\"F32\"", "\"I32\"");
+        std::fs::write(path, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat()).unwrap();
+    });
+    assert!(matches!(&error, ModelError::Dtype { found, .. } if found == "I32"), "{error}");
+    assert!(error.to_string().contains("embed_tokens.weight"), "{error}");
+}
+
+#[test]
+fn an_index_reaches_no_other_directory() {
+    for name in ["../model.safetensors", "/etc/passwd", "sub/model.safetensors", "..\\model.safetensors", "C:x", ".."] {
+        let error = loaded(|dir| {
+            std::fs::rename(dir.join("model.safetensors"), dir.join("other.safetensors")).unwrap();
+            let index = serde_json::json!({ "weight_map": { "model.norm.weight": name } });
+            std::fs::write(dir.join("model.safetensors.index.json"), index.to_string()).unwrap();
+        });
+        let found = error.to_string();
+        assert!(found.contains("not a file beside the index") && found.contains(&format!("`{name}`")), "{found}");
+    }
+}
+
+#[test]
+fn damaged_seeds_of_the_fuzzer_end_in_a_header_or_an_error() {
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds/safetensors");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.safetensors");
+    let (mut read, mut refused) = (0, 0);
+    for seed in std::fs::read_dir(seeds).unwrap() {
+        let bytes = std::fs::read(seed.unwrap().path()).unwrap();
+        // Each byte in turn becomes another, and the file ends there.
+        let damaged = (0..bytes.len()).flat_map(|at| {
+            let changed = |to: u8| [&bytes[..at], &[to], &bytes[at + 1..]].concat();
+            [changed(0), changed(0xff), changed(bytes[at] ^ 1), changed(b'9'), bytes[..at].to_vec()]
+        });
+        for bytes in std::iter::once(bytes.clone()).chain(damaged) {
+            std::fs::write(&path, &bytes).unwrap();
+            match Checkpoint::open_file(&path) {
+                Ok(_) => read += 1,
+                Err(ModelError::Safetensors { .. }) => refused += 1,
+                Err(other) => panic!("{other}"),
+            }
+        }
+    }
+    assert!(read > 10 && refused > 1000, "{read} {refused}");
+}
