@@ -331,7 +331,10 @@ fn a_plan_tells_every_value_and_its_origin() {
     for line in text.lines().filter(|line| !line.contains('/')) {
         assert!(line.chars().count() <= 100, "{line}");
     }
-    assert_eq!(text, out(&[&["train", &file, "--dry-run"][..], &changed].concat()));
+    let dry = out(&[&["train", &file, "--dry-run"][..], &changed].concat());
+    // The memory of the process itself is not quite the same each time.
+    let settled = |text: &str| text.split_once("program, tokenizer and data").unwrap().0.to_owned();
+    assert_eq!(settled(&text), settled(&dry));
     for words in ["what the run will do", "round-2-helpfulness.free", "disk, at most", "memory, about", "--measure"] {
         assert!(text.contains(words), "no {words:?} in:\n{text}");
     }
@@ -342,6 +345,7 @@ fn a_plan_tells_every_value_and_its_origin() {
     let measured = &parsed(&["plan", &file, "--json", "--measure", "2"])["forecast"];
     assert!(measured["seconds"].as_f64().unwrap() > 0.0 && measured["speed"]["steps"] == 2, "{measured}");
     assert_eq!(plan["rounds"][1]["arms"][1]["name"], "free");
+    assert!(plan["forecast"]["memory"]["phases"][2]["weights"].as_u64().unwrap() > 1_000_000);
     assert!(!directory.path().join("run").exists());
 }
 
