@@ -130,7 +130,6 @@ pub fn differentiate_in_parts<E>(
     let device = model.device();
     let inputs = PackedInputs::new(batch, model.spec(), model.dtype(), &device);
     let lowest = lowest_trained(&model, options.trainable);
-    let keep = options.recompute != Recompute::Blocks;
 
     let (blocks, in_rows) = (model.layers.len(), model.ends_in_rows());
     let rows_of = |layer| (in_rows && layer + 1 == blocks).then(|| inputs.score_rows.clone());
@@ -148,7 +147,7 @@ pub fn differentiate_in_parts<E>(
         // With a tape even if it is dropped at once: without one, fused operations round differently.
         let tape = BlockTape::record(block, layer, x, &inputs, rows_of(layer), options.trainable);
         x = tape.output.clone().inner();
-        steps.push(if keep { Step::Tape(tape) } else { Step::Input(tape.input.inner()) });
+        steps.push(if options.recompute.keeps(layer) { Step::Tape(tape) } else { Step::Input(tape.input.inner()) });
     }
 
     let shape = x.dims();

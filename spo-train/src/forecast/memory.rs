@@ -58,7 +58,7 @@ pub struct PhaseMemory {
     pub activations_kept: usize,
     /// The same with `recompute = "blocks"`.
     pub activations_recomputed: usize,
-    /// Which of the two the phase does.
+    /// Which of the two the phase does. With `every-2` and `every-4` the need is between the two, and the first is counted.
     pub recomputes: bool,
     /// Logits and their slopes.
     pub head: usize,

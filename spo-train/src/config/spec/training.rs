@@ -112,8 +112,26 @@ pub enum Recompute {
     None,
     /// Each decoder block: keeps only the blocks' inputs.
     Blocks,
+    /// Every second block.
+    #[serde(rename = "every-2")]
+    EverySecond,
+    /// Every fourth block.
+    #[serde(rename = "every-4")]
+    EveryFourth,
     /// Blocks where the activations of a micro-batch would take more than 2 GiB.
     Auto,
+}
+
+impl Recompute {
+    /// Whether the block of this index keeps its activations; [`Auto`](Self::Auto) that has been settled keeps all.
+    pub fn keeps(self, layer: usize) -> bool {
+        match self {
+            Self::None | Self::Auto => true,
+            Self::Blocks => false,
+            Self::EverySecond => layer % 2 == 1,
+            Self::EveryFourth => layer % 4 != 0,
+        }
+    }
 }
 
 /// `[warmup]`.
