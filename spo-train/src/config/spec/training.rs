@@ -129,7 +129,7 @@ impl Recompute {
             Self::None | Self::Auto => true,
             Self::Blocks => false,
             Self::EverySecond => layer % 2 == 1,
-            Self::EveryFourth => layer % 4 != 0,
+            Self::EveryFourth => !layer.is_multiple_of(4),
         }
     }
 }
