@@ -4,7 +4,7 @@ import argparse, json, os, pathlib, statistics, tempfile, time
 STARTED = time.perf_counter()
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", TQDM_DISABLE="1", CUDA_VISIBLE_DEVICES="")
 parser = argparse.ArgumentParser()
-parser.add_argument("what", choices=["train", "score", "generate"])
+parser.add_argument("what", choices=["train", "score", "generate", "tokenize"])
 parser.add_argument("model")
 parser.add_argument("data")
 parser.add_argument("--pairs", type=int, default=64)
@@ -21,7 +21,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 torch.set_num_threads(os.cpu_count())
-first, epochs = [], []
+first, epochs, prepare_s = [], [], []
 
 
 def step_done():
@@ -39,6 +39,12 @@ def trainer(rows, epochs_to_train):
         def on_step_end(self, *_, **__): step_done()
 
     class InOrder(DPOTrainer):
+        def _prepare_dataset(self, *given, **named):
+            begun = time.perf_counter()
+            prepared = super()._prepare_dataset(*given, **named)
+            prepare_s.append(time.perf_counter() - begun)
+            return prepared
+
         def _get_train_sampler(self, *_, **__): return torch.utils.data.SequentialSampler(self.train_dataset)
 
     disable_caching()
@@ -79,6 +85,15 @@ def score(rows):
     return len(rows), dict(mean_logp=statistics.fmean(sums))
 
 
+def tokenize(rows):
+    """What the trainer does to its data when it is made, again and again."""
+    for _ in range(arguments.epochs + 1):
+        trainer(rows, 1)
+        step_done()
+    epochs.extend(prepare_s)
+    return len(rows), {}
+
+
 def generate(rows):
     model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32, attn_implementation="sdpa")
     prompts = torch.tensor([row["prompt_ids"] for row in rows[: arguments.batch]])
@@ -101,7 +116,7 @@ def generate(rows):
 
 
 rows = [json.loads(line) for line in open(arguments.data)][: arguments.pairs]
-count, details = dict(train=train, score=score, generate=generate)[arguments.what](rows)
+count, details = dict(train=train, score=score, generate=generate, tokenize=tokenize)[arguments.what](rows)
 measured = epochs[1:]
 median = statistics.median(measured)
 status = pathlib.Path("/proc/self/status").read_text()
