@@ -95,8 +95,8 @@ fn gradient_norms_equal_trl() {
             let (loss, norm) = (case["loss"].as_f64().unwrap(), case["grad_norm"].as_f64().unwrap());
             let found = (window.loss / window.weight, gradients.norm());
             let errors = ((found.0 - loss).abs() / loss.abs(), (found.1 - norm).abs() / norm);
-            // Other divergences than the reverse KL take exponentials of log-ratios, and with them of rounding.
-            let tolerance = if name.starts_with("f_") { 2e-4 } else { 2e-5 };
+            // The forward KL takes the exponential of a log-ratio, and with it of both programs' rounding.
+            let tolerance = if name == "f_forward_kl" { 2e-4 } else { 2e-5 };
             assert!(errors.0 <= tolerance, "{arch} {name}: loss {} expected {loss}", found.0);
             assert!(errors.1 <= tolerance, "{arch} {name}: norm {} expected {norm}", found.1);
             worst = (worst.0.max(errors.0), worst.1.max(errors.1));
