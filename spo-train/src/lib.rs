@@ -43,7 +43,6 @@ mod driver;
 pub mod durable;
 pub mod error;
 pub mod event;
-mod exact;
 pub mod forecast;
 pub mod gate;
 pub mod gradients;

@@ -6,7 +6,6 @@
 use crate::TrainError;
 use crate::config::RunPlan;
 use crate::event::Event;
-use crate::exact;
 use crate::sink::read_events;
 use serde_json::Value;
 use spo_data::Dataset;
@@ -45,7 +44,7 @@ impl Shared {
             let path = dir.join("plan.json");
             let Ok(text) = std::fs::read_to_string(&path) else { continue };
             let damaged = |e: serde_json::Error| TrainError::Damaged { path: path.clone(), reason: e.to_string() };
-            let theirs: RunPlan = exact::from_str(&text).map_err(damaged)?;
+            let theirs: RunPlan = serde_json::from_str(&text).map_err(damaged)?;
             let records = read_events(&dir.join("events.jsonl"))?;
             let events: Vec<Event> = records.into_iter().map(|record| record.event).collect();
             let same_input = events.iter().any(|event| match event {

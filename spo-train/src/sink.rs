@@ -7,7 +7,6 @@ pub mod tensorboard;
 use crate::TrainError;
 use crate::durable::{Mark, hash_start};
 use crate::event::{Event, Sink};
-use crate::exact;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -94,10 +93,7 @@ pub fn read_events(path: &Path) -> Result<Vec<Record>, TrainError> {
     let damaged = |reason: String| TrainError::Damaged { path: path.into(), reason };
     let bytes = std::fs::read(path).map_err(|e| TrainError::io(path, e))?;
     let lines = bytes.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n")).enumerate();
-    let parse = |(index, line)| {
-        let at = |e: &dyn std::fmt::Display| damaged(format!("line {}: {e}", index + 1));
-        exact::from_str(std::str::from_utf8(line).map_err(|e| at(&e))?).map_err(|e| at(&e))
-    };
+    let parse = |(index, line)| serde_json::from_slice(line).map_err(|e| damaged(format!("line {}: {e}", index + 1)));
     lines.map(parse).collect()
 }
 

@@ -1,6 +1,9 @@
 //! Short runs with each way of training adapters, and what they leave on disk.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod built_in;
+
+use built_in::{TEXT, assets, tables};
 use serde_json::Value;
 use spo_data::Group;
 use spo_model::lora::load_adapter;
@@ -14,29 +17,12 @@ use std::sync::atomic::AtomicBool;
 
 const ROUNDS: [&str; 2] = ["round-1-honesty", "round-2-helpfulness"];
 
-fn assets() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../spo-cli/assets")
-}
-
 fn spec(out: &Path, lora: &str) -> RunSpec {
     let text = format!(
         r#"schema = 1
 seed = 3
 out = {out:?}
-[model]
-path = {model:?}
-device = "cpu"
-[[data]]
-path = {train:?}
-limit = 60
-[[data]]
-path = {test:?}
-split = "test"
-limit = 30
-[text]
-prompt-format = "Question: {{prompt}}\nAnswer:"
-response-format = " {{response}}"
-[training]
+{tables}{TEXT}[training]
 steps = 3
 pairs-per-step = 6
 learning-rate = 5e-3
@@ -53,9 +39,7 @@ samples = 0
 rank = 2
 alpha = 4.0
 {lora}"#,
-        model = assets().join("stories260K"),
-        train = assets().join("truthfulqa/pairs.train.jsonl.gz"),
-        test = assets().join("truthfulqa/pairs.test.jsonl.gz"),
+        tables = tables("cpu", 60, 30),
     );
     RunSpec::from_str("run.toml", &text).unwrap()
 }

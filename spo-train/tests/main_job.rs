@@ -2,6 +2,9 @@
 //! `SPO_TEST_DEVICE` names the device (`cpu` if unset), as in a run file.
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 
+mod built_in;
+
+use built_in::{TEXT, tables};
 use spo_core::logprob::HeadOptions;
 use spo_data::Group;
 use spo_eval::{DimensionScore, RunSummary, ScoreKind, Subset};
@@ -28,25 +31,11 @@ fn test_device() -> Option<String> {
 }
 
 fn spec(dir: &Path, device: &str, more: &str) -> RunSpec {
-    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../spo-cli/assets");
     let text = format!(
         r#"schema = 1
 seed = 3
 out = "out"
-[model]
-path = {model:?}
-device = "{device}"
-[[data]]
-path = {train:?}
-limit = 60
-[[data]]
-path = {test:?}
-split = "test"
-limit = 40
-[text]
-prompt-format = "Question: {{prompt}}\nAnswer:"
-response-format = " {{response}}"
-[warmup]
+{tables}{TEXT}[warmup]
 dimensions = ["honesty", "helpfulness"]
 steps = 4
 learning-rate = 1e-3
@@ -68,9 +57,7 @@ kl-samples = 4
 kl-max-new-tokens = 8
 samples = 1
 {more}"#,
-        model = assets.join("stories260K"),
-        train = assets.join("truthfulqa/pairs.train.jsonl.gz"),
-        test = assets.join("truthfulqa/pairs.test.jsonl.gz"),
+        tables = tables(device, 60, 40),
     );
     let file = dir.join("run.toml");
     std::fs::write(&file, text).unwrap();

@@ -1,6 +1,9 @@
 //! Early stopping, KL budget, gates and watchdogs on a real model of 260,000 parameters.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod built_in;
+
+use built_in::{TEXT, tables};
 use spo_data::Group;
 use spo_eval::{GateOutcome, RunSummary, Subset, find_score};
 use spo_model::{CausalLm, device};
@@ -13,25 +16,11 @@ use std::sync::atomic::AtomicBool;
 
 /// One round of honesty; `round` goes into its table.
 fn spec(dir: &Path, round: &str, more: &str) -> RunSpec {
-    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../spo-cli/assets");
     let text = format!(
         r#"schema = 1
 seed = 3
 out = "out"
-[model]
-path = {model:?}
-device = "cpu"
-[[data]]
-path = {train:?}
-limit = 60
-[[data]]
-path = {test:?}
-split = "test"
-limit = 40
-[text]
-prompt-format = "Question: {{prompt}}\nAnswer:"
-response-format = " {{response}}"
-[training]
+{tables}{TEXT}[training]
 steps = 12
 pairs-per-step = 8
 learning-rate = 1e-3
@@ -47,9 +36,7 @@ samples = 1
 dimension = "honesty"
 {round}
 {more}"#,
-        model = assets.join("stories260K"),
-        train = assets.join("truthfulqa/pairs.train.jsonl.gz"),
-        test = assets.join("truthfulqa/pairs.test.jsonl.gz"),
+        tables = tables("cpu", 60, 40),
     );
     let file = dir.join("run.toml");
     std::fs::write(&file, text).unwrap();

@@ -1,6 +1,9 @@
 //! Sweeps: what is varied, what is shared, what comes out.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod built_in;
+
+use built_in::tables;
 use spo_eval::pareto::{front, hypervolume};
 use spo_train::TrainError;
 use spo_train::config::RunSpec;
@@ -11,21 +14,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 fn spec(dir: &Path) -> RunSpec {
-    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../spo-cli/assets");
     let text = format!(
         r#"schema = 1
 name = "demo"
-[model]
-path = {model:?}
-device = "cpu"
-[[data]]
-path = {train:?}
-limit = 60
-[[data]]
-path = {test:?}
-split = "test"
-limit = 40
-[warmup]
+{tables}[warmup]
 steps = 2
 [training]
 steps = 3
@@ -43,9 +35,7 @@ kl-samples = 2
 kl-max-new-tokens = 4
 samples = 1
 "#,
-        model = assets.join("stories260K"),
-        train = assets.join("truthfulqa/pairs.train.jsonl.gz"),
-        test = assets.join("truthfulqa/pairs.test.jsonl.gz"),
+        tables = tables("cpu", 60, 40),
     );
     let file = dir.join("run.toml");
     std::fs::write(&file, text).unwrap();

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use serde_json::Value;
+use spo_eval::report::count;
 use spo_train::config::{PlanLine, RunPlan};
 use spo_train::forecast::{Forecast, Speed};
 
@@ -49,14 +50,14 @@ pub(crate) fn forecast_text(forecast: &Forecast) -> String {
     ));
     for phase in &forecast.phases {
         let (looks, tokens) =
-            if phase.looks > 0 { (grouped(phase.looks), grouped(phase.look_tokens)) } else { Default::default() };
+            if phase.looks > 0 { (count(phase.looks), count(phase.look_tokens)) } else { Default::default() };
         line(format!(
             "{:<name$} {:>9} {:>7} {:>7.2} {:>12} {looks:>6} {tokens:>12}",
             phase.phase,
-            grouped(phase.rows as u64),
+            count(phase.rows as u64),
             phase.steps,
             phase.epochs,
-            grouped(phase.tokens)
+            count(phase.tokens)
         ));
     }
     line(format!("{:<name$} {:>9} {:>7} {:>7} {:>12}", "scored once, cached", "answers", "", "", "tokens"));
@@ -64,13 +65,13 @@ pub(crate) fn forecast_text(forecast: &Forecast) -> String {
         line(format!(
             "{:<name$} {:>9} {:>7} {:>7} {:>12}",
             pass.policy,
-            grouped(pass.answers as u64),
+            count(pass.answers as u64),
             "",
             "",
-            grouped(pass.tokens)
+            count(pass.tokens)
         ));
     }
-    line(format!("{:<19} at most {} tokens", "sampled responses", grouped(forecast.sampled_tokens)));
+    line(format!("{:<19} at most {} tokens", "sampled responses", count(forecast.sampled_tokens)));
     let disk = &forecast.disk;
     line(format!(
         "{:<19} {}: policies {}, model {}, checkpoints {}, log-probs {}",
@@ -113,19 +114,6 @@ fn measured(speed: &Speed, seconds: f64) -> Vec<String> {
         ));
     }
     lines
-}
-
-/// 12,345
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 fn size(bytes: u64) -> String {

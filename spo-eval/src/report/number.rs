@@ -39,7 +39,7 @@ pub(crate) fn interval_points(interval: (f64, f64)) -> String {
 }
 
 /// A count with thousands separated.
-pub(crate) fn count(value: u64) -> String {
+pub fn count(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {

@@ -1,7 +1,6 @@
 //! Reading an event file while a run still writes it.
 
 use crate::TrainError;
-use crate::exact;
 use crate::sink::Record;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -81,7 +80,7 @@ impl Follower {
     pub fn poll(&mut self) -> Result<(Vec<Record>, bool), TrainError> {
         let added = read_added(&self.path, self.cursor, u64::MAX)?;
         let parse = |line: &str| {
-            exact::from_str(line)
+            serde_json::from_str(line)
                 .map_err(|e| TrainError::Damaged { path: self.path.clone(), reason: format!("{e} in: {line}") })
         };
         let records = added.text.lines().map(parse).collect::<Result<_, _>>()?;

@@ -8,7 +8,6 @@ pub use grid::{Axis, Variant, variants};
 
 use crate::config::RunPlan;
 use crate::event::{Event, Sink};
-use crate::exact;
 use crate::sink::{Memory, read_events};
 use crate::{Manifest, TrainError, prepare, resume, run};
 use serde_json::Value;
@@ -88,7 +87,7 @@ fn summary(dir: &Path, plan: &RunPlan) -> Result<Option<RunSummary>, TrainError>
     let path = dir.join("plan.json");
     let Ok(text) = std::fs::read_to_string(&path) else { return Ok(None) };
     let damaged = |e: serde_json::Error| TrainError::Damaged { path: path.clone(), reason: e.to_string() };
-    let theirs: RunPlan = exact::from_str(&text).map_err(damaged)?;
+    let theirs: RunPlan = serde_json::from_str(&text).map_err(damaged)?;
     if comparable(plan) != comparable(&theirs) {
         return Err(TrainError::OutExists { path: dir.into() });
     }
