@@ -22,7 +22,7 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// The first [`PROBES`] of these rows.
+    /// The first `PROBES` of these rows.
     pub fn new<'a>(rows: impl Iterator<Item = &'a Example>) -> Self {
         let answers = |row: &Example| row.answers.iter().map(|answer| answer.to_vec()).collect();
         Self { rows: rows.take(PROBES).map(|row| (row.prompt.to_vec(), answers(row))).collect() }
