@@ -114,7 +114,7 @@ fn rows<B: Backend>(
 impl BlockOperation for burn::backend::Flex {}
 
 #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal", feature = "cuda"))]
-impl BlockOperation for burn::backend::CubeBackend {}
+impl BlockOperation for burn_cubecl::CubeBackend {}
 
 impl<B: BlockOperation, C: CheckpointStrategy> BlockOperation for Autodiff<B, C> {
     fn block_product(
