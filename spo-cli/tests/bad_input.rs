@@ -109,7 +109,7 @@ fn a_row_without_a_key() {
     let rows = format!("{ROW}\n{}\n", r#"{"prompt": "Why?", "chosen": " Because."}"#);
     refused(&score(Path::new(&stories()), &rows), 1, &["rows.jsonl:2", "needs the key \"rejected\""]);
     let broken = format!("{ROW}\n{{\"prompt\": \n");
-    refused(&score(Path::new(&stories()), &broken), 1, &["rows.jsonl:2", "JSON"]);
+    refused(&score(Path::new(&stories()), &broken), 1, &["rows.jsonl:2", "JSON", "mend the row"]);
 }
 
 #[test]

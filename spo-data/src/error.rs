@@ -188,6 +188,7 @@ impl DataError {
                 nearest(name, known.iter().copied()).map(|name| format!("did you mean {name:?}?"))
             }
             Self::UnknownFormat { .. } => Some("set format = \"…\" for files with another extension".into()),
+            Self::MalformedRow { .. } => Some("mend the row or take it out; no row is left out silently".into()),
             Self::NoTemplate => Some("use template = \"plain\", or add chat_template.jinja to the tokenizer".into()),
             Self::Row { source, .. } => source.hint(),
             _ => None,

@@ -113,6 +113,7 @@ impl Phase<'_> {
             return Err(TrainError::NoPairs { what: self.name.into() });
         }
         let order = self.order(task.len());
+        self.rehearse(&state, task, &order)?;
         loop {
             if let Some(held_out) = held_out.filter(|_| self.evaluation_due(&state)) {
                 let events = session.mark()?;
@@ -133,6 +134,30 @@ impl Phase<'_> {
                 return stopping.finish(state, self.training.steps, session);
             }
             state = self.window(state, task, &order, session)?;
+        }
+    }
+
+    /// Runs the longest row that the phase visits and drops what it gives, unless the coming window takes as much
+    /// memory: what does not suffice for it shows now, not hours later. A window that is updated in backward is one
+    /// micro-batch of its own and changes the model; it is not rehearsed.
+    fn rehearse(&self, state: &PhaseState, task: &dyn Task, order: &Order) -> Result<(), TrainError> {
+        if self.training.update_in_backward || state.step >= self.training.steps {
+            return Ok(());
+        }
+        let tokens = |row: &usize| task.group(*row).tokens();
+        let visited = self.visits(task.len());
+        let visited = (0..task.len()).filter(|row| visited[*row]);
+        let Some(longest) = visited.max_by_key(tokens) else { return Ok(()) };
+        let lengths: Vec<usize> = order.window(state.step as usize).iter().map(tokens).collect();
+        let batches = micro_batches(&lengths, self.training.micro_batch_tokens(&state.model.device()));
+        let together = |members: &Vec<usize>| members.iter().map(|member| lengths[*member]).sum();
+        if batches.iter().map(together).max().unwrap_or(0) >= tokens(&longest) {
+            return Ok(());
+        }
+        match self.gradients(&state.model, task, &[longest], state.step) {
+            // The step that comes to the row says so, and saves it.
+            Err(TrainError::NotFinite { .. }) => Ok(()),
+            outcome => outcome.map(drop),
         }
     }
 

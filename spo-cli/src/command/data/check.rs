@@ -63,6 +63,7 @@ impl Arguments {
             (None, None) => (self.source.load(&tokenizer)?, None),
         };
         let stats = data.stats();
+        let tested = test.is_some();
         let shared = match test {
             Some(test) => data.shared_prompts(&test),
             None if self.max_shared.is_some() => {
@@ -90,6 +91,9 @@ impl Arguments {
             output.pretty_json(&report)?;
         } else {
             show(&data, &stats, output)?;
+            if tested && shared.is_empty() {
+                output.line("no prompt is shared with the test set")?;
+            }
             let ids = shared.iter().map(|(here, _)| here.as_str());
             found(shared.len(), "prompt", " shared with the test set", ids, output)?;
             for miss in &misses {
