@@ -94,6 +94,9 @@ pub const AUTO_ACTIVATION_BYTES: usize = 2 << 30;
 /// small to keep all cores busy, and their gradients small enough to hold one set per thread.
 const SIDE_BY_SIDE_PARAMETERS: usize = 8_000_000;
 
+/// Phases of fewer steps come to their longest row soon without a rehearsal.
+const REHEARSED_FROM_STEPS: u64 = 100;
+
 impl Phase<'_> {
     /// Trains a model until the phase's steps are done. With `held_out` and `eval-every` the running
     /// policy is looked at on the way, and `stopping` may end the phase there.
@@ -141,7 +144,8 @@ impl Phase<'_> {
     /// memory: what does not suffice for it shows now, not hours later. A window that is updated in backward is one
     /// micro-batch of its own and changes the model; it is not rehearsed.
     fn rehearse(&self, state: &PhaseState, task: &dyn Task, order: &Order) -> Result<(), TrainError> {
-        if self.training.update_in_backward || state.step >= self.training.steps {
+        let steps_left = self.training.steps.saturating_sub(state.step);
+        if self.training.update_in_backward || steps_left < REHEARSED_FROM_STEPS {
             return Ok(());
         }
         let tokens = |row: &usize| task.group(*row).tokens();

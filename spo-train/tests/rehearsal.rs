@@ -79,19 +79,16 @@ fn longest() -> usize {
 }
 
 #[test]
-fn the_longest_row_of_the_phase_runs_first() {
-    let longest = longest();
-    let steps = longest as u64 + 1;
-    let (rows, told) = batches(steps, 1, 1, false);
-    let in_order: Vec<_> = std::iter::once(longest).chain(0..=longest).map(|row| vec![row]).collect();
-    assert_eq!(rows, in_order);
-    assert_eq!(told, (1..=steps).collect::<Vec<_>>(), "no step is told of for it");
+fn the_longest_row_of_a_long_phase_runs_first() {
+    let (rows, told) = batches(100, 1, 1, false);
+    assert_eq!(rows[0], [longest()]);
+    assert_eq!(rows[1..5], [[0], [1], [2], [3]], "then the rows in their order");
+    assert_eq!((rows.len(), told), (101, (1..=100).collect()), "no step is told of for it");
 }
 
 #[test]
-fn nothing_is_rehearsed_that_the_first_window_shows() {
-    let longest = longest();
-    assert_eq!(batches(1, 1, 1, false).0, [[0]], "a row that is not visited");
-    assert_eq!(batches(1, longest + 1, 100_000, false).0.len(), 1, "a row of the first window");
-    assert_eq!(batches(longest as u64 + 1, 1, 1, true).0[0], [0], "windows that are updated in backward");
+fn nothing_is_rehearsed_that_soon_shows() {
+    assert_eq!(batches(5, 1, 1, false).0[0], [0], "a short phase");
+    assert_eq!(batches(100, longest() + 1, 100_000, false).0.len(), 100, "a row of the first window");
+    assert_eq!(batches(100, 1, 1, true).0[0], [0], "windows that are updated in backward");
 }
