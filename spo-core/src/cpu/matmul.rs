@@ -269,8 +269,13 @@ fn pack(b: Matrix, depth: usize, length: usize, column: usize, columns: usize, w
     if columns < width {
         panel.fill(0.0);
     }
+    // The vectors may be shorter than AVX's where the processor has AVX and not all that goes with longer ones.
     #[cfg(target_arch = "x86_64")]
-    if b.row_stride == 1 && columns == width && length.is_multiple_of(8) && is_x86_feature_detected!("avx") {
+    if b.row_stride == 1
+        && columns == width
+        && [width, length].iter().all(|size| size.is_multiple_of(8))
+        && is_x86_feature_detected!("avx")
+    {
         let from = &b.values[column * b.column_stride + depth..];
         assert!(from.len() >= (columns - 1) * b.column_stride + length && panel.len() >= length * width);
         // SAFETY: the processor has AVX; `from` has `columns` rows of `length` values, the panel `length` rows of `width`.
