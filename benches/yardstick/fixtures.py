@@ -4,11 +4,13 @@ small      6 M parameters: hidden 256, 4 blocks, vocabulary 8,192, tied
 medium    56 M parameters: hidden 512, 8 blocks, vocabulary 32,000
 head-32000, head-151936   2 blocks of medium's width with a tied head of that vocabulary
 SIZE.pairs.jsonl          pairs of Anthropic HH as messages, in random order, prompts under 512 tokens
+medium-lora   an adapter of rank 16 on all linear layers of medium, as PEFT draws it
 SIZE.prompts.jsonl        eight prompts of 64 tokens, as ids, each with an answer of one token
 even.jsonl                pairs of random ids, all of one length
 """
 import gzip, json, pathlib, pydoc_data.topics, random, re, sys
 import torch
+from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -81,6 +83,7 @@ for name, shape in SHAPES.items():
     model = LlamaForCausalLM(LlamaConfig(
         rms_norm_eps=1e-5, max_position_embeddings=2048, bos_token_id=None, eos_token_id=2, pad_token_id=3, **shape))
     model.float().save_pretrained(OUT / name)
+    print(name, sum(p.numel() for p in model.parameters()))
     tokenizer.save_pretrained(OUT / name)
     if name in ("small", "medium"):
         ids = lambda row: tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, return_dict=False)
@@ -89,7 +92,10 @@ for name, shape in SHAPES.items():
         write(OUT / f"{name}.pairs.jsonl", rows[:PAIRS])
         long = [ids(row)[:64] for row in rows if len(ids(row)) >= 64][:8]
         write(OUT / f"{name}.prompts.jsonl", [dict(prompt_ids=ids, chosen_ids=[2], rejected_ids=[3]) for ids in long])
-    print(name, sum(p.numel() for p in model.parameters()))
+    if name == "medium":
+        adapted = get_peft_model(model, LoraConfig(
+            r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM", lora_dropout=0.0))
+        adapted.save_pretrained(OUT / "medium-lora")
 draw = random.Random(0)
 words = lambda count: [draw.randrange(4, 32000) for _ in range(count)]
 write(OUT / "even.jsonl", [dict(prompt_ids=words(96), chosen_ids=words(48), rejected_ids=words(48)) for _ in range(64)])

@@ -10,7 +10,7 @@ parser.add_argument("data")
 parser.add_argument("--pairs", type=int, default=64)
 parser.add_argument("--pairs-per-step", type=int, default=2)
 parser.add_argument("--epochs", type=int, default=3)
-parser.add_argument("--lora", type=int)
+parser.add_argument("--adapter", help="train the adapter in this directory")
 parser.add_argument("--precompute", action="store_true", help="the reference's log-probs before training")
 parser.add_argument("--batch", type=int, default=1)
 parser.add_argument("--new-tokens", type=int, default=128)
@@ -30,7 +30,6 @@ def step_done():
 
 def trainer(rows, epochs_to_train):
     from datasets import Dataset, disable_caching
-    from peft import LoraConfig
     from trl import DPOConfig, DPOTrainer
 
     class Clock(TrainerCallback):
@@ -48,17 +47,20 @@ def trainer(rows, epochs_to_train):
         def _get_train_sampler(self, *_, **__): return torch.utils.data.SequentialSampler(self.train_dataset)
 
     disable_caching()
-    adapters = arguments.lora and LoraConfig(
-        r=arguments.lora, lora_alpha=2 * arguments.lora, target_modules="all-linear", task_type="CAUSAL_LM", lora_dropout=0.0)
+    model, of_model = arguments.model, dict(attn_implementation="sdpa")
+    if arguments.adapter:
+        from peft import PeftModel
+        base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, **of_model)
+        model, of_model = PeftModel.from_pretrained(base, arguments.adapter, is_trainable=True), None
     config = DPOConfig(
         output_dir=tempfile.mkdtemp(), use_cpu=True, bf16=False, fp16=False, gradient_checkpointing=False, seed=0,
         per_device_train_batch_size=arguments.pairs_per_step, num_train_epochs=epochs_to_train, max_length=512,
         learning_rate=arguments.learning_rate, lr_scheduler_type="constant", loss_type=["sigmoid"], beta=0.1,
-        precompute_ref_log_probs=arguments.precompute, model_init_kwargs=dict(attn_implementation="sdpa"),
+        precompute_ref_log_probs=arguments.precompute, model_init_kwargs=of_model,
         report_to="none", save_strategy="no", eval_strategy="no", logging_steps=1, disable_tqdm=True,
         dataloader_pin_memory=False)
     return InOrder(
-        model=arguments.model, args=config, train_dataset=Dataset.from_list(rows), peft_config=adapters or None,
+        model=model, args=config, train_dataset=Dataset.from_list(rows),
         processing_class=AutoTokenizer.from_pretrained(arguments.model), callbacks=[Clock()])
 
 
@@ -66,7 +68,7 @@ def train(rows):
     running = trainer(rows, arguments.epochs + 1)
     running.train()
     losses = [entry["loss"] for entry in running.state.log_history if "loss" in entry]
-    return len(rows), dict(losses=losses, pairs_per_step=arguments.pairs_per_step, lora=arguments.lora)
+    return len(rows), dict(losses=losses, pairs_per_step=arguments.pairs_per_step)
 
 
 def score(rows):

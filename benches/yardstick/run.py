@@ -13,19 +13,18 @@ ROOT = HERE.parents[1]
 # A retaining allocator and precomputed reference log-probs: the strongest setting of TRL that is known.
 STRONG = {"MALLOC_MMAP_THRESHOLD_": str(8 << 30), "MALLOC_TRIM_THRESHOLD_": str(16 << 30), "MALLOC_TOP_PAD_": str(256 << 20)}
 LOSSES_AGREE = 1e-3
-# Both draw their own adapters, so their losses part from the second step on.
-LORA_LOSSES_AGREE = 1e-2
 # Pairs of a turn: every turn takes the next ones of the file.
 PAIRS = "32"
 
 
-def train(model, lora=None, default=False, pairs=PAIRS):
-    """DPO on a turn's pairs, two a step: an epoch to warm up and one that counts."""
-    both = ["--pairs", pairs, "--pairs-per-step", "2", "--epochs", "1"] + (["--lora", lora] if lora else [])
-    return dict(
-        peer=["train", model, f"{model}.turn.jsonl", *both] + ([] if default else ["--precompute"]),
-        spo=["--what", "train", "--model", model, "--data", f"{model}.turn.jsonl", *both],
-        strong=not default)
+def train(model, lora=False, default=False, pairs=PAIRS):
+    """DPO on a turn's pairs, two a step: an epoch to warm up and one that counts. Both start from the same adapter."""
+    both = ["--pairs", pairs, "--pairs-per-step", "2", "--epochs", "1"]
+    peer, spo = ["train", model, f"{model}.turn.jsonl", *both], ["--what", "train", "--model", model, "--data", f"{model}.turn.jsonl", *both]
+    if lora:
+        peer += ["--adapter", f"{model}-lora"]
+        spo += ["--lora", "16", "--set", f"lora.start={model}-lora"]
+    return dict(peer=peer + ([] if default else ["--precompute"]), spo=spo, strong=not default)
 
 
 def generate(batch):
@@ -41,12 +40,12 @@ def alone(model, data, *more):
 # Name: title, what is compared, whether more or less is better, what must be reached and aimed at, how it is measured.
 ROWS = {
     "full-medium": ("DPO full, medium", "pairs_per_s", "more", 2, 4, train("medium")),
-    "lora-medium": ("DPO LoRA r16, medium", "pairs_per_s", "more", 2.5, 5, train("medium", lora="16")),
+    "lora-medium": ("DPO LoRA r16, medium", "pairs_per_s", "more", 2.5, 5, train("medium", lora=True)),
     "full-small": ("DPO full, small", "pairs_per_s", "more", 2, 4, train("small")),
     "memory-full": ("peak RSS, full, medium (TRL default)", "peak_rss_mb", "less", 0.4, 0.25,
                     train("medium", default=True)),
     "memory-lora": ("peak RSS, LoRA, medium (TRL default)", "peak_rss_mb", "less", 0.25, 0.12,
-                    train("medium", lora="16", default=True)),
+                    train("medium", lora=True, default=True)),
     "start-small": ("start to first step, small", "to_first_step_s", "less", 0.2, 0.05, train("small", pairs="8")),
     "start-medium": ("start to first step, medium", "to_first_step_s", "less", 0.2, 0.05, train("medium", pairs="8")),
     "score": ("scoring, medium", "pairs_per_s", "more", 2.5, 5, dict(
@@ -138,7 +137,7 @@ def agreement(records, name):
         elif "ids" in peer:
             gaps.append(sum(a != b for a, b in zip(peer["ids"], spo["ids"])))
             words = f"{max(gaps)} of {len(peer['ids'])} tokens differ"
-    return words, max(gaps, default=0) <= (LORA_LOSSES_AGREE if "lora" in name else LOSSES_AGREE)
+    return words, max(gaps, default=0) <= LOSSES_AGREE
 
 
 def report():

@@ -37,13 +37,19 @@ pub fn lora_spec(plan: &LoraPlan, model: &ModelSpec) -> Result<LoraSpec, ModelEr
 /// Checks `[lora]` against the model's shape, before anything is loaded.
 ///
 /// # Errors
-/// A name that the model does not have, at its place in the run file; DoRA with `rounds = "stack"`.
+/// A name that the model does not have, at its place in the run file; DoRA with `rounds = "stack"`; a starting adapter
+/// that is not there.
 pub fn check(spec: &RunSpec, plan: &RunPlan, model: &ModelSpec) -> Result<(), TrainError> {
     let Some(lora) = &plan.lora else { return Ok(()) };
     if lora.dora && lora.rounds == LoraRounds::Stack {
         let message = "\"stack\" adds adapters up, and those of DoRA do not add up";
         let hint = "set `rounds = \"continue\"`, or `dora = false`";
         return Err(spec.refused("lora.rounds", message.into(), Some(hint.into())).into());
+    }
+    if let Some(start) = lora.start.as_ref().filter(|start| !start.join("adapter_config.json").is_file()) {
+        let message = format!("{} holds no adapter_config.json", start.display());
+        let hint = "name a directory that PEFT or a run of spo has saved an adapter in";
+        return Err(spec.refused("lora.start", message, Some(hint.into())).into());
     }
     match lora_spec(lora, model) {
         Err(ModelError::Adapter { file, reason }) => Err(spec.refused(&file, reason, None).into()),
@@ -70,6 +76,7 @@ pub fn policy_options(plan: &RunPlan, model: &ModelSpec, device: &Device) -> Res
         base: plan.model.path.clone(),
         load: LoadOptions { storage: Some(storage), blocks },
         lora: plan.lora.as_ref().map(|lora| lora_spec(lora, model)).transpose()?,
+        start: plan.lora.as_ref().and_then(|lora| lora.start.clone()),
         stack: plan.lora.as_ref().is_some_and(|lora| lora.rounds == LoraRounds::Stack),
         seed: plan.seed,
         device: device.clone(),

@@ -83,7 +83,7 @@ impl Manifest {
         Ok(Self {
             version: env!("CARGO_PKG_VERSION").into(),
             source: prepared.source.clone(),
-            model: inputs(&model_files(&plan.model.path)?)?,
+            model: inputs(&model_files(plan)?)?,
             data: inputs(&data)?,
             plan: values(plan),
         })
@@ -172,7 +172,9 @@ fn damaged(path: &Path) -> TrainError {
 
 /// The plan's values. Where files are does not matter, only what is in them.
 fn values(plan: &RunPlan) -> Vec<String> {
-    let place = |key: &str| key == "out" || key == "model.path" || (key.starts_with("data.") && key.ends_with(".path"));
+    let place = |key: &str| {
+        ["out", "model.path", "lora.start"].contains(&key) || (key.starts_with("data.") && key.ends_with(".path"))
+    };
     let lines = plan.lines().into_iter().filter(|line| !place(&line.key));
     lines.map(|line| format!("{} = {}", line.key, line.value)).collect()
 }
@@ -185,8 +187,15 @@ fn data_files(entries: &[DataEntry]) -> Result<Vec<PathBuf>, TrainError> {
     Ok(files)
 }
 
+/// Files of the starting model, and of the adapter on it.
+fn model_files(plan: &RunPlan) -> Result<Vec<PathBuf>, TrainError> {
+    let adapter = plan.lora.as_ref().and_then(|lora| lora.start.as_deref());
+    let directories = [Some(plan.model.path.as_path()), adapter].into_iter().flatten();
+    Ok(directories.map(files_of).collect::<Result<Vec<_>, _>>()?.concat())
+}
+
 /// Weights, tokenizer and configuration: the files of a model directory that a program reads.
-fn model_files(dir: &Path) -> Result<Vec<PathBuf>, TrainError> {
+fn files_of(dir: &Path) -> Result<Vec<PathBuf>, TrainError> {
     let entries = std::fs::read_dir(dir).map_err(|e| TrainError::io(dir, e))?;
     let paths = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_file());
     let read = ["json", "safetensors", "jinja", "txt", "model"];

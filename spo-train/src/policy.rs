@@ -25,6 +25,8 @@ pub struct PolicyOptions {
     pub load: LoadOptions,
     /// Adapters, where they are trained and not the weights.
     pub lora: Option<LoraSpec>,
+    /// The adapter that the run starts from, where it is not a fresh one.
+    pub start: Option<PathBuf>,
     /// Whether a round leaves the adapter it starts from as it is and trains a fresh one on top.
     pub stack: bool,
     /// Seed of fresh adapters.
@@ -62,15 +64,16 @@ impl Policies {
         }
     }
 
-    /// The starting model, with fresh adapters where the run trains adapters.
+    /// The starting model, with fresh adapters or those that the run starts from where it trains adapters.
     ///
     /// # Errors
     /// The model cannot be loaded, or the adapters do not fit it.
     pub fn start(&mut self, name: &str) -> Result<CausalLm, TrainError> {
         let model = self.open_base()?;
-        let model = match &self.options.lora {
-            Some(lora) => model.with_lora(lora, self.options.seed)?,
-            None => model,
+        let model = match (&self.options.lora, &self.options.start) {
+            (Some(lora), Some(dir)) => lora::load_adapter_as(model, dir, lora)?,
+            (Some(lora), None) => model.with_lora(lora, self.options.seed)?,
+            (None, _) => model,
         };
         self.hashes.insert(name.into(), hash(&model));
         Ok(model)
@@ -94,8 +97,7 @@ impl Policies {
     /// The adapters do not fit.
     pub fn begin_round(&self, parent: &str, model: CausalLm, round: u64) -> Result<CausalLm, TrainError> {
         match &self.options.lora {
-            // The starting model's own adapters are fresh.
-            Some(lora) if self.options.stack && self.path(parent).exists() => {
+            Some(lora) if self.options.stack && self.adapter(parent).is_some() => {
                 Ok(model.stacked(lora, self.options.seed ^ lora::mix(round))?)
             }
             _ => Ok(model),
@@ -105,6 +107,13 @@ impl Policies {
     /// Where a policy is kept.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
+    }
+
+    /// Where a policy's adapter is kept: nowhere if it has none, or a fresh one.
+    fn adapter(&self, name: &str) -> Option<PathBuf> {
+        self.options.lora.as_ref()?;
+        let saved = Some(self.path(name)).filter(|dir| dir.exists());
+        saved.or_else(|| self.options.start.clone())
     }
 
     /// Hash of a policy's weights: what its log-probs are stored under.
@@ -228,24 +237,25 @@ impl Policies {
         let in_memory = self.probe.score(&model);
         let LoadOptions { storage, blocks } = self.options.load;
         let whole = LoadOptions { storage, blocks: None };
-        let adapted = self.options.lora.is_some() && self.path(name).exists();
-        let (merged, before) = match adapted {
-            false if blocks.is_some() => {
+        let adapter = self.adapter(name);
+        let adapted = adapter.is_some();
+        let (merged, before) = match &adapter {
+            None if blocks.is_some() => {
                 let before = self.probe.score(&CausalLm::open(&self.options.base, whole, &self.options.device)?);
                 (CausalLm::from_dir(&self.options.base, None, &self.options.device)?, before)
             }
-            false => (model.without_lora(), in_memory.clone()),
-            true => {
+            None => (model.without_lora(), in_memory.clone()),
+            Some(adapter) => {
                 drop(model);
                 let before = match blocks {
                     None => in_memory.clone(),
                     Some(_) => {
                         let base = CausalLm::open(&self.options.base, whole, &self.options.device)?;
-                        self.probe.score(&lora::load_adapter(base, &self.path(name))?.0)
+                        self.probe.score(&lora::load_adapter(base, adapter)?.0)
                     }
                 };
                 let base = CausalLm::from_dir(&self.options.base, None, &self.options.device)?;
-                (lora::merge_adapter(base, &self.path(name))?, before)
+                (lora::merge_adapter(base, adapter)?, before)
             }
         };
         let written = merged.dtype();
@@ -265,7 +275,7 @@ impl Policies {
         let mut manifest = Manifest::new("hf", format!("{written:?}").to_lowercase(), parity);
         manifest.policy = Some(name.into());
         manifest.base = adapted.then(|| self.base());
-        manifest.merged_adapter = adapted.then(|| self.path(name).display().to_string());
+        manifest.merged_adapter = adapter.map(|adapter| adapter.display().to_string());
         manifest.quantisation_difference = quantisation_drift;
         manifest.write(dir)?;
         let path = dir.into();

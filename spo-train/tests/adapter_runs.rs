@@ -55,11 +55,17 @@ struct Done {
 }
 
 fn done(lora: &str) -> Done {
+    changed(lora, &[]).unwrap()
+}
+
+/// A run with changes of its run file.
+fn changed(lora: &str, changes: &[&str]) -> Result<Done, TrainError> {
     let dir = tempfile::tempdir().unwrap();
-    let spec = spec(&dir.path().join("out"), lora);
+    let mut spec = spec(&dir.path().join("out"), lora);
+    changes.iter().for_each(|change| spec.apply_set(change).unwrap());
     let mut seen = Memory::default();
-    run(prepared(&spec), &mut seen, &AtomicBool::new(false)).unwrap();
-    Done { dir, events: seen.0.into_iter().map(|record| record.event).collect(), prepared: prepared(&spec) }
+    run(prepared(&spec), &mut seen, &AtomicBool::new(false))?;
+    Ok(Done { dir, events: seen.0.into_iter().map(|record| record.event).collect(), prepared: prepared(&spec) })
 }
 
 impl Done {
@@ -150,6 +156,30 @@ fn rounds_continue_or_stack() {
 }
 
 #[test]
+fn a_run_goes_on_from_an_adapter() {
+    let before = done("");
+    let learnt = before.score(&before.policy(ROUNDS[1]));
+    let start = format!("start = {:?}", before.path("policies").join(ROUNDS[1]));
+    for (rounds, ranks) in [("continue", [2, 2]), ("stack", [4, 6])] {
+        let lora = format!("{start}\nrounds = {rounds:?}");
+        let after = changed(&lora, &["training.learning-rate=1e-12"]).unwrap();
+        after.check_artefacts();
+        for (name, rank) in ROUNDS.iter().zip(ranks) {
+            assert_eq!(after.json(&format!("policies/{name}/adapter_config.json"))["r"], rank, "{rounds}");
+            assert!(largest(&after.score(&after.policy(name)), &learnt) < 1e-4, "{rounds}: it is where it was");
+        }
+        assert!((after.first_loss(ROUNDS[0]) - std::f64::consts::LN_2).abs() < 1e-6, "it is its own reference");
+        let trained = done(&lora);
+        assert!(largest(&trained.score(&trained.policy(ROUNDS[0])), &learnt) > 1e-3, "{rounds}: and learns");
+    }
+    let error = changed(&start, &["lora.rank=3"]).err().unwrap().to_string();
+    let expected = "layers.0.mlp.down_proj: found LoRA of rank 2 and scale 2, expected LoRA of rank 3";
+    assert!(error.contains("adapter_config.json") && error.contains(expected), "{error}");
+    let error = changed(&start, &["lora.modules-to-save=[\"norm\"]"]).err().unwrap().to_string();
+    assert!(error.contains("modules_to_save: found [], expected [model.norm]"), "{error}");
+}
+
+#[test]
 fn dora_learns_magnitudes_and_saved_modules_are_kept() {
     let done = done(
         "dora = true\nrslora = true\ntargets = [\"q_proj\", \"layers.[0-2].mlp.*\"]\nmodules-to-save = [\"norm\"]",
@@ -182,16 +212,8 @@ fn dropout_is_a_function_of_seed_step_and_row() {
     let (once, again) = (losses(""), losses(""));
     assert_eq!(once, again);
     // Other micro-batches drop the same inputs: only the order of sums differs.
-    let dir = tempfile::tempdir().unwrap();
-    let mut split = spec(&dir.path().join("out"), "dropout = 0.3");
-    split.apply_set("training.tokens-per-micro-batch=1").unwrap();
-    let mut seen = Memory::default();
-    run(prepared(&split), &mut seen, &AtomicBool::new(false)).unwrap();
-    let split = seen.0.into_iter().filter_map(|record| match record.event {
-        Event::Window(window) => Some(window.loss),
-        _ => None,
-    });
-    let split: Vec<f64> = split.collect();
+    let split = changed("dropout = 0.3", &["training.tokens-per-micro-batch=1"]).unwrap();
+    let split: Vec<f64> = split.windows().iter().map(|window| window.loss).collect();
     assert!(largest(&once, &split) < 1e-4, "{once:?} {split:?}");
     let plain: Vec<f64> = done("").windows().iter().map(|window| window.loss).collect();
     assert!(largest(&once, &plain) > 1e-3, "it has an effect");
@@ -229,6 +251,7 @@ fn names_are_checked_before_anything_is_loaded() {
     assert!(refused("targets = \"q_proj\"").contains("`q_proj`"));
     assert!(refused("modules-to-save = [\"lm_head\"]").contains("shares the embedding's weight"));
     assert!(refused("dora = true\nrounds = \"stack\"").contains("do not add up"));
+    assert!(refused("start = \"nowhere\"").contains("nowhere holds no adapter_config.json"));
     let out_of_range = std::panic::catch_unwind(|| spec(Path::new("out"), "dropout = 1.0"));
     assert!(out_of_range.is_err());
 }

@@ -13,7 +13,7 @@ mod targets;
 
 pub use adapter::LoraAdapter;
 pub use dropout::{Dropout, mix};
-pub use peft::{load_adapter, merge_adapter, save_adapter};
+pub use peft::{load_adapter, load_adapter_as, merge_adapter, save_adapter};
 pub use saved::SavedModules;
 pub use targets::Targets;
 

@@ -57,6 +57,7 @@ pub(crate) fn learning_rate(lora: bool, warmup: bool) -> f64 {
 /// `[lora]`.
 pub(crate) fn lora() -> LoraSpec {
     LoraSpec {
+        start: None,
         rank: Some(16),
         alpha: Some(32.0),
         targets: Some(LoraTargets::Set(LoraSet::AllLinear)),

@@ -98,8 +98,10 @@ impl Document {
             let Some(path) = root.get_mut(key) else { continue };
             anchor(&mut path.node);
         }
-        if let Some(path) = root.get_mut("model").and_then(|model| model.node.get_mut("path")) {
-            anchor(path);
+        for (section, key) in [("model", "path"), ("lora", "start")] {
+            if let Some(path) = root.get_mut(section).and_then(|section| section.node.get_mut(key)) {
+                anchor(path);
+            }
         }
         let Some(Content::Array(data)) = root.get_mut("data").map(|data| &mut data.node.content) else {
             return;

@@ -119,7 +119,7 @@ fn phase(
     let storage = options.load.storage.unwrap_or(Storage::F32);
     let lora = options.lora.as_ref();
     let frozen_ranks = match lora {
-        Some(lora) if options.stack => lora.rank * round.saturating_sub(1),
+        Some(lora) if options.stack => lora.rank * (round.saturating_sub(1) + usize::from(options.start.is_some())),
         _ => 0,
     };
     let training =

@@ -10,6 +10,7 @@ use crate::parameters::{for_each, replace};
 use crate::{CausalLm, ModelError};
 use burn::tensor::{DType, Tensor};
 use config::AdapterConfig;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 const CONFIG: &str = "adapter_config.json";
@@ -32,7 +33,39 @@ fn peft_name(layout: &Layout, path: &str) -> String {
 /// implemented, tensors that fit no projection.
 pub fn load_adapter(model: CausalLm, dir: &Path) -> Result<(CausalLm, LoraSpec), ModelError> {
     let dtype = model.dtype();
-    load(model, dir, dtype)
+    load(model, dir, dtype, None)
+}
+
+/// [`load_adapter`] for training it as `spec` says, whose dropout counts and not the file's.
+///
+/// # Errors
+/// As [`load_adapter`]; the adapter has other layers, ranks, scales or modules than `spec` gives.
+pub fn load_adapter_as(model: CausalLm, dir: &Path, spec: &LoraSpec) -> Result<CausalLm, ModelError> {
+    let (expected, dtype) = (shapes(model.clone().with_lora(spec, 0)?), model.dtype());
+    let (model, found) = load(model, dir, dtype, Some(spec.dropout))?;
+    let refuse = |reason| Err(ModelError::Adapter { file: dir.join(CONFIG).display().to_string(), reason });
+    let shapes = shapes(model.clone());
+    let layers: BTreeSet<&String> = shapes.keys().chain(expected.keys()).collect();
+    let words =
+        |shapes: &BTreeMap<_, String>, path| shapes.get(path).map_or_else(|| "no adapter".to_owned(), String::clone);
+    if let Some(path) = layers.into_iter().find(|path| shapes.get(*path) != expected.get(*path)) {
+        return refuse(format!("{path}: found {}, expected {}", words(&shapes, path), words(&expected, path)));
+    }
+    if found.saved != spec.saved {
+        let names = |spec: &LoraSpec| spec.saved.names(model.spec()).join(", ");
+        return refuse(format!("modules_to_save: found [{}], expected [{}]", names(&found), names(spec)));
+    }
+    Ok(model)
+}
+
+/// What the adapter of each layer is, in words.
+fn shapes(mut model: CausalLm) -> BTreeMap<String, String> {
+    let shape = |lora: &LoraAdapter| {
+        let kind = if lora.magnitude.is_some() { "DoRA" } else { "LoRA" };
+        format!("{kind} of rank {} and scale {}", lora.rank(), lora.scale())
+    };
+    let layers = projections(&mut model).into_iter();
+    layers.filter_map(|(path, linear)| Some((path, shape(linear.lora.as_ref()?)))).collect()
 }
 
 /// The model with the adapter saved in `dir` folded into its weights: added in f32, whatever their type,
@@ -41,16 +74,17 @@ pub fn load_adapter(model: CausalLm, dir: &Path) -> Result<(CausalLm, LoraSpec),
 /// # Errors
 /// As [`load_adapter`].
 pub fn merge_adapter(model: CausalLm, dir: &Path) -> Result<CausalLm, ModelError> {
-    Ok(load(model, dir, DType::F32)?.0.merged())
+    Ok(load(model, dir, DType::F32, None)?.0.merged())
 }
 
-/// [`load_adapter`] with the adapters' numbers in this type.
-fn load(model: CausalLm, dir: &Path, dtype: DType) -> Result<(CausalLm, LoraSpec), ModelError> {
+/// [`load_adapter`] with the adapters' numbers in this type, and this dropout if one is given.
+fn load(model: CausalLm, dir: &Path, dtype: DType, dropout: Option<f64>) -> Result<(CausalLm, LoraSpec), ModelError> {
     let (layout, config) = (model.spec().layout, dir.join(CONFIG));
     if !config.exists() {
         return Err(ModelError::MissingFile { dir: dir.into(), file: CONFIG.into() });
     }
-    let config = AdapterConfig::read(&config, layout)?;
+    let mut config = AdapterConfig::read(&config, layout)?;
+    config.spec.dropout = dropout.unwrap_or(config.spec.dropout);
     let checkpoint = Checkpoint::open_file(&dir.join(WEIGHTS))?;
     let mut unused = checkpoint.names();
     let mut model = model.without_lora();

@@ -73,6 +73,9 @@ pub struct ModelPlan {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct LoraPlan {
+    /// Adapter directory that the run starts from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<PathBuf>,
     /// Rank of the factors.
     pub rank: usize,
     /// Scale numerator.

@@ -37,8 +37,18 @@ impl Resolver<'_> {
 
     pub(super) fn lora(&mut self) -> Option<LoraPlan> {
         self.root("lora")?;
-        let keys =
-            ["rank", "alpha", "targets", "rslora", "dora", "dropout", "modules-to-save", "rounds", "quantised-base"];
+        let keys = [
+            "start",
+            "rank",
+            "alpha",
+            "targets",
+            "rslora",
+            "dora",
+            "dropout",
+            "modules-to-save",
+            "rounds",
+            "quantised-base",
+        ];
         Some(self.section("lora", &keys))
     }
 

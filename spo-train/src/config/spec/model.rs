@@ -33,6 +33,9 @@ pub enum Dtype {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct LoraSpec {
+    /// Adapter directory in PEFT's format that the run starts from, of the rank, alpha and targets given here; relative to
+    /// the run file. Without it adapters start fresh. The reference of the first round is the model with this adapter.
+    pub start: Option<PathBuf>,
     /// Rank r of the two factors.
     #[schemars(range(min = 1))]
     pub rank: Option<usize>,
