@@ -13,8 +13,10 @@ mod diagnostic;
 mod error;
 mod generation;
 mod inputs;
+mod interrupt;
 mod logging;
 mod output;
+mod places;
 mod prompts;
 mod view;
 

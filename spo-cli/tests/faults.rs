@@ -108,7 +108,8 @@ fn a_full_disk() {
     // The disk, a directory of its own, is full at several points of the run; then it is enlarged.
     for share in [0.2, 0.4, 0.6, 0.8] {
         let script = "mount -t tmpfs -o size=\"$2\" tmpfs \"$3\" || exit 99\n\
-            \"$0\" train \"$1\" 2>\"$4/full\"; echo $? >\"$4/full.code\"\n\
+            \"$0\" train \"$1\" 2>\"$4/refused\"; echo $? >\"$4/refused.code\"; ls \"$3\" >>\"$4/refused.code\"\n\
+            \"$0\" train --allow disk \"$1\" 2>\"$4/full\"; echo $? >\"$4/full.code\"\n\
             mount -o remount,size=256m \"$3\" || exit 99\n\
             \"$0\" train --resume \"$3\" 2>\"$4/resumed\"; echo $? >\"$4/resumed.code\"\n\
             cp -r \"$3\" \"$4/kept\"";
@@ -122,8 +123,14 @@ fn a_full_disk() {
         assert_eq!(ended.code, 0, "{}", ended.err);
         let read = |name: &str| fs::read_to_string(log.join(name)).unwrap();
         assert_eq!(read("full.code").trim(), "1", "{}", read("full"));
-        for words in ["No space left on device", "free some space", "--resume"] {
-            assert!(read("full").contains(words), "no {words:?} in:\n{}", read("full"));
+        let full = read("full");
+        assert!(full.contains("No space left on device") || full.contains("no room on the disk"), "{full}");
+        for words in ["free some space", "--resume"] {
+            assert!(full.contains(words), "no {words:?} in:\n{full}");
+        }
+        assert_eq!(read("refused.code").trim(), "1", "nothing is begun:\n{}", read("refused"));
+        for words in ["no room on the disk", "MiB are to be written", "--allow disk"] {
+            assert!(read("refused").contains(words), "no {words:?} in:\n{}", read("refused"));
         }
         assert_eq!(read("resumed.code").trim(), "0", "{}", read("resumed"));
         assert_same(&left(&log.join("kept")), &expected, &format!("{share} of the disk"));

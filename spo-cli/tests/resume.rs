@@ -9,7 +9,7 @@ mod support;
 
 use left::{assert_same, left};
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -109,7 +109,11 @@ struct Running {
 impl Running {
     fn start(arguments: &[String]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_spo"));
-        command.args(arguments).stdout(Stdio::null()).stderr(Stdio::piped());
+        Self::spawn(command.args(arguments))
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         Self { child, lines }
@@ -199,7 +203,7 @@ fn signals_end_a_run_after_a_step_with_a_checkpoint() {
         let (code, rest) = child.end();
         assert_eq!(code, Some(130), "{rest}");
         for words in ["stopping after this step", "interrupted", "spo train --resume"] {
-            assert!(rest.contains(words), "no {words:?} in:\n{rest}");
+            assert_eq!(rest.matches(words).count(), 1, "{words:?} once in:\n{rest}");
         }
         assert_eq!(place.checkpoints().len(), 1);
         let ended = place.go_on(&sets);
@@ -217,6 +221,24 @@ fn assert_same_but_checkpoints(place: &Place, expected: &BTreeMap<String, Vec<u8
     let mut expected = expected.clone();
     expected.retain(|name, _| !name.starts_with("checkpoints/-"));
     assert_same(&found, &expected, what);
+}
+
+#[test]
+fn a_signal_while_data_are_read_ends_the_program_at_once() {
+    let place = Place::new();
+    let data = place.out.with_extension("jsonl");
+    let row = |index: usize| format!("{{\"prompt\": \"Why {index}?\", \"chosen\": \"Yes.\", \"rejected\": \"No.\"}}\n");
+    std::fs::write(&data, (0..400_000).map(row).collect::<String>()).unwrap();
+    let sets =
+        [format!("data.0.path={}", path(&data)), "data.0.dimension=honesty".into(), "data.0.limit=400000".into()];
+    let mut child = Running::start(&place.train(&sets.each_ref().map(String::as_str)));
+    child.wait_for("rows read");
+    child.signal("-INT");
+    let (code, rest) = child.end();
+    assert_eq!(code, Some(130), "{rest}");
+    assert!(rest.contains("interrupted while data and model were read"), "{rest}");
+    assert!(!place.out.exists(), "nothing was begun");
+    assert_eq!(spo(&place.train(&[])).code, 0, "and nothing is in the way");
 }
 
 #[test]
@@ -353,6 +375,47 @@ fn a_changed_run_goes_on_only_if_that_is_allowed() {
     assert!(events.contains("although something has changed: run-file: was"), "the run remembers it");
     let again = spo(&place.resume(&[]));
     assert_eq!(again.code, 0, "from then on the run is the changed one:\n{}", again.err);
+}
+
+#[test]
+fn relative_paths_of_arguments_are_those_of_the_first_start() {
+    let place = Place::new();
+    let dir = place.out.parent().unwrap();
+    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets");
+    copy_all(&assets.join("stories260K"), &dir.join("here/model"));
+    std::fs::copy(assets.join("truthfulqa/pairs.train.jsonl.gz"), dir.join("here/pairs.jsonl.gz")).unwrap();
+    let paths = ["model.path=model", "data.0.path=[\"pairs.jsonl.gz\"]", "token-cache=tokens", "training.steps=6"];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_spo"));
+    command.args(place.train(&paths)).current_dir(dir.join("here"));
+    let mut child = Running::spawn(&mut command);
+    child.wait_for("round-2-helpfulness step 3/");
+    child.signal("-TERM");
+    assert_eq!(child.end().0, Some(130));
+    std::fs::create_dir(dir.join("there")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_spo"));
+    let ended = support::ended(command.args(place.resume(&[])).current_dir(dir.join("there")));
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert!(dir.join("here/tokens").is_dir() && std::fs::read_dir(dir.join("there")).unwrap().next().is_none());
+}
+
+#[test]
+fn another_build_of_the_same_version_must_be_allowed() {
+    let place = Place::new();
+    place.interrupted();
+    let other = place.out.with_extension("program");
+    std::fs::copy(env!("CARGO_BIN_EXE_spo"), &other).unwrap();
+    let resume = |more: &[&str]| support::ended(Command::new(&other).args(place.resume(more)));
+    let same = resume(&["--set", "seed=99"]);
+    assert!(same.err.contains("run-file: ") && !same.err.contains("version: "), "the same bytes:\n{}", same.err);
+    // What stands behind its end does not change what a program does.
+    std::fs::OpenOptions::new().append(true).open(&other).unwrap().write_all(b"another build").unwrap();
+    let refused = resume(&[]);
+    assert_eq!(refused.code, 2, "{}", refused.err);
+    for words in ["version: the run began with another build of spo", "--allow version"] {
+        assert!(refused.err.contains(words), "no {words:?} in:\n{}", refused.err);
+    }
+    let ended = resume(&["--allow", "version"]);
+    assert_eq!(ended.code, 0, "{}", ended.err);
 }
 
 #[test]

@@ -11,6 +11,13 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use spo_eval::report::markdown;
+use spo_train::Sink;
+use spo_train::config::RunPlan;
+use spo_train::sink::csv::Tables;
+use spo_train::sink::tensorboard::TensorBoard;
+use spo_train::sink::{All, read_events};
+use spo_train::summary::summarize;
 use support::{path, small_run, spo};
 use tempfile::tempdir;
 
@@ -120,12 +127,13 @@ fn a_directory_without_runs_is_an_error() {
     }
 }
 
-/// A browser, or a line that says that there is none.
+/// A browser, or a line that says that there is none; with SPO_BROWSER set that is a failure.
 fn browser() -> Option<&'static str> {
     let found = ["chromium", "chromium-browser", "google-chrome"]
         .into_iter()
         .find(|name| Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok());
     if found.is_none() {
+        assert!(std::env::var_os("SPO_BROWSER").is_none(), "no Chromium on this machine, and SPO_BROWSER asks for one");
         println!("skipped: no Chromium on this machine");
     }
     found
@@ -226,4 +234,90 @@ fn a_run_is_watched_from_another_process() {
     // Six steps; three policies on two dimensions, looked at after each step; and a header each.
     assert_eq!(tables[..2], [1 + 6, 1 + 12]);
     assert!(tables[2] > 1 + 3 * 2 * 4);
+}
+
+/// Times of a clock that jumps back by an hour and ahead by a year. The program's own are of a clock that cannot.
+fn jumping(events: &str) -> String {
+    let count = events.lines().count();
+    let line = |(index, line): (usize, &str)| {
+        let mut event: serde_json::Value = serde_json::from_str(line).unwrap();
+        let jump = [0.0, -3600.0, 365.0 * 86400.0][3 * index / count];
+        event["at"] = (event["at"].as_f64().unwrap() + jump).into();
+        format!("{event}\n")
+    };
+    events.lines().enumerate().map(line).collect()
+}
+
+/// `table.csv` without its first column, the time.
+fn timeless(table: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(table).unwrap();
+    text.lines().map(|line| line.split_once(',').unwrap().1.to_owned()).collect()
+}
+
+#[test]
+fn events_of_a_clock_that_jumps_are_shown_all_the_same() {
+    let directory = tempdir().unwrap();
+    finished_run(directory.path());
+    let run = directory.path().join("run");
+    let watched = |run: &Path| {
+        let ended = spo(&["watch", &path(run), "--lines"]);
+        assert_eq!(ended.code, 0, "{}", ended.err);
+        let words = |line: &str| line.split_once("] ").unwrap().1.to_owned();
+        ended.out.lines().map(words).collect::<Vec<_>>()
+    };
+    let other = directory.path().join("jumping/run");
+    std::fs::create_dir_all(&other).unwrap();
+    let jumped = jumping(&std::fs::read_to_string(run.join("events.jsonl")).unwrap());
+    std::fs::write(other.join("events.jsonl"), jumped).unwrap();
+    assert_eq!(watched(&other), watched(&run));
+
+    // Tables, TensorBoard and report are made from events alone.
+    let records = read_events(&other.join("events.jsonl")).unwrap();
+    let (mut tables, mut board) = (Tables::create(&other).unwrap(), TensorBoard::create(&other, 0.0).unwrap());
+    for record in &records {
+        All(vec![&mut tables, &mut board]).event(record.at, &record.event).unwrap();
+    }
+    drop((tables, board));
+    for table in ["metrics.csv", "held-out.csv", "evaluations.csv"] {
+        assert_eq!(timeless(&other.join(table)), timeless(&run.join(table)), "{table}");
+    }
+    let curves = |run: &Path| {
+        let phases = std::fs::read_dir(run.join("tensorboard")).unwrap().map(|entry| entry.unwrap().path());
+        let bytes = |phase: &Path| {
+            let file = std::fs::read_dir(phase).unwrap().next().unwrap().unwrap();
+            (phase.file_name().unwrap().to_owned(), file.metadata().unwrap().len())
+        };
+        let mut lengths: Vec<_> = phases.map(|phase| bytes(&phase)).collect();
+        lengths.sort();
+        lengths
+    };
+    assert_eq!(curves(&other), curves(&run));
+    let summary = summarize(&RunPlan::read(&run).unwrap(), &records);
+    assert_eq!(markdown(&summary), std::fs::read_to_string(run.join("report.md")).unwrap());
+
+    let server = Server::start(&[&directory.path().join("jumping")]);
+    let events = server.get(&format!("/api/runs/{}/events?offset=0&check=0", server.run_id()));
+    assert!(events.contains("run-finished"), "{events}");
+    let Some(browser) = browser() else { return };
+    let dom = dom(browser, &server, 4000);
+    assert!(dom.contains("data-state=\"finished\"") && !dom.contains("NaN"), "{dom}");
+}
+
+#[test]
+fn two_runs_are_compared_in_a_browser() {
+    let Some(browser) = browser() else { return };
+    let directory = tempdir().unwrap();
+    finished_run(directory.path());
+    let (first, second) = (directory.path().join("a"), directory.path().join("b"));
+    std::fs::rename(directory.path().join("run"), &first).unwrap();
+    finished_run(directory.path());
+    std::fs::rename(directory.path().join("run"), &second).unwrap();
+    let server = Server::start(&[&first, &second]);
+    let dom = dom(browser, &server, 4000);
+    // Two runs with three phases each in one figure.
+    let loss = dom.split("<figure").find(|figure| figure.contains("data-title=\"Loss\"")).unwrap();
+    assert!(loss.contains("data-series=\"6\"") && loss.contains("data-points=\"12\""), "{loss}");
+    for name in ["a", "b"] {
+        assert!(dom.contains(&format!(">{name}<")) || dom.contains(&format!("{name} · ")), "{name}:\n{dom}");
+    }
 }

@@ -175,19 +175,18 @@ impl LogpCache {
         Ok(stored)
     }
 
-    /// Takes a policy's log-probs over from another cache, if this one has none. Whether there were any.
+    /// Takes a policy's log-probs over from the one of other caches that has most, if this one has none.
     ///
     /// # Errors
     /// They cannot be copied.
-    pub fn adopt(&self, from: &Path, hash: &str) -> Result<bool, TrainError> {
-        let (own, theirs) = (self.path(hash), Self { dir: from.into() }.path(hash));
-        if own.exists() || !theirs.exists() {
-            return Ok(own.exists());
-        }
+    pub fn adopt(&self, from: impl Iterator<Item = PathBuf>, hash: &str) -> Result<(), TrainError> {
+        let own = self.path(hash);
+        let theirs = from.map(|dir| Self { dir }.path(hash));
+        let most = theirs.filter_map(|path| Some((path.metadata().ok()?.len(), path))).max_by_key(|(bytes, _)| *bytes);
+        let Some((_, theirs)) = most.filter(|_| !own.exists()) else { return Ok(()) };
         // A copy: more may be added to either. Each record has its checksum; half of one at the end is left behind.
         let bytes = std::fs::read(&theirs).map_err(|e| TrainError::io(&theirs, e))?;
-        durable::write(&own, &bytes[..bytes.len() - bytes.len() % RECORD])?;
-        Ok(true)
+        durable::write(&own, &bytes[..bytes.len() - bytes.len() % RECORD])
     }
 
     /// Name of the file of a policy with this hash.

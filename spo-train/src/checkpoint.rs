@@ -3,16 +3,17 @@
 //! A checkpoint is one safetensors file: the trained weights, the optimiser's moments (and f32
 //! masters of 16-bit weights), and in its metadata where the phase was. Its name ends with the
 //! blake3 of its bytes, so a damaged or cut file is noticed. `NNNNNN-PHASE-step-N-HASH.safetensors`,
-//! numbered in the order of writing; the best one of each phase is kept in `best/`.
+//! numbered in the order of writing. The best policy of a phase is kept as a policy, not here.
 
 use crate::TrainError;
 use crate::bits;
 use crate::config::CheckpointPlan;
 use crate::config::spec::Best;
-use crate::durable::{Mark, hash_start, sync, sync_parent};
+use crate::durable::{Mark, hash_start, seal_fault, sync, sync_parent};
 use crate::optimizer::AdamW;
 use crate::phase::PhaseState;
 use crate::stopping::Looks;
+use crate::{policy, room};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use safetensors::{Dtype, SafeTensors, tensor::View};
 use serde::{Deserialize, Serialize};
@@ -85,7 +86,7 @@ impl Checkpoints {
     /// The directory cannot be made or read.
     pub fn open(out: &Path, plan: &CheckpointPlan, resume: Option<Saved>, stage: u64) -> Result<Self, TrainError> {
         let dir = out.join(DIR);
-        std::fs::create_dir_all(dir.join("best")).map_err(|e| TrainError::io(&dir, e))?;
+        std::fs::create_dir_all(&dir).map_err(|e| TrainError::io(&dir, e))?;
         let next = listed(&dir)?.last().map_or(0, |(number, _)| number + 1);
         Ok(Self { dir, plan: plan.clone(), last: Instant::now(), at: None, next, resume, stage })
     }
@@ -131,36 +132,9 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// Writes the best checkpoint of a phase and removes the one that was best before.
-    ///
-    /// # Errors
-    /// As [`save`](Self::save).
-    pub fn save_best(&self, phase: &str, state: &PhaseState, events: Option<Mark>) -> Result<(), TrainError> {
-        let (dir, before) = (self.dir.join("best"), self.best_files(phase)?);
-        let written = write(&dir, &format!("{phase}-step-{}", state.step), phase, state, events, self.stage)?;
-        before.iter().filter(|path| **path != written).try_for_each(|path| remove(path))
-    }
-
-    /// By what the best checkpoint of a phase is kept.
+    /// By what the best policy of a phase is kept.
     pub fn best_by(&self) -> Best {
         self.plan.keep_best
-    }
-
-    /// The best checkpoint of a phase, if one is kept and whole.
-    ///
-    /// # Errors
-    /// The directory cannot be read, or the file is damaged.
-    pub fn best(&self, phase: &str) -> Result<Option<Saved>, TrainError> {
-        self.best_files(phase)?.last().map(|path| Saved::open(path)).transpose()
-    }
-
-    fn best_files(&self, phase: &str) -> Result<Vec<PathBuf>, TrainError> {
-        let mut files = crate::durable::files(&self.dir.join("best"))?;
-        files.retain(|path| {
-            let rest = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix(phase));
-            rest.is_some_and(|rest| rest.starts_with("-step-"))
-        });
-        Ok(files)
     }
 }
 
@@ -190,7 +164,7 @@ pub(crate) fn latest(out: &Path, finished: u64) -> Result<(Option<Saved>, Vec<St
         };
         // Those of finished stages are not needed any more; those after a stage that was lost cannot be used.
         let Some(events) = saved.header.events.as_ref().filter(|_| saved.header.stage == finished) else { continue };
-        match events.fault(out)? {
+        match events.fault(out)?.map_or_else(|| saved.policies_fault(out), |fault| Ok(Some(fault)))? {
             None => return Ok((Some(saved), faults)),
             Some(fault) => {
                 faults.push(format!("{}: {fault}", path.display()));
@@ -250,6 +224,7 @@ fn write(
         }
     });
     tensors.extend(state.optimizer.state().into_iter().map(|(name, value)| (name, Stored::new(value))));
+    room::require(dir, tensors.iter().map(|(_, tensor)| tensor.data_len() as u64).sum(), true)?;
     let aside = dir.join(format!("{name}.part"));
     let finish = || {
         safetensors::serialize_to_file(tensors, Some(HashMap::from([(HEADER.to_string(), header)])), &aside)
@@ -289,6 +264,22 @@ impl Saved {
         let text = text.ok_or_else(|| damaged("it is not a checkpoint".into()))?;
         let header = serde_json::from_str(text).map_err(|e| damaged(e.to_string()))?;
         Ok(Self { path: path.into(), header })
+    }
+
+    /// What is wrong with the policies that the phase kept until then, if anything is.
+    fn policies_fault(&self, out: &Path) -> Result<Option<String>, TrainError> {
+        let (policies, Header { phase, best, looks, .. }) = (out.join(policy::DIR), &self.header);
+        let kept = looks.kept().map(|step| policy::kept_path(&policies, phase, step));
+        if best.is_some() {
+            policy::settle_best(&policies, phase)?;
+        }
+        let best = best.map(|_| policy::best_path(&policies, phase));
+        for dir in kept.into_iter().chain(best) {
+            if let Some(fault) = seal_fault(&dir)? {
+                return Ok(Some(fault));
+            }
+        }
+        Ok(None)
     }
 
     /// The phase as it was. `model` is any policy of the run: its trained weights are replaced.

@@ -24,7 +24,7 @@ use crate::session::Session;
 use crate::shared::{Shared, rows_hash};
 use crate::stopping::{Keeper, Stopping};
 use crate::task::{SupervisedTask, Task};
-use crate::{TrainError, memory};
+use crate::{TrainError, memory, policy};
 use burn::tensor::Device;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -90,7 +90,7 @@ impl<'a> Driver<'a> {
         let plan = &prepared.plan;
         let mut stop = prepared.model.eos.clone();
         stop.extend(prepared.tokenizer.terminators());
-        let dir = session.out.join("policies");
+        let dir = session.out.join(policy::DIR);
         Ok(Self {
             plan,
             prepared,
@@ -156,7 +156,7 @@ impl<'a> Driver<'a> {
     }
 
     /// Does the work of a stage, or takes its result from the journal if it is finished. `files` are
-    /// what it writes, relative to the run directory.
+    /// what it writes, or may write, relative to the run directory.
     fn stage<T: Serialize + DeserializeOwned>(
         &mut self,
         name: &str,
@@ -167,7 +167,8 @@ impl<'a> Driver<'a> {
             return Ok(result);
         }
         let result = work(self)?;
-        let marks = files.iter().map(|path| Mark::all(&self.session.out, path));
+        let written = files.iter().filter(|path| self.session.out.join(path).exists());
+        let marks = written.map(|path| Mark::all(&self.session.out, path));
         let marks = marks.collect::<Result<Vec<_>, _>>()?.concat();
         if let Some(events) = self.session.mark()? {
             self.session.stage_finished(&events);
@@ -264,19 +265,15 @@ impl<'a> Driver<'a> {
 
     /// Takes the log-probs of a policy over that an earlier run has computed.
     fn share_cache(&self, hash: &str) -> Result<(), TrainError> {
-        for dir in self.shared.dirs() {
-            if self.cache.adopt(&dir.join("cache"), hash)? {
-                break;
-            }
-        }
-        Ok(())
+        self.cache.adopt(self.shared.dirs().map(|dir| dir.join("cache")), hash)
     }
 
     /// Takes a policy over from an earlier run in which it is the same, if there is one.
     fn reuse(&mut self, place: Place) -> Result<Option<Trained>, TrainError> {
         let Some(found) = self.shared.find(self.plan, place.name, place.arm) else { return Ok(None) };
-        let model = self.policies.adopt(place.name, &found.dir.join("policies"), found.hash)?;
-        self.cache.adopt(&found.dir.join("cache"), found.hash)?;
+        let model = self.policies.adopt(place.name, &found.dir.join(policy::DIR), found.hash)?;
+        self.policies.adopt_best(place.name, &found.dir.join(policy::DIR))?;
+        self.share_cache(found.hash)?;
         let step = self.steps_of(place.name);
         let mut trained = Trained { hash: found.hash.into(), step, rolled_back: false };
         self.session.emit(Event::Reused { policy: place.name.into(), from: found.dir.into() })?;
@@ -327,8 +324,9 @@ impl<'a> Driver<'a> {
         prepare: impl FnOnce(&mut Self, bool) -> Result<PhaseParts<'p>, TrainError>,
     ) -> Result<(), TrainError> {
         let name = place.name;
-        let dir = Path::new("policies").join(name);
-        let trained = self.stage(&format!("train {name}"), &[dir], |run| {
+        let policies = Path::new(policy::DIR);
+        let files = [policies.join(name), policy::best_path(policies, name)];
+        let trained = self.stage(&format!("train {name}"), &files, |run| {
             let saved = run.session.take_saved(name);
             if saved.is_none()
                 && let Some(trained) = run.reuse(place)?

@@ -104,6 +104,31 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
     sync_parent(path)
 }
 
+/// The file of a sealed directory that says what its other files hold.
+const SEAL: &str = "checksums.json";
+
+/// Seals a directory: says in it what its files hold.
+pub(crate) fn seal(dir: &Path) -> Result<(), TrainError> {
+    let marks = Mark::all(dir, Path::new(""))?;
+    write(&dir.join(SEAL), serde_json::to_string_pretty(&marks).expect("marks are plain data").as_bytes())
+}
+
+/// What is wrong with a sealed directory, if anything is.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn seal_fault(dir: &Path) -> Result<Option<String>, TrainError> {
+    let path = dir.join(SEAL);
+    let bytes = match std::fs::read(&path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Some(format!("{} is missing", path.display()))),
+        read => read.map_err(|e| TrainError::io(&path, e))?,
+    };
+    let Ok(marks) = serde_json::from_slice::<Vec<Mark>>(&bytes) else {
+        return Ok(Some(format!("{} is damaged", path.display())));
+    };
+    marks.iter().find_map(|mark| mark.fault(dir).transpose()).transpose()
+}
+
 /// Puts a directory that was written aside in the place of another one, if there is one.
 pub(crate) fn replace_dir(aside: &Path, dir: &Path) -> Result<(), TrainError> {
     for file in files(aside)? {

@@ -1,6 +1,7 @@
 //! What can go wrong in a run.
 
 use crate::manifest::Change;
+use spo_eval::report::bytes;
 use std::path::{Path, PathBuf};
 
 /// Errors of this crate.
@@ -130,6 +131,18 @@ pub enum TrainError {
         /// What has changed, in words.
         changes: Vec<(Change, String)>,
     },
+    /// The disk has no room for what is to be written.
+    #[error("{}: no room on the disk: {} are to be written, {} are free", path.display(), bytes(*needed), bytes(*free))]
+    NoRoom {
+        /// Where.
+        path: PathBuf,
+        /// Bytes to be written.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+        /// Whether the run has begun, and can go on later.
+        begun: bool,
+    },
     /// The computation itself broke down, as when a GPU fails.
     #[error("the computation failed: {reason}")]
     Failed {
@@ -155,6 +168,9 @@ impl TrainError {
 
     /// Whether some file could not be written because the disk, or a limit of its size, is full.
     fn is_full_disk(&self) -> bool {
+        if let Self::NoRoom { begun, .. } = self {
+            return *begun;
+        }
         let mut causes = std::iter::successors(Some(self as &dyn std::error::Error), |cause| cause.source());
         causes.any(|cause| {
             let kind = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
@@ -182,9 +198,21 @@ impl TrainError {
             Self::Damaged { path, .. } if path.ends_with(crate::manifest::FILE) => {
                 Some("if run file, data and model are the same, name the run file and add --allow manifest".into())
             }
+            Self::Damaged { path, .. } if path.ends_with("plan.json") => {
+                let run = path.parent().unwrap_or(path).display();
+                Some(format!("`spo train --resume {run}` writes it anew, also where the run is over"))
+            }
+            Self::Damaged { path, .. } if path.to_string_lossy().ends_with(crate::policy::BEST) => {
+                Some("no other copy of it is kept".into())
+            }
             Self::Damaged { .. } => Some("remove the file; what it held is computed again".into()),
             Self::Interrupted { out } => Some(go_on(out)),
             Self::Failed { out, .. } => Some(format!("{} from the last checkpoint", go_on(out))),
+            Self::NoRoom { .. } => Some(
+                "free some space, name another directory with --out, keep fewer checkpoints with `[checkpoints] keep-last`, \
+                 or try nevertheless with --allow disk"
+                    .into(),
+            ),
             Self::Locked { .. } => Some("wait for it, stop it, or name another directory".into()),
             Self::NoRun { .. } => Some("`spo train RUN.toml` begins one".into()),
             Self::Changed { out, changes } => {

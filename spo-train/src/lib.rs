@@ -55,6 +55,7 @@ pub mod memory;
 pub mod optimizer;
 pub mod phase;
 pub mod policy;
+pub mod room;
 pub mod run;
 pub mod sampling;
 pub mod schedule;

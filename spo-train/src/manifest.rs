@@ -23,7 +23,7 @@ pub enum Change {
     Data,
     /// A file of the starting model.
     Model,
-    /// The version of this program.
+    /// The version of this program, or its build.
     Version,
     /// The record of all these, which is missing or damaged: anything may be another.
     Manifest,
@@ -62,6 +62,9 @@ pub struct Input {
 pub struct Manifest {
     /// Version of this program.
     pub version: String,
+    /// Hash of its executable file, in hex, where that can be read: it tells two builds of a version apart.
+    #[serde(default)]
+    pub build: Option<String>,
     /// The run file and the changes of it.
     pub source: Source,
     /// Files of the starting model.
@@ -82,6 +85,7 @@ impl Manifest {
         let data = data_files(&plan.data)?;
         Ok(Self {
             version: env!("CARGO_PKG_VERSION").into(),
+            build: build(),
             source: prepared.source.clone(),
             model: inputs(&model_files(plan)?)?,
             data: inputs(&data)?,
@@ -127,7 +131,7 @@ impl Manifest {
             None => RunSpec::from_str(&source.name, &source.text)?,
         };
         for argument in &source.arguments {
-            spec.apply_set(argument)?;
+            spec.apply(argument)?;
         }
         Ok(spec)
     }
@@ -161,9 +165,25 @@ impl Manifest {
         if self.version != now.version {
             changes
                 .push((Change::Version, format!("the run began with spo {}, this is {}", self.version, now.version)));
+        } else if let (Some(before), Some(after)) = (&self.build, &now.build)
+            && before != after
+        {
+            let short = |hash: &String| hash.chars().take(12).collect::<String>();
+            let (version, before, after) = (&now.version, short(before), short(after));
+            let what = format!("the run began with another build of spo {version}: {before}, this is {after}");
+            changes.push((Change::Version, what));
         }
         changes
     }
+}
+
+/// Hash of the running program's file, wherever it lies.
+fn build() -> Option<String> {
+    // On Linux the file that runs can be read even where another one has taken its place.
+    let own = Path::new("/proc/self/exe");
+    let path = if own.exists() { own.to_owned() } else { std::env::current_exe().ok()? };
+    let (_, hasher) = hash_start(&path, u64::MAX).ok()?;
+    Some(hasher.finalize().to_hex().to_string())
 }
 
 fn damaged(path: &Path) -> TrainError {

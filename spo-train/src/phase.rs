@@ -182,7 +182,7 @@ impl Phase<'_> {
         let value = held_out.value(&found, session.best_by());
         if value.is_some_and(|value| state.best.is_none_or(|best| value > best)) {
             state.best = value;
-            session.keep_best(self.name, state)?;
+            stopping.keep_best(state)?;
         }
         Ok(())
     }

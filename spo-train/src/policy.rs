@@ -1,11 +1,11 @@
 //! Policies as named artefacts on disk: the whole weights, or an adapter on the starting model.
 
-use crate::TrainError;
-use crate::durable::replace_dir;
+use crate::durable::{replace_dir, seal, seal_fault};
 use crate::event::Event;
 use crate::gradients::Trainable;
 use crate::session::Session;
 use crate::shared::link_files;
+use crate::{TrainError, room};
 use burn::tensor::{DType, Device};
 use spo_data::Dataset;
 use spo_model::device::on_cpu;
@@ -15,6 +15,34 @@ use spo_model::lora::{self, LoraSpec, is_adapter};
 use spo_model::{CausalLm, parameters};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+/// Directory of policies in the run directory.
+pub const DIR: &str = "policies";
+
+/// Behind a phase's name: its best policy.
+pub const BEST: &str = "@best";
+
+/// Where a phase's best policy so far is kept, in the directory of policies.
+pub fn best_path(policies: &Path, phase: &str) -> PathBuf {
+    policies.join(format!("{phase}{BEST}"))
+}
+
+/// Where a best policy is written before it takes the place of the one before.
+fn best_aside(policies: &Path, phase: &str) -> PathBuf {
+    policies.join(format!(".{phase}{BEST}.part"))
+}
+
+/// Finishes what was interrupted while one best policy took the place of another.
+pub(crate) fn settle_best(policies: &Path, phase: &str) -> Result<(), TrainError> {
+    let (dir, aside) = (best_path(policies, phase), best_aside(policies, phase));
+    let interrupted = seal_fault(&dir)?.is_some() && seal_fault(&aside)?.is_none();
+    if interrupted { replace_dir(&aside, &dir) } else { Ok(()) }
+}
+
+/// Where the policy that a phase had after so many steps is kept, if it is.
+pub(crate) fn kept_path(policies: &Path, phase: &str, step: u64) -> PathBuf {
+    policies.join(format!(".{phase}.kept-{step}"))
+}
 
 /// What the policies of a run have in common.
 #[derive(Debug)]
@@ -173,23 +201,53 @@ impl Policies {
         Ok(model)
     }
 
+    /// Takes the best policy of a phase over from another run's directory of policies, if one is kept there.
+    ///
+    /// # Errors
+    /// It cannot be linked or copied.
+    pub fn adopt_best(&self, phase: &str, from: &Path) -> Result<(), TrainError> {
+        let (theirs, aside) = (best_path(from, phase), best_aside(&self.dir, phase));
+        if !theirs.exists() {
+            return Ok(());
+        }
+        remove(&aside)?;
+        link_files(&theirs, &aside)?;
+        replace_dir(&aside, &best_path(&self.dir, phase))
+    }
+
     /// Keeps a running policy aside, beside those kept before: a checkpoint may still need one of them.
     ///
     /// # Errors
     /// It cannot be written.
     pub fn keep(&self, phase: &str, step: u64, model: &CausalLm) -> Result<(), TrainError> {
-        let (kept, aside) = (self.kept_path(phase, step), self.dir.join(format!(".{phase}.part")));
-        remove(&aside)?;
-        self.write(model, &aside)?;
-        replace_dir(&aside, &kept)
+        self.write_sealed(model, &self.dir.join(format!(".{phase}.part")), &kept_path(&self.dir, phase, step))
+    }
+
+    /// Keeps a running policy as the best of its phase, in the place of the one before.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn keep_best(&self, phase: &str, model: &CausalLm) -> Result<(), TrainError> {
+        self.write_sealed(model, &best_aside(&self.dir, phase), &best_path(&self.dir, phase))
+    }
+
+    fn write_sealed(&self, model: &CausalLm, aside: &Path, dir: &Path) -> Result<(), TrainError> {
+        remove(aside)?;
+        self.write(model, aside)?;
+        seal(aside)?;
+        replace_dir(aside, dir)
     }
 
     /// The running policy that was kept after this many steps.
     ///
     /// # Errors
-    /// It cannot be loaded.
+    /// It is damaged, or cannot be loaded.
     pub fn kept(&self, phase: &str, step: u64) -> Result<CausalLm, TrainError> {
-        self.read(&self.kept_path(phase, step))
+        let dir = kept_path(&self.dir, phase, step);
+        match seal_fault(&dir)? {
+            None => self.read(&dir),
+            Some(reason) => Err(TrainError::Damaged { path: dir, reason }),
+        }
     }
 
     /// Removes all that were kept but one.
@@ -197,7 +255,7 @@ impl Policies {
     /// # Errors
     /// One cannot be removed.
     pub fn forget_kept(&self, phase: &str, but: Option<u64>) -> Result<(), TrainError> {
-        let but = but.map(|step| self.kept_path(phase, step));
+        let but = but.map(|step| kept_path(&self.dir, phase, step));
         let start = format!(".{phase}.kept-");
         for entry in std::fs::read_dir(&self.dir).map_err(|e| TrainError::io(&self.dir, e))? {
             let path = entry.map_err(|e| TrainError::io(&self.dir, e))?.path();
@@ -209,11 +267,12 @@ impl Policies {
         Ok(())
     }
 
-    fn kept_path(&self, phase: &str, step: u64) -> PathBuf {
-        self.dir.join(format!(".{phase}.kept-{step}"))
-    }
-
     fn write(&self, model: &CausalLm, dir: &Path) -> Result<(), TrainError> {
+        let values = match &self.options.lora {
+            Some(lora) => parameters::count(model, |path| is_adapter(path) || lora.saved.contains(path)),
+            None => parameters::count(model, |_| true),
+        };
+        room::require(dir, (values * model.dtype().size()) as u64, true)?;
         match &self.options.lora {
             Some(spec) => lora::save_adapter(model, spec, &self.options.base.display().to_string(), dir)?,
             None => export::save(model, &self.files, dir, export::SHARD_BYTES)?,
@@ -259,6 +318,7 @@ impl Policies {
             }
         };
         let written = merged.dtype();
+        room::require(dir, (parameters::count(&merged, |_| true) * written.size()) as u64, true)?;
         let aside = dir.with_added_extension("part");
         remove(&aside)?;
         export::save(&merged, &self.files, &aside, export::SHARD_BYTES)?;

@@ -7,6 +7,7 @@ use crate::config::{Facts, RunPlan, RunSpec, resolve};
 use crate::driver::{Driver, START, WARMUP};
 use crate::durable;
 use crate::event::{Event, Sink};
+use crate::forecast::Disk;
 use crate::held_out::LabelledSet;
 use crate::journal::Journal;
 use crate::lock::Lock;
@@ -17,7 +18,7 @@ use crate::sink::tensorboard::TensorBoard;
 use crate::sink::{All, EventFile, Record, read_events};
 use crate::summary::summarize;
 use crate::watchdog::Watchdogs;
-use crate::{TrainError, adapters};
+use crate::{TrainError, adapters, policy, room};
 use burn::tensor::Device;
 use spo_data::{DataSpec, Dataset, Part, Tokenizer, load, load_cached, split_by_prompt};
 use spo_eval::{RunSummary, report};
@@ -50,6 +51,8 @@ pub struct Prepared {
     pub held_out: LabelledSet,
     /// Directories of earlier runs: policies that they made in the same way are not trained again.
     pub donors: Vec<PathBuf>,
+    /// Whether a run that may not fit on the disk is refused.
+    pub check_room: bool,
 }
 
 /// Reads model shape, tokenizer and data, and resolves the plan. `spo plan` stops here.
@@ -133,7 +136,8 @@ pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainErr
             conflicts: [train.conflicts(), held_out.conflicts()].concat(),
         },
     )?;
-    Ok(Prepared { plan, source: spec.source().clone(), model, device, tokenizer, train, held_out, donors: vec![] })
+    let (source, donors) = (spec.source().clone(), vec![]);
+    Ok(Prepared { plan, source, model, device, tokenizer, train, held_out, donors, check_room: true })
 }
 
 /// Refuses an objective that needs what the data or the rounds before lack, before anything is trained.
@@ -169,6 +173,7 @@ pub fn run(prepared: Prepared, sink: &mut dyn Sink, stop: &AtomicBool) -> Result
     if taken() {
         return refused();
     }
+    check_room(&prepared)?;
     std::fs::create_dir_all(&out).map_err(|e| TrainError::io(&out, e))?;
     let _lock = Lock::take(&out)?;
     if taken() {
@@ -207,6 +212,7 @@ pub fn resume(
     if !refused.is_empty() {
         return Err(TrainError::Changed { out: out.into(), changes: refused });
     }
+    check_room(&prepared)?;
     let (journal, fault) = Journal::reopen(out)?;
     let finished = journal.events.as_ref().map_or(0, |events| events.bytes);
     let (saved, damaged) = checkpoint::latest(out, finished)?;
@@ -223,6 +229,14 @@ pub fn resume(
     let warning =
         (!changes.is_empty()).then(|| format!("went on from {from} although something has changed: {changes}"));
     go_through(&prepared, Begun { journal, saved, events }, warning, sink, stop)
+}
+
+/// Refuses a run for which the disk has no room, beside what its directory holds already.
+fn check_room(prepared: &Prepared) -> Result<(), TrainError> {
+    match prepared.check_room {
+        true => room::require(&prepared.plan.out, Disk::still_needed(prepared)?, false),
+        false => Ok(()),
+    }
 }
 
 fn file_name(path: &Path) -> std::borrow::Cow<'_, str> {
@@ -245,7 +259,7 @@ fn go_through(
     stop: &AtomicBool,
 ) -> Result<RunSummary, TrainError> {
     let (plan, out) = (&prepared.plan, prepared.plan.out.as_path());
-    let policies = out.join("policies");
+    let policies = out.join(policy::DIR);
     std::fs::create_dir_all(&policies).map_err(|e| TrainError::io(&policies, e))?;
     let text = serde_json::to_string_pretty(plan).expect("a plan holds only strings and numbers");
     write(&out.join("plan.json"), &text)?;

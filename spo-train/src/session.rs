@@ -94,16 +94,7 @@ impl<'a> Session<'a> {
         saved.err().unwrap_or_else(|| TrainError::Interrupted { out: self.out.clone() })
     }
 
-    /// Keeps a phase as the best so far.
-    ///
-    /// # Errors
-    /// It cannot be written.
-    pub fn keep_best(&mut self, phase: &str, state: &PhaseState) -> Result<(), TrainError> {
-        let events = self.mark()?;
-        self.checkpoints.as_ref().map_or(Ok(()), |checkpoints| checkpoints.save_best(phase, state, events))
-    }
-
-    /// By what the best checkpoint of a phase is kept.
+    /// By what the best policy of a phase is kept.
     pub fn best_by(&self) -> Best {
         self.checkpoints.as_ref().map_or(Best::None, Checkpoints::best_by)
     }

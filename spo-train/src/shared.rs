@@ -41,10 +41,10 @@ impl Shared {
     pub fn new(dirs: &[PathBuf], plan: &RunPlan, lineage: &[Artefact]) -> Result<Self, TrainError> {
         let mut donors = vec![];
         for dir in dirs {
-            let path = dir.join("plan.json");
-            let Ok(text) = std::fs::read_to_string(&path) else { continue };
-            let damaged = |e: serde_json::Error| TrainError::Damaged { path: path.clone(), reason: e.to_string() };
-            let theirs: RunPlan = serde_json::from_str(&text).map_err(damaged)?;
+            if !dir.join("plan.json").exists() {
+                continue;
+            }
+            let theirs = RunPlan::read(dir)?;
             let records = read_events(&dir.join("events.jsonl"))?;
             let events: Vec<Event> = records.into_iter().map(|record| record.event).collect();
             let same_input = events.iter().any(|event| match event {

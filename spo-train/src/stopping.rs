@@ -51,6 +51,8 @@ pub struct Looks {
 /// Stops a phase, or does not.
 pub struct Stopping<'a> {
     keeper: Option<Keeper<'a>>,
+    /// Whether what the looks find may end the phase or send it back.
+    acts: bool,
 }
 
 /// What is needed to measure a running policy and to keep it.
@@ -80,14 +82,14 @@ pub struct Keeper<'a> {
 impl<'a> Stopping<'a> {
     /// A phase that takes all its steps.
     pub fn never() -> Self {
-        Self { keeper: None }
+        Self { keeper: None, acts: false }
     }
 
     /// A phase that ends by its plan and its round's gate.
     pub fn new(keeper: Keeper<'a>) -> Self {
         let training = keeper.training;
         let acts = training.early_stopping.is_some() || training.max_kl > 0.0 || keeper.gate.is_some();
-        Self { keeper: acts.then_some(keeper) }
+        Self { keeper: Some(keeper), acts }
     }
 
     /// Looks at the running policy; [`Looks::end`] says whether the phase ends here.
@@ -95,12 +97,21 @@ impl<'a> Stopping<'a> {
     /// # Errors
     /// The policy cannot be kept, its starting policy cannot be read, or the user's interruption.
     pub fn look(&mut self, state: &mut PhaseState, found: &HeldOut, session: &mut Session) -> Result<(), TrainError> {
-        let Some(keeper) = &mut self.keeper else { return Ok(()) };
+        let Some(keeper) = self.keeper.as_mut().filter(|_| self.acts) else { return Ok(()) };
         let kl = if keeper.training.max_kl > 0.0 { Some(keeper.kl(state, session)?) } else { None };
         if state.looks.take(keeper, found, kl) {
             keeper.policies.keep(keeper.phase, state.step, &state.model)?;
         }
         Ok(())
+    }
+
+    /// Keeps the running policy as the best of its phase so far.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn keep_best(&self, state: &PhaseState) -> Result<(), TrainError> {
+        let Some(keeper) = &self.keeper else { return Ok(()) };
+        keeper.policies.keep_best(keeper.phase, &state.model)
     }
 
     /// Removes the kept policies that the checkpoint which was just written does not need.
@@ -109,7 +120,7 @@ impl<'a> Stopping<'a> {
     /// One cannot be removed.
     pub fn settle(&self, state: &PhaseState) -> Result<(), TrainError> {
         let Some(keeper) = &self.keeper else { return Ok(()) };
-        keeper.policies.forget_kept(keeper.phase, state.looks.best.as_ref().map(|best| best.step))
+        keeper.policies.forget_kept(keeper.phase, state.looks.kept())
     }
 
     /// The policy that the phase goes on with.
@@ -140,6 +151,11 @@ impl<'a> Stopping<'a> {
 }
 
 impl Looks {
+    /// The step of the policy that is kept, if one is.
+    pub fn kept(&self) -> Option<u64> {
+        self.best.as_ref().map(|best| best.step)
+    }
+
     /// Whether they end the phase.
     pub fn end(&self) -> bool {
         self.reason.is_some()

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
+use spo_train::config::spec::Argument;
 use spo_train::config::{ConfigError, Facts, Origin, RunPlan, RunSpec, init, reference, resolve, schema};
 
 fn facts() -> Facts {
@@ -297,10 +298,54 @@ fn paths_of_a_file_are_relative_to_it() {
     let plan = resolve(&spec, &facts()).unwrap();
     assert_eq!(plan.name, "mine");
     assert_eq!(plan.out, directory.path().join("here"));
-    assert_eq!(plan.model.path, Path::new("elsewhere"));
+    assert_eq!(plan.model.path, std::env::current_dir().unwrap().join("elsewhere"));
     let paths = serde_json::to_value(&plan.data[0].source.path).unwrap();
     let first = directory.path().join("a/*.jsonl");
     assert_eq!(paths, json!([first, "/b.jsonl"]));
+}
+
+#[test]
+fn a_plan_of_an_older_version_is_read_or_says_what_to_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("plan.json");
+    let text = "schema = 1\nholdout = 0.1\n[model]\npath = \"m\"\n[lora]\nrank = 4\n[[data]]\npath = \"d\"\n[[rounds]]\ndimension = \"honesty\"\n";
+    let now = plan(text).unwrap();
+    let write = |without: &[(&str, &str)]| {
+        let mut older = serde_json::to_value(&now).unwrap();
+        for (table, key) in without {
+            older[*table].as_object_mut().unwrap().remove(*key).unwrap();
+        }
+        fs::write(&file, older.to_string()).unwrap();
+    };
+    write(&["dora", "dropout", "modules-to-save", "rounds", "quantised-base"].map(|key| ("lora", key)));
+    assert_eq!(RunPlan::read(directory.path()).unwrap(), now);
+    write(&[("evaluation", "samples")]);
+    let error = RunPlan::read(directory.path()).unwrap_err();
+    assert!(
+        error.to_string().contains("missing field `samples`") && error.to_string().contains("another version"),
+        "{error}"
+    );
+    assert!(error.hint().unwrap().contains("spo train --resume"), "{:?}", error.hint());
+}
+
+#[test]
+fn arguments_keep_the_directory_they_were_given_in() {
+    let mut spec = RunSpec::from_str("run.toml", "schema = 1\nholdout = 0.1\nmodel = { path = \"m\" }\ndata = [{ path = \"d\" }]\nrounds = [{ dimension = \"a\" }]").unwrap();
+    let directory = Some(std::path::PathBuf::from("/first/start"));
+    for text in ["model.path=m", "data.0.path=[\"a.jsonl\", \"/b.jsonl\"]", "token-cache=../t", "out=here"] {
+        spec.apply(&Argument { text: text.into(), directory: directory.clone() }).unwrap();
+    }
+    let written = serde_json::to_string(spec.source()).unwrap();
+    let source: spo_train::config::spec::Source = serde_json::from_str(&written).unwrap();
+    assert_eq!(&source, spec.source());
+    let sections = spec.sections();
+    assert_eq!(sections.model.path, Path::new("/first/start/m"));
+    assert_eq!(sections.token_cache.as_deref(), Some(Path::new("/first/start/../t")));
+    assert_eq!(sections.out.as_deref(), Some(Path::new("here")), "the run directory is named again on resuming");
+    assert_eq!(json!(sections.data[0].source.path), json!(["/first/start/a.jsonl", "/b.jsonl"]));
+    let older = r#"{"name":"run.toml","path":null,"text":"","arguments":["seed=2"]}"#;
+    let source: spo_train::config::spec::Source = serde_json::from_str(older).unwrap();
+    assert_eq!(source.arguments, [Argument { text: "seed=2".into(), directory: None }]);
 }
 
 /// `SPO_BLESS=1 cargo test -p spo-train --test config` writes the files anew.

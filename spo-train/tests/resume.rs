@@ -4,7 +4,6 @@
 mod left;
 
 use left::{assert_same, left};
-use spo_train::checkpoint::Saved;
 use spo_train::config::RunSpec;
 use spo_train::event::{Event, Sink};
 use spo_train::sink::{Memory, Record};
@@ -237,6 +236,8 @@ fn every_damaged_file_is_noticed_and_made_again() {
         newest("checkpoints", "safetensors"),
         newest("policies/warmup", "safetensors"),
         newest("policies/round-1-honesty", "json"),
+        newest("policies/round-1-honesty@best", "safetensors"),
+        newest("policies/warmup@best", "json"),
         newest("cache", "logps"),
         "events.jsonl".into(),
         "progress.jsonl".into(),
@@ -265,9 +266,6 @@ fn every_damaged_file_is_noticed_and_made_again() {
     }
     for how in [flip as fn(&mut Vec<u8>), cut] {
         copy_all(&kept, &place.out);
-        let best = place.out.join(newest("checkpoints/best", "safetensors"));
-        damage(&best, how);
-        assert!(matches!(Saved::open(&best), Err(TrainError::Damaged { path, .. }) if path == best));
         damage(&place.out.join("manifest.json"), how);
         let error = go_on(&place.out, &[]).unwrap_err();
         assert!(matches!(error, TrainError::Damaged { .. }), "{error}");
@@ -276,6 +274,47 @@ fn every_damaged_file_is_noticed_and_made_again() {
         let prepared = prepare(&place.spec, &mut Memory::default()).unwrap();
         resume(prepared, &place.out, &[Change::Manifest], &mut seen, &stop).unwrap();
         place.clear();
+    }
+}
+
+#[test]
+fn damaged_policies_of_a_running_round_are_noticed_and_made_again() {
+    let mut place = Place::new("");
+    for change in ["training.steps=5", "rounds.0.early-stopping={ metric = \"loss\", patience = 9 }"] {
+        place.spec.apply_set(change).unwrap();
+    }
+    let mut seen = Memory::default();
+    start(&place.spec, &mut seen, &AtomicBool::new(false)).unwrap();
+    let expected = left(&place.out);
+    place.clear();
+    let last =
+        |record: &Record| matches!(&record.event, Event::Window(of) if of.phase == "round-1-honesty" && of.step == 5);
+    place.broken_off(seen.0.iter().position(last).unwrap() + 1);
+    let kept = place.out.with_extension("kept");
+    std::fs::rename(&place.out, &kept).unwrap();
+    let names = std::fs::read_dir(kept.join("policies")).unwrap().map(|entry| entry.unwrap().file_name());
+    let running: Vec<String> =
+        names.filter_map(|name| name.into_string().ok()).filter(|name| name.contains("round-1")).collect();
+    assert_eq!(running.len(), 2, "{running:?}");
+    // Killed while one best policy took the place of another: the new one is whole, the old one partly removed.
+    copy_all(&kept, &place.out);
+    let best = place.out.join("policies/round-1-honesty@best");
+    copy_all(&best, &place.out.join("policies/.round-1-honesty@best.part"));
+    std::fs::remove_file(best.join("config.json")).unwrap();
+    assert_eq!(damaged(&go_on(&place.out, &[]).unwrap()), Vec::<String>::new());
+    assert_same(&left(&place.out), &expected, "a best policy in the middle of being replaced");
+    place.clear();
+    for (what, how) in [("flipped", flip as fn(&mut Vec<u8>)), ("cut", cut)] {
+        for name in &running {
+            for file in ["model.safetensors", "config.json", "checksums.json"] {
+                copy_all(&kept, &place.out);
+                damage(&place.out.join("policies").join(name).join(file), how);
+                let faults = damaged(&go_on(&place.out, &[]).unwrap());
+                assert!(faults.iter().any(|fault| fault.contains(file)), "{what} {name}/{file}: {faults:?}");
+                assert_same(&left(&place.out), &expected, &format!("{what} {name}/{file}"));
+                place.clear();
+            }
+        }
     }
 }
 

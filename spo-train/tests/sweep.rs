@@ -182,10 +182,17 @@ fn runs_share_what_they_have_in_common() {
 fn orders_share_the_warm_up() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("sweep");
-    let all = variants(&spec(dir.path()), &[], true).unwrap();
+    let all = variants(&spec(dir.path()), &[axis("rounds.1.lambda=0,1")], true).unwrap();
     let (summary, _) = swept(&all, &out);
-    assert_eq!(summary.runs.len(), 2);
-    assert_eq!(reused(&out, &all[1].name), ["warmup"]);
+    assert_eq!(summary.runs.len(), 4);
+    assert_eq!(reused(&out, &all[2].name), ["warmup"]);
+    assert_eq!(reused(&out, &all[3].name), ["warmup", "round-1-helpfulness"]);
+    // No answer is scored twice by a policy, also where an order scored more than the one before.
+    for event in events(&out, &all[3].name) {
+        if let Event::Scored { policy, answers, cached, .. } = event {
+            assert!(cached == answers || policy == "round-2-honesty", "{policy}: {cached} of {answers} from the cache");
+        }
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `spo eval`
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use burn::tensor::Device;
 use clap::Args;
@@ -14,6 +14,7 @@ use super::score::{check_rows, score, sum};
 use crate::error::CliError;
 use crate::inputs::{DeviceArguments, LayoutArguments, TextArguments, incidents, model_tokenizer, require_rows};
 use crate::output::{Output, note};
+use crate::places::Place;
 
 /// Compare a model with a reference on preference pairs
 ///
@@ -21,13 +22,13 @@ use crate::output::{Output, note};
 /// interval over prompts, on all pairs and on those where another dimension agrees or conflicts; and the mean margin.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Model directory
+    /// Model directory; or a policy of a run, RUN:POLICY, the best one of a round RUN:ROUND@best
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// Adapter directory in PEFT's format
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
-    /// Directory of the model to compare with
+    /// The model to compare with: a directory, or a policy of a run, RUN:start
     #[arg(long, value_name = "DIR")]
     reference: PathBuf,
     /// File, directory or pattern with the pairs; may be repeated
@@ -59,7 +60,8 @@ pub(crate) struct Arguments {
 impl Arguments {
     pub fn run(&self, output: &mut Output) -> Result<(), CliError> {
         let device = self.device.open()?;
-        let tokenizer = model_tokenizer(&self.model)?;
+        let place = Place::named(&self.model, self.adapter.as_deref())?;
+        let tokenizer = model_tokenizer(&place.model)?;
         let data = self.layout.load(&self.data, &self.text.spec(), &tokenizer)?;
         incidents(&data).into_iter().for_each(note);
         require_rows(&data, &self.data)?;
@@ -69,11 +71,11 @@ impl Arguments {
             return Err(TrainError::NoPairs { what: files.join(", ") }.into());
         }
         // One model is in memory at a time.
-        let policy = self.logps(&device, &self.model, self.adapter.as_deref(), &data)?;
-        let reference = self.logps(&device, &self.reference, None, &data)?;
+        let policy = self.logps(&device, &place, &data)?;
+        let reference = self.logps(&device, &Place::named(&self.reference, None)?, &data)?;
         let set = LabelledSet::new("held-out", data, dimensions, &self.boilerplate, &tokenizer)?;
         let bootstrap = Bootstrap { resamples: self.resamples, seed: self.seed };
-        let name = self.model.display().to_string();
+        let name = place.name;
         let score = |dimension: &String| {
             let margin = |row: Judged| {
                 let ratio = |answer: usize| policy[row.example][answer] - reference[row.example][answer];
@@ -90,14 +92,8 @@ impl Arguments {
     }
 
     /// Sequence log-probs of each answer of each example.
-    fn logps(
-        &self,
-        device: &Device,
-        model: &Path,
-        adapter: Option<&Path>,
-        data: &Dataset,
-    ) -> Result<Vec<Vec<f64>>, CliError> {
-        let model = self.device.load(device, model, adapter)?;
+    fn logps(&self, device: &Device, place: &Place, data: &Dataset) -> Result<Vec<Vec<f64>>, CliError> {
+        let model = self.device.load(device, &place.model, place.adapter.as_deref())?;
         check_rows(model.spec(), data)?;
         let scored = score(&model, &data.examples, self.tokens_per_micro_batch);
         Ok(scored.iter().map(|answers| answers.iter().map(|logps| sum(logps)).collect()).collect())

@@ -1,6 +1,6 @@
 //! `spo export`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -15,6 +15,7 @@ use super::score::check_rows;
 use crate::error::CliError;
 use crate::inputs::model_tokenizer;
 use crate::output::{Output, note};
+use crate::places::Place;
 
 /// Write a model as a Hugging Face directory or a GGUF file, with an adapter merged into it if one is named
 ///
@@ -23,13 +24,13 @@ use crate::output::{Output, note};
 /// mistral, qwen2 and qwen3 with a BPE tokenizer.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Model directory
+    /// Model directory; or a policy of a run, RUN:POLICY, the best one of a round RUN:ROUND@best
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// Adapter directory in PEFT's format
     #[arg(long, value_name = "DIR", requires = "merge")]
     adapter: Option<PathBuf>,
-    /// Merge the adapter into the model
+    /// Merge the adapter into the model; that of a run's policy is merged in any case
     #[arg(long, requires = "adapter")]
     merge: bool,
     /// What to write
@@ -90,17 +91,18 @@ impl Arguments {
         if self.out.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
             return Err(CliError::Exists { path: self.out.clone() });
         }
+        let Place { name, model: dir, adapter } = Place::named(&self.model, self.adapter.as_deref())?;
         let device = device::open(&self.device)?;
-        let files = ModelFiles::from_dir(&self.model)?;
-        let model = CausalLm::from_dir(&self.model, None, &device)?;
-        let probe = self.probe(&model)?;
+        let files = ModelFiles::from_dir(&dir)?;
+        let model = CausalLm::from_dir(&dir, None, &device)?;
+        let probe = probe(&model, &dir)?;
         // The probe is scored in f32, so that rounding of the type written is all that differs.
-        let wide = || CausalLm::open(&self.model, LoadOptions { storage: Some(Storage::F32), blocks: None }, &device);
-        let before = match &self.adapter {
+        let wide = || CausalLm::open(&dir, LoadOptions { storage: Some(Storage::F32), blocks: None }, &device);
+        let before = match &adapter {
             Some(adapter) => probe.score(&load_adapter(wide()?, adapter)?.0),
             None => probe.score(&wide()?),
         };
-        let model = match &self.adapter {
+        let model = match &adapter {
             Some(adapter) => merge_adapter(model, adapter)?,
             None => model,
         };
@@ -118,7 +120,7 @@ impl Arguments {
                 (saved, dtype, self.out.clone())
             }
             Written::Gguf(dtype) => {
-                let name = self.model.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let name = Path::new(&name).file_name().unwrap_or_default().to_string_lossy().into_owned();
                 let path = self.out.join(format!("model-{}.gguf", dtype.name()));
                 export::save_gguf(&model, &files, &name, dtype, &path)?;
                 (Gguf::open(&path)?.model(model.spec(), &device)?, dtype.name().into(), path)
@@ -128,8 +130,8 @@ impl Arguments {
         let parity = Parity::check(&probe, &before, &after, allowed(written, &model, &before), &path)?;
         let format = if self.format == Format::Hf { "hf" } else { "gguf" };
         let mut manifest = Manifest::new(format, dtype.clone(), parity.clone());
-        if let Some(adapter) = &self.adapter {
-            manifest.base = Some(Base { path: self.model.display().to_string(), quantised: None });
+        if let Some(adapter) = &adapter {
+            manifest.base = Some(Base { path: dir.display().to_string(), quantised: None });
             manifest.merged_adapter = Some(adapter.display().to_string());
         }
         manifest.write(&self.out)?;
@@ -156,19 +158,19 @@ impl Arguments {
             (Format::Gguf, Some(Dtype::Bf16)) => return wrong("bf16", "f32, f16 or q8_0 with --format gguf"),
         })
     }
+}
 
-    /// Built-in pairs in the model's tokens, or random ones for a model whose tokenizer cannot tell them.
-    fn probe(&self, model: &CausalLm) -> Result<Probe, CliError> {
-        let spec = DataSpec { limit: Some(8), ..DataSpec::default() };
-        let text = TextSpec { max_length: Some(model.spec().context), ..TextSpec::default() };
-        let tokenizer = model_tokenizer(&self.model)?;
-        let data = match load_bytes("built-in.jsonl.gz", TEST_PAIRS, &spec, &text, &tokenizer) {
-            Err(DataError::IdsOnly) => return Ok(Probe::random(model.spec())),
-            other => other?,
-        };
-        check_rows(model.spec(), &data)?;
-        Ok(Probe::new(data.examples.iter()))
-    }
+/// Built-in pairs in the model's tokens, or random ones for a model whose tokenizer cannot tell them.
+fn probe(model: &CausalLm, dir: &Path) -> Result<Probe, CliError> {
+    let spec = DataSpec { limit: Some(8), ..DataSpec::default() };
+    let text = TextSpec { max_length: Some(model.spec().context), ..TextSpec::default() };
+    let tokenizer = model_tokenizer(dir)?;
+    let data = match load_bytes("built-in.jsonl.gz", TEST_PAIRS, &spec, &text, &tokenizer) {
+        Err(DataError::IdsOnly) => return Ok(Probe::random(model.spec())),
+        other => other?,
+    };
+    check_rows(model.spec(), &data)?;
+    Ok(Probe::new(data.examples.iter()))
 }
 
 /// How far log-probs may be off: rounding in the narrowest type involved, and for q8_0 a twentieth.

@@ -13,6 +13,7 @@ use crate::error::CliError;
 use crate::generation::{DecodeArguments, SamplingArguments};
 use crate::inputs::{DeviceArguments, TextArguments, model_tokenizer};
 use crate::output::Output;
+use crate::places::Place;
 use crate::prompts;
 
 /// Batches whose results are written together.
@@ -27,7 +28,7 @@ const BATCHES: usize = 8;
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["prompt", "ids", "prompts"]))]
 pub(crate) struct Arguments {
-    /// Model directory
+    /// Model directory; or a policy of a run, RUN:POLICY, the best one of a round RUN:ROUND@best
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// Adapter directory in PEFT's format
@@ -69,15 +70,16 @@ struct Prompt {
 impl Arguments {
     pub fn run(&self, output: &mut Output) -> Result<(), CliError> {
         let device = self.device.open()?;
-        let tokenizer = model_tokenizer(&self.model)?;
+        let place = Place::named(&self.model, self.adapter.as_deref())?;
+        let tokenizer = model_tokenizer(&place.model)?;
         let stops = self.sampling.stop_texts(&tokenizer)?;
         let prompts = self.read(&tokenizer)?;
-        let model = self.device.load(&device, &self.model, self.adapter.as_deref())?;
+        let model = self.device.load(&device, &place.model, place.adapter.as_deref())?;
         let spec = model.spec().clone();
         prompts.iter().try_for_each(|prompt| check(prompt, &spec))?;
         let options = self.sampling.options(&spec, &tokenizer);
         let batch = usize::from(self.batch);
-        let mut generator = self.decode.generator(model, &self.model, batch);
+        let mut generator = self.decode.generator(model, &place.model, batch);
         if let ([prompt], false, true) = (prompts.as_slice(), self.json, tokenizer.vocabulary_size() > 0) {
             let mut writer = Writer::new(&tokenizer, &stops, output);
             generator.generate(&[&prompt.ids], &options, &mut |_, token| writer.push(token));

@@ -47,7 +47,7 @@ impl Arguments {
         note(format_args!("wrote {} with its model and pairs", file.display()));
         // The run file already names its own directory.
         let spec = Settings { out: None, ..self.settings }.spec(&file)?;
-        train(&spec, None, false, output)
+        train(&spec, None, true, false, output)
     }
 }
 

@@ -10,6 +10,7 @@ use spo_model::{CausalLm, ModelSpec};
 use crate::error::CliError;
 use crate::inputs::{DeviceArguments, LayoutArguments, TextArguments, incidents, model_tokenizer, require_rows};
 use crate::output::{Output, note};
+use crate::places::Place;
 
 /// Rows that are scored before their results are written.
 const CHUNK: usize = 64;
@@ -24,7 +25,7 @@ const UNNAMED: &str = "preference";
 /// rejected_ids). Rows beyond the model's context are an error unless --max-length says how much may stay.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Model directory
+    /// Model directory; or a policy of a run, RUN:POLICY, the best one of a round RUN:ROUND@best
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// Adapter directory in PEFT's format
@@ -53,11 +54,12 @@ pub(crate) struct Arguments {
 impl Arguments {
     pub fn run(&self, output: &mut Output) -> Result<(), CliError> {
         let device = self.device.open()?;
-        let tokenizer = model_tokenizer(&self.model)?;
+        let place = Place::named(&self.model, self.adapter.as_deref())?;
+        let tokenizer = model_tokenizer(&place.model)?;
         let data = self.layout.load(&self.data, &self.text.spec(), &tokenizer)?;
         incidents(&data).into_iter().for_each(note);
         require_rows(&data, &self.data)?;
-        let model = self.device.load(&device, &self.model, self.adapter.as_deref())?;
+        let model = self.device.load(&device, &place.model, place.adapter.as_deref())?;
         check_rows(model.spec(), &data)?;
         for examples in data.examples.chunks(CHUNK) {
             let scored = score(&model, examples, self.tokens_per_micro_batch);

@@ -6,8 +6,9 @@ use clap::Args;
 use spo_eval::report;
 use spo_train::sweep::{Axis, Progress, Variant, sweep, variants};
 
-use super::train::{Settings, stop_flag};
+use super::train::Settings;
 use crate::error::CliError;
+use crate::interrupt::Interrupt;
 use crate::output::{Output, note};
 use crate::view;
 
@@ -54,18 +55,22 @@ impl Arguments {
         if self.dry_run {
             return runs.iter().try_for_each(|run| output.line(&run.name));
         }
-        let stop = stop_flag()?;
+        let interrupt = Interrupt::listen(false)?;
         std::fs::create_dir_all(&out).map_err(|source| CliError::io(&out, source))?;
         let count = runs.len();
         let mut told = |index: usize, run: &Variant, progress: Progress| {
             let what = match progress {
                 Progress::Found => "finished before",
-                Progress::Begins => "begins",
+                Progress::Begins => {
+                    interrupt.reading();
+                    "begins"
+                }
                 Progress::GateMissed => "missed its gate",
             };
             note(format_args!("== run {} of {count}, {}: {what}", index + 1, run.name));
         };
-        let summary = sweep(&name, &runs, &out, &mut view::progress, &mut told, &stop)?;
+        let mut sink = || interrupt.hearing(view::progress());
+        let summary = sweep(&name, &runs, &out, &mut sink, &mut told, &interrupt.stop)?;
         output.line(report::sweep_markdown(&summary)?.trim_end())?;
         note(format_args!("table and pictures are in {}", out.display()));
         Ok(())

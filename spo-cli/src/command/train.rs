@@ -1,9 +1,6 @@
 //! `spo train`
 
 use std::path::{Path, PathBuf};
-use std::process::exit;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, ValueEnum};
 use serde_json::Value;
@@ -14,7 +11,8 @@ use spo_train::{Change, Event, Manifest, Sink, TrainError, prepare, run};
 
 use crate::Outcome;
 use crate::error::CliError;
-use crate::output::{Output, note};
+use crate::interrupt::Interrupt;
+use crate::output::Output;
 use crate::view;
 
 /// Changes to a run file from the command line.
@@ -57,7 +55,7 @@ impl Settings {
 ///
 /// Writes the run directory: the final model, the policy of each round, events.jsonl, plan.json and the report; then
 /// prints the policy × dimension table. Ctrl-C or a termination signal finishes the current step, writes a checkpoint
-/// and exits with 130; a second one exits at once. `spo train --resume DIR` goes on.
+/// and exits with 130; a second one exits at once, and so does the first one while data and model are read. `spo train --resume DIR` goes on.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// The run file; `spo init` writes one
@@ -71,8 +69,8 @@ pub(crate) struct Arguments {
     /// Go on with the interrupted run in this directory; its run file is read from where it was, or as RUN.toml says
     #[arg(long, value_name = "DIR", conflicts_with = "out")]
     resume: Option<PathBuf>,
-    /// With --resume: go on although this is another than when the run began
-    #[arg(long, value_name = "CHANGE", value_enum, value_delimiter = ',', requires = "resume")]
+    /// Go on although this is another than when the run began, with --resume; or although the disk may be too small
+    #[arg(long, value_name = "CHANGE", value_enum, value_delimiter = ',')]
     allow: Vec<Allowed>,
     /// Full screen with curves per dimension, instead of a progress bar
     #[arg(long)]
@@ -91,8 +89,14 @@ impl Arguments {
             let forecast = Forecast::of(&prepared)?;
             return super::plan::show(&prepared, &forecast, false, output).map(|()| Outcome::Done);
         }
-        let allow: Vec<Change> = self.allow.iter().map(|allowed| allowed.change()).collect();
-        train(&spec, self.resume.as_deref().map(|out| (out, allow.as_slice())), self.tui, output)
+        let allow: Vec<Change> = self.allow.iter().filter_map(|allowed| allowed.change()).collect();
+        if let (None, Some(change)) = (&self.resume, allow.first()) {
+            let name = format!("--allow {}", change.name());
+            return Err(CliError::argument(&name, "a run that begins", "--resume DIR, or --allow disk"));
+        }
+        let check_room = !self.allow.iter().any(|allowed| matches!(allowed, Allowed::Disk));
+        let resume = self.resume.as_deref().map(|out| (out, allow.as_slice()));
+        train(&spec, resume, check_room, self.tui, output)
     }
 }
 
@@ -105,20 +109,23 @@ enum Allowed {
     Data,
     /// A file of the starting model
     Model,
-    /// The version of spo
+    /// The version of spo, or its build
     Version,
     /// The record of all these is damaged: anything
     Manifest,
+    /// Less room on the disk than the run may need
+    Disk,
 }
 
 impl Allowed {
-    fn change(self) -> Change {
+    fn change(self) -> Option<Change> {
         match self {
-            Self::RunFile => Change::RunFile,
-            Self::Data => Change::Data,
-            Self::Model => Change::Model,
-            Self::Version => Change::Version,
-            Self::Manifest => Change::Manifest,
+            Self::RunFile => Some(Change::RunFile),
+            Self::Data => Some(Change::Data),
+            Self::Model => Some(Change::Model),
+            Self::Version => Some(Change::Version),
+            Self::Manifest => Some(Change::Manifest),
+            Self::Disk => None,
         }
     }
 }
@@ -132,36 +139,26 @@ impl Sink for OnlyReading<'_> {
     }
 }
 
-/// Runs to the end and prints the result. `resume` is the directory of an interrupted run, and what may have changed.
+/// Runs to the end and prints the result. `resume` is the directory of an interrupted run, and what may have
+/// changed; `check_room` refuses what may not fit on the disk.
 pub(super) fn train(
     spec: &RunSpec,
     resume: Option<(&Path, &[Change])>,
+    check_room: bool,
     tui: bool,
     output: &mut Output,
 ) -> Result<Outcome, CliError> {
-    let stop = stop_flag()?;
-    let mut sink = if tui { view::own_screen(&stop)? } else { view::progress() };
-    let prepared = prepare(spec, &mut OnlyReading(sink.as_mut()))?;
+    let interrupt = Interrupt::listen(tui)?;
+    let shown = if tui { view::own_screen(&interrupt)? } else { view::progress() };
+    let mut sink = interrupt.hearing(shown);
+    let mut prepared = prepare(spec, &mut OnlyReading(sink.as_mut()))?;
+    prepared.check_room = check_room;
     let summary = match resume {
-        Some((out, allow)) => spo_train::resume(prepared, out, allow, sink.as_mut(), &stop),
-        None => run(prepared, sink.as_mut(), &stop),
+        Some((out, allow)) => spo_train::resume(prepared, out, allow, sink.as_mut(), &interrupt.stop),
+        None => run(prepared, sink.as_mut(), &interrupt.stop),
     }?;
     drop(sink);
     output.line(report::table(&summary).trim_end())?;
     let passed = summary.gates.iter().all(|gate| gate.outcome == GateOutcome::Passed);
     Ok(if passed { Outcome::Done } else { Outcome::GateMissed })
-}
-
-/// Set by the first Ctrl-C or termination signal; the second one ends the process.
-pub(super) fn stop_flag() -> Result<Arc<AtomicBool>, CliError> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    let handler = move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            exit(130);
-        }
-        note("stopping after this step, with a checkpoint; once more stops at once");
-    };
-    ctrlc::set_handler(handler).map_err(|error| CliError::Signal { reason: error.to_string() })?;
-    Ok(stop)
 }

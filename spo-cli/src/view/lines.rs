@@ -25,7 +25,9 @@ impl Sink for Lines {
             (Event::Window(_), Some(left)) => format!(", {} left", words::duration(left)),
             _ => String::new(),
         };
-        for line in plain_lines(seconds, event) {
+        // The command itself ends with that.
+        let lines = if matches!(event, Event::RunStopped { .. }) { vec![] } else { plain_lines(seconds, event) };
+        for line in lines {
             note(format_args!("{line}{}", left()));
         }
         Ok(())

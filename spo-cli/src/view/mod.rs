@@ -14,11 +14,11 @@ mod words;
 
 use std::io::{self, IsTerminal, stderr};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use spo_train::Sink;
 
 use crate::error::CliError;
+use crate::interrupt::Interrupt;
 pub(crate) use attached::Attached;
 pub(crate) use columns::columns;
 pub(crate) use lines::plain_lines;
@@ -29,10 +29,10 @@ pub(crate) fn progress() -> Box<dyn Sink> {
     if stderr().is_terminal() { Box::new(progress::Progress::default()) } else { Box::new(lines::Lines::default()) }
 }
 
-/// The full screen of a run that trains in this process; `stop` is set when the user asks for it.
+/// The full screen of a run that trains in this process; `interrupt` hears when the user wants to stop.
 #[cfg(unix)]
-pub(crate) fn own_screen(stop: &Arc<AtomicBool>) -> Result<Box<dyn Sink>, CliError> {
-    Ok(Box::new(terminal::FullScreen::start(stop.clone()).map_err(no_screen)?))
+pub(crate) fn own_screen(interrupt: &Arc<Interrupt>) -> Result<Box<dyn Sink>, CliError> {
+    Ok(Box::new(terminal::FullScreen::start(interrupt.clone()).map_err(no_screen)?))
 }
 
 /// The full screen of a run that trains elsewhere.
@@ -46,7 +46,7 @@ pub(crate) fn full_screen(mut attached: Attached) -> Result<(), CliError> {
 }
 
 #[cfg(not(unix))]
-pub(crate) fn own_screen(_: &Arc<AtomicBool>) -> Result<Box<dyn Sink>, CliError> {
+pub(crate) fn own_screen(_: &Arc<Interrupt>) -> Result<Box<dyn Sink>, CliError> {
     Err(no_screen(io::ErrorKind::Unsupported.into()))
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use serde_json::Value;
-use spo_eval::report::count;
+use spo_eval::report::{bytes, count};
 use spo_train::config::{PlanLine, RunPlan};
 use spo_train::forecast::{Forecast, Speed};
 
@@ -74,14 +74,14 @@ pub(crate) fn forecast_text(forecast: &Forecast) -> String {
     line(format!("{:<19} at most {} tokens", "sampled responses", count(forecast.sampled_tokens)));
     let disk = &forecast.disk;
     line(format!(
-        "{:<19} {}: policies {}, model {}, checkpoints {}, log-probs {}",
+        "{:<19} {}: policies {}, model {},",
         "disk, at most",
-        size(disk.total()),
-        size(disk.policies),
-        size(disk.model),
-        size(disk.checkpoints),
-        size(disk.log_probs)
+        bytes(disk.total()),
+        bytes(disk.policies),
+        bytes(disk.model)
     ));
+    let (checkpoints, log_probs) = (bytes(disk.checkpoints), bytes(disk.log_probs));
+    line(format!("{:<19} checkpoints {checkpoints}, log-probs {log_probs}", ""));
     text += &memory_text(&forecast.memory);
     let mut line = |line: String| {
         let _ = writeln!(text, "  {line}");
@@ -110,20 +110,10 @@ fn measured(speed: &Speed, seconds: f64) -> Vec<String> {
         lines.push(format!(
             "{:<19} at most {} in memory, the program and the data included",
             "",
-            size(speed.peak_bytes)
+            bytes(speed.peak_bytes)
         ));
     }
     lines
-}
-
-fn size(bytes: u64) -> String {
-    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
-    let mut value = bytes as f64 / 1000.0;
-    let mut unit = 0;
-    while value >= 1000.0 && unit + 1 < UNITS.len() {
-        (value, unit) = (value / 1000.0, unit + 1);
-    }
-    format!("{value:.1} {}", UNITS[unit])
 }
 
 /// Table and key. Options of an objective stand beside the other keys of their arm, as in the run file.

@@ -56,6 +56,8 @@ impl Sink for Progress {
             Event::Scoring { policy, done, total } => {
                 self.bar(&format!("scoring {policy}"), *total as u64).set_position(*done as u64);
             }
+            // The command itself ends with that.
+            Event::RunStopped { .. } => self.clear(),
             event => {
                 for line in words::lines(event) {
                     self.clear();

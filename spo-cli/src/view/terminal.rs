@@ -16,6 +16,7 @@ use spo_train::{Event, Sink, TrainError};
 
 use super::board::Board;
 use super::screen::draw;
+use crate::interrupt::Interrupt;
 
 /// Between two pictures.
 const REFRESH: Duration = Duration::from_millis(200);
@@ -31,19 +32,22 @@ pub(crate) struct FullScreen {
 }
 
 impl FullScreen {
-    /// Takes the terminal over until it is dropped. `stop` is set when the user asks for it.
-    pub fn start(stop: Arc<AtomicBool>) -> io::Result<Self> {
+    /// Takes the terminal over until it is dropped.
+    pub fn start(interrupt: Arc<Interrupt>) -> io::Result<Self> {
         let (board, over) = (Arc::new(Mutex::new(Board::default())), Arc::new(AtomicBool::new(false)));
         let mut terminal = open()?;
         let (shared, ended) = (board.clone(), over.clone());
         let thread = thread::spawn(move || {
             let mut keys = async_stdin();
             while !ended.load(Ordering::Relaxed) {
-                if asked_to_leave(&mut keys) && stop.swap(true, Ordering::Relaxed) {
+                if asked_to_leave(&mut keys) {
+                    interrupt.ask();
+                }
+                if interrupt.at_once() {
                     drop(terminal);
                     std::process::exit(130);
                 }
-                let state = if stop.load(Ordering::Relaxed) { "stopping after this step" } else { "running" };
+                let state = if interrupt.stop.load(Ordering::Relaxed) { "stopping after this step" } else { "running" };
                 let board = shared.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
                 // A terminal that went away takes the picture with it, not the run.
                 let _ = terminal.draw(|frame| draw(frame, &board, state, "q or Ctrl-C: stop after this step"));

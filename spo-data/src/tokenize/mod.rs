@@ -8,6 +8,7 @@ mod time;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::DataError;
 use files::{SpecialTokens, bad_file};
@@ -24,7 +25,7 @@ pub use template::{ChatTemplate, RenderOptions};
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     /// Absent for models whose data are token ids.
-    inner: Option<tokenizers::Tokenizer>,
+    inner: Option<Arc<tokenizers::Tokenizer>>,
     special: SpecialTokens,
     template: Option<ChatTemplate>,
     barriers: Vec<String>,
@@ -41,6 +42,17 @@ pub struct TokenSpan {
     pub token: String,
     /// Byte range of the token in the text.
     pub offsets: (usize, usize),
+}
+
+/// The tokenizer of these files that was built last, if it was of the same ones. Its library keeps what it has tokenised per
+/// thread and tokenizer, and never gives that back: a program that opens the same tokenizer again and again would grow.
+fn built_before(fingerprint: &str, inner: tokenizers::Tokenizer) -> Arc<tokenizers::Tokenizer> {
+    static LAST: Mutex<Option<(String, Arc<tokenizers::Tokenizer>)>> = Mutex::new(None);
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*last {
+        Some((of, built)) if of == fingerprint => built.clone(),
+        _ => last.insert((fingerprint.to_owned(), Arc::new(inner))).1.clone(),
+    }
 }
 
 impl Tokenizer {
@@ -85,7 +97,7 @@ impl Tokenizer {
     }
 
     fn inner(&self) -> Result<&tokenizers::Tokenizer, DataError> {
-        self.inner.as_ref().ok_or(DataError::IdsOnly)
+        self.inner.as_deref().ok_or(DataError::IdsOnly)
     }
 
     fn from_files(files: BTreeMap<String, Vec<u8>>) -> Result<Self, DataError> {
@@ -108,7 +120,8 @@ impl Tokenizer {
             hasher.update(bytes);
         }
         let fingerprint = hasher.finalize().to_hex()[..32].to_string();
-        Ok(Self { inner: Some(inner), special, template, barriers, files, fingerprint })
+        let inner = Some(built_before(&fingerprint, inner));
+        Ok(Self { inner, special, template, barriers, files, fingerprint })
     }
 
     /// Token ids of a text. Special tokens written in the text are recognised; `add_special` lets the
@@ -201,4 +214,21 @@ impl Tokenizer {
 
 fn encode_error(error: tokenizers::Error) -> DataError {
     DataError::Encode { message: error.to_string() }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_files_are_one_tokenizer_of_the_library() {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../spo-cli/assets/stories260K");
+        let [first, second] = [&directory; 2].map(|directory| Tokenizer::from_dir(directory).unwrap());
+        assert!(Arc::ptr_eq(first.inner.as_ref().unwrap(), second.inner.as_ref().unwrap()));
+        let mut files = first.files.clone();
+        files.remove(files::CONFIG);
+        let other = Tokenizer::from_files(files).unwrap();
+        assert!(!Arc::ptr_eq(first.inner.as_ref().unwrap(), other.inner.as_ref().unwrap()));
+    }
 }

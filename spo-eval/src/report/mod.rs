@@ -19,7 +19,7 @@ mod training;
 pub use html::html;
 pub use json::{from_json, to_json};
 pub use markdown::markdown;
-pub use number::count;
+pub use number::{bytes, count};
 pub use sweep::{front_svg, hypervolume_svg, sweep_html, sweep_markdown, sweep_rows};
 pub use table::{WIDTH, score_table, table};
 

@@ -63,7 +63,8 @@ pub(crate) fn duration(seconds: f64) -> String {
 }
 
 /// Bytes in binary units.
-pub(crate) fn bytes(value: u64) -> String {
+#[must_use]
+pub fn bytes(value: u64) -> String {
     const MEBIBYTE: f64 = 1_048_576.0;
     let mebibytes = value as f64 / MEBIBYTE;
     if mebibytes < 1024.0 { format!("{mebibytes:.1} MiB") } else { format!("{:.2} GiB", mebibytes / 1024.0) }

@@ -83,10 +83,19 @@ impl Document {
         }
     }
 
-    /// Makes the file's relative paths relative to `base` (its directory); paths from the command line stay.
+    /// Makes the file's relative paths relative to `base`, its directory; paths from the command line stay.
     pub fn anchor_paths(&mut self, base: &Path) {
+        self.anchor(base, &["out", "token-cache"], |source| matches!(source, Source::File(_)));
+    }
+
+    /// Makes relative paths from the command line relative to `base`. The run directory stays as it was named.
+    pub fn anchor_arguments(&mut self, base: &Path) {
+        self.anchor(base, &["token-cache"], |source| matches!(source, Source::Set(_)));
+    }
+
+    fn anchor(&mut self, base: &Path, own: &[&str], of: fn(&Source) -> bool) {
         let anchor = |node: &mut Node| {
-            if let (Source::File(_), Content::String(path)) = (&node.source, &mut node.content) {
+            if let (true, Content::String(path)) = (of(&node.source), &mut node.content) {
                 // Through its components, so that `out = "."` gives the directory itself.
                 *path = base.join(&*path).components().collect::<PathBuf>().to_string_lossy().into_owned();
             }
@@ -94,8 +103,8 @@ impl Document {
         let Content::Table(root) = &mut self.root.content else {
             return;
         };
-        for key in ["out", "token-cache"] {
-            let Some(path) = root.get_mut(key) else { continue };
+        for key in own {
+            let Some(path) = root.get_mut(*key) else { continue };
             anchor(&mut path.node);
         }
         for (section, key) in [("model", "path"), ("lora", "start")] {

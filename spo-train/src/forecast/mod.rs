@@ -86,7 +86,7 @@ impl Forecast {
         let (phases, passes) = (phases(prepared)?, passes(prepared)?);
         let disk = Disk::of(prepared, phases.len(), &passes)?;
         let memory = MemoryForecast::of(prepared)?;
-        let warnings = warnings::of(prepared, &phases, &memory);
+        let warnings = warnings::of(prepared, &phases, &disk, &memory);
         let sampled_tokens = sampled_tokens(prepared, &phases);
         Ok(Self { phases, passes, sampled_tokens, disk, memory, warnings, speed: None, seconds: None })
     }

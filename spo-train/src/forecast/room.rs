@@ -4,6 +4,7 @@ use super::PassForecast;
 use crate::TrainError;
 use crate::adapters::lora_spec;
 use crate::config::spec::{Best, Dtype};
+use crate::durable::files;
 use crate::run::Prepared;
 use serde::Serialize;
 use spo_model::ModelSpec;
@@ -38,15 +39,25 @@ impl Disk {
         self.policies + self.model + self.checkpoints + self.log_probs
     }
 
+    /// Bytes that a run may still write: weights and checkpoints, less what its directory holds.
+    pub(crate) fn still_needed(prepared: &Prepared) -> Result<u64, TrainError> {
+        let plan = &prepared.plan;
+        let phases = usize::from(plan.warmup.is_some()) + super::arms(prepared).len();
+        let held = if plan.out.is_dir() { files(&plan.out)? } else { vec![] };
+        let held = held.iter().filter_map(|path| path.metadata().ok()).map(|file| file.len()).sum();
+        Ok(Self::of(prepared, phases, &[])?.total().saturating_sub(held))
+    }
+
     pub(super) fn of(prepared: &Prepared, phases: usize, passes: &[PassForecast]) -> Result<Self, TrainError> {
         let (plan, sizes) = (&prepared.plan, Sizes::of(prepared)?);
         let policy = sizes.bytes * if plan.lora.is_some() { sizes.trained } else { sizes.parameters };
         let checkpoint = sizes.trained * (sizes.bytes + sizes.optimiser_bytes());
-        let best = if plan.checkpoints.keep_best == Best::None { 0 } else { phases as u64 + 1 };
+        // The best of each phase is kept beside its last one.
+        let kept = if plan.checkpoints.keep_best == Best::None { 1 } else { 2 };
         Ok(Self {
-            policies: phases as u64 * policy,
+            policies: kept * phases as u64 * policy,
             model: sizes.parameters * sizes.bytes,
-            checkpoints: checkpoint * (plan.checkpoints.keep_last as u64 + 1 + best),
+            checkpoints: checkpoint * (plan.checkpoints.keep_last as u64 + 1),
             log_probs: passes.iter().map(|pass| RECORD * pass.answers as u64).sum(),
         })
     }

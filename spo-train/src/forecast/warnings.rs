@@ -1,14 +1,15 @@
 //! What looks wrong before a run begins.
 
-use super::{MemoryForecast, PhaseForecast};
-use crate::memory;
+use super::{Disk, MemoryForecast, PhaseForecast};
 use crate::run::Prepared;
+use crate::{memory, room};
+use spo_eval::report::bytes;
 use spo_model::device::on_cpu;
 
 /// Held-out pairs below which an accuracy says little: its 95 % interval is wider than 0.2.
 const FEW_HELD_OUT: usize = 96;
 
-pub(super) fn of(prepared: &Prepared, phases: &[PhaseForecast], need: &MemoryForecast) -> Vec<String> {
+pub(super) fn of(prepared: &Prepared, phases: &[PhaseForecast], disk: &Disk, need: &MemoryForecast) -> Vec<String> {
     let (plan, mut warnings) = (&prepared.plan, vec![]);
     let out = plan.out.display();
     if plan.out.join(crate::manifest::FILE).exists() {
@@ -33,14 +34,16 @@ pub(super) fn of(prepared: &Prepared, phases: &[PhaseForecast], need: &MemoryFor
         warnings
             .push("no checkpoints inside rounds: what a crash interrupts is done again from the round's start".into());
     }
+    if let Some(free) = room::free_bytes(&plan.out).filter(|free| *free < disk.total()) {
+        let (needed, free) = (bytes(disk.total()), bytes(free));
+        warnings.push(format!("the run may write {needed} to {out}, and {free} are free there"));
+    }
     let available = memory::available_bytes();
     if on_cpu(&prepared.device) && available > 0 && need.peak as u64 > available {
-        let gibibytes = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
+        let (needed, free) = (bytes(need.peak as u64), bytes(available));
         warnings.push(format!(
-            "training needs about {:.1} GiB of memory, and {:.1} GiB are free: [lora], a 16-bit dtype or \
-             recompute = \"blocks\" take less",
-            gibibytes(need.peak as u64),
-            gibibytes(available)
+            "training needs about {needed} of memory, and {free} are free: [lora], a 16-bit dtype or recompute = \"blocks\" \
+             take less"
         ));
     }
     warnings

@@ -84,10 +84,10 @@ pub fn sweep(
 
 /// The summary of a run that is over; nothing if it is not, or not there.
 fn summary(dir: &Path, plan: &RunPlan) -> Result<Option<RunSummary>, TrainError> {
-    let path = dir.join("plan.json");
-    let Ok(text) = std::fs::read_to_string(&path) else { return Ok(None) };
-    let damaged = |e: serde_json::Error| TrainError::Damaged { path: path.clone(), reason: e.to_string() };
-    let theirs: RunPlan = serde_json::from_str(&text).map_err(damaged)?;
+    if !dir.join("plan.json").exists() {
+        return Ok(None);
+    }
+    let theirs = RunPlan::read(dir)?;
     if comparable(plan) != comparable(&theirs) {
         return Err(TrainError::OutExists { path: dir.into() });
     }

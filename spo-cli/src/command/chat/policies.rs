@@ -1,7 +1,6 @@
 //! The models to talk to.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use spo_data::{TextSpec, Tokenizer};
@@ -12,20 +11,13 @@ use spo_train::config::RunPlan;
 use super::Arguments;
 use crate::error::CliError;
 use crate::inputs::model_tokenizer;
+use crate::places::{Place, is_run, last, place, policies};
 
 /// A model that answers.
 pub(super) struct Policy {
     pub generator: Generator,
     pub tokenizer: Tokenizer,
     pub spec: ModelSpec,
-}
-
-/// Where a policy is.
-#[derive(Debug, Clone)]
-struct Place {
-    name: String,
-    model: PathBuf,
-    adapter: Option<PathBuf>,
 }
 
 /// The policies of a run, or one model. They are loaded when they answer for the first time, and stay in memory.
@@ -39,13 +31,13 @@ pub(super) struct Policies {
 
 impl Policies {
     pub fn open(arguments: &Arguments) -> Result<Self, CliError> {
-        let (places, plan) = match arguments.dir.join("plan.json").is_file() {
+        let (places, plan) = match is_run(&arguments.dir) {
             true if arguments.adapter.is_some() => {
                 return Err(CliError::argument("--adapter", "a run directory", "a model directory"));
             }
             true => {
-                let plan = read_plan(&arguments.dir)?;
-                (places(&arguments.dir, &plan)?, Some(plan))
+                let plan = RunPlan::read(&arguments.dir)?;
+                (policies(&arguments.dir, &plan)?, Some(plan))
             }
             false => {
                 let (model, adapter) = (arguments.dir.clone(), arguments.adapter.clone());
@@ -54,8 +46,8 @@ impl Policies {
             }
         };
         let device = arguments.device.open()?;
-        let last = plan.as_ref().and_then(|plan| plan.rounds.last()).map(|round| round.name.clone());
-        let current = places.iter().position(|place| Some(&place.name) == last.as_ref()).unwrap_or(places.len() - 1);
+        let last = plan.as_ref().map(last);
+        let current = places.iter().position(|place| Some(place.name.as_str()) == last).unwrap_or(places.len() - 1);
         Ok(Self { places, loaded: BTreeMap::new(), current, plan, device })
     }
 
@@ -74,8 +66,8 @@ impl Policies {
     /// Changes the policy that answers; `None` keeps it.
     pub fn select(&mut self, name: Option<&str>) -> Result<(), CliError> {
         let Some(name) = name else { return Ok(()) };
-        let found = self.places.iter().position(|place| place.name == name);
-        self.current = found.ok_or_else(|| CliError::argument("policy", name, self.names().join(", ")))?;
+        let found = place(&self.places, name)?;
+        self.current = self.places.iter().position(|place| place == found).expect("it is one of them");
         Ok(())
     }
 
@@ -101,37 +93,4 @@ impl Policies {
         }
         Ok(self.loaded.get_mut(&number).expect("just loaded"))
     }
-}
-
-fn read_plan(run: &Path) -> Result<RunPlan, CliError> {
-    let path = run.join("plan.json");
-    let text = std::fs::read_to_string(&path).map_err(|source| CliError::io(&path, source))?;
-    serde_json::from_str(&text).map_err(|error| CliError::Unexpected {
-        at: path.display().to_string(),
-        found: error.to_string(),
-        expected: "the plan of a run".into(),
-        usage: false,
-    })
-}
-
-/// The starting model, then the policies that the run has saved, in their order in the plan.
-fn places(run: &Path, plan: &RunPlan) -> Result<Vec<Place>, CliError> {
-    let base = plan.model.path.clone();
-    let mut places = vec![Place { name: "start".into(), model: base.clone(), adapter: None }];
-    let dir = run.join("policies");
-    let entries = std::fs::read_dir(&dir).map_err(|source| CliError::io(&dir, source))?;
-    let mut names: Vec<String> = entries
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| !name.starts_with('.') && name != "start")
-        .collect();
-    let order = |name: &String| plan.rounds.iter().position(|round| name.starts_with(&round.name));
-    names.sort_by_key(|name| (order(name).map_or(0, |round| round + 1), name.clone()));
-    for name in names {
-        let policy = dir.join(&name);
-        places.push(match policy.join("adapter_config.json").is_file() {
-            true => Place { name, model: base.clone(), adapter: Some(policy) },
-            false => Place { name, model: policy, adapter: None },
-        });
-    }
-    Ok(places)
 }

@@ -6,10 +6,12 @@ mod lines;
 use burn::tensor::Device;
 use spo_model::device::on_cpu;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+use crate::TrainError;
 
 use super::spec::{
     Best, DataEntry, Dtype, LoraRounds, LoraTargets, OnMiss, QuantisedBase, Recompute, Schedule, StoppingMetric,
@@ -57,6 +59,22 @@ pub struct RunPlan {
     pub origins: BTreeMap<String, Origin>,
 }
 
+impl RunPlan {
+    /// The plan in a run directory. Keys that are newer than the run get the values that it had without them.
+    ///
+    /// # Errors
+    /// There is none, or it is not one that this version can read.
+    pub fn read(run: &Path) -> Result<Self, TrainError> {
+        let path = run.join("plan.json");
+        let text = std::fs::read_to_string(&path).map_err(|e| TrainError::io(&path, e))?;
+        let unread = |e: serde_json::Error| match e.classify() {
+            serde_json::error::Category::Data => format!("{e}; another version of spo wrote it"),
+            _ => e.to_string(),
+        };
+        serde_json::from_str(&text).map_err(|e| TrainError::Damaged { reason: unread(e), path })
+    }
+}
+
 /// `[model]`, resolved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -85,14 +103,19 @@ pub struct LoraPlan {
     /// Scale by alpha / √rank.
     pub rslora: bool,
     /// With magnitudes: DoRA.
+    #[serde(default)]
     pub dora: bool,
     /// Share of an adapter's inputs dropped in training.
+    #[serde(default)]
     pub dropout: f64,
     /// Modules trained in full.
+    #[serde(default)]
     pub modules_to_save: Vec<String>,
     /// What a round does with the adapter it starts from.
+    #[serde(default)]
     pub rounds: LoraRounds,
     /// How the frozen weights are kept.
+    #[serde(default)]
     pub quantised_base: QuantisedBase,
 }
 

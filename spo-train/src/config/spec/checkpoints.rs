@@ -15,12 +15,12 @@ pub struct CheckpointSpec {
     /// How many of the last ones are kept.
     #[schemars(range(min = 1))]
     pub keep_last: Option<usize>,
-    /// Also keep the best one of each round, by what `eval-every` finds on the held-out pairs of the round's dimension. A
-    /// supervised warm-up has only a loss.
+    /// Also keep the best policy that each round had, by what `eval-every` finds on the held-out pairs of the round's
+    /// dimension: `policies/ROUND@best`, for other commands `RUN:ROUND@best`. A supervised warm-up has only a loss.
     pub keep_best: Option<Best>,
 }
 
-/// What makes a checkpoint the best one.
+/// What makes a policy the best one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Best {

@@ -19,6 +19,6 @@ pub use evaluation::EvaluationSpec;
 pub use gate::{GateConditionsSpec, GateSpec, OnMiss};
 pub use model::{Dtype, LoraRounds, LoraSet, LoraSpec, LoraTargets, ModelSpec, QuantisedBase};
 pub use round::{ControlSpec, RoundSpec};
-pub use run::{RunSections, RunSpec, Source};
+pub use run::{Argument, RunSections, RunSpec, Source};
 pub use training::{EarlyStoppingSpec, Recompute, Schedule, StoppingMetric, TrainingSpec, WarmupSpec};
 pub use watchdog::WatchdogSpec;

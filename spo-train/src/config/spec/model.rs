@@ -65,19 +65,21 @@ pub struct LoraSpec {
 }
 
 /// What a round does with the adapter it starts from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum LoraRounds {
     /// Train it further.
+    #[default]
     Continue,
     /// Freeze it and train a fresh one on top.
     Stack,
 }
 
 /// How frozen weights are kept in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum QuantisedBase {
     /// As `model.dtype` says.
+    #[default]
     #[serde(rename = "none")]
     None,
     /// In blocks with 8 bits a value.

@@ -33,8 +33,35 @@ pub struct Source {
     pub path: Option<PathBuf>,
     /// Its text.
     pub text: String,
-    /// Changes of it, in order, as `--set` takes them.
-    pub arguments: Vec<String>,
+    /// Changes of it, in order.
+    pub arguments: Vec<Argument>,
+}
+
+/// A change of a run file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Written")]
+pub struct Argument {
+    /// As `--set` takes it.
+    pub text: String,
+    /// Where relative paths in it begin; `None` in runs of before this was kept.
+    pub directory: Option<PathBuf>,
+}
+
+/// An argument as a manifest has it.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Whole { text: String, directory: Option<PathBuf> },
+    Text(String),
+}
+
+impl From<Written> for Argument {
+    fn from(written: Written) -> Self {
+        match written {
+            Written::Whole { text, directory } => Self { text, directory },
+            Written::Text(text) => Self { text, directory: None },
+        }
+    }
 }
 
 /// A run: one model, one or more data sources, one or more rounds in order.
@@ -116,15 +143,27 @@ impl RunSpec {
         Self::from_document(Document::parse(name, text)?, source)
     }
 
-    /// Changes one value: `rounds.1.lambda=0.5`. Numbers in the path count from 0; the value is TOML or a bare string.
+    /// Changes one value: `rounds.1.lambda=0.5`. Numbers in the path count from 0; the value is TOML or a bare string. Relative
+    /// paths of data and model are relative to the working directory.
     ///
     /// # Errors
     /// The path leads nowhere, or the changed run file is not well-formed; the specification is then unchanged.
     pub fn apply_set(&mut self, argument: &str) -> Result<(), ConfigError> {
+        self.apply(&Argument { text: argument.to_owned(), directory: std::env::current_dir().ok() })
+    }
+
+    /// As [`apply_set`](Self::apply_set), with paths relative to the argument's directory.
+    ///
+    /// # Errors
+    /// As [`apply_set`](Self::apply_set).
+    pub fn apply(&mut self, argument: &Argument) -> Result<(), ConfigError> {
         let mut document = self.document.clone();
-        document.set(argument)?;
+        document.set(&argument.text)?;
+        if let Some(directory) = &argument.directory {
+            document.anchor_arguments(directory);
+        }
         let mut source = self.source.clone();
-        source.arguments.push(argument.to_owned());
+        source.arguments.push(argument.clone());
         *self = Self::from_document(document, source)?;
         Ok(())
     }
