@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use arrow_ipc::reader::StreamReader;
 
-use super::columnar::{Batches, guarded};
+use super::columnar::{guarded, rows};
 use super::{Format, Input, Rows, broken_read};
 use crate::DataError;
 
@@ -38,7 +38,7 @@ fn open(input: Input, file: &str) -> Result<Rows, DataError> {
         unparsed.set(0);
         reader.next()
     });
-    Ok(Box::new(Batches::new(batches, file)))
+    Ok(rows(batches, file))
 }
 
 /// Stops a batch that never ends.

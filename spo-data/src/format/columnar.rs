@@ -12,11 +12,10 @@ use arrow_array::{Array, RecordBatch};
 use arrow_schema::{ArrowError, DataType, TimeUnit};
 use serde_json::{Map, Value, json};
 
-use super::RawRow;
+use super::{RawRow, Rows, until_error};
 use crate::DataError;
 
-/// Rows of record batches; line `k` is the `k`-th row of the file.
-pub(super) struct Batches<I> {
+struct Batches<I> {
     batches: I,
     current: Option<RecordBatch>,
     /// Index of the next row of the current batch.
@@ -24,14 +23,15 @@ pub(super) struct Batches<I> {
     /// Rows of earlier batches.
     before: usize,
     file: String,
-    done: bool,
+}
+
+/// Rows of record batches; line `k` is the `k`-th row of the file.
+pub(super) fn rows(batches: impl Iterator<Item = Result<RecordBatch, ArrowError>> + 'static, file: &str) -> Rows {
+    let mut batches = Batches { batches, current: None, next: 0, before: 0, file: file.to_string() };
+    until_error(move || batches.row())
 }
 
 impl<I: Iterator<Item = Result<RecordBatch, ArrowError>>> Batches<I> {
-    pub(super) fn new(batches: I, file: &str) -> Self {
-        Self { batches, current: None, next: 0, before: 0, file: file.to_string(), done: false }
-    }
-
     fn row(&mut self) -> Result<Option<RawRow>, DataError> {
         loop {
             if let Some(batch) = &self.current {
@@ -52,19 +52,6 @@ impl<I: Iterator<Item = Result<RecordBatch, ArrowError>>> Batches<I> {
                 None => return Ok(None),
             };
         }
-    }
-}
-
-impl<I: Iterator<Item = Result<RecordBatch, ArrowError>>> Iterator for Batches<I> {
-    type Item = Result<RawRow, DataError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.done {
-            return None;
-        }
-        let row = self.row().transpose();
-        self.done = !matches!(row, Some(Ok(_)));
-        row
     }
 }
 

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use csv::{ReaderBuilder, StringRecord, StringRecordsIntoIter};
 use serde_json::{Map, Value};
 
-use super::{Format, MAX_ROW_BYTES, RawRow, Rows, too_long};
+use super::{Format, MAX_ROW_BYTES, RawRow, Rows, too_long, until_error};
 use crate::DataError;
 
 pub(super) const CSV: Format = Format {
@@ -32,8 +32,8 @@ fn open(source: Box<dyn BufRead>, file: &str, delimiter: u8) -> Rows {
     let file = file.to_string();
     match header {
         Ok(header) => {
-            let rows = reader.into_records();
-            Box::new(Records { rows, header, file, unparsed, done: false })
+            let mut records = Records { rows: reader.into_records(), header, file, unparsed };
+            until_error(move || records.row())
         }
         Err(error) => Box::new(std::iter::once(Err(row_error(&file, 1, &error)))),
     }
@@ -61,30 +61,21 @@ struct Records {
     header: StringRecord,
     file: String,
     unparsed: Rc<Cell<usize>>,
-    done: bool,
 }
 
-impl Iterator for Records {
-    type Item = Result<RawRow, DataError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.done {
-            return None;
-        }
+impl Records {
+    fn row(&mut self) -> Result<Option<RawRow>, DataError> {
         self.unparsed.set(0);
         let line = self.rows.reader().position().line() as usize;
-        match self.rows.next()? {
-            Ok(record) => {
-                let line = record.position().map_or(line, |position| position.line() as usize);
-                let cells = self.header.iter().zip(&record);
-                let fields: Map<String, Value> = cells.map(|(name, text)| (name.to_string(), cell(text))).collect();
-                Some(Ok(RawRow { line, fields }))
-            }
-            Err(error) => {
-                self.done = true;
-                Some(Err(row_error(&self.file, line, &error)))
-            }
-        }
+        let record = match self.rows.next().transpose() {
+            Ok(Some(record)) => record,
+            Ok(None) => return Ok(None),
+            Err(error) => return Err(row_error(&self.file, line, &error)),
+        };
+        let line = record.position().map_or(line, |position| position.line() as usize);
+        let cells = self.header.iter().zip(&record);
+        let fields: Map<String, Value> = cells.map(|(name, text)| (name.to_string(), cell(text))).collect();
+        Ok(Some(RawRow { line, fields }))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::BufRead;
 
-use super::{Format, MAX_ROW_BYTES, RawRow, broken_read, parse_object, too_long};
+use super::{Format, MAX_ROW_BYTES, RawRow, broken_read, parse_object, too_long, until_error};
 use crate::DataError;
 
 pub(super) const JSON: Format = Format {
@@ -10,8 +10,9 @@ pub(super) const JSON: Format = Format {
     extensions: &["json"],
     summary: "an array of JSON objects, or objects one after the other",
     open: |input, file| {
-        let place = Place::Start;
-        Ok(Box::new(Objects { reader: input.stream(file)?, file: file.to_string(), line: 1, place, done: false }))
+        let (reader, file) = (input.stream(file)?, file.to_string());
+        let mut objects = Objects { reader, file, line: 1, place: Place::Start };
+        Ok(until_error(move || objects.row()))
     },
 };
 
@@ -35,7 +36,6 @@ struct Objects {
     file: String,
     line: usize,
     place: Place,
-    done: bool,
 }
 
 impl Objects {
@@ -140,18 +140,5 @@ impl Nesting {
             }
         }
         None
-    }
-}
-
-impl Iterator for Objects {
-    type Item = Result<RawRow, DataError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.done {
-            return None;
-        }
-        let row = self.row().transpose();
-        self.done = !matches!(row, Some(Ok(_)));
-        row
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, Read};
 
-use super::{Format, MAX_ROW_BYTES, RawRow, broken_read, parse_object, too_long};
+use super::{Format, MAX_ROW_BYTES, RawRow, broken_read, parse_object, too_long, until_error};
 use crate::DataError;
 
 pub(super) const JSONL: Format = Format {
@@ -10,7 +10,8 @@ pub(super) const JSONL: Format = Format {
     extensions: &["jsonl", "ndjson"],
     summary: "one JSON object per line; blank lines are skipped",
     open: |input, file| {
-        Ok(Box::new(Lines { reader: input.stream(file)?, file: file.to_string(), line: 0, done: false }))
+        let mut lines = Lines { reader: input.stream(file)?, file: file.to_string(), line: 0 };
+        Ok(until_error(move || lines.row()))
     },
 };
 
@@ -18,7 +19,6 @@ struct Lines {
     reader: Box<dyn BufRead>,
     file: String,
     line: usize,
-    done: bool,
 }
 
 impl Lines {
@@ -40,18 +40,5 @@ impl Lines {
                 return parse_object(text, &self.file, self.line).map(Some);
             }
         }
-    }
-}
-
-impl Iterator for Lines {
-    type Item = Result<RawRow, DataError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.done {
-            return None;
-        }
-        let row = self.row().transpose();
-        self.done = !matches!(row, Some(Ok(_)));
-        row
     }
 }

@@ -64,6 +64,16 @@ pub fn find(file: &str, name: Option<&str>) -> Result<&'static Format, DataError
         })
 }
 
+/// Rows up to the end or the first error.
+fn until_error(mut row: impl FnMut() -> Result<Option<RawRow>, DataError> + 'static) -> Rows {
+    let mut done = false;
+    Box::new(std::iter::from_fn(move || {
+        let next = if done { None } else { row().transpose() };
+        done = !matches!(next, Some(Ok(_)));
+        next
+    }))
+}
+
 /// Parses the JSON object of a row.
 fn parse_object(bytes: &[u8], file: &str, line: usize) -> Result<RawRow, DataError> {
     let malformed = |message: String| DataError::MalformedRow { file: file.into(), line, message };

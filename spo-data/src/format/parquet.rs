@@ -6,7 +6,7 @@ use bytes::Bytes;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::file::reader::ChunkReader;
 
-use super::columnar::{Batches, guarded};
+use super::columnar::{guarded, rows};
 use super::{Format, Input, Rows};
 use crate::DataError;
 
@@ -29,5 +29,5 @@ fn open<R: ChunkReader + 'static>(source: R, file: &str) -> Result<Rows, DataErr
     let reader = guarded(file, 1, || {
         ParquetRecordBatchReaderBuilder::try_new_with_options(source, options)?.with_batch_size(BATCH_ROWS).build()
     })?;
-    Ok(Box::new(Batches::new(reader, file)))
+    Ok(rows(reader, file))
 }
