@@ -63,7 +63,8 @@ pub(crate) fn place<'p>(places: &'p [Place], name: &str) -> Result<&'p Place, Cl
 /// The starting model, then the policies that the run has saved, in their order in the plan.
 pub(crate) fn policies(run: &Path, plan: &RunPlan) -> Result<Vec<Place>, CliError> {
     let base = plan.model.path.clone();
-    let mut places = vec![Place { name: "start".into(), model: base.clone(), adapter: None }];
+    let adapter = plan.lora.as_ref().and_then(|lora| lora.start.clone());
+    let mut places = vec![Place { name: "start".into(), model: base.clone(), adapter }];
     let dir = run.join(policy::DIR);
     let entries = std::fs::read_dir(&dir).map_err(|source| CliError::io(&dir, source))?;
     let mut names: Vec<String> = entries

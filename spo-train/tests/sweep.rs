@@ -155,6 +155,9 @@ fn runs_share_what_they_have_in_common() {
     let table = read("sweep.csv");
     let header = "run,rounds.1.lambda,rounds.1.steps,helpfulness accuracy,";
     assert!(table.starts_with(header) && table.lines().count() == 5, "{table}");
+    let volumes = read("hypervolume.csv");
+    let last = format!("4,{},{}", all[3].name, summary.hypervolume);
+    assert!(volumes.lines().count() == 5 && volumes.lines().last() == Some(&last), "{volumes}");
     assert!(read("front.svg").starts_with("<svg") && read("hypervolume.svg").starts_with("<svg"));
     assert!(read("sweep.html").contains("<svg") && read("sweep.md").contains("## Hypervolume"));
 

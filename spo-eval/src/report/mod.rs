@@ -20,7 +20,7 @@ pub use html::html;
 pub use json::{from_json, to_json};
 pub use markdown::markdown;
 pub use number::{bytes, count};
-pub use sweep::{front_svg, hypervolume_svg, sweep_html, sweep_markdown, sweep_rows};
+pub use sweep::{front_svg, hypervolume_rows, hypervolume_svg, sweep_html, sweep_markdown, sweep_rows};
 pub use table::{WIDTH, score_table, table};
 
 use crate::RunSummary;

@@ -45,6 +45,18 @@ pub fn hypervolume_svg(summary: &SweepSummary) -> Result<String, EvalError> {
     Ok(svg::render(&growth(summary)?))
 }
 
+/// One row per number of runs, in their order: what the first so many dominate. The last row is the hypervolume of all.
+///
+/// # Errors
+/// As [`hypervolume_svg`].
+pub fn hypervolume_rows(summary: &SweepSummary) -> Result<Vec<Vec<String>>, EvalError> {
+    let rows = summary.growth()?.into_iter().zip(&summary.runs).enumerate();
+    let row = |(index, (volume, run)): (usize, (f64, &SweepRun))| {
+        vec![(index + 1).to_string(), run.name.clone(), volume.to_string()]
+    };
+    Ok([vec!["runs".into(), "last-run".into(), "hypervolume".into()]].into_iter().chain(rows.map(row)).collect())
+}
+
 /// One row per run: settings, accuracies, KL, front.
 #[must_use]
 pub fn sweep_rows(summary: &SweepSummary) -> Vec<Vec<String>> {

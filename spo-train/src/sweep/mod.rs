@@ -118,18 +118,20 @@ fn moved_aside(dir: &Path) -> Result<Option<PathBuf>, TrainError> {
     Ok(Some(aside))
 }
 
-/// `sweep.csv`, `sweep.json`, the pictures and the reports.
+/// `sweep.csv`, `hypervolume.csv`, `sweep.json`, the pictures and the reports.
 fn write(summary: &SweepSummary, out: &Path) -> Result<(), TrainError> {
     let file = |name: &str, text: String| {
         let path = out.join(name);
         std::fs::write(&path, text).map_err(|e| TrainError::io(&path, e))
     };
-    let mut table = csv::Writer::from_writer(vec![]);
-    for row in report::sweep_rows(summary) {
-        table.write_record(&row).map_err(|e| TrainError::io(out, e.into()))?;
-    }
-    let bytes = table.into_inner().map_err(|e| TrainError::io(out, e.into_error()))?;
-    file("sweep.csv", String::from_utf8_lossy(&bytes).into_owned())?;
+    let table = |rows: Vec<Vec<String>>| {
+        let mut table = csv::Writer::from_writer(vec![]);
+        rows.iter().try_for_each(|row| table.write_record(row)).map_err(|e| TrainError::io(out, e.into()))?;
+        let bytes = table.into_inner().map_err(|e| TrainError::io(out, e.into_error()))?;
+        Ok::<_, TrainError>(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    file("sweep.csv", table(report::sweep_rows(summary))?)?;
+    file("hypervolume.csv", table(report::hypervolume_rows(summary)?)?)?;
     file("sweep.json", serde_json::to_string_pretty(summary).expect("a summary is plain data"))?;
     file("front.svg", report::front_svg(summary))?;
     file("hypervolume.svg", report::hypervolume_svg(summary)?)?;
