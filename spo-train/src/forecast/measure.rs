@@ -7,7 +7,7 @@ use crate::cache::PolicyLogps;
 use crate::config::{EvaluationPlan, TrainingPlan};
 use crate::driver::{START, WARMUP};
 use crate::event::{Event, Sink, Window};
-use crate::phase::{Phase, PhaseState};
+use crate::phase::{Phase, PhaseState, side_by_side};
 use crate::policy::Policies;
 use crate::run::Prepared;
 use crate::sampling::Drawn;
@@ -48,6 +48,11 @@ impl Speed {
         let own = self.training.iter().find(|(name, _)| name == phase).map(|(_, rate)| *rate);
         own.unwrap_or_else(|| self.training.iter().map(|(_, rate)| rate).sum::<f64>() / self.training.len() as f64)
     }
+}
+
+/// Steps that tell enough: more where one takes a few hundredths of a second.
+pub fn usual_steps(prepared: &Prepared) -> u64 {
+    if side_by_side(&prepared.device, &prepared.model) { 20 } else { 3 }
 }
 
 /// Measures `steps` optimiser steps of every phase, scoring and sampling; `sink` hears of the steps.

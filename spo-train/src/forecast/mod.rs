@@ -6,7 +6,7 @@ mod memory;
 mod room;
 mod warnings;
 
-pub use measure::{Speed, measure};
+pub use measure::{Speed, measure, usual_steps};
 pub use memory::{MemoryForecast, PhaseMemory};
 pub use room::Disk;
 
