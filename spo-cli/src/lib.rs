@@ -18,6 +18,7 @@ mod logging;
 mod output;
 mod places;
 mod prompts;
+mod scoring;
 mod view;
 
 use std::io::ErrorKind;

@@ -10,11 +10,11 @@ use spo_eval::{Bootstrap, report, score_dimension};
 use spo_train::TrainError;
 use spo_train::held_out::{Judged, LabelledSet};
 
-use super::score::{check_rows, score, sum};
+use super::score::sum;
 use crate::error::CliError;
-use crate::inputs::{DeviceArguments, LayoutArguments, TextArguments, incidents, model_tokenizer, require_rows};
-use crate::output::{Output, note};
+use crate::output::Output;
 use crate::places::Place;
+use crate::scoring::{Opened, ScoreArguments};
 
 /// Compare a model with a reference on preference pairs
 ///
@@ -46,25 +46,14 @@ pub(crate) struct Arguments {
     /// Seed of the resampling
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
-    /// Most tokens computed at once
-    #[arg(long, value_name = "N", default_value_t = 4096, help_heading = "Device")]
-    tokens_per_micro_batch: usize,
     #[command(flatten)]
-    device: DeviceArguments,
-    #[command(flatten)]
-    text: TextArguments,
-    #[command(flatten)]
-    layout: LayoutArguments,
+    scoring: ScoreArguments,
 }
 
 impl Arguments {
     pub fn run(&self, output: &mut Output) -> Result<(), CliError> {
-        let device = self.device.open()?;
-        let place = Place::named(&self.model, self.adapter.as_deref())?;
-        let tokenizer = model_tokenizer(&place.model)?;
-        let data = self.layout.load(&self.data, &self.text.spec(), &tokenizer)?;
-        incidents(&data).into_iter().for_each(note);
-        require_rows(&data, &self.data)?;
+        let Opened { device, place, tokenizer, data } =
+            self.scoring.open(&self.model, self.adapter.as_deref(), &self.data)?;
         let dimensions = data.judged_dimensions();
         if dimensions.is_empty() {
             let files: Vec<String> = self.data.iter().map(|file| file.display().to_string()).collect();
@@ -93,9 +82,8 @@ impl Arguments {
 
     /// Sequence log-probs of each answer of each example.
     fn logps(&self, device: &Device, place: &Place, data: &Dataset) -> Result<Vec<Vec<f64>>, CliError> {
-        let model = self.device.load(device, &place.model, place.adapter.as_deref())?;
-        check_rows(model.spec(), data)?;
-        let scored = score(&model, &data.examples, self.tokens_per_micro_batch);
+        let model = self.scoring.model(device, place, data)?;
+        let scored = self.scoring.score(&model, &data.examples);
         Ok(scored.iter().map(|answers| answers.iter().map(|logps| sum(logps)).collect()).collect())
     }
 }

@@ -11,11 +11,11 @@ use spo_model::lora::{load_adapter, merge_adapter};
 use spo_model::{CausalLm, device};
 
 use super::quickstart::TEST_PAIRS;
-use super::score::check_rows;
 use crate::error::CliError;
 use crate::inputs::model_tokenizer;
 use crate::output::{Output, note};
 use crate::places::Place;
+use crate::scoring::check_rows;
 
 /// Write a model as a Hugging Face directory or a GGUF file, with an adapter merged into it if one is named
 ///

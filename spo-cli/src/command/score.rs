@@ -4,13 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::{Map, Value, json};
-use spo_data::{Dataset, Example, Group};
-use spo_model::{CausalLm, ModelSpec};
+use spo_data::Example;
 
 use crate::error::CliError;
-use crate::inputs::{DeviceArguments, LayoutArguments, TextArguments, incidents, model_tokenizer, require_rows};
-use crate::output::{Output, note};
-use crate::places::Place;
+use crate::output::Output;
+use crate::scoring::{Opened, ScoreArguments};
 
 /// Rows that are scored before their results are written.
 const CHUNK: usize = 64;
@@ -40,29 +38,16 @@ pub(crate) struct Arguments {
     /// Also the log-probability of every token
     #[arg(long)]
     per_token: bool,
-    /// Most tokens computed at once
-    #[arg(long, value_name = "N", default_value_t = 4096, help_heading = "Device")]
-    tokens_per_micro_batch: usize,
     #[command(flatten)]
-    device: DeviceArguments,
-    #[command(flatten)]
-    text: TextArguments,
-    #[command(flatten)]
-    layout: LayoutArguments,
+    scoring: ScoreArguments,
 }
 
 impl Arguments {
     pub fn run(&self, output: &mut Output) -> Result<(), CliError> {
-        let device = self.device.open()?;
-        let place = Place::named(&self.model, self.adapter.as_deref())?;
-        let tokenizer = model_tokenizer(&place.model)?;
-        let data = self.layout.load(&self.data, &self.text.spec(), &tokenizer)?;
-        incidents(&data).into_iter().for_each(note);
-        require_rows(&data, &self.data)?;
-        let model = self.device.load(&device, &place.model, place.adapter.as_deref())?;
-        check_rows(model.spec(), &data)?;
+        let Opened { device, place, data, .. } = self.scoring.open(&self.model, self.adapter.as_deref(), &self.data)?;
+        let model = self.scoring.model(&device, &place, &data)?;
         for examples in data.examples.chunks(CHUNK) {
-            let scored = score(&model, examples, self.tokens_per_micro_batch);
+            let scored = self.scoring.score(&model, examples);
             for (example, answers) in examples.iter().zip(&scored) {
                 for line in lines(example, answers, self.per_token) {
                     if self.json { output.json(&line)? } else { output.line(text(&line))? }
@@ -72,27 +57,6 @@ impl Arguments {
         }
         Ok(())
     }
-}
-
-/// Every row must be in the vocabulary and fit the context before anything is computed.
-pub(super) fn check_rows(spec: &ModelSpec, data: &Dataset) -> Result<(), CliError> {
-    for example in &data.examples {
-        let answers: Vec<&[u32]> = example.answers.iter().map(|answer| answer.as_slice()).collect();
-        spec.check_row(&example.id, &example.prompt, &answers)?;
-    }
-    Ok(())
-}
-
-/// Token log-probs of each answer of each example.
-pub(super) fn score(model: &CausalLm, examples: &[Example], token_budget: usize) -> Vec<Vec<Vec<f32>>> {
-    let groups: Vec<Group> = examples
-        .iter()
-        .map(|example| Group {
-            prompt: &example.prompt,
-            answers: example.answers.iter().map(|answer| answer.as_slice()).collect(),
-        })
-        .collect();
-    model.score(&groups, token_budget, &Default::default(), &mut |_| ())
 }
 
 /// Sequence log-prob of token log-probs.

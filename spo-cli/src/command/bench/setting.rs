@@ -12,10 +12,10 @@ use tempfile::TempDir;
 use super::figures::Figures;
 use super::peak::matmul_flops;
 use super::{Arguments, STARTED};
-use crate::command::score::check_rows;
 use crate::error::CliError;
 use crate::inputs::{incidents, model_tokenizer, require_rows};
 use crate::output::note;
+use crate::scoring::check_rows;
 
 /// Rows read for each pair that is wanted: some are dropped, some layouts give a pair in several rows.
 const ROWS_PER_PAIR: usize = 4;

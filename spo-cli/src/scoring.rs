@@ -1,0 +1,76 @@
+//! Rows of files under a model: what `spo score` and `spo eval` have in common.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use clap::Args;
+use spo_data::{Dataset, Example, Group, Tokenizer};
+use spo_model::{CausalLm, ModelSpec};
+
+use crate::error::CliError;
+use crate::inputs::{DeviceArguments, LayoutArguments, TextArguments, incidents, model_tokenizer, require_rows};
+use crate::output::note;
+use crate::places::Place;
+
+/// How rows are read and scored.
+#[derive(Debug, Args)]
+pub(crate) struct ScoreArguments {
+    /// Most tokens computed at once
+    #[arg(long, value_name = "N", default_value_t = 4096, help_heading = "Device")]
+    tokens_per_micro_batch: usize,
+    #[command(flatten)]
+    device: DeviceArguments,
+    #[command(flatten)]
+    text: TextArguments,
+    #[command(flatten)]
+    layout: LayoutArguments,
+}
+
+/// Rows to be scored, and the place of the model that scores them.
+pub(crate) struct Opened {
+    pub device: Device,
+    pub place: Place,
+    pub tokenizer: Tokenizer,
+    pub data: Dataset,
+}
+
+impl ScoreArguments {
+    /// Reads the rows with the tokenizer of a model, and says what happened to them.
+    pub fn open(&self, model: &Path, adapter: Option<&Path>, files: &[PathBuf]) -> Result<Opened, CliError> {
+        let device = self.device.open()?;
+        let place = Place::named(model, adapter)?;
+        let tokenizer = model_tokenizer(&place.model)?;
+        let data = self.layout.load(files, &self.text.spec(), &tokenizer)?;
+        incidents(&data).into_iter().for_each(note);
+        require_rows(&data, files)?;
+        Ok(Opened { device, place, tokenizer, data })
+    }
+
+    /// Loads a model that can take all rows.
+    pub fn model(&self, device: &Device, place: &Place, data: &Dataset) -> Result<CausalLm, CliError> {
+        let model = self.device.load(device, &place.model, place.adapter.as_deref())?;
+        check_rows(model.spec(), data)?;
+        Ok(model)
+    }
+
+    /// Token log-probs of each answer of each example.
+    pub fn score(&self, model: &CausalLm, examples: &[Example]) -> Vec<Vec<Vec<f32>>> {
+        let groups: Vec<Group> = examples
+            .iter()
+            .map(|example| Group {
+                prompt: &example.prompt,
+                answers: example.answers.iter().map(|answer| answer.as_slice()).collect(),
+            })
+            .collect();
+        model.score(&groups, self.tokens_per_micro_batch, &Default::default(), &mut |_| ())
+    }
+}
+
+/// Every row must be in the vocabulary and fit the context before anything is computed.
+pub(crate) fn check_rows(spec: &ModelSpec, data: &Dataset) -> Result<(), CliError> {
+    for example in &data.examples {
+        let answers: Vec<&[u32]> = example.answers.iter().map(|answer| answer.as_slice()).collect();
+        spec.check_row(&example.id, &example.prompt, &answers)?;
+    }
+    Ok(())
+}
