@@ -420,3 +420,27 @@ fn an_interrupt_ends_a_run_in_order() {
     assert!(rest.iter().any(|line| line.contains("interrupted")), "{rest:?}");
     assert!(directory.path().join("run/events.jsonl").exists());
 }
+
+#[test]
+fn a_sweep_shares_what_its_runs_have_in_common_and_goes_on() {
+    let directory = tempdir().unwrap();
+    let (file, out) = (path(&small_run(directory.path())), path(&directory.path().join("sweep")));
+    let arguments = ["sweep", &file, "--grid", "rounds.1.lambda=0,1", "--orders", "all", "--out", &out];
+    let first = spo(&arguments);
+    assert_eq!(first.code, 0, "{}", first.err);
+    assert_eq!(first.err.matches(": begins").count(), 4, "{}", first.err);
+    // Of every order the first round is trained once, and so is the control of the second one.
+    assert_eq!(first.err.matches("is taken over from").count(), 4, "{}", first.err);
+    assert!(
+        first.out.contains("order=helpfulness-honesty_lambda=1") && first.out.contains("## Hypervolume"),
+        "{}",
+        first.out
+    );
+    for name in ["sweep.csv", "hypervolume.csv", "front.svg", "hypervolume.svg", "sweep.html", "sweep.md", "sweep.json"]
+    {
+        assert!(std::fs::metadata(Path::new(&out).join(name)).unwrap().len() > 0, "{name}");
+    }
+    let again = spo(&arguments);
+    assert_eq!((again.code, again.err.matches("finished before").count()), (0, 4), "{}", again.err);
+    assert_eq!(again.out, first.out);
+}

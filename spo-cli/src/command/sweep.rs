@@ -71,7 +71,8 @@ impl Arguments {
         };
         let mut sink = || interrupt.hearing(view::progress());
         let summary = sweep(&name, &runs, &out, &mut sink, &mut told, &interrupt.stop)?;
-        output.line(report::sweep_markdown(&summary)?.trim_end())?;
+        // For the eye: names stand as they are.
+        output.line(report::sweep_markdown(&summary)?.replace("\\_", "_").trim_end())?;
         note(format_args!("table and pictures are in {}", out.display()));
         Ok(())
     }
