@@ -1,16 +1,18 @@
 //! Memory-mapped safetensors, single or sharded (`model.safetensors.index.json`).
 
-use super::dtype::{Storage, convert, convert_transposed};
+use super::dtype::{Storage, Weight, convert, convert_transposed};
 use super::index::read_index;
 use super::{LoadOptions, WeightSource, header};
 use crate::decoder::blocks::BlockBits;
 use crate::layout::Layout;
 use crate::{ModelError, ModelSpec};
 use burn::tensor::{Device, Tensor, TensorData};
+use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::tensor::{Metadata, TensorInfo};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 const SINGLE: &str = "model.safetensors";
@@ -121,14 +123,13 @@ impl Checkpoint {
             found: format!("{:?}", info.dtype),
         })?;
         let to = storage.unwrap_or(from);
-        let (start, end) = info.data_offsets;
-        let bytes = &shard.bytes[shard.data_start + start..shard.data_start + end];
-        let bytes = match transposed {
-            true => convert_transposed(bytes, from, to, expected[D - 1]),
-            false => convert(bytes, from, to),
+        // Typed values: burn copies a vector of bytes to align it.
+        let rows_of = transposed.then_some(expected[D - 1]);
+        let data = match to {
+            Storage::F32 => shard.data::<f32, D>(info, from, rows_of, shape),
+            Storage::Bf16 => shard.data::<bf16, D>(info, from, rows_of, shape),
+            Storage::F16 => shard.data::<f16, D>(info, from, rows_of, shape),
         };
-        shard.release(start, end);
-        let data = TensorData::from_bytes_vec(bytes, shape, to.dtype());
         Ok(Some(Tensor::from_data(data, (device, to.dtype()))))
     }
 
@@ -160,6 +161,25 @@ impl Shard {
         let (data_start, metadata) =
             header::read(&bytes).map_err(|reason| ModelError::Safetensors { path: path.into(), reason })?;
         Ok(Self { path: path.into(), bytes, data_start, metadata })
+    }
+
+    /// A tensor's values, stored as `from`; `rows_of` is the length of its rows in the file where it is to be transposed.
+    /// The file's pages go back part by part.
+    fn data<W: Weight, const D: usize>(
+        &self,
+        info: &TensorInfo,
+        from: Storage,
+        rows_of: Option<usize>,
+        shape: [usize; D],
+    ) -> TensorData {
+        let (start, end) = info.data_offsets;
+        let bytes = &self.bytes[self.data_start + start..self.data_start + end];
+        let done = |part: Range<usize>| self.release(start + part.start, start + part.end);
+        let values: Vec<W> = match rows_of {
+            Some(columns) => convert_transposed(bytes, from, columns, done),
+            None => convert(bytes, from, done),
+        };
+        TensorData::new(values, shape)
     }
 }
 

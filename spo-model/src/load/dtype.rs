@@ -1,8 +1,9 @@
 //! Storage types of weights and the conversions between them.
 
-use burn::tensor::DType;
+use burn::tensor::{DType, Element};
 use half::{bf16, f16, slice::HalfFloatSliceExt};
 use safetensors::Dtype;
+use std::ops::Range;
 
 /// The type in which a model keeps its weights and computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
@@ -70,40 +71,79 @@ impl Storage {
     }
 }
 
+/// A number that weights are stored as.
+pub trait Weight: Element {
+    /// Its type.
+    const STORAGE: Storage;
+    /// From its little-endian bytes, of which there are as many as it has.
+    fn from_bytes(bytes: &[u8]) -> Self;
+    /// Rounded.
+    fn from_wide(value: f32) -> Self;
+}
+
+macro_rules! weight {
+    ($type:ty, $storage:ident, $from_wide:expr) => {
+        impl Weight for $type {
+            const STORAGE: Storage = Storage::$storage;
+
+            fn from_bytes(bytes: &[u8]) -> Self {
+                Self::from_le_bytes(bytes.try_into().expect("the bytes of one number"))
+            }
+
+            fn from_wide(value: f32) -> Self {
+                $from_wide(value)
+            }
+        }
+    };
+}
+
+weight!(f32, F32, |value| value);
+weight!(bf16, Bf16, bf16::from_f32);
+weight!(f16, F16, f16::from_f32);
+
 /// Values converted at a time, so that no second copy of a tensor exists.
 const BLOCK: usize = 4096;
+/// Values between two reports of what has been read.
+const PART: usize = 64 * BLOCK;
 
-/// Little-endian values stored as `from`, as the bytes of `to`.
-pub fn convert(bytes: &[u8], from: Storage, to: Storage) -> Vec<u8> {
-    if from == to {
-        return bytes.to_vec();
-    }
-    let mut out = Vec::with_capacity(bytes.len() / from.bytes() * to.bytes());
-    for block in bytes.chunks(BLOCK * from.bytes()) {
-        append(&mut out, block, from, to);
+/// Little-endian values stored as `from`. `done` is told each part of `bytes` that is not looked at again.
+pub fn convert<W: Weight>(bytes: &[u8], from: Storage, mut done: impl FnMut(Range<usize>)) -> Vec<W> {
+    let (mut out, mut start) = (Vec::with_capacity(bytes.len() / from.bytes()), 0);
+    for part in bytes.chunks(PART * from.bytes()) {
+        part.chunks(BLOCK * from.bytes()).for_each(|block| append(&mut out, block, from));
+        done(start..start + part.len());
+        start += part.len();
     }
     out
 }
 
 /// As [`convert`], for a matrix whose rows have `columns` values, transposed.
-pub fn convert_transposed(bytes: &[u8], from: Storage, to: Storage, columns: usize) -> Vec<u8> {
-    let (size, rows) = (from.bytes(), bytes.len() / from.bytes() / columns.max(1));
-    let mut out = Vec::with_capacity(rows * columns * to.bytes());
-    let mut column_bytes = Vec::with_capacity(rows * size);
-    for column in 0..columns {
-        column_bytes.clear();
-        for row in 0..rows {
-            let start = (row * columns + column) * size;
-            column_bytes.extend_from_slice(&bytes[start..start + size]);
+pub fn convert_transposed<W: Weight>(
+    bytes: &[u8],
+    from: Storage,
+    columns: usize,
+    mut done: impl FnMut(Range<usize>),
+) -> Vec<W> {
+    let columns = columns.max(1);
+    let rows = bytes.len() / from.bytes() / columns;
+    let mut out = vec![W::from_wide(0.0); rows * columns];
+    let (mut start, mut row, mut part) = (0, 0, vec![]);
+    for some_rows in bytes.chunks((PART / columns).max(1) * columns * from.bytes()) {
+        part.clear();
+        some_rows.chunks(BLOCK * from.bytes()).for_each(|block| append(&mut part, block, from));
+        for values in part.chunks_exact(columns) {
+            values.iter().enumerate().for_each(|(column, value)| out[column * rows + row] = *value);
+            row += 1;
         }
-        append(&mut out, &column_bytes, from, to);
+        done(start..start + some_rows.len());
+        start += some_rows.len();
     }
     out
 }
 
-fn append(out: &mut Vec<u8>, block: &[u8], from: Storage, to: Storage) {
-    if from == to {
-        out.extend_from_slice(block);
+fn append<W: Weight>(out: &mut Vec<W>, block: &[u8], from: Storage) {
+    if from == W::STORAGE {
+        out.extend(block.chunks_exact(from.bytes()).map(W::from_bytes));
         return;
     }
     let values: Vec<f32> = match from {
@@ -117,11 +157,7 @@ fn append(out: &mut Vec<u8>, block: &[u8], from: Storage, to: Storage) {
             halves.to_f32_vec()
         }
     };
-    match to {
-        Storage::F32 => out.extend(values.into_iter().flat_map(f32::to_le_bytes)),
-        Storage::Bf16 => out.extend(values.into_iter().flat_map(|v| bf16::from_f32(v).to_le_bytes())),
-        Storage::F16 => out.extend(values.into_iter().flat_map(|v| f16::from_f32(v).to_le_bytes())),
-    }
+    out.extend(values.into_iter().map(W::from_wide));
 }
 
 #[cfg(test)]
@@ -129,29 +165,45 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn there_and_back<W: Weight>(bits: &[u16], finite: fn(u16) -> bool) -> (Vec<u8>, Vec<u8>) {
+        let bytes: Vec<u8> = bits.iter().filter(|b| finite(**b)).flat_map(|b| b.to_le_bytes()).collect();
+        let wide: Vec<u8> = convert::<f32>(&bytes, W::STORAGE, |_| {}).into_iter().flat_map(f32::to_le_bytes).collect();
+        let back: Vec<W> = convert(&wide, Storage::F32, |_| {});
+        let back = burn::tensor::TensorData::new(back, [bytes.len() / 2]).as_bytes().to_vec();
+        (bytes, back)
+    }
+
     proptest! {
         #[test]
         fn widening_to_f32_and_back_is_exact(bits in proptest::collection::vec(any::<u16>(), 0..50)) {
-            for storage in [Storage::Bf16, Storage::F16] {
-                let finite = |b: &u16| match storage {
-                    Storage::F16 => f16::from_bits(*b).is_finite(),
-                    _ => bf16::from_bits(*b).is_finite(),
-                };
-                let bytes: Vec<u8> = bits.iter().filter(|b| finite(b)).flat_map(|b| b.to_le_bytes()).collect();
-                let back = convert(&convert(&bytes, storage, Storage::F32), Storage::F32, storage);
-                prop_assert_eq!(back, bytes);
-            }
+            let (bytes, back) = there_and_back::<bf16>(&bits, |b| !bf16::from_bits(b).is_nan());
+            prop_assert_eq!(bytes, back);
+            let (bytes, back) = there_and_back::<f16>(&bits, |b| f16::from_bits(b).is_finite());
+            prop_assert_eq!(bytes, back);
         }
 
         #[test]
-        fn transposing_twice_changes_nothing(rows in 1usize..7, columns in 1usize..7, bits in proptest::collection::vec(any::<u16>(), 36)) {
-            let bytes: Vec<u8> = bits[..rows * columns].iter().flat_map(|b| b.to_le_bytes()).collect();
-            let once = convert_transposed(&bytes, Storage::F16, Storage::F16, columns);
+        fn transposing_moves_every_value(rows in 1usize..7, columns in 1usize..7, values in proptest::collection::vec(-9f32..9.0, 36)) {
+            let values = &values[..rows * columns];
+            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            let mut read = 0;
+            let turned: Vec<f32> = convert_transposed(&bytes, Storage::F32, columns, |part| read += part.len());
+            prop_assert_eq!(read, bytes.len());
             for (row, column) in (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))) {
-                let (there, here) = (2 * (column * rows + row), 2 * (row * columns + column));
-                prop_assert_eq!(&once[there..there + 2], &bytes[here..here + 2]);
+                prop_assert_eq!(turned[column * rows + row], values[row * columns + column]);
             }
-            prop_assert_eq!(convert_transposed(&once, Storage::F16, Storage::F16, rows), bytes);
         }
+    }
+
+    #[test]
+    fn parts_are_told_in_order_and_all_of_them() {
+        let values: Vec<f32> = (0..PART + 3).map(|index| index as f32).collect();
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let mut parts = vec![];
+        assert_eq!(convert::<f32>(&bytes, Storage::F32, |part| parts.push(part)), values);
+        assert_eq!(parts, [0..4 * PART, 4 * PART..4 * PART + 12]);
+        let mut parts = vec![];
+        let turned: Vec<f32> = convert_transposed(&bytes, Storage::F32, 1, |part| parts.push(part));
+        assert_eq!((turned, parts), (values, vec![0..4 * PART, 4 * PART..4 * PART + 12]));
     }
 }
