@@ -63,11 +63,20 @@ samples = 0
         let plan: Value = serde_json::from_str(&json.out).unwrap();
         let phase = &plan["forecast"]["memory"]["phases"][0];
         let of = |key: &str| phase[key].as_f64().unwrap();
-        let kept: f64 =
-            ["weights", "adapters", "gradients", "optimizer", "activations-kept", "head", "cache", "program"]
-                .map(of)
-                .iter()
-                .sum();
+        let kept: f64 = [
+            "weights",
+            "adapters",
+            "gradients",
+            "optimizer",
+            "activations-kept",
+            "head",
+            "cache",
+            "program",
+            "allocator",
+        ]
+        .map(of)
+        .iter()
+        .sum();
         assert_eq!(kept, of("total"));
         let out = path(name);
         assert_eq!(spo(&["train", &file, "--out", &out]).code, 0);

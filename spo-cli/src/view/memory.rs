@@ -9,8 +9,7 @@ pub(crate) fn memory_text(forecast: &MemoryForecast) -> String {
     let largest = forecast.phases.iter().max_by_key(|phase| phase.total).expect("a run has rounds");
     let PhaseMemory { phase, tokens, predicted, .. } = largest;
     let mut text = format!("  memory, about, in MiB on {}\n", forecast.device);
-    let _ =
-        writeln!(text, "    a step of {phase}, micro-batches of up to {tokens} tokens, {predicted} of them predicted");
+    let _ = writeln!(text, "    a step of {phase}, up to {tokens} tokens at once, {predicted} of them predicted");
     let (kept, recomputed) = (largest.activations_kept, largest.activations_recomputed);
     let mut line = |what: &str, bytes: usize| {
         let _ = writeln!(text, "    {what:<34}{:>10.1}", bytes as f64 / f64::from(1 << 20));
@@ -25,6 +24,7 @@ pub(crate) fn memory_text(forecast: &MemoryForecast) -> String {
     line("head", largest.head);
     line("cache of log-probs", largest.cache);
     line("program, tokenizer and data", largest.program);
+    line("held by the allocator", largest.allocator);
     line("this step", largest.total);
     if let Some(sampling) = forecast.sampling {
         line("sampling from a policy", sampling);

@@ -19,6 +19,10 @@ const CACHED_ANSWER: usize = 80;
 /// Sequences that are sampled together.
 const SAMPLED_TOGETHER: usize = 64;
 
+/// What the CPU's allocator holds between operations and in pages used in part, as a share of what a step allocates and
+/// frees. A rule of thumb: chosen for the settings of docs/performance.md together.
+const ALLOCATOR_SHARE: f64 = 0.2;
+
 /// What a run takes, in bytes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -42,9 +46,9 @@ pub struct MemoryForecast {
 pub struct PhaseMemory {
     /// Its name.
     pub phase: String,
-    /// Tokens of the largest micro-batch.
+    /// Most tokens computed at once: of a micro-batch, or of those that run side by side.
     pub tokens: usize,
-    /// Predicted tokens of the micro-batch that has most.
+    /// Most predicted tokens computed at once.
     pub predicted: usize,
     /// The model's own weights.
     pub weights: usize,
@@ -66,6 +70,8 @@ pub struct PhaseMemory {
     pub cache: usize,
     /// Program, tokenizer and data, in host memory: what the process held when this was computed.
     pub program: usize,
+    /// What the allocator holds besides, in host memory.
+    pub allocator: usize,
     /// All of it on the CPU; on another device what is there.
     pub total: usize,
 }
@@ -135,7 +141,10 @@ fn phase(
         true => usize::MAX,
         false => settings.micro_batch_tokens(&prepared.device),
     };
-    let batch = largest_batch(rows, &order, settings.steps, budget, !host);
+    // Micro-batches of a small model run side by side, each with gradients of its own.
+    let alone = settings.update_in_backward || !side_by_side(&prepared.device, spec);
+    let threads = if alone { 1 } else { rayon::current_num_threads() };
+    let (batch, at_once) = largest_batch(rows, &order, settings.steps, budget, threads, !host);
     let [kept, recomputed] = [false, true].map(|recomputed| training.activations(spec, batch, recomputed));
     let (kept, recomputed) = (kept?, recomputed?);
     let recomputes = match settings.recompute {
@@ -144,9 +153,6 @@ fn phase(
         }
         chosen => chosen == Recompute::Blocks,
     };
-    // Micro-batches of a small model run side by side, each with gradients of its own.
-    let alone = settings.update_in_backward || !side_by_side(&prepared.device, spec);
-    let at_once = if alone { 1 } else { rayon::current_num_threads() };
     let state = training.state(spec)?;
     let sets = if at_once > 1 { at_once + 1 } else { 1 };
     let mut phase = PhaseMemory {
@@ -157,17 +163,20 @@ fn phase(
         adapters: state.adapters,
         gradients: if settings.update_in_backward { largest_part(spec) } else { state.gradients * sets },
         optimizer: state.optimizer,
-        activations_kept: kept * at_once,
-        activations_recomputed: recomputed * at_once,
+        activations_kept: kept,
+        activations_recomputed: recomputed,
         recomputes,
         head: training.head(spec, batch, settings.head_chunk_rows) * at_once,
         cache: CACHED_ANSWER * round * rows.iter().map(|row| row.answers).sum::<usize>(),
         program,
+        allocator: 0,
         total: 0,
     };
-    phase.total = phase.weights + phase.adapters + phase.gradients + phase.optimizer + phase.activations() + phase.head;
+    let passing = phase.gradients + phase.activations() + phase.head;
+    phase.total = phase.weights + phase.adapters + phase.optimizer + passing;
     if host {
-        phase.total += phase.cache + phase.program;
+        phase.allocator = (ALLOCATOR_SHARE * (passing + phase.cache + phase.program) as f64) as usize;
+        phase.total += phase.cache + phase.program + phase.allocator;
     }
     Ok(phase)
 }
@@ -225,13 +234,22 @@ fn largest_part(spec: &ModelSpec) -> usize {
     elements("layers.0.").max(elements("embed_tokens.")).max(elements("lm_head."))
 }
 
-/// The most of each that a micro-batch of the run has.
-fn largest_batch(rows: &[Row], order: &Order, steps: u64, budget: usize, padded: bool) -> Batch {
-    let mut largest = Batch::default();
+/// The most of each that up to `threads` micro-batches of the run have together, and how many there are at most.
+fn largest_batch(
+    rows: &[Row],
+    order: &Order,
+    steps: u64,
+    budget: usize,
+    threads: usize,
+    padded: bool,
+) -> (Batch, usize) {
+    let (mut largest, mut at_once) = (Batch::default(), 1);
     for step in 0..steps.min(order.windows_per_epoch() as u64) {
         let window = order.window(step as usize);
         let lengths: Vec<usize> = window.iter().map(|&row| rows[row].tokens).collect();
-        for members in micro_batches(&lengths, budget) {
+        for together in micro_batches(&lengths, budget).chunks(threads) {
+            at_once = at_once.max(together.len());
+            let members = together.concat();
             let sum = |of: fn(&Row) -> usize| members.iter().map(|&member| of(&rows[window[member]])).sum::<usize>();
             let longest = members.iter().map(|&member| lengths[member]).max().unwrap_or(0);
             largest.tokens = largest.tokens.max(sum(|row| row.tokens));
@@ -241,5 +259,5 @@ fn largest_batch(rows: &[Row], order: &Order, steps: u64, budget: usize, padded:
             }
         }
     }
-    largest
+    (largest, at_once)
 }
