@@ -14,7 +14,7 @@ use crate::optimizer::AdamW;
 use crate::phase::PhaseState;
 use crate::stopping::Looks;
 use crate::{policy, room};
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Element, Tensor, TensorData, bf16, f16};
 use safetensors::{Dtype, SafeTensors, tensor::View};
 use serde::{Deserialize, Serialize};
 use spo_model::CausalLm;
@@ -356,13 +356,19 @@ impl View for Stored {
 }
 
 fn read(view: &safetensors::tensor::TensorView, device: &Device) -> Result<Tensor<1>, String> {
-    let dtype = match view.dtype() {
-        Dtype::F64 => DType::F64,
-        Dtype::F32 => DType::F32,
-        Dtype::F16 => DType::F16,
-        Dtype::BF16 => DType::BF16,
+    let (data, dtype) = match view.dtype() {
+        Dtype::F64 => (values(view.data(), f64::from_le_bytes), DType::F64),
+        Dtype::F32 => (values(view.data(), f32::from_le_bytes), DType::F32),
+        Dtype::F16 => (values(view.data(), f16::from_le_bytes), DType::F16),
+        Dtype::BF16 => (values(view.data(), bf16::from_le_bytes), DType::BF16),
         other => return Err(format!("a tensor of type {other:?}")),
     };
-    let data = TensorData::from_bytes_vec(view.data().to_vec(), [view.data().len() / dtype.size()], dtype);
     Ok(Tensor::from_data(data, (device, dtype)))
+}
+
+/// Typed values: burn copies a vector of bytes to align it.
+fn values<E: Element, const BYTES: usize>(bytes: &[u8], read: fn([u8; BYTES]) -> E) -> TensorData {
+    let values: Vec<E> = bytes.as_chunks().0.iter().map(|bytes| read(*bytes)).collect();
+    let length = values.len();
+    TensorData::new(values, [length])
 }

@@ -3,12 +3,12 @@
 
 mod common;
 
-use common::{dataset, fixtures, golden, logps, model};
+use common::hooked::Hooked;
+use common::{dataset, fixtures, golden, logps, model, training};
 use serde_json::{Map, Value, json};
 use spo_data::{DataSpec, Group, PackedBatch};
 use spo_model::lora::load_adapter;
 use spo_model::{CausalLm, device};
-use spo_train::TrainError;
 use spo_train::config::TrainingPlan;
 use spo_train::config::spec::{Recompute, Schedule};
 use spo_train::event::{Event, Window};
@@ -17,21 +17,9 @@ use spo_train::phase::{Phase, PhaseState};
 use spo_train::session::Session;
 use spo_train::sink::Memory;
 use spo_train::stopping::Stopping;
-use spo_train::tape::{Scored, Slopes, TapeOptions, differentiate};
-use spo_train::task::{
-    Ahead, Mismatched, PairInputs, PreferenceTask, SupervisedTask, Task, UnpairedTask, WindowAhead, WindowTally,
-};
+use spo_train::tape::{TapeOptions, differentiate};
+use spo_train::task::{Mismatched, PairInputs, PreferenceTask, SupervisedTask, Task, UnpairedTask, WindowTally};
 use std::sync::atomic::AtomicBool;
-
-fn training(pairs_per_step: usize, token_budget: usize) -> TrainingPlan {
-    serde_json::from_value(json!({
-        "steps": 10, "epochs": null, "pairs-per-step": pairs_per_step, "tokens-per-micro-batch": token_budget,
-        "learning-rate": 1e-3, "schedule": "constant", "warmup-steps": 0, "final-learning-rate-ratio": 0.0,
-        "weight-decay": 0.0, "adam-betas": [0.9, 0.999], "adam-eps": 1e-8, "max-grad-norm": 0.0, "shuffle": false,
-        "recompute": "none", "head-chunk-rows": 0
-    }))
-    .unwrap()
-}
 
 fn windows(model: CausalLm, task: &dyn Task, training: &TrainingPlan, trainable: Trainable) -> Vec<Window> {
     let (mut memory, stop) = (Memory::default(), AtomicBool::new(false));
@@ -76,40 +64,14 @@ fn preference_curve(arch: &str, curve: &str, objective: &str, training: &Trainin
     let inputs = PairInputs::new(&data, &pairs, vec![reference]);
     let task = PreferenceTask::new(&data, pairs, objective, inputs, device::cpu()).unwrap();
     // TRL's policy is not its reference here, so the identity of step 0 does not hold.
-    let task = Started(task);
+    let task = started(task);
     let found = windows(model(&format!("{arch}-tiny-policy")), &task, training, Trainable::All);
     assert_curve(&found, &golden[curve], accumulation, &format!("{arch} {curve}"));
 }
 
 /// A task whose policy has already left the reference.
-struct Started<T>(T);
-
-impl<T: Task> Task for Started<T> {
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-    fn group(&self, row: usize) -> Group<'_> {
-        self.0.group(row)
-    }
-    fn id(&self, row: usize) -> &str {
-        self.0.id(row)
-    }
-    fn weight(&self, groups: &[Group]) -> f64 {
-        self.0.weight(groups)
-    }
-    fn look_ahead(&self, window: &WindowAhead) -> Result<Option<Ahead>, TrainError> {
-        self.0.look_ahead(window)
-    }
-    fn slopes(
-        &self,
-        rows: &[usize],
-        batch: &PackedBatch,
-        scored: &Scored,
-        window: &mut WindowTally,
-    ) -> Result<Slopes, TrainError> {
-        window.step_zero = None;
-        self.0.slopes(rows, batch, scored, window)
-    }
+fn started<T: Task>(task: T) -> impl Task {
+    Hooked { task, hook: |_: &[usize], window: &mut WindowTally| window.step_zero = None }
 }
 
 #[test]
@@ -169,7 +131,7 @@ fn adapters() {
         let reference = logps(&model(&format!("{arch}-tiny-ref")), &data, &pairs);
         let objective = spo_core::objective::build("dpo", &Map::new()).unwrap();
         let inputs = PairInputs::new(&data, &pairs, vec![reference]);
-        let task = Started(PreferenceTask::new(&data, pairs, objective, inputs, device::cpu()).unwrap());
+        let task = started(PreferenceTask::new(&data, pairs, objective, inputs, device::cpu()).unwrap());
         let base = model(&format!("{arch}-tiny-policy"));
         let (adapted, _) = load_adapter(base, &fixtures().join(format!("{arch}-tiny-lora"))).unwrap();
         let curve = &golden["lora"]["train_sigmoid_b4_refmodel"];
@@ -205,7 +167,7 @@ fn unpaired_curve(arch: &str, curve: &str, objective: &str) {
     let objective = spo_core::objective::build_unpaired(objective, &options).unwrap();
     let kl = objective.needs_kl();
     // TRL's policy is not its reference here, so the identity of step 0 does not hold.
-    let task = Started(UnpairedTask::new(&data, answers, objective, own, Some(mismatched), device::cpu()).unwrap());
+    let task = started(UnpairedTask::new(&data, answers, objective, own, Some(mismatched), device::cpu()).unwrap());
     let policy = || model(&format!("{arch}-tiny-policy"));
     // One micro-batch of everything, and micro-batches of one answer: the estimate of the KL is the window's in both.
     for budget in [100_000, 1] {

@@ -1,10 +1,13 @@
 //! TRL's fixtures as data sets and models.
 #![allow(clippy::unwrap_used, dead_code, missing_docs)]
 
-use serde_json::Value;
+pub mod hooked;
+
+use serde_json::{Value, json};
 use spo_core::logprob::HeadOptions;
 use spo_data::{Dataset, Example, Group, PairRef, Preference};
 use spo_model::{CausalLm, device};
+use spo_train::config::TrainingPlan;
 use std::path::{Path, PathBuf};
 
 pub fn fixtures() -> PathBuf {
@@ -55,4 +58,15 @@ pub fn logps(model: &CausalLm, data: &Dataset, pairs: &[PairRef]) -> spo_core::S
     let scored = model.score(&groups, 100_000, &HeadOptions::default(), &mut |_| ());
     let side = |side: usize| scored.iter().map(|answers| answers[side].iter().map(|l| f64::from(*l)).sum()).collect();
     spo_core::Sides { chosen: side(0), rejected: side(1) }
+}
+
+/// Ten plain steps of AdamW in the order of the rows.
+pub fn training(pairs_per_step: usize, token_budget: usize) -> TrainingPlan {
+    serde_json::from_value(json!({
+        "steps": 10, "epochs": null, "pairs-per-step": pairs_per_step, "tokens-per-micro-batch": token_budget,
+        "learning-rate": 1e-3, "schedule": "constant", "warmup-steps": 0, "final-learning-rate-ratio": 0.0,
+        "weight-decay": 0.0, "adam-betas": [0.9, 0.999], "adam-eps": 1e-8, "max-grad-norm": 0.0, "shuffle": false,
+        "recompute": "none", "head-chunk-rows": 0
+    }))
+    .unwrap()
 }

@@ -1,0 +1,40 @@
+//! A task with something to do at each micro-batch.
+
+use spo_data::{Group, PackedBatch};
+use spo_train::TrainError;
+use spo_train::tape::{Scored, Slopes};
+use spo_train::task::{Ahead, Task, WindowAhead, WindowTally};
+
+/// A task; `hook` is called before the slopes of each micro-batch with its rows and the window's tallies.
+pub struct Hooked<T, F> {
+    pub task: T,
+    pub hook: F,
+}
+
+impl<T: Task, F: Fn(&[usize], &mut WindowTally) + Sync> Task for Hooked<T, F> {
+    fn len(&self) -> usize {
+        self.task.len()
+    }
+    fn group(&self, row: usize) -> Group<'_> {
+        self.task.group(row)
+    }
+    fn id(&self, row: usize) -> &str {
+        self.task.id(row)
+    }
+    fn weight(&self, groups: &[Group]) -> f64 {
+        self.task.weight(groups)
+    }
+    fn look_ahead(&self, window: &WindowAhead) -> Result<Option<Ahead>, TrainError> {
+        self.task.look_ahead(window)
+    }
+    fn slopes(
+        &self,
+        rows: &[usize],
+        batch: &PackedBatch,
+        scored: &Scored,
+        window: &mut WindowTally,
+    ) -> Result<Slopes, TrainError> {
+        (self.hook)(rows, window);
+        self.task.slopes(rows, batch, scored, window)
+    }
+}
