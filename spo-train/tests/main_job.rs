@@ -8,6 +8,8 @@ use built_in::{TEXT, tables};
 use spo_core::logprob::HeadOptions;
 use spo_data::Group;
 use spo_eval::{DimensionScore, RunSummary, ScoreKind, Subset};
+use spo_model::decoder::blocks::BlockBits;
+use spo_model::load::{LoadOptions, Storage};
 use spo_model::{CausalLm, device};
 use spo_train::config::RunSpec;
 use spo_train::event::{Event, Window};
@@ -269,6 +271,26 @@ fn adapters_are_trained_and_merged() {
     let (adapted, _) = spo_model::lora::load_adapter(base, &adapter).unwrap();
     assert!(largest_difference(&merged, &logps(&adapted, &prepared)) < 1e-3);
     assert!(largest_difference(&merged, &start) > 1e-3, "training changed nothing");
+}
+
+#[test]
+fn a_quantised_base_is_the_same_on_every_device() {
+    let Some(device) = test_device() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let prepared_here = prepared(&spec(dir.path(), &device, ""));
+    for (bits, most) in [(BlockBits::Eight, 1.0), (BlockBits::Four, 10.0)] {
+        let load = |device: &_, blocks| {
+            let options = LoadOptions { storage: Some(Storage::F32), blocks };
+            CausalLm::open(&spec(dir.path(), "cpu", "").sections().model.path, options, device).unwrap()
+        };
+        let here = logps(&load(&prepared_here.device, Some(bits)), &prepared_here);
+        let cpu = logps(&load(&device::cpu(), Some(bits)), &prepared_here);
+        assert!(largest_difference(&here, &cpu) < 1e-3, "{bits:?}");
+        let off = largest_difference(&cpu, &logps(&load(&device::cpu(), None), &prepared_here));
+        assert!(off > 1e-4 && off < most, "{bits:?} is off by {off}");
+    }
+    let done = finished(&spec(dir.path(), &device, "[lora]\nrank = 4\nquantised-base = \"4-bit\"\n"));
+    assert!(done.out.join("model/model.safetensors").exists());
 }
 
 #[test]

@@ -15,7 +15,7 @@ failed=0
 compare() {
     local title=$1 model=$2 adapter=()
     if [[ $# -gt 2 ]]; then adapter=(--adapter "$3"); fi
-    "$python" "$here/rows.py" "$model" "$root/spo-cli/assets/truthfulqa/pairs.test.jsonl.gz" >"$work/rows.jsonl"
+    "$python" "$here/rows.py" "$model" "$pairs" >"$work/rows.jsonl"
     "$spo" score --device cpu --model "$model" "${adapter[@]}" --data "$work/rows.jsonl" --json \
         >"$work/scores.jsonl" 2>"$work/score.err" || { cat "$work/score.err"; exit 1; }
     echo "$title"
@@ -29,6 +29,34 @@ train() {
     shift
     rm -rf "$out"
     "$spo" train "$here/run.toml" --out "$out" "$@" >"$out.out" 2>"$out.err" || { cat "$out.err"; exit 1; }
+}
+
+pairs=$root/spo-cli/assets/truthfulqa/pairs.test.jsonl.gz
+
+# gguf TITLE MODEL TOLERANCE: llama.cpp on the exported file
+gguf() {
+    rm -rf "$work/gguf"
+    "$spo" export --model "$2" --format gguf --dtype f32 --out "$work/gguf" >"$work/export.out" 2>&1 ||
+        { cat "$work/export.out"; exit 1; }
+    "$python" "$here/rows.py" "$2" "$pairs" 8 >"$work/rows.jsonl"
+    "$spo" score --device cpu --model "$2" --data "$work/rows.jsonl" --json >"$work/scores.jsonl" 2>"$work/score.err" ||
+        { cat "$work/score.err"; exit 1; }
+    echo "$1 in llama.cpp"
+    "$python" "$here/gguf.py" "$work/gguf/model-f32.gguf" "$2" "$pairs" "$work/rows.jsonl" "$work/scores.jsonl" \
+        --tolerance "$3" || failed=1
+}
+
+# family CONFIG TOKENIZER TOLERANCE [JSON]: a small model with random weights, adapters both ways, and GGUF
+family() {
+    local name=$1 model=$work/$1 tokenizer=$2
+    rm -rf "$model" "$work/peft"
+    "$python" "$here/family.py" "$root/fixtures/families/$name/config.json" "$tokenizer" "$model" "${4:-{\}}"
+    compare "$name, random weights" "$model"
+    "$python" "$here/adapter.py" "$model" "$work/peft"
+    compare "$name with a random adapter written by PEFT" "$model" "$work/peft"
+    train "$name-lora" --set "model.path=\"$model\"" --set lora.rank=4 --set lora.alpha=8
+    compare "$name with an adapter trained by spo" "$model" "$work/$name-lora/policies/round-2-helpfulness"
+    gguf "$name" "$work/$name-lora/model" "$3"
 }
 
 base=$root/spo-cli/assets/stories260K
@@ -60,4 +88,26 @@ for model in "$base" "$root/fixtures/trl/qwen3-tiny-policy"; do
     "$python" "$here/adapter.py" "$model" "$work/peft"
     compare "$(basename "$model") with a random adapter written by PEFT" "$model" "$work/peft"
 done
+
+gguf "stories260K" "$base" 1e-4
+for model in llama-tiny-policy qwen3-tiny-policy llama3rope-tiny; do
+    gguf "$model" "$root/fixtures/trl/$model" 1e-4
+done
+byte_level=$root/fixtures/trl/llama-tiny-policy
+rope='"rope_theta": 1e4, "rope_type"'
+family llama "$base" 1e-4 "{\"rope_parameters\": {$rope: \"yarn\", \"factor\": 4.0, \"original_max_position_embeddings\": 64}}"
+family llama3-rope-tied "$byte_level" 1e-4
+family mistral-window "$base" 1e-4 '{"sliding_window": null}'       # llama.cpp has no window for it
+family qwen2 "$byte_level" 1e-4 "{\"rope_parameters\": {$rope: \"linear\", \"factor\": 4.0}}"
+family qwen3 "$byte_level" 1e-4
+# llama.cpp looks a GELU up in a table of 16-bit numbers.
+family gemma "$base" 2e-2
+family gemma2 "$base" 2e-2
+family gemma3 "$base" 2e-2 '{"num_hidden_layers": 7, "layer_types": null}'
+family phi3 "$base" 1e-4 "{\"max_position_embeddings\": 131072, \"rope_parameters\": {$rope: \"longrope\",
+    \"short_factor\": [1.0, 1.5, 2.0, 2.5], \"long_factor\": [1.0, 3.0, 4.0, 5.0]}}"
+family olmo2 "$byte_level" 1e-4
+family smollm3 "$byte_level" 1e-4 '{"num_hidden_layers": 5, "layer_types": null, "no_rope_layers": null, "no_rope_layer_interval": 4}'
+family gpt2 "$byte_level" 2e-2
+family gpt-neox "$byte_level" 2e-2
 exit $failed

@@ -87,9 +87,13 @@ impl Config {
                 let factor = of.number_or("factor", spec.context as f64 / original_context)?;
                 let attention = if factor > 1.0 { (1.0 + factor.ln() / original_context.ln()).sqrt() } else { 1.0 };
                 // A longer row would change the frequencies of all its tokens: such rows are refused.
+                let long_context = spec.context;
                 spec.context = spec.context.min(original_context as usize);
                 Ok(RopeScaling::LongRope {
                     factors: of.numbers("short_factor", dim / 2)?,
+                    long_factors: of.numbers("long_factor", dim / 2)?,
+                    original_context,
+                    long_context,
                     attention_factor: of.number_or("attention_factor", attention)?,
                 })
             }

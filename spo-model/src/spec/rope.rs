@@ -55,6 +55,12 @@ pub enum RopeScaling {
     LongRope {
         /// Divisors, one per pair of channels.
         factors: Vec<f64>,
+        /// Those of longer rows, which are not trained on but exported.
+        long_factors: Vec<f64>,
+        /// Context of the pre-training.
+        original_context: f64,
+        /// The longest row with the other divisors.
+        long_context: usize,
         /// Factor on cosines and sines.
         attention_factor: f64,
     },

@@ -1,147 +1,207 @@
-//! What llama.cpp calls a family, its numbers and its tensors.
+//! What llama.cpp calls a family, and what its code there takes for granted.
 
-use super::encode::Encoding;
-use super::write::{Entry, Value};
-use super::{GgufType, unsupported};
+use super::unsupported;
 use crate::spec::{Activation, Rope, RopeScaling};
 use crate::{ModelError, ModelSpec};
 
 /// A family in llama.cpp's terms.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Architecture {
-    name: &'static str,
+    family: &'static str,
+    /// Its name there.
+    pub name: &'static str,
     /// Queries and keys are rotated in neighbouring pairs, not in halves.
-    permuted: bool,
+    pub pairs: bool,
+    /// Every channel of a head is rotated.
+    whole_rope: bool,
+    /// The heads together are as wide as the residual stream.
+    square: bool,
+    activations: &'static [Activation],
+    biases: Biases,
+    /// The head shares the embedding's weight, or does not; either where nothing is said.
+    tied: Option<bool>,
+    /// Blocks whose number this divides rotate nothing.
+    unrotated: Option<usize>,
+    /// All blocks but those whose number this divides have a window. Without it nothing has: the context ends
+    /// where a window would begin to matter.
+    pub windows_but_every: Option<usize>,
+    /// A number of blocks at which the scores are scaled by the heads' share of the residual stream, not by their own width.
+    wide_scale_at: usize,
 }
 
-/// The tensors of a block and what they are called.
-const BLOCK_TENSORS: [(&str, &str); 11] = [
-    ("input_layernorm", "attn_norm"),
-    ("self_attn.q_proj", "attn_q"),
-    ("self_attn.k_proj", "attn_k"),
-    ("self_attn.v_proj", "attn_v"),
-    ("self_attn.o_proj", "attn_output"),
-    ("self_attn.q_norm", "attn_q_norm"),
-    ("self_attn.k_norm", "attn_k_norm"),
-    ("pre_feedforward_layernorm", "ffn_norm"),
-    ("mlp.gate_proj", "ffn_gate"),
-    ("mlp.up_proj", "ffn_up"),
-    ("mlp.down_proj", "ffn_down"),
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Biases {
+    None,
+    /// Of queries, keys and values.
+    Queries,
+    All,
+}
+
+const LLAMA: Architecture = Architecture {
+    family: "llama",
+    name: "llama",
+    pairs: true,
+    whole_rope: true,
+    square: false,
+    activations: &[Activation::Silu],
+    biases: Biases::All,
+    tied: None,
+    unrotated: None,
+    windows_but_every: None,
+    wide_scale_at: 0,
+};
+
+const QWEN_3: Architecture = Architecture {
+    family: "qwen3",
+    name: "qwen3",
+    pairs: false,
+    whole_rope: false,
+    square: false,
+    biases: Biases::None,
+    ..LLAMA
+};
+
+const GEMMA: Architecture =
+    Architecture { family: "gemma", name: "gemma", activations: &[Activation::GeluTanh], tied: Some(true), ..QWEN_3 };
+
+const ARCHITECTURES: &[Architecture] = &[
+    LLAMA,
+    Architecture { family: "mistral", ..LLAMA },
+    Architecture { family: "qwen2", name: "qwen2", square: true, biases: Biases::Queries, ..QWEN_3 },
+    QWEN_3,
+    GEMMA,
+    Architecture { family: "gemma2", name: "gemma2", windows_but_every: Some(2), wide_scale_at: 46, ..GEMMA },
+    Architecture { family: "gemma3_text", name: "gemma3", windows_but_every: Some(6), wide_scale_at: 62, ..GEMMA },
+    Architecture { family: "phi3", name: "phi3", square: true, ..QWEN_3 },
+    Architecture { family: "olmo2", name: "olmo2", square: true, whole_rope: true, tied: Some(false), ..QWEN_3 },
+    Architecture { family: "smollm3", name: "smollm3", biases: Biases::None, unrotated: Some(4), ..LLAMA },
+    Architecture {
+        family: "gpt2",
+        name: "gpt2",
+        square: true,
+        activations: &[Activation::GeluTanh],
+        biases: Biases::All,
+        unrotated: Some(1),
+        ..QWEN_3
+    },
+    Architecture {
+        family: "gpt_neox",
+        name: "gptneox",
+        square: true,
+        // Both are computed there by the form with a tanh.
+        activations: &[Activation::Gelu, Activation::GeluTanh],
+        biases: Biases::All,
+        tied: Some(false),
+        ..QWEN_3
+    },
 ];
 
 impl Architecture {
     /// That of a model.
-    pub fn of(spec: &ModelSpec) -> Result<Self, ModelError> {
-        let (name, permuted) = match spec.family {
-            "llama" | "mistral" => ("llama", true),
-            "qwen2" => ("qwen2", false),
-            "qwen3" => ("qwen3", false),
-            other => {
-                return Err(unsupported(&format!("the family {other}; llama, mistral, qwen2 and qwen3 are written")));
-            }
-        };
-        let rope = single_rope(spec)?;
-        if permuted && rope.dim != spec.head_dim {
-            let (dim, all) = (rope.dim, spec.head_dim);
-            return Err(unsupported(&format!("a rotary embedding of {dim} of {all} channels for {}", spec.family)));
+    pub fn of(spec: &ModelSpec) -> Result<&'static Self, ModelError> {
+        let found = ARCHITECTURES.iter().find(|architecture| architecture.family == spec.family);
+        let found = found.ok_or_else(|| unsupported(&format!("the family {}", spec.family)))?;
+        match found.difference(spec) {
+            Some(what) => Err(unsupported(&format!("{what} for {}", spec.family))),
+            None => Ok(found),
         }
-        if spec.activation != Activation::Silu {
-            return Err(unsupported(&format!("the activation {:?} for {}", spec.activation, spec.family)));
-        }
-        Ok(Self { name, permuted })
     }
 
-    /// The keys that describe the model. Its context ends where a sliding window would begin to matter.
-    pub fn metadata(self, spec: &ModelSpec, name: &str, dtype: GgufType) -> Result<Vec<(String, Value)>, ModelError> {
-        let key = |key: &str| format!("{}.{key}", self.name);
-        let rope = single_rope(spec)?;
-        let number = |n: usize| Value::U32(n as u32);
-        let window = spec.layers.iter().filter_map(|layer| layer.attention.window).min();
-        let mut all: Vec<(String, Value)> = vec![
-            ("general.architecture".into(), Value::String(self.name.into())),
-            ("general.type".into(), Value::String("model".into())),
-            ("general.name".into(), Value::String(name.into())),
-            ("general.parameter_count".into(), Value::U64(spec.parameters() as u64)),
-            ("general.file_type".into(), Value::U32(dtype.file_type())),
-            ("general.quantization_version".into(), Value::U32(2)),
-            (key("block_count"), number(spec.layers.len())),
-            (key("context_length"), number(window.map_or(spec.context, |window| window.min(spec.context)))),
-            (key("embedding_length"), number(spec.hidden_size)),
-            (key("feed_forward_length"), number(spec.intermediate_size)),
-            (key("attention.head_count"), number(spec.heads)),
-            (key("attention.head_count_kv"), number(spec.kv_heads)),
-            (key("attention.layer_norm_rms_epsilon"), Value::F32(spec.norm_eps as f32)),
-            (key("attention.key_length"), number(spec.head_dim)),
-            (key("attention.value_length"), number(spec.head_dim)),
-            (key("vocab_size"), number(spec.vocab_size)),
-            (key("rope.dimension_count"), number(rope.dim)),
-            (key("rope.freq_base"), Value::F32(rope.theta as f32)),
-        ];
-        let mut scaled = |kind: &str, factor: f64| {
-            all.push((key("rope.scaling.type"), Value::String(kind.into())));
-            all.push((key("rope.scaling.factor"), Value::F32(factor as f32)));
+    /// What of a model llama.cpp would compute otherwise.
+    fn difference(&self, spec: &ModelSpec) -> Option<String> {
+        let heads = spec.heads * spec.head_dim;
+        let biases = match (spec.qkv_bias, spec.output_bias || spec.mlp_bias) {
+            (false, false) => Biases::None,
+            (true, false) => Biases::Queries,
+            (_, true) => Biases::All,
         };
-        match rope.scaling {
-            // Llama 3's factors are a tensor.
-            RopeScaling::Default | RopeScaling::Llama3 { .. } => {}
-            RopeScaling::Linear { factor } => scaled("linear", factor),
-            RopeScaling::Yarn { factor, fast, slow, truncate, original_context, attention_factor } => {
-                // The file has no place for these: readers take the paper's values.
+        let width = if spec.layers.len() == self.wide_scale_at { spec.hidden_size / spec.heads } else { spec.head_dim };
+        let scale = (width as f64).powf(-0.5);
+        let capped = self.name == "gemma2";
+        let attention = || spec.layers.iter().map(|layer| layer.attention);
+        if !self.activations.contains(&spec.activation) {
+            return Some(format!("the activation {:?}", spec.activation));
+        }
+        if self.square && heads != spec.hidden_size {
+            return Some(format!("{heads} channels of all heads in a model of {}", spec.hidden_size));
+        }
+        if biases != Biases::None && self.biases != Biases::All && self.biases != biases {
+            return Some("biases of the projections".into());
+        }
+        if self.tied.is_some_and(|tied| tied != spec.tied) {
+            return Some(if spec.tied { "a tied head" } else { "a head of its own" }.into());
+        }
+        if let Some(odd) = attention().find(|attention| (attention.scale / scale - 1.0).abs() > 1e-6) {
+            return Some(format!("scores scaled by {} in place of {scale}", odd.scale));
+        }
+        let caps = |cap: Option<f64>| cap.is_some() == capped && cap == spec.layers[0].attention.softcap;
+        if !attention().all(|attention| caps(attention.softcap)) || spec.logit_softcap.is_some() != capped {
+            return Some(
+                if capped { "scores or logits without a bound" } else { "a bound of scores or logits" }.into(),
+            );
+        }
+        let window = window(spec);
+        let windowed = |index: usize| self.windows_but_every.is_some_and(|every| !(index + 1).is_multiple_of(every));
+        let fits = |(index, window_here)| window_here == window.filter(|_| windowed(index));
+        if self.windows_but_every.is_some() && !attention().map(|attention| attention.window).enumerate().all(fits) {
+            return Some("windows in other blocks than usual".into());
+        }
+        self.odd_rotation(spec)
+    }
+
+    /// What llama.cpp would rotate otherwise.
+    fn odd_rotation(&self, spec: &ModelSpec) -> Option<String> {
+        let (main, local) = self.ropes(spec);
+        let rotated = |index: usize| self.unrotated.is_none_or(|every| !(index + 1).is_multiple_of(every));
+        let expected = |index: usize, windowed: bool| if windowed { local } else { main }.filter(|_| rotated(index));
+        let mut layers = spec.layers.iter().enumerate();
+        if !layers.all(|(index, layer)| rope_of(spec, index) == expected(index, layer.attention.window.is_some())) {
+            return Some("a rotary embedding in other blocks than usual".into());
+        }
+        let main = main?;
+        let local = local.unwrap_or(main);
+        let fits = match self.name {
+            "gemma3" => local.scaling == RopeScaling::Default && !matches!(main.scaling, RopeScaling::Yarn { .. }),
+            _ => local == main,
+        };
+        if !fits {
+            return Some("such a rotary embedding of the blocks with a window".into());
+        }
+        if self.whole_rope && main.dim != spec.head_dim {
+            return Some(format!("a rotary embedding of {} of {} channels", main.dim, spec.head_dim));
+        }
+        match main.scaling {
+            RopeScaling::Llama3 { .. } if self.name != "llama" => Some("Llama 3's rotary scaling".into()),
+            RopeScaling::LongRope { .. } if self.name != "phi3" => Some("the rotary scaling longrope".into()),
+            // The file has no place for these: readers take the paper's values.
+            RopeScaling::Yarn { factor, fast, slow, truncate, attention_factor, .. }
                 if (fast, slow, truncate) != (32.0, 1.0, true)
-                    || (attention_factor - 0.1 * factor.ln() - 1.0).abs() > 1e-6
-                {
-                    return Err(unsupported("a YaRN scaling with other values than the paper's"));
-                }
-                scaled("yarn", factor);
-                all.push((key("rope.scaling.original_context_length"), number(original_context as usize)));
+                    || (attention_factor - 0.1 * factor.ln() - 1.0).abs() > 1e-6 =>
+            {
+                Some("a YaRN scaling with other values than the paper's".into())
             }
-            RopeScaling::LongRope { .. } => return Err(unsupported("the rotary scaling longrope")),
+            _ => None,
         }
-        Ok(all)
     }
 
-    /// What Llama 3's rotary frequencies are divided by, `[dim / 2]`.
-    pub fn frequency_factors(self, spec: &ModelSpec) -> Option<Entry> {
-        let rope = spec.ropes.first()?;
-        let RopeScaling::Llama3 { .. } = rope.scaling else { return None };
-        let plain = Rope { scaling: RopeScaling::Default, ..rope.clone() };
-        let pairs = plain.inverse_frequencies().into_iter().zip(rope.inverse_frequencies());
-        let factors = pairs.map(|(plain, scaled)| plain / scaled).collect();
-        Some(Entry::values("rope_freqs.weight", factors, Encoding::F32))
-    }
-
-    /// The name of the tensor at a module path.
-    pub fn tensor_name(self, path: &str) -> Option<String> {
-        let (module, kind) = path.rsplit_once('.')?;
-        let name = match module {
-            "embed_tokens" => "token_embd".into(),
-            "norm" => "output_norm".into(),
-            "lm_head" => "output".into(),
-            _ => {
-                let (layer, module) = module.strip_prefix("layers.")?.split_once('.')?;
-                let (_, name) = BLOCK_TENSORS.iter().find(|(ours, _)| *ours == module)?;
-                format!("blk.{layer}.{name}")
-            }
+    /// The rotary embedding of blocks without a window, and that of blocks with one; one stands for the other that
+    /// no block has.
+    pub fn ropes<'a>(&self, spec: &'a ModelSpec) -> (Option<&'a Rope>, Option<&'a Rope>) {
+        let of = |windowed: bool| {
+            let mut layers = spec.layers.iter().enumerate();
+            layers.find_map(|(index, layer)| {
+                rope_of(spec, index).filter(|_| layer.attention.window.is_some() == windowed)
+            })
         };
-        Some(format!("{name}.{kind}"))
-    }
-
-    /// The heads of a tensor whose rows are stored in another order, see [`super::encode::interleave`].
-    pub fn permuted_heads(self, path: &str, spec: &ModelSpec) -> Option<usize> {
-        let heads = match path {
-            _ if !self.permuted => return None,
-            _ if path.contains("self_attn.q_proj.") => spec.heads,
-            _ if path.contains("self_attn.k_proj.") => spec.kv_heads,
-            _ => return None,
-        };
-        Some(heads)
+        (of(false).or(of(true)), of(true).or(of(false)))
     }
 }
 
-/// The one rotary embedding of all blocks.
-fn single_rope(spec: &ModelSpec) -> Result<&Rope, ModelError> {
-    match spec.ropes.as_slice() {
-        [rope] if spec.layers.iter().all(|layer| layer.rope == Some(0)) => Ok(rope),
-        _ => Err(unsupported(&format!("{} with a rotary embedding that is not the same in all blocks", spec.family))),
-    }
+fn rope_of(spec: &ModelSpec, layer: usize) -> Option<&Rope> {
+    spec.layers[layer].rope.map(|index| &spec.ropes[index])
+}
+
+/// The smallest window of the blocks.
+pub fn window(spec: &ModelSpec) -> Option<usize> {
+    spec.layers.iter().filter_map(|layer| layer.attention.window).min()
 }

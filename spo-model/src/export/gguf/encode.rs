@@ -80,25 +80,56 @@ fn dequantise(block: &[u8; BLOCK_BYTES]) -> Vec<f32> {
     block[2..].iter().map(|byte| f32::from(byte.cast_signed()) * scale).collect()
 }
 
-/// Rows of `width` values of each head in the order of neighbouring pairs: row `2j + h` of a head is the
-/// one that stood at `h · dim/2 + j`.
-pub fn interleave(values: &[f32], heads: usize, width: usize) -> Vec<f32> {
-    reorder(values, heads, width, |row, half| (row % 2) * half + row / 2)
+/// The order of a tensor's rows against this crate's, or what is added to them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// The same.
+    AsIs,
+    /// The rows of each head in neighbouring pairs: row `2j + h` is the one that stood at `h · dim/2 + j`.
+    Pairs {
+        /// Heads of the tensor.
+        heads: usize,
+    },
+    /// All queries, then all keys, then all values, in place of the three of each head.
+    Stacked {
+        /// Heads of the tensor.
+        heads: usize,
+    },
+    /// Weights of norms, stored here as the distance from 1.
+    FromOne,
 }
 
-/// Undoes [`interleave`].
-pub fn deinterleave(values: &[f32], heads: usize, width: usize) -> Vec<f32> {
-    reorder(values, heads, width, |row, half| 2 * (row % half) + row / half)
+impl Order {
+    /// The values, in rows of `width`, as the file has them.
+    pub fn of_file(self, values: Vec<f32>, width: usize) -> Vec<f32> {
+        match self {
+            Self::AsIs => values,
+            Self::Pairs { heads } => swap(&values, [heads, 2, values.len() / heads / width / 2], width),
+            Self::Stacked { heads } => swap(&values, [1, heads, 3], values.len() / heads / 3),
+            Self::FromOne => values.into_iter().map(|value| value + 1.0).collect(),
+        }
+    }
+
+    /// Undoes [`of_file`](Self::of_file).
+    pub fn of_model(self, values: Vec<f32>, width: usize) -> Vec<f32> {
+        match self {
+            Self::AsIs => values,
+            Self::Pairs { heads } => swap(&values, [heads, values.len() / heads / width / 2, 2], width),
+            Self::Stacked { heads } => swap(&values, [1, 3, heads], values.len() / heads / 3),
+            Self::FromOne => values.into_iter().map(|value| value - 1.0).collect(),
+        }
+    }
 }
 
-/// For each row of each head the row at `from(row, dim / 2)`.
-fn reorder(values: &[f32], heads: usize, width: usize, from: impl Fn(usize, usize) -> usize) -> Vec<f32> {
-    let dim = values.len() / heads / width;
+/// `[outer, a, b, width]` → `[outer, b, a, width]`
+fn swap(values: &[f32], [outer, a, b]: [usize; 3], width: usize) -> Vec<f32> {
     let mut out = Vec::with_capacity(values.len());
-    for head in values.chunks_exact(dim * width) {
-        for row in 0..dim {
-            let at = from(row, dim / 2) * width;
-            out.extend_from_slice(&head[at..at + width]);
+    for outer in 0..outer {
+        for b_at in 0..b {
+            for a_at in 0..a {
+                let at = ((outer * a + a_at) * b + b_at) * width;
+                out.extend_from_slice(&values[at..at + width]);
+            }
         }
     }
     out
@@ -109,12 +140,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_of_halves_become_pairs_and_back() {
-        // Two heads of four rows, one value each.
-        let values: Vec<f32> = (0..8).map(|i| i as f32).collect();
-        let interleaved = interleave(&values, 2, 1);
-        assert_eq!(interleaved, [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]);
-        assert_eq!(deinterleave(&interleaved, 2, 1), values);
+    fn every_order_is_undone() {
+        let values: Vec<f32> = (0..24).map(|i| i as f32).collect();
+        // Two heads of four rows of one value each.
+        let pairs = Order::Pairs { heads: 2 }.of_file(values[..8].to_vec(), 1);
+        assert_eq!(pairs, [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]);
+        // Two heads of a query, a key and a value of two channels.
+        let stacked = Order::Stacked { heads: 2 }.of_file(values[..12].to_vec(), 1);
+        assert_eq!(stacked, [0.0, 1.0, 6.0, 7.0, 2.0, 3.0, 8.0, 9.0, 4.0, 5.0, 10.0, 11.0]);
+        assert_eq!(Order::FromOne.of_file(vec![0.5], 1), [1.5]);
+        for order in [Order::AsIs, Order::Pairs { heads: 2 }, Order::Stacked { heads: 4 }, Order::FromOne] {
+            for width in [1, 2, 3] {
+                assert_eq!(order.of_model(order.of_file(values.clone(), width), width), values, "{order:?} {width}");
+            }
+        }
     }
 
     #[test]

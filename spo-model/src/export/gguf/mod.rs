@@ -5,7 +5,9 @@
 
 mod architecture;
 mod encode;
+mod keys;
 mod read;
+mod tensors;
 mod tokenizer;
 mod write;
 
@@ -49,10 +51,11 @@ impl GgufType {
         }
     }
 
-    /// How a tensor of this shape is stored: rows that do not fill blocks stay f16.
-    fn encoding(self, shape: &[usize]) -> Encoding {
+    /// How a tensor of this name and shape is stored: rows that do not fill blocks stay f16.
+    fn encoding(self, name: &str, shape: &[usize]) -> Encoding {
         match self {
-            _ if shape.len() == 1 => Encoding::F32,
+            // Positions are added to tokens, where readers want f32.
+            _ if shape.len() == 1 || name.starts_with("position_embd") => Encoding::F32,
             Self::F32 => Encoding::F32,
             Self::Q8 if shape[1].is_multiple_of(encode::BLOCK) => Encoding::Q8,
             Self::F16 | Self::Q8 => Encoding::F16,
@@ -63,8 +66,8 @@ impl GgufType {
 /// Saves a model without adapters as a GGUF file. `files` has its tokenizer.
 ///
 /// # Errors
-/// A family, a rotary scaling or a tokenizer that llama.cpp's format has no name for here; a model that
-/// still has adapters or a quantised base; a file that cannot be written.
+/// A model that llama.cpp would compute otherwise, or a tokenizer that it has no name for; a model that still has
+/// adapters or a quantised base; a file that cannot be written.
 pub fn save_gguf(
     model: &CausalLm,
     files: &ModelFiles,
@@ -74,16 +77,15 @@ pub fn save_gguf(
 ) -> Result<(), ModelError> {
     super::require_whole(model, path)?;
     let architecture = Architecture::of(model.spec())?;
-    let mut metadata = architecture.metadata(model.spec(), name, dtype)?;
-    metadata.extend(tokenizer::metadata(files, model.spec())?);
-    let mut entries: Vec<Entry> = vec![];
-    entries.extend(architecture.frequency_factors(model.spec()));
+    let mut metadata = keys::metadata(architecture, model.spec(), dtype);
+    metadata.extend(tokenizer::metadata(files, model.spec(), name)?);
+    let mut entries: Vec<Entry> = tensors::frequency_factors(model.spec());
     let mut unknown = None;
-    for_each(model, "", |parameter| match architecture.tensor_name(&parameter.path) {
+    for_each(model, "", |parameter| match tensors::name(&parameter.path) {
         Some(name) => {
-            let heads = architecture.permuted_heads(&parameter.path, model.spec());
-            let encoding = dtype.encoding(&parameter.shape);
-            entries.push(Entry::new(name, parameter, heads, encoding));
+            let order = tensors::order(&parameter.path, architecture, model.spec());
+            let encoding = dtype.encoding(&name, &parameter.shape);
+            entries.push(Entry::new(name, parameter, order, encoding));
         }
         None => unknown = Some(parameter.path),
     });

@@ -1,7 +1,8 @@
 //! Reading a GGUF file back, to see that it holds the model.
 
 use super::architecture::Architecture;
-use super::encode::{Encoding, deinterleave};
+use super::encode::Encoding;
+use super::tensors;
 use super::write::ALIGNMENT;
 use crate::load::WeightSource;
 use crate::{CausalLm, ModelError, ModelSpec};
@@ -67,20 +68,16 @@ fn damaged(path: &Path, what: &str) -> ModelError {
 
 struct Source<'a> {
     file: &'a Gguf,
-    architecture: Architecture,
+    architecture: &'static Architecture,
     spec: &'a ModelSpec,
     device: &'a Device,
 }
 
 impl WeightSource for Source<'_> {
     fn tensor<const D: usize>(&mut self, path: &str, shape: [usize; D]) -> Result<Tensor<D>, ModelError> {
-        let name = self.architecture.tensor_name(path).unwrap_or_default();
-        let values = self.file.values(&name, &shape)?;
-        let width = shape.get(1).copied().unwrap_or(1);
-        let values = match self.architecture.permuted_heads(path, self.spec) {
-            Some(heads) => deinterleave(&values, heads, width),
-            None => values,
-        };
+        let values = self.file.values(&tensors::name(path).unwrap_or_default(), &shape)?;
+        let order = tensors::order(path, self.architecture, self.spec);
+        let values = order.of_model(values, shape.get(1).copied().unwrap_or(1));
         Ok(Tensor::from_data(TensorData::new(values, shape), self.device))
     }
 }

@@ -15,21 +15,23 @@ const USER_DEFINED: i32 = 4;
 const UNUSED: i32 = 5;
 const BYTE: i32 = 6;
 
-/// The ways of splitting text before the merges that llama.cpp knows by name, with the expression that
-/// `tokenizer.json` has for them.
-const SPLITS: [(&str, &str); 2] = [
-    (
-        "llama-bpe",
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    ),
+/// How Llama 3 and many after it split text before the merges.
+const LLAMA_3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// The ways of splitting that llama.cpp knows by name: the expression that `tokenizer.json` has for one, and
+/// whether a word that is a token is not split further.
+const SPLITS: [(&str, &str, bool); 3] = [
+    ("llama-bpe", LLAMA_3, true),
+    ("dbrx", LLAMA_3, false),
     (
         "qwen2",
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        false,
     ),
 ];
 
-/// The keys that describe the tokenizer and the chat template.
-pub fn metadata(files: &ModelFiles, spec: &ModelSpec) -> Result<Vec<(String, Value)>, ModelError> {
+/// The keys that describe the tokenizer and the chat template, and the model's name.
+pub fn metadata(files: &ModelFiles, spec: &ModelSpec, name: &str) -> Result<Vec<(String, Value)>, ModelError> {
     let json = |name: &str| -> Result<Option<Json>, ModelError> {
         let parse = |bytes: &[u8]| serde_json::from_slice(bytes);
         let parsed = files.get(name).map(parse).transpose();
@@ -43,7 +45,10 @@ pub fn metadata(files: &ModelFiles, spec: &ModelSpec) -> Result<Vec<(String, Val
     }
     let vocabulary = Vocabulary::new(&tokenizer, spec.vocab_size)?;
     let sentence_piece = model["byte_fallback"] == true;
-    let mut all = vec![];
+    let mut all: Vec<(String, Value)> = vec![];
+    if let Some(name) = vocabulary.model_name(spec.family, name) {
+        all.push(("general.name".into(), Value::String(name)));
+    }
     let mut add = |key: &str, value: Value| all.push((format!("tokenizer.ggml.{key}"), value));
     if sentence_piece {
         add("model", Value::String("llama".into()));
@@ -52,7 +57,7 @@ pub fn metadata(files: &ModelFiles, spec: &ModelSpec) -> Result<Vec<(String, Val
         add("add_space_prefix", Value::Bool(prepends_space(&tokenizer)));
     } else {
         add("model", Value::String("gpt2".into()));
-        add("pre", Value::String(split_name(&tokenizer["pre_tokenizer"])?.into()));
+        add("pre", Value::String(split_name(&tokenizer)?.into()));
         add(
             "merges",
             Value::Strings(merges(model).into_iter().map(|(left, right)| format!("{left} {right}")).collect()),
@@ -126,6 +131,18 @@ impl Vocabulary {
         Ok(Self { tokens, kinds, ids })
     }
 
+    /// The model's name. llama.cpp drops the spaces after Phi 3's special tokens, and looks for those tokens, where
+    /// the name speaks of Phi 3; nowhere else does a file say so.
+    fn model_name(&self, family: &str, name: &str) -> Option<String> {
+        let known = ["<unk>", "<s>", "<|endoftext|>"].iter().all(|token| self.ids.contains_key(*token));
+        let named = ["phi-3", "phi3"].iter().any(|phi| name.to_lowercase().contains(phi));
+        match (family == "phi3" && known, named) {
+            (true, false) => Some(format!("Phi-3 {name}")),
+            (false, true) => None,
+            _ => Some(name.into()),
+        }
+    }
+
     /// A merged token's score is the lower the later its merge; llama.cpp joins the highest first.
     fn scores(&self, merges: &[(String, String)]) -> Vec<f32> {
         let mut scores = vec![0.0; self.tokens.len()];
@@ -148,19 +165,26 @@ fn merges(model: &Json) -> Vec<(String, String)> {
 }
 
 /// llama.cpp's name of the way text is split.
-fn split_name(pre: &Json) -> Result<&'static str, ModelError> {
+fn split_name(tokenizer: &Json) -> Result<&'static str, ModelError> {
+    let (pre, whole_words) = (&tokenizer["pre_tokenizer"], tokenizer["model"]["ignore_merges"] == true);
     let steps: Vec<&Json> = pre["pretokenizers"].as_array().map_or(vec![pre], |steps| steps.iter().collect());
     let expression = steps.iter().find_map(|step| step["pattern"]["Regex"].as_str());
     let byte_level = |step: &&&Json| step["type"] == "ByteLevel";
-    match expression {
-        None if steps.iter().find(byte_level).is_some_and(|step| step["use_regex"] != false) => Ok("gpt-2"),
-        Some(expression) => {
-            SPLITS.iter().find(|(_, known)| *known == expression).map(|(name, _)| *name).ok_or_else(|| {
-                unsupported(&format!("a tokenizer that splits text by {expression:?}, which has no name there"))
-            })
+    let found = match expression {
+        None if steps.iter().find(byte_level).is_some_and(|step| step["use_regex"] != false) => {
+            (!whole_words).then_some("gpt-2")
         }
-        None => Err(unsupported("a tokenizer that does not split text, which has no name there")),
-    }
+        Some(expression) => {
+            let known = SPLITS.iter().find(|(_, known, whole)| (*known, *whole) == (expression, whole_words));
+            known.map(|(name, ..)| *name)
+        }
+        None => return Err(unsupported("a tokenizer that does not split text, which has no name there")),
+    };
+    found.ok_or_else(|| {
+        let by = expression.map_or("GPT-2's expression".into(), |expression| format!("{expression:?}"));
+        let merges = if whole_words { ", without merges of words that are tokens" } else { "" };
+        unsupported(&format!("a tokenizer that splits text by {by}{merges}, which has no name there"))
+    })
 }
 
 /// Whether a space is put before the text.

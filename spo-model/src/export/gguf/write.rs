@@ -1,6 +1,6 @@
 //! The bytes of a GGUF file.
 
-use super::encode::{Encoding, interleave};
+use super::encode::{Encoding, Order};
 use crate::ModelError;
 use crate::parameters::Parameter;
 use std::fs::File;
@@ -40,15 +40,15 @@ pub struct Entry {
 }
 
 enum Source {
-    /// A parameter, read from the device when its turn comes, and its heads if its rows are reordered.
-    Parameter(Box<Parameter>, Option<usize>),
+    /// A parameter, read from the device when its turn comes.
+    Parameter(Box<Parameter>, Order),
     Values(Vec<f32>),
 }
 
 impl Entry {
     /// A parameter under this name.
-    pub fn new(name: String, parameter: Parameter, heads: Option<usize>, encoding: Encoding) -> Self {
-        Self { name, shape: parameter.shape.clone(), encoding, source: Source::Parameter(Box::new(parameter), heads) }
+    pub fn new(name: String, parameter: Parameter, order: Order, encoding: Encoding) -> Self {
+        Self { name, shape: parameter.shape.clone(), encoding, source: Source::Parameter(Box::new(parameter), order) }
     }
 
     /// A vector of these values.
@@ -63,10 +63,9 @@ impl Entry {
     fn encode(self) -> Vec<u8> {
         let values = match self.source {
             Source::Values(values) => values,
-            Source::Parameter(parameter, heads) => {
+            Source::Parameter(parameter, order) => {
                 let values: Vec<f32> = parameter.value.into_data().iter::<f32>().collect();
-                let width = self.shape.get(1).copied().unwrap_or(1);
-                heads.map_or_else(|| values.clone(), |heads| interleave(&values, heads, width))
+                order.of_file(values, self.shape.get(1).copied().unwrap_or(1))
             }
         };
         self.encoding.encode(&values)
