@@ -106,6 +106,13 @@ impl Training<'_> {
         Ok(state)
     }
 
+    /// Whether the gradients and the moments of the embedding table are those of its touched rows alone: with the
+    /// CPU's fused operations, where the head is not the same table.
+    pub fn embedding_by_rows(&self, spec: &ModelSpec) -> bool {
+        let trained = self.lora.is_none_or(|lora| lora.saved.contains("embed_tokens.weight"));
+        self.fused && !spec.tied && trained
+    }
+
     fn targets(&self, spec: &ModelSpec) -> Result<BTreeSet<String>, ModelError> {
         Ok(BTreeSet::from_iter(self.lora.map(|lora| lora.targets.select(spec)).transpose()?.unwrap_or_default()))
     }

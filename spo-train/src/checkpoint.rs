@@ -12,6 +12,7 @@ use crate::config::spec::Best;
 use crate::durable::{Mark, hash_start, seal_fault, sync, sync_parent};
 use crate::optimizer::AdamW;
 use crate::phase::PhaseState;
+use crate::row_sparse::RowSparse;
 use crate::stopping::Looks;
 use crate::{policy, room};
 use burn::tensor::{DType, Device, Element, Tensor, TensorData, bf16, f16};
@@ -220,10 +221,10 @@ fn write(
     let mut tensors = vec![];
     for_each(&state.model, "", |parameter| {
         if state.optimizer.trains(&parameter.path) {
-            tensors.push((format!("weight.{}", parameter.path), Stored::new(parameter.value)));
+            tensors.push((format!("weight.{}", parameter.path), Stored::new(RowSparse::Whole(parameter.value))));
         }
     });
-    tensors.extend(state.optimizer.state().into_iter().map(|(name, value)| (name, Stored::new(value))));
+    tensors.extend(state.optimizer.state().map(|(name, values)| (name, Stored::new(values.clone()))));
     room::require(dir, tensors.iter().map(|(_, tensor)| tensor.data_len() as u64).sum(), true)?;
     let aside = dir.join(format!("{name}.part"));
     let finish = || {
@@ -325,19 +326,19 @@ impl Saved {
 
 /// A flat tensor, read from the device when its turn comes.
 struct Stored {
-    value: Tensor<1>,
+    values: RowSparse,
     shape: [usize; 1],
 }
 
 impl Stored {
-    fn new(value: Tensor<1>) -> Self {
-        Self { shape: value.dims(), value }
+    fn new(values: RowSparse) -> Self {
+        Self { shape: [values.elements()], values }
     }
 }
 
 impl View for Stored {
     fn dtype(&self) -> Dtype {
-        match self.value.dtype() {
+        match self.values.dtype() {
             DType::F64 => Dtype::F64,
             DType::F16 => Dtype::F16,
             DType::BF16 => Dtype::BF16,
@@ -348,10 +349,10 @@ impl View for Stored {
         &self.shape
     }
     fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Owned(self.value.to_data().as_bytes().to_vec())
+        Cow::Owned(self.values.clone().into_whole().into_data().as_bytes().to_vec())
     }
     fn data_len(&self) -> usize {
-        self.shape[0] * self.value.dtype().size()
+        self.shape[0] * self.values.dtype().size()
     }
 }
 

@@ -56,6 +56,7 @@ pub mod optimizer;
 pub mod phase;
 pub mod policy;
 pub mod room;
+pub mod row_sparse;
 pub mod run;
 pub mod sampling;
 pub mod schedule;

@@ -205,7 +205,7 @@ fn head_backward<E>(
     let scored = Scored { logps: &logps, hidden: &hidden, weight: &weight, inputs, head: &head_options };
     let slopes = slopes(&scored)?;
     let per_row = |slopes: Vec<f32>| Tensor::from_data(TensorData::new(slopes, [logps.len()]), &hidden.device());
-    let sum = gradients.remove(name).map(|sum| sum.reshape(weight.dims()));
+    let sum = gradients.remove(name).map(|sum| sum.into_whole().reshape(weight.dims()));
     let mut head = head.backward(per_row(slopes.logps), sum);
     if let Some(DivergenceSlopes { reference, slopes }) = slopes.divergence {
         let slopes = per_row(slopes);

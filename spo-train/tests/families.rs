@@ -76,7 +76,7 @@ fn gradients_of_every_parameter_equal_finite_differences_in_f64() {
             };
             let step = 1e-5;
             let expected = (moved(step) - moved(-step)) / (2.0 * step);
-            let gradient = gradients.get(&path).unwrap().clone();
+            let gradient = gradients.get(&path).unwrap();
             assert_eq!(gradient.dtype(), DType::F64, "{name} {path}");
             let size: f64 = (gradient.clone() * direction.clone()).abs().sum().into_scalar();
             let found: f64 = (gradient * direction.clone()).sum().into_scalar();
@@ -93,7 +93,7 @@ fn recomputed_blocks_give_the_same_bits() {
         for policy in [Recompute::Blocks, Recompute::EverySecond, Recompute::EveryFourth] {
             let again = gradients(&model, policy);
             for path in kept.names() {
-                let [kept, again] = [&kept, &again].map(|gradients| gradients.get(path).unwrap().clone().into_data());
+                let [kept, again] = [&kept, &again].map(|gradients| gradients.get(path).unwrap().into_data());
                 assert_eq!(kept.as_bytes(), again.as_bytes(), "{name} {policy:?} {path}");
             }
         }

@@ -45,7 +45,7 @@ fn norms(case: &Value, dir: &Path, recompute: Recompute) -> Vec<(String, f64)> {
         Ok::<_, ()>(slopes)
     })
     .unwrap();
-    let norm = |path: &str| gradients.get(path).unwrap().clone().square().sum().into_scalar::<f32>().sqrt();
+    let norm = |path: &str| gradients.get(path).unwrap().square().sum().into_scalar::<f32>().sqrt();
     gradients.names().map(|path| (peft_name(adapted.spec().layout, path), f64::from(norm(path)))).collect()
 }
 

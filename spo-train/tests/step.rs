@@ -93,7 +93,7 @@ fn assert_equal(what: &str, found: &Step, expected: &Step, tolerance: f64) {
     assert!(expected.gradients.names().eq(found.gradients.names()), "{what}");
     let floor = 1e-3 * expected.gradients.norm();
     for name in expected.gradients.names() {
-        let [a, b] = [found, expected].map(|step| step.gradients.get(name).unwrap().clone());
+        let [a, b] = [found, expected].map(|step| step.gradients.get(name).unwrap());
         let norm = |x: burn::tensor::Tensor<1>| x.square().sum().into_scalar::<f64>().sqrt();
         let (error, size) = (norm(a - b.clone()), norm(b).max(floor));
         assert!(error <= tolerance * size, "{what} {name}: differs by {error:e} at size {size:e}");

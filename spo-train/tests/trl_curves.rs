@@ -219,7 +219,7 @@ fn recomputed_blocks_give_the_same_bits() {
     let (plain, blocks) = (run(Recompute::None), run(Recompute::Blocks));
     assert_eq!(plain.names().count(), 21);
     for name in plain.names() {
-        let bits = |gradients: &Gradients| gradients.get(name).unwrap().to_data();
+        let bits = |gradients: &Gradients| gradients.get(name).unwrap().into_data();
         assert_eq!(bits(&plain), bits(&blocks), "{name}");
     }
 }

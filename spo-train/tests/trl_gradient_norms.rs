@@ -103,7 +103,7 @@ fn gradient_norms_equal_trl() {
             if let Some(each) = case.get("grad_norm_per_param") {
                 for (parameter, expected) in each.as_object().unwrap() {
                     let path = gradients.names().find(|path| policy.spec().layout.name(path) == *parameter).unwrap();
-                    let found = gradients.get(path).unwrap().clone().square().sum().into_scalar::<f32>().sqrt();
+                    let found = gradients.get(path).unwrap().square().sum().into_scalar::<f32>().sqrt();
                     let expected = expected.as_f64().unwrap();
                     let error = (f64::from(found) - expected).abs() / expected;
                     assert!(error <= 1e-4, "{arch} {name} {parameter}: {found} expected {expected}");

@@ -153,15 +153,27 @@ fn phase(
         }
         chosen => chosen == Recompute::Blocks,
     };
-    let state = training.state(spec)?;
+    let mut state = training.state(spec)?;
     let sets = if at_once > 1 { at_once + 1 } else { 1 };
+    // Of an embedding table with a head of its own, only the rows of tokens that occur have gradients and moments.
+    let [mut untouched, mut untouched_in_a_step] = [0, 0];
+    if training.embedding_by_rows(spec) {
+        let touched = touched_rows(rows, &order, settings.steps, spec.vocab_size);
+        [untouched, untouched_in_a_step] = touched.map(|rows| 4 * spec.hidden_size * (spec.vocab_size - rows));
+    }
+    state.optimizer -= 2 * untouched;
+    state.gradients -= untouched_in_a_step;
     let mut phase = PhaseMemory {
         phase: name.into(),
         tokens: batch.tokens,
         predicted: batch.rows,
         weights: state.weights,
         adapters: state.adapters,
-        gradients: if settings.update_in_backward { largest_part(spec) } else { state.gradients * sets },
+        gradients: if settings.update_in_backward {
+            largest_part(spec, untouched_in_a_step)
+        } else {
+            state.gradients * sets
+        },
         optimizer: state.optimizer,
         activations_kept: kept,
         activations_recomputed: recomputed,
@@ -189,21 +201,41 @@ impl PhaseMemory {
 }
 
 /// A row of a task.
-struct Row {
+struct Row<'a> {
     tokens: usize,
     predicted: usize,
     answers: usize,
+    /// Prompt and answers.
+    parts: Vec<&'a [u32]>,
 }
 
-impl Row {
-    fn new(dataset: &Dataset, example: usize, answers: &[usize]) -> Self {
+impl<'a> Row<'a> {
+    fn new(dataset: &'a Dataset, example: usize, answers: &[usize]) -> Self {
         let example = &dataset.examples[example];
-        let predicted = answers.iter().map(|&answer| example.answers[answer].len()).sum();
-        Self { tokens: example.prompt.len() + predicted, predicted, answers: answers.len() }
+        let chosen = answers.iter().map(|&answer| &example.answers[answer][..]);
+        let predicted = chosen.clone().map(<[u32]>::len).sum();
+        let parts = std::iter::once(&example.prompt[..]).chain(chosen).collect();
+        Self { tokens: example.prompt.len() + predicted, predicted, answers: answers.len(), parts }
     }
 }
 
-fn rows(dataset: &Dataset, dimension: &str, arm: &ArmPlan) -> Vec<Row> {
+/// How many of so many tokens the steps see together, and the step that sees most.
+fn touched_rows(rows: &[Row], order: &Order, steps: u64, vocabulary: usize) -> [usize; 2] {
+    let (mut seen_in, mut ever, mut most) = (vec![0; vocabulary], 0, 0);
+    for step in 1..=steps.min(order.windows_per_epoch() as u64) {
+        let mut touched = 0;
+        let window = order.window(step as usize - 1);
+        for &token in window.iter().flat_map(|&row| rows[row].parts.iter().copied().flatten()) {
+            let last = std::mem::replace(&mut seen_in[token as usize], step);
+            ever += usize::from(last == 0);
+            touched += usize::from(last != step);
+        }
+        most = most.max(touched);
+    }
+    [ever, most]
+}
+
+fn rows<'a>(dataset: &'a Dataset, dimension: &str, arm: &ArmPlan) -> Vec<Row<'a>> {
     match arm.data {
         DataShape::Pairs => {
             let pairs = dataset.pairs(dimension);
@@ -219,19 +251,20 @@ fn rows(dataset: &Dataset, dimension: &str, arm: &ArmPlan) -> Vec<Row> {
     }
 }
 
-fn desirable(dataset: &Dataset, dimensions: &[String]) -> Vec<Row> {
+fn desirable<'a>(dataset: &'a Dataset, dimensions: &[String]) -> Vec<Row<'a>> {
     let answers = dimensions.iter().flat_map(|dimension| dataset.answers(dimension));
     answers.filter(|row| row.desirable).map(|row| Row::new(dataset, row.example, &[row.answer])).collect()
 }
 
-/// Gradients of the part of the model that has most: a block, or the embedding.
-fn largest_part(spec: &ModelSpec) -> usize {
+/// Gradients of the part of the model that has most: a block, the embedding but for what is `untouched` of it, or the
+/// head.
+fn largest_part(spec: &ModelSpec, untouched: usize) -> usize {
     let shapes = parameter_shapes(spec);
     let elements = |prefix: &str| {
         let own = shapes.iter().filter(|(path, _)| path.starts_with(prefix));
         4 * own.map(|(_, shape)| shape.iter().product::<usize>()).sum::<usize>()
     };
-    elements("layers.0.").max(elements("embed_tokens.")).max(elements("lm_head."))
+    elements("layers.0.").max(elements("embed_tokens.") - untouched).max(elements("lm_head."))
 }
 
 /// The most of each that up to `threads` micro-batches of the run have together, and how many there are at most.
