@@ -57,7 +57,7 @@ impl Gradients {
 
     fn add_sum(&mut self, path: String, gradient: RowSparse) {
         let sum = match self.sums.remove(&path) {
-            Some(sum) => sum.add(gradient),
+            Some(sum) => sum.plus(gradient),
             None => gradient,
         };
         self.sums.insert(path, sum);

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 /// Values of a parameter, flat.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "there is one per parameter, most are whole")]
 pub enum RowSparse {
     /// All of them, `[elements]`.
     Whole(Tensor<1>),
@@ -56,7 +57,7 @@ impl RowSparse {
     }
 
     /// Adds other values, in the memory of these where they are on the host.
-    pub fn add(self, other: Self) -> Self {
+    pub fn plus(self, other: Self) -> Self {
         match (self, other) {
             (Self::Rows(mut sum), Self::Rows(other)) => {
                 other.rows.iter().for_each(|(index, row)| add_row(sum.row_mut(*index), row));
@@ -170,7 +171,7 @@ mod tests {
         let whole = |values: &RowSparse| RowSparse::Whole(values.clone().into_whole());
         let expected = [12.0, 14.0, 0.0, 0.0, 6.0, 8.0, 7.0, 8.0];
         for (a, b) in [(a.clone(), b.clone()), (whole(&a), b.clone()), (a.clone(), whole(&b)), (whole(&a), whole(&b))] {
-            let sum = a.add(b);
+            let sum = a.plus(b);
             assert_eq!(numbers(&sum), expected);
             assert_eq!(sum.squares_on_host(), Some(expected.iter().map(|x| f64::from(x * x)).sum()));
             assert_eq!((sum.elements(), sum.dtype()), (8, DType::F32));
