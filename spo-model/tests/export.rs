@@ -1,47 +1,24 @@
 //! Written models read back from Hugging Face directories.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod common;
+
+use common::{load, root, tensors, with_tokenizer};
 use serde_json::Value;
 use spo_model::export::{ModelFiles, SHARD_BYTES, save};
 use spo_model::load::Storage;
 use spo_model::{CausalLm, device, parameters};
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
+use std::path::PathBuf;
 
 /// A model of each family, with its directory.
 fn models() -> Vec<PathBuf> {
-    let mut all = vec![root().join("spo-cli/assets/stories260K")];
-    all.extend(
-        ["llama-tiny-policy", "qwen3-tiny-policy", "llama3rope-tiny"]
-            .map(|name| root().join("fixtures/trl").join(name)),
-    );
+    let mut all = with_tokenizer();
     all.extend(["mistral-window", "qwen2", "llama3-rope-tied"].map(|name| root().join("fixtures/families").join(name)));
     all
 }
 
-fn load(dir: &Path) -> CausalLm {
-    CausalLm::from_dir(dir, None, &device::cpu()).unwrap()
-}
-
 fn hash(model: &CausalLm) -> String {
     parameters::hash(model, |_| true)
-}
-
-/// Name, shape and bytes of every tensor of a directory's safetensors.
-fn tensors(dir: &Path) -> BTreeMap<String, (Vec<usize>, Vec<u8>)> {
-    let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    let mut all = BTreeMap::new();
-    for file in files.filter(|path| path.extension().is_some_and(|end| end == "safetensors")) {
-        let bytes = std::fs::read(file).unwrap();
-        for (name, view) in safetensors::SafeTensors::deserialize(&bytes).unwrap().tensors() {
-            all.insert(name, (view.shape().to_vec(), view.data().to_vec()));
-        }
-    }
-    all
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! GGUF files, through a reader of this test's own; `tools/parity` runs them in llama.cpp.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod reader;
 mod real_files;
 
 use burn::tensor::Tensor;
+use common::{load, root, tensors, with_tokenizer};
 use reader::{File, Reader};
 use real_files::{LLAMA_3, MISTRAL, PHI_3, QWEN_2};
 use serde_json::{Value, json};
@@ -12,21 +15,7 @@ use spo_model::export::{Gguf, GgufType, ModelFiles, save_gguf};
 use spo_model::spec::{NormKind, QkNorm};
 use spo_model::{CausalLm, ModelSpec, device, parameters};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-/// Models with a tokenizer.
-fn models() -> Vec<PathBuf> {
-    let mut all = vec![root().join("spo-cli/assets/stories260K")];
-    all.extend(
-        ["llama-tiny-policy", "qwen3-tiny-policy", "llama3rope-tiny"]
-            .map(|name| root().join("fixtures/trl").join(name)),
-    );
-    all
-}
+use std::path::Path;
 
 const FAMILIES: [&str; 13] = [
     "gemma",
@@ -79,23 +68,6 @@ fn random(config: &Value) -> CausalLm {
     CausalLm::random(&ModelSpec::from_json(&config.to_string()).unwrap(), 0, &device::cpu())
 }
 
-fn load(dir: &Path) -> CausalLm {
-    CausalLm::from_dir(dir, None, &device::cpu()).unwrap()
-}
-
-/// Name, shape and bytes of every tensor of a directory's safetensors.
-fn tensors(dir: &Path) -> BTreeMap<String, (Vec<usize>, Vec<u8>)> {
-    let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    let mut all = BTreeMap::new();
-    for file in files.filter(|path| path.extension().is_some_and(|end| end == "safetensors")) {
-        let bytes = std::fs::read(file).unwrap();
-        for (name, view) in safetensors::SafeTensors::deserialize(&bytes).unwrap().tensors() {
-            all.insert(name, (view.shape().to_vec(), view.data().to_vec()));
-        }
-    }
-    all
-}
-
 fn exported(dir: &Path, dtype: GgufType) -> (CausalLm, File, tempfile::TempDir) {
     let (model, out) = (load(dir), tempfile::tempdir().unwrap());
     let path = out.path().join("model.gguf");
@@ -109,7 +81,7 @@ fn numbers(values: &[u8]) -> Vec<f32> {
 
 #[test]
 fn gguf_holds_the_weights_under_its_own_names() {
-    for dir in &models() {
+    for dir in &with_tokenizer() {
         let what = dir.display();
         let original = tensors(dir);
         let (model, file, _out) = exported(dir, GgufType::F32);
@@ -214,7 +186,7 @@ fn reads_back(model: &CausalLm, files: &ModelFiles, dtype: GgufType, most: f32) 
 #[test]
 fn gguf_reads_back_as_the_model() {
     for (dtype, most) in [(GgufType::F32, 0.0), (GgufType::F16, 5e-4), (GgufType::Q8, 1e-2)] {
-        for dir in models() {
+        for dir in with_tokenizer() {
             reads_back(&load(&dir), &ModelFiles::from_dir(&dir).unwrap(), dtype, most);
         }
         for name in FAMILIES {
