@@ -10,7 +10,6 @@
 //! - [`metric`]: mergeable tallies.
 //! - [`table`]: losses and gradients of rows of log-probabilities, as JSON.
 //! - [`docs`]: the reference of all objectives, from the registry.
-//! - [`cpu`]: matrix products and rows of numbers on the CPU.
 //! - [`numerics`]: stable elementary functions.
 //!
 //! ```
@@ -26,7 +25,6 @@
 //! # Ok::<(), spo_core::CoreError>(())
 //! ```
 
-pub mod cpu;
 pub mod differentiate;
 pub mod docs;
 pub mod error;

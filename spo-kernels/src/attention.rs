@@ -1,142 +1,147 @@
-//! Packed, prefix-shared batches on a device. Token-wise layers see `[tokens, hidden]` without
-//! padding; groups are padded to the longest one inside the attention call only.
+//! Grouped-query attention (Ainslie et al. 2023, arXiv 2305.13245) of packed, prefix-shared batches:
+//! `y = softmax(cap · tanh(scale · q kᵀ / cap)) v`, where the tokens of a prompt see the prompt, and those of an answer the
+//! prompt and their own answer, up to themselves.
+//!
+//! With `P` the weights, `z` the scores and `g = d_y vᵀ`: `d_z = P (g − Σ P g)`, times `scale` and the slope of the cap;
+//! `d_q = d_z k`, `d_k = d_zᵀ q`, `d_v = Pᵀ d_y`.
+//!
+//! Token-wise layers see `[tokens, hidden]` without padding. The reference pads groups to the longest one and masks; the
+//! forms do neither.
 
-use super::cpu_attention::{self, Heads};
-use super::{Attend, RopeTables};
-use crate::ModelSpec;
-use crate::device::on_cpu;
-use crate::spec::AttentionSpec;
+use crate::cpu::{self, Values, on_cpu};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation::softmax};
-use spo_core::cpu::Values;
-use spo_data::{GroupSpan, PackedBatch};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// Score of a pair of tokens that must not see each other; finite, so that a row of padding,
 /// which sees nothing, gives no NaN.
 const MASKED: f32 = -1e30;
 
-/// The tensors of one [`PackedBatch`].
-#[derive(Debug, Clone)]
-pub struct PackedInputs {
-    /// Token ids, `[tokens]`.
-    pub ids: Tensor<1, Int>,
-    /// Position of each token in its sequence, `[tokens]`.
-    pub positions: Tensor<1, Int>,
-    /// Rotary tables of the positions.
-    pub rope: RopeTables,
-    /// Tokens whose hidden state predicts an answer token, `[rows]`.
-    pub score_rows: Tensor<1, Int>,
-    /// The tokens they predict, `[rows]`.
-    pub targets: Tensor<1, Int>,
-    attention: PackedAttention,
+/// How the tokens of a block see each other: `softmax(cap · tanh(scale · q kᵀ / cap))`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AttentionSpec {
+    /// A token sees this many most recent positions, itself included; `None` sees all.
+    pub window: Option<usize>,
+    /// Factor on the scores, mostly `1 / √head_dim`.
+    pub scale: f64,
+    /// Bound of the scores (Gemma 2's `attn_logit_softcapping`); `None` leaves them as they are.
+    pub softcap: Option<f64>,
 }
 
-impl PackedInputs {
-    /// Uploads a batch for a model of this spec that computes in `dtype`.
-    pub fn new(batch: &PackedBatch, spec: &ModelSpec, dtype: DType, device: &Device) -> Self {
-        let ints =
-            |values: &[i32]| Tensor::<1, Int>::from_data(TensorData::new(values.to_vec(), [values.len()]), device);
-        Self {
-            ids: ints(&batch.input_ids),
-            positions: ints(&batch.positions),
-            rope: RopeTables::new(&spec.ropes, &batch.positions, dtype, device),
-            score_rows: ints(&batch.score_rows),
-            targets: ints(&batch.targets),
-            attention: PackedAttention::new(batch, spec, device),
-        }
-    }
-
-    /// The attention of this batch.
-    pub fn attention(&self) -> PackedAttention {
-        self.attention.clone()
+impl AttentionSpec {
+    /// All tokens, scaled by `1 / √head_dim`.
+    pub fn plain(head_dim: usize) -> Self {
+        Self { window: None, scale: (head_dim as f64).powf(-0.5), softcap: None }
     }
 }
 
-/// Prompt tokens see the prompt; the tokens of an answer see the prompt and their own answer.
+/// Sizes and options of one attention call, as the forms take them.
+#[derive(Debug, Clone, Copy)]
+pub struct Heads {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Channels per head.
+    pub dim: usize,
+    /// How far back a token sees.
+    pub window: Option<usize>,
+    /// Factor on the scores.
+    pub scale: f32,
+    /// Bound of the scores.
+    pub softcap: Option<f32>,
+}
+
+impl Heads {
+    /// So many query heads, and heads of keys and values, of `dim` channels.
+    pub fn new([heads, kv_heads, dim]: [usize; 3], spec: AttentionSpec) -> Self {
+        let (scale, softcap) = (spec.scale as f32, spec.softcap.map(|cap| cap as f32));
+        Self { heads, kv_heads, dim, window: spec.window, scale, softcap }
+    }
+
+    /// The sizes of queries `[tokens, heads, dim]` and keys `[tokens, kv_heads, dim]`.
+    fn of(q: &Tensor<3>, k: &Tensor<3>, spec: AttentionSpec) -> Self {
+        let [_, heads, dim] = q.dims();
+        Self::new([heads, k.dims()[1], dim], spec)
+    }
+}
+
+/// A prompt and its answers among the tokens of a batch. Positions of an answer go on from the prompt's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// Index of the first prompt token.
+    pub start: usize,
+    /// Prompt tokens.
+    pub prompt_len: usize,
+    /// Tokens of each answer; they follow the prompt one after the other.
+    pub answer_lens: Vec<usize>,
+}
+
+impl Group {
+    /// Tokens of the whole group.
+    pub fn tokens(&self) -> usize {
+        self.prompt_len + self.answer_lens.iter().sum::<usize>()
+    }
+}
+
+/// Which tokens of a batch see each other.
 #[derive(Debug, Clone)]
 pub struct PackedAttention {
-    groups: usize,
-    longest: usize,
+    groups: Arc<[Group]>,
+    device: Device,
+    /// What the reference needs beside the groups, made when it runs first.
+    padding: Arc<OnceLock<Padding>>,
+    /// Additive mask `[groups, 1, longest, longest]` for each window met so far.
+    masks: Arc<Mutex<Vec<(Option<usize>, Tensor<4>)>>>,
+}
+
+/// Groups padded to the longest.
+#[derive(Debug)]
+struct Padding {
     /// `[groups · longest]`: which token stands in each padded slot, and `[tokens]`: in which slot
     /// each token stands. `None` when the two orders are the same.
     order: Option<(Tensor<1, Int>, Tensor<1, Int>)>,
     /// 1 where a slot holds a token and 0 in the padding, `[groups, 1, longest, 1]`.
     filled: Tensor<4>,
-    /// Additive mask `[groups, 1, longest, longest]` for each window in use.
-    biases: Vec<(Option<usize>, Tensor<4>)>,
-    /// The groups, where the CPU's own operation runs.
-    cpu: Option<Arc<[GroupSpan]>>,
 }
 
-impl PackedAttention {
-    fn new(batch: &PackedBatch, spec: &ModelSpec, device: &Device) -> Self {
-        let (groups, longest) = (batch.groups.len(), batch.longest_group());
+impl Padding {
+    fn new(groups: &[Group], longest: usize, device: &Device) -> Self {
         let ints = |values: Vec<i32>| {
             let shape = [values.len()];
             Tensor::<1, Int>::from_data(TensorData::new(values, shape), device)
         };
-        let order = (groups * longest != batch.tokens()).then(|| {
-            let (gather, scatter) = padded_order(&batch.groups, longest);
+        let tokens: usize = groups.iter().map(Group::tokens).sum();
+        let order = (groups.len() * longest != tokens).then(|| {
+            let (gather, scatter) = padded_order(groups, longest);
             (ints(gather), ints(scatter))
         });
-        let mut windows: Vec<_> = spec.layers.iter().map(|layer| layer.attention.window).collect();
-        windows.sort_unstable();
-        windows.dedup();
-        let biases = windows.into_iter().map(|window| {
-            let values = mask(batch, longest, window);
-            let data = TensorData::new(values, [groups, 1, longest, longest]);
-            (window, Tensor::from_data(data, device))
-        });
-        let filled = batch
-            .groups
-            .iter()
-            .flat_map(|group| (0..longest).map(|slot| if slot < group.tokens() { 1.0 } else { 0.0 }));
-        let filled = TensorData::new(filled.collect::<Vec<f32>>(), [groups, 1, longest, 1]);
-        let filled = Tensor::from_data(filled, device);
-        let cpu = on_cpu(device).then(|| Arc::from(batch.groups.clone()));
-        Self { groups, longest, order, filled, biases: biases.collect(), cpu }
-    }
-
-    /// `[tokens, heads, head_dim]` → `[groups, longest, heads, head_dim]`
-    fn pad(&self, x: Tensor<3>) -> Tensor<4> {
-        let [tokens, heads, dim] = x.dims();
-        let x = match &self.order {
-            Some((gather, _)) => x.reshape([tokens, heads * dim]).select(0, gather.clone()),
-            None => x.reshape([tokens, heads * dim]),
+        let of_group = |group: &Group| {
+            let tokens = group.tokens();
+            (0..longest).map(move |slot| if slot < tokens { 1.0 } else { 0.0 })
         };
-        x.reshape([self.groups, self.longest, heads, dim])
-    }
-
-    /// `[groups · longest, width]` → `[tokens, width]`
-    fn unpad(&self, x: Tensor<2>) -> Tensor<2> {
-        match &self.order {
-            Some((_, scatter)) => x.select(0, scatter.clone()),
-            None => x,
-        }
-    }
-
-    /// Keys or values as the cache keeps them, `[groups, kv_heads, longest, head_dim]`.
-    pub(crate) fn padded_heads(&self, x: Tensor<3>) -> Tensor<4> {
-        self.pad(x).swap_dims(1, 2)
+        let filled: Vec<f32> = groups.iter().flat_map(of_group).collect();
+        let filled = Tensor::from_data(TensorData::new(filled, [groups.len(), 1, longest, 1]), device);
+        Self { order, filled }
     }
 }
 
 impl PackedAttention {
-    fn bias(&self, window: Option<usize>) -> Tensor<4> {
-        let of_window = self.biases.iter().find(|(of, _)| *of == window);
-        of_window.map(|(_, bias)| bias.clone()).expect("a mask was made for every window of the spec")
+    /// The attention of these groups, which lie end to end.
+    pub fn new(groups: Vec<Group>, device: &Device) -> Self {
+        let (padding, masks) = (Arc::default(), Arc::default());
+        Self { groups: groups.into(), device: device.clone(), padding, masks }
     }
 
-    /// The operation in burn's own operations, on any device and under autodiff.
-    pub fn reference(&self, spec: AttentionSpec, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>) -> Tensor<2> {
-        let (q, k, v) = (self.padded_heads(q), self.padded_heads(k), self.padded_heads(v));
-        self.unpad(self.join(masked_attention(q, k, v, self.bias(spec.window), spec)))
-    }
-
-    /// `[groups, heads, longest, dim]` → `[groups · longest, heads · dim]`
-    fn join(&self, x: Tensor<4>) -> Tensor<2> {
-        let [groups, heads, longest, dim] = x.dims();
-        x.swap_dims(1, 2).reshape([groups * longest, heads * dim])
+    /// Queries `[tokens, heads, head_dim]`, keys and values `[tokens, kv_heads, head_dim]`
+    /// → `[tokens, heads · head_dim]`.
+    pub fn forward(&self, spec: AttentionSpec, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>) -> Tensor<2> {
+        let heads = Heads::of(&q, &k, spec);
+        if !Values::fit(&q) {
+            return self.reference(spec, q, k, v);
+        }
+        let [tokens, width] = [q.dims()[0], heads.heads * heads.dim];
+        let y = cpu::attention::forward(&self.groups, heads, &values(q), &values(k), &values(v));
+        Values::new(y, [tokens, width]).into_tensor()
     }
 
     /// Gradients of queries, keys and values for a gradient `[tokens, heads · head_dim]` of the
@@ -149,30 +154,94 @@ impl PackedAttention {
         v: Tensor<3>,
         d_y: Tensor<2>,
     ) -> [Tensor<3>; 3] {
-        let shapes = [q.dims(), k.dims(), v.dims()];
-        if let Some(cpu) = &self.cpu
-            && q.dtype() == DType::F32
-        {
-            let heads = Heads::of(&q, &k, spec);
-            let [q, k, v] = [q, k, v].map(values);
-            let gradients = cpu_attention::backward(cpu, heads, &q, &k, &v, &values(d_y));
-            let mut shapes = shapes.into_iter();
-            return gradients.map(|gradient| {
-                let shape = shapes.next().expect("three gradients, three shapes");
-                Values::new(gradient, shape).into_tensor()
-            });
+        if !on_cpu(&self.device) || q.dtype() != DType::F32 {
+            return self.reference_backward(spec, q, k, v, d_y);
         }
+        let (heads, mut shapes) = (Heads::of(&q, &k, spec), [q.dims(), k.dims(), v.dims()].into_iter());
+        let [q, k, v] = [q, k, v].map(values);
+        let gradients = cpu::attention::backward(&self.groups, heads, &q, &k, &v, &values(d_y));
+        gradients.map(|gradient| {
+            let shape = shapes.next().expect("three gradients, three shapes");
+            Values::new(gradient, shape).into_tensor()
+        })
+    }
+
+    /// [`forward`](Self::forward) in burn's own operations, on any device and under autodiff.
+    pub fn reference(&self, spec: AttentionSpec, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>) -> Tensor<2> {
+        let (q, k, v) = (self.padded_heads(q), self.padded_heads(k), self.padded_heads(v));
+        self.unpad(join(masked_attention(q, k, v, self.mask(spec.window), spec)))
+    }
+
+    /// [`backward`](Self::backward) in burn's own operations.
+    pub fn reference_backward(
+        &self,
+        spec: AttentionSpec,
+        q: Tensor<3>,
+        k: Tensor<3>,
+        v: Tensor<3>,
+        d_y: Tensor<2>,
+    ) -> [Tensor<3>; 3] {
+        let shapes = [q.dims(), k.dims(), v.dims()];
         // Slots of padding repeat a token, whose gradient must not count again.
-        let filled = self.filled.clone().cast(d_y.dtype());
+        let filled = self.padding().filled.clone().cast(d_y.dtype());
         let d_y = self.padded_heads(d_y.reshape(shapes[0])) * filled;
         let (q, k, v) = (self.padded_heads(q), self.padded_heads(k), self.padded_heads(v));
-        let gradients = masked_attention_backward(q, k, v, self.bias(spec.window), spec, d_y);
+        let gradients = masked_attention_backward(q, k, v, self.mask(spec.window), spec, d_y);
         let mut shapes = shapes.into_iter();
         gradients.map(|gradient| {
             let shape = shapes.next().expect("three gradients, three shapes");
-            self.unpad(self.join(gradient)).reshape(shape)
+            self.unpad(join(gradient)).reshape(shape)
         })
     }
+
+    /// Keys or values as the cache keeps them, `[groups, kv_heads, longest, head_dim]`.
+    pub fn padded_heads(&self, x: Tensor<3>) -> Tensor<4> {
+        self.pad(x).swap_dims(1, 2)
+    }
+
+    fn longest(&self) -> usize {
+        self.groups.iter().map(Group::tokens).max().unwrap_or(0)
+    }
+
+    fn padding(&self) -> &Padding {
+        self.padding.get_or_init(|| Padding::new(&self.groups, self.longest(), &self.device))
+    }
+
+    fn mask(&self, window: Option<usize>) -> Tensor<4> {
+        let mut masks = self.masks.lock().expect("no thread panics while it makes a mask");
+        if let Some((_, mask)) = masks.iter().find(|(of, _)| *of == window) {
+            return mask.clone();
+        }
+        let (count, longest) = (self.groups.len(), self.longest());
+        let data = TensorData::new(mask(&self.groups, longest, window), [count, 1, longest, longest]);
+        let mask = Tensor::from_data(data, &self.device);
+        masks.push((window, mask.clone()));
+        mask
+    }
+
+    /// `[tokens, heads, head_dim]` → `[groups, longest, heads, head_dim]`
+    fn pad(&self, x: Tensor<3>) -> Tensor<4> {
+        let [tokens, heads, dim] = x.dims();
+        let x = match &self.padding().order {
+            Some((gather, _)) => x.reshape([tokens, heads * dim]).select(0, gather.clone()),
+            None => x.reshape([tokens, heads * dim]),
+        };
+        x.reshape([self.groups.len(), self.longest(), heads, dim])
+    }
+
+    /// `[groups · longest, width]` → `[tokens, width]`
+    fn unpad(&self, x: Tensor<2>) -> Tensor<2> {
+        match &self.padding().order {
+            Some((_, scatter)) => x.select(0, scatter.clone()),
+            None => x,
+        }
+    }
+}
+
+/// `[groups, heads, longest, dim]` → `[groups · longest, heads · dim]`
+fn join(x: Tensor<4>) -> Tensor<2> {
+    let [groups, heads, longest, dim] = x.dims();
+    x.swap_dims(1, 2).reshape([groups * longest, heads * dim])
 }
 
 /// The values of a tensor on the CPU, row-major.
@@ -180,30 +249,10 @@ fn values<const D: usize>(x: Tensor<D>) -> Values {
     Values::take(x).expect("only f32 tensors of the CPU come here")
 }
 
-impl Attend for PackedAttention {
-    fn attend(&mut self, _layer: usize, spec: AttentionSpec, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>) -> Tensor<2> {
-        match &self.cpu {
-            Some(groups) if q.dtype() == DType::F32 && !q.is_autodiff() => {
-                let heads = Heads::of(&q, &k, spec);
-                let [tokens, width] = [q.dims()[0], heads.heads * heads.dim];
-                let y = cpu_attention::forward(groups, heads, &values(q), &values(k), &values(v));
-                Values::new(y, [tokens, width]).into_tensor()
-            }
-            _ => self.reference(spec, q, k, v),
-        }
-    }
-}
-
 /// Softmax attention of queries `[batch, heads, rows, dim]` over keys and values
 /// `[batch, kv_heads, columns, dim]` with an additive mask `[batch, 1, rows, columns]`; the softmax
 /// in f32. → `[batch, heads, rows, dim]`
-pub(crate) fn masked_attention(
-    q: Tensor<4>,
-    k: Tensor<4>,
-    v: Tensor<4>,
-    bias: Tensor<4>,
-    spec: AttentionSpec,
-) -> Tensor<4> {
+pub fn masked_attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, bias: Tensor<4>, spec: AttentionSpec) -> Tensor<4> {
     let [batch, heads, rows, dim] = q.dims();
     let [_, kv_heads, columns, _] = k.dims();
     let dtype = q.dtype();
@@ -264,11 +313,10 @@ fn masked_attention_backward(
 }
 
 /// The token in each slot of the padded batch (slots of padding repeat token 0), and each token's slot.
-fn padded_order(groups: &[GroupSpan], longest: usize) -> (Vec<i32>, Vec<i32>) {
+fn padded_order(groups: &[Group], longest: usize) -> (Vec<i32>, Vec<i32>) {
     let (mut gather, mut scatter) = (vec![0; groups.len() * longest], vec![]);
     for (index, group) in groups.iter().enumerate() {
-        let length = group.prompt_len + group.answer_lens.iter().sum::<usize>();
-        for offset in 0..length {
+        for offset in 0..group.tokens() {
             gather[index * longest + offset] = (group.start + offset) as i32;
             scatter.push((index * longest + offset) as i32);
         }
@@ -277,13 +325,14 @@ fn padded_order(groups: &[GroupSpan], longest: usize) -> (Vec<i32>, Vec<i32>) {
 }
 
 /// Additive mask `[groups, longest, longest]`.
-fn mask(batch: &PackedBatch, longest: usize, window: Option<usize>) -> Vec<f32> {
-    let mut values = vec![MASKED; batch.groups.len() * longest * longest];
-    for (group, values) in batch.groups.iter().zip(values.chunks_mut(longest * longest)) {
-        let positions = &batch.positions[group.start..];
+fn mask(groups: &[Group], longest: usize, window: Option<usize>) -> Vec<f32> {
+    let mut values = vec![MASKED; groups.len() * longest * longest];
+    for (group, values) in groups.iter().zip(values.chunks_mut((longest * longest).max(1))) {
+        let answers = group.answer_lens.iter().flat_map(|&length| group.prompt_len..group.prompt_len + length);
+        let positions: Vec<usize> = (0..group.prompt_len).chain(answers).collect();
         let mut open = |row: usize, columns: std::ops::Range<usize>| {
             for column in columns {
-                let distance = (positions[row] - positions[column]) as usize;
+                let distance = positions[row] - positions[column];
                 if window.is_none_or(|window| distance < window) {
                     values[row * longest + column] = 0.0;
                 }

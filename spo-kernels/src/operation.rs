@@ -1,88 +1,96 @@
-//! Operations of the decoder with a kernel of their own on the CPU, forward and backward, each a single node of the
-//! tape. They take f32 tensors of the CPU; the function that calls one has the same operation in burn's terms for all
-//! others, which is also the kernel's reference in the tests.
+//! The seam between an operation and its forms: what runs where, and how a form becomes a node of the tape.
 
-mod bias;
-mod glu;
-mod linear;
-mod pull;
-mod rms_norm;
-mod rope;
-#[cfg(test)]
-mod tests;
-
-pub(crate) use bias::add_bias;
-pub(crate) use glu::{Gate, glu};
-pub(crate) use linear::linear;
-pub(crate) use pull::pull;
-pub(crate) use rms_norm::rms_norm;
-pub(crate) use rope::{Angles, rotate};
-
-use crate::device::on_cpu;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, AutodiffBackend, Flex};
-use burn::tensor::{DType, Shape, Tensor};
-use spo_core::cpu::Values;
+use burn::backend::{Autodiff, AutodiffBackend, Backend};
+use burn::tensor::{DType, Device, Tensor};
 use std::fmt::Debug;
 
-/// An operation on `N` tensors and its derivative.
-pub(crate) trait Kernel<const N: usize>: Clone + Debug + Send + 'static {
+/// A backend on which operations of this crate have forms.
+pub trait Home: Backend {
+    /// Whether forms take tensors of this type on this device, which may be one of another backend.
+    fn takes(dtype: DType, device: &Device) -> bool;
+
+    /// The backend's own tensor, of one that is on no tape; `None` for a tensor of another backend.
+    fn plain<const D: usize>(x: Tensor<D>) -> Option<FloatTensor<Self>>;
+
+    /// The same of a tensor on a tape.
+    fn taped<const D: usize>(x: Tensor<D>) -> Option<FloatTensor<Autodiff<Self>>>;
+
+    /// Back from [`plain`](Self::plain).
+    fn from_plain<const D: usize>(x: FloatTensor<Self>) -> Tensor<D>;
+
+    /// Back from [`taped`](Self::taped).
+    fn from_taped<const D: usize>(x: FloatTensor<Autodiff<Self>>) -> Tensor<D>;
+}
+
+/// The form of an operation on `N` tensors, and of its derivative, on one backend.
+pub trait Form<B: Home, const N: usize>: Clone + Debug + Send + 'static {
     /// The inputs that the derivative reads, where those marked in `wanted` have one.
     fn kept(&self, wanted: [bool; N]) -> [bool; N];
 
     /// The output.
-    fn value(&self, inputs: [&FlexTensor; N]) -> FlexTensor;
+    fn value(&self, inputs: [&FloatTensor<B>; N]) -> FloatTensor<B>;
 
     /// The gradients of the inputs that have one, for a gradient of the output; `kept` has the inputs that were asked for.
-    fn gradients(&self, kept: [Option<Values>; N], d_output: FlexTensor, wanted: [bool; N]) -> [Option<FlexTensor>; N];
+    fn gradients(
+        &self,
+        kept: [Option<FloatTensor<B>>; N],
+        d_output: FloatTensor<B>,
+        wanted: [bool; N],
+    ) -> [Option<FloatTensor<B>>; N];
 }
 
-type Taped = FloatTensor<Autodiff<Flex>>;
-
-/// A tensor that a kernel can take.
-pub(crate) enum Operand {
-    Plain(FlexTensor),
-    Taped(Taped),
+/// A tensor that the forms of a backend can take.
+#[derive(Debug)]
+pub enum Operand<B: Home> {
+    /// On no tape.
+    Plain(FloatTensor<B>),
+    /// On a tape.
+    Taped(FloatTensor<Autodiff<B>>),
 }
 
-impl Operand {
-    /// `None` for a tensor of another device or type.
-    pub fn of<const D: usize>(x: &Tensor<D>) -> Option<Self> {
-        if x.dtype() != DType::F32 || !on_cpu(&x.device()) {
-            return None;
-        }
-        let known = "the device was just asked";
-        Some(match x.is_autodiff() {
-            true => Self::Taped(x.clone().try_into_primitive::<Autodiff<Flex>>().expect(known)),
-            false => Self::Plain(x.clone().try_into_primitive::<Flex>().expect(known)),
-        })
+/// A tensor as the forms of a backend see it; `None` where they do not take it.
+pub fn operand<B: Home, const D: usize>(x: &Tensor<D>) -> Option<Operand<B>> {
+    if !B::takes(x.dtype(), &x.device()) {
+        return None;
+    }
+    match x.is_autodiff() {
+        true => B::taped(x.clone()).map(Operand::Taped),
+        false => B::plain(x.clone()).map(Operand::Plain),
     }
 }
 
-/// Runs a kernel, on the tape if one of its operands is.
-pub(crate) fn apply<const N: usize, const D: usize>(kernel: impl Kernel<N>, operands: [Operand; N]) -> Tensor<D> {
+/// Runs a form, as a node of the tape if one of its operands is on it; `None` where one of them is not taken.
+pub fn run<B: Home, const N: usize, const D: usize>(
+    form: impl Form<B, N>,
+    operands: [Option<Operand<B>>; N],
+) -> Option<Tensor<D>> {
+    if operands.iter().any(Option::is_none) {
+        return None;
+    }
+    let operands = operands.map(|operand| operand.expect("just checked"));
     if operands.iter().all(|operand| matches!(operand, Operand::Plain(_))) {
         let inputs = operands.each_ref().map(|operand| match operand {
             Operand::Plain(tensor) => tensor,
             Operand::Taped(tensor) => tensor.primitive(),
         });
-        return Tensor::from_primitive::<Flex>(kernel.value(inputs));
+        return Some(B::from_plain(form.value(inputs)));
     }
     let operands = operands.map(|operand| match operand {
-        Operand::Plain(tensor) => <Autodiff<Flex> as AutodiffBackend>::from_inner(tensor),
+        Operand::Plain(tensor) => <Autodiff<B> as AutodiffBackend>::from_inner(tensor),
         Operand::Taped(tensor) => tensor,
     });
-    let output = kernel.value(operands.each_ref().map(Taped::primitive));
-    let step = Step(kernel.clone());
-    let prepared = step.prepare::<NoCheckpointing>(operands.each_ref().map(Taped::node)).compute_bound();
+    let output = form.value(operands.each_ref().map(|operand| operand.primitive()));
+    let nodes = operands.each_ref().map(|operand| operand.node());
+    let step = Step(form.clone());
+    let prepared = Backward::<B, N>::prepare::<NoCheckpointing>(step, nodes).compute_bound();
     let output = match prepared.stateful() {
         OpsKind::Tracked(prepared) => {
-            let kept = kernel.kept(operands.each_ref().map(Taped::is_tracked));
+            let kept = form.kept(operands.each_ref().map(|operand| operand.is_tracked()));
             let mut index = 0;
             let state = operands.map(|operand| {
                 index += 1;
@@ -92,35 +100,23 @@ pub(crate) fn apply<const N: usize, const D: usize>(kernel: impl Kernel<N>, oper
         }
         OpsKind::UnTracked(prepared) => prepared.finish(output),
     };
-    Tensor::from_primitive::<Autodiff<Flex>>(output)
+    Some(B::from_taped(output))
 }
 
 #[derive(Debug)]
-struct Step<K>(K);
+struct Step<F>(F);
 
-impl<K: Kernel<N>, const N: usize> Backward<Flex, N> for Step<K> {
-    type State = [Option<FlexTensor>; N];
+impl<B: Home, F: Form<B, N>, const N: usize> Backward<B, N> for Step<F> {
+    type State = [Option<FloatTensor<B>>; N];
 
     fn backward(self, ops: Ops<Self::State, N>, gradients: &mut Gradients, _: &mut Checkpointer) {
-        let d_output = gradients.consume::<Flex>(&ops.node);
+        let d_output = gradients.consume::<B>(&ops.node);
         let wanted = ops.parents.each_ref().map(Option::is_some);
-        let kept = ops.state.map(|input| input.map(Values::from));
-        let of_inputs = self.0.gradients(kept, d_output, wanted);
+        let of_inputs = self.0.gradients(ops.state, d_output, wanted);
         for (parent, gradient) in ops.parents.into_iter().zip(of_inputs) {
             if let (Some(parent), Some(gradient)) = (parent, gradient) {
-                gradients.register::<Flex>(parent.id, gradient);
+                gradients.register::<B>(parent.id, gradient);
             }
         }
     }
-}
-
-/// A tensor of the CPU backend that takes over `values`.
-fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
-    Values::new(values, shape).into_flex()
-}
-
-/// Rows and width of a tensor whose last dimension is `width`.
-fn rows_of(shape: &Shape) -> (usize, usize) {
-    let width = shape.as_slice().last().copied().unwrap_or(1);
-    (shape.num_elements() / width.max(1), width)
 }

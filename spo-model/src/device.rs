@@ -2,6 +2,7 @@
 
 use crate::ModelError;
 use burn::tensor::{Device, Tensor};
+pub use spo_kernels::cpu::on_cpu;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// The device kinds compiled into this build, in the order that `auto` tries them.
@@ -20,11 +21,6 @@ pub const COMPILED: &[&str] = &[
 /// The CPU.
 pub fn cpu() -> Device {
     Device::flex()
-}
-
-/// Whether tensors of this device live in host memory, under the CPU backend.
-pub fn on_cpu(device: &Device) -> bool {
-    device.clone().inner() == Device::flex()
 }
 
 /// A device in words.

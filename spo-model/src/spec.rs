@@ -3,6 +3,7 @@
 mod rope;
 
 pub use rope::{Rope, RopeScaling};
+pub use spo_kernels::attention::AttentionSpec;
 
 use crate::layout::Layout;
 use crate::{ModelError, family};
@@ -141,24 +142,6 @@ pub struct LayerSpec {
     pub attention: AttentionSpec,
     /// Which of [`ModelSpec::ropes`] rotates queries and keys; `None` leaves them as they are.
     pub rope: Option<usize>,
-}
-
-/// How the tokens of a block see each other: `softmax(cap · tanh(scale · q kᵀ / cap))`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct AttentionSpec {
-    /// A token sees this many most recent positions, itself included; `None` sees all.
-    pub window: Option<usize>,
-    /// Factor on the scores, mostly `1 / √head_dim`.
-    pub scale: f64,
-    /// Bound of the scores (Gemma 2's `attn_logit_softcapping`); `None` leaves them as they are.
-    pub softcap: Option<f64>,
-}
-
-impl AttentionSpec {
-    /// All tokens, scaled by `1 / √head_dim`.
-    pub fn plain(head_dim: usize) -> Self {
-        Self { window: None, scale: (head_dim as f64).powf(-0.5), softcap: None }
-    }
 }
 
 impl ModelSpec {

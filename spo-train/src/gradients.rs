@@ -2,7 +2,7 @@
 
 use crate::row_sparse::{RowSparse, TableRows};
 use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor};
-use spo_core::cpu::Values;
+use spo_kernels::cpu::Values;
 use spo_model::lora::{SavedModules, is_adapter};
 use std::collections::BTreeMap;
 

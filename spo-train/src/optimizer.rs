@@ -7,7 +7,8 @@ use crate::row_sparse::{RowSparse, TableRows};
 use burn::module::Module;
 use burn::tensor::{DType, Tensor};
 use rayon::prelude::*;
-use spo_core::cpu::{Values, rows};
+use spo_kernels::adamw::AdamW as Step;
+use spo_kernels::cpu::Values;
 use spo_model::parameters::replace;
 use std::collections::BTreeMap;
 
@@ -103,27 +104,15 @@ impl AdamW {
     }
 }
 
-/// The numbers of one step for one parameter.
+/// One step of one parameter.
 #[derive(Debug, Clone, Copy)]
-struct Update {
-    beta1: f64,
-    beta2: f64,
-    epsilon: f64,
-    /// Factor on the gradient.
-    scale: f64,
-    /// Factor on the weight: 1 − learning rate · decay.
-    keep: f64,
-    /// Learning rate with the first moment's bias correction.
-    rate: f64,
-    /// √ of the second moment's bias correction.
-    correction: f64,
-}
+struct Update(Step);
 
 impl Update {
     fn new(step: u64, training: &TrainingPlan, learning_rate: f64, scale: f64, decayed: bool) -> Self {
         let [beta1, beta2] = training.adam_betas;
         let decay = if decayed { training.weight_decay } else { 0.0 };
-        Self {
+        Self(Step {
             beta1,
             beta2,
             epsilon: training.adam_eps,
@@ -131,7 +120,7 @@ impl Update {
             keep: 1.0 - learning_rate * decay,
             rate: learning_rate / (1.0 - beta1.powi(step as i32)),
             correction: (1.0 - beta2.powi(step as i32)).sqrt(),
-        }
+        })
     }
 
     fn apply(self, weight: Tensor<1>, gradient: RowSparse, moments: Option<Moments>) -> (Tensor<1>, Moments) {
@@ -150,11 +139,7 @@ impl Update {
         };
         let stored = weight.dtype();
         let wide = master.unwrap_or_else(|| weight.cast(first.dtype()));
-        let state = [wide, first, second];
-        let [wide, first, second] = match Values::fit(&gradient) && state.iter().all(Values::fit) {
-            true => self.on_host(state, gradient),
-            false => self.on_device(state, gradient),
-        };
+        let [wide, first, second] = self.0.step([wide, first, second], gradient);
         let master = matches!(stored, DType::F16 | DType::BF16).then(|| RowSparse::Whole(wide.clone()));
         (wide.cast(stored), Moments { first: RowSparse::Whole(first), second: RowSparse::Whole(second), master })
     }
@@ -187,50 +172,15 @@ impl Update {
             (row, weight, state.map(|((_, first), (_, second))| (first, second)))
         };
         let rows = weight.chunks_exact_mut(width).enumerate().map(with_state);
-        let rows: Vec<_> = rows.filter(|(_, _, state)| state.is_some() || self.keep != 1.0).collect();
+        let rows: Vec<_> = rows.filter(|(_, _, state)| state.is_some() || self.0.keep != 1.0).collect();
         let zeros = vec![0.0; width];
         rows.into_par_iter().with_min_len(ROWS_AT_ONCE).for_each(|(row, weight, state)| match state {
             Some((first, second)) => {
                 let gradient = gradient.get(row).unwrap_or(&zeros);
-                pulp::Arch::new().dispatch(|| self.pass(weight, first, second, gradient));
+                self.0.pass([weight, first, second], gradient);
             }
-            None => weight.iter_mut().for_each(|weight| *weight *= self.keep as f32),
+            None => weight.iter_mut().for_each(|weight| *weight *= self.0.keep as f32),
         });
-    }
-
-    /// Weight and moments after the step, in burn's operations.
-    fn on_device(self, [weight, first, second]: [Tensor<1>; 3], gradient: Tensor<1>) -> [Tensor<1>; 3] {
-        let gradient = gradient * self.scale;
-        let first = first * self.beta1 + gradient.clone() * (1.0 - self.beta1);
-        let second = second * self.beta2 + gradient.square() * (1.0 - self.beta2);
-        let weight = if self.keep == 1.0 { weight } else { weight * self.keep };
-        let denominator = second.clone().sqrt() / self.correction + self.epsilon;
-        [weight - first.clone() / denominator * self.rate, first, second]
-    }
-
-    /// The same in one pass over the memory of all three.
-    fn on_host(self, state: [Tensor<1>; 3], gradient: Tensor<1>) -> [Tensor<1>; 3] {
-        let values = |tensor| Values::take(tensor).expect("the caller asked whether they fit");
-        let (mut state, gradient) = (state.map(values), values(gradient));
-        rows::update_three(state.each_mut().map(Values::make_mut), &gradient, |[weight, first, second], gradient| {
-            pulp::Arch::new().dispatch(|| self.pass(weight, first, second, gradient));
-        });
-        state.map(Values::into_tensor)
-    }
-
-    #[inline(always)]
-    fn pass(self, weight: &mut [f32], first: &mut [f32], second: &mut [f32], gradient: &[f32]) {
-        let [beta1, beta2, scale, keep, rate] =
-            [self.beta1, self.beta2, self.scale, self.keep, self.rate].map(|x| x as f32);
-        let [rest1, rest2, inverse, epsilon] =
-            [1.0 - self.beta1, 1.0 - self.beta2, 1.0 / self.correction, self.epsilon].map(|x| x as f32);
-        let state = weight.iter_mut().zip(first).zip(second);
-        for (((weight, first), second), gradient) in state.zip(gradient) {
-            let gradient = gradient * scale;
-            *first = *first * beta1 + gradient * rest1;
-            *second = *second * beta2 + gradient * gradient * rest2;
-            *weight = *weight * keep - *first / (second.sqrt() * inverse + epsilon) * rate;
-        }
     }
 }
 
@@ -256,7 +206,7 @@ mod tests {
     }
 
     fn update(step: u64, decay: f64) -> Update {
-        Update {
+        Update(Step {
             beta1: 0.9,
             beta2: 0.999,
             epsilon: 1e-8,
@@ -264,7 +214,7 @@ mod tests {
             keep: 1.0 - 1e-3 * decay,
             rate: 1e-3 / (1.0 - 0.9f64.powi(step as i32)),
             correction: (1.0 - 0.999f64.powi(step as i32)).sqrt(),
-        }
+        })
     }
 
     fn data(values: Tensor<1>) -> TensorData {

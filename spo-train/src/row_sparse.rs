@@ -2,7 +2,7 @@
 //! touched by the tokens that occur. In host memory only; elsewhere all values are there.
 
 use burn::tensor::{DType, Tensor};
-use spo_core::cpu::{Values, rows};
+use spo_kernels::cpu::{Values, rows};
 use std::collections::BTreeMap;
 
 /// Values of a parameter, flat.

@@ -1,8 +1,8 @@
 //! The memory-safe head: log-probabilities and their closed-form gradient, one chunk of rows at a time.
 
-use super::host;
-use crate::cpu::Values;
-use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, activation};
+use burn::tensor::{DType, Int, Tensor};
+use spo_kernels::head::{self, LogitOptions, capped, scaled_logits};
+use spo_kernels::product::{add_transposed, product};
 
 /// One chunk of f32 logits takes at most this many bytes when `chunk_rows` is 0.
 const CHUNK_BYTES: usize = 64 << 20;
@@ -23,6 +23,13 @@ pub struct HeadOptions {
 impl Default for HeadOptions {
     fn default() -> Self {
         Self { chunk_rows: 0, softcap: None, logit_scale: 1.0 }
+    }
+}
+
+impl HeadOptions {
+    /// What of them concerns each logit.
+    pub fn logits(&self) -> LogitOptions {
+        LogitOptions { scale: self.logit_scale, softcap: self.softcap }
     }
 }
 
@@ -61,40 +68,20 @@ pub(super) fn chunks(rows: usize, vocab: usize, given: usize) -> impl Iterator<I
     (0..rows).step_by(size).map(move |start| (start, size.min(rows - start)))
 }
 
-/// Scaled (not yet capped) logits `[chunk, vocab]` in the wide dtype.
-pub(super) fn scaled_logits(
-    hidden: Tensor<2>,
-    transposed: Tensor<2>,
-    dtype: DType,
+/// One number per row, `[rows]`; `f` gets each chunk's hidden states and its rows.
+fn by_chunks(
+    hidden: &Tensor<2>,
+    (vocab, dtype): (usize, DType),
     options: &HeadOptions,
-) -> Tensor<2> {
-    let logits = hidden.matmul(transposed).cast(dtype);
-    if options.logit_scale == 1.0 { logits } else { logits * options.logit_scale }
-}
-
-/// `tanh(z / cap)`, the part that both the value and the slope of the cap need.
-fn squash(logits: Tensor<2>, cap: f64) -> Tensor<2> {
-    (logits * cap.recip()).tanh()
-}
-
-/// The logits with their cap, and `tanh(z / cap)` where there is one.
-pub(super) fn capped(logits: Tensor<2>, options: &HeadOptions) -> (Tensor<2>, Option<Tensor<2>>) {
-    match options.softcap {
-        Some(cap) => {
-            let squashed = squash(logits, cap);
-            (squashed.clone() * cap, Some(squashed))
-        }
-        None => (logits, None),
+    f: impl Fn(Tensor<2>, (usize, usize)) -> Tensor<1>,
+) -> Tensor<1> {
+    let parts: Vec<Tensor<1>> = chunks(hidden.dims()[0], vocab, options.chunk_rows)
+        .map(|(start, length)| f(hidden.clone().narrow(0, start, length), (start, length)))
+        .collect();
+    match parts.is_empty() {
+        true => Tensor::zeros([0], (&hidden.device(), dtype)),
+        false => Tensor::cat(parts, 0),
     }
-}
-
-/// From the derivative of the capped logits to that of `h Wᵀ`.
-pub(super) fn uncapped(d_logits: Tensor<2>, squashed: Option<Tensor<2>>, options: &HeadOptions) -> Tensor<2> {
-    let d_logits = match squashed {
-        Some(squashed) => d_logits * (squashed.square().neg() + 1.0),
-        None => d_logits,
-    };
-    if options.logit_scale == 1.0 { d_logits } else { d_logits * options.logit_scale }
 }
 
 /// One number per row from the logits of each chunk, `[rows]`; `f` gets the chunk's logits and its rows.
@@ -105,20 +92,11 @@ pub(super) fn map_chunks(
     f: impl Fn(Tensor<2>, (usize, usize)) -> Tensor<1>,
 ) -> Tensor<1> {
     let (hidden, weight, dtype) = operands(hidden, weight);
-    let [rows, _] = hidden.dims();
-    let [vocab, _] = weight.dims();
+    let ([vocab, _], logits) = (weight.dims(), options.logits());
     let transposed = weight.transpose();
-    let parts: Vec<Tensor<1>> = chunks(rows, vocab, options.chunk_rows)
-        .map(|(start, length)| {
-            let chunk = hidden.clone().narrow(0, start, length);
-            let (logits, _) = capped(scaled_logits(chunk, transposed.clone(), dtype, options), options);
-            f(logits, (start, length))
-        })
-        .collect();
-    match parts.is_empty() {
-        true => Tensor::zeros([0], (&hidden.device(), dtype)),
-        false => Tensor::cat(parts, 0),
-    }
+    by_chunks(&hidden, (vocab, dtype), options, |chunk, rows| {
+        f(capped(scaled_logits(chunk, transposed.clone(), dtype, logits), logits).0, rows)
+    })
 }
 
 /// `log p(target)` of each row, `[rows]`, in f32 (f64 if both inputs are f64).
@@ -126,12 +104,9 @@ pub(super) fn map_chunks(
 /// `hidden` `[rows, hidden]`, `weight` `[vocab, hidden]` (as Hugging Face stores it), `targets` `[rows]` with token ids
 /// below `vocab`; none of them on a tape. At most one chunk of logits exists at a time.
 pub fn token_logps(hidden: Tensor<2>, weight: Tensor<2>, targets: Tensor<1, Int>, options: &HeadOptions) -> Tensor<1> {
-    if let Some(logps) = host::token_logps(&hidden, &weight, &targets, options) {
-        return logps;
-    }
-    map_chunks(hidden, weight, options, |logits, (start, length)| {
-        let targets = targets.clone().narrow(0, start, length).reshape([length, 1]);
-        activation::log_softmax(logits, 1).gather(1, targets).reshape([length])
+    let (hidden, weight, dtype) = operands(hidden, weight);
+    by_chunks(&hidden, (weight.dims()[0], dtype), options, |chunk, (start, length)| {
+        head::logps(chunk, weight.clone(), targets.clone().narrow(0, start, length), dtype, options.logits())
     })
 }
 
@@ -170,7 +145,8 @@ impl HeadPass {
         for (start, length) in chunks(rows, vocab, options.chunk_rows) {
             let chunk = compute.clone().narrow(0, start, length);
             let chunk_targets = targets.clone().narrow(0, start, length);
-            let (logp, slopes) = chunk_slopes(chunk, compute_weight.clone(), chunk_targets, dtype, options);
+            let weight = compute_weight.clone();
+            let (logp, slopes) = head::slopes(chunk, weight, chunk_targets, dtype, options.logits());
             logps.push(logp);
             units.push(product(slopes.clone(), compute_weight.clone()));
             kept_bytes += length * vocab * slopes.dtype().size();
@@ -205,49 +181,12 @@ impl HeadPass {
             let slopes = kept.next().unwrap_or_else(|| {
                 let chunk = hidden.clone().narrow(0, start, length);
                 let targets = self.targets.clone().narrow(0, start, length);
-                chunk_slopes(chunk, weight.clone(), targets, dtype, &self.options).1
+                head::slopes(chunk, weight.clone(), targets, dtype, self.options.logits()).1
             });
-            d_weight = add_transposed_product(d_weight, slopes, pulled.clone().narrow(0, start, length));
+            d_weight = add_transposed(d_weight, slopes, pulled.clone().narrow(0, start, length));
         }
         HeadGradient { hidden: d_hidden, weight: Some(d_weight) }
     }
-}
-
-/// The log-probabilities of a chunk, `[chunk]`, and their slopes with respect to its logits, `[chunk, vocab]`.
-fn chunk_slopes(
-    hidden: Tensor<2>,
-    weight: Tensor<2>,
-    targets: Tensor<1, Int>,
-    dtype: DType,
-    options: &HeadOptions,
-) -> (Tensor<1>, Tensor<2>) {
-    if let Some(found) = host::chunk_slopes(&hidden, &weight, &targets, options) {
-        return found;
-    }
-    let compute = hidden.dtype();
-    let [rows, _] = hidden.dims();
-    let logits = scaled_logits(hidden, weight.transpose(), dtype, options);
-    let (logits, squashed) = capped(logits, options);
-    let targets = targets.reshape([rows, 1]);
-    let logps = activation::log_softmax(logits, 1);
-    let of_targets = logps.clone().gather(1, targets.clone());
-    let ones = Tensor::<2>::ones([rows, 1], (&logps.device(), dtype));
-    let slopes = logps.exp().neg().scatter(1, targets, ones, IndexingUpdateOp::Add);
-    (of_targets.reshape([rows]), uncapped(slopes, squashed, options).cast(compute))
-}
-
-/// `a b`
-fn product(a: Tensor<2>, b: Tensor<2>) -> Tensor<2> {
-    host::product(&a, &b).unwrap_or_else(|| a.matmul(b))
-}
-
-/// `sum + aᵀ b`, in the sum's type.
-fn add_transposed_product(sum: Tensor<2>, a: Tensor<2>, b: Tensor<2>) -> Tensor<2> {
-    if Values::fit(&sum) && Values::fit(&a) && Values::fit(&b) {
-        return host::add_transposed_product(sum, &a, &b).expect("all three fit");
-    }
-    let dtype = sum.dtype();
-    sum + a.transpose().matmul(b).cast(dtype)
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! KL divergence of whole next-token distributions, chunk by chunk (tdpo).
 
 use burn::tensor::{Tensor, activation};
+use spo_kernels::head::{capped, scaled_logits, uncapped};
 
-use super::chunked::{HeadGradient, HeadOptions, capped, chunks, map_chunks, operands, scaled_logits, uncapped};
+use super::chunked::{HeadGradient, HeadOptions, chunks, map_chunks, operands};
 
 /// Hidden states `[rows, hidden]` of a model and its head `[vocab, hidden]`; none of them on a tape.
 pub type Head = (Tensor<2>, Tensor<2>);
@@ -38,17 +39,18 @@ pub fn token_kl_backward(
     let (reference, reference_weight, reference_dtype) = operands(reference.0, reference.1);
     let compute = hidden.dtype();
     let ([rows, width], [vocab, _]) = (hidden.dims(), weight.dims());
+    let form = options.logits();
     let (transposed, reference_transposed) = (weight.clone().transpose(), reference_weight.transpose());
     let mut d_weight = want_weight.then(|| Tensor::<2>::zeros([vocab, width], (&hidden.device(), dtype)));
     let mut d_hidden = Vec::new();
     for (start, length) in chunks(rows, vocab, options.chunk_rows) {
         let chunk = hidden.clone().narrow(0, start, length);
-        let (logits, squashed) = capped(scaled_logits(chunk.clone(), transposed.clone(), dtype, options), options);
+        let (logits, squashed) = capped(scaled_logits(chunk.clone(), transposed.clone(), dtype, form), form);
         let other = reference.clone().narrow(0, start, length);
-        let (other, _) = capped(scaled_logits(other, reference_transposed.clone(), reference_dtype, options), options);
+        let (other, _) = capped(scaled_logits(other, reference_transposed.clone(), reference_dtype, form), form);
         let slope = d_kl.clone().narrow(0, start, length).reshape([length, 1]).cast(dtype);
         let d_logits = (activation::softmax(logits, 1) - activation::softmax(other, 1).cast(dtype)) * slope;
-        let d_logits = uncapped(d_logits, squashed, options).cast(compute);
+        let d_logits = uncapped(d_logits, squashed, form).cast(compute);
         d_hidden.push(d_logits.clone().matmul(weight.clone()).cast(hidden_dtype));
         d_weight = d_weight.map(|sum| sum + d_logits.transpose().matmul(chunk).cast(dtype));
     }

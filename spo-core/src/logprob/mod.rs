@@ -6,7 +6,6 @@
 pub mod chunked;
 pub mod dense;
 pub mod divergence;
-mod host;
 pub mod weight;
 
 pub use chunked::{HeadGradient, HeadOptions, HeadPass, token_logps};

@@ -1,36 +1,17 @@
-//! Packed attention on the CPU: per group and head, without padding and without autodiff.
+//! See [`crate::attention`]: per group and head, without padding and without autodiff.
 //!
 //! A block of rows meets the keys that some of its rows see and no others: those of the prompt, and those of its own
 //! answer up to the block's end. Groups and heads run in parallel, each into memory of its own, so the result does not
 //! depend on the number of threads.
 
-use crate::spec::AttentionSpec;
-use burn::tensor::Tensor;
+use super::{Matrix, product_into, rows, vector};
+use crate::attention::{Group, Heads};
 use rayon::prelude::*;
-use spo_core::cpu::{Matrix, product_into, rows, vector};
-use spo_data::GroupSpan;
 use std::ops::Range;
-
-/// Sizes of one attention call.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Heads {
-    /// Query heads.
-    pub heads: usize,
-    /// Key and value heads.
-    pub kv_heads: usize,
-    /// Channels per head.
-    pub dim: usize,
-    /// How far back a token sees.
-    pub window: Option<usize>,
-    /// Factor on the scores.
-    pub scale: f32,
-    /// Bound of the scores.
-    pub softcap: Option<f32>,
-}
 
 /// Queries `[tokens, heads · dim]`, keys and values `[tokens, kv_heads · dim]`
 /// → `[tokens, heads · dim]`.
-pub(crate) fn forward(groups: &[GroupSpan], heads: Heads, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f32> {
+pub fn forward(groups: &[Group], heads: Heads, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f32> {
     let outputs = each_head(groups, heads, |group, head| {
         let [q, k, v] = heads.slices(group, head, [q, k, v]);
         let (mut y, mut weights) = (vec![0.0; group.tokens() * heads.dim], vec![]);
@@ -47,14 +28,7 @@ pub(crate) fn forward(groups: &[GroupSpan], heads: Heads, q: &[f32], k: &[f32], 
 }
 
 /// Gradients of queries, keys and values for a gradient of the output; shapes as in [`forward`].
-pub(crate) fn backward(
-    groups: &[GroupSpan],
-    heads: Heads,
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
-    d_y: &[f32],
-) -> [Vec<f32>; 3] {
+pub fn backward(groups: &[Group], heads: Heads, q: &[f32], k: &[f32], v: &[f32], d_y: &[f32]) -> [Vec<f32>; 3] {
     let outputs = each_head(groups, heads, |group, head| {
         let [q, k, v] = heads.slices(group, head, [q, k, v]);
         let d_y = heads.slice(group, heads.heads, head, d_y);
@@ -91,21 +65,14 @@ pub(crate) fn backward(
 }
 
 impl Heads {
-    /// The sizes of queries `[tokens, heads, dim]` and keys `[tokens, kv_heads, dim]`.
-    pub fn of(q: &Tensor<3>, k: &Tensor<3>, spec: AttentionSpec) -> Self {
-        let [_, heads, dim] = q.dims();
-        let (scale, softcap) = (spec.scale as f32, spec.softcap.map(|cap| cap as f32));
-        Self { heads, kv_heads: k.dims()[1], dim, window: spec.window, scale, softcap }
-    }
-
     /// One head's `[rows, dim]` of a group in `[tokens, count · dim]`.
-    fn slice<'a>(self, group: &GroupSpan, count: usize, head: usize, values: &'a [f32]) -> Matrix<'a> {
+    fn slice<'a>(self, group: &Group, count: usize, head: usize, values: &'a [f32]) -> Matrix<'a> {
         let stride = count * self.dim;
         Matrix::strided(&values[group.start * stride + head * self.dim..], group.tokens(), self.dim, stride)
     }
 
     /// Queries of a query head, keys and values of the head they belong to.
-    fn slices<'a>(self, group: &GroupSpan, head: usize, [q, k, v]: [&'a [f32]; 3]) -> [Matrix<'a>; 3] {
+    fn slices<'a>(self, group: &Group, head: usize, [q, k, v]: [&'a [f32]; 3]) -> [Matrix<'a>; 3] {
         let kv = head * self.kv_heads / self.heads;
         let of_kv = |values| self.slice(group, self.kv_heads, kv, values);
         [self.slice(group, self.heads, head, q), of_kv(k), of_kv(v)]
@@ -113,13 +80,13 @@ impl Heads {
 }
 
 /// Runs `f` for every group and query head; the results group by group.
-fn each_head<T: Send>(groups: &[GroupSpan], heads: Heads, f: impl Fn(&GroupSpan, usize) -> T + Sync) -> Vec<T> {
+fn each_head<T: Send>(groups: &[Group], heads: Heads, f: impl Fn(&Group, usize) -> T + Sync) -> Vec<T> {
     let task = |index: usize| f(&groups[index / heads.heads], index % heads.heads);
     (0..groups.len() * heads.heads).into_par_iter().with_max_len(1).map(task).collect()
 }
 
 /// `[tokens, count · dim]` from the query heads' `[rows, dim]` of each group; heads that belong to one of `count` add up.
-fn join<'a>(groups: &[GroupSpan], heads: Heads, count: usize, parts: impl Iterator<Item = &'a Vec<f32>>) -> Vec<f32> {
+fn join<'a>(groups: &[Group], heads: Heads, count: usize, parts: impl Iterator<Item = &'a Vec<f32>>) -> Vec<f32> {
     let (parts, dim, shared) = (parts.collect::<Vec<_>>(), heads.dim, heads.heads / count);
     let tokens = groups.last().map_or(0, |group| group.start + group.tokens());
     rows::build(tokens, count * dim, |first, out| {
@@ -160,7 +127,7 @@ fn lowest(window: Option<usize>, position: usize) -> usize {
 
 /// The rows of a group, block by block: the prompt's, then each answer's. Positions of an answer go on from the
 /// prompt's, so a window counts across the boundary.
-fn blocks(group: &GroupSpan, window: Option<usize>) -> Vec<Block> {
+fn blocks(group: &Group, window: Option<usize>) -> Vec<Block> {
     let prompt_len = group.prompt_len;
     let mut blocks = vec![];
     for first in (0..prompt_len).step_by(BLOCK) {

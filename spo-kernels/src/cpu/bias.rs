@@ -1,19 +1,12 @@
-//! `y + b`
+//! See [`crate::bias`].
 
-use super::{Kernel, Operand, apply, rows_of, tensor};
+use super::{Values, rows, rows_of, tensor};
+use crate::Form;
+use crate::bias::AddBias;
+use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
-use burn::tensor::Tensor;
-use spo_core::cpu::{Values, rows};
 
-/// `[tokens, channels]` and `[channels]` → `[tokens, channels]`
-pub(crate) fn add_bias(y: &Tensor<2>, bias: &Tensor<1>) -> Option<Tensor<2>> {
-    Some(apply(AddBias, [Operand::of(y)?, Operand::of(bias)?]))
-}
-
-#[derive(Debug, Clone, Copy)]
-struct AddBias;
-
-impl Kernel<2> for AddBias {
+impl Form<Flex, 2> for AddBias {
     fn kept(&self, _: [bool; 2]) -> [bool; 2] {
         [false; 2]
     }
@@ -32,7 +25,7 @@ impl Kernel<2> for AddBias {
         tensor(sums, shape)
     }
 
-    fn gradients(&self, _: [Option<Values>; 2], d_y: FlexTensor, [y, bias]: [bool; 2]) -> [Option<FlexTensor>; 2] {
+    fn gradients(&self, _: [Option<FlexTensor>; 2], d_y: FlexTensor, [y, bias]: [bool; 2]) -> [Option<FlexTensor>; 2] {
         let d_bias = bias.then(|| {
             let (count, width) = rows_of(d_y.layout().shape());
             let d_y = Values::from(d_y.clone());

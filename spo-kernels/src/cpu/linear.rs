@@ -1,24 +1,12 @@
-//! `x Wᵀ`
+//! See [`crate::linear`]: three products, of which each reads its operands as they are stored.
 
-use super::{Kernel, Operand, apply, tensor};
+use super::{Matrix, Values, product, tensor};
+use crate::Form;
+use crate::linear::Linear;
+use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
-use burn::tensor::Tensor;
-use spo_core::cpu::{Matrix, Values, product};
 
-/// `[tokens, in]` and `[out, in]` → `[tokens, out]`
-pub(crate) fn linear(x: &Tensor<2>, weight: &Tensor<2>) -> Option<Tensor<2>> {
-    let ([tokens, inner], [outer, _]) = (x.dims(), weight.dims());
-    Some(apply(Linear { tokens, inner, outer }, [Operand::of(x)?, Operand::of(weight)?]))
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Linear {
-    tokens: usize,
-    inner: usize,
-    outer: usize,
-}
-
-impl Kernel<2> for Linear {
+impl Form<Flex, 2> for Linear {
     fn kept(&self, [x, weight]: [bool; 2]) -> [bool; 2] {
         [weight, x]
     }
@@ -29,8 +17,13 @@ impl Kernel<2> for Linear {
         tensor(product(Matrix::new(&x, self.tokens, self.inner), weight.transposed()), [self.tokens, self.outer])
     }
 
-    fn gradients(&self, [x, weight]: [Option<Values>; 2], d_y: FlexTensor, _: [bool; 2]) -> [Option<FlexTensor>; 2] {
-        let d_y = Values::from(d_y);
+    fn gradients(
+        &self,
+        [x, weight]: [Option<FlexTensor>; 2],
+        d_y: FlexTensor,
+        _: [bool; 2],
+    ) -> [Option<FlexTensor>; 2] {
+        let ([x, weight], d_y) = ([x, weight].map(|input| input.map(Values::from)), Values::from(d_y));
         let d_y = Matrix::new(&d_y, self.tokens, self.outer);
         let d_x = weight.map(|weight| {
             tensor(product(d_y, Matrix::new(&weight, self.outer, self.inner)), [self.tokens, self.inner])

@@ -4,59 +4,12 @@
 //! runs over `a` in tiles that fit the registers: 12 rows by two vectors where there are 32 registers, else 6. Each
 //! number is summed over `k` in one order, so results depend neither on the split nor on the number of threads.
 
+use super::Matrix;
 #[cfg(target_arch = "x86_64")]
-mod transpose;
-
+use super::transpose;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 use std::cell::RefCell;
-use std::ops::Range;
-
-/// A matrix inside a slice.
-#[derive(Debug, Clone, Copy)]
-pub struct Matrix<'a> {
-    values: &'a [f32],
-    rows: usize,
-    columns: usize,
-    row_stride: usize,
-    column_stride: usize,
-}
-
-impl<'a> Matrix<'a> {
-    /// `[rows, columns]`, row after row.
-    pub fn new(values: &'a [f32], rows: usize, columns: usize) -> Self {
-        Self::strided(values, rows, columns, columns)
-    }
-
-    /// `[rows, columns]` with `stride` values from row to row.
-    pub fn strided(values: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
-        assert!(columns <= stride || rows <= 1, "rows overlap");
-        assert!(rows == 0 || values.len() >= (rows - 1) * stride + columns, "the slice is too short");
-        Self { values, rows, columns, row_stride: stride, column_stride: 1 }
-    }
-
-    /// `[columns, rows]`, the same values.
-    pub fn transposed(self) -> Self {
-        Self {
-            rows: self.columns,
-            columns: self.rows,
-            row_stride: self.column_stride,
-            column_stride: self.row_stride,
-            ..self
-        }
-    }
-
-    /// Some of its rows.
-    pub fn rows(self, rows: Range<usize>) -> Self {
-        assert!(rows.start <= rows.end && rows.end <= self.rows, "rows outside the matrix");
-        Self { values: &self.values[(rows.start * self.row_stride).min(self.values.len())..], rows: rows.len(), ..self }
-    }
-
-    /// Some of its columns.
-    pub fn columns(self, columns: Range<usize>) -> Self {
-        self.transposed().rows(columns).transposed()
-    }
-}
 
 /// `a b`, row after row.
 pub fn product(a: Matrix, b: Matrix) -> Vec<f32> {
@@ -110,11 +63,14 @@ struct Out {
     stride: usize,
 }
 
-// SAFETY: every task writes rows or columns of its own.
+// SAFETY: an `Out` is only a place; whoever writes there says why nobody else does.
 unsafe impl Send for Out {}
+// SAFETY: as above; nothing is read or written through a shared `Out`.
 unsafe impl Sync for Out {}
 
 impl Out {
+    /// # Safety
+    /// The value at `row` and `column` is inside the buffer.
     unsafe fn at(self, row: usize, column: usize) -> Self {
         // SAFETY: the caller stays inside the buffer.
         Self { start: unsafe { self.start.add(row * self.stride + column) }, stride: self.stride }

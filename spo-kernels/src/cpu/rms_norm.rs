@@ -1,27 +1,11 @@
-//! `x / √(mean(x²) + ε) · (w + offset)` over the last dimension.
+//! See [`crate::rms_norm`]: a row at a time, with its statistics computed again on the way back.
 
-use super::{Kernel, Operand, apply, rows_of, tensor};
+use super::vector::dot;
+use super::{Values, rows, rows_of, tensor};
+use crate::Form;
+use crate::rms_norm::RmsNorm;
+use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
-use burn::tensor::Tensor;
-use spo_core::cpu::vector::dot;
-use spo_core::cpu::{Values, rows};
-
-/// `[…, channels]` and `[channels]` → `[…, channels]`
-pub(crate) fn rms_norm<const D: usize>(
-    x: &Tensor<D>,
-    weight: &Tensor<1>,
-    epsilon: f64,
-    offset: f64,
-) -> Option<Tensor<D>> {
-    let kernel = RmsNorm { epsilon: epsilon as f32, offset: offset as f32 };
-    Some(apply(kernel, [Operand::of(x)?, Operand::of(weight)?]))
-}
-
-#[derive(Debug, Clone, Copy)]
-struct RmsNorm {
-    epsilon: f32,
-    offset: f32,
-}
 
 impl RmsNorm {
     /// `1 / √(mean(x²) + ε)`
@@ -31,7 +15,7 @@ impl RmsNorm {
     }
 }
 
-impl Kernel<2> for RmsNorm {
+impl Form<Flex, 2> for RmsNorm {
     fn kept(&self, _: [bool; 2]) -> [bool; 2] {
         [true; 2]
     }
@@ -54,14 +38,14 @@ impl Kernel<2> for RmsNorm {
     /// With `x̂ = s x` and `g = d_y · (w + offset)`: `d_x = s (g − x̂ mean(g x̂))`, `d_w = Σ d_y x̂`.
     fn gradients(
         &self,
-        [x, weight]: [Option<Values>; 2],
+        [x, weight]: [Option<FlexTensor>; 2],
         d_y: FlexTensor,
         wanted: [bool; 2],
     ) -> [Option<FlexTensor>; 2] {
         let shape = d_y.layout().shape().clone();
         let (count, width) = rows_of(&shape);
         let (Some(x), Some(weight)) = (x, weight) else { unreachable!("`kept` asks for both") };
-        let d_y = Values::from(d_y);
+        let [x, weight, d_y] = [x, weight, d_y].map(Values::from);
         let d_x = wanted[0].then(|| {
             let out = rows::build(count, width, |first, out| {
                 pulp::Arch::new().dispatch(|| {

@@ -1,43 +1,22 @@
-//! Rotary position embedding: the first channels of each head turn, the rest passes through.
+//! See [`crate::rope`]: one pass, turning back on the way back.
 
-use super::{Kernel, Operand, apply, tensor};
+use super::{Values, rows, tensor};
+use crate::Form;
+use crate::rope::Rotate;
+use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
-use burn::tensor::Tensor;
-use spo_core::cpu::{Values, rows};
 
-/// Cosines and sines of the angles, each `[tokens, turned]`, the second half of a row as the first.
-#[derive(Debug, Clone)]
-pub(crate) struct Angles {
-    pub cos: Values,
-    pub sin: Values,
-    /// Channels of a head that turn; even.
-    pub turned: usize,
-}
-
-/// `[tokens, heads, head_dim]` → the same shape
-pub(crate) fn rotate(x: &Tensor<3>, angles: &Angles) -> Option<Tensor<3>> {
-    let [_, heads, dim] = x.dims();
-    Some(apply(Rotate { angles: angles.clone(), heads, dim }, [Operand::of(x)?]))
-}
-
-#[derive(Debug, Clone)]
-struct Rotate {
-    angles: Angles,
-    heads: usize,
-    dim: usize,
-}
-
-impl Rotate {
+impl Rotate<Values> {
     /// Turns by the angles, or back.
     fn turn(&self, x: FlexTensor, back: bool) -> FlexTensor {
         let shape = x.layout().shape().clone();
-        let (x, width, turned) = (Values::from(x), self.heads * self.dim, self.angles.turned);
+        let (x, width, turned) = (Values::from(x), self.heads * self.dim, self.turned);
         let out = rows::build(shape[0], width, |first, out| {
             pulp::Arch::new().dispatch(|| {
                 let tokens = out.chunks_exact_mut(width).zip(x[first * width..].chunks_exact(width));
                 for (token, (out, x)) in tokens.enumerate() {
                     let row = (first + token) * turned..(first + token + 1) * turned;
-                    let (cos, sin) = (&self.angles.cos[row.clone()], &self.angles.sin[row]);
+                    let (cos, sin) = (&self.cos[row.clone()], &self.sin[row]);
                     for (out, x) in out.chunks_exact_mut(self.dim).zip(x.chunks_exact(self.dim)) {
                         turn_head(x, cos, sin, back, out);
                     }
@@ -65,7 +44,7 @@ fn turn_head(x: &[f32], cos: &[f32], sin: &[f32], back: bool, out: &mut [f32]) {
     rest.copy_from_slice(&x[2 * half..]);
 }
 
-impl Kernel<1> for Rotate {
+impl Form<Flex, 1> for Rotate<Values> {
     fn kept(&self, _: [bool; 1]) -> [bool; 1] {
         [false]
     }
@@ -74,7 +53,7 @@ impl Kernel<1> for Rotate {
         self.turn(x.clone(), false)
     }
 
-    fn gradients(&self, _: [Option<Values>; 1], d_y: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {
+    fn gradients(&self, _: [Option<FlexTensor>; 1], d_y: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {
         [Some(self.turn(d_y, true))]
     }
 }

@@ -1,8 +1,8 @@
 //! Transposing with AVX, eight by eight.
 
 use std::arch::x86_64::{
-    __m256, _mm256_loadu_ps, _mm256_permute2f128_ps, _mm256_setzero_ps, _mm256_shuffle_ps, _mm256_storeu_ps,
-    _mm256_unpackhi_ps, _mm256_unpacklo_ps,
+    __m256, _mm_loadu_ps, _mm256_set_m128, _mm256_setzero_ps, _mm256_shuffle_ps, _mm256_storeu_ps, _mm256_unpackhi_ps,
+    _mm256_unpacklo_ps,
 };
 
 /// Turns `width` rows of `length` values, `stride` apart, into `length` rows of `width` values.
@@ -12,37 +12,26 @@ use std::arch::x86_64::{
 #[target_feature(enable = "avx")]
 pub(super) unsafe fn blocks(from: *const f32, stride: usize, length: usize, to: *mut f32, width: usize) {
     // No closures here: they would be compiled for the oldest processor.
-    for first in (0..length).step_by(8) {
+    for first in (0..length).step_by(4) {
         for column in (0..width).step_by(8) {
-            let mut rows = [_mm256_setzero_ps(); 8];
+            // Rows 4 to 7 beside rows 0 to 3: then no value has to change halves, and loads do what shuffles would.
+            let mut rows = [_mm256_setzero_ps(); 4];
             for (row, values) in rows.iter_mut().enumerate() {
                 // SAFETY: the block is inside `from`.
-                *values = unsafe { _mm256_loadu_ps(from.add((column + row) * stride + first)) };
+                let (low, high) = unsafe {
+                    (
+                        _mm_loadu_ps(from.add((column + row) * stride + first)),
+                        _mm_loadu_ps(from.add((column + row + 4) * stride + first)),
+                    )
+                };
+                *values = _mm256_set_m128(high, low);
             }
-            for (row, values) in transposed(rows).into_iter().enumerate() {
+            for (row, values) in fours(rows).into_iter().enumerate() {
                 // SAFETY: the block is inside `to`.
                 unsafe { _mm256_storeu_ps(to.add((first + row) * width + column), values) };
             }
         }
     }
-}
-
-/// The columns of eight rows.
-#[inline]
-#[target_feature(enable = "avx")]
-fn transposed([a, b, c, d, e, f, g, h]: [__m256; 8]) -> [__m256; 8] {
-    let [p, q, r, s] = fours([a, b, c, d]);
-    let [t, u, v, w] = fours([e, f, g, h]);
-    [
-        _mm256_permute2f128_ps::<0x20>(p, t),
-        _mm256_permute2f128_ps::<0x20>(q, u),
-        _mm256_permute2f128_ps::<0x20>(r, v),
-        _mm256_permute2f128_ps::<0x20>(s, w),
-        _mm256_permute2f128_ps::<0x31>(p, t),
-        _mm256_permute2f128_ps::<0x31>(q, u),
-        _mm256_permute2f128_ps::<0x31>(r, v),
-        _mm256_permute2f128_ps::<0x31>(s, w),
-    ]
 }
 
 /// The columns of four rows, in either half of the vectors.

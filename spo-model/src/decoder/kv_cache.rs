@@ -1,10 +1,10 @@
 //! The key-value cache of batched generation on tensors.
 
-use super::packed::{PackedAttention, masked_attention};
-use super::{Attend, PackedInputs};
+use super::{Attend, PackedAttention, PackedInputs};
 use crate::ModelSpec;
 use crate::spec::AttentionSpec;
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use spo_kernels::attention::masked_attention;
 
 /// Columns by which a full cache grows.
 const GROWTH: usize = 64;

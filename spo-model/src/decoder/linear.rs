@@ -1,12 +1,13 @@
 //! A linear layer in the checkpoint's own layout, with optional adapters on the activation path.
 
 use super::blocks::{BlockBits, BlockWeight};
-use super::fused;
 use crate::ModelError;
 use crate::load::WeightSource;
 use crate::lora::LoraAdapter;
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
+use spo_kernels::bias::add_bias;
+use spo_kernels::linear::linear;
 
 /// `y = x Wᵀ + b`, and what the adapters make of it.
 ///
@@ -97,22 +98,7 @@ impl Linear {
     fn base(&self, x: Tensor<2>) -> Tensor<2> {
         match &self.blocks {
             Some(blocks) => blocks.product(x),
-            None => product(x, self.dense()),
+            None => linear(x, self.dense()),
         }
     }
-}
-
-/// `x Wᵀ`: `[tokens, in]` and `[out, in]` → `[tokens, out]`
-pub(crate) fn product(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
-    if let Some(y) = fused::linear(&x, &weight) {
-        return y;
-    }
-    x.matmul(weight.transpose())
-}
-
-pub(super) fn add_bias(y: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
-    if let Some(y) = fused::add_bias(&y, &bias) {
-        return y;
-    }
-    y + bias.unsqueeze()
 }

@@ -1,11 +1,12 @@
 //! Feed-forward block: gated (SwiGLU and GeGLU, Shazeer 2020, arXiv 2002.05202) or plain.
 
-use super::{Linear, fused};
+use super::Linear;
 use crate::load::WeightSource;
 use crate::spec::{Activation, MlpKind};
 use crate::{ModelError, ModelSpec};
 use burn::module::Module;
 use burn::tensor::Tensor;
+use spo_kernels::glu::glu;
 
 /// `down(act(gate(x)) · up(x))`, or `down(act(up(x)))` without a gate.
 #[derive(Module, Debug)]
@@ -70,11 +71,9 @@ impl Mlp {
 }
 
 /// `act(gate) · up`
-pub(super) fn gated(activation: Activation, gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
-    if activation == Activation::Silu
-        && let Some(y) = fused::glu(&gate, &up, fused::Gate::Silu)
-    {
-        return y;
+fn gated(activation: Activation, gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+    match activation {
+        Activation::Silu => glu(gate, up),
+        _ => activation.forward(gate) * up,
     }
-    activation.forward(gate) * up
 }

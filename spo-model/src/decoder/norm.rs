@@ -1,11 +1,11 @@
 //! Normalisation layers.
 
-use super::fused;
 use crate::load::WeightSource;
 use crate::spec::NormKind;
 use crate::{ModelError, ModelSpec};
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor};
+use spo_kernels::rms_norm::rms_norm;
 
 /// RMS norm (Zhang & Sennrich 2019, arXiv 1910.07467), `x / √(mean(x²) + ε) · w`, or layer norm
 /// (Ba et al. 2016, arXiv 1607.06450); statistics in f32 whatever the storage type.
@@ -42,8 +42,9 @@ impl Norm {
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let weight = self.weight.val();
         match (self.kind, &self.bias) {
-            (NormKind::Rms, _) => rms_norm(x, weight, self.epsilon),
-            (NormKind::RmsFromOne, _) => rms_norm_from_one(x, weight, self.epsilon),
+            (NormKind::Rms, _) => rms_norm(x, weight, self.epsilon, 0.0),
+            // Weights are stored as the distance from 1.
+            (NormKind::RmsFromOne, _) => rms_norm(x, weight, self.epsilon, 1.0),
             (NormKind::Layer, bias) => layer_norm(x, weight, bias.as_ref().map(Param::val), self.epsilon),
         }
     }
@@ -52,30 +53,6 @@ impl Norm {
 /// The type of statistics: f32, or f64 where the input is.
 fn wide(dtype: DType) -> DType {
     if dtype == DType::F64 { dtype } else { DType::F32 }
-}
-
-fn rms_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, epsilon: f64) -> Tensor<D> {
-    if let Some(y) = fused::rms_norm(&x, &weight, epsilon, 0.0) {
-        return y;
-    }
-    let dtype = x.dtype();
-    (x.clone().cast(wide(dtype)) * root_mean_square(x, epsilon).recip()).cast(dtype) * weight.unsqueeze()
-}
-
-/// Gemma's form: weights are stored as the distance from 1, and multiplied before rounding.
-fn rms_norm_from_one<const D: usize>(x: Tensor<D>, weight: Tensor<1>, epsilon: f64) -> Tensor<D> {
-    if let Some(y) = fused::rms_norm(&x, &weight, epsilon, 1.0) {
-        return y;
-    }
-    let dtype = x.dtype();
-    let scale = root_mean_square(x.clone(), epsilon).recip();
-    (x.cast(wide(dtype)) * scale * (weight.cast(wide(dtype)) + 1.0).unsqueeze()).cast(dtype)
-}
-
-/// `√(mean(x²) + ε)`, `[…, 1]`, in the type of statistics.
-fn root_mean_square<const D: usize>(x: Tensor<D>, epsilon: f64) -> Tensor<D> {
-    let dtype = wide(x.dtype());
-    (x.cast(dtype).square().mean_dim(D - 1) + epsilon).sqrt()
 }
 
 fn layer_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, bias: Option<Tensor<1>>, epsilon: f64) -> Tensor<D> {

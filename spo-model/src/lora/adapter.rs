@@ -1,10 +1,10 @@
 //! The adapter of one linear layer.
 
 use super::dropout::Dropout;
-use crate::decoder::linear::product;
 use crate::load::Storage;
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
+use spo_kernels::linear::linear;
 
 /// LoRA, `x Wᵀ + s · (x Aᵀ) Bᵀ` (Hu et al. 2021, arXiv 2106.09685), or with a magnitude DoRA (Liu et
 /// al. 2024, arXiv 2402.09353): the rows of `W + s·BA` are scaled to the lengths in `magnitude`. Their
@@ -56,7 +56,7 @@ impl LoraAdapter {
     pub fn forward(&self, x: Tensor<2>, base: &dyn Fn(Tensor<2>) -> Tensor<2>) -> Tensor<2> {
         let dropped = self.dropout.as_ref().and_then(|dropout| dropout.apply(x.clone()));
         let seen = dropped.clone().unwrap_or_else(|| x.clone());
-        let update = product(product(seen, self.a.val()) * self.scale, self.b.val());
+        let update = linear(linear(seen, self.a.val()) * self.scale, self.b.val());
         let y = base(x);
         let Some(magnitude) = &self.magnitude else { return y + update };
         let lengths = self.row_lengths(base).cast(y.dtype());

@@ -102,7 +102,7 @@ impl MemoryForecast {
         let prompts = plan.evaluation.kl_samples.max(plan.evaluation.samples + plan.evaluation.sample_prompts.len());
         let longest = prepared.held_out.dataset.examples.iter().map(|example| example.prompt.len()).max().unwrap_or(0);
         let tokens = (longest + plan.evaluation.kl_max_new_tokens).min(spec.context);
-        let laid_out = || resident + generation(spec, prompts.min(SAMPLED_TOGETHER), tokens);
+        let laid_out = || resident + generation(spec, largest.adapters > 0, prompts.min(SAMPLED_TOGETHER), tokens);
         let sampling = (prompts > 0 && host).then(laid_out);
         let tensors = parameter_shapes(spec).into_iter().map(|(_, shape)| shape.iter().product::<usize>());
         let scored = scoring_head(spec, PROBE_TOKENS) + 4 * tensors.max().unwrap_or(0);

@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use burn::tensor::{Device, Distribution, Tensor};
-use spo_core::cpu::{Matrix, product};
+use spo_kernels::cpu::{Matrix, product};
 use spo_model::device::on_cpu;
 
 /// Rows and columns of the matrices.

@@ -1,38 +1,24 @@
 //! Attention of a few new tokens over a sequence's cached keys and values.
 
 use super::rows::Rows;
+use crate::attention::Heads;
+use crate::cpu::vector::{dot, exp, tanh};
 use rayon::prelude::*;
-use spo_core::cpu::vector::{dot, exp, tanh};
 
 /// Multiplications below which more threads do not pay.
 const WORTH_THREADS: usize = 1 << 18;
 
-/// Sizes of one attention call.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Heads {
-    /// Query heads.
-    pub heads: usize,
-    /// Key and value heads.
-    pub kv_heads: usize,
-    /// Channels per head.
-    pub dim: usize,
-    /// How far back a token sees.
-    pub window: Option<usize>,
-    /// Factor on the scores.
-    pub scale: f32,
-    /// Bound of the scores.
-    pub softcap: Option<f32>,
-}
-
 /// Keys and values of one layer and sequence, each `[positions, kv_heads · dim]`.
 #[derive(Debug, Clone, Default)]
-pub(super) struct KeysValues {
+pub struct KeysValues {
+    /// One row a position.
     pub keys: Vec<f32>,
+    /// One row a position.
     pub values: Vec<f32>,
 }
 
 /// A new token: its sequence's cache and its position there.
-pub(super) type Seen<'a> = (&'a KeysValues, usize);
+pub type Seen<'a> = (&'a KeysValues, usize);
 
 impl KeysValues {
     /// Sets the keys and values of one position and forgets those after it.
@@ -45,7 +31,7 @@ impl KeysValues {
 }
 
 /// Queries `[rows, heads · dim]`, each over the positions up to its own → `[rows, heads · dim]`.
-pub(super) fn attend(heads: Heads, queries: &Rows, seen: &[Seen]) -> Rows {
+pub fn attend(heads: Heads, queries: &Rows, seen: &[Seen]) -> Rows {
     let group = heads.heads / heads.kv_heads;
     let mut y = Rows::new(queries.len(), queries.width());
     let mut tasks: Vec<(usize, usize, &mut [f32])> = vec![];
@@ -90,6 +76,38 @@ fn one(heads: Heads, queries: &[f32], (cache, position): Seen, kv_head: usize, o
             let factor = weight / sum;
             let values = &cache.values[at(position)];
             out.iter_mut().zip(values).for_each(|(out, value)| *out += factor * value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attention::{AttentionSpec, Group, PackedAttention};
+    use crate::check::{random, wide};
+    use burn::tensor::{DType, Tensor};
+
+    #[test]
+    fn the_last_token_sees_what_it_sees_in_a_packed_batch() {
+        let (heads, kv_heads, dim, tokens) = (6, 2, 8, 40);
+        let [q, k, v] = [heads, kv_heads, kv_heads].map(|heads| random([tokens, heads, dim]));
+        let numbers = |x: &Tensor<3>| x.clone().into_data().iter::<f32>().collect::<Vec<f32>>();
+        let (q_values, cache) = (numbers(&q), KeysValues { keys: numbers(&k), values: numbers(&v) });
+        let plain = AttentionSpec::plain(dim);
+        for spec in [plain, AttentionSpec { window: Some(5), ..plain }, AttentionSpec { softcap: Some(2.5), ..plain }] {
+            let group = Group { start: 0, prompt_len: tokens, answer_lens: vec![] };
+            let packed = PackedAttention::new(vec![group], &q.device());
+            let [q, k, v] = [&q, &k, &v].map(|x| x.clone().cast(DType::F64));
+            let expected = wide(&packed.reference(spec, q, k, v));
+            let width = heads * dim;
+            let mut queries = Rows::new(tokens, width);
+            queries.rows_mut().zip(q_values.chunks(width)).for_each(|(row, from)| row.copy_from_slice(from));
+            let seen: Vec<Seen> = (0..tokens).map(|position| (&cache, position)).collect();
+            let found = attend(Heads::new([heads, kv_heads, dim], spec), &queries, &seen);
+            for (row, expected) in expected.chunks(width).enumerate() {
+                let near = |(a, b): (&f32, &f64)| (f64::from(*a) - b).abs() < 1e-5;
+                assert!(found.row(row).iter().zip(expected).all(near), "row {row}, {spec:?}");
+            }
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Rows of activations.
 
 /// Inputs that a product takes at a time.
-pub(super) const STEP: usize = 32;
+pub const STEP: usize = 32;
 
 /// `[rows, width]`, each row padded with zeros to a multiple of [`STEP`].
 #[derive(Debug, Clone)]
-pub(super) struct Rows {
+pub struct Rows {
     width: usize,
     stride: usize,
     values: Vec<f32>,
@@ -18,18 +18,9 @@ impl Rows {
         Self { width, stride, values: vec![0.0; rows * stride] }
     }
 
-    /// Rows from tasks that computed `columns` outputs each, `[tasks, rows, columns]`.
-    pub fn gather(tasks: &[f32], rows: usize, columns: usize, width: usize) -> Self {
-        let mut gathered = Self::new(rows, width);
-        for row in 0..rows {
-            let parts = tasks.chunks_exact(rows * columns).map(|task| &task[row * columns..(row + 1) * columns]);
-            gathered
-                .row_mut(row)
-                .chunks_mut(columns)
-                .zip(parts)
-                .for_each(|(to, from)| to.copy_from_slice(&from[..to.len()]));
-        }
-        gathered
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
     }
 
     /// Number of rows.

@@ -5,24 +5,21 @@
 //! smaller copy of the weights guesses some tokens ahead, the full weights compute the logits after
 //! all of them in one pass, and what they would not have chosen is thrown away.
 
-mod attention;
-mod elementwise;
-mod matrix;
-mod rows;
 mod weights;
 
 use super::batch::{Decoder, Sequence};
 use super::{DecodeOptions, WeightFormat};
 use crate::spec::{Activation, MlpKind, NormKind, QkvLayout};
 use crate::{CausalLm, ModelSpec};
-use attention::{Heads, KeysValues, attend};
-use elementwise::{add, gated, norm, normalise, normed, soft_cap};
-use matrix::Storage;
-use rows::Rows;
+use spo_kernels::attention::Heads;
+use spo_kernels::cpu::decode::elementwise::{Gate, add, gated, norm, normalise, normed, soft_cap};
+use spo_kernels::cpu::decode::{KeysValues, Rows, attend};
 use weights::{Layer, Use, Weights};
 
 /// Rows of a prompt that go through the model at once.
 const PROMPT_ROWS: usize = 128;
+/// Passes over the weights after which faster copies of them have paid.
+const WORTH_COPIES: usize = 16;
 /// Drafts pay while a pass over the full weights has computing power to spare.
 const MOST_DRAFTING: usize = 2;
 
@@ -37,7 +34,10 @@ pub(super) struct CpuDecoder {
     ended: Option<Cache>,
     batch: usize,
     most_drafts: usize,
+    /// Drafts of the next pass; 0 until there are weights for them.
     drafts: usize,
+    /// Passes over the full weights so far, up to [`WORTH_COPIES`].
+    passes: usize,
 }
 
 /// Keys and values of a sequence's tokens; what follows them does not count.
@@ -55,13 +55,8 @@ impl CpuDecoder {
     pub fn new(model: CausalLm, options: &DecodeOptions) -> Result<Self, String> {
         let spec = model.spec().clone();
         check(&spec)?;
-        let storage = match options.weights {
-            WeightFormat::F32 => Storage::Exact,
-            WeightFormat::Bf16 => Storage::Bf16,
-            WeightFormat::Q8 => Storage::Q8,
-        };
-        let weights = Weights::new(model, storage, options.drafts > 0)?;
-        let most_drafts = if storage == Storage::Q8 { 0 } else { options.drafts };
+        let weights = Weights::new(model, options.weights)?;
+        let most_drafts = if options.weights == WeightFormat::Q8 { 0 } else { options.drafts };
         Ok(Self {
             ropes: spec.ropes.iter().map(|r| (r.inverse_frequencies(), r.attention_factor() as f32)).collect(),
             spec,
@@ -70,7 +65,8 @@ impl CpuDecoder {
             ended: None,
             batch: options.batch,
             most_drafts,
-            drafts: most_drafts,
+            drafts: 0,
+            passes: 0,
         })
     }
 
@@ -93,6 +89,7 @@ impl CpuDecoder {
     /// Hidden states `[rows, hidden]`; keys and values go into the cache.
     fn forward(&mut self, rows: &[Row], weights: Use) -> Rows {
         let (spec, eps) = (&self.spec, self.spec.norm_eps);
+        let gate = if spec.activation == Activation::Silu { Gate::Silu } else { Gate::GeluTanh };
         let mut x = self.weights.embed(rows.iter().map(|(_, token)| *token), spec);
         let positions = self.positions(rows);
         let turns = |(frequencies, factor): &(Vec<f32>, f32)| -> Vec<Turn> {
@@ -112,19 +109,12 @@ impl CpuDecoder {
             }
             let caches = rows.iter().map(|(sequence, _)| &self.running[*sequence].layers[index]);
             let seen: Vec<_> = caches.zip(positions.iter().copied()).collect();
-            let heads = Heads {
-                heads: spec.heads,
-                kv_heads: spec.kv_heads,
-                dim: spec.head_dim,
-                window: of_layer.attention.window,
-                scale: of_layer.attention.scale as f32,
-                softcap: of_layer.attention.softcap.map(|cap| cap as f32),
-            };
+            let heads = Heads::new([spec.heads, spec.kv_heads, spec.head_dim], of_layer.attention);
             let mut attended = layer.output.forward(&attend(heads, &queries, &seen), weights);
             normalise(&mut attended, layer.attended_norm.as_deref(), eps);
             add_rows(&mut x, &attended);
             let gate_up = layer.gate_up.forward(&normed(&x, layer.mlp_norm.as_deref(), eps), weights);
-            let mut fed = layer.down.forward(&gated(&gate_up, spec.activation), weights);
+            let mut fed = layer.down.forward(&gated(&gate_up, gate), weights);
             normalise(&mut fed, layer.fed_norm.as_deref(), eps);
             add_rows(&mut x, &fed);
         }
@@ -132,6 +122,18 @@ impl CpuDecoder {
             self.running[*sequence].tokens.push(*token);
         }
         x
+    }
+
+    /// Makes the faster copies when there were enough passes to expect more.
+    fn count_pass(&mut self) {
+        if self.passes == WORTH_COPIES {
+            return;
+        }
+        self.passes += 1;
+        if self.passes == WORTH_COPIES {
+            self.weights.shrink(self.most_drafts > 0);
+            self.drafts = self.most_drafts;
+        }
     }
 
     /// What is known of a prompt already: its beginning that the sequence that ended last shares.
@@ -205,6 +207,7 @@ impl Decoder for CpuDecoder {
     }
 
     fn advance(&mut self, sequences: &mut [Sequence]) {
+        self.count_pass();
         let left = sequences.iter().map(Sequence::left).min().unwrap_or(1);
         let drafts = self.drafts.min(left - 1);
         if drafts > 0 && sequences.len() <= MOST_DRAFTING {

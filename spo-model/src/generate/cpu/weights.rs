@@ -1,18 +1,20 @@
 //! A model's weights as the CPU's own decoding reads them.
 
-use super::elementwise::add;
-use super::matrix::{Matrix, Storage};
-use super::rows::Rows;
+use crate::generate::WeightFormat;
 use crate::parameters::{Parameter, for_each};
 use crate::spec::NormKind;
 use crate::{CausalLm, ModelSpec};
+use burn::tensor::DType;
+use spo_kernels::cpu::Values;
+use spo_kernels::cpu::decode::elementwise::add;
+use spo_kernels::cpu::decode::{Rows, Weight, product};
 use std::collections::BTreeMap;
 
-/// All weights of a model.
+/// All weights of a model: its own tensors, until smaller forms of them pay.
 #[derive(Debug)]
 pub(super) struct Weights {
     /// `None` where the head's weights are the embedding.
-    embedding: Option<Matrix>,
+    embedding: Option<Weight>,
     embedding_scale: Option<f32>,
     pub layers: Vec<Layer>,
     pub norm: Vec<f32>,
@@ -38,11 +40,11 @@ pub(super) struct Layer {
     pub fed_norm: Option<Vec<f32>>,
 }
 
-/// A projection, and perhaps a smaller copy of its weights for drafts.
+/// Projections of the same input, their outputs side by side, and perhaps a smaller copy of their weights for drafts.
 #[derive(Debug)]
 pub(super) struct Linear {
-    matrix: Matrix,
-    draft: Option<Matrix>,
+    weights: Vec<Weight>,
+    drafts: Vec<Weight>,
     bias: Option<Vec<f32>>,
 }
 
@@ -58,11 +60,8 @@ pub(super) enum Use {
 impl Linear {
     /// `[rows, inputs]` → `[rows, outputs]`
     pub fn forward(&self, x: &Rows, weights: Use) -> Rows {
-        let matrix = match (&self.draft, weights) {
-            (Some(draft), Use::Draft) => draft,
-            _ => &self.matrix,
-        };
-        let mut y = matrix.product(x);
+        let weights = if weights == Use::Draft && !self.drafts.is_empty() { &self.drafts } else { &self.weights };
+        let mut y = product(weights, x);
         if let Some(bias) = &self.bias {
             y.rows_mut().for_each(|row| add(row, bias));
         }
@@ -70,22 +69,35 @@ impl Linear {
     }
 
     fn bytes(&self) -> usize {
-        self.matrix.bytes() + self.draft.as_ref().map_or(0, Matrix::bytes)
+        self.weights.iter().chain(&self.drafts).map(Weight::bytes).sum()
+    }
+
+    fn shrink(&mut self, drafts: bool) {
+        if drafts {
+            self.drafts = self.weights.iter().map(Weight::q8).collect();
+        }
+        self.weights.iter_mut().for_each(shrink);
+    }
+}
+
+/// Halves a weight where that changes no value.
+fn shrink(weight: &mut Weight) {
+    if let Some(exact) = weight.exact_bf16() {
+        *weight = exact;
     }
 }
 
 impl Weights {
     /// Takes a model apart, tensor by tensor. The error says what this way of decoding lacks.
-    pub fn new(model: CausalLm, storage: Storage, draft: bool) -> Result<Self, String> {
+    pub fn new(model: CausalLm, format: WeightFormat) -> Result<Self, String> {
         let spec = model.spec().clone();
         let embedding_scale = model.embedding_scale().map(|scale| scale as f32);
-        let mut source = Source::new(model.merged().dequantised(), &spec, storage, draft);
+        let mut source = Source::new(model.merged().dequantised(), &spec, format);
         let (hidden, inner) = (spec.hidden_size, spec.intermediate_size);
-        let embedding = source.take("embed_tokens.weight")?;
         let (embedding, head) = match spec.tied {
-            true => (None, source.linear(embedding, hidden, None)),
+            true => (None, source.projection(&["embed_tokens".into()], hidden)?),
             false => {
-                let embedding = Matrix::new(&embedding, hidden, Storage::Exact);
+                let embedding = source.weight("embed_tokens.weight", hidden, WeightFormat::F32)?;
                 (Some(embedding), source.projection(&["lm_head".into()], hidden)?)
             }
         };
@@ -114,10 +126,10 @@ impl Weights {
 
     /// The embeddings of tokens, `[tokens, hidden]`.
     pub fn embed(&self, tokens: impl ExactSizeIterator<Item = u32>, spec: &ModelSpec) -> Rows {
-        let table = self.embedding.as_ref().unwrap_or(&self.head.matrix);
+        let table = self.embedding.as_ref().unwrap_or(&self.head.weights[0]);
         let mut x = Rows::new(tokens.len(), spec.hidden_size);
         for (row, token) in x.rows_mut().zip(tokens) {
-            table.weights_of(token as usize, row);
+            table.row(token as usize, row);
             if let Some(scale) = self.embedding_scale {
                 row.iter_mut().for_each(|x| *x *= scale);
             }
@@ -128,9 +140,17 @@ impl Weights {
     /// Memory of the matrices.
     pub fn bytes(&self) -> usize {
         let layer = |l: &Layer| l.qkv.bytes() + l.output.bytes() + l.gate_up.bytes() + l.down.bytes();
-        self.embedding.as_ref().map_or(0, Matrix::bytes)
+        self.embedding.as_ref().map_or(0, Weight::bytes)
             + self.head.bytes()
             + self.layers.iter().map(layer).sum::<usize>()
+    }
+
+    /// Makes copies that products read faster: in 16 bits where that changes no value, which replace the originals, and in 8
+    /// bits for drafts if those are wanted. No token depends on them.
+    pub fn shrink(&mut self, drafts: bool) {
+        self.embedding.iter_mut().for_each(shrink);
+        let layers = self.layers.iter_mut().flat_map(|l| [&mut l.qkv, &mut l.output, &mut l.gate_up, &mut l.down]);
+        layers.chain([&mut self.head]).for_each(|linear| linear.shrink(drafts));
     }
 }
 
@@ -139,36 +159,44 @@ struct Source {
     parameters: BTreeMap<String, Parameter>,
     /// What is added to the weights of norms.
     from: f32,
-    storage: Storage,
-    draft: bool,
+    format: WeightFormat,
 }
 
 impl Source {
-    fn new(model: CausalLm, spec: &ModelSpec, storage: Storage, draft: bool) -> Self {
+    fn new(model: CausalLm, spec: &ModelSpec, format: WeightFormat) -> Self {
         let from = if spec.norm == NormKind::RmsFromOne { 1.0 } else { 0.0 };
         let mut parameters = BTreeMap::new();
         for_each(&model, "", |parameter| {
             parameters.insert(parameter.path.clone(), parameter);
         });
-        Self { parameters, from, storage, draft }
+        Self { parameters, from, format }
     }
 
-    fn find(&mut self, path: &str) -> Option<Vec<f32>> {
-        let parameter = self.parameters.remove(path)?;
-        Some(parameter.value.into_data().iter::<f32>().collect())
+    /// Values in f32, in the parameter's own memory if it has that type, and whether they were in bf16.
+    fn find(&mut self, path: &str) -> Option<(Values, bool)> {
+        let value = self.parameters.remove(path)?.value;
+        let bf16 = value.dtype() == DType::BF16;
+        Some((Values::take(value.cast(DType::F32)).expect("an f32 tensor of the CPU"), bf16))
     }
 
-    fn take(&mut self, path: &str) -> Result<Vec<f32>, String> {
-        self.find(path).ok_or_else(|| format!("it has no {path}"))
+    /// A weight `[outputs, inputs]`.
+    fn weight(&mut self, path: &str, inputs: usize, format: WeightFormat) -> Result<Weight, String> {
+        let (values, bf16) = self.find(path).ok_or_else(|| format!("it has no {path}"))?;
+        let weight = Weight::shared(values, inputs);
+        Ok(match format {
+            WeightFormat::F32 if !bf16 => weight,
+            WeightFormat::F32 | WeightFormat::Bf16 => weight.bf16(),
+            WeightFormat::Q8 => weight.q8(),
+        })
     }
 
     /// The factors of a norm, where there is one.
     fn norm(&mut self, path: &str) -> Option<Vec<f32>> {
-        let weight = self.find(&format!("{path}.weight"))?;
-        Some(weight.into_iter().map(|weight| weight + self.from).collect())
+        let (weight, _) = self.find(&format!("{path}.weight"))?;
+        Some(weight.iter().map(|weight| weight + self.from).collect())
     }
 
-    /// One projection that is several already, or those of the same input one below the other.
+    /// One projection that is several already, or those of the same input side by side.
     fn stacked(&mut self, whole: &str, parts: &[String], inputs: usize) -> Result<Linear, String> {
         match self.parameters.contains_key(&format!("{whole}.weight")) {
             true => self.projection(&[whole.to_owned()], inputs),
@@ -176,27 +204,24 @@ impl Source {
         }
     }
 
-    /// Projections of the same input, one below the other.
+    /// Projections of the same input, side by side.
     fn projection(&mut self, paths: &[String], inputs: usize) -> Result<Linear, String> {
-        let (mut weights, mut bias) = (vec![], vec![]);
+        let (mut weights, mut bias, mut outputs) = (vec![], vec![], 0);
         for path in paths {
-            weights.extend(self.take(&format!("{path}.weight"))?);
+            let weight = self.weight(&format!("{path}.weight"), inputs, self.format)?;
             // A projection without a bias beside one with it has a bias of 0.
-            if let Some(values) = self.find(&format!("{path}.bias")) {
-                bias.resize(weights.len() / inputs - values.len(), 0.0);
-                bias.extend(values);
+            if let Some((values, _)) = self.find(&format!("{path}.bias")) {
+                bias.resize(outputs, 0.0);
+                bias.extend_from_slice(&values);
             }
+            outputs += weight.outputs();
+            weights.push(weight);
         }
         let bias = (!bias.is_empty()).then(|| {
-            bias.resize(weights.len() / inputs, 0.0);
+            bias.resize(outputs, 0.0);
             bias
         });
-        Ok(self.linear(weights, inputs, bias))
-    }
-
-    fn linear(&self, weights: Vec<f32>, inputs: usize, bias: Option<Vec<f32>>) -> Linear {
-        let draft = (self.draft && self.storage != Storage::Q8).then(|| Matrix::new(&weights, inputs, Storage::Q8));
-        Linear { matrix: Matrix::new(&weights, inputs, self.storage), draft, bias }
+        Ok(Linear { weights, drafts: vec![], bias })
     }
 
     /// Refuses a model with parameters that nothing here uses.

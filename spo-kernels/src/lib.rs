@@ -1,0 +1,71 @@
+//! The operations of training, scoring and generation that have a form of their own: on the CPU, and where it is
+//! written, on graphics cards.
+//!
+//! One room for all of them, under everything that has a model or a loss. Each operation is a file here: its formula, its
+//! reference in burn's operations, the function that takes the best form for its tensors, and the test that holds every
+//! form to the reference. The forms are files of the same name in [`cpu`] and `gpu`:
+//!
+//! | operation | what it does | forms | on the tape |
+//! |---|---|---|---|
+//! | [`linear`] | `x Wᵀ` | `cpu/linear.rs` | yes |
+//! | [`bias`] | `y + b` | `cpu/bias.rs` | yes |
+//! | [`glu`] | `silu(gate) · up` | `cpu/glu.rs` | yes |
+//! | [`rms_norm`] | `x / √(mean(x²) + ε) · (w + offset)` | `cpu/rms_norm.rs` | yes |
+//! | [`rope`] | rotary positions | `cpu/rope.rs` | yes |
+//! | [`pull`] | where a tape begins to be walked back | `cpu/pull.rs` | yes |
+//! | [`attention`] | packed, prefix-shared attention | `cpu/attention.rs` | closed form |
+//! | [`product`] | `a b` and `sum + aᵀ b` | `cpu/product.rs` | no |
+//! | [`head`] | log-probabilities and their gradient from logits | `cpu/head.rs` | closed form |
+//! | [`adamw`] | one AdamW update | `cpu/adamw.rs` | no |
+//!
+//! [`cpu`] also has what the forms are made of, and [`cpu::decode`], the operations of generation, a few rows at a time.
+//!
+//! # A form on another backend
+//!
+//! A form is one file and one line. `gpu/glu.rs`, say, has
+//! `impl Form<CubeBackend, 2> for Glu` (see [`Form`]): the value, the gradients, and which inputs these need; a
+//! `CubeTensor` brings the client and the handle that a CubeCL kernel is launched with. `glu.rs` then tries it after the
+//! CPU's form:
+//!
+//! ```text
+//! let y = run::<Flex, 2, 2>(Glu, [operand(gate), operand(up)]);
+//! #[cfg(feature = "gpu")]
+//! let y = y.or_else(|| run::<CubeBackend, 2, 2>(Glu, [operand(gate), operand(up)]));
+//! y.unwrap_or_else(|| reference(gate, up))
+//! ```
+//!
+//! [`run`] makes it a node of the tape. `impl Home for CubeBackend` (see [`Home`]) is written once: which types and
+//! devices the forms take, and five conversions; a tensor that it does not take, such as a handle of burn's fusion, goes to
+//! the reference. Operations without a tape choose their form in their own function, in the same place. The test beside
+//! the function runs on every device that `check.rs` lists, so it compares the new form too.
+//!
+//! # Bits
+//!
+//! No result depends on the number of threads: each number is summed in an order of its own, fixed by the shapes.
+//!
+//! ```
+//! use burn::tensor::{Device, Tensor};
+//! use spo_kernels::glu::{glu, reference};
+//!
+//! let device = Device::flex();
+//! let (gate, up) = (Tensor::<2>::ones([2, 3], &device), Tensor::<2>::ones([2, 3], &device) * 2);
+//! let difference = glu(gate.clone(), up.clone()) - reference(gate, up);
+//! assert!(difference.abs().max().into_scalar::<f32>() < 1e-6);
+//! ```
+
+pub mod adamw;
+pub mod attention;
+pub mod bias;
+#[cfg(test)]
+mod check;
+pub mod cpu;
+pub mod glu;
+pub mod head;
+pub mod linear;
+pub mod operation;
+pub mod product;
+pub mod pull;
+pub mod rms_norm;
+pub mod rope;
+
+pub use operation::{Form, Home, Operand, operand, run};
