@@ -8,9 +8,9 @@ use spo_core::{PairNumbers, Sides, logprob::HeadOptions, objective};
 use spo_data::{DataSpec, Group, Order, PackedBatch, PairRef, TextSpec, Tokenizer, load};
 use spo_model::{CausalLm, device};
 use spo_train::config::{TrainingPlan, spec::Recompute};
-use spo_train::gradients::{Gradients, Trainable};
-use spo_train::tape::{TapeOptions, differentiate};
-use spo_train::{TrainError, optimizer::AdamW};
+use spo_train::step::gradients::{Gradients, Trainable};
+use spo_train::step::tape::{TapeOptions, differentiate};
+use spo_train::{TrainError, step::optimizer::AdamW};
 
 const ASSETS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../spo-cli/assets");
 

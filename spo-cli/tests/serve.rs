@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use spo_eval::report::markdown;
 use spo_train::Sink;
 use spo_train::config::RunPlan;
-use spo_train::sink::csv::Tables;
-use spo_train::sink::tensorboard::TensorBoard;
-use spo_train::sink::{All, read_events};
-use spo_train::summary::summarize;
+use spo_train::events::sink::csv::Tables;
+use spo_train::events::sink::tensorboard::TensorBoard;
+use spo_train::events::sink::{All, read_events};
+use spo_train::events::summary::summarize;
 use support::{path, small_run, spo};
 use tempfile::tempdir;
 

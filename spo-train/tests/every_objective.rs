@@ -4,8 +4,8 @@
 use serde_json::{Value, json};
 use spo_core::objective::{Build, registry};
 use spo_train::config::RunSpec;
-use spo_train::event::{Event, Window};
-use spo_train::sink::{Memory, read_events};
+use spo_train::events::sink::{Memory, read_events};
+use spo_train::events::{Event, Window};
 use spo_train::{TrainError, prepare, run};
 use std::fmt::Write;
 use std::path::Path;

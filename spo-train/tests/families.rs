@@ -9,8 +9,8 @@ use spo_model::decoder::{Linear, PackedInputs};
 use spo_model::lora::{LoraSpec, Targets, projections};
 use spo_model::{CausalLm, device, parameters};
 use spo_train::config::spec::Recompute;
-use spo_train::gradients::{Gradients, Trainable};
-use spo_train::tape::{TapeOptions, differentiate};
+use spo_train::step::gradients::{Gradients, Trainable};
+use spo_train::step::tape::{TapeOptions, differentiate};
 use std::path::Path;
 
 fn families() -> Vec<(String, CausalLm)> {

@@ -6,12 +6,12 @@ mod common;
 use common::hooked::Hooked;
 use common::{dataset, golden, model, training};
 use spo_train::config::TrainingPlan;
-use spo_train::event::Event;
-use spo_train::gradients::Trainable;
+use spo_train::events::Event;
+use spo_train::events::reporter::Reporter;
+use spo_train::events::sink::Memory;
+use spo_train::phase::stopping::Stopping;
 use spo_train::phase::{Phase, PhaseState};
-use spo_train::session::Session;
-use spo_train::sink::Memory;
-use spo_train::stopping::Stopping;
+use spo_train::step::gradients::Trainable;
 use spo_train::task::{SupervisedTask, Task, WindowTally};
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
@@ -23,11 +23,11 @@ fn batches(training: TrainingPlan) -> (Vec<Vec<usize>>, Vec<u64>) {
     let hook = |rows: &[usize], _: &mut WindowTally| batches.lock().unwrap().push(rows.to_vec());
     let task = Hooked { task, hook };
     let (mut memory, stop) = (Memory::default(), AtomicBool::new(false));
-    let mut session = Session::new(std::env::temp_dir(), &mut memory, &stop);
+    let mut reporter = Reporter::new(std::env::temp_dir(), &mut memory, &stop);
     let phase = Phase { name: "rehearsed", round: 0, training: &training, trainable: Trainable::All, seed: 0 };
     let start = PhaseState::new(model("llama-tiny-policy"));
-    phase.run(start, &task, None, Stopping::never(), &mut session).unwrap();
-    let step = |record: spo_train::sink::Record| match record.event {
+    phase.run(start, &task, None, Stopping::never(), None, &mut reporter).unwrap();
+    let step = |record: spo_train::events::sink::Record| match record.event {
         Event::Window(window) => Some(window.step),
         _ => None,
     };

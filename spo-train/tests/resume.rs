@@ -5,8 +5,8 @@ mod left;
 
 use left::{assert_same, left};
 use spo_train::config::RunSpec;
-use spo_train::event::{Event, Sink};
-use spo_train::sink::{Memory, Record};
+use spo_train::events::sink::{Memory, Record};
+use spo_train::events::{Event, Sink};
 use spo_train::{Change, Manifest, TrainError, prepare, resume, run};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -11,21 +11,21 @@ use spo_model::lora::load_adapter;
 use spo_model::{CausalLm, device};
 use spo_train::config::TrainingPlan;
 use spo_train::config::spec::{Recompute, Schedule};
-use spo_train::event::{Event, Window};
-use spo_train::gradients::{Gradients, Trainable};
+use spo_train::events::reporter::Reporter;
+use spo_train::events::sink::Memory;
+use spo_train::events::{Event, Window};
+use spo_train::phase::stopping::Stopping;
 use spo_train::phase::{Phase, PhaseState};
-use spo_train::session::Session;
-use spo_train::sink::Memory;
-use spo_train::stopping::Stopping;
-use spo_train::tape::{TapeOptions, differentiate};
+use spo_train::step::gradients::{Gradients, Trainable};
+use spo_train::step::tape::{TapeOptions, differentiate};
 use spo_train::task::{Mismatched, PairInputs, PreferenceTask, SupervisedTask, Task, UnpairedTask, WindowTally};
 use std::sync::atomic::AtomicBool;
 
 fn windows(model: CausalLm, task: &dyn Task, training: &TrainingPlan, trainable: Trainable) -> Vec<Window> {
     let (mut memory, stop) = (Memory::default(), AtomicBool::new(false));
-    let mut session = Session::new(std::env::temp_dir(), &mut memory, &stop);
+    let mut reporter = Reporter::new(std::env::temp_dir(), &mut memory, &stop);
     let phase = Phase { name: "curve", round: 1, training, trainable, seed: 0 };
-    phase.run(PhaseState::new(model), task, None, Stopping::never(), &mut session).unwrap();
+    phase.run(PhaseState::new(model), task, None, Stopping::never(), None, &mut reporter).unwrap();
     let window = |record| match record {
         Event::Window(window) => Some(window),
         _ => None,
@@ -234,15 +234,15 @@ fn updates_on_the_way_back_give_the_same_bits() {
         let in_backward = TrainingPlan { update_in_backward: true, tokens_per_micro_batch: 1, ..plain.clone() };
         let run = |training: &TrainingPlan| {
             let (mut memory, stop) = (Memory::default(), AtomicBool::new(false));
-            let mut session = Session::new(std::env::temp_dir(), &mut memory, &stop);
+            let mut reporter = Reporter::new(std::env::temp_dir(), &mut memory, &stop);
             let phase = Phase { name: "curve", round: 0, training, trainable: Trainable::All, seed: 0 };
             let start = PhaseState::new(model(&format!("{arch}-tiny-policy")));
-            let state = phase.run(start, &task, None, Stopping::never(), &mut session).unwrap();
+            let state = phase.run(start, &task, None, Stopping::never(), None, &mut reporter).unwrap();
             let mut weights = vec![];
             spo_model::parameters::for_each(&state.model, "", |parameter| {
                 weights.push((parameter.path, parameter.value.into_data()));
             });
-            let of_window = |record: spo_train::sink::Record| match record.event {
+            let of_window = |record: spo_train::events::sink::Record| match record.event {
                 Event::Window(window) => Some((window.loss, window.grad_norm, window.tokens)),
                 _ => None,
             };
@@ -275,10 +275,10 @@ fn a_value_that_is_not_finite_stops_the_run_and_names_the_rows() {
 fn stops_at_the_second_step(training: &TrainingPlan, task: &dyn Task) {
     let out = tempfile::tempdir().unwrap();
     let (mut memory, stop) = (Memory::default(), AtomicBool::new(false));
-    let mut session = Session::new(out.path().into(), &mut memory, &stop);
+    let mut reporter = Reporter::new(out.path().into(), &mut memory, &stop);
     let phase = Phase { name: "blows up", round: 0, training, trainable: Trainable::All, seed: 0 };
     let error = phase
-        .run(PhaseState::new(model("llama-tiny-policy")), task, None, Stopping::never(), &mut session)
+        .run(PhaseState::new(model("llama-tiny-policy")), task, None, Stopping::never(), None, &mut reporter)
         .unwrap_err();
     let spo_train::TrainError::NotFinite { step, saved, .. } = &error else { panic!("{error}") };
     assert_eq!(*step, 2, "the first step's weights are already out of range");

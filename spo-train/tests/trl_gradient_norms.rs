@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 use spo_core::{Objective, Sides};
 use spo_data::{Dataset, Group, PackedBatch, PairRef};
 use spo_model::device;
-use spo_train::gradients::{Gradients, Trainable};
-use spo_train::tape::{TapeOptions, differentiate_scored};
+use spo_train::step::gradients::{Gradients, Trainable};
+use spo_train::step::tape::{TapeOptions, differentiate_scored};
 use spo_train::task::{PairInputs, PreferenceTask, Task, WindowTally};
 
 /// TRL's arguments as an objective and its options.

@@ -3,8 +3,8 @@
 
 use spo_eval::Distribution;
 use spo_train::config::WatchdogPlan;
-use spo_train::event::{Event, HeldOut, Window};
-use spo_train::watchdog::{Silence, Watchdogs};
+use spo_train::events::watchdog::{Silence, Watchdogs};
+use spo_train::events::{Event, HeldOut, Window};
 use std::time::Duration;
 
 fn limits() -> WatchdogPlan {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use spo_eval::{ConflictCount, DataSummary, DimensionScore, GateOutcome, ScoreKind, Subset};
-use spo_train::event::{HeldOut, HeldOutDimension};
+use spo_train::events::{HeldOut, HeldOutDimension};
 use spo_train::{Event, Window};
 
 /// `m:ss` since the start.

@@ -1,11 +1,12 @@
 //! How much memory a run will take, by what it is for.
 
-use crate::adapters::policy_options;
 use crate::config::spec::Recompute;
 use crate::config::{ArmPlan, DataShape, TrainingPlan};
+use crate::persist::directory::{WARMUP, policy_name};
 use crate::phase::{AUTO_ACTIVATION_BYTES, side_by_side};
+use crate::policy::adapters::policy_options;
 use crate::run::Prepared;
-use crate::{TrainError, memory};
+use crate::{TrainError, step::memory};
 use serde::Serialize;
 use spo_data::{Dataset, Order, micro_batches};
 use spo_model::ModelSpec;
@@ -87,12 +88,12 @@ impl MemoryForecast {
         let mut phases = vec![];
         if let Some(warmup) = &plan.warmup {
             let rows = desirable(&prepared.train.dataset, &warmup.dimensions);
-            phases.push(phase(prepared, "warmup", 0, &warmup.training, &rows, program)?);
+            phases.push(phase(prepared, WARMUP, 0, &warmup.training, &rows, program)?);
         }
         for (index, round) in plan.rounds.iter().enumerate() {
             for arm in &round.arms {
                 let rows = rows(&prepared.train.dataset, &round.dimension, arm);
-                let name = crate::driver::policy_name(round, arm);
+                let name = policy_name(round, arm);
                 phases.push(phase(prepared, &name, index + 1, &arm.training, &rows, program)?);
             }
         }

@@ -3,20 +3,19 @@
 
 mod measure;
 mod memory;
-mod room;
 mod warnings;
 
+pub use crate::run::disk::Disk;
 pub use measure::{Speed, measure, usual_steps};
 pub use memory::{MemoryForecast, PhaseMemory};
-pub use room::Disk;
 
 use crate::TrainError;
-use crate::arm::ArmData;
 use crate::config::{ArmPlan, RoundPlan, TrainingPlan};
-use crate::driver::{START, WARMUP, policy_name};
-use crate::gradients::Trainable;
+use crate::persist::directory::{START, WARMUP, policy_name};
 use crate::phase::Phase;
 use crate::run::Prepared;
+use crate::step::gradients::Trainable;
+use crate::task::build::ArmData;
 use crate::task::{SupervisedTask, Task};
 use serde::Serialize;
 use spo_data::{Dataset, Example};
@@ -84,7 +83,7 @@ impl Forecast {
     /// Options that an objective or the model refuses.
     pub fn of(prepared: &Prepared) -> Result<Self, TrainError> {
         let (phases, passes) = (phases(prepared)?, passes(prepared)?);
-        let disk = Disk::of(prepared, phases.len(), &passes)?;
+        let disk = Disk::of(prepared, phases.len(), passes.iter().map(|pass| pass.answers).sum())?;
         let memory = MemoryForecast::of(prepared)?;
         let warnings = warnings::of(prepared, &phases, &disk, &memory);
         let sampled_tokens = sampled_tokens(prepared, &phases);

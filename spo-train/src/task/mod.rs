@@ -1,23 +1,24 @@
 //! What a phase learns: which rows it visits and the slope of its loss at each token.
 
 mod ahead;
+mod answers;
+pub mod build;
 mod inputs;
-mod list;
-mod preference;
+mod lists;
+mod pairs;
 mod supervised;
 mod tally;
-mod unpaired;
 
 pub use ahead::Ahead;
+pub use answers::{Mismatched, UnpairedTask};
 pub use inputs::{PairInputs, Sampled};
-pub use list::ListTask;
-pub use preference::PreferenceTask;
+pub use lists::ListTask;
+pub use pairs::PreferenceTask;
 pub use supervised::SupervisedTask;
 pub use tally::{PreferenceTally, WindowTally};
-pub use unpaired::{Mismatched, UnpairedTask};
 
 use crate::TrainError;
-use crate::tape::{Scored, Slopes};
+use crate::step::tape::{Scored, Slopes};
 use spo_core::logprob::HeadOptions;
 use spo_data::{Group, PackedBatch};
 use spo_model::CausalLm;

@@ -2,7 +2,7 @@
 
 use super::{Task, WindowTally};
 use crate::TrainError;
-use crate::tape::{Scored, Slopes};
+use crate::step::tape::{Scored, Slopes};
 use spo_data::{Dataset, Group, PackedBatch};
 
 /// Preferred answers of some dimensions, each (prompt, answer) once per label that prefers it.

@@ -2,7 +2,7 @@
 
 use spo_data::{Group, PackedBatch};
 use spo_train::TrainError;
-use spo_train::tape::{Scored, Slopes};
+use spo_train::step::tape::{Scored, Slopes};
 use spo_train::task::{Ahead, Task, WindowAhead, WindowTally};
 
 /// A task; `hook` is called before the slopes of each micro-batch with its rows and the window's tallies.

@@ -5,10 +5,10 @@ use serde_json::{Map, Value};
 use super::layers::{Found, Layers};
 use super::{Resolver, wrong};
 use crate::config::defaults;
-use crate::config::error::ConfigError;
 use crate::config::plan::EarlyStoppingPlan;
 use crate::config::spec::{EarlyStoppingSpec, StoppingMetric};
 use crate::config::validate::join;
+use crate::error::ConfigError;
 
 /// What is trained on.
 pub(super) struct Target<'a> {

@@ -7,9 +7,9 @@ use super::sections::from_table;
 use super::stopping::Target;
 use super::{Resolver, rounds::checked_dimension};
 use crate::config::defaults;
-use crate::config::error::ConfigError;
 use crate::config::plan::{TrainingPlan, WarmupPlan};
 use crate::config::validate::join;
+use crate::error::ConfigError;
 
 /// Keys that are taken over as they are; `steps`, `epochs`, `warmup-steps` and `warmup-ratio` are worked out.
 const PLAIN: &[&str] = &[
