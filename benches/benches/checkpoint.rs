@@ -38,9 +38,9 @@ impl Sink for Timed<'_> {
     fn event(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
         let started = Instant::now();
         self.sinks.event(seconds, event)?;
-        if let Event::Window(window) = event {
+        if let Event::Step(figures) = event {
             self.spent += started.elapsed();
-            self.steps.push(window.seconds);
+            self.steps.push(figures.seconds);
         }
         Ok(())
     }

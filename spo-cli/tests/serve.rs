@@ -201,7 +201,7 @@ fn a_live_run_in_a_browser() {
         .unwrap();
     let events = directory.path().join("run/events.jsonl");
     let (started, read) = (Instant::now(), || std::fs::read_to_string(&events).unwrap_or_default());
-    while !read().contains("\"event\":\"window\"") && started.elapsed() < Duration::from_secs(120) {
+    while !read().contains("\"event\":\"step\"") && started.elapsed() < Duration::from_secs(120) {
         std::thread::sleep(Duration::from_millis(50));
     }
     let server = Server::start(&[directory.path()]);

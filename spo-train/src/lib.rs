@@ -47,7 +47,7 @@ pub mod sweep;
 pub mod task;
 
 pub use error::TrainError;
-pub use events::{Event, Sink, Window};
+pub use events::{Event, Sink, StepFigures};
 pub use persist::directory::Change;
 pub use run::manifest::Manifest;
 pub use run::{Prepared, prepare, resume, run};

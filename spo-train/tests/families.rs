@@ -25,7 +25,7 @@ fn families() -> Vec<(String, CausalLm)> {
     families
 }
 
-/// Two pairs, longer than the windows of the models.
+/// Two pairs, longer than the batches of the models.
 fn batch() -> PackedBatch {
     let tokens: Vec<u32> = (0..64).map(|i| (i * 37 + 11) % 160).collect();
     let group = |at: usize, prompt: usize, answers: [usize; 2]| Group {

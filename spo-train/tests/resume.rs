@@ -288,7 +288,7 @@ fn damaged_policies_of_a_running_round_are_noticed_and_made_again() {
     let expected = left(&place.out);
     place.clear();
     let last =
-        |record: &Record| matches!(&record.event, Event::Window(of) if of.phase == "round-1-honesty" && of.step == 5);
+        |record: &Record| matches!(&record.event, Event::Step(of) if of.phase == "round-1-honesty" && of.step == 5);
     place.broken_off(seen.0.iter().position(last).unwrap() + 1);
     let kept = place.out.with_extension("kept");
     std::fs::rename(&place.out, &kept).unwrap();

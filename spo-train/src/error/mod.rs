@@ -64,7 +64,7 @@ pub enum TrainError {
     },
     /// The first loss of a round is not what theory says it must be.
     #[error(
-        "{phase}: the first window's loss is {found}, but at the start of a round it must be {expected} (policy ≡ reference)"
+        "{phase}: the first batch's loss is {found}, but at the start of a round it must be {expected} (policy ≡ reference)"
     )]
     StepZero {
         /// Which round.

@@ -7,7 +7,7 @@ use crate::evaluate::labelled_set::Judged;
 use crate::events::reporter::Reporter;
 use crate::events::{HeldOut, HeldOutDimension};
 use crate::step::tape::observe;
-use crate::task::{PreferenceTally, Task, WindowAhead, WindowTally};
+use crate::task::{PreferenceTally, StepAhead, StepTally, Task};
 use spo_core::Sides;
 use spo_core::logprob::HeadOptions;
 use spo_data::{Dataset, Group, PackedBatch, micro_batches};
@@ -15,7 +15,7 @@ use spo_model::CausalLm;
 use std::collections::HashMap;
 use std::time::Instant;
 
-/// Groups scored between two looks at the stop flag.
+/// Groups scored between two checks of the stop flag.
 const CHUNK: usize = 256;
 
 /// What is computed from one pass over the held-out rows.
@@ -135,25 +135,25 @@ impl HeldOutMargins<'_> {
     }
 }
 
-/// The sums of a task over all its rows, in windows of `window` rows: some losses compare the rows of a window. Every
+/// The sums of a task over all its rows, in batches of `per_step` rows: some losses compare the rows of a batch. Every
 /// answer's log-prob goes to `scores`.
 fn own_loss<'t>(
     task: &'t dyn Task,
     model: &CausalLm,
-    window: usize,
+    per_step: usize,
     token_budget: usize,
     reporter: &Reporter,
     scores: &mut Scores<'t>,
     tokens: &mut u64,
-) -> Result<WindowTally, TrainError> {
+) -> Result<StepTally, TrainError> {
     let (all, head) = ((0..task.len()).collect::<Vec<usize>>(), HeadOptions::default());
-    let mut total = WindowTally::default();
-    for rows in all.chunks(window) {
+    let mut total = StepTally::default();
+    for rows in all.chunks(per_step) {
         reporter.check_stop()?;
         let groups: Vec<Group> = rows.iter().map(|&row| task.group(row)).collect();
         let batches = micro_batches(&groups.iter().map(Group::tokens).collect::<Vec<_>>(), token_budget);
-        let ahead = task.look_ahead(&WindowAhead { model, rows, batches: &batches, token_budget, head: &head })?;
-        let empty = WindowTally { weight: task.weight(&groups), ahead, ..Default::default() };
+        let ahead = task.look_ahead(&StepAhead { model, rows, batches: &batches, token_budget, head: &head })?;
+        let empty = StepTally { weight: task.weight(&groups), ahead, ..Default::default() };
         for members in &batches {
             let of_batch: Vec<usize> = members.iter().map(|&member| rows[member]).collect();
             let batch = PackedBatch::new(&members.iter().map(|&member| groups[member].clone()).collect::<Vec<_>>());

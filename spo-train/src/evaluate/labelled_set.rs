@@ -201,8 +201,8 @@ pub fn reward_scores(
         let mut numbers = PairNumbers::new(own.chosen.clone(), own.rejected.clone());
         numbers.reference = Some(reference.clone());
         numbers.earlier = earlier;
-        if let Some(carry) = differentiate(objective.as_ref(), &numbers, device)?.carry {
-            implicit.iter_mut().zip(carry).for_each(|(margin, carry)| *margin -= carry);
+        if let Some(margin_offset) = differentiate(objective.as_ref(), &numbers, device)?.margin_offset {
+            implicit.iter_mut().zip(margin_offset).for_each(|(margin, margin_offset)| *margin -= margin_offset);
         }
     }
     let kinds =

@@ -111,11 +111,12 @@ pub enum Event {
         /// Optimiser steps.
         steps: u64,
         /// SPO's `c` on the pairs it will train on.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        carry: Option<Distribution>,
+        #[serde(default, alias = "carry", skip_serializing_if = "Option::is_none")]
+        margin_offset: Option<Distribution>,
     },
     /// One optimiser step is done.
-    Window(Window),
+    #[serde(alias = "window")]
+    Step(StepFigures),
     /// The running policy was scored on the held-out pairs in the middle of a phase.
     HeldOut(HeldOut),
     /// The running policy's distance from the one its phase started from, on sampled responses.
@@ -155,8 +156,9 @@ pub enum Event {
     Compared(PairedDifference),
     /// A round's policy was held against its gate.
     GateChecked(GateSummary),
-    /// A policy drew responses to held-out prompts.
-    Drawn {
+    /// Responses to held-out prompts were sampled from a policy.
+    #[serde(alias = "drawn")]
+    ResponsesSampled {
         /// The policy.
         policy: String,
         /// After how many steps of its phase.
@@ -232,14 +234,14 @@ pub enum Event {
 /// The figures of one optimiser step; means over all its pairs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Window {
+pub struct StepFigures {
     /// The phase.
     pub phase: String,
     /// The step, from 1.
     pub step: u64,
     /// Steps of the phase.
     pub steps: u64,
-    /// Passes over the data, this window included.
+    /// Passes over the data, this batch included.
     pub epoch: f64,
     /// Mean loss.
     pub loss: f64,
@@ -263,8 +265,8 @@ pub struct Window {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chosen_tokens: Option<f64>,
     /// Mean of SPO's `c`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub carry: Option<f64>,
+    #[serde(default, alias = "carry", skip_serializing_if = "Option::is_none")]
+    pub margin_offset: Option<f64>,
     /// The estimate of the KL from the reference that the loss looks at (kto, tdpo), nats per answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kl: Option<f64>,

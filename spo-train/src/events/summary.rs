@@ -5,7 +5,7 @@ use crate::config::spec::Dtype;
 use crate::events::sink::Record;
 use crate::events::{Event, HeldOut, HeldOutDimension};
 use crate::persist::directory::{START, WARMUP};
-use spo_eval::{Artefact, CurvePoint, Look, ModelSummary, Phase, RoundSummary, RunSummary, ScoreKind, Setting};
+use spo_eval::{Artefact, CurvePoint, Evaluation, ModelSummary, Phase, RoundSummary, RunSummary, ScoreKind, Setting};
 
 /// Points of a training curve that are kept.
 const CURVE_POINTS: u64 = 100;
@@ -49,7 +49,9 @@ fn add(summary: &mut RunSummary, plan: &RunPlan, event: &Event) {
             summary.data = sets.clone();
             summary.conflict = conflicts.clone();
         }
-        Event::PhaseStarted { phase, dimension, objective, control, start, carry, .. } if objective != "sft" => {
+        Event::PhaseStarted { phase, dimension, objective, control, start, margin_offset, .. }
+            if objective != "sft" =>
+        {
             summary.rounds.push(RoundSummary {
                 policy: phase.clone(),
                 reference: start.clone(),
@@ -59,27 +61,27 @@ fn add(summary: &mut RunSummary, plan: &RunPlan, event: &Event) {
                 lambda: lambdas(plan, phase),
                 settings: settings(plan, phase),
                 curve: vec![],
-                looks: vec![],
+                evaluations: vec![],
                 ended: None,
-                carried: carry.clone(),
+                carried: margin_offset.clone(),
             });
         }
-        Event::Window(window) => {
-            let every = window.steps.div_ceil(CURVE_POINTS).max(1);
-            let round = summary.rounds.iter_mut().find(|round| round.policy == window.phase);
-            if let Some(round) = round.filter(|_| window.step % every == 1 % every || window.step == window.steps) {
+        Event::Step(figures) => {
+            let every = figures.steps.div_ceil(CURVE_POINTS).max(1);
+            let round = summary.rounds.iter_mut().find(|round| round.policy == figures.phase);
+            if let Some(round) = round.filter(|_| figures.step % every == 1 % every || figures.step == figures.steps) {
                 round.curve.push(CurvePoint {
-                    step: window.step - 1,
-                    loss: window.loss,
-                    accuracy: window.accuracy,
-                    margin: window.margin,
+                    step: figures.step - 1,
+                    loss: figures.loss,
+                    accuracy: figures.accuracy,
+                    margin: figures.margin,
                 });
             }
         }
         Event::HeldOut(found) => {
             let round = summary.rounds.iter_mut().find(|round| round.policy == found.phase);
             if let Some(round) = round {
-                round.looks.push(look(found));
+                round.evaluations.push(look(found));
             }
         }
         Event::Evaluated { scores, margins, .. } => {
@@ -126,9 +128,13 @@ fn add(summary: &mut RunSummary, plan: &RunPlan, event: &Event) {
     }
 }
 
-fn look(found: &HeldOut) -> Look {
+fn look(found: &HeldOut) -> Evaluation {
     let of_dimension = |of: &HeldOutDimension| (of.dimension.clone(), of.accuracy, of.margin);
-    Look { step: found.step - 1, loss: found.loss, dimensions: found.dimensions.iter().map(of_dimension).collect() }
+    Evaluation {
+        step: found.step - 1,
+        loss: found.loss,
+        dimensions: found.dimensions.iter().map(of_dimension).collect(),
+    }
 }
 
 /// The place of a phase in the plan: round and arm.

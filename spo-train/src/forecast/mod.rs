@@ -58,10 +58,10 @@ pub struct PhaseForecast {
     pub epochs: f64,
     /// Tokens trained on, shared prompts counted once.
     pub tokens: u64,
-    /// Looks at the running policy on held-out rows.
-    pub looks: u64,
+    /// Evaluations at the running policy on held-out rows.
+    pub evaluations: u64,
     /// Tokens scored for them, at least.
-    pub look_tokens: u64,
+    pub evaluation_tokens: u64,
 }
 
 /// One frozen policy.
@@ -94,7 +94,7 @@ impl Forecast {
     #[must_use]
     pub fn with_speed(self, speed: Speed) -> Self {
         let trained: f64 = self.phases.iter().map(|phase| phase.tokens as f64 / speed.training_of(&phase.phase)).sum();
-        let scored = self.phases.iter().map(|phase| phase.look_tokens).sum::<u64>()
+        let scored = self.phases.iter().map(|phase| phase.evaluation_tokens).sum::<u64>()
             + self.passes.iter().map(|pass| pass.tokens).sum::<u64>();
         let sampled = speed.sampling.map_or(0.0, |rate| self.sampled_tokens as f64 / rate);
         let seconds = Some(trained + scored as f64 / speed.scoring + sampled);
@@ -120,15 +120,15 @@ fn phases(prepared: &Prepared) -> Result<Vec<PhaseForecast>, TrainError> {
     let (plan, train) = (&prepared.plan, &prepared.train.dataset);
     let held_out = tokens(&prepared.held_out.dataset.examples);
     let phase = |name: &str, round: u64, training: &TrainingPlan, lengths: &[usize]| {
-        let looks = if training.eval_every > 0 { training.steps.div_ceil(training.eval_every) } else { 0 };
+        let evaluations = if training.eval_every > 0 { training.steps.div_ceil(training.eval_every) } else { 0 };
         PhaseForecast {
             phase: name.into(),
             rows: lengths.len(),
             steps: training.steps,
             epochs: training.steps as f64 * training.pairs_per_step.min(lengths.len()) as f64 / lengths.len() as f64,
             tokens: visiting(prepared, round, training).tokens(lengths),
-            looks,
-            look_tokens: looks * held_out,
+            evaluations,
+            evaluation_tokens: evaluations * held_out,
         }
     };
     let mut all = vec![];
@@ -186,8 +186,9 @@ fn sampled_tokens(prepared: &Prepared, phases: &[PhaseForecast]) -> u64 {
     let policies = 1 + plan.rounds.iter().map(|round| round.arms.len()).sum::<usize>();
     let budgets = plan.warmup.iter().map(|warmup| warmup.training.max_kl);
     let budgets = budgets.chain(plan.rounds.iter().flat_map(|round| &round.arms).map(|arm| arm.training.max_kl));
-    let looks: u64 = phases.iter().zip(budgets).filter(|(_, kl)| *kl > 0.0).map(|(phase, _)| phase.looks).sum();
-    let responses = policies * (drawn + shown) + looks as usize * drawn;
+    let evaluations: u64 =
+        phases.iter().zip(budgets).filter(|(_, kl)| *kl > 0.0).map(|(phase, _)| phase.evaluations).sum();
+    let responses = policies * (drawn + shown) + evaluations as usize * drawn;
     (responses * evaluation.kl_max_new_tokens) as u64
 }
 

@@ -11,7 +11,7 @@ use crate::config::spec::Best;
 use crate::persist::bits;
 use crate::persist::durable::{Mark, files, hash_start, seal_fault, sync, sync_parent};
 use crate::persist::{directory, disk_space};
-use crate::phase::state::{Looks, PhaseState};
+use crate::phase::state::{Evaluations, PhaseState};
 use crate::policy;
 use crate::step::optimizer::AdamW;
 use crate::step::row_sparse::RowSparse;
@@ -45,8 +45,9 @@ pub struct Header {
     /// The best held-out value so far.
     #[serde(with = "bits::option")]
     pub best: Option<f64>,
-    /// What the looks at the running policy found.
-    pub looks: Looks,
+    /// What the evaluations of the running policy found.
+    #[serde(alias = "looks")]
+    pub evaluations: Evaluations,
     /// How far `events.jsonl` was; absent in a loop that writes none.
     pub events: Option<Mark>,
     /// Bytes of it when the stage before the phase was finished.
@@ -211,7 +212,7 @@ fn write(
         milliseconds: state.time.as_millis() as u64,
         evaluated: state.evaluated,
         best: state.best,
-        looks: state.looks.clone(),
+        evaluations: state.evaluations.clone(),
         events,
         stage,
     };
@@ -267,8 +268,8 @@ impl Saved {
 
     /// What is wrong with the policies that the phase kept until then, if anything is.
     fn policies_fault(&self, out: &Path) -> Result<Option<String>, TrainError> {
-        let (policies, Header { phase, best, looks, .. }) = (out.join(directory::POLICIES), &self.header);
-        let kept = looks.kept().map(|step| directory::kept_path(&policies, phase, step));
+        let (policies, Header { phase, best, evaluations, .. }) = (out.join(directory::POLICIES), &self.header);
+        let kept = evaluations.kept().map(|step| directory::kept_path(&policies, phase, step));
         if best.is_some() {
             policy::settle_best(&policies, phase)?;
         }
@@ -316,7 +317,7 @@ impl Saved {
             time: Duration::from_millis(header.milliseconds),
             evaluated: header.evaluated,
             best: header.best,
-            looks: header.looks.clone(),
+            evaluations: header.evaluations.clone(),
             rolled_back: false,
         })
     }

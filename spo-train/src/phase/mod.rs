@@ -1,4 +1,4 @@
-//! A phase of optimiser steps: windows of a task until its steps are done.
+//! A phase of optimiser steps: batches of a task until its steps are done.
 
 pub mod checkpoint;
 pub mod gate;
@@ -10,7 +10,7 @@ use crate::config::TrainingPlan;
 use crate::config::spec::{Best, Recompute};
 use crate::evaluate::held_out_loss::HeldOutTasks;
 use crate::events::reporter::Reporter;
-use crate::events::{Event, Window};
+use crate::events::{Event, StepFigures};
 use crate::persist::durable::Mark;
 use crate::phase::checkpoint::Checkpoints;
 use crate::phase::stopping::Stopping;
@@ -20,7 +20,7 @@ use crate::step::memory;
 use crate::step::optimizer::clip_factor;
 use crate::step::schedule::learning_rate;
 use crate::step::tape::{Scored, TapeOptions, differentiate_in_parts, differentiate_scored};
-use crate::task::{Task, WindowAhead, WindowTally};
+use crate::task::{StepAhead, StepTally, Task};
 use burn::tensor::{DType, Device};
 use rayon::prelude::*;
 use spo_core::logprob::HeadOptions;
@@ -48,10 +48,10 @@ pub struct Phase<'a> {
     pub seed: u64,
 }
 
-/// What a window has come to.
+/// What a batch has come to.
 struct Updated {
     state: PhaseState,
-    tally: WindowTally,
+    tally: StepTally,
     /// Of the mean gradient, before clipping.
     norm: f64,
     tokens: u64,
@@ -87,7 +87,7 @@ impl Phase<'_> {
             return Err(TrainError::NoPairs { what: self.name.into() });
         }
         let order = self.order(task.len());
-        self.rehearse(&state, task, &order)?;
+        self.check_memory(&state, task, &order)?;
         loop {
             if let Some(held_out) = held_out.filter(|_| self.evaluation_due(&state)) {
                 let events = reporter.mark()?;
@@ -108,10 +108,10 @@ impl Phase<'_> {
                 let events = reporter.mark()?;
                 return Err(self.interrupt(&state, checkpoints, events, reporter.out.clone()));
             }
-            if state.step >= self.training.steps || state.looks.end() {
+            if state.step >= self.training.steps || state.evaluations.end() {
                 return stopping.finish(state, self.training.steps, reporter);
             }
-            state = self.window(state, task, &order, reporter)?;
+            state = self.step(state, task, &order, reporter)?;
         }
     }
 
@@ -129,10 +129,10 @@ impl Phase<'_> {
         saved.err().unwrap_or(TrainError::Interrupted { out })
     }
 
-    /// Runs the longest row that the phase visits and drops what it gives, unless the coming window takes as much
-    /// memory: what does not suffice for it shows now, not hours later. A window that is updated in backward is one
+    /// Runs the longest row that the phase visits and drops what it gives, unless the coming batch takes as much
+    /// memory: what does not suffice for it shows now, not hours later. A batch that is updated in backward is one
     /// micro-batch of its own and changes the model; it is not rehearsed.
-    fn rehearse(&self, state: &PhaseState, task: &dyn Task, order: &Order) -> Result<(), TrainError> {
+    fn check_memory(&self, state: &PhaseState, task: &dyn Task, order: &Order) -> Result<(), TrainError> {
         let steps_left = self.training.steps.saturating_sub(state.step);
         if self.training.update_in_backward || steps_left < REHEARSED_FROM_STEPS {
             return Ok(());
@@ -141,7 +141,7 @@ impl Phase<'_> {
         let visited = self.visits(task.len());
         let visited = (0..task.len()).filter(|row| visited[*row]);
         let Some(longest) = visited.max_by_key(tokens) else { return Ok(()) };
-        let lengths: Vec<usize> = order.window(state.step as usize).iter().map(tokens).collect();
+        let lengths: Vec<usize> = order.batch(state.step as usize).iter().map(tokens).collect();
         let batches = micro_batches(&lengths, self.training.micro_batch_tokens(&state.model.device()));
         let together = |members: &Vec<usize>| members.iter().map(|member| lengths[*member]).sum();
         if batches.iter().map(together).max().unwrap_or(0) >= tokens(&longest) {
@@ -154,7 +154,7 @@ impl Phase<'_> {
         }
     }
 
-    /// Looks at the running policy.
+    /// Evaluations at the running policy.
     fn evaluate(
         &self,
         state: &mut PhaseState,
@@ -178,7 +178,7 @@ impl Phase<'_> {
     }
 
     /// One optimiser step.
-    fn window(
+    fn step(
         &self,
         state: PhaseState,
         task: &dyn Task,
@@ -186,7 +186,7 @@ impl Phase<'_> {
         reporter: &mut Reporter,
     ) -> Result<PhaseState, TrainError> {
         let (started, step) = (Instant::now(), state.step);
-        let rows = order.window(step as usize);
+        let rows = order.batch(step as usize);
         let outcome = match self.training.update_in_backward {
             true => self.update_in_backward(state, task, &rows),
             false => self.update(state, task, &rows),
@@ -196,18 +196,18 @@ impl Phase<'_> {
         }
         let Updated { mut state, tally, norm, tokens } = outcome?;
         let rate = learning_rate(self.training, step);
-        let mut window = self.figures(&tally, step, norm, rate, rows.len(), order.windows_per_epoch());
+        let mut figures = self.figures(&tally, step, norm, rate, rows.len(), order.steps_per_epoch());
         state.step += 1;
         state.tokens += tokens;
-        window.tokens = tokens;
+        figures.tokens = tokens;
         state.time += started.elapsed();
-        window.seconds = started.elapsed().as_secs_f64();
-        window.memory_bytes = memory::resident_bytes();
-        reporter.emit(Event::Window(window))?;
+        figures.seconds = started.elapsed().as_secs_f64();
+        figures.memory_bytes = memory::resident_bytes();
+        reporter.emit(Event::Step(figures))?;
         Ok(state)
     }
 
-    /// Sums the gradients of a window and updates the model with them.
+    /// Sums the gradients of a batch and updates the model with them.
     fn update(&self, mut state: PhaseState, task: &dyn Task, rows: &[usize]) -> Result<Updated, TrainError> {
         let step = state.step;
         let (gradients, mut tally, tokens) = self.gradients(&state.model, task, rows, step)?;
@@ -231,8 +231,8 @@ impl Phase<'_> {
         let (batches, head) = (micro_batches(&lengths, usize::MAX), self.head());
         let token_budget = self.training.micro_batch_tokens(&model.device());
         let ahead =
-            task.look_ahead(&WindowAhead { model: &model, rows, batches: &batches, token_budget, head: &head })?;
-        let mut tally = WindowTally {
+            task.look_ahead(&StepAhead { model: &model, rows, batches: &batches, token_budget, head: &head })?;
+        let mut tally = StepTally {
             weight: task.weight(&groups),
             step_zero: (step == 0).then_some(0.0),
             ahead,
@@ -272,7 +272,7 @@ impl Phase<'_> {
     fn order(&self, rows: usize) -> Order {
         Order {
             n: rows,
-            window: self.training.pairs_per_step,
+            batch: self.training.pairs_per_step,
             seed: self.seed,
             round: self.round,
             shuffle: self.training.shuffle,
@@ -282,29 +282,29 @@ impl Phase<'_> {
     /// Tokens of all steps, where a row has so many.
     pub(crate) fn tokens(&self, lengths: &[usize]) -> u64 {
         let order = self.order(lengths.len());
-        let per_epoch = order.windows_per_epoch().max(1) as u64;
+        let per_epoch = order.steps_per_epoch().max(1) as u64;
         let (whole, all) = (self.training.steps / per_epoch, lengths.iter().sum::<usize>() as u64);
-        let rest = (whole * per_epoch..self.training.steps).flat_map(|step| order.window(step as usize));
+        let rest = (whole * per_epoch..self.training.steps).flat_map(|step| order.batch(step as usize));
         whole * all + rest.map(|row| lengths[row] as u64).sum::<u64>()
     }
 
     /// The rows in the order of the first epoch.
     pub fn epoch(&self, rows: usize) -> Vec<usize> {
         let order = self.order(rows);
-        (0..order.windows_per_epoch()).flat_map(|window| order.window(window)).collect()
+        (0..order.steps_per_epoch()).flat_map(|step| order.batch(step)).collect()
     }
 
     /// Whether the phase comes to each of `rows` rows before its steps are over.
     pub fn visits(&self, rows: usize) -> Vec<bool> {
         let order = self.order(rows);
         let mut visited = vec![false; rows];
-        for step in 0..self.training.steps.min(order.windows_per_epoch() as u64) {
-            order.window(step as usize).into_iter().for_each(|row| visited[row] = true);
+        for step in 0..self.training.steps.min(order.steps_per_epoch() as u64) {
+            order.batch(step as usize).into_iter().for_each(|row| visited[row] = true);
         }
         visited
     }
 
-    /// The gradients of a window's mean loss, its sums, and the tokens it took.
+    /// The gradients of a batch's mean loss, its sums, and the tokens it took.
     ///
     /// Micro-batches of a small model on the CPU run side by side, a few at a time; their gradients
     /// are added in their own order, so the sum does not depend on the number of threads.
@@ -314,14 +314,13 @@ impl Phase<'_> {
         task: &dyn Task,
         rows: &[usize],
         step: u64,
-    ) -> Result<(Gradients, WindowTally, u64), TrainError> {
+    ) -> Result<(Gradients, StepTally, u64), TrainError> {
         let groups: Vec<Group> = rows.iter().map(|&row| task.group(row)).collect();
         let lengths: Vec<usize> = groups.iter().map(Group::tokens).collect();
         let token_budget = self.training.micro_batch_tokens(&model.device());
         let batches = micro_batches(&lengths, token_budget);
-        let ahead =
-            task.look_ahead(&WindowAhead { model, rows, batches: &batches, token_budget, head: &self.head() })?;
-        let empty = WindowTally {
+        let ahead = task.look_ahead(&StepAhead { model, rows, batches: &batches, token_budget, head: &self.head() })?;
+        let empty = StepTally {
             weight: task.weight(&groups),
             step_zero: (step == 0).then_some(0.0),
             ahead,
@@ -362,7 +361,7 @@ impl Phase<'_> {
         Ok((gradients, tally, tokens))
     }
 
-    /// Refuses a value that is not finite. The caller saves the rows of the window and says where.
+    /// Refuses a value that is not finite. The caller saves the rows of the batch and says where.
     fn finite(&self, step: u64, quantity: &'static str, found: f64) -> Result<(), TrainError> {
         if found.is_finite() {
             return Ok(());
@@ -375,8 +374,8 @@ impl Phase<'_> {
         logps.iter().try_for_each(|logp| self.finite(step, "a token log-prob", f64::from(*logp)))
     }
 
-    /// What a window's sums must be, before the model is changed.
-    fn check(&self, tally: &WindowTally, step: u64, dtype: DType) -> Result<(), TrainError> {
+    /// What a batch's sums must be, before the model is changed.
+    fn check(&self, tally: &StepTally, step: u64, dtype: DType) -> Result<(), TrainError> {
         self.finite(step, "the loss", tally.loss / tally.weight)?;
         if step == 0 { self.check_step_zero(tally, dtype) } else { Ok(()) }
     }
@@ -394,11 +393,19 @@ impl Phase<'_> {
         HeadOptions { chunk_rows: self.training.head_chunk_rows, ..Default::default() }
     }
 
-    fn figures(&self, tally: &WindowTally, step: u64, norm: f64, rate: f64, rows: usize, per_epoch: usize) -> Window {
+    fn figures(
+        &self,
+        tally: &StepTally,
+        step: u64,
+        norm: f64,
+        rate: f64,
+        rows: usize,
+        per_epoch: usize,
+    ) -> StepFigures {
         let pairs = tally.preference.as_ref();
         let mean = |sum: f64| sum / rows as f64;
         let over = |sum: f64, count: f64| (count > 0.0).then(|| sum / count);
-        Window {
+        StepFigures {
             phase: self.name.into(),
             step: step + 1,
             steps: self.training.steps,
@@ -411,7 +418,7 @@ impl Phase<'_> {
             chosen_log_ratio: pairs.and_then(|sums| over(sums.chosen_log_ratio, sums.chosen)),
             rejected_log_ratio: pairs.and_then(|sums| over(sums.rejected_log_ratio, sums.rejected)),
             chosen_tokens: pairs.and_then(|sums| over(sums.chosen_tokens, sums.chosen)),
-            carry: pairs.and_then(|sums| sums.carry).map(mean),
+            margin_offset: pairs.and_then(|sums| sums.margin_offset).map(mean),
             kl: tally.kl(),
             tokens: 0,
             seconds: 0.0,
@@ -421,7 +428,7 @@ impl Phase<'_> {
 
     /// Before the first step the policy is the reference, so the loss is known: `ln 2` for DPO,
     /// `mean softplus(c)` for SPO.
-    fn check_step_zero(&self, tally: &WindowTally, dtype: DType) -> Result<(), TrainError> {
+    fn check_step_zero(&self, tally: &StepTally, dtype: DType) -> Result<(), TrainError> {
         let Some(expected) = tally.step_zero else { return Ok(()) };
         let (found, expected) = (tally.loss / tally.weight, expected / tally.weight);
         let allowed = if dtype == DType::F32 { 1e-3 } else { 5e-2 };

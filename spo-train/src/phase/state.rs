@@ -24,8 +24,8 @@ pub struct PhaseState {
     pub evaluated: u64,
     /// The best held-out value so far, where the best checkpoint is kept.
     pub best: Option<f64>,
-    /// What the looks at the running policy found, where they may end the phase.
-    pub looks: Looks,
+    /// What the evaluations of the running policy found, where they may end the phase.
+    pub evaluations: Evaluations,
     /// Whether the policy is an earlier one, because the last one misses the round's gate.
     pub rolled_back: bool,
 }
@@ -41,7 +41,7 @@ impl PhaseState {
             time: Duration::ZERO,
             evaluated: 0,
             best: None,
-            looks: Looks::default(),
+            evaluations: Evaluations::default(),
             rolled_back: false,
         }
     }
@@ -49,7 +49,7 @@ impl PhaseState {
 
 /// A policy at one look, comparable: within the KL budget, how far from the round's gate, how good.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Look {
+pub(super) struct Evaluation {
     pub(super) step: u64,
     #[serde(with = "bits")]
     pub(super) gap: f64,
@@ -57,7 +57,7 @@ pub(super) struct Look {
     pub(super) value: Option<f64>,
 }
 
-impl Look {
+impl Evaluation {
     /// Whether this later look is at a better policy.
     pub(super) fn beats(&self, other: &Self) -> bool {
         let value = |look: &Self| look.value.unwrap_or(look.step as f64);
@@ -66,11 +66,11 @@ impl Look {
     }
 }
 
-/// The looks of a phase so far.
+/// The evaluations of a phase so far.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Looks {
-    pub(super) best: Option<Look>,
-    /// Best value of the early-stopping metric, and looks since then.
+pub struct Evaluations {
+    pub(super) best: Option<Evaluation>,
+    /// Best value of the early-stopping metric, and evaluations since then.
     #[serde(with = "bits::option")]
     pub(super) best_value: Option<f64>,
     pub(super) since: usize,
@@ -78,7 +78,7 @@ pub struct Looks {
     pub(super) reason: Option<String>,
 }
 
-impl Looks {
+impl Evaluations {
     /// The step of the policy that is kept, if one is.
     pub fn kept(&self) -> Option<u64> {
         self.best.as_ref().map(|best| best.step)
@@ -92,11 +92,11 @@ impl Looks {
 
 #[cfg(test)]
 mod tests {
-    use super::Look;
+    use super::Evaluation;
 
     #[test]
     fn looks_are_compared_by_gate_then_metric_then_step() {
-        let look = |step, gap, value| Look { step, gap, value };
+        let look = |step, gap, value| Evaluation { step, gap, value };
         assert!(look(2, 0.0, Some(0.1)).beats(&look(1, 0.1, Some(0.9))));
         assert!(look(2, 0.0, Some(0.9)).beats(&look(1, 0.0, Some(0.1))));
         assert!(!look(2, 0.0, Some(0.9)).beats(&look(1, 0.0, Some(0.9))), "the first of equals stays");

@@ -1,6 +1,6 @@
 //! What ends a phase before its steps are done: early stopping, a KL budget; and which of its policies it goes on with.
 //!
-//! What is decided follows from the looks at the phase so far ([`Looks`]), which its checkpoints hold; the best policy
+//! What is decided follows from the evaluations of the phase so far ([`Evaluations`]), which its checkpoints hold; the best policy
 //! so far lies on disk.
 
 use crate::TrainError;
@@ -10,14 +10,14 @@ use crate::evaluate::labelled_set::LabelledSet;
 use crate::events::reporter::Reporter;
 use crate::events::{Event, HeldOut};
 use crate::phase::gate::Gate;
-use crate::phase::state::{Look, Looks, PhaseState};
+use crate::phase::state::{Evaluation, Evaluations, PhaseState};
 use crate::policy::Policies;
-use crate::policy::sampling::Drawn;
+use crate::policy::sampling::SampledResponses;
 
 /// Stops a phase, or does not.
 pub struct Stopping<'a> {
     keeper: Option<Keeper<'a>>,
-    /// Whether what the looks find may end the phase or send it back.
+    /// Whether what the evaluations find may end the phase or send it back.
     acts: bool,
 }
 
@@ -58,14 +58,14 @@ impl<'a> Stopping<'a> {
         Self { keeper: Some(keeper), acts }
     }
 
-    /// Looks at the running policy; [`Looks::end`] says whether the phase ends here.
+    /// Evaluations at the running policy; [`Evaluations::end`] says whether the phase ends here.
     ///
     /// # Errors
     /// The policy cannot be kept, its starting policy cannot be read, or the user's interruption.
     pub fn look(&mut self, state: &mut PhaseState, found: &HeldOut, reporter: &mut Reporter) -> Result<(), TrainError> {
         let Some(keeper) = self.keeper.as_mut().filter(|_| self.acts) else { return Ok(()) };
         let kl = if keeper.training.max_kl > 0.0 { Some(keeper.kl(state, reporter)?) } else { None };
-        if state.looks.take(keeper, found, kl) {
+        if state.evaluations.take(keeper, found, kl) {
             keeper.policies.keep(keeper.phase, state.step, &state.model)?;
         }
         Ok(())
@@ -86,7 +86,7 @@ impl<'a> Stopping<'a> {
     /// One cannot be removed.
     pub fn settle(&self, state: &PhaseState) -> Result<(), TrainError> {
         let Some(keeper) = &self.keeper else { return Ok(()) };
-        keeper.policies.forget_kept(keeper.phase, state.looks.kept())
+        keeper.policies.forget_kept(keeper.phase, state.evaluations.kept())
     }
 
     /// The policy that the phase goes on with.
@@ -95,8 +95,8 @@ impl<'a> Stopping<'a> {
     /// The kept policy cannot be read.
     pub fn finish(self, mut state: PhaseState, steps: u64, reporter: &mut Reporter) -> Result<PhaseState, TrainError> {
         let Some(keeper) = self.keeper else { return Ok(state) };
-        let Looks { best, reason, .. } = state.looks.clone();
-        let missed = |best: &Look| keeper.gate.is_some() && best.gap == 0.0 && best.step < state.step;
+        let Evaluations { best, reason, .. } = state.evaluations.clone();
+        let missed = |best: &Evaluation| keeper.gate.is_some() && best.gap == 0.0 && best.step < state.step;
         // A round that ran to its end goes back only if that helps it through its gate.
         state.rolled_back = reason.is_none() && best.as_ref().is_some_and(missed);
         let rolled_back = || "its last policy misses its gate, and an earlier one passes it".to_owned();
@@ -116,7 +116,7 @@ impl<'a> Stopping<'a> {
     }
 }
 
-impl Looks {
+impl Evaluations {
     /// Takes a look; true if it is the best so far.
     fn take(&mut self, keeper: &Keeper, found: &HeldOut, kl: Option<f64>) -> bool {
         let budget = keeper.training.max_kl;
@@ -141,12 +141,12 @@ impl Looks {
                     (StoppingMetric::Accuracy, name) => format!("accuracy on {}", name.as_deref().unwrap_or_default()),
                     (StoppingMetric::Margin, name) => format!("margin on {}", name.as_deref().unwrap_or_default()),
                 };
-                self.reason = Some(format!("its {what} did not get better at {} looks in a row", self.since));
+                self.reason = Some(format!("its {what} did not get better at {} evaluations in a row", self.since));
             }
             value
         });
         let gap = keeper.gate.as_ref().map_or(0.0, |gate| gate.gap(found));
-        let look = Look { step: found.step, gap, value };
+        let look = Evaluation { step: found.step, gap, value };
         let best = self.best.as_ref().is_none_or(|best| look.beats(best));
         if best {
             self.best = Some(look);
@@ -158,7 +158,7 @@ impl Looks {
 impl Keeper<'_> {
     /// Sampled KL of the running policy to the one the phase started from.
     fn kl(&mut self, state: &PhaseState, reporter: &mut Reporter) -> Result<f64, TrainError> {
-        let drawn = Drawn::draw(
+        let drawn = SampledResponses::sample(
             self.phase,
             &state.model,
             &self.held_out.dataset,

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 const RECORD: usize = 32;
-/// Answers scored between two looks at the stop flag.
+/// Answers scored between two checks of the stop flag.
 const CHUNK: usize = 256;
 
 /// A directory of log-probs.

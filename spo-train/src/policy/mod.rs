@@ -134,7 +134,7 @@ impl Policies {
     }
 
     /// Notes the hash of a policy that is not in memory.
-    pub fn know(&mut self, name: &str, hash: String) {
+    pub fn register(&mut self, name: &str, hash: String) {
         self.hashes.insert(name.into(), hash);
     }
 

@@ -20,7 +20,7 @@ const BATCH: usize = 64;
 
 /// Responses that a policy drew to its prompts, with their log-probs under it.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Drawn {
+pub struct SampledResponses {
     /// The policy.
     pub policy: String,
     prompts: Vec<Vec<u32>>,
@@ -31,7 +31,7 @@ pub struct Drawn {
     limit: usize,
 }
 
-impl Drawn {
+impl SampledResponses {
     /// Draws one response to each of the first `kl_samples` distinct held-out prompts.
     ///
     /// # Errors
@@ -70,7 +70,7 @@ impl Drawn {
     pub fn event(&self, step: u64) -> Event {
         let (count, lengths) = (self.responses.len(), || self.responses.iter().map(Vec::len));
         let cut = lengths().filter(|tokens| *tokens >= self.limit).count();
-        Event::Drawn {
+        Event::ResponsesSampled {
             policy: self.policy.clone(),
             step,
             responses: count,
@@ -102,7 +102,7 @@ impl Drawn {
 /// A prompt or response cannot be encoded or decoded, or the user's interruption.
 pub fn show(
     model: &CausalLm,
-    prompts: &[Shown],
+    prompts: &[DisplayedPrompt],
     plan: &EvaluationPlan,
     stop: &[u32],
     tokenizer: &Tokenizer,
@@ -115,7 +115,7 @@ pub fn show(
 
 /// A prompt that the report shows.
 #[derive(Debug, Clone)]
-pub struct Shown {
+pub struct DisplayedPrompt {
     /// As text.
     pub text: String,
     ids: Vec<u32>,
@@ -125,19 +125,19 @@ pub struct Shown {
 ///
 /// # Errors
 /// A prompt cannot be encoded or decoded.
-pub fn shown_prompts(
+pub fn displayed_prompts(
     held_out: &Dataset,
     plan: &EvaluationPlan,
     text: &TextSpec,
     tokenizer: &Tokenizer,
-) -> Result<Vec<Shown>, TrainError> {
+) -> Result<Vec<DisplayedPrompt>, TrainError> {
     let mut shown = vec![];
     for prompt in &plan.sample_prompts {
         let ids = encode_prompt(tokenizer, text, &PromptText::Text(prompt.clone()))?;
-        shown.push(Shown { text: prompt.clone(), ids });
+        shown.push(DisplayedPrompt { text: prompt.clone(), ids });
     }
     for ids in distinct_prompts(held_out, plan.samples) {
-        shown.push(Shown { text: tokenizer.decode(&ids)?.trim().to_string(), ids });
+        shown.push(DisplayedPrompt { text: tokenizer.decode(&ids)?.trim().to_string(), ids });
     }
     Ok(shown)
 }

@@ -6,7 +6,7 @@ use crate::evaluate::labelled_set::{Rewards, log_ratio_margins, reward_scores};
 use crate::events::Event;
 use crate::phase::gate::Gate;
 use crate::policy::logps::PolicyLogps;
-use crate::policy::sampling::{Drawn, show};
+use crate::policy::sampling::{SampledResponses, show};
 use crate::run::stages::Driver;
 use spo_eval::{
     DimensionScore, Distribution, GateOutcome, GateSummary, Sample, Subset, paired_difference, score_dimension,
@@ -129,7 +129,16 @@ impl Driver<'_> {
             run.load(name)?;
             let (_, model) = run.current.as_ref().expect("it was just loaded");
             let (set, plan, budget) = (&run.prepared.held_out, &run.plan.evaluation, run.budget());
-            let drawn = Drawn::draw(name, model, &set.dataset, plan, &run.stop, run.plan.seed, budget, &run.reporter)?;
+            let drawn = SampledResponses::sample(
+                name,
+                model,
+                &set.dataset,
+                plan,
+                &run.stop,
+                run.plan.seed,
+                budget,
+                &run.reporter,
+            )?;
             let step = run.trained.get(name).map_or(0, |trained| trained.step);
             run.reporter.emit(drawn.event(step))?;
             Ok(drawn)

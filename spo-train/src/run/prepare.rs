@@ -33,7 +33,7 @@ pub struct Prepared {
     /// The pairs to evaluate on.
     pub held_out: LabelledSet,
     /// Directories of earlier runs: policies that they made in the same way are not trained again.
-    pub donors: Vec<PathBuf>,
+    pub source_runs: Vec<PathBuf>,
     /// Whether a run that may not fit on the disk is refused.
     pub check_room: bool,
 }
@@ -119,8 +119,8 @@ pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainErr
             conflicts: [train.conflicts(), held_out.conflicts()].concat(),
         },
     )?;
-    let (source, donors) = (spec.source().clone(), vec![]);
-    Ok(Prepared { plan, source, model, device, tokenizer, train, held_out, donors, check_room: true })
+    let (source, source_runs) = (spec.source().clone(), vec![]);
+    Ok(Prepared { plan, source, model, device, tokenizer, train, held_out, source_runs, check_room: true })
 }
 
 /// Refuses an objective that needs what the data or the rounds before lack, before anything is trained.

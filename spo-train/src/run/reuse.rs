@@ -15,12 +15,12 @@ use std::path::{Path, PathBuf};
 
 /// Earlier runs that a run may take policies from.
 #[derive(Debug, Default)]
-pub(crate) struct Shared {
-    donors: Vec<Donor>,
+pub(crate) struct SourceRuns {
+    runs: Vec<SourceRun>,
 }
 
 #[derive(Debug)]
-struct Donor {
+struct SourceRun {
     dir: PathBuf,
     plan: RunPlan,
     events: Vec<Event>,
@@ -37,10 +37,10 @@ pub(crate) struct Finished<'d> {
     pub events: Vec<Event>,
 }
 
-impl Shared {
+impl SourceRuns {
     /// Those of `dirs` that started from the same weights and rows with the same settings. `lineage` is this run's.
     pub fn new(dirs: &[PathBuf], plan: &RunPlan, lineage: &[Artefact]) -> Result<Self, TrainError> {
-        let mut donors = vec![];
+        let mut runs = vec![];
         for dir in dirs {
             if !dir.join(directory::PLAN).exists() {
                 continue;
@@ -53,25 +53,25 @@ impl Shared {
                 _ => false,
             });
             if same_input && base(plan) == base(&theirs) {
-                donors.push(Donor { dir: dir.clone(), plan: theirs, events });
+                runs.push(SourceRun { dir: dir.clone(), plan: theirs, events });
             }
         }
-        Ok(Self { donors })
+        Ok(Self { runs })
     }
 
     /// A policy of an earlier run that is this one: of a round's arm, or of the warm-up.
     pub fn find(&self, plan: &RunPlan, name: &str, place: Option<(usize, usize)>) -> Option<Finished<'_>> {
-        let alike = |donor: &&Donor| place.is_none_or(|place| path(plan, place) == path(&donor.plan, place));
-        self.donors.iter().filter(alike).find_map(|donor| donor.finished(name))
+        let alike = |run: &&SourceRun| place.is_none_or(|place| path(plan, place) == path(&run.plan, place));
+        self.runs.iter().filter(alike).find_map(|run| run.finished(name))
     }
 
     /// Directories of the runs.
     pub fn dirs(&self) -> impl Iterator<Item = &Path> {
-        self.donors.iter().map(|donor| donor.dir.as_path())
+        self.runs.iter().map(|run| run.dir.as_path())
     }
 }
 
-impl Donor {
+impl SourceRun {
     fn finished(&self, name: &str) -> Option<Finished<'_>> {
         let starts = |event: &Event| matches!(event, Event::PhaseStarted { phase, .. } if phase == name);
         let first = self.events.iter().position(starts)?;

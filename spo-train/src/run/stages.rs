@@ -19,9 +19,9 @@ use crate::phase::{Phase, PhaseState};
 use crate::policy::Policies;
 use crate::policy::adapters::policy_options;
 use crate::policy::logps::{LogpCache, PolicyLogps};
-use crate::policy::sampling::{Drawn, Shown, shown_prompts};
+use crate::policy::sampling::{DisplayedPrompt, SampledResponses, displayed_prompts};
 use crate::run::prepare::Prepared;
-use crate::run::reuse::{Shared, rows_hash};
+use crate::run::reuse::{SourceRuns, rows_hash};
 use crate::step::memory;
 use crate::task::build::{ArmData, Frozen};
 use crate::task::{SupervisedTask, Task};
@@ -69,14 +69,14 @@ pub(crate) struct Driver<'a> {
     bootstrap: Bootstrap,
     /// Tokens that end a response.
     stop: Vec<u32>,
-    shown: Vec<Shown>,
+    shown: Vec<DisplayedPrompt>,
     /// Earlier runs that policies may be taken from.
-    shared: Shared,
+    source_runs: SourceRuns,
     /// Scores of the policies so far, in the scale of the main table.
     matrix: Vec<DimensionScore>,
     /// The policies so far that a phase made.
     trained: BTreeMap<String, Trained>,
-    drawn: Vec<(Drawn, Vec<String>)>,
+    drawn: Vec<(SampledResponses, Vec<String>)>,
 }
 
 impl<'a> Driver<'a> {
@@ -101,8 +101,8 @@ impl<'a> Driver<'a> {
             cache: LogpCache::open(&reporter.out.join(directory::CACHE))?,
             bootstrap: Bootstrap { resamples: plan.evaluation.bootstrap_resamples, seed: plan.seed },
             stop,
-            shown: shown_prompts(&prepared.held_out, &plan.evaluation, &plan.text, &prepared.tokenizer)?,
-            shared: Shared::default(),
+            shown: displayed_prompts(&prepared.held_out, &plan.evaluation, &plan.text, &prepared.tokenizer)?,
+            source_runs: SourceRuns::default(),
             matrix: vec![],
             trained: BTreeMap::new(),
             drawn: vec![],
@@ -116,8 +116,8 @@ impl<'a> Driver<'a> {
     /// Runs all of it, or what is left of it.
     pub fn run(&mut self) -> Result<(), TrainError> {
         let start_hash = self.stage("start", &[], |run| run.announce())?;
-        self.policies.know(START, start_hash);
-        self.shared = Shared::new(&self.prepared.donors, self.plan, &self.artefacts())?;
+        self.policies.register(START, start_hash);
+        self.source_runs = SourceRuns::new(&self.prepared.source_runs, self.plan, &self.artefacts())?;
         let start = self.warm_up()?;
         let mut history = vec![self.freeze(start, 0)?];
         self.show(start)?;
@@ -243,7 +243,7 @@ impl<'a> Driver<'a> {
         let conflicts = [self.prepared.train.conflicts(), self.prepared.held_out.conflicts()].concat();
         self.reporter.emit(Event::DataLoaded { sets, conflicts })?;
         let artefacts = self.artefacts();
-        self.shared = Shared::new(&self.prepared.donors, self.plan, &artefacts)?;
+        self.source_runs = SourceRuns::new(&self.prepared.source_runs, self.plan, &artefacts)?;
         self.reporter.emit(Event::Lineage { artefacts })?;
         self.current = Some((START.into(), model.clone()));
         let start = self.policies.hash(START).to_string();
@@ -265,12 +265,12 @@ impl<'a> Driver<'a> {
 
     /// Takes the log-probs of a policy over that an earlier run has computed.
     fn share_cache(&self, hash: &str) -> Result<(), TrainError> {
-        self.cache.adopt(self.shared.dirs().map(|dir| dir.join(directory::CACHE)), hash)
+        self.cache.adopt(self.source_runs.dirs().map(|dir| dir.join(directory::CACHE)), hash)
     }
 
     /// Takes a policy over from an earlier run in which it is the same, if there is one.
     fn reuse(&mut self, place: Place) -> Result<Option<Trained>, TrainError> {
-        let Some(found) = self.shared.find(self.plan, place.name, place.arm) else { return Ok(None) };
+        let Some(found) = self.source_runs.find(self.plan, place.name, place.arm) else { return Ok(None) };
         let model = self.policies.adopt(place.name, &found.dir.join(directory::POLICIES), found.hash)?;
         self.policies.adopt_best(place.name, &found.dir.join(directory::POLICIES))?;
         self.share_cache(found.hash)?;
@@ -301,7 +301,7 @@ impl<'a> Driver<'a> {
         start: &str,
         pairs: usize,
         steps: u64,
-        carry: Option<Distribution>,
+        margin_offset: Option<Distribution>,
     ) -> Result<(), TrainError> {
         self.reporter.emit(Event::PhaseStarted {
             phase: phase.into(),
@@ -311,7 +311,7 @@ impl<'a> Driver<'a> {
             start: start.into(),
             pairs,
             steps,
-            carry,
+            margin_offset,
         })
     }
 
@@ -376,7 +376,7 @@ impl<'a> Driver<'a> {
         })?;
         // Not before the policy itself is finished: until then resuming may need it.
         self.policies.forget_kept(name, None)?;
-        self.policies.know(name, trained.hash.clone());
+        self.policies.register(name, trained.hash.clone());
         self.trained.insert(name.into(), trained);
         Ok(())
     }
@@ -402,11 +402,11 @@ impl<'a> Driver<'a> {
         let reference = data.needs_reference_model().then(|| self.policies.load(parent)).transpose()?;
         let limit = self.prepared.model.context;
         let frozen = Frozen { names, history, samples, reference: reference.clone(), order, limit };
-        let (task, carry) = data.task(frozen, &visits, self.numbers_device())?;
+        let (task, margin_offset) = data.task(frozen, &visits, self.numbers_device())?;
         if begin {
-            let carry = carry.map(|carry| Distribution::of("c", &carry)).transpose()?;
+            let margin_offset = margin_offset.map(|c| Distribution::of("c", &c)).transpose()?;
             let (control, steps) = (arm.name != round.main().name, arm.training.steps);
-            self.begin(name, &round.dimension, &arm.objective, control, parent, task.len(), steps, carry)?;
+            self.begin(name, &round.dimension, &arm.objective, control, parent, task.len(), steps, margin_offset)?;
         }
         let held_out = match arm.training.eval_every {
             0 => None,

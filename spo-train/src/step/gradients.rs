@@ -1,4 +1,4 @@
-//! Gradients by parameter name, accumulated over the micro-batches of a window.
+//! Gradients by parameter name, accumulated over the micro-batches of a batch.
 
 use crate::step::row_sparse::{RowSparse, TableRows};
 use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor};

@@ -55,13 +55,13 @@ pub fn sweep(
             None => {
                 told(index, variant, Progress::Begins);
                 let mut prepared = prepared;
-                prepared.donors = variants.iter().map(|variant| out.join(&variant.name)).collect();
-                prepared.donors.retain(|other| other != &dir && other.exists());
+                prepared.source_runs = variants.iter().map(|variant| out.join(&variant.name)).collect();
+                prepared.source_runs.retain(|other| other != &dir && other.exists());
                 let mut sink = sink();
                 let ended = match Manifest::read(&dir) {
                     Ok(_) => resume(prepared, &dir, &[], sink.as_mut(), stop),
                     Err(_) => {
-                        prepared.donors.splice(..0, moved_aside(&dir)?);
+                        prepared.source_runs.splice(..0, moved_aside(&dir)?);
                         run(prepared, sink.as_mut(), stop)
                     }
                 };

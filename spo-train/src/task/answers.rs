@@ -1,7 +1,7 @@
 //! A loss on single answers, each labelled desirable or not.
 
-use super::ahead::Window;
-use super::{Ahead, Task, WindowAhead, WindowTally, spread, sums};
+use super::ahead::WholeBatch;
+use super::{Ahead, StepAhead, StepTally, Task, spread, sums};
 use crate::TrainError;
 use crate::step::tape::{Scored, Slopes};
 use burn::tensor::Device;
@@ -72,8 +72,8 @@ impl<'a> UnpairedTask<'a> {
     }
 
     /// The policy's sums of one answer per group.
-    fn score(&self, window: &WindowAhead, groups: &[Group]) -> Vec<f64> {
-        let scored = window.model.score(groups, window.token_budget, window.head, &mut |_| ());
+    fn score(&self, step: &StepAhead, groups: &[Group]) -> Vec<f64> {
+        let scored = step.model.score(groups, step.token_budget, step.head, &mut |_| ());
         scored.iter().map(|answers| answers[0].iter().map(|logp| f64::from(*logp)).sum()).collect()
     }
 }
@@ -93,22 +93,22 @@ impl Task for UnpairedTask<'_> {
         &self.dataset.examples[self.answers[row].example].id
     }
 
-    fn look_ahead(&self, window: &WindowAhead) -> Result<Option<Ahead>, TrainError> {
+    fn look_ahead(&self, step: &StepAhead) -> Result<Option<Ahead>, TrainError> {
         if let Some(mismatched) = self.mismatched.as_ref().filter(|_| self.objective.needs_kl()) {
             let group = |&row: &usize| {
                 let (prompt, answer) = mismatched.row(self.dataset, &self.answers, row);
                 Group { prompt, answers: vec![answer] }
             };
-            let policy = self.score(window, &window.rows.iter().map(group).collect::<Vec<_>>());
-            let ratios = policy.iter().zip(window.rows).map(|(logp, &row)| logp - mismatched.reference[row]);
-            return Ok(Some(Ahead::Kl(ratios.sum::<f64>() / window.rows.len() as f64)));
+            let policy = self.score(step, &step.rows.iter().map(group).collect::<Vec<_>>());
+            let ratios = policy.iter().zip(step.rows).map(|(logp, &row)| logp - mismatched.reference[row]);
+            return Ok(Some(Ahead::Kl(ratios.sum::<f64>() / step.rows.len() as f64)));
         }
-        if !self.objective.whole_window() || window.batches.len() < 2 {
+        if !self.objective.whole_batch() || step.batches.len() < 2 {
             return Ok(None);
         }
-        let groups: Vec<Group> = window.rows.iter().map(|&row| self.group(row)).collect();
-        let numbers = self.numbers(window.rows, self.score(window, &groups), 0.0);
-        Ok(Some(Ahead::Answers(Arc::new(Window { rows: window.rows.to_vec(), numbers }))))
+        let groups: Vec<Group> = step.rows.iter().map(|&row| self.group(row)).collect();
+        let numbers = self.numbers(step.rows, self.score(step, &groups), 0.0);
+        Ok(Some(Ahead::Answers(Arc::new(WholeBatch { rows: step.rows.to_vec(), numbers }))))
     }
 
     fn slopes(
@@ -116,20 +116,20 @@ impl Task for UnpairedTask<'_> {
         rows: &[usize],
         batch: &PackedBatch,
         scored: &Scored,
-        window: &mut WindowTally,
+        step: &mut StepTally,
     ) -> Result<Slopes, TrainError> {
-        let kl = match window.ahead {
+        let kl = match step.ahead {
             Some(Ahead::Kl(kl)) => kl,
             _ => 0.0,
         };
         let numbers = self.numbers(rows, sums(batch, scored.logps), kl);
-        let (whole, places) = match &window.ahead {
+        let (whole, places) = match &step.ahead {
             Some(Ahead::Answers(whole)) => (&whole.numbers, whole.places(rows)),
             _ => (&numbers, (0..rows.len()).collect()),
         };
         let gradient = differentiate_answers(self.objective.as_ref(), whole, &self.device)?;
-        window.loss += places.iter().map(|&place| gradient.losses[place]).sum::<f64>();
-        let tally = window.preference.get_or_insert_default();
+        step.loss += places.iter().map(|&place| gradient.losses[place]).sum::<f64>();
+        let tally = step.preference.get_or_insert_default();
         for (index, &place) in places.iter().enumerate() {
             let side = Some((gradient.reward[place], numbers.policy[index] - numbers.reference[index]));
             let desirable = numbers.desirable[index] == 1.0;
@@ -141,8 +141,8 @@ impl Task for UnpairedTask<'_> {
             }
         }
         let known = rows.iter().map(|&row| self.objective.step_zero(self.answers[row].desirable)).sum::<Option<f64>>();
-        window.step_zero = window.step_zero.zip(known).map(|(sum, known)| sum + known);
-        let slopes = places.iter().map(|&place| gradient.d_policy[place] / window.weight);
+        step.step_zero = step.step_zero.zip(known).map(|(sum, known)| sum + known);
+        let slopes = places.iter().map(|&place| gradient.d_policy[place] / step.weight);
         Ok(spread(batch, slopes, scored.logps.len()).into())
     }
 }

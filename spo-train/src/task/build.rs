@@ -30,7 +30,7 @@ pub(crate) struct ArmData<'d, 'p> {
 }
 
 /// A task and SPO's `c` on its visited pairs, where there is one.
-type TaskWithCarry<'a> = (Box<dyn Task + 'a>, Option<Vec<f64>>);
+type TaskWithOffset<'a> = (Box<dyn Task + 'a>, Option<Vec<f64>>);
 
 /// What a task of an arm is made of, beside its data.
 pub(crate) struct Frozen<'a> {
@@ -254,7 +254,7 @@ impl<'d, 'p> ArmData<'d, 'p> {
     ///
     /// # Errors
     /// Log-probs that are not in the cache.
-    pub fn task(self, frozen: Frozen<'_>, visits: &[bool], device: Device) -> Result<TaskWithCarry<'d>, TrainError> {
+    pub fn task(self, frozen: Frozen<'_>, visits: &[bool], device: Device) -> Result<TaskWithOffset<'d>, TrainError> {
         let reference = frozen.history.last().expect("every round has a policy before it");
         let look_up = |row: usize, example: &Example, answer: &[u32]| match visits[row] {
             true => reference.logp(&example.id, &example.prompt, answer),
@@ -299,8 +299,8 @@ impl<'d, 'p> ArmData<'d, 'p> {
                 inputs.reference = frozen.reference;
                 let task = PreferenceTask::new(self.dataset, pairs, objective, inputs, device)?;
                 let visited: Vec<usize> = (0..task.len()).filter(|&row| visits[row]).collect();
-                let carry = task.carry(&visited)?;
-                Ok((Box::new(task), carry))
+                let margin_offset = task.margin_offset(&visited)?;
+                Ok((Box::new(task), margin_offset))
             }
             Rows::Answers(answers, objective) => {
                 let own = |(row, answer): (usize, &AnswerRef)| {

@@ -1,6 +1,6 @@
 //! A loss on lists of scored answers to one prompt.
 
-use super::{Task, WindowTally, spread, sums};
+use super::{StepTally, Task, spread, sums};
 use crate::TrainError;
 use crate::step::tape::{Scored, Slopes};
 use burn::tensor::Device;
@@ -57,7 +57,7 @@ impl Task for ListTask<'_> {
         rows: &[usize],
         batch: &PackedBatch,
         scored: &Scored,
-        window: &mut WindowTally,
+        step: &mut StepTally,
     ) -> Result<Slopes, TrainError> {
         let mut answers = sums(batch, scored.logps).into_iter();
         let numbers = ListNumbers {
@@ -66,9 +66,9 @@ impl Task for ListTask<'_> {
             gains: rows.iter().map(|&row| self.gains[row].clone()).collect(),
         };
         let gradient = differentiate_lists(self.objective.as_ref(), &numbers, &self.device)?;
-        window.step_zero = None; // depends on the order in which answers of equal scores are given
-        window.loss += gradient.losses.iter().sum::<f64>();
-        let tally = window.preference.get_or_insert_default();
+        step.step_zero = None; // depends on the order in which answers of equal scores are given
+        step.loss += gradient.losses.iter().sum::<f64>();
+        let tally = step.preference.get_or_insert_default();
         for (index, gains) in numbers.gains.iter().enumerate() {
             let side = |answer: usize| {
                 let ratio = numbers.policy[index][answer] - numbers.reference[index][answer];
@@ -80,7 +80,7 @@ impl Task for ListTask<'_> {
             let answers = &self.dataset.examples[self.lists[rows[index]]].answers;
             tally.chosen_tokens += best.map_or(0.0, |best| answers[best].len() as f64);
         }
-        let slopes = gradient.d_policy.iter().flatten().map(|slope| slope / window.weight);
+        let slopes = gradient.d_policy.iter().flatten().map(|slope| slope / step.weight);
         Ok(spread(batch, slopes, scored.logps.len()).into())
     }
 }

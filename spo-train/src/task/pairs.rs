@@ -1,7 +1,7 @@
 //! A preference objective on the pairs of one dimension, against frozen policies.
 
-use super::ahead::Window;
-use super::{Ahead, PairInputs, Task, WindowAhead, WindowTally};
+use super::ahead::WholeBatch;
+use super::{Ahead, PairInputs, StepAhead, StepTally, Task};
 use crate::TrainError;
 use crate::step::tape::{DivergenceSlopes, Scored, Slopes, observe};
 use burn::tensor::{DType, Device, Tensor};
@@ -48,7 +48,7 @@ impl<'a> PreferenceTask<'a> {
     ///
     /// # Errors
     /// The objective lacks an input.
-    pub fn carry(&self, rows: &[usize]) -> Result<Option<Vec<f64>>, TrainError> {
+    pub fn margin_offset(&self, rows: &[usize]) -> Result<Option<Vec<f64>>, TrainError> {
         let mut numbers = self.inputs.numbers.select(rows);
         let Some(reference) = numbers.reference.clone().filter(|_| numbers.earlier.len() > 1) else { return Ok(None) };
         (numbers.policy_chosen, numbers.policy_rejected) = (reference.chosen, reference.rejected);
@@ -56,7 +56,7 @@ impl<'a> PreferenceTask<'a> {
         let needs = self.objective.needs();
         numbers.on_policy = needs.on_policy.then(zeros).flatten();
         numbers.sequence_kl = needs.sequence_kl.then(zeros).flatten();
-        Ok(differentiate(self.objective.as_ref(), &numbers, &self.device)?.carry)
+        Ok(differentiate(self.objective.as_ref(), &numbers, &self.device)?.margin_offset)
     }
 
     /// Answers of each pair in a batch: chosen, rejected and, where there is one, that of the reference.
@@ -142,22 +142,21 @@ impl Task for PreferenceTask<'_> {
         &self.dataset.examples[self.pairs[row].example].id
     }
 
-    fn look_ahead(&self, window: &WindowAhead) -> Result<Option<Ahead>, TrainError> {
-        if !self.objective.needs().whole_window || window.batches.len() < 2 {
+    fn look_ahead(&self, step: &StepAhead) -> Result<Option<Ahead>, TrainError> {
+        if !self.objective.needs().whole_batch || step.batches.len() < 2 {
             return Ok(None);
         }
-        let mut whole: Option<Window<PairNumbers>> = None;
-        for members in window.batches {
-            let rows: Vec<usize> = members.iter().map(|&member| window.rows[member]).collect();
+        let mut whole: Option<WholeBatch<PairNumbers>> = None;
+        for members in step.batches {
+            let rows: Vec<usize> = members.iter().map(|&member| step.rows[member]).collect();
             let batch = PackedBatch::new(&rows.iter().map(|&row| self.group(row)).collect::<Vec<_>>());
-            let (numbers, _) =
-                observe(window.model, &batch, window.head, |scored| self.observe(&rows, &batch, scored))?;
+            let (numbers, _) = observe(step.model, &batch, step.head, |scored| self.observe(&rows, &batch, scored))?;
             match &mut whole {
                 Some(whole) => {
                     whole.rows.extend(rows);
                     whole.numbers.append(&numbers)?;
                 }
-                None => whole = Some(Window { rows, numbers }),
+                None => whole = Some(WholeBatch { rows, numbers }),
             }
         }
         Ok(whole.map(|whole| Ahead::Pairs(Arc::new(whole))))
@@ -168,18 +167,18 @@ impl Task for PreferenceTask<'_> {
         rows: &[usize],
         batch: &PackedBatch,
         scored: &Scored,
-        window: &mut WindowTally,
+        step: &mut StepTally,
     ) -> Result<Slopes, TrainError> {
         let (numbers, reference) = self.observe(rows, batch, scored)?;
-        let gradient = match &window.ahead {
+        let gradient = match &step.ahead {
             Some(Ahead::Pairs(whole)) => self.differentiate(&whole.numbers)?.select(&whole.places(rows)),
             _ => self.differentiate(&numbers)?,
         };
-        tally(&numbers, &gradient, window);
-        if let Some(total) = &mut window.step_zero {
+        tally(&numbers, &gradient, step);
+        if let Some(total) = &mut step.step_zero {
             match step_zero(self.objective.as_ref(), &numbers, &self.device)? {
                 Some(mean) => *total += mean * rows.len() as f64,
-                None => window.step_zero = None,
+                None => step.step_zero = None,
             }
         }
         let mut slopes = vec![0.0; scored.logps.len()];
@@ -188,15 +187,15 @@ impl Task for PreferenceTask<'_> {
             let sides = [&gradient.d_chosen, &gradient.d_rejected];
             for ((tokens, weights), slope) in sequences.iter().zip(self.weights(row)).zip(sides) {
                 for (slope_of_token, weight) in slopes[tokens.clone()].iter_mut().zip(weights) {
-                    *slope_of_token = (weight * slope[index] / window.weight) as f32;
+                    *slope_of_token = (weight * slope[index] / step.weight) as f32;
                 }
             }
             if let (Some(tokens), Some(slope)) = (sequences.get(2), &gradient.d_sampled) {
-                slopes[tokens.clone()].fill((slope[index] / window.weight) as f32);
+                slopes[tokens.clone()].fill((slope[index] / step.weight) as f32);
             }
             if let (false, Some((chosen, rejected))) = (of_divergence.is_empty(), &gradient.d_sequence_kl) {
                 for (tokens, slope) in sequences.iter().zip([chosen, rejected]) {
-                    of_divergence[tokens.clone()].fill((slope[index] / window.weight) as f32);
+                    of_divergence[tokens.clone()].fill((slope[index] / step.weight) as f32);
                 }
             }
         }
@@ -212,9 +211,9 @@ fn host(values: Tensor<1>) -> Result<Vec<f32>, TrainError> {
         .map_err(|error| CoreError::Device { what: "numbers of tokens", reason: error.to_string() }.into())
 }
 
-fn tally(numbers: &PairNumbers, gradient: &PairGradient, window: &mut WindowTally) {
-    window.loss += gradient.losses.iter().sum::<f64>();
-    let sums = window.preference.get_or_insert_default();
+fn tally(numbers: &PairNumbers, gradient: &PairGradient, step: &mut StepTally) {
+    step.loss += gradient.losses.iter().sum::<f64>();
+    let sums = step.preference.get_or_insert_default();
     for index in 0..numbers.len() {
         let ratio = |policy: &[f64], pick: fn(&Sides<Vec<f64>>) -> &Vec<f64>| {
             numbers.reference.as_ref().map_or(0.0, |reference| policy[index] - pick(reference)[index])
@@ -224,8 +223,8 @@ fn tally(numbers: &PairNumbers, gradient: &PairGradient, window: &mut WindowTall
         sums.add(Some((gradient.chosen_reward[index], chosen)), Some((gradient.rejected_reward[index], rejected)));
     }
     sums.chosen_tokens += numbers.lengths.iter().flat_map(|lengths| &lengths.chosen).sum::<f64>();
-    if let Some(carry) = &gradient.carry {
-        *sums.carry.get_or_insert_default() += carry.iter().sum::<f64>();
+    if let Some(margin_offset) = &gradient.margin_offset {
+        *sums.margin_offset.get_or_insert_default() += margin_offset.iter().sum::<f64>();
     }
     if let Some(kl) = &numbers.sequence_kl {
         *sums.kl.get_or_insert_default() += kl.chosen.iter().chain(&kl.rejected).sum::<f64>() / 2.0;

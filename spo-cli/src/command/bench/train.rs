@@ -21,7 +21,7 @@ use super::setting::{Setting, Times};
 use crate::error::CliError;
 use crate::view;
 
-/// Looks at the clock after each step and hands every event on to where `spo train` shows it.
+/// Evaluations at the clock after each step and hands every event on to where `spo train` shows it.
 struct Clock {
     device: Device,
     steps_per_epoch: usize,
@@ -34,10 +34,10 @@ struct Clock {
 impl Sink for Clock {
     fn event(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
         self.shown.event(seconds, event)?;
-        if let Event::Window(window) = event {
+        if let Event::Step(figures) = event {
             Setting::sync(&self.device);
             self.first.get_or_insert_with(|| STARTED.elapsed().as_secs_f64());
-            self.losses.push(window.loss);
+            self.losses.push(figures.loss);
             if self.losses.len().is_multiple_of(self.steps_per_epoch) {
                 self.epoch_ends.push(Instant::now());
             }

@@ -3,7 +3,7 @@
 //! score and part of the pairs.
 
 use crate::TrainError;
-use crate::events::{Event, HeldOut, Sink, Window};
+use crate::events::{Event, HeldOut, Sink, StepFigures};
 use csv::Writer;
 use spo_eval::{DimensionScore, ScoreKind};
 use std::fs::File;
@@ -23,7 +23,7 @@ const METRICS: [&str; 18] = [
     "chosen-log-ratio",
     "rejected-log-ratio",
     "chosen-tokens",
-    "carry",
+    "margin-offset",
     "kl",
     "tokens",
     "seconds",
@@ -104,7 +104,7 @@ impl Tables {
 impl Sink for Tables {
     fn event(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
         match event {
-            Event::Window(window) => self.metrics.row(&metrics(seconds, window)),
+            Event::Step(figures) => self.metrics.row(&metrics(seconds, figures)),
             Event::HeldOut(found) => held_out(seconds, found).iter().try_for_each(|row| self.held_out.row(row)),
             Event::Evaluated { policy, step, scores, .. } => {
                 let rows = scores.iter().flat_map(|score| evaluations(seconds, policy, *step, score));
@@ -124,26 +124,26 @@ fn optional(value: Option<f64>) -> String {
     value.map_or_else(String::new, |value| value.to_string())
 }
 
-fn metrics(seconds: f64, window: &Window) -> [String; METRICS.len()] {
+fn metrics(seconds: f64, figures: &StepFigures) -> [String; METRICS.len()] {
     [
         seconds.to_string(),
-        window.phase.clone(),
-        window.step.to_string(),
-        window.steps.to_string(),
-        window.epoch.to_string(),
-        window.loss.to_string(),
-        window.grad_norm.to_string(),
-        window.learning_rate.to_string(),
-        optional(window.accuracy),
-        optional(window.margin),
-        optional(window.chosen_log_ratio),
-        optional(window.rejected_log_ratio),
-        optional(window.chosen_tokens),
-        optional(window.carry),
-        optional(window.kl),
-        window.tokens.to_string(),
-        window.seconds.to_string(),
-        window.memory_bytes.to_string(),
+        figures.phase.clone(),
+        figures.step.to_string(),
+        figures.steps.to_string(),
+        figures.epoch.to_string(),
+        figures.loss.to_string(),
+        figures.grad_norm.to_string(),
+        figures.learning_rate.to_string(),
+        optional(figures.accuracy),
+        optional(figures.margin),
+        optional(figures.chosen_log_ratio),
+        optional(figures.rejected_log_ratio),
+        optional(figures.chosen_tokens),
+        optional(figures.margin_offset),
+        optional(figures.kl),
+        figures.tokens.to_string(),
+        figures.seconds.to_string(),
+        figures.memory_bytes.to_string(),
     ]
 }
 

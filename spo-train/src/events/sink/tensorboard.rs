@@ -64,25 +64,28 @@ impl Sink for TensorBoard {
     fn event(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
         let tagged = |tag: &str, value: f64| (tag.to_owned(), value);
         match event {
-            Event::Window(window) => {
+            Event::Step(figures) => {
                 let mut values = vec![
-                    tagged("train/loss", window.loss),
-                    tagged("train/grad-norm", window.grad_norm),
-                    tagged("train/learning-rate", window.learning_rate),
-                    tagged("train/epoch", window.epoch),
+                    tagged("train/loss", figures.loss),
+                    tagged("train/grad-norm", figures.grad_norm),
+                    tagged("train/learning-rate", figures.learning_rate),
+                    tagged("train/epoch", figures.epoch),
                 ];
                 let optional = [
-                    ("train/accuracy", window.accuracy),
-                    ("train/margin", window.margin),
-                    ("train/chosen-log-ratio", window.chosen_log_ratio),
-                    ("train/rejected-log-ratio", window.rejected_log_ratio),
-                    ("train/carry", window.carry),
-                    ("train/kl", window.kl),
-                    ("speed/tokens-per-second", (window.seconds > 0.0).then(|| window.tokens as f64 / window.seconds)),
-                    ("speed/memory-bytes", (window.memory_bytes > 0).then_some(window.memory_bytes as f64)),
+                    ("train/accuracy", figures.accuracy),
+                    ("train/margin", figures.margin),
+                    ("train/chosen-log-ratio", figures.chosen_log_ratio),
+                    ("train/rejected-log-ratio", figures.rejected_log_ratio),
+                    ("train/margin-offset", figures.margin_offset),
+                    ("train/kl", figures.kl),
+                    (
+                        "speed/tokens-per-second",
+                        (figures.seconds > 0.0).then(|| figures.tokens as f64 / figures.seconds),
+                    ),
+                    ("speed/memory-bytes", (figures.memory_bytes > 0).then_some(figures.memory_bytes as f64)),
                 ];
                 values.extend(optional.into_iter().filter_map(|(tag, value)| Some(tagged(tag, value?))));
-                self.write(seconds, &window.phase, window.step, &values)
+                self.write(seconds, &figures.phase, figures.step, &values)
             }
             Event::HeldOut(found) => {
                 let of_dimension = found.dimensions.iter().flat_map(|of| {

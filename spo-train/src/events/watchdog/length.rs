@@ -15,7 +15,7 @@ pub(super) struct LengthDrift {
 
 impl Watchdog for LengthDrift {
     fn look(&mut self, event: &Event, limits: &WatchdogPlan) -> Option<String> {
-        let Event::Drawn { policy, step, mean_tokens, cut, .. } = event else { return None };
+        let Event::ResponsesSampled { policy, step, mean_tokens, cut, .. } = event else { return None };
         let Some((start, before)) = &self.start else {
             self.start = Some((policy.clone(), *mean_tokens));
             return None;

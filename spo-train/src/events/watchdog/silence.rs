@@ -25,12 +25,12 @@ impl Silence {
     /// Takes the next event.
     pub fn add(&mut self, event: &Event) {
         self.last = match event {
-            Event::Window(window) => {
-                self.steps.push_back(window.seconds);
+            Event::Step(figures) => {
+                self.steps.push_back(figures.seconds);
                 if self.steps.len() > REMEMBERED {
                     self.steps.pop_front();
                 }
-                (window.step < window.steps).then(|| (window.phase.clone(), window.step))
+                (figures.step < figures.steps).then(|| (figures.phase.clone(), figures.step))
             }
             _ => None,
         };

@@ -3,7 +3,7 @@
 use super::silence::median;
 use super::{Watchdog, exceeds};
 use crate::config::WatchdogPlan;
-use crate::events::{Event, Window};
+use crate::events::{Event, StepFigures};
 use std::collections::VecDeque;
 
 /// Steps that a gradient norm or a duration is compared with.
@@ -26,9 +26,9 @@ struct Recent {
 
 impl Recent {
     /// Begins anew with a phase.
-    fn enter(&mut self, window: &Window) {
-        if self.phase != window.phase {
-            *self = Self { phase: window.phase.clone(), ..Self::default() };
+    fn enter(&mut self, figures: &StepFigures) {
+        if self.phase != figures.phase {
+            *self = Self { phase: figures.phase.clone(), ..Self::default() };
         }
     }
 
@@ -60,19 +60,19 @@ pub(super) struct GradientNorm(Recent);
 
 impl Watchdog for GradientNorm {
     fn look(&mut self, event: &Event, limits: &WatchdogPlan) -> Option<String> {
-        let Event::Window(window) = event else { return None };
-        self.0.enter(window);
+        let Event::Step(figures) = event else { return None };
+        self.0.enter(figures);
         let usual = self.0.usual();
-        self.0.push(window.grad_norm, REMEMBERED);
-        let usual = usual.filter(|usual| exceeds(window.grad_norm / usual, limits.gradient_norm_factor))?;
-        self.0.due(window.step).then(|| {
+        self.0.push(figures.grad_norm, REMEMBERED);
+        let usual = usual.filter(|usual| exceeds(figures.grad_norm / usual, limits.gradient_norm_factor))?;
+        self.0.due(figures.step).then(|| {
             format!(
                 "{} step {}: the gradient norm is {:.3}, {:.0} times that of the steps before it ({usual:.3}). One batch may be \
                  odd; if it stays, the run diverges: lower learning-rate, or set max-grad-norm.",
-                window.phase,
-                window.step,
-                window.grad_norm,
-                window.grad_norm / usual
+                figures.phase,
+                figures.step,
+                figures.grad_norm,
+                figures.grad_norm / usual
             )
         })
     }
@@ -84,18 +84,18 @@ pub(super) struct ChosenCollapse(Recent);
 
 impl Watchdog for ChosenCollapse {
     fn look(&mut self, event: &Event, limits: &WatchdogPlan) -> Option<String> {
-        let Event::Window(window) = event else { return None };
-        let per_token = window.chosen_log_ratio? / window.chosen_tokens.filter(|tokens| *tokens > 0.0)?;
-        self.0.enter(window);
+        let Event::Step(figures) = event else { return None };
+        let per_token = figures.chosen_log_ratio? / figures.chosen_tokens.filter(|tokens| *tokens > 0.0)?;
+        self.0.enter(figures);
         self.0.push(per_token, MEAN_OF);
         let mean = self.0.values.iter().sum::<f64>() / self.0.values.len() as f64;
         let collapsed = self.0.values.len() == MEAN_OF && exceeds(-mean, limits.chosen_drop);
-        (collapsed && self.0.warned.is_none() && self.0.due(window.step)).then(|| {
+        (collapsed && self.0.warned.is_none() && self.0.due(figures.step)).then(|| {
             format!(
                 "{} step {}: the chosen answers became less likely, by {:.2} nats per token on average over {MEAN_OF} steps. The \
                  margin grows only because the rejected ones fall faster: lower learning-rate, raise the anchor (alpha or beta), \
                  or anchor the chosen answers with nll-weight.",
-                window.phase, window.step, -mean
+                figures.phase, figures.step, -mean
             )
         })
     }
@@ -107,18 +107,18 @@ pub(super) struct SlowStep(Recent);
 
 impl Watchdog for SlowStep {
     fn look(&mut self, event: &Event, limits: &WatchdogPlan) -> Option<String> {
-        let Event::Window(window) = event else { return None };
-        self.0.enter(window);
+        let Event::Step(figures) = event else { return None };
+        self.0.enter(figures);
         let usual = self.0.usual();
-        self.0.push(window.seconds, REMEMBERED);
+        self.0.push(figures.seconds, REMEMBERED);
         let slow =
-            |usual: &f64| window.seconds > SLOW_SECONDS && exceeds(window.seconds / usual, limits.slow_step_factor);
+            |usual: &f64| figures.seconds > SLOW_SECONDS && exceeds(figures.seconds / usual, limits.slow_step_factor);
         let usual = usual.filter(slow)?;
-        self.0.due(window.step).then(|| {
+        self.0.due(figures.step).then(|| {
             format!(
                 "{} step {} took {:.0} s where a step takes {usual:.1} s: the loader, the disk or the device hung, or the machine \
                  slept or swapped.",
-                window.phase, window.step, window.seconds
+                figures.phase, figures.step, figures.seconds
             )
         })
     }

@@ -1,4 +1,4 @@
-//! Random windows with every input that any objective needs.
+//! Random batches with every input that any objective needs.
 
 use burn::tensor::Device;
 use rand::{Rng, SeedableRng};
@@ -25,7 +25,7 @@ pub fn run(objective: &dyn Objective, pairs: &PairNumbers) -> PairGradient {
 }
 
 /// Log-probabilities around `level`, log-ratios around ± `spread`; earlier policies are π_0 and π_1.
-pub fn window(seed: u64, pairs: usize, level: f64, spread: f64) -> PairNumbers {
+pub fn batch(seed: u64, pairs: usize, level: f64, spread: f64) -> PairNumbers {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut around = |centre: f64, width: f64| -> Vec<f64> {
         (0..pairs).map(|_| centre + width * (2.0 * rng.random::<f64>() - 1.0)).collect()
