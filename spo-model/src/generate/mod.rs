@@ -104,7 +104,7 @@ pub struct Generation {
 pub enum Path {
     /// The CPU's own kernels, with so many bytes of weights.
     Kernels {
-        /// Memory of the matrices, drafts included.
+        /// Memory of the matrices when the generator was made, shared with the model or not.
         weight_bytes: usize,
     },
     /// The model's tensors on its device.
@@ -135,8 +135,8 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Prepares a model. On the CPU its weights are laid out anew; give the model away to have them
-    /// in memory once.
+    /// Prepares a model. On the CPU its weights are read where they are. Once enough tokens came, copies that are read
+    /// faster take their place; give the model away, so that its own can go then.
     pub fn new(model: CausalLm, options: &DecodeOptions) -> Self {
         let context = model.spec().context;
         let kernels = on_cpu(&model.device()).then(|| CpuDecoder::new(model.clone(), options));
