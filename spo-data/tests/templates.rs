@@ -87,7 +87,7 @@ fn endless_and_huge_templates_end_in_errors() {
         "{% set ns = namespace(x='a') %}{% for i in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
         "{% set ns = namespace(x=[1]) %}{% for i in range(99) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
         "{% set ns = namespace(x=[]) %}{% for i in range(9999) %}{% set ns.x = [ns.x] %}{% endfor %}",
-        "{% set ns = namespace(x=[]) %}{% for i in range(9999) %}{% set ns.x = ns.x | map('list') %}{% endfor %}",
+        "{% set ns = namespace(x=[]) %}{% for i in range(9999) %}{% set ns.x = [ns.x] | map('list') %}{% endfor %}",
         "{% set ns = namespace() %}{% for i in range(9999) %}{% set ns.x = namespace(y=ns.x) %}{% endfor %}",
         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
         "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}",
