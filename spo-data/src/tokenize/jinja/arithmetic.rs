@@ -158,7 +158,13 @@ fn floats(operator: Operator, left: f64, right: f64) -> Result<f64> {
         Operator::Mod => remainder(left, right),
         Operator::Pow if left == 0.0 && right < 0.0 => return fail("0.0 cannot be raised to a negative power"),
         Operator::Pow if left < 0.0 && right.fract() != 0.0 => return Err(Error::unsupported("a complex number")),
-        Operator::Pow => left.powf(right),
+        Operator::Pow => {
+            let power = left.powf(right);
+            if power.is_infinite() && left.is_finite() && right.is_finite() {
+                return fail("numerical result out of range");
+            }
+            power
+        }
     })
 }
 
