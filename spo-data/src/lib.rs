@@ -4,7 +4,7 @@
 //!   tokenised [`Example`]s; nothing is dropped, cut or left out without an entry in its [`LoadReport`].
 //! - [`Registry`] holds the layouts and formats, and takes those of other crates.
 //! - [`Tokenizer`] reads Hugging Face tokenizer directories with their [`ChatTemplate`].
-//! - [`Order`] says which examples a window of training visits, [`PackedBatch`] lays them end to end with
+//! - [`Order`] says which examples a batch of training visits, [`PackedBatch`] lays them end to end with
 //!   each prompt stored once.
 //!
 //! ```
@@ -19,9 +19,9 @@
 //! assert_eq!(data.dimensions()["honesty"].pairs, 1);
 //!
 //! let pairs = data.pairs("honesty");
-//! let order = Order { n: pairs.len(), window: 8, seed: 42, round: 0, shuffle: true };
+//! let order = Order { n: pairs.len(), batch: 8, seed: 42, round: 0, shuffle: true };
 //! let groups: Vec<Group> = order
-//!     .window(0)
+//!     .batch(0)
 //!     .into_iter()
 //!     .map(|index| {
 //!         let pair = pairs[index];
