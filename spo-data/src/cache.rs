@@ -90,7 +90,7 @@ fn read(path: &Path) -> Option<Dataset> {
     let mut lines = BufReader::new(zstd::Decoder::new(lines).ok()?);
     let report: LoadReport = serde_json::from_slice(&next_line(&mut lines)?).ok()?;
     let mut shared = Shared::default();
-    let mut start = 0;
+    let mut start = 0usize;
     let mut take = |len: usize| -> Option<Tokens> {
         let end = start.checked_add(len).filter(|end| *end <= count)?;
         Tokens::mapped(&map, IDS_AT, std::mem::replace(&mut start, end), len)

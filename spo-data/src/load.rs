@@ -174,17 +174,14 @@ impl<'a> Loader<'a> {
         let Source { file, short, format, rows } = source;
         let mut rows = rows.take(limit).map(|raw| rename_columns(raw?, spec, file));
         let (sample, failed) = sample(&mut rows);
+        if sample.is_empty() {
+            return Err(failed.unwrap_or_else(|| DataError::Empty { file: file.to_string() }));
+        }
         // What is wrong with the layout of the rows before matters more than the row that cannot be read.
-        let mut reading = match (sample.is_empty(), failed) {
-            (true, Some(error)) => return Err(error),
-            (true, None) => return Err(DataError::Empty { file: file.to_string() }),
-            (false, failed) => (Reading::start(self.registry, spec, file, short, &sample)?, failed),
-        };
-        let failed = reading.1.take().map(Err);
-        let mut reading = reading.0;
+        let mut reading = Reading::start(self.registry, spec, file, short, &sample)?;
         let mut chunk: Vec<(Record, usize)> = Vec::with_capacity(CHUNK);
         let (mut count, mut records) = (0, 0);
-        for raw in sample.into_iter().map(Ok).chain(failed).chain(rows) {
+        for raw in sample.into_iter().map(Ok).chain(failed.map(Err)).chain(rows) {
             let record = reading.record(&raw?)?;
             match chunk.last_mut() {
                 Some((last, _)) if reading.schema.merge && same_prompt(last, &record) => merge(last, record),

@@ -92,11 +92,9 @@ impl<'a> Reading<'a> {
             lost::check(&row, &record)?;
         }
         for (column, _) in row.unread() {
-            match self.unused.get_mut(column) {
-                Some(count) => *count += 1,
-                None if self.unused.len() < MOST_COLUMNS => drop(self.unused.insert(column.clone(), 1)),
-                None => *self.unused.entry("further columns".into()).or_default() += 1,
-            }
+            let known = self.unused.contains_key(column) || self.unused.len() < MOST_COLUMNS;
+            let name = if known { column.as_str() } else { "further columns" };
+            *self.unused.entry(name.to_string()).or_default() += 1;
         }
         Ok(record)
     }

@@ -20,7 +20,6 @@ use crate::format::RawRow;
 use crate::record::Record;
 use crate::{DataError, NoSchema};
 pub use row::Row;
-pub(crate) use row::is_nothing;
 pub(crate) use safety::safety;
 
 /// How the labels of a layout get their dimension.

@@ -89,30 +89,33 @@ pub(crate) const HELP_STEER_2: Schema = Schema {
     merge: true,
 };
 
+const STRENGTH_2: [&str; 4] = ["prompt", "response_1", "response_2", "preference_strength"];
+const STRENGTH_3: [&str; 4] = ["context", "response1", "response2", "overall_preference"];
+
 pub(crate) const HELP_STEER_2_PREFERENCE: Schema = Schema {
     name: "helpsteer2-preference",
     summary: "HelpSteer2's preferences: preference_strength from -3 (first answer) to 3 (second)",
-    keys: &["prompt", "response_1", "response_2", "preference_strength"],
+    keys: &STRENGTH_2,
     dimensions: Dimensions::Unnamed,
     recognise: |_| true,
-    read: |row| strength(row, HELP_STEER_2_PREFERENCE.keys),
+    read: |row| strength(row, STRENGTH_2),
     merge: false,
 };
 
 pub(crate) const HELP_STEER_3: Schema = Schema {
     name: "helpsteer3",
     summary: "HelpSteer3: overall_preference from -3 (first answer) to 3 (second)",
-    keys: &["context", "response1", "response2", "overall_preference"],
+    keys: &STRENGTH_3,
     dimensions: Dimensions::Unnamed,
     recognise: |_| true,
-    read: |row| strength(row, HELP_STEER_3.keys),
+    read: |row| strength(row, STRENGTH_3),
     merge: false,
 };
 
 /// Two answers with one number for both: below zero the first is better, above zero the second.
-fn strength(row: &Row, keys: &[&str]) -> Result<Record, DataError> {
+fn strength(row: &Row, keys: [&str; 4]) -> Result<Record, DataError> {
     let answers = vec![row.answer(keys[1])?, row.answer(keys[2])?];
-    let mut record = row.record(row.prompt(keys[0])?, answers, keys)?;
+    let mut record = row.record(row.prompt(keys[0])?, answers, &keys)?;
     let preference = row.number(keys[3])?;
     record.labels.insert(row.dimension.to_string(), Preference::from_sign(-preference));
     let strength = preference.abs() as f32 / 2.0;

@@ -15,7 +15,7 @@ pub(crate) const SHP: Schema = Schema {
     recognise: |_| true,
     read: |row| {
         let answers = vec![row.answer("human_ref_A")?, row.answer("human_ref_B")?];
-        let record = row.record(row.prompt("history")?, answers, SHP.keys)?;
+        let record = row.record(row.prompt("history")?, answers, &["human_ref_A", "human_ref_B", "history"])?;
         let label = if row.truth("labels")? { Preference::First } else { Preference::Second };
         Ok(labelled(row, record, label))
     },
