@@ -1,7 +1,7 @@
 //! Held-out pairs: which agree, which conflict, which are boilerplate, and what a policy scores.
 
 use crate::TrainError;
-use crate::config::{ArmPlan, RunPlan, holds_earlier, reward_scale};
+use crate::config::{ArmPlan, RunPlan, holds_earlier};
 use crate::policy::logps::PolicyLogps;
 use burn::tensor::Device;
 use spo_core::{Objective, PairNumbers, Sides, differentiate};
@@ -230,13 +230,13 @@ impl Rewards {
     /// # Errors
     /// Options that the objective refuses.
     pub fn of(plan: &RunPlan, arm: &ArmPlan) -> Result<Self, TrainError> {
-        let scale = |arm: &ArmPlan| reward_scale(&arm.objective, &arm.options).unwrap_or(1.0);
-        let sequential = match holds_earlier(&arm.objective) {
+        let scale = |arm: &ArmPlan| arm.objectives.reward_scale(&arm.objective, &arm.options).unwrap_or(1.0);
+        let sequential = match holds_earlier(&arm.objectives, &arm.objective) {
             true => {
-                let own = spo_core::objective::entry(&arm.objective)?.options;
+                let own = arm.objectives.entry(&arm.objective)?.options;
                 let mut options = arm.options.clone();
                 options.retain(|key, _| own.iter().any(|option| option.key == key));
-                Some(spo_core::objective::build(&arm.objective, &options)?)
+                Some(arm.objectives.build(&arm.objective, &options)?)
             }
             false => None,
         };

@@ -11,7 +11,7 @@ use crate::policy::adapters;
 use crate::run::disk::Disk;
 use crate::task::build::ArmData;
 use burn::tensor::Device;
-use spo_data::{DataSpec, Dataset, Part, Tokenizer, load, load_cached, split_by_prompt};
+use spo_data::{DataSpec, Dataset, Part, Tokenizer, split_by_prompt};
 use spo_model::{ModelSpec, device};
 use std::path::PathBuf;
 
@@ -43,8 +43,8 @@ pub struct Prepared {
 /// # Errors
 /// Whatever is wrong with the run file, the model directory, the device or the data.
 pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainError> {
-    let sections = spec.sections();
-    let model = ModelSpec::from_dir(&sections.model.path)?;
+    let (sections, registries) = (spec.sections(), spec.registries());
+    let model = registries.families.spec(&sections.model.path)?;
     let device = device::open(sections.model.device.as_deref().unwrap_or("auto"))?;
     let tokenizer = Tokenizer::from_dir(&sections.model.path)?;
     let text = spec.text(Some(model.context))?;
@@ -63,8 +63,8 @@ pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainErr
             }
         };
         let dataset = match &sections.token_cache {
-            Some(directory) => load_cached(&specs, &text, &tokenizer, directory, &mut progress)?.0,
-            None => load(&specs, &text, &tokenizer, &mut progress)?,
+            Some(directory) => registries.data.load_cached(&specs, &text, &tokenizer, directory, &mut progress)?.0,
+            None => registries.data.load(&specs, &text, &tokenizer, &mut progress)?,
         };
         told.map(|()| dataset)
     };

@@ -6,7 +6,7 @@ use crate::policy::logps::PolicyLogps;
 use crate::policy::sampling::Samples;
 use crate::task::{ListTask, Mismatched, PairInputs, PreferenceTask, Sampled, Task, UnpairedTask};
 use burn::tensor::Device;
-use spo_core::objective::{self, ListObjective, UnpairedObjective};
+use spo_core::objective::{ListObjective, UnpairedObjective};
 use spo_core::{Needs, Objective, Sides};
 use spo_data::{AnswerRef, Dataset, Example, PairRef};
 use spo_model::CausalLm;
@@ -55,12 +55,14 @@ impl<'d, 'p> ArmData<'d, 'p> {
     /// Options that the objective refuses.
     pub fn new(dataset: &'d Dataset, dimension: &'p str, arm: &'p ArmPlan) -> Result<Self, TrainError> {
         let rows = match arm.data {
-            DataShape::Pairs => Rows::Pairs(dataset.pairs(dimension), objective::build(&arm.objective, &arm.options)?),
+            DataShape::Pairs => {
+                Rows::Pairs(dataset.pairs(dimension), arm.objectives.build(&arm.objective, &arm.options)?)
+            }
             DataShape::Answers => {
-                Rows::Answers(dataset.answers(dimension), objective::build_unpaired(&arm.objective, &arm.options)?)
+                Rows::Answers(dataset.answers(dimension), arm.objectives.build_unpaired(&arm.objective, &arm.options)?)
             }
             DataShape::Lists => {
-                Rows::Lists(dataset.lists(dimension), objective::build_list(&arm.objective, &arm.options)?)
+                Rows::Lists(dataset.lists(dimension), arm.objectives.build_list(&arm.objective, &arm.options)?)
             }
         };
         Ok(Self { dataset, dimension, arm, rows })
