@@ -3,7 +3,8 @@
 use spo_model::family::{Config, Family};
 use spo_model::{ModelError, ModelSpec};
 
-pub static HALF_ROPE: Family = Family { name: "half-rope", about: "Llama, every other block without positions", parse };
+pub(crate) static HALF_ROPE: Family =
+    Family { name: "half-rope", about: "Llama, every other block without positions", parse };
 
 fn parse(config: &Config) -> Result<ModelSpec, ModelError> {
     let mut spec = config.llama_like(HALF_ROPE.name, None)?;

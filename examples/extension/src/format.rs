@@ -2,13 +2,13 @@
 
 use serde_json::Map;
 use spo_data::DataError;
-use spo_data::format::{Format, RawRow};
+use spo_data::format::{Format, Input, RawRow, Rows};
 use std::io::BufRead;
 
-pub const ARROWS: Format =
+pub(crate) const ARROWS: Format =
     Format { name: "arrows", extensions: &["duels"], summary: "lines of: question ? won > lost", open };
 
-fn open(input: spo_data::format::Input, file: &str) -> Result<spo_data::format::Rows, DataError> {
+fn open(input: Input, file: &str) -> Result<Rows, DataError> {
     let (lines, file) = (input.stream(file)?.lines(), file.to_string());
     Ok(Box::new(lines.enumerate().map(move |(index, line)| {
         let malformed = |message: String| DataError::MalformedRow { file: file.clone(), line: index + 1, message };

@@ -2,7 +2,7 @@
 
 use spo_data::schema::{Dimensions, Schema};
 
-pub const DUEL: Schema = Schema {
+pub(crate) const DUEL: Schema = Schema {
     name: "duel",
     summary: "ask, won and lost",
     keys: &["ask", "won", "lost"],

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use spo_core::objective::{Build, Entry, OptionDoc, Ratios, pair};
 use spo_core::{CoreError, Needs, Objective, PairLogps, PairLosses};
 
-pub static SQUARED_HINGE: Entry = Entry {
+pub(crate) static SQUARED_HINGE: Entry = Entry {
     name: "squared-hinge",
     formula: "max(0, 1 − β·d)²",
     gradient: "∂/∂log π(y_w) = −2β·max(0, 1 − β·d) = −∂/∂log π(y_l)",

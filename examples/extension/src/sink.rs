@@ -3,7 +3,7 @@
 use spo_train::{Event, Sink, TrainError};
 use std::sync::mpsc::Sender;
 
-pub struct Losses(pub Sender<(String, f64)>);
+pub(crate) struct Losses(pub(crate) Sender<(String, f64)>);
 
 impl Sink for Losses {
     fn event(&mut self, _seconds: f64, event: &Event) -> Result<(), TrainError> {
