@@ -73,7 +73,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     assert_eq!(losses.len(), 2 * 4, "a step did not come to the sink");
     // The policy is the reference: of the squared hinge remains 1.
     assert!((losses[0].1 - 1.0).abs() < 1e-6, "the first loss is not that of the objective");
-    println!("accuracy {:?}", summary.matrix);
+    for score in &summary.matrix {
+        println!("scored   {} on {}", score.policy, score.dimension);
+    }
     assert_eq!(summary.matrix.len(), 2 * 2);
     Ok(())
 }
