@@ -172,7 +172,7 @@ impl Objective for Outside {
 fn an_objective_from_outside() {
     let registry = Registry::builtin().add(&OUTSIDE);
     let none = serde_json::Map::new();
-    let pairs = batch(7, 6, -20.0, 4.0);
+    let pairs = batch(7, 6, 20.0, 4.0);
     let alone = run(registry.build("outside", &none).unwrap().as_ref(), &pairs);
     let terms = json!({"terms": [{"name": "outside", "weight": 2.0}]});
     let sum = run(registry.build("weighted-sum", terms.as_object().unwrap()).unwrap().as_ref(), &pairs);
