@@ -94,7 +94,7 @@ impl<'a> StepBatch<'a> {
             }
             return Ok((gradients, tally));
         }
-        let run = |members| {
+        let run = |members: &Vec<usize>| {
             let mut own = Gradients::default();
             self.differentiate(model, members, &start, &mut own).map(|sums| (own, sums))
         };
@@ -120,7 +120,7 @@ impl<'a> StepBatch<'a> {
         let logp_gradients = |scored: &Scored| {
             let gradients = self.logp_gradients(&rows, &batch, scored, &mut tally)?;
             self.check(&tally, dtype)?;
-            Ok(gradients)
+            Ok::<_, Fault>(gradients)
         };
         let mut gradients = Gradients::default();
         let model = differentiate_in_parts(model, &batch, &options, &mut gradients, logp_gradients, part_done)?;

@@ -21,6 +21,9 @@ impl StepTally {
     /// Adds the sums of another micro-batch of the same batch.
     pub fn merge(&mut self, other: Self) {
         self.loss += other.loss;
+        if self.ahead.is_none() {
+            self.ahead = other.ahead;
+        }
         self.step_zero = self.step_zero.zip(other.step_zero).map(|(a, b)| a + b);
         if let Some(other) = other.preference {
             self.preference.get_or_insert_default().merge(other);

@@ -32,8 +32,11 @@ impl Default for AdamWConfig {
     }
 }
 
-/// Settings, and moments of every trained parameter, flat `[elements]`, f32 (f64 for f64 parameters). Of an embedding
-/// table in host memory only the rows that ever had a gradient: the moments of the others are zero.
+/// Settings, and moments of every trained parameter, f32 (f64 for f64 parameters). Of an embedding table in host memory
+/// only the rows that ever had a gradient: the moments of the others are zero.
+///
+/// # Shapes
+/// Weights, gradients and moments are flat, `[elements]` of their parameter.
 #[derive(Debug, Default)]
 pub struct AdamW {
     config: AdamWConfig,

@@ -106,6 +106,9 @@ impl From<Vec<f32>> for LogpGradients {
 }
 
 /// Runs one micro-batch forward without a tape and hands over what the head gives.
+///
+/// # Shapes
+/// Those of [`Scored`].
 pub fn observe<T>(model: &CausalLm, batch: &PackedBatch, head: &HeadOptions, f: impl FnOnce(&Scored) -> T) -> T {
     let inputs = PackedInputs::new(batch, model.spec(), model.dtype(), &model.device());
     let (hidden, weight) = (model.hidden(&inputs), model.head_weight());
