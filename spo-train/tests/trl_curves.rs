@@ -254,11 +254,11 @@ fn updates_in_the_backward_pass_give_the_same_bits() {
                 Event::Step(figures) => Some((figures.loss, figures.grad_norm, figures.tokens)),
                 _ => None,
             };
-            (weights, memory.0.into_iter().filter_map(of_window).collect::<Vec<_>>())
+            (weights, memory.0.into_iter().filter_map(of_batch).collect::<Vec<_>>())
         };
-        let ((weights, batches), (expected_weights, expected_windows)) = (run(&in_backward), run(&plain));
+        let ((weights, batches), (expected_weights, expected_batches)) = (run(&in_backward), run(&plain));
         assert_eq!(batches.len(), 10);
-        for (found, expected) in batches.iter().zip(&expected_windows) {
+        for (found, expected) in batches.iter().zip(&expected_batches) {
             assert_eq!((found.0, found.2), (expected.0, expected.2), "{arch}");
             assert!((found.1 / expected.1 - 1.0).abs() < 1e-9, "{arch}: norm {} expected {}", found.1, expected.1);
         }
