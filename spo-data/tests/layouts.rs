@@ -95,7 +95,8 @@ fn sharegpt_roles_get_their_names() {
     let expected = asked(&[("system", "S"), ("user", "a"), ("assistant", "b"), ("user", "c")]);
     let data = chat(json!([pair]));
     assert_eq!(shown(&data, 0, 1), (expected.clone(), "e<|im_end|>\n".into()));
-    let whole = json!({"conversations": [turns.as_slice(), &[said("chatgpt", "d")]].concat()});
+    let turns = [turns.as_slice(), &[said("chatgpt", "d")]].concat();
+    let whole = json!({"conversations": turns});
     assert_eq!(shown(&chat(json!([whole])), 0, 0), (expected, "d<|im_end|>\n".into()));
     let kto = json!({"conversations": [said("human", "a"), said("gpt", "b")], "kto_tag": true});
     assert_eq!(chat(json!([kto])).report.files[0].schema, "kto-messages");

@@ -158,9 +158,9 @@ fn change() -> impl Strategy<Value = Change> {
     let column = || prop::sample::select(COLUMNS);
     prop_oneof![
         3 => (column(), 0usize..4).prop_map(|(name, form)| Change::Extra(name, form)),
-        (any::<prop::sample::Index>(), column()).prop_map(|(at, name)| Change::Rename(at, name)),
-        any::<prop::sample::Index>().prop_map(Change::Null),
-        any::<prop::sample::Index>().prop_map(Change::Missing),
+        1 => (any::<prop::sample::Index>(), column()).prop_map(|(at, name)| Change::Rename(at, name)),
+        1 => any::<prop::sample::Index>().prop_map(Change::Null),
+        1 => any::<prop::sample::Index>().prop_map(Change::Missing),
     ]
 }
 
@@ -233,7 +233,8 @@ proptest! {
 
     #[test]
     fn no_character_is_lost_in_silence(
-        schema in 0..NAMES.len(), forms in prop::collection::vec(0usize..20, 1..4), plain: bool, named: bool,
+        schema in 0..NAMES.len(), forms in prop::collection::vec(0usize..20, 1..4), plain in any::<bool>(),
+        named in any::<bool>(),
         changes in prop::collection::vec((any::<prop::sample::Index>(), change()), 0..4),
     ) {
         let mut m = Marks(0);

@@ -110,20 +110,20 @@ mod tests {
 
     #[test]
     fn a_body_longer_than_memory_is_an_error() {
-        use arrow_ipc::{MessageBuilder, MessageHeader, MetadataVersion};
-        for body in [i64::MAX, -1, 1 << 40] {
-            let mut builder = flatbuffers::FlatBufferBuilder::new();
-            let mut message = MessageBuilder::new(&mut builder);
-            message.add_version(MetadataVersion::V5);
-            message.add_header_type(MessageHeader::NONE);
-            message.add_bodyLength(body);
-            let message = message.finish();
-            builder.finish(message, None);
-            let bytes = builder.finished_data();
-            let length = i32::try_from(bytes.len()).unwrap().to_le_bytes();
-            let file = [&CONTINUES.to_le_bytes()[..], &length, bytes].concat();
-            let failed = open(Input::Memory(file), "a.arrow").map(|_| ()).unwrap_err();
-            assert!(failed.to_string().contains("more than 512 MiB"), "{failed}");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/formats/saved/train/data-00000-of-00001.arrow");
+        let good = std::fs::read(path).unwrap();
+        // The schema comes first and has no body; the second message is a batch.
+        let length = |at: usize| i32::from_le_bytes(good[at + 4..at + 8].try_into().unwrap()) as usize;
+        let second = 8 + length(0);
+        let header = &good[second + 8..second + 8 + length(second)];
+        let body = arrow_ipc::root_as_message(header).unwrap().bodyLength();
+        let place = second + 8 + header.windows(8).position(|bytes| bytes == body.to_le_bytes()).unwrap();
+        for stated in [i64::MAX, -1, 1 << 40] {
+            let mut file = good.clone();
+            file[place..place + 8].copy_from_slice(&stated.to_le_bytes());
+            let rows: Result<Vec<_>, _> = open(Input::Memory(file), "a.arrow").unwrap().collect();
+            assert!(rows.unwrap_err().to_string().contains("more than 512 MiB"), "{stated}");
         }
+        assert!(open(Input::Memory(good.clone()), "a.arrow").unwrap().all(|row| row.is_ok()));
     }
 }

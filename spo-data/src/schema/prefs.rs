@@ -16,8 +16,10 @@ pub(crate) const PREFS: Schema = Schema {
         let answers = vec![row.answer("response_a")?, row.answer("response_b")?];
         let used = ["prompt", "response_a", "response_b", "prefs"];
         let mut record = row.record(row.prompt("prompt")?, answers, &used)?;
-        // A kind of row, which stays a tag.
-        row.mark("kind");
+        // The kind of a row stays a tag.
+        if record.tags.contains_key("kind") {
+            row.mark("kind");
+        }
         let prefs = row.nested("prefs")?;
         let Value::Object(prefs) = prefs.as_ref() else {
             return Err(row.wrong("prefs", "an object from dimension to 1, -1 or 0", &prefs));
