@@ -144,7 +144,8 @@ fn data(sets: &[DataSummary], conflicts: &[ConflictCount]) -> Vec<String> {
         // Every set of a split tells what happened to the split's rows.
         let dropped = of_split().take(1).flat_map(|set| &set.dropped);
         let dropped = dropped.map(|(reason, count)| format!("; {count} rows {reason}"));
-        format!("{split}: {}{}", pairs.join(", "), conflicts.chain(dropped).collect::<String>())
+        let unused = of_split().take(1).flat_map(|set| &set.unused).map(|line| format!("; {line}"));
+        format!("{split}: {}{}", pairs.join(", "), conflicts.chain(dropped).chain(unused).collect::<String>())
     };
     splits.into_iter().map(line).collect()
 }

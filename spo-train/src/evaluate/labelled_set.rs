@@ -103,6 +103,7 @@ impl LabelledSet {
                 prompts: prompts.len(),
                 boilerplate: pairs.iter().filter(|pair| self.boilerplate[pair.example]).count(),
                 dropped: dropped.clone(),
+                unused: self.dataset.report.unused().collect(),
             }
         };
         self.dimensions.iter().map(summary).collect()

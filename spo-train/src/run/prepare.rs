@@ -98,7 +98,7 @@ pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainErr
     let warmup = plan.warmup.iter().filter(|warmup| warmup.training.eval_every > 0);
     for dimension in warmup.flat_map(|warmup| &warmup.dimensions) {
         if !test.answers(dimension).iter().any(|row| row.desirable) {
-            return Err(TrainError::NoPairs { what: format!("held-out answers of `{dimension}`") });
+            return Err(no_pairs(format!("held-out answers of `{dimension}`"), &test));
         }
     }
     let labelled =
@@ -107,7 +107,7 @@ pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainErr
     for dimension in &dimensions {
         for set in [&train, &held_out] {
             if set.judged(dimension).is_empty() {
-                return Err(TrainError::NoPairs { what: format!("{} data of `{dimension}`", set.split) });
+                return Err(no_pairs(format!("{} data of `{dimension}`", set.split), &set.dataset));
             }
         }
     }
@@ -121,6 +121,12 @@ pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainErr
     )?;
     let (source, source_runs) = (spec.source().clone(), vec![]);
     Ok(Prepared { plan, source, model, device, tokenizer, train, held_out, source_runs, check_room: true })
+}
+
+/// The error for a set without pairs, with the reasons for which rows were dropped.
+fn no_pairs(what: String, dataset: &Dataset) -> TrainError {
+    let dropped = dataset.report.dropped().join("; ");
+    TrainError::NoPairs { what: if dropped.is_empty() { what } else { format!("{what} ({dropped})") } }
 }
 
 /// Refuses an objective that needs what the data or the rounds before lack, before anything is trained.
