@@ -17,7 +17,7 @@ use crate::load::{Shared, load};
 use crate::{DataError, DataSpec, Dataset, Example, LoadReport, Preference, TextSpec, Tokenizer, Tokens};
 
 /// Changes with everything that changes what loading makes of the same input.
-const VERSION: &str = "spo-data tokens v3";
+const VERSION: &str = "spo-data tokens v4";
 const COUNT_AT: usize = blake3::OUT_LEN;
 const IDS_AT: usize = COUNT_AT + 8;
 
@@ -188,7 +188,7 @@ mod tests {
         let rows = b"{\"prompt_ids\":[1],\"chosen_ids\":[2],\"rejected_ids\":[3]}\n";
         std::fs::write(&data, rows).unwrap();
         let specs = [DataSpec::new(data.to_string_lossy())];
-        let tokenizer = Tokenizer::ids_only();
+        let tokenizer = Tokenizer::ids_only(vec![]);
         let load = |text: &TextSpec| load_cached(&specs, text, &tokenizer, &cache, &mut |_| ()).unwrap();
         let plain = TextSpec::default();
         let (first, hit) = load(&plain);

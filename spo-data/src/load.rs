@@ -357,7 +357,7 @@ mod tests {
             }))
         };
         let read = |most_in_memory: usize| {
-            let (text, tokenizer, mut silent) = (TextSpec::default(), Tokenizer::ids_only(), |_| {});
+            let (text, tokenizer, mut silent) = (TextSpec::default(), Tokenizer::ids_only(vec![]), |_| {});
             let mut loader = Loader::new(&text, &tokenizer, &mut silent).unwrap();
             loader.most_in_memory = most_in_memory;
             loader.file(&DataSpec::default(), "rows", "rows", "rows", rows(5000), usize::MAX).unwrap();

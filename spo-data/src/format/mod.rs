@@ -8,7 +8,7 @@ mod jsonl;
 pub(crate) mod open;
 mod parquet;
 
-pub use open::files;
+pub use open::{files, is_lfs_pointer};
 
 use serde_json::{Map, Value};
 

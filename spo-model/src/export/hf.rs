@@ -5,6 +5,7 @@ use crate::load::Storage;
 use crate::parameters::{Parameter, for_each};
 use crate::{CausalLm, ModelError};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// What stands beside the weights in a model directory, copied unchanged on export.
@@ -29,6 +30,11 @@ const COPIED: &[&str] = &[
 ];
 
 impl ModelFiles {
+    /// All of them by name.
+    pub fn by_name(&self) -> BTreeMap<String, Vec<u8>> {
+        self.files.iter().cloned().collect()
+    }
+
     /// The content of the file of this name.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.files.iter().find(|(file, _)| file == name).map(|(_, bytes)| bytes.as_slice())
