@@ -193,7 +193,7 @@ pub struct RoundSummary {
     pub lambda: Vec<(String, f64)>,
     /// Resolved settings.
     pub settings: Vec<Setting>,
-    /// Training curve, one point per logged window.
+    /// Training curve, one point per logged batch.
     pub curve: Vec<CurvePoint>,
     /// Looks at the held-out pairs on the way.
     pub looks: Vec<Look>,
@@ -209,11 +209,11 @@ pub struct RoundSummary {
 pub struct CurvePoint {
     /// Optimiser step, from 0.
     pub step: u64,
-    /// Mean loss of the window.
+    /// Mean loss of the batch.
     pub loss: f64,
-    /// Pair accuracy of the window, 0 to 1.
+    /// Pair accuracy of the batch, 0 to 1.
     pub accuracy: Option<f64>,
-    /// Mean reward margin of the window.
+    /// Mean reward margin of the batch.
     pub margin: Option<f64>,
 }
 

@@ -5,8 +5,8 @@ mod left;
 
 use left::{assert_same, left};
 use spo_train::config::RunSpec;
-use spo_train::event::{Event, Sink};
-use spo_train::sink::{Memory, Record};
+use spo_train::events::sink::{Memory, Record};
+use spo_train::events::{Event, Sink};
 use spo_train::{Change, Manifest, TrainError, prepare, resume, run};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -288,7 +288,7 @@ fn damaged_policies_of_a_running_round_are_noticed_and_made_again() {
     let expected = left(&place.out);
     place.clear();
     let last =
-        |record: &Record| matches!(&record.event, Event::Window(of) if of.phase == "round-1-honesty" && of.step == 5);
+        |record: &Record| matches!(&record.event, Event::Step(of) if of.phase == "round-1-honesty" && of.step == 5);
     place.broken_off(seen.0.iter().position(last).unwrap() + 1);
     let kept = place.out.with_extension("kept");
     std::fs::rename(&place.out, &kept).unwrap();
