@@ -77,5 +77,7 @@ pub use report::{FileReport, Incident, LoadReport, Reason};
 pub use rows::AnswerRef;
 pub use spec::{DataSpec, Overflow, Part, Paths, Supervise, TemplateKind, TextSpec};
 pub use stats::{DatasetStats, DimensionStats, Lengths};
-pub use tokenize::{ChatTemplate, RenderOptions, SpecialTokens, TokenSpan, Tokenizer, TokenizerSettings};
+pub use tokenize::{
+    ChatTemplate, RenderOptions, SpecialTokens, TokenSpan, Tokenizer, TokenizerSettings, template_files,
+};
 pub use tokens::Tokens;

@@ -51,19 +51,38 @@ pub(super) fn read_directory(directory: &Path) -> Result<BTreeMap<String, Vec<u8
         };
         return Err(DataError::NoTokenizer { path: directory.to_path_buf(), message });
     };
-    let present = main.iter().copied().chain(OPTIONAL.into_iter().filter(|name| has(name))).map(str::to_string);
-    present.chain(named_templates(directory)?).map(|name| Ok((name.clone(), read(&directory.join(name))?))).collect()
+    read_with(main, directory)
 }
 
-/// Names of the files in `additional_chat_templates`.
-fn named_templates(directory: &Path) -> Result<Vec<String>, DataError> {
+/// These files, and those that may stand beside them.
+pub(super) fn read_with(main: &[&str], directory: &Path) -> Result<BTreeMap<String, Vec<u8>>, DataError> {
+    let optional = OPTIONAL.into_iter().filter(|name| directory.join(name).is_file());
+    let names = main.iter().copied().chain(optional).map(str::to_string).chain(template_files(directory)?);
+    names.map(|name| Ok((name.clone(), read(&directory.join(name))?))).collect()
+}
+
+/// Whether a tokenizer is there in the form that is not read.
+pub(super) fn has_sentencepiece(directory: &Path) -> bool {
+    directory.join(SENTENCEPIECE).exists()
+}
+
+/// Files of a model directory that hold chat templates with names, relative to it: `additional_chat_templates/NAME.jinja`.
+///
+/// # Errors
+/// When that directory is there and cannot be read.
+pub fn template_files(directory: &Path) -> Result<Vec<String>, DataError> {
     let path = directory.join(NAMED_TEMPLATES);
     if !path.is_dir() {
         return Ok(vec![]);
     }
     let entries = std::fs::read_dir(&path).map_err(|source| DataError::Read { path, source })?;
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    Ok(names.filter(|name| name.ends_with(".jinja")).map(|name| format!("{NAMED_TEMPLATES}/{name}")).collect())
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    names.sort_unstable();
+    Ok(names
+        .into_iter()
+        .filter(|name| name.ends_with(".jinja"))
+        .map(|name| format!("{NAMED_TEMPLATES}/{name}"))
+        .collect())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, DataError> {
@@ -180,7 +199,8 @@ fn templates(files: &BTreeMap<String, Vec<u8>>, config: &Value) -> Result<BTreeM
     let mut templates = BTreeMap::new();
     for (file, bytes) in files {
         let named = || file.strip_prefix(NAMED_TEMPLATES)?.strip_prefix('/')?.strip_suffix(".jinja");
-        let Some(name) = if file == TEMPLATE { Some("default") } else { named() } else { continue };
+        let name = if file == TEMPLATE { Some("default") } else { named() };
+        let Some(name) = name else { continue };
         let text = std::str::from_utf8(bytes).map_err(|error| bad_file(file, error))?;
         templates.insert(name.to_string(), text.to_string());
     }

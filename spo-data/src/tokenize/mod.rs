@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::DataError;
 use files::bad_file;
+pub use files::template_files;
 use settings::Templates;
 pub use settings::{SpecialTokens, TokenizerSettings};
 pub use template::{ChatTemplate, RenderOptions};
@@ -67,6 +68,19 @@ impl Tokenizer {
     /// When no tokenizer is there, a file is unreadable or broken.
     pub fn from_dir(directory: &Path) -> Result<Self, DataError> {
         Self::from_files(files::read_directory(directory)?)
+    }
+
+    /// The tokenizer of a model directory: [`from_dir`](Self::from_dir), or [`ids_only`](Self::ids_only) where there is none.
+    ///
+    /// # Errors
+    /// As [`from_dir`](Self::from_dir), of a tokenizer that is there in a form that is not read, too.
+    pub fn of_model(directory: &Path) -> Result<Self, DataError> {
+        match Self::from_dir(directory) {
+            Err(DataError::NoTokenizer { .. }) if directory.is_dir() && !files::has_sentencepiece(directory) => {
+                Ok(Self::ids_only(files::settings(&files::read_with(&[], directory)?)?.ends))
+            }
+            other => other,
+        }
     }
 
     /// Builds a tokenizer from the bytes of its files; an empty `tokenizer_config_json` means none.
@@ -177,7 +191,8 @@ impl Tokenizer {
         if !add_special {
             return Ok(spans.collect());
         }
-        let written = |id: &u32| TokenSpan { id: *id, token: inner.id_to_token(*id).unwrap_or_default(), offsets: (0, 0) };
+        let written =
+            |id: &u32| TokenSpan { id: *id, token: inner.id_to_token(*id).unwrap_or_default(), offsets: (0, 0) };
         let (before, after) = (self.special.before.iter().map(written), self.special.after.iter().map(written));
         Ok(before.chain(spans).chain(after).collect())
     }

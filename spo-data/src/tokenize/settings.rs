@@ -58,9 +58,8 @@ pub(super) type Templates = BTreeMap<String, ChatTemplate>;
 
 impl TokenizerSettings {
     pub(super) fn compile(&self) -> Result<Templates, DataError> {
-        let compile = |(name, source): (&String, &String)| {
-            Ok((name.clone(), ChatTemplate::new(source, self.special.clone())?))
-        };
+        let compile =
+            |(name, source): (&String, &String)| Ok((name.clone(), ChatTemplate::new(source, self.special.clone())?));
         self.templates.iter().map(compile).collect()
     }
 
@@ -92,9 +91,7 @@ impl TokenizerSettings {
         }
         let (before, after) = match (self.add_bos, self.add_eos) {
             (None, None) => written_around(vocabulary)?,
-            (add_bos, add_eos) => {
-                (added("add_bos_token", add_bos, bos)?, added("add_eos_token", add_eos, eos)?)
-            }
+            (add_bos, add_eos) => (added("add_bos_token", add_bos, bos)?, added("add_eos_token", add_eos, eos)?),
         };
         let (pad, unknown, turn_end) = (id("pad_token"), id("unk_token"), turn_ends.get(DEFAULT).copied());
         Ok(SpecialTokens { bos, eos, pad, unknown, turn_end, ends, before, after })

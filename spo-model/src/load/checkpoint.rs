@@ -237,8 +237,7 @@ impl Shard {
             None => Ok(TensorData::new(values, shape)),
             Some(at) => {
                 let mut rest = at;
-                let mut place: Vec<usize> =
-                    shape.iter().rev().map(|size| (rest % size, rest /= size).0).collect();
+                let mut place: Vec<usize> = shape.iter().rev().map(|size| (rest % size, rest /= size).0).collect();
                 place.reverse();
                 Err((place, values[at].wide()))
             }

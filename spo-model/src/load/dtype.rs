@@ -116,7 +116,10 @@ const PART: usize = 64 * BLOCK;
 pub fn first_not_finite<W: Weight>(values: &[W]) -> Option<usize> {
     // Block by block, without a way out inside one: that is as fast as memory.
     let finite = |value: &W| value.wide().is_finite();
-    let (index, block) = values.chunks(BLOCK).enumerate().find(|(_, block)| !block.iter().map(finite).fold(true, |all, one| all & one))?;
+    let (index, block) = values
+        .chunks(BLOCK)
+        .enumerate()
+        .find(|(_, block)| !block.iter().map(finite).fold(true, |all, one| all & one))?;
     let at = block.iter().position(|value| !finite(value))?;
     Some(index * BLOCK + at)
 }

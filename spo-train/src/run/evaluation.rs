@@ -122,7 +122,7 @@ impl Driver<'_> {
     }
 
     pub(super) fn draw(&mut self, name: &str, references: &[String]) -> Result<(), TrainError> {
-        if self.plan.evaluation.kl_samples == 0 {
+        if self.plan.evaluation.kl_samples == 0 || !self.prepared.holds_out() {
             return Ok(());
         }
         let drawn = self.stage(&format!("draw {name}"), &[], |run| {

@@ -33,7 +33,8 @@ pub fn check(tokenizer: &Value, sentence_piece: bool) -> Result<(), ModelError> 
     if let Some(step) = steps(&tokenizer["normalizer"], "normalizers").into_iter().find(|step| !known(step)) {
         return Err(unsupported(&format!("a tokenizer with the normalizer {step}, which llama.cpp does not have")));
     }
-    let no_split = json!({"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": false});
+    let no_split =
+        json!({"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": false});
     let known = |step: &Value| match step["type"].as_str() {
         Some("Metaspace") => sentence_piece && step["replacement"] == SPACE,
         // Gemma's: there is no space left to split at.
@@ -72,9 +73,7 @@ pub fn split_name(tokenizer: &Value) -> Result<&'static str, ModelError> {
     let expression = steps.iter().find_map(|step| step["pattern"]["Regex"].as_str());
     let found = match (steps.as_slice(), expression) {
         ([one], None) if splits(one) => (!whole_words).then_some("gpt-2"),
-        ([_], Some(expression)) | ([_, _], Some(expression))
-            if !steps.iter().any(|step| splits(step)) =>
-        {
+        ([_], Some(expression)) | ([_, _], Some(expression)) if !steps.iter().any(|step| splits(step)) => {
             let known = SPLITS.iter().find(|(_, known, whole)| (*known, *whole) == (expression, whole_words));
             known.map(|(name, ..)| *name)
         }

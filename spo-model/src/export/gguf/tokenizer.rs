@@ -70,8 +70,7 @@ fn special_tokens(special: &SpecialTokens) -> Result<Vec<(&'static str, Value)>,
         ("unknown_token_id", special.unknown),
         ("padding_token_id", special.pad),
     ];
-    let mut keys: Vec<(&str, Value)> =
-        ids.into_iter().filter_map(|(key, id)| Some((key, Value::U32(id?)))).collect();
+    let mut keys: Vec<(&str, Value)> = ids.into_iter().filter_map(|(key, id)| Some((key, Value::U32(id?)))).collect();
     for (key, written, token) in
         [("add_bos_token", &special.before, special.bos), ("add_eos_token", &special.after, special.eos)]
     {

@@ -125,8 +125,7 @@ impl AdapterConfig {
             (Some(layers), Some(block)) => layers.contains(&block),
             _ => true,
         };
-        let chosen: Vec<String> =
-            chosen.into_iter().filter(|path| !excluded.contains(path)).filter(counts).collect();
+        let chosen: Vec<String> = chosen.into_iter().filter(|path| !excluded.contains(path)).filter(counts).collect();
         match chosen.is_empty() {
             true => Err(self.refuse("target_modules: no linear layer of the model's blocks is called so".into())),
             false => Ok(chosen),

@@ -3,8 +3,8 @@
 use super::config::AdapterConfig;
 use crate::layout::Layout;
 use crate::load::Checkpoint;
-use crate::lora::targets::module_path;
 use crate::lora::is_adapter;
+use crate::lora::targets::module_path;
 use crate::parameters::for_each;
 use crate::{CausalLm, ModelError};
 use std::collections::{BTreeMap, BTreeSet};
@@ -91,7 +91,8 @@ impl Tensors {
     ) -> Result<(), ModelError> {
         let [head, table] = ["lm_head", "embed_tokens"].map(|path| peft_name(layout, &format!("{path}.weight")));
         let refuse = |what: &str| {
-            let reason = format!("{what}, but the head of this model shares the embedding's table (tie_word_embeddings)");
+            let reason =
+                format!("{what}, but the head of this model shares the embedding's table (tie_word_embeddings)");
             Err(ModelError::Adapter { file: self.path.display().to_string(), reason })
         };
         match (self.names.get(&head), self.names.get(&table)) {
@@ -131,7 +132,9 @@ impl Tensors {
         let layout = model.spec().layout;
         let others = ["lm_head", "embed_tokens", "embed_positions"].map(|path| module_path(layout, path));
         if let Some(module) = module(".lora_").filter(|module| others.contains(module)) {
-            return refuse(format!("LoRA on {module} is not supported; it goes on linear layers of the decoder's blocks"));
+            return refuse(format!(
+                "LoRA on {module} is not supported; it goes on linear layers of the decoder's blocks"
+            ));
         }
         let names = self.unused.iter().map(|name| self.names[name].clone()).collect();
         ModelError::UnexpectedTensors { path: self.path.clone(), names }
