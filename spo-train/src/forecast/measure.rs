@@ -195,8 +195,16 @@ impl Measured<'_> {
         let reporter = Reporter::new(std::env::temp_dir(), &mut silent, &never);
         let started = Instant::now();
         let seed = prepared.plan.seed;
-        let drawn =
-            SampledResponses::sample(START, &self.model, &prepared.held_out, &few, stop, seed, 4096, &reporter)?;
+        let drawn = SampledResponses::sample(
+            START,
+            &self.model,
+            &prepared.held_out.dataset,
+            &few,
+            stop,
+            seed,
+            4096,
+            &reporter,
+        )?;
         Ok(Some(drawn.tokens() as f64 / started.elapsed().as_secs_f64()))
     }
 }

@@ -38,12 +38,12 @@ type PhaseParts<'p> = (Phase<'p>, Box<dyn Task + 'p>, Option<HeldOutTasks<'p>>);
 
 /// What became of a phase.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Trained {
-    hash: String,
+pub(super) struct Trained {
+    pub(super) hash: String,
     /// Steps that the policy comes from: fewer than planned where the phase ended early.
-    step: u64,
+    pub(super) step: u64,
     /// Whether the round's gate sent it back.
-    rolled_back: bool,
+    pub(super) rolled_back: bool,
 }
 
 /// Where a policy stands in the plan: its name, that of the policy it starts from, and round and arm, if it is not
@@ -57,26 +57,26 @@ struct Place<'p> {
 
 /// A run that goes through its plan.
 pub(crate) struct Driver<'a> {
-    plan: &'a RunPlan,
-    prepared: &'a Prepared,
-    reporter: Reporter<'a>,
-    journal: Journal,
-    checkpoints: Checkpoints,
-    policies: Policies,
+    pub(super) plan: &'a RunPlan,
+    pub(super) prepared: &'a Prepared,
+    pub(super) reporter: Reporter<'a>,
+    pub(super) journal: Journal,
+    pub(super) checkpoints: Checkpoints,
+    pub(super) policies: Policies,
     /// The policy in memory, if one is.
-    current: Option<(String, CausalLm)>,
-    cache: LogpCache,
-    bootstrap: Bootstrap,
+    pub(super) current: Option<(String, CausalLm)>,
+    pub(super) cache: LogpCache,
+    pub(super) bootstrap: Bootstrap,
     /// Tokens that end a response.
-    stop: Vec<u32>,
-    shown: Vec<DisplayedPrompt>,
+    pub(super) stop: Vec<u32>,
+    pub(super) shown: Vec<DisplayedPrompt>,
     /// Earlier runs that policies may be taken from.
-    source_runs: SourceRuns,
+    pub(super) source_runs: SourceRuns,
     /// Scores of the policies so far, in the scale of the main table.
-    matrix: Vec<DimensionScore>,
+    pub(super) matrix: Vec<DimensionScore>,
     /// The policies so far that a phase made.
-    trained: BTreeMap<String, Trained>,
-    drawn: Vec<(SampledResponses, Vec<String>)>,
+    pub(super) trained: BTreeMap<String, Trained>,
+    pub(super) drawn: Vec<(SampledResponses, Vec<String>)>,
 }
 
 impl<'a> Driver<'a> {
@@ -96,7 +96,7 @@ impl<'a> Driver<'a> {
             cache: LogpCache::open(&reporter.out.join(directory::CACHE))?,
             bootstrap: Bootstrap { resamples: plan.evaluation.bootstrap_resamples, seed: plan.seed },
             stop,
-            shown: displayed_prompts(&prepared.held_out, &plan.evaluation, &plan.text, &prepared.tokenizer)?,
+            shown: displayed_prompts(&prepared.held_out.dataset, &plan.evaluation, &plan.text, &prepared.tokenizer)?,
             source_runs: SourceRuns::default(),
             matrix: vec![],
             trained: BTreeMap::new(),
@@ -152,7 +152,7 @@ impl<'a> Driver<'a> {
 
     /// Does the work of a stage, or takes its result from the journal if it is finished. `files` are
     /// what it writes, or may write, relative to the run directory.
-    fn stage<T: Serialize + DeserializeOwned>(
+    pub(super) fn stage<T: Serialize + DeserializeOwned>(
         &mut self,
         name: &str,
         files: &[PathBuf],
@@ -174,7 +174,7 @@ impl<'a> Driver<'a> {
     }
 
     /// Brings a policy into memory. Another one is dropped before: one at a time.
-    fn load(&mut self, name: &str) -> Result<(), TrainError> {
+    pub(super) fn load(&mut self, name: &str) -> Result<(), TrainError> {
         if self.current.as_ref().is_none_or(|(loaded, _)| loaded != name) {
             self.current = None;
             self.current = Some((name.into(), self.policies.load(name)?));
@@ -437,7 +437,7 @@ impl<'a> Driver<'a> {
     }
 
     /// The phase of an arm of the round with this index.
-    fn phase<'p>(&self, index: usize, arm: &'p ArmPlan, name: &'p str) -> Phase<'p> {
+    pub(super) fn phase<'p>(&self, index: usize, arm: &'p ArmPlan, name: &'p str) -> Phase<'p> {
         Phase {
             name,
             round: index as u64 + 1,
@@ -468,12 +468,12 @@ impl<'a> Driver<'a> {
         all.find_map(|(policy, steps)| (policy == name).then_some(steps)).expect("every policy is in the plan")
     }
 
-    fn numbers_device(&self) -> Device {
+    pub(super) fn numbers_device(&self) -> Device {
         device::cpu()
     }
 
     /// Tokens scored at once: without a tape twice as many fit as in training.
-    fn budget(&self) -> usize {
+    pub(super) fn budget(&self) -> usize {
         let arms = self.plan.rounds.iter().flat_map(|round| &round.arms);
         2 * arms.map(|arm| arm.training.micro_batch_tokens(&self.prepared.device)).max().unwrap_or(512)
     }
