@@ -17,12 +17,14 @@ fn files(config: Value, around: [&[u32]; 2], more: &[(&str, String)]) -> BTreeMa
     let names = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>"];
     let token = |id: &u32| json!({"SpecialToken": {"id": names[*id as usize], "type_id": 0}});
     let text = json!({"Sequence": {"id": "A", "type_id": 0}});
-    let [before, after] = around.map(|ids| ids.iter().map(token).collect::<Vec<_>>());
+    let [mut single, after] = around.map(|ids| ids.iter().map(token).collect::<Vec<_>>());
     let special: serde_json::Map<String, Value> = (0..4)
         .map(|id| (names[id].to_string(), json!({"id": names[id], "ids": [id], "tokens": [names[id]]})))
         .collect();
+    single.push(text.clone());
+    single.extend(after);
     tokenizer["post_processor"] = json!({"type": "TemplateProcessing", "special_tokens": special,
-        "single": [before, vec![text.clone()], after].concat(), "pair": [text, {"Sequence": {"id": "B", "type_id": 1}}]});
+        "single": single, "pair": [text, {"Sequence": {"id": "B", "type_id": 1}}]});
     let own = [("tokenizer.json", tokenizer.to_string()), ("tokenizer_config.json", config.to_string())];
     own.into_iter().chain(more.iter().cloned()).map(|(name, text)| (name.to_string(), text.into_bytes())).collect()
 }

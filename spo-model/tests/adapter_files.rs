@@ -31,11 +31,11 @@ fn adapted_on(
     std::fs::write(dir.path().join("adapter_config.json"), json.to_string()).unwrap();
     let mut tensors = tensors(&from);
     change(&mut tensors);
-    let view = |(name, (shape, bytes)): (&String, &(Vec<usize>, Vec<u8>))| {
-        (name.clone(), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap())
-    };
     let path = dir.path().join("adapter_model.safetensors");
-    safetensors::serialize_to_file(tensors.iter().map(view).collect::<Vec<_>>(), None, &path).unwrap();
+    let views = tensors
+        .iter()
+        .map(|(name, (shape, bytes))| (name.clone(), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap()));
+    safetensors::serialize_to_file(views.collect::<Vec<_>>(), None, &path).unwrap();
     load_adapter(model, dir.path()).map(|(model, _)| model)
 }
 

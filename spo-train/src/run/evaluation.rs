@@ -48,6 +48,9 @@ impl Driver<'_> {
         log_ratios: &[DimensionScore],
     ) -> Result<(), TrainError> {
         let set = &self.prepared.held_out;
+        if set.dimensions.is_empty() {
+            return Ok(());
+        }
         let rewards = Rewards::of(self.plan, arm)?;
         let (mut scores, mut distributions) = (vec![], vec![]);
         for (dimension, log_ratio) in set.dimensions.iter().zip(log_ratios) {
