@@ -2,7 +2,7 @@
 
 mod barrier;
 mod files;
-mod limit;
+mod jinja;
 mod settings;
 mod template;
 mod time;

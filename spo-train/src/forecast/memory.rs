@@ -1,12 +1,12 @@
 //! How much memory a run will take, by what it is for.
 
-use crate::config::spec::Recompute;
+use crate::TrainError;
 use crate::config::{ArmPlan, DataShape, TrainingPlan};
 use crate::persist::directory::{WARMUP, policy_name};
 use crate::phase::{AUTO_ACTIVATION_BYTES, side_by_side};
 use crate::policy::adapters::policy_options;
 use crate::run::Prepared;
-use crate::{TrainError, step::memory};
+use crate::step::{memory, tape::Recompute};
 use serde::Serialize;
 use spo_data::{Dataset, Order, micro_batches};
 use spo_model::ModelSpec;
@@ -148,12 +148,8 @@ fn phase(
     let (batch, at_once) = largest_batch(rows, &order, settings.steps, budget, threads, !host);
     let [kept, recomputed] = [false, true].map(|recomputed| training.activations(spec, batch, recomputed));
     let (kept, recomputed) = (kept?, recomputed?);
-    let recomputes = match settings.recompute {
-        Recompute::Auto => {
-            Training { lora: None, ..training.clone() }.activations(spec, batch, false)? > AUTO_ACTIVATION_BYTES
-        }
-        chosen => chosen == Recompute::Blocks,
-    };
+    let dense = Training { lora: None, ..training.clone() }.activations(spec, batch, false)?;
+    let recomputes = settings.recompute.settled(|| dense > AUTO_ACTIVATION_BYTES) == Recompute::Blocks;
     let mut state = training.state(spec)?;
     let sets = if at_once > 1 { at_once + 1 } else { 1 };
     // Of an embedding table with a head of its own, only the rows of tokens that occur have gradients and moments.

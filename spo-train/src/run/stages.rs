@@ -332,8 +332,8 @@ impl<'a> Driver<'a> {
             let model = run.take(place.parent)?;
             let model = run.policies.begin_round(place.parent, model, phase.round)?;
             let state = match saved {
-                Some(saved) => saved.restore(model)?,
-                None => PhaseState::new(model),
+                Some(saved) => saved.restore(model, phase.training.optimizer())?,
+                None => PhaseState::new(model, phase.training.optimizer()),
             };
             let token_budget = run.budget();
             let stopping = Stopping::new(Keeper {
