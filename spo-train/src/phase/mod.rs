@@ -269,7 +269,7 @@ impl Phase<'_> {
     }
 
     /// In which order the rows of a task are visited.
-    fn order(&self, rows: usize) -> Order {
+    pub(crate) fn order(&self, rows: usize) -> Order {
         Order {
             n: rows,
             batch: self.training.pairs_per_step,
