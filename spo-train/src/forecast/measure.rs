@@ -139,11 +139,10 @@ impl Measured<'_> {
         let made = [data.shortened(), data.mismatched()].concat();
         let visited = data.visited_examples().map(|example| &self.prepared.train.dataset.examples[example]);
         let rows: Vec<&Example> = visited.chain(&made).collect();
-        let group = |row: &&Example| Group {
-            prompt: &row.prompt,
-            answers: row.answers.iter().map(|answer| answer.as_slice()).collect(),
-        };
-        let groups: Vec<Group> = rows.iter().map(group).collect();
+        let mut groups = vec![];
+        for row in &rows {
+            groups.push(Group { prompt: &row.prompt, answers: row.answers.iter().map(|ids| ids.as_slice()).collect() });
+        }
         let budget = self.prepared.scored_at_once();
         let scored = self.model.score(&groups, budget, &HeadOptions::default(), &mut |_| ());
         let mut logps = HashMap::new();
@@ -169,7 +168,7 @@ impl Measured<'_> {
         let (never, mut silent) = (AtomicBool::new(false), Memory::default());
         let reporter = Reporter::new(std::env::temp_dir(), &mut silent, &never);
         let started = Instant::now();
-        let drawn = SampledResponses::draw(
+        let drawn = SampledResponses::sample(
             START,
             &self.model,
             &prepared.held_out.dataset,

@@ -406,7 +406,7 @@ impl<'a> Driver<'a> {
 
     /// Samples answers of a policy to held-out prompts.
     fn respond(&mut self, policy: &str) -> Result<SampledResponses, TrainError> {
-        let responses = SampledResponses::draw(
+        let responses = SampledResponses::sample(
             policy,
             self.resident.get(policy)?,
             &self.prepared.held_out.dataset,
