@@ -195,12 +195,14 @@ pub struct RoundSummary {
     pub settings: Vec<Setting>,
     /// Training curve, one point per logged batch.
     pub curve: Vec<CurvePoint>,
-    /// Looks at the held-out pairs on the way.
-    pub looks: Vec<Look>,
+    /// Evaluations on the held-out pairs on the way.
+    #[serde(alias = "looks")]
+    pub evaluations: Vec<Evaluation>,
     /// Why it ended before its steps were done, or went back to an earlier policy.
     pub ended: Option<String>,
-    /// Distribution of the carried term `c` over the round's training pairs.
-    pub carried: Option<Distribution>,
+    /// Distribution of the margin offset `c` over the round's training pairs.
+    #[serde(alias = "carried")]
+    pub margin_offset: Option<Distribution>,
 }
 
 /// One point of a training curve.
@@ -220,7 +222,7 @@ pub struct CurvePoint {
 /// The running policy on held-out pairs, in the middle of a round.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Look {
+pub struct Evaluation {
     /// Optimiser step, from 0.
     pub step: u64,
     /// Mean loss of the round's objective on the held-out pairs of its dimension.

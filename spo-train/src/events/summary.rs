@@ -63,7 +63,7 @@ fn add(summary: &mut RunSummary, plan: &RunPlan, event: &Event) {
                 curve: vec![],
                 evaluations: vec![],
                 ended: None,
-                carried: margin_offset.clone(),
+                margin_offset: margin_offset.clone(),
             });
         }
         Event::Step(figures) => {

@@ -37,7 +37,7 @@ impl SampledResponses {
     /// # Errors
     /// The user's interruption.
     #[allow(clippy::too_many_arguments)]
-    pub fn draw(
+    pub fn sample(
         policy: &str,
         model: &CausalLm,
         held_out: &Dataset,

@@ -100,7 +100,7 @@ impl Resolver<'_> {
             None => ("epochs", default_epochs),
         };
         let steps = if key == "epochs" {
-            self.compute(join(prefix, "steps"), format!("epochs, {rows} {kind}, {batch} a step"));
+            self.compute(join(prefix, "steps"), format!("epochs, {rows} {kind}, {per_step} a step"));
             Some(whole(value.as_f64().unwrap_or(1.0) * batches as f64).max(1))
         } else {
             value.as_u64()
