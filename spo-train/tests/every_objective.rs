@@ -97,7 +97,7 @@ fn every_objective_of_the_registry_trains() {
             let of_round: Vec<&StepFigures> = batches(&events).into_iter().skip(2).collect();
             assert_eq!(of_round.len(), 2, "{name}");
             for figures in of_round {
-                assert!(figures.loss.is_finite() && figures.grad_norm > 0.0, "{name} {dimension}: {batch:?}");
+                assert!(figures.loss.is_finite() && figures.grad_norm > 0.0, "{name} {dimension}: {figures:?}");
                 assert_eq!(figures.kl.is_some(), ["kto", "tdpo-1", "tdpo-2"].contains(&name), "{name}");
             }
             let held_out = events.iter().filter_map(|event| match event {
@@ -130,7 +130,7 @@ fn options_of_every_paired_objective_train() {
             "[[rounds]]\ndimension = \"second\"\n[[rounds]]\ndimension = \"first\"\nname = \"tried\"\n{options}"
         );
         for figures in batches(&events(&rounds)).into_iter().skip(2) {
-            assert!(figures.loss.is_finite() && figures.grad_norm > 0.0, "{options}: {batch:?}");
+            assert!(figures.loss.is_finite() && figures.grad_norm > 0.0, "{options}: {figures:?}");
         }
     }
 }
