@@ -145,7 +145,7 @@ pub(crate) struct LayoutArguments {
     /// File format, where the extension does not tell; `spo list formats` shows all
     #[arg(long, value_name = "NAME", help_heading = "Layout")]
     format: Option<String>,
-    /// Layout of the rows, where the first row does not tell; `spo list schemas` shows all
+    /// Layout of the rows, where the first rows do not tell; `spo list schemas` shows all
     #[arg(long, value_name = "NAME", help_heading = "Layout")]
     schema: Option<String>,
     /// Name of the dimension in layouts whose one preference has no name
@@ -267,21 +267,24 @@ pub(crate) fn finding<'a>(count: usize, what: &str, then: &str, ids: impl Iterat
     format!("{count} {what}{several}{then} ({}{more})", named.join(", "))
 }
 
-/// What happened to rows, one line per reason.
+/// Columns that nobody read, one line per file, and what happened to rows, one line per reason.
 pub(crate) fn incidents(data: &Dataset) -> Vec<String> {
-    let line = |(reason, count): (Reason, usize)| {
-        let of_reason = data.report.incidents.iter().filter(move |incident| incident.reason == reason);
-        let ids = of_reason.map(|incident| incident.id.as_str());
-        finding(count, "row", &format!(" {}", reason.describe()), ids)
-    };
-    data.report.counts().into_iter().map(line).collect()
+    let rows = data.report.counts().into_iter().map(|(reason, count)| of_reason(data, reason, count));
+    data.report.unused().chain(rows).collect()
+}
+
+fn of_reason(data: &Dataset, reason: Reason, count: usize) -> String {
+    let of_reason = data.report.incidents.iter().filter(|incident| incident.reason == reason);
+    finding(count, "row", &format!(" {}", reason.describe()), of_reason.map(|incident| incident.id.as_str()))
 }
 
 /// Rejects a dataset without rows.
 pub(crate) fn require_rows(data: &Dataset, files: &[PathBuf]) -> Result<(), CliError> {
     if data.examples.is_empty() {
         let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
-        return Err(CliError::NoRows { file: files.join(", ") });
+        let dropped = data.report.counts().into_iter().filter(|(reason, _)| reason.dropped());
+        let dropped = dropped.map(|(reason, count)| of_reason(data, reason, count)).collect();
+        return Err(CliError::NoRows { file: files.join(", "), dropped });
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! From a record to an example: layout, tokens, boundary, terminator, budget.
 
+use std::collections::BTreeSet;
+
 use serde_json::Map;
 
 use crate::budget::fit;
@@ -23,7 +25,7 @@ pub fn encode_prompt(tokenizer: &Tokenizer, spec: &TextSpec, prompt: &PromptText
         return Ok(ids.clone());
     }
     let layout = Layout::resolve(spec, tokenizer)?;
-    let text = layout.prompt(spec, prompt, None, &Map::new())?.unwrap_or_default();
+    let text = layout.prompt(spec, None, prompt, None, &Map::new())?.unwrap_or_default();
     tokenizer.encode(&text, layout.add_special())
 }
 
@@ -34,8 +36,12 @@ pub fn encode_prompt(tokenizer: &Tokenizer, spec: &TextSpec, prompt: &PromptText
 pub fn encode_record(
     tokenizer: &Tokenizer,
     spec: &TextSpec,
-    record: Record,
+    mut record: Record,
 ) -> Result<(Option<Example>, Vec<Reason>), DataError> {
+    let mut reasons = trim_conversations(&mut record);
+    if reasons.contains(&Reason::NoAssistantTurn) {
+        return Ok((None, vec![Reason::NoAssistantTurn]));
+    }
     if record.answers.is_empty() || record.answers.iter().any(AnswerText::is_empty) {
         return Ok((None, vec![Reason::EmptyAnswer]));
     }
@@ -43,7 +49,9 @@ pub fn encode_record(
         return Ok((None, vec![Reason::EmptyPrompt]));
     }
     let layout = Layout::resolve(spec, tokenizer)?;
-    let mut reasons = Vec::new();
+    if layout.add_special() && has_what_only_chat_writes(&record) {
+        reasons.push(Reason::NotInPlainLayout);
+    }
     let (mut prompt, mut answers) = match layout.record(spec, &record)? {
         Some(laid) => {
             let Some(split) = encode_jointly(tokenizer, &laid, layout.add_special())? else {
@@ -85,6 +93,44 @@ pub fn encode_record(
     let (labels, tags) = (labels.into(), tags.into());
     let answers = answers.into_iter().map(Into::into).collect();
     Ok((Some(Example { id, prompt: prompt.into(), answers, labels, scores, safe, tags }), reasons))
+}
+
+/// Takes off the turns after the last assistant turn of answers, and tells of those and of other turns that are scored.
+fn trim_conversations(record: &mut Record) -> Vec<Reason> {
+    let mut reasons = BTreeSet::new();
+    for answer in &mut record.answers {
+        let AnswerText::Messages(turns) = answer else { continue };
+        let Some(last) = turns.iter().rposition(|turn| turn.role == "assistant") else {
+            return vec![Reason::NoAssistantTurn];
+        };
+        if last + 1 < turns.len() {
+            turns.truncate(last + 1);
+            reasons.insert(Reason::TurnsAfterAnswer);
+        }
+        if turns.iter().any(|turn| turn.role != "assistant") {
+            reasons.insert(Reason::OtherTurnsScored);
+        }
+    }
+    reasons.into_iter().collect()
+}
+
+/// Fields of messages that chat templates know and plain text has no form for.
+const ONLY_CHAT: [&str; 4] = ["tool_calls", "function_call", "reasoning_content", "thinking"];
+
+fn has_what_only_chat_writes(record: &Record) -> bool {
+    let prompt = match &record.prompt {
+        PromptText::Messages(turns) => turns.as_slice(),
+        _ => &[],
+    };
+    let answers = record.answers.iter().filter_map(|answer| match answer {
+        AnswerText::Messages(turns) => Some(turns.as_slice()),
+        _ => None,
+    });
+    let mut turns = answers.chain([prompt]).flatten();
+    let systems = prompt.iter().filter(|turn| turn.role == "system").count();
+    record.tools.is_some()
+        || systems > 1
+        || turns.any(|turn| ONLY_CHAT.iter().any(|key| turn.fields.contains_key(*key)))
 }
 
 fn is_terminated(tokenizer: &Tokenizer, answer: &[u32]) -> bool {

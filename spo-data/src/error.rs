@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use crate::schema::{SCHEMAS, Schema};
-
 /// An error of this crate; [`DataError::hint`] suggests what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -62,27 +60,38 @@ pub enum DataError {
         /// Registered schema names.
         known: Vec<&'static str>,
     },
-    /// No schema recognises the first row of a file.
-    #[error(
-        "{file}:{line}: no known layout has the keys {}; the nearest, {likely}, also needs {}",
-        found.join(", "), missing.join(", ")
-    )]
-    NoSchema {
+    /// No schema fits the first rows of a file.
+    #[error(transparent)]
+    NoSchema(Box<NoSchema>),
+    /// A recognised layout would leave out a column that looks like text or a judgement of the row.
+    #[error("{file}:{line}: layout {schema} would leave out the column {column:?}")]
+    LeftOut {
         /// The file.
         file: String,
         /// Line, counted from 1.
         line: usize,
-        /// Keys of the row.
-        found: Vec<String>,
-        /// Name of the layout that misses the least.
-        likely: &'static str,
-        /// What it misses.
-        missing: Vec<&'static str>,
-        /// The likeliest spelling mistake, as (found, wanted).
-        nearest: Option<Box<(String, String)>>,
+        /// The schema.
+        schema: &'static str,
+        /// The column that it does not read.
+        column: String,
+        /// The key that the column is probably meant for, if the row has no other column for it.
+        key: Option<&'static str>,
+    },
+    /// A file as a whole is not what its format promises.
+    #[error("{file}: {message}")]
+    BadFile {
+        /// The file.
+        file: String,
+        /// What it is or why it cannot be read.
+        message: String,
+        /// What to do.
+        hint: &'static str,
     },
     /// A row lacks a key of its schema.
-    #[error("{file}:{line}: schema {schema} needs the key {key:?}; the row has {}", found.join(", "))]
+    #[error(
+        "{file}:{line}: schema {schema} needs the key {key:?}{}; the row has {}",
+        if *null { ", which is null here" } else { "" }, found.join(", ")
+    )]
     MissingKey {
         /// The file.
         file: String,
@@ -92,6 +101,8 @@ pub enum DataError {
         schema: &'static str,
         /// The missing key.
         key: String,
+        /// Whether it is there, but null.
+        null: bool,
         /// Keys of the row.
         found: Vec<String>,
     },
@@ -169,18 +180,20 @@ impl DataError {
     /// A suggestion for the user, where there is one.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::NoSchema { nearest, .. } => {
-                let layout = |schema: &&Schema| format!("\n  {}: {}", schema.name, schema.keys.join(", "));
-                let layouts: String = SCHEMAS.iter().map(layout).collect();
-                Some(match nearest.as_deref() {
-                    Some((found, key)) => format!(
-                        "is {found:?} meant to be {key:?}? Map it with columns.{key} = \"{found}\". \
-                         Known layouts:{layouts}"
-                    ),
-                    None => {
-                        format!("map keys with columns.prompt = \"…\", or --column prompt=…; known layouts:{layouts}")
-                    }
-                })
+            Self::NoSchema(unknown) => Some(unknown.hint()),
+            Self::LeftOut { column, key, schema, .. } => Some(match key {
+                Some(key) => format!(
+                    "say what it is with columns.{key} = \"{column}\" (--column {key}={column}), or leave it out with \
+                     schema = \"{schema}\" (--schema {schema})"
+                ),
+                None => format!(
+                    "take the column out, name another layout (`spo list schemas`), or leave it out with \
+                     schema = \"{schema}\" (--schema {schema})"
+                ),
+            }),
+            Self::BadFile { hint, .. } => Some((*hint).to_string()),
+            Self::MissingKey { null: true, .. } => {
+                Some("give it a value or take the row out; no row is left out silently".into())
             }
             Self::MissingKey { key, found, .. } => nearest(key, found.iter().map(String::as_str))
                 .map(|found| format!("is {found:?} meant to be {key:?}? Map it with columns.{key} = \"{found}\"")),
@@ -192,6 +205,49 @@ impl DataError {
             Self::NoTemplate => Some("use template = \"plain\", or add chat_template.jinja to the tokenizer".into()),
             Self::Row { source, .. } => source.hint(),
             _ => None,
+        }
+    }
+}
+
+/// Rows that no layout fits.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{file}:{line}: no known layout has the keys {}; the nearest, {likely}, also needs {}",
+    found.join(", "), missing.join(", ")
+)]
+pub struct NoSchema {
+    /// The file.
+    pub file: String,
+    /// Line of the first row, counted from 1.
+    pub line: usize,
+    /// Keys of the row.
+    pub found: Vec<String>,
+    /// Name of the layout that misses the least.
+    pub likely: &'static str,
+    /// What it misses.
+    pub missing: Vec<&'static str>,
+    /// The likeliest spelling mistake, as (found, wanted).
+    pub nearest: Option<(String, String)>,
+    /// A key that holds a list of objects, which may be the rows.
+    pub inside: Option<String>,
+    /// The known layouts with their keys.
+    pub layouts: Vec<(&'static str, &'static [&'static str])>,
+}
+
+impl NoSchema {
+    fn hint(&self) -> String {
+        let layout = |(name, keys): &(&str, &[&str])| format!("\n  {name}: {}", keys.join(", "));
+        let layouts: String = self.layouts.iter().map(layout).collect();
+        match (&self.nearest, &self.inside) {
+            (Some((found, key)), _) => format!(
+                "is {found:?} meant to be {key:?}? Map it with columns.{key} = \"{found}\". Known layouts:{layouts}"
+            ),
+            (None, Some(inside)) => format!(
+                "are the rows in the list under {inside:?}? Write that list alone into the file. Known layouts:{layouts}"
+            ),
+            (None, None) => {
+                format!("map keys with columns.prompt = \"…\", or --column prompt=…; known layouts:{layouts}")
+            }
         }
     }
 }

@@ -67,7 +67,7 @@ fn events(rounds: &str) -> Vec<Event> {
     events.into_iter().map(|record| record.event).collect()
 }
 
-fn batches(events: &[Event]) -> Vec<&StepFigures> {
+fn steps(events: &[Event]) -> Vec<&StepFigures> {
     events.iter().filter_map(|event| if let Event::Step(figures) = event { Some(figures) } else { None }).collect()
 }
 
@@ -91,14 +91,14 @@ fn every_objective_of_the_registry_trains() {
             let name = entry.name;
             let rounds = format!(
                 "[[rounds]]\ndimension = \"second\"\n[[rounds]]\ndimension = \"{dimension}\"\nobjective = \"{name}\"\n{}",
-                if name == "selm" { "max-new-tokens = 8\n" } else { "" }
+                if entry.needs.sampled { "max-new-tokens = 8\n" } else { "" }
             );
             let events = events(&rounds);
-            let of_round: Vec<&StepFigures> = batches(&events).into_iter().skip(2).collect();
+            let of_round: Vec<&StepFigures> = steps(&events).into_iter().skip(2).collect();
             assert_eq!(of_round.len(), 2, "{name}");
             for figures in of_round {
                 assert!(figures.loss.is_finite() && figures.grad_norm > 0.0, "{name} {dimension}: {figures:?}");
-                assert_eq!(figures.kl.is_some(), ["kto", "tdpo-1", "tdpo-2"].contains(&name), "{name}");
+                assert_eq!(figures.kl.is_some(), entry.needs.sequence_kl || entry.needs.mismatched, "{name}");
             }
             let held_out = events.iter().filter_map(|event| match event {
                 Event::HeldOut(found) if found.phase.starts_with("round-2") => Some(found.loss),
@@ -129,7 +129,7 @@ fn options_of_every_paired_objective_train() {
         let rounds = format!(
             "[[rounds]]\ndimension = \"second\"\n[[rounds]]\ndimension = \"first\"\nname = \"tried\"\n{options}"
         );
-        for figures in batches(&events(&rounds)).into_iter().skip(2) {
+        for figures in steps(&events(&rounds)).into_iter().skip(2) {
             assert!(figures.loss.is_finite() && figures.grad_norm > 0.0, "{options}: {figures:?}");
         }
     }
@@ -153,7 +153,7 @@ fn losses_on_whole_windows_do_not_depend_on_micro_batches() {
                  [[rounds]]\ndimension = \"{dimension}\"\ntokens-per-micro-batch = {budget}\nlearning-rate = 1e-2\n{options}"
             );
             let events = events(&rounds);
-            let figures = batches(&events)[2].clone();
+            let figures = steps(&events)[2].clone();
             (figures.loss, figures.grad_norm)
         };
         let (whole, parts) = (first(100_000), first(80));

@@ -114,7 +114,7 @@ impl Arguments {
             }
         }
         match read.is_empty() {
-            true => Err(CliError::NoRows { file: self.prompts[0].display().to_string() }),
+            true => Err(CliError::NoRows { file: self.prompts[0].display().to_string(), dropped: vec![] }),
             false => Ok(read),
         }
     }

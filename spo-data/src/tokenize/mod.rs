@@ -2,7 +2,7 @@
 
 mod barrier;
 mod files;
-mod limit;
+mod jinja;
 mod template;
 mod time;
 

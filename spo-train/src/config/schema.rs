@@ -4,8 +4,7 @@ use std::sync::OnceLock;
 
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
-use spo_data::format::FORMATS;
-use spo_data::schema::SCHEMAS;
+use spo_data::Registry;
 
 use super::defaults;
 use super::objective;
@@ -22,8 +21,8 @@ pub fn json_schema() -> Value {
     add_options(round);
     add_options(&mut round["properties"]["controls"]["items"]);
     let data = &mut schema["properties"]["data"]["items"]["properties"];
-    data["format"]["enum"] = FORMATS.iter().map(|format| format.name).collect();
-    data["schema"]["enum"] = SCHEMAS.iter().map(|layout| layout.name).collect();
+    data["format"]["enum"] = Registry::builtin().formats().iter().map(|format| format.name).collect();
+    data["schema"]["enum"] = Registry::builtin().schemas().iter().map(|layout| layout.name).collect();
     add_defaults(&mut schema);
     close(&mut schema);
     schema

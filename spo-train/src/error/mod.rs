@@ -240,7 +240,7 @@ impl TrainError {
                 "the policy and the report are in the run directory; `on-miss = \"roll-back\"` goes on with the round's best policy"
                     .into(),
             ),
-            Self::NoPairs { .. } => Some("`spo data check` shows why rows were dropped".into()),
+            Self::NoPairs { .. } => Some("`spo data check --rows FILE` shows why rows were dropped, and names them".into()),
             Self::CacheMiss { .. } => Some("remove the cache directory of the run, so that it is filled again".into()),
             _ => None,
         }

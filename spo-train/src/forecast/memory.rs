@@ -1,13 +1,13 @@
 //! How much memory a run will take, by what it is for.
 
+use crate::TrainError;
 use crate::config::TrainingPlan;
-use crate::config::spec::Recompute;
 use crate::phase::{AUTO_ACTIVATION_BYTES, side_by_side};
 use crate::policy::adapters::policy_options;
 use crate::policy::{PolicyOptions, sampling};
 use crate::run::Prepared;
 use crate::run::schedule::{self, Stage};
-use crate::{TrainError, step::memory};
+use crate::step::{memory, tape::Recompute};
 use serde::Serialize;
 use spo_data::{Group, Order, micro_batches};
 use spo_model::ModelSpec;
@@ -162,12 +162,8 @@ fn trained(options: &PolicyOptions, round: usize, host: bool) -> Training<'_> {
 
 /// Whether a phase recomputes what the blocks of its largest micro-batch keep.
 fn recomputes(model: &Training, spec: &ModelSpec, batch: Batch, chosen: Recompute) -> Result<bool, TrainError> {
-    Ok(match chosen {
-        Recompute::Auto => {
-            Training { lora: None, ..model.clone() }.activations(spec, batch, false)? > AUTO_ACTIVATION_BYTES
-        }
-        chosen => chosen == Recompute::Blocks,
-    })
+    let dense = Training { lora: None, ..model.clone() }.activations(spec, batch, false)?;
+    Ok(chosen.settled(|| dense > AUTO_ACTIVATION_BYTES) == Recompute::Blocks)
 }
 
 impl PhaseMemory {

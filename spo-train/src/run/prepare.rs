@@ -147,7 +147,7 @@ fn check_warm_up(plan: &RunPlan, test: &Dataset) -> Result<(), TrainError> {
     let warmup = plan.warmup.iter().filter(|warmup| warmup.training.eval_every > 0);
     for dimension in warmup.flat_map(|warmup| &warmup.dimensions) {
         if !test.answers(dimension).iter().any(|row| row.desirable) {
-            return Err(TrainError::NoPairs { what: format!("held-out answers of `{dimension}`") });
+            return Err(no_pairs(format!("held-out answers of `{dimension}`"), test));
         }
     }
     Ok(())
@@ -171,10 +171,16 @@ fn label(
     let sets = [train?, held_out?];
     for dimension in &dimensions {
         if let Some(set) = sets.iter().find(|set| set.judged(dimension).is_empty()) {
-            return Err(TrainError::NoPairs { what: format!("{} data of `{dimension}`", set.split) });
+            return Err(no_pairs(format!("{} data of `{dimension}`", set.split), &set.dataset));
         }
     }
     Ok(sets)
+}
+
+/// The error for a set without pairs, with the reasons for which rows were dropped.
+fn no_pairs(what: String, dataset: &Dataset) -> TrainError {
+    let dropped = dataset.report.dropped().join("; ");
+    TrainError::NoPairs { what: if dropped.is_empty() { what } else { format!("{what} ({dropped})") } }
 }
 
 /// What there is to say of both splits.

@@ -259,8 +259,8 @@ impl<'a> Driver<'a> {
         let model = self.resident.take(parent)?;
         let model = self.resident.policies.begin_round(parent, model, phase.round)?;
         let state = match saved {
-            Some(saved) => saved.restore(model)?,
-            None => PhaseState::new(model),
+            Some(saved) => saved.restore(model, training.place.training.optimizer())?,
+            None => PhaseState::new(model, training.place.training.optimizer()),
         };
         let gate = training.gate.map(|gate| Gate::new(gate, &self.matrix, &place.path));
         let stopping = Stopping::new(Keeper {

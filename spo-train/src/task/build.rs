@@ -21,7 +21,7 @@ pub(crate) struct Frozen<'a> {
     pub names: &'a [String],
     /// Their log-probs, in the same order; none for a warm-up, which needs none.
     pub history: &'a [&'a PolicyLogps],
-    /// Answers that `π_{n−1}` drew, where the arm needs them.
+    /// Answers sampled from `π_{n−1}`, where the arm needs them.
     pub samples: Option<Samples>,
     /// `π_{n−1}` itself, where the arm needs it.
     pub reference: Option<CausalLm>,

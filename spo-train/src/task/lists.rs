@@ -2,7 +2,7 @@
 
 use super::{StepTally, Task, spread, sums};
 use crate::TrainError;
-use crate::step::tape::{Scored, Slopes};
+use crate::step::tape::{LogpGradients, Scored};
 use burn::tensor::Device;
 use spo_core::objective::{ListNumbers, ListObjective, differentiate_lists};
 use spo_data::{Dataset, Group, PackedBatch};
@@ -53,13 +53,13 @@ impl Task for ListTask<'_> {
         &self.dataset.examples[self.lists[row]].id
     }
 
-    fn slopes(
+    fn logp_gradients(
         &self,
         rows: &[usize],
         batch: &PackedBatch,
         scored: &Scored,
         step: &mut StepTally,
-    ) -> Result<Slopes, TrainError> {
+    ) -> Result<LogpGradients, TrainError> {
         let mut answers = sums(batch, scored.logps).into_iter();
         let numbers = ListNumbers {
             policy: rows.iter().map(|&row| answers.by_ref().take(self.gains[row].len()).collect()).collect(),
@@ -81,7 +81,7 @@ impl Task for ListTask<'_> {
             let answers = &self.dataset.examples[self.lists[rows[index]]].answers;
             tally.chosen_tokens += best.map_or(0.0, |best| answers[best].len() as f64);
         }
-        let slopes = gradient.d_policy.iter().flatten().map(|slope| slope / step.weight);
-        Ok(spread(batch, slopes, scored.logps.len()).into())
+        let logp_gradients = gradient.d_policy.iter().flatten().map(|gradient| gradient / step.weight);
+        Ok(spread(batch, logp_gradients, scored.logps.len()).into())
     }
 }

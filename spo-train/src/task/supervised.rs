@@ -2,7 +2,7 @@
 
 use super::{StepTally, Task};
 use crate::TrainError;
-use crate::step::tape::{Scored, Slopes};
+use crate::step::tape::{LogpGradients, Scored};
 use spo_data::{AnswerRef, Dataset, Group, PackedBatch};
 
 /// Preferred answers of some dimensions, each (prompt, answer) once per label that prefers it.
@@ -49,14 +49,14 @@ impl Task for SupervisedTask<'_> {
         groups.iter().flat_map(|group| &group.answers).map(|answer| answer.len() as f64).sum()
     }
 
-    fn slopes(
+    fn logp_gradients(
         &self,
         _rows: &[usize],
         _batch: &PackedBatch,
         scored: &Scored,
         step: &mut StepTally,
-    ) -> Result<Slopes, TrainError> {
-        step.step_zero = None; // nothing is known of its first loss
+    ) -> Result<LogpGradients, TrainError> {
+        step.step_zero = None; // theory does not give its first loss
         step.loss -= scored.logps.iter().map(|logp| f64::from(*logp)).sum::<f64>();
         Ok(vec![(-1.0 / step.weight) as f32; scored.logps.len()].into())
     }

@@ -61,10 +61,20 @@ impl Source {
         }
     }
 
+    /// The rows; says which columns nobody read.
     fn load(&self, tokenizer: &Tokenizer) -> Result<Dataset, CliError> {
-        let data = self.layout.load(&self.files, &self.text.spec(), tokenizer)?;
-        require_rows(&data, &self.files)?;
+        let data = self.read(tokenizer)?;
+        data.report.unused().for_each(note);
+        self.require_rows(&data)?;
         Ok(data)
+    }
+
+    fn read(&self, tokenizer: &Tokenizer) -> Result<Dataset, CliError> {
+        self.layout.load(&self.files, &self.text.spec(), tokenizer)
+    }
+
+    fn require_rows(&self, data: &Dataset) -> Result<(), CliError> {
+        require_rows(data, &self.files)
     }
 
     /// Other files of the same layout.

@@ -2,6 +2,7 @@
 
 mod condition;
 mod lines;
+mod step;
 
 use burn::tensor::Device;
 use spo_model::device::on_cpu;

@@ -122,18 +122,6 @@ pub enum Recompute {
     Auto,
 }
 
-impl Recompute {
-    /// Whether the block of this index keeps its activations; [`Auto`](Self::Auto) that has been settled keeps all.
-    pub fn keeps(self, layer: usize) -> bool {
-        match self {
-            Self::None | Self::Auto => true,
-            Self::Blocks => false,
-            Self::EverySecond => layer % 2 == 1,
-            Self::EveryFourth => !layer.is_multiple_of(4),
-        }
-    }
-}
-
 /// `[warmup]`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]

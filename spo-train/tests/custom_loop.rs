@@ -1,0 +1,12 @@
+//! The example of a training loop of one's own trains.
+#![allow(clippy::unwrap_used, missing_docs, dead_code)]
+
+#[path = "../../examples/custom_loop.rs"]
+mod custom_loop;
+
+#[test]
+fn it_begins_at_the_reference_and_learns() {
+    let losses: Vec<f64> = custom_loop::train(10).unwrap().into_iter().map(|(loss, _)| loss).collect();
+    assert!((losses[0] - std::f64::consts::LN_2).abs() < 1e-6, "{losses:?}");
+    assert!(losses[5..].iter().all(|loss| *loss < losses[0]), "{losses:?}");
+}
