@@ -82,7 +82,8 @@ fn exports_carry_it(dir: &Path, policy: &str) {
     assert_eq!(generate(policy), generate(&exported));
     let ids = |text: &[&str]| run(&[&["data", "preview", &pairs(), "--rows", "1", "--json"], text].concat());
     let written = ["--system", "Be brief.", "--prompt-format", "Question: {prompt}\\nAnswer:"];
-    let written = [&["--tokenizer", &support::stories()], &written[..], &["--response-format", " {response}"]].concat();
+    let stories = support::stories();
+    let written = [&["--tokenizer", &stories], &written[..], &["--response-format", " {response}"]].concat();
     assert_eq!(ids(&["--tokenizer", &exported]), ids(&written), "as the run file said");
     let bench = |model: &str| -> Value {
         let what = ["bench", "--model", model, "--data", &pairs(), "--what", "score"].map(String::from);
