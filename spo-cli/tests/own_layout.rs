@@ -45,7 +45,7 @@ fn eval_gives_the_numbers_of_the_report() {
     for policy in ["round-1-honesty", "round-2-helpfulness", "round-2-helpfulness.free"] {
         let found = eval(policy, &[]);
         for score in found["scores"].as_array().unwrap() {
-            let of_report = summary["scores"].as_array().unwrap().iter().find(|of| {
+            let of_report = summary["matrix"].as_array().unwrap().iter().find(|of| {
                 of["policy"] == policy && of["dimension"] == score["dimension"] && of["kind"] == score["kind"]
             });
             let (found, expected) = (&score["subsets"]["all"], &of_report.unwrap()["subsets"]["all"]);
