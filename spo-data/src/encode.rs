@@ -24,9 +24,9 @@ pub fn encode_prompt(tokenizer: &Tokenizer, spec: &TextSpec, prompt: &PromptText
     if let PromptText::Ids(ids) = prompt {
         return Ok(ids.clone());
     }
-    let layout = Layout::resolve(spec, tokenizer)?;
+    let layout = Layout::resolve(spec, tokenizer, false)?;
     let text = layout.prompt(spec, None, prompt, None, &Map::new())?.unwrap_or_default();
-    tokenizer.encode(&text, layout.add_special())
+    tokenizer.encode_open(&text, layout.add_special())
 }
 
 /// Tokenises one record; `None` when it must be dropped, and why or what was cut.
@@ -48,7 +48,7 @@ pub fn encode_record(
     if matches!(&record.prompt, PromptText::Messages(messages) if messages.is_empty()) {
         return Ok((None, vec![Reason::EmptyPrompt]));
     }
-    let layout = Layout::resolve(spec, tokenizer)?;
+    let layout = Layout::resolve(spec, tokenizer, record.tools.is_some())?;
     if leaves_out(&layout, &record) {
         reasons.push(Reason::NotLaidOut);
     }
@@ -78,8 +78,8 @@ pub fn encode_record(
     if prompt.is_empty() {
         return Ok((None, vec![Reason::EmptyPrompt]));
     }
-    let can_end = !tokenizer.terminators().is_empty();
-    if can_end && !answers.iter().all(|answer| is_terminated(tokenizer, answer)) {
+    let is_text = tokenizer.vocabulary_size() > 0;
+    if is_text && !answers.iter().all(|answer| is_terminated(tokenizer, answer)) {
         reasons.push(Reason::NoTerminator);
     }
     if (1..answers.len()).any(|index| answers[..index].contains(&answers[index])) {
@@ -160,10 +160,10 @@ fn encode_jointly(tokenizer: &Tokenizer, laid: &Laid, add_special: bool) -> Resu
     let cut = if add_special { 0 } else { tokenizer.last_barrier(&laid.prompt) };
     let (head, tail) = laid.prompt.split_at(cut);
     let beginning = if head.is_empty() { Vec::new() } else { tokenizer.encode(head, false)? };
-    let mut prompt = [&beginning[..], &tokenizer.encode(tail, add_special)?].concat();
+    let mut prompt = [&beginning[..], &tokenizer.encode_open(tail, add_special)?].concat();
     let whole = |text: &String| match text.strip_prefix(head) {
-        Some(rest) => Ok([&beginning[..], &tokenizer.encode(rest, add_special)?].concat()),
-        None => tokenizer.encode(text, add_special),
+        Some(rest) => Ok([&beginning[..], &tokenizer.encode_open(rest, add_special)?].concat()),
+        None => tokenizer.encode_open(text, add_special),
     };
     let mut answers = laid.full.iter().map(whole).collect::<Result<Vec<_>, _>>()?;
     let common = |full: &Vec<u32>| prompt.iter().zip(full).take_while(|(a, b)| a == b).count();

@@ -66,7 +66,7 @@ fn events(rounds: &str) -> Vec<Event> {
     events.into_iter().map(|record| record.event).collect()
 }
 
-fn batches(events: &[Event]) -> Vec<&StepFigures> {
+fn steps(events: &[Event]) -> Vec<&StepFigures> {
     events.iter().filter_map(|event| if let Event::Step(figures) = event { Some(figures) } else { None }).collect()
 }
 
@@ -93,7 +93,7 @@ fn every_objective_of_the_registry_trains() {
                 if entry.needs.sampled { "max-new-tokens = 8\n" } else { "" }
             );
             let events = events(&rounds);
-            let of_round: Vec<&StepFigures> = batches(&events).into_iter().skip(2).collect();
+            let of_round: Vec<&StepFigures> = steps(&events).into_iter().skip(2).collect();
             assert_eq!(of_round.len(), 2, "{name}");
             for figures in of_round {
                 assert!(figures.loss.is_finite() && figures.grad_norm > 0.0, "{name} {dimension}: {figures:?}");
@@ -128,7 +128,7 @@ fn options_of_every_paired_objective_train() {
         let rounds = format!(
             "[[rounds]]\ndimension = \"second\"\n[[rounds]]\ndimension = \"first\"\nname = \"tried\"\n{options}"
         );
-        for figures in batches(&events(&rounds)).into_iter().skip(2) {
+        for figures in steps(&events(&rounds)).into_iter().skip(2) {
             assert!(figures.loss.is_finite() && figures.grad_norm > 0.0, "{options}: {figures:?}");
         }
     }
@@ -152,7 +152,7 @@ fn losses_on_whole_windows_do_not_depend_on_micro_batches() {
                  [[rounds]]\ndimension = \"{dimension}\"\ntokens-per-micro-batch = {budget}\nlearning-rate = 1e-2\n{options}"
             );
             let events = events(&rounds);
-            let figures = batches(&events)[2].clone();
+            let figures = steps(&events)[2].clone();
             (figures.loss, figures.grad_norm)
         };
         let (whole, parts) = (first(100_000), first(80));

@@ -21,7 +21,7 @@ use spo_train::step::tape::{TapeOptions, differentiate};
 use spo_train::task::{Mismatched, PairInputs, PreferenceTask, StepTally, SupervisedTask, Task, UnpairedTask};
 use std::sync::atomic::AtomicBool;
 
-fn batches(model: CausalLm, task: &dyn Task, training: &TrainingPlan, trainable: Trainable) -> Vec<StepFigures> {
+fn steps(model: CausalLm, task: &dyn Task, training: &TrainingPlan, trainable: Trainable) -> Vec<StepFigures> {
     let (mut memory, stop) = (Memory::default(), AtomicBool::new(false));
     let mut reporter = Reporter::new(std::env::temp_dir(), &mut memory, &stop);
     let phase = Phase { name: "curve", round: 1, training, trainable, seed: 0 };
@@ -72,7 +72,7 @@ fn preference_curve(arch: &str, curve: &str, objective: &str, training: &Trainin
     let task = PreferenceTask::new(&data, pairs, objective, inputs, device::cpu()).unwrap();
     // TRL's policy is not its reference here, so the identity of step 0 does not hold.
     let task = started(task);
-    let found = batches(model(&format!("{arch}-tiny-policy")), &task, training, Trainable::All);
+    let found = steps(model(&format!("{arch}-tiny-policy")), &task, training, Trainable::All);
     assert_curve(&found, &golden[curve], accumulation, &format!("{arch} {curve}"));
 }
 
@@ -124,7 +124,7 @@ fn supervised_warm_up() {
         let data = dataset(&golden);
         let task = SupervisedTask::new(&data, &["preference".to_string()]);
         let training = TrainingPlan { steps: 5, ..training(4, 100_000) };
-        let found = batches(model(&format!("{arch}-tiny-policy")), &task, &training, Trainable::All);
+        let found = steps(model(&format!("{arch}-tiny-policy")), &task, &training, Trainable::All);
         assert_curve(&found, &golden["sft_completion_only_b4"], 1, arch);
     }
 }
@@ -143,7 +143,7 @@ fn adapters() {
         let (adapted, _) = load_adapter(base, &fixtures().join(format!("{arch}-tiny-lora"))).unwrap();
         let curve = &golden["lora"]["train_sigmoid_b4_refmodel"];
         let training = TrainingPlan { steps: numbers(&curve["loss"]).len() as u64, ..training(4, 100_000) };
-        assert_curve(&batches(adapted, &task, &training, Trainable::Adapters), curve, 1, arch);
+        assert_curve(&steps(adapted, &task, &training, Trainable::Adapters), curve, 1, arch);
     }
 }
 
@@ -179,7 +179,7 @@ fn unpaired_curve(arch: &str, curve: &str, objective: &str) {
     // One micro-batch of everything, and micro-batches of one answer: the estimate of the KL is the batch's in both.
     for budget in [100_000, 1] {
         let training = TrainingPlan { steps: 3, ..training(8, budget) };
-        let found = batches(policy(), &task, &training, Trainable::All);
+        let found = steps(policy(), &task, &training, Trainable::All);
         let expected = &golden[curve];
         assert_curve(&found, expected, 1, &format!("{arch} {curve}"));
         for (figures, log) in found.iter().zip(expected["log"].as_array().unwrap()) {

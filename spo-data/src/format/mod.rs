@@ -10,7 +10,7 @@ mod parquet;
 pub(crate) mod python;
 mod state;
 
-pub use open::files;
+pub use open::{files, is_lfs_pointer};
 
 use serde_json::{Map, Value};
 

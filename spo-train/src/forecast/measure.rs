@@ -63,7 +63,7 @@ pub fn measure(prepared: &Prepared, steps: u64, sink: &mut dyn Sink) -> Result<S
     let place = std::env::temp_dir();
     let options = policy_options(&prepared.plan, &prepared.model, &prepared.device)?;
     // Only the starting model is loaded: nothing is read from the directory, and nothing written.
-    let mut policies = Policies::new(options, &place.join("spo-plan"), &prepared.held_out.dataset)?;
+    let mut policies = Policies::new(options, &place.join("spo-plan"), prepared.probes())?;
     let model = policies.start(START)?;
     let mut measured = Measured { prepared, model, policies, steps, sink, scored: (0, 0.0), training: vec![] };
     measured.warm_up()?;
@@ -183,7 +183,7 @@ impl Measured<'_> {
     fn sampling(&self) -> Result<Option<f64>, TrainError> {
         let prepared = self.prepared;
         let plan = &prepared.plan.evaluation;
-        if plan.kl_samples == 0 {
+        if plan.kl_samples == 0 || !prepared.holds_out() {
             return Ok(None);
         }
         let few = EvaluationPlan {
@@ -191,8 +191,7 @@ impl Measured<'_> {
             kl_max_new_tokens: plan.kl_max_new_tokens.min(DRAWN.1),
             ..plan.clone()
         };
-        let mut stop = prepared.model.eos.clone();
-        stop.extend(prepared.tokenizer.terminators());
+        let stop = prepared.tokenizer.terminators();
         let (never, mut silent) = (AtomicBool::new(false), crate::events::sink::Memory::default());
         let reporter = Reporter::new(std::env::temp_dir(), &mut silent, &never);
         let started = Instant::now();
@@ -202,7 +201,7 @@ impl Measured<'_> {
             &self.model,
             &prepared.held_out.dataset,
             &few,
-            &stop,
+            stop,
             seed,
             4096,
             &reporter,

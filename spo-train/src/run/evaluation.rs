@@ -48,6 +48,9 @@ impl Driver<'_> {
         log_ratios: &[DimensionScore],
     ) -> Result<(), TrainError> {
         let set = &self.prepared.held_out;
+        if set.dimensions.is_empty() {
+            return Ok(());
+        }
         let rewards = Rewards::of(self.plan, arm)?;
         let (mut scores, mut distributions) = (vec![], vec![]);
         for (dimension, log_ratio) in set.dimensions.iter().zip(log_ratios) {
@@ -122,7 +125,7 @@ impl Driver<'_> {
     }
 
     pub(super) fn draw(&mut self, name: &str, references: &[String]) -> Result<(), TrainError> {
-        if self.plan.evaluation.kl_samples == 0 {
+        if self.plan.evaluation.kl_samples == 0 || !self.prepared.holds_out() {
             return Ok(());
         }
         let drawn = self.stage(&format!("draw {name}"), &[], |run| {

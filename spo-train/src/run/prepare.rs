@@ -38,6 +38,18 @@ pub struct Prepared {
     pub check_room: bool,
 }
 
+impl Prepared {
+    /// Rows to compare a saved policy on: the held-out ones, where there are any.
+    pub fn probes(&self) -> &Dataset {
+        if self.holds_out() { &self.held_out.dataset } else { &self.train.dataset }
+    }
+
+    /// Whether anything is held out: not with `holdout = 0`.
+    pub fn holds_out(&self) -> bool {
+        !self.held_out.dataset.examples.is_empty()
+    }
+}
+
 /// Reads model shape, tokenizer and data, and resolves the plan. `spo plan` stops here.
 ///
 /// # Errors
@@ -103,12 +115,18 @@ pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainErr
     }
     let labelled =
         |split, dataset| LabelledSet::new(split, dataset, dimensions.clone(), &plan.evaluation.boilerplate, &tokenizer);
-    let (train, held_out) = (labelled("train", train)?, labelled("held-out", test)?);
-    for dimension in &dimensions {
-        for set in [&train, &held_out] {
-            if set.judged(dimension).is_empty() {
-                return Err(no_pairs(format!("{} data of `{dimension}`", set.split), &set.dataset));
-            }
+    let (train, mut held_out) = (labelled("train", train)?, labelled("held-out", test)?);
+    if plan.holdout == Some(0.0) {
+        let gated = plan.rounds.iter().find(|round| round.gate.is_some());
+        if let Some(round) = gated {
+            return Err(TrainError::NoPairs { what: format!("held-out data for the gate of {}", round.name) });
+        }
+        // Nothing is evaluated.
+        held_out.dimensions.clear();
+    }
+    for set in [&train, &held_out] {
+        if let Some(dimension) = set.dimensions.iter().find(|dimension| set.judged(dimension).is_empty()) {
+            return Err(no_pairs(format!("{} data of `{dimension}`", set.split), &set.dataset));
         }
     }
     check_objectives(&plan, &train.dataset, &held_out.dataset)?;

@@ -87,17 +87,12 @@ impl<'a> Driver<'a> {
         checkpoints: Checkpoints,
     ) -> Result<Self, TrainError> {
         let plan = &prepared.plan;
-        let mut stop = prepared.model.eos.clone();
-        stop.extend(prepared.tokenizer.terminators());
+        let stop = prepared.tokenizer.terminators().to_vec();
         let dir = reporter.out.join(directory::POLICIES);
         Ok(Self {
             plan,
             prepared,
-            policies: Policies::new(
-                policy_options(plan, &prepared.model, &prepared.device)?,
-                &dir,
-                &prepared.held_out.dataset,
-            )?,
+            policies: Policies::new(policy_options(plan, &prepared.model, &prepared.device)?, &dir, prepared.probes())?,
             cache: LogpCache::open(&reporter.out.join(directory::CACHE))?,
             bootstrap: Bootstrap { resamples: plan.evaluation.bootstrap_resamples, seed: plan.seed },
             stop,

@@ -248,7 +248,8 @@ fn head_backward<E>(
     let logps: Vec<f32> = head.logps.clone().into_data().iter::<f32>().collect();
     let scored = Scored { logps: &logps, hidden: &hidden, weight: &weight, inputs, head: &head_options };
     let LogpGradients { logps: per_token, divergence } = logp_gradients(&scored)?;
-    let per_row = |values: Vec<f32>| Tensor::from_data(TensorData::new(values, [logps.len()]), &hidden.device());
+    let device = hidden.device();
+    let per_row = |values: Vec<f32>| Tensor::from_data(TensorData::new(values, [logps.len()]), &device);
     let sum = gradients.remove(name).map(|sum| sum.into_whole().reshape(weight.dims()));
     let mut head = head.backward(per_row(per_token), sum);
     if let Some(DivergenceGradients { reference, rows }) = divergence {
