@@ -87,7 +87,7 @@ impl<'a> Row<'a> {
                 line: self.line,
                 schema: self.schema,
                 key: key.to_string(),
-                null: self.fields.contains_key(key),
+                null: self.fields.contains_key(key) || aliases(key).iter().any(|name| self.fields.contains_key(*name)),
                 found: self.fields.keys().cloned().collect(),
             });
         };
