@@ -1,4 +1,4 @@
-//! Layouts of rows: fields to records. One file per family of layouts and one line in [`BUILTIN`].
+//! Layouts of rows: fields to records. One file per family of layouts and one line in `BUILTIN`.
 
 mod hh;
 mod ids;
