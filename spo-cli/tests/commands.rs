@@ -453,3 +453,26 @@ fn a_sweep_shares_what_its_runs_have_in_common_and_goes_on() {
     assert_eq!((again.code, again.err.matches("finished before").count()), (0, 4), "{}", again.err);
     assert_eq!(again.out, first.out);
 }
+
+/// As docs/run-file.md has it, and as in transformers: the schedule ends one step after the last.
+#[test]
+fn a_schedule_ends_one_step_after_the_last() {
+    let directory = tempdir().unwrap();
+    let file = path(&small_run(directory.path()));
+    let sets = ["training.steps=5", "training.warmup-steps=1", "training.learning-rate=1e-4", "rounds.1.controls=[]"];
+    let sets = sets.iter().flat_map(|set| ["--set", set]);
+    out(&["train", &file].into_iter().chain(sets).collect::<Vec<_>>());
+    let events = fs::read_to_string(directory.path().join("run/events.jsonl")).unwrap();
+    let events = events.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let rates: Vec<f64> = events
+        .filter(|event| event["event"] == "step" && event["phase"] == "round-1-honesty")
+        .map(|event| event["learning-rate"].as_f64().unwrap())
+        .collect();
+    let rate = |step: f64| 1e-4 * (0.1 + 0.9 * 0.5 * (1.0 + (std::f64::consts::PI * (step - 1.0) / 4.0).cos()));
+    assert_eq!(rates.len(), 5);
+    assert_eq!(rates[0], 0.0);
+    for (step, found) in rates.iter().enumerate().skip(1) {
+        assert!((found - rate(step as f64)).abs() < 1e-12, "{rates:?}");
+    }
+    assert!((rate(5.0) - 1e-5).abs() < 1e-12, "the ratio's rate is that of step 6 of 5");
+}

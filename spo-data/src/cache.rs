@@ -219,7 +219,7 @@ mod tests {
         let rows = b"{\"prompt_ids\":[1],\"chosen_ids\":[2],\"rejected_ids\":[3]}\n";
         std::fs::write(&data, rows).unwrap();
         let specs = [DataSpec::new(data.to_string_lossy())];
-        let (registry, tokenizer) = (Registry::builtin(), Tokenizer::ids_only());
+        let (registry, tokenizer) = (Registry::builtin(), Tokenizer::ids_only(vec![]));
         let load = |text: &TextSpec| load_cached(&registry, &specs, text, &tokenizer, &cache, &mut |_| ()).unwrap();
         let plain = TextSpec::default();
         let (first, hit) = load(&plain);

@@ -6,7 +6,7 @@ use serde_json::Map;
 
 use crate::budget::fit;
 use crate::layout::{Laid, Layout};
-use crate::record::{AnswerText, PromptText, Record};
+use crate::record::{AnswerText, Message, PromptText, Record};
 use crate::report::Reason;
 use crate::{DataError, Example, TextSpec, Tokenizer};
 
@@ -24,9 +24,9 @@ pub fn encode_prompt(tokenizer: &Tokenizer, spec: &TextSpec, prompt: &PromptText
     if let PromptText::Ids(ids) = prompt {
         return Ok(ids.clone());
     }
-    let layout = Layout::resolve(spec, tokenizer)?;
+    let layout = Layout::resolve(spec, tokenizer, false)?;
     let text = layout.prompt(spec, None, prompt, None, &Map::new())?.unwrap_or_default();
-    tokenizer.encode(&text, layout.add_special())
+    tokenizer.encode_open(&text, layout.add_special())
 }
 
 /// Tokenises one record; `None` when it must be dropped, and why or what was cut.
@@ -48,9 +48,9 @@ pub fn encode_record(
     if matches!(&record.prompt, PromptText::Messages(messages) if messages.is_empty()) {
         return Ok((None, vec![Reason::EmptyPrompt]));
     }
-    let layout = Layout::resolve(spec, tokenizer)?;
-    if layout.add_special() && has_what_only_chat_writes(&record) {
-        reasons.push(Reason::NotInPlainLayout);
+    let layout = Layout::resolve(spec, tokenizer, record.tools.is_some())?;
+    if leaves_out(&layout, &record) {
+        reasons.push(Reason::NotLaidOut);
     }
     let (mut prompt, mut answers) = match layout.record(spec, &record)? {
         Some(laid) => {
@@ -78,8 +78,8 @@ pub fn encode_record(
     if prompt.is_empty() {
         return Ok((None, vec![Reason::EmptyPrompt]));
     }
-    let can_end = !tokenizer.terminators().is_empty();
-    if can_end && !answers.iter().all(|answer| is_terminated(tokenizer, answer)) {
+    let is_text = tokenizer.vocabulary_size() > 0;
+    if is_text && !answers.iter().all(|answer| is_terminated(tokenizer, answer)) {
         reasons.push(Reason::NoTerminator);
     }
     if (1..answers.len()).any(|index| answers[..index].contains(&answers[index])) {
@@ -117,7 +117,13 @@ fn trim_conversations(record: &mut Record) -> Vec<Reason> {
 /// Fields of messages that chat templates know and plain text has no form for.
 const ONLY_CHAT: [&str; 4] = ["tool_calls", "function_call", "reasoning_content", "thinking"];
 
-fn has_what_only_chat_writes(record: &Record) -> bool {
+/// Whether a record has tools, variables or fields of messages that plain text has no form for, or that the template
+/// does not mention.
+fn leaves_out(layout: &Layout, record: &Record) -> bool {
+    let written = |name: &str| match layout {
+        Layout::Chat(template) => template.source().contains(name),
+        Layout::Plain => false,
+    };
     let prompt = match &record.prompt {
         PromptText::Messages(turns) => turns.as_slice(),
         _ => &[],
@@ -126,11 +132,13 @@ fn has_what_only_chat_writes(record: &Record) -> bool {
         AnswerText::Messages(turns) => Some(turns.as_slice()),
         _ => None,
     });
-    let mut turns = answers.chain([prompt]).flatten();
+    let turns: Vec<&Message> = answers.chain([prompt]).flatten().collect();
+    let has = |key: &str| turns.iter().any(|turn| turn.fields.contains_key(key));
     let systems = prompt.iter().filter(|turn| turn.role == "system").count();
-    record.tools.is_some()
-        || systems > 1
-        || turns.any(|turn| ONLY_CHAT.iter().any(|key| turn.fields.contains_key(*key)))
+    ONLY_CHAT.iter().any(|key| has(key) && !written(key))
+        || (record.tools.is_some() && !written("tools"))
+        || record.variables.keys().any(|name| !written(name))
+        || (matches!(layout, Layout::Plain) && systems > 1)
 }
 
 fn is_terminated(tokenizer: &Tokenizer, answer: &[u32]) -> bool {
@@ -152,10 +160,10 @@ fn encode_jointly(tokenizer: &Tokenizer, laid: &Laid, add_special: bool) -> Resu
     let cut = if add_special { 0 } else { tokenizer.last_barrier(&laid.prompt) };
     let (head, tail) = laid.prompt.split_at(cut);
     let beginning = if head.is_empty() { Vec::new() } else { tokenizer.encode(head, false)? };
-    let mut prompt = [&beginning[..], &tokenizer.encode(tail, add_special)?].concat();
+    let mut prompt = [&beginning[..], &tokenizer.encode_open(tail, add_special)?].concat();
     let whole = |text: &String| match text.strip_prefix(head) {
-        Some(rest) => Ok([&beginning[..], &tokenizer.encode(rest, add_special)?].concat()),
-        None => tokenizer.encode(text, add_special),
+        Some(rest) => Ok([&beginning[..], &tokenizer.encode_open(rest, add_special)?].concat()),
+        None => tokenizer.encode_open(text, add_special),
     };
     let mut answers = laid.full.iter().map(whole).collect::<Result<Vec<_>, _>>()?;
     let common = |full: &Vec<u32>| prompt.iter().zip(full).take_while(|(a, b)| a == b).count();

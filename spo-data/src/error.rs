@@ -164,6 +164,26 @@ pub enum DataError {
     /// The chat layout was asked for, but the tokenizer has no template.
     #[error("the tokenizer has no chat template, and template = \"chat\" needs one")]
     NoTemplate,
+    /// A tokenizer has templates, but none that counts unasked.
+    #[error("the tokenizer has chat templates called {}, and none is called default", names.join(", "))]
+    NoDefaultTemplate {
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// A special token is not in the vocabulary.
+    #[error("the tokenizer's {role} is {token}, which is no token of its vocabulary")]
+    NoSuchToken {
+        /// `eos_token`, `bos_token`, or `eos_token_id`.
+        role: String,
+        /// How it is spelled, or its id.
+        token: String,
+    },
+    /// A file is not there, only the text that stands for it in a Git repository.
+    #[error("{} is a Git LFS pointer, not the file itself", path.display())]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
+    },
     /// A setting makes no sense.
     #[error("{key} = {value}: expected {expected}")]
     BadSetting {
@@ -203,6 +223,14 @@ impl DataError {
             Self::UnknownFormat { .. } => Some("set format = \"…\" for files with another extension".into()),
             Self::MalformedRow { .. } => Some("mend the row or take it out; no row is left out silently".into()),
             Self::NoTemplate => Some("use template = \"plain\", or add chat_template.jinja to the tokenizer".into()),
+            Self::NoDefaultTemplate { .. } => Some(
+                "give one of them the name default, or lay text out without a template: template = \"plain\"".into(),
+            ),
+            Self::NoSuchToken { role, .. } => Some(match role.as_str() {
+                "eos_token_id" => "mend eos_token_id in generation_config.json or config.json".into(),
+                _ => format!("mend {role} in tokenizer_config.json or special_tokens_map.json, or add the token"),
+            }),
+            Self::LfsPointer { .. } => Some("`git lfs pull` in the repository's directory fetches it".into()),
             Self::Row { source, .. } => source.hint(),
             _ => None,
         }

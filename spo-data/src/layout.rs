@@ -20,12 +20,15 @@ pub(crate) struct Laid {
 }
 
 impl<'a> Layout<'a> {
-    pub(crate) fn resolve(spec: &TextSpec, tokenizer: &'a Tokenizer) -> Result<Self, DataError> {
-        match (spec.template, tokenizer.template()) {
-            (TemplateKind::Plain, _) | (TemplateKind::Auto, None) => Ok(Self::Plain),
-            (TemplateKind::Auto, Some(_)) if spec.has_format() => Ok(Self::Plain),
-            (TemplateKind::Auto | TemplateKind::Chat, Some(template)) => Ok(Self::Chat(template)),
+    /// The layout of conversations with or without tools.
+    pub(crate) fn resolve(spec: &TextSpec, tokenizer: &'a Tokenizer, tools: bool) -> Result<Self, DataError> {
+        if spec.template == TemplateKind::Plain || (spec.template == TemplateKind::Auto && spec.has_format()) {
+            return Ok(Self::Plain);
+        }
+        match (spec.template, tokenizer.template_for(tools)?) {
+            (_, Some(template)) => Ok(Self::Chat(template)),
             (TemplateKind::Chat, None) => Err(DataError::NoTemplate),
+            (_, None) => Ok(Self::Plain),
         }
     }
 

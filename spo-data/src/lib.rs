@@ -79,5 +79,7 @@ pub use report::{FileReport, Incident, LoadReport, Reason};
 pub use rows::AnswerRef;
 pub use spec::{DataSpec, Overflow, Part, Paths, Supervise, TemplateKind, TextSpec};
 pub use stats::{DatasetStats, DimensionStats, Lengths};
-pub use tokenize::{ChatTemplate, RenderOptions, TokenSpan, Tokenizer};
+pub use tokenize::{
+    ChatTemplate, RenderOptions, SpecialTokens, TokenSpan, Tokenizer, TokenizerSettings, template_files,
+};
 pub use tokens::Tokens;

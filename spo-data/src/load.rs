@@ -279,7 +279,7 @@ mod tests {
             }))
         };
         let read = |most_in_memory: usize| {
-            let (text, tokenizer, mut silent) = (TextSpec::default(), Tokenizer::ids_only(), |_| {});
+            let (text, tokenizer, mut silent) = (TextSpec::default(), Tokenizer::ids_only(vec![]), |_| {});
             let registry = Registry::builtin();
             let mut loader = Loader::new(&registry, &text, &tokenizer, &mut silent).unwrap();
             loader.most_in_memory = most_in_memory;

@@ -112,7 +112,7 @@ proptest! {
 
 #[test]
 fn text_without_a_tokenizer_is_refused_and_ids_are_not() {
-    let tokenizer = Tokenizer::ids_only();
+    let tokenizer = Tokenizer::ids_only(vec![]);
     let ids = br#"{"prompt_ids": [1, 2], "chosen_ids": [3], "rejected_ids": [4]}"#;
     let load = |bytes| load_bytes("a.jsonl", bytes, &DataSpec::default(), &TextSpec::default(), &tokenizer);
     let data = load(&ids[..]).unwrap();

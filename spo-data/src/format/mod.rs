@@ -1,4 +1,4 @@
-//! File formats: bytes to rows, streaming. One file per format and one line in [`BUILTIN`].
+//! File formats: bytes to rows, streaming. One file per format and one line in `BUILTIN`.
 
 mod arrow;
 mod columnar;
@@ -10,7 +10,7 @@ mod parquet;
 pub(crate) mod python;
 mod state;
 
-pub use open::files;
+pub use open::{files, is_lfs_pointer};
 
 use serde_json::{Map, Value};
 

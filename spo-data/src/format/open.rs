@@ -12,6 +12,13 @@ const COMPRESSED: [&str; 4] = ["gz", "gzip", "zst", "zstd"];
 const DESCRIPTIONS: [&str; 4] = ["dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"];
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+/// How the text begins that stands for a large file in a Git repository.
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+
+/// Whether bytes are not a file's own, but those of the text that stands for it in a Git repository.
+pub fn is_lfs_pointer(bytes: &[u8]) -> bool {
+    bytes.starts_with(LFS_POINTER)
+}
 
 const UNPACK: &str = "unpack it first; .gz and .zst are read as they are";
 /// First bytes of files that hold no rows as they are, what they are, and what to do.
@@ -148,7 +155,15 @@ pub enum Input {
 
 impl Input {
     pub(crate) fn open(path: &Path) -> Result<Self, DataError> {
-        File::open(path).map(Self::File).map_err(|source| DataError::Read { path: path.to_path_buf(), source })
+        let failed = |source| DataError::Read { path: path.to_path_buf(), source };
+        let mut file = File::open(path).map_err(failed)?;
+        let mut start = Vec::new();
+        file.by_ref().take(LFS_POINTER.len() as u64).read_to_end(&mut start).map_err(failed)?;
+        if is_lfs_pointer(&start) {
+            return Err(DataError::LfsPointer { path: path.into() });
+        }
+        file.rewind().map_err(failed)?;
+        Ok(Self::File(file))
     }
 
     /// Refuses a file that is something else than Parquet by its first bytes, and stays at its beginning.

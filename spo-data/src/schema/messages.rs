@@ -29,21 +29,25 @@ pub(super) fn parse(value: &Value) -> Option<Vec<Message>> {
 }
 
 fn message(value: &Value) -> Option<Message> {
-    let mut fields = match without_nulls(value) {
-        Value::Object(fields) => fields,
-        _ => return None,
-    };
-    let key = if fields.contains_key("role") { ["role", "content"] } else { ["from", "value"] };
-    let (Value::String(role), content) = (fields.shift_remove(key[0])?, fields.shift_remove(key[1])) else {
+    let Value::Object(fields) = without_nulls(value) else { return None };
+    let said = !fields.contains_key("role");
+    if said && fields.contains_key("content") {
         return None;
-    };
-    let content = content.unwrap_or(Value::Null);
-    if role == CALL {
-        return call(&content, fields);
     }
-    let known = ROLES.iter().find(|(_, names)| names.contains(&role.to_lowercase().as_str()));
-    let role = known.map_or(role.as_str(), |(name, _)| name);
-    is_text(&content).then(|| Message { role: role.to_string(), content, fields })
+    let name = |key: String| match key.as_str() {
+        "from" if said => "role".to_string(),
+        "value" if said => "content".to_string(),
+        _ => key,
+    };
+    let mut fields: Map<String, Value> = fields.into_iter().map(|(key, value)| (name(key), value)).collect();
+    let role = fields.get("role")?.as_str()?.to_string();
+    if role == CALL {
+        call(&mut fields)?;
+    } else if let Some((known, _)) = ROLES.iter().find(|(_, names)| names.contains(&role.to_lowercase().as_str())) {
+        fields.insert("role".into(), (*known).into());
+    }
+    let message = Message::try_from(fields).ok()?;
+    is_text(&message.content).then_some(message)
 }
 
 /// Text, parts of text, or nothing.
@@ -55,12 +59,14 @@ fn is_text(content: &Value) -> bool {
     }
 }
 
-/// A turn whose value is `{"name": …, "arguments": …}` as text.
-fn call(content: &Value, mut fields: Map<String, Value>) -> Option<Message> {
-    let function: Value = serde_json::from_str(content.as_str()?).ok()?;
+/// Makes a tool call of a turn whose content is `{"name": …, "arguments": …}` as text.
+fn call(fields: &mut Map<String, Value>) -> Option<()> {
+    let function: Value = serde_json::from_str(fields.get("content")?.as_str()?).ok()?;
     function.get("name")?;
+    fields.insert("role".into(), "assistant".into());
+    fields.insert("content".into(), "".into());
     fields.insert("tool_calls".into(), json!([{ "type": "function", "function": function }]));
-    Some(Message { role: "assistant".into(), content: "".into(), fields })
+    Some(())
 }
 
 /// The value without the null fields of its objects: a column of objects has the fields of all rows.

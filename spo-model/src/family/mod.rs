@@ -17,6 +17,8 @@ mod rope;
 mod smollm3;
 
 use crate::{ModelError, ModelSpec};
+pub(crate) use config::token_ids;
+
 use config::Config;
 
 /// A supported architecture.

@@ -240,6 +240,10 @@ impl TrainError {
                 "the policy and the report are in the run directory; `on-miss = \"roll-back\"` goes on with the round's best policy"
                     .into(),
             ),
+            Self::NoPairs { what } if what.starts_with("held-out") => Some(
+                "raise holdout, or give an entry of [[data]] the key split = \"test\"; with holdout = 0 nothing is evaluated"
+                    .into(),
+            ),
             Self::NoPairs { .. } => Some("`spo data check --rows FILE` shows why rows were dropped, and names them".into()),
             Self::CacheMiss { .. } => Some("remove the cache directory of the run, so that it is filled again".into()),
             _ => None,

@@ -66,7 +66,7 @@ pub fn measure(prepared: &Prepared, steps: u64, sink: &mut dyn Sink) -> Result<S
     let place = std::env::temp_dir();
     let options = policy_options(&prepared.plan, &prepared.model, &prepared.device)?;
     // Only the starting model is loaded: nothing is read from the directory, and nothing written.
-    let mut policies = Policies::new(options, &place.join("spo-plan"), &prepared.held_out.dataset)?;
+    let mut policies = Policies::new(options, &place.join("spo-plan"), prepared.probes())?;
     let model = policies.start(START)?;
     let (scored, training, sampling) = ((0, 0.0), vec![], None);
     let mut measured = Measured { prepared, model, policies, steps, sink, scored, training, sampling };
@@ -174,7 +174,7 @@ impl Measured<'_> {
             &self.model,
             &prepared.held_out.dataset,
             &few,
-            &prepared.stop_tokens(),
+            prepared.tokenizer.terminators(),
             prepared.plan.seed,
             prepared.scored_at_once(),
             &reporter,

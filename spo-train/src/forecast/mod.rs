@@ -56,7 +56,7 @@ pub struct PhaseForecast {
     pub epochs: f64,
     /// Tokens trained on, shared prompts counted once.
     pub tokens: u64,
-    /// Evaluations at the running policy on held-out rows.
+    /// Evaluations of the running policy on held-out rows.
     pub evaluations: u64,
     /// Tokens scored for them, at least.
     pub evaluation_tokens: u64,

@@ -77,6 +77,7 @@ pub fn policy_options(plan: &RunPlan, model: &ModelSpec, device: &Device) -> Res
         start: plan.lora.as_ref().and_then(|lora| lora.start.clone()),
         stack: plan.lora.as_ref().is_some_and(|lora| lora.rounds == LoraRounds::Stack),
         seed: plan.seed,
+        text: plan.text.clone(),
         device: device.clone(),
     })
 }

@@ -12,7 +12,7 @@ use crate::persist::disk_space;
 use crate::persist::durable::{link_files, replace_dir, seal, seal_fault};
 use crate::step::gradients::Trainable;
 use burn::tensor::{DType, Device};
-use spo_data::Dataset;
+use spo_data::{Dataset, TextSpec};
 use spo_model::device::on_cpu;
 use spo_model::export::{self, Base, Manifest, ModelFiles, Parity, Probe, rounding};
 use spo_model::load::{LoadOptions, Storage};
@@ -43,6 +43,8 @@ pub struct PolicyOptions {
     pub stack: bool,
     /// Seed of fresh adapters.
     pub seed: u64,
+    /// How text is laid out for them.
+    pub text: TextSpec,
     /// Where the model is.
     pub device: Device,
 }
@@ -63,7 +65,7 @@ impl Policies {
     /// # Errors
     /// A file beside the weights cannot be read.
     pub fn new(options: PolicyOptions, dir: &Path, probes: &Dataset) -> Result<Self, TrainError> {
-        let files = ModelFiles::from_dir(&options.base)?;
+        let files = ModelFiles::from_dir(&options.base)?.with_ends()?;
         Ok(Self { options, files, dir: dir.into(), probe: Probe::new(probes.examples.iter()), hashes: BTreeMap::new() })
     }
 
@@ -160,6 +162,7 @@ impl Policies {
         let mut manifest = Manifest::new(format, dtype_name(&model), parity);
         manifest.policy = Some(name.into());
         manifest.hash = Some(self.hash(name).into());
+        manifest.text = Some(self.options.text.clone());
         manifest.base = self.options.lora.is_some().then(|| self.base());
         manifest.write(&dir)?;
         reporter.emit(Event::PolicySaved { policy: name.into(), path: dir, hash: self.hash(name).into(), drift })?;
@@ -318,6 +321,7 @@ impl Policies {
         let quantisation_drift = blocks.filter(|_| adapted).map(|_| export::largest_difference(&in_memory, &before));
         let mut manifest = Manifest::new("hf", format!("{written:?}").to_lowercase(), parity);
         manifest.policy = Some(name.into());
+        manifest.text = Some(self.options.text.clone());
         manifest.base = adapted.then(|| self.base());
         manifest.merged_adapter = adapter.map(|adapter| adapter.display().to_string());
         manifest.quantisation_difference = quantisation_drift;

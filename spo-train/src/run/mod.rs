@@ -58,7 +58,8 @@ pub fn run(prepared: Prepared, sink: &mut dyn Sink, stop: &AtomicBool) -> Result
     }
     Manifest::of(&prepared)?.write(&out)?;
     let begun = Begun { journal: Journal::create(&out)?, saved: None, events: 0 };
-    go_through(&prepared, begun, None, sink, stop)
+    let warning = (!prepared.holds_out()).then(|| "nothing is held out (holdout = 0), so nothing is evaluated".into());
+    go_through(&prepared, begun, warning, sink, stop)
 }
 
 /// Goes on with the run in `out`, whose run file is prepared again, from its last checkpoint. On the

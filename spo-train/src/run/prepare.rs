@@ -46,11 +46,14 @@ impl Prepared {
         schedule(&self.plan, &self.phases, &self.train.dataset, &self.held_out.dataset)
     }
 
-    /// Tokens that end a response.
-    pub(crate) fn stop_tokens(&self) -> Vec<u32> {
-        let mut stop = self.model.eos.clone();
-        stop.extend(self.tokenizer.terminators());
-        stop
+    /// Rows to compare a saved policy on: the held-out ones, where there are any.
+    pub fn probes(&self) -> &Dataset {
+        if self.holds_out() { &self.held_out.dataset } else { &self.train.dataset }
+    }
+
+    /// Whether anything is held out: not with `holdout = 0`.
+    pub fn holds_out(&self) -> bool {
+        !self.held_out.dataset.examples.is_empty()
     }
 
     /// Tokens scored at once: without a tape twice as many fit as in training.
@@ -153,7 +156,8 @@ fn check_warm_up(plan: &RunPlan, test: &Dataset) -> Result<(), TrainError> {
     Ok(())
 }
 
-/// Both splits with what the rounds' dimensions say of their rows, of which there must be some in each.
+/// Both splits with what the rounds' dimensions say of their rows, of which there must be some in each; with `holdout = 0`
+/// nothing is said of the held-out ones, which there are none of.
 fn label(
     plan: &RunPlan,
     tokenizer: &Tokenizer,
@@ -168,9 +172,16 @@ fn label(
     let [train, held_out] = splits.map(|(name, dataset)| {
         LabelledSet::new(name, dataset, dimensions.clone(), &plan.evaluation.boilerplate, tokenizer)
     });
-    let sets = [train?, held_out?];
-    for dimension in &dimensions {
-        if let Some(set) = sets.iter().find(|set| set.judged(dimension).is_empty()) {
+    let mut sets = [train?, held_out?];
+    if plan.holdout == Some(0.0) {
+        if let Some(round) = plan.rounds.iter().find(|round| round.gate.is_some()) {
+            return Err(TrainError::NoPairs { what: format!("held-out data for the gate of {}", round.name) });
+        }
+        // Nothing is evaluated.
+        sets[1].dimensions.clear();
+    }
+    for set in &sets {
+        if let Some(dimension) = set.dimensions.iter().find(|dimension| set.judged(dimension).is_empty()) {
             return Err(no_pairs(format!("{} data of `{dimension}`", set.split), &set.dataset));
         }
     }

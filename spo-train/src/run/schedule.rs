@@ -258,7 +258,7 @@ impl<'a> Facts<'a> {
         let (evaluation, policy) = (&self.plan.evaluation, policy.to_string());
         let shown = self.responses(evaluation.samples + evaluation.sample_prompts.len());
         let mut stages = vec![Stage::Show { policy: policy.clone(), responses: shown }];
-        if evaluation.kl_samples > 0 {
+        if self.kl_prompts > 0 {
             stages.push(Stage::Respond { policy, responses: self.responses(self.kl_prompts) });
         }
         stages
@@ -272,7 +272,7 @@ impl<'a> Facts<'a> {
     fn distances(&self) -> Vec<Stage<'a>> {
         let mut references: Vec<(String, Vec<String>)> = vec![];
         let arms = self.phases.iter().map(|(place, _)| place).filter(|place| place.arm.is_some());
-        for place in arms.filter(|_| self.plan.evaluation.kl_samples > 0) {
+        for place in arms.filter(|_| self.kl_prompts > 0) {
             let mut wanted = vec![&place.path[0], &place.path[place.path.len() - 1]];
             wanted.dedup();
             for reference in wanted {

@@ -89,11 +89,11 @@ impl<'a> Driver<'a> {
         Ok(Self {
             plan,
             prepared,
-            resident: Resident::new(Policies::new(options, &dir, held_out)?),
+            resident: Resident::new(Policies::new(options, &dir, prepared.probes())?),
             cache: LogpCache::open(&reporter.out.join(directory::CACHE))?,
             bootstrap: Bootstrap { resamples: plan.evaluation.bootstrap_resamples, seed: plan.seed },
             numbers: device::cpu(),
-            stop: prepared.stop_tokens(),
+            stop: prepared.tokenizer.terminators().to_vec(),
             displayed: displayed_prompts(held_out, &plan.evaluation, &plan.text, &prepared.tokenizer)?,
             source_runs: SourceRuns::default(),
             trained: BTreeMap::new(),
@@ -370,6 +370,9 @@ impl<'a> Driver<'a> {
         let margins = self.judged(place).margins(set)?;
         let of_margins = evaluation::margin_scores(set, policy, &margins, &self.bootstrap)?;
         self.stage(name, &[], |run| {
+            if set.dimensions.is_empty() {
+                return Ok(());
+            }
             let arm = place.arm.expect("a warm-up is not evaluated").plan;
             let scores = run.judged(place).scores(set, (run.plan, arm), &of_margins, &run.bootstrap, &run.numbers)?;
             let margins = evaluation::distributions(set, policy, &margins)?;

@@ -76,7 +76,7 @@ pub struct RunSections {
     pub seed: Option<u64>,
     /// Run directory, relative to the run file; default `runs/NAME`. It must not exist yet.
     pub out: Option<PathBuf>,
-    /// Share of the prompts held out for evaluation, chosen by a hash of the prompt. Only without `split = "test"` data.
+    /// Share of the prompts held out for evaluation, chosen by a hash of the prompt; 0 holds out none, and nothing is evaluated. Only without `split = "test"` data.
     #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
     pub holdout: Option<f64>,
     /// Directory that keeps tokenised data, so that `spo plan` and later runs on the same files, tokenizer and settings

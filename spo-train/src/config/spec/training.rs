@@ -29,7 +29,7 @@ pub struct TrainingSpec {
     /// The same as a share of the round's steps, rounded up. Excludes `warmup-steps`.
     #[schemars(range(min = 0, max = 1))]
     pub warmup_ratio: Option<f64>,
-    /// Learning rate at the last step as a share of the peak; `constant` ignores it.
+    /// Learning rate that the schedule ends at, one step after the last, as a share of the peak; `constant` ignores it.
     #[schemars(range(min = 0, max = 1))]
     pub final_learning_rate_ratio: Option<f64>,
     /// AdamW's decoupled weight decay.

@@ -32,13 +32,16 @@ fn lists(prompts: std::ops::Range<u32>) -> Vec<Example> {
 
 /// The stages of a run of one step on two rows a phase. Eight pairs are about honesty, the last six of them about tone.
 fn stages(more: &str) -> Vec<StageSummary> {
+    stages_of(more, [pairs(50..53, |_| vec!["honesty", "tone"]), lists(60..61)].concat())
+}
+
+fn stages_of(more: &str, held_out: Vec<Example>) -> Vec<StageSummary> {
     let evaluation = if more.contains("[evaluation]") { "" } else { "[evaluation]\nkl-samples = 2\n" };
     let text = format!(
         "schema = 1\n[model]\npath = \"model\"\n[[data]]\npath = \"data.jsonl\"\n{evaluation}[training]\nsteps = 1\npairs-per-step = 2\nshuffle = false\n{more}"
     );
     let dimensions = |prompt: u32| if prompt < 2 { vec!["honesty"] } else { vec!["honesty", "tone"] };
     let train = [pairs(0..8, dimensions), lists(20..24)].concat();
-    let held_out = [pairs(50..53, |_| vec!["honesty", "tone"]), lists(60..61)].concat();
     let [train, held_out] = [train, held_out].map(|examples| Arc::new(Dataset { examples, ..Dataset::default() }));
     let mut spec = RunSpec::from_str("run.toml", &text).unwrap();
     for change in ["evaluation.kl-max-new-tokens=5", "evaluation.samples=1"] {
@@ -171,6 +174,17 @@ fn lists_are_scored_whole() {
     let (answers, tokens) = HELD_OUT;
     assert_eq!(numbers(&stages, "train round-1-rank"), (2, [8, 0, 0]));
     assert_eq!(numbers(&stages, "score start"), (answers + 6, [0, tokens + 8, 0]));
+}
+
+#[test]
+fn without_held_out_rows_nothing_is_sampled_of_them() {
+    let text = format!("{TWO_ROUNDS}[evaluation]\nkl-samples = 2\n");
+    let stages = stages_of(&text, vec![]);
+    assert!(
+        !stages.iter().any(|stage| stage.stage.starts_with("draw ") || stage.stage.starts_with("KL ")),
+        "{stages:?}"
+    );
+    assert_eq!(numbers(&stages, "score round-1-honesty"), (4, [0, 12, 0]));
 }
 
 #[test]
