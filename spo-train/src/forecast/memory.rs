@@ -2,12 +2,13 @@
 
 use crate::TrainError;
 use crate::config::TrainingPlan;
+use crate::config::spec::Recompute;
 use crate::phase::{AUTO_ACTIVATION_BYTES, side_by_side};
 use crate::policy::adapters::policy_options;
 use crate::policy::{PolicyOptions, sampling};
 use crate::run::Prepared;
 use crate::run::schedule::{self, Stage};
-use crate::step::{memory, tape::Recompute};
+use crate::step::{memory, tape};
 use serde::Serialize;
 use spo_data::{Group, Order, micro_batches};
 use spo_model::ModelSpec;
@@ -163,7 +164,7 @@ fn trained(options: &PolicyOptions, round: usize, host: bool) -> Training<'_> {
 /// Whether a phase recomputes what the blocks of its largest micro-batch keep.
 fn recomputes(model: &Training, spec: &ModelSpec, batch: Batch, chosen: Recompute) -> Result<bool, TrainError> {
     let dense = Training { lora: None, ..model.clone() }.activations(spec, batch, false)?;
-    Ok(chosen.settled(|| dense > AUTO_ACTIVATION_BYTES) == Recompute::Blocks)
+    Ok(chosen.settled(|| dense > AUTO_ACTIVATION_BYTES) == tape::Recompute::Blocks)
 }
 
 impl PhaseMemory {
