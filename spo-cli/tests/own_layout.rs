@@ -45,7 +45,7 @@ fn eval_gives_the_numbers_of_the_report() {
     for policy in ["round-1-honesty", "round-2-helpfulness", "round-2-helpfulness.free"] {
         let found = eval(policy, &[]);
         for score in found["scores"].as_array().unwrap() {
-            let of_report = summary["scores"].as_array().unwrap().iter().find(|of| {
+            let of_report = summary["matrix"].as_array().unwrap().iter().find(|of| {
                 of["policy"] == policy && of["dimension"] == score["dimension"] && of["kind"] == score["kind"]
             });
             let (found, expected) = (&score["subsets"]["all"], &of_report.unwrap()["subsets"]["all"]);
@@ -82,7 +82,8 @@ fn exports_carry_it(dir: &Path, policy: &str) {
     assert_eq!(generate(policy), generate(&exported));
     let ids = |text: &[&str]| run(&[&["data", "preview", &pairs(), "--rows", "1", "--json"], text].concat());
     let written = ["--system", "Be brief.", "--prompt-format", "Question: {prompt}\\nAnswer:"];
-    let written = [&["--tokenizer", &support::stories()], &written[..], &["--response-format", " {response}"]].concat();
+    let stories = support::stories();
+    let written = [&["--tokenizer", &stories], &written[..], &["--response-format", " {response}"]].concat();
     assert_eq!(ids(&["--tokenizer", &exported]), ids(&written), "as the run file said");
     let bench = |model: &str| -> Value {
         let what = ["bench", "--model", model, "--data", &pairs(), "--what", "score"].map(String::from);

@@ -1,5 +1,5 @@
 //! What the program says about columns and rows that it leaves out.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, dead_code)]
 
 mod support;
 

@@ -6,7 +6,7 @@ use serde_json::Map;
 
 use crate::budget::fit;
 use crate::layout::{Laid, Layout};
-use crate::record::{AnswerText, PromptText, Record};
+use crate::record::{AnswerText, Message, PromptText, Record};
 use crate::report::Reason;
 use crate::{DataError, Example, TextSpec, Tokenizer};
 
@@ -49,8 +49,8 @@ pub fn encode_record(
         return Ok((None, vec![Reason::EmptyPrompt]));
     }
     let layout = Layout::resolve(spec, tokenizer, record.tools.is_some())?;
-    if layout.add_special() && has_what_only_chat_writes(&record) {
-        reasons.push(Reason::NotInPlainLayout);
+    if leaves_out(&layout, &record) {
+        reasons.push(Reason::NotLaidOut);
     }
     let (mut prompt, mut answers) = match layout.record(spec, &record)? {
         Some(laid) => {
@@ -117,7 +117,13 @@ fn trim_conversations(record: &mut Record) -> Vec<Reason> {
 /// Fields of messages that chat templates know and plain text has no form for.
 const ONLY_CHAT: [&str; 4] = ["tool_calls", "function_call", "reasoning_content", "thinking"];
 
-fn has_what_only_chat_writes(record: &Record) -> bool {
+/// Whether a record has tools, variables or fields of messages that plain text has no form for, or that the template
+/// does not mention.
+fn leaves_out(layout: &Layout, record: &Record) -> bool {
+    let written = |name: &str| match layout {
+        Layout::Chat(template) => template.source().contains(name),
+        Layout::Plain => false,
+    };
     let prompt = match &record.prompt {
         PromptText::Messages(turns) => turns.as_slice(),
         _ => &[],
@@ -126,11 +132,13 @@ fn has_what_only_chat_writes(record: &Record) -> bool {
         AnswerText::Messages(turns) => Some(turns.as_slice()),
         _ => None,
     });
-    let mut turns = answers.chain([prompt]).flatten();
+    let turns: Vec<&Message> = answers.chain([prompt]).flatten().collect();
+    let has = |key: &str| turns.iter().any(|turn| turn.fields.contains_key(key));
     let systems = prompt.iter().filter(|turn| turn.role == "system").count();
-    record.tools.is_some()
-        || systems > 1
-        || turns.any(|turn| ONLY_CHAT.iter().any(|key| turn.fields.contains_key(*key)))
+    ONLY_CHAT.iter().any(|key| has(key) && !written(key))
+        || (record.tools.is_some() && !written("tools"))
+        || record.variables.keys().any(|name| !written(name))
+        || (matches!(layout, Layout::Plain) && systems > 1)
 }
 
 fn is_terminated(tokenizer: &Tokenizer, answer: &[u32]) -> bool {

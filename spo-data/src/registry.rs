@@ -70,6 +70,7 @@ impl Registry {
 
     /// With one more entry, which is tried before all others and takes the place of one that has its name.
     #[must_use]
+    #[allow(clippy::should_implement_trait, reason = "entries are added, not numbers")]
     pub fn add(mut self, entry: impl Into<Entry>) -> Self {
         match entry.into() {
             Entry::Schema(schema) => {

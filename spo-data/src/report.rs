@@ -33,8 +33,9 @@ pub enum Reason {
     TurnsAfterAnswer,
     /// Kept: an answer has turns of the user, of tools or of the system in it, which are scored as the others.
     OtherTurnsScored,
-    /// Kept: the plain layout has no form for tools, tool calls, reasoning or a second system message.
-    NotInPlainLayout,
+    /// Kept: plain text has no form for tools, tool calls, reasoning, template variables or a second system message, or the
+    /// chat template does not mention them.
+    NotLaidOut,
 }
 
 impl Reason {
@@ -61,7 +62,7 @@ impl Reason {
             Self::IdenticalAnswers => "kept: answers are identical",
             Self::TurnsAfterAnswer => "kept: turns after the last assistant turn are left out",
             Self::OtherTurnsScored => "kept: user turns inside an answer are scored",
-            Self::NotInPlainLayout => "kept: tools, tool calls and reasoning are left out of plain text",
+            Self::NotLaidOut => "kept: tools, tool calls, reasoning or template variables are left out by the layout",
         }
     }
 }

@@ -358,7 +358,7 @@ fn null_fields_of_messages_are_dropped_alike_from_all_formats() {
     assert_eq!(data.report.incidents[0].reason, Reason::EmptyAnswer, "a null field is no tool call");
     let tools = json!({"prompt": "q", "chosen": "a", "rejected": "b", "tools": [{"name": "now"}]});
     let data = rows(json!([tools]), &plain(), &tiny("llama")).unwrap();
-    assert_eq!(data.report.incidents[0].reason, Reason::NotInPlainLayout);
+    assert_eq!(data.report.incidents[0].reason, Reason::NotLaidOut);
     let mut wrong = tools;
     wrong["tools"] = json!("not a list");
     assert!(refused(json!([wrong])).0.contains("a list of tools"));

@@ -122,8 +122,7 @@ fn the_end_that_the_template_writes_ends_an_answer() {
 #[test]
 fn rows_with_tools_take_the_template_for_tools() {
     let list = |names: &[&str]| {
-        let entry =
-            |name: &&str| json!({"name": name, "template": format!("{name} {{{{ tools | length }}}} {CHATML}")});
+        let entry = |name: &&str| json!({"name": name, "template": format!("{name} {{{{ (tools or []) | length }}}} {CHATML}")});
         json!({"eos_token": "<|im_end|>", "chat_template": names.iter().map(entry).collect::<Vec<_>>()})
     };
     let text = |tokenizer: &Tokenizer, tools: Value| {

@@ -1,6 +1,7 @@
 //! Adapter files that are not whole, or not named as PEFT names them: each loads as it should or says in its own words what it is.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[allow(dead_code, reason = "each test file uses some of it")]
 mod common;
 
 use common::{load, root, tensors};

@@ -8,5 +8,6 @@ mod custom_loop;
 fn it_begins_at_the_reference_and_learns() {
     let losses: Vec<f64> = custom_loop::train(10).unwrap().into_iter().map(|(loss, _)| loss).collect();
     assert!((losses[0] - std::f64::consts::LN_2).abs() < 1e-6, "{losses:?}");
-    assert!(losses[5..].iter().all(|loss| *loss < losses[0]), "{losses:?}");
+    // One step's pairs may be harder than another's: the mean of the last five.
+    assert!(losses[5..].iter().sum::<f64>() / 5.0 < 0.9 * losses[0], "{losses:?}");
 }

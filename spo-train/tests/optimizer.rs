@@ -39,7 +39,7 @@ fn direction(step: u64, parameter: &Parameter) -> Tensor<1> {
     let key = blake3::hash(format!("{step} {}", parameter.path).as_bytes());
     let mut bits = vec![0; parameter.value.dims()[0]];
     blake3::Hasher::new_keyed(key.as_bytes()).finalize_xof().fill(&mut bits);
-    let signs: Vec<f32> = bits.into_iter().map(|bit: u8| if bit % 2 == 0 { 1.0 } else { -1.0 }).collect();
+    let signs: Vec<f32> = bits.into_iter().map(|bit: u8| if bit.is_multiple_of(2) { 1.0 } else { -1.0 }).collect();
     let length = signs.len();
     Tensor::from_data(TensorData::new(signs, [length]), &parameter.value.device())
 }

@@ -97,6 +97,18 @@ pub trait Objective: Send + Sync + Debug {
         Ok(None)
     }
 
+    /// Most tokens of the answer that the reference writes to each prompt before a round, at temperature 1, where
+    /// [`needs`](Self::needs) asks for one.
+    fn sampled_tokens(&self) -> Option<usize> {
+        None
+    }
+
+    /// Names of the earlier policies that are mixed with the reference, where [`needs`](Self::needs) asks for a
+    /// mixture; all of them if empty.
+    fn mixed_policies(&self) -> &[String] {
+        &[]
+    }
+
     /// Checks that hyper-parameters fit together; ranges of single ones are checked before.
     ///
     /// # Errors

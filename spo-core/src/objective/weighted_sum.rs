@@ -83,6 +83,15 @@ impl Objective for WeightedSum {
         self.terms.iter().map(|term| term.objective.needs()).fold(Needs::POLICY, Needs::and)
     }
 
+    fn sampled_tokens(&self) -> Option<usize> {
+        self.terms.iter().filter_map(|term| term.objective.sampled_tokens()).max()
+    }
+
+    fn mixed_policies(&self) -> &[String] {
+        let named = self.terms.iter().map(|term| term.objective.mixed_policies());
+        named.into_iter().find(|names| !names.is_empty()).unwrap_or_default()
+    }
+
     fn forward(&self, logps: &PairLogps) -> Result<PairLosses, CoreError> {
         let mut total: Option<PairLosses> = None;
         for term in &self.terms {

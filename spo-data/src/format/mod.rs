@@ -1,4 +1,4 @@
-//! File formats: bytes to rows, streaming. One file per format and one line in [`BUILTIN`].
+//! File formats: bytes to rows, streaming. One file per format and one line in `BUILTIN`.
 
 mod arrow;
 mod columnar;

@@ -1,4 +1,4 @@
-//! Layouts of rows: fields to records. One file per family of layouts and one line in [`BUILTIN`].
+//! Layouts of rows: fields to records. One file per family of layouts and one line in `BUILTIN`.
 
 mod hh;
 mod ids;
@@ -14,6 +14,8 @@ mod safety;
 mod sft;
 mod trl;
 mod votes;
+
+use serde_json::Value;
 
 use crate::error::nearest;
 use crate::format::RawRow;
@@ -117,7 +119,8 @@ fn unknown(schemas: &[Schema], file: &str, raw: &RawRow) -> DataError {
         nearest(key, unused).map(|name| (name.to_string(), key.to_string()))
     });
     // Rows in a list under one key, as in {"data": [{…}, …]}.
-    let rows = |value: &serde_json::Value| value.as_array().is_some_and(|list| list.iter().any(|one| one.is_object()));
+    let is_row = |value: &Value| value.is_object() && !messages::is_message(value);
+    let rows = |value: &Value| value.as_array().is_some_and(|list| list.iter().any(is_row));
     let inside = raw.fields.iter().find(|(_, value)| rows(value)).map(|(name, _)| name.clone());
     let layouts = schemas.iter().map(|schema| (schema.name, schema.keys)).collect();
     let file = file.to_string();

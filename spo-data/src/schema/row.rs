@@ -87,7 +87,7 @@ impl<'a> Row<'a> {
                 line: self.line,
                 schema: self.schema,
                 key: key.to_string(),
-                null: self.fields.contains_key(key),
+                null: self.fields.contains_key(key) || aliases(key).iter().any(|name| self.fields.contains_key(*name)),
                 found: self.fields.keys().cloned().collect(),
             });
         };
@@ -213,7 +213,7 @@ impl<'a> Row<'a> {
             text += if input.is_empty() || text.is_empty() { "" } else { "\n" };
             text += input;
         }
-        if !self.fields.get("history").is_some_and(|history| !is_nothing(history)) {
+        if self.fields.get("history").is_none_or(is_nothing) {
             return Ok(PromptText::Text(text));
         }
         let history = self.nested("history")?;

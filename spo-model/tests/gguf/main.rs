@@ -49,7 +49,10 @@ fn family(name: &str, sentence_piece: bool) -> (Value, ModelFiles) {
         "phi3" => edit(&mut files, "tokenizer.json", |json| {
             let mut added: Vec<Value> = json["added_tokens"].as_array().unwrap().clone();
             let more = ["<unk>", "<s>", "<|endoftext|>"].iter().zip(1021..);
-            added.extend(more.map(|(token, id)| json!({"content": token, "id": id, "special": true})));
+            added.extend(more.map(|(token, id)| {
+                json!({"content": token, "id": id, "special": true, "single_word": false, "lstrip": false, "rstrip": false,
+                    "normalized": false})
+            }));
             json["added_tokens"] = added.into();
         }),
         _ => {}

@@ -8,6 +8,7 @@ use spo_core::{Objective, PairNumbers, Sides, differentiate};
 use spo_data::{Dataset, Example, Preference, Tokenizer, row_hash};
 use spo_eval::{Bootstrap, ConflictCount, DataSummary, DimensionScore, PairScore, ScoreKind, score_dimension};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// What is evaluated along a dimension: a pair, or one answer that is desirable (chosen) or not (rejected).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +27,7 @@ pub struct LabelledSet {
     /// `train` or `held-out`.
     pub split: &'static str,
     /// The examples.
-    pub dataset: Dataset,
+    pub dataset: Arc<Dataset>,
     /// The dimensions of the run's rounds, in order.
     pub dimensions: Vec<String>,
     boilerplate: Vec<bool>,
@@ -56,7 +57,7 @@ impl LabelledSet {
                 marks
             }
         };
-        Ok(Self { split, dataset, dimensions, boilerplate })
+        Ok(Self { split, dataset: Arc::new(dataset), dimensions, boilerplate })
     }
 
     /// The pairs of a dimension and its single answers, in example order.
@@ -182,7 +183,7 @@ pub fn reward_scores(
     policy_name: &str,
     dimension: &str,
     policy: &PolicyLogps,
-    earlier: &[PolicyLogps],
+    earlier: &[&PolicyLogps],
     rewards: &Rewards,
     bootstrap: &Bootstrap,
     device: &Device,

@@ -103,7 +103,7 @@ impl Phase<'_> {
         saved.err().unwrap_or(TrainError::Interrupted { out })
     }
 
-    /// Evaluations at the running policy.
+    /// Evaluates the running policy.
     fn evaluate(
         &self,
         state: &mut PhaseState,

@@ -21,7 +21,7 @@ use super::setting::{Setting, Times};
 use crate::error::CliError;
 use crate::view;
 
-/// Evaluations at the clock after each step and hands every event on to where `spo train` shows it.
+/// Looks at the clock after each step and hands every event on to where `spo train` shows it.
 struct Clock {
     device: Device,
     steps_per_epoch: usize,

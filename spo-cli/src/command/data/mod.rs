@@ -18,7 +18,7 @@ use crate::error::CliError;
 use crate::inputs::{LayoutArguments, TextArguments, require_rows};
 use crate::output::{Output, note};
 
-/// Evaluation at preference data before training
+/// Look at preference data before training
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Check(check::Arguments),
