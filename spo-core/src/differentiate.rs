@@ -100,7 +100,7 @@ pub fn differentiate(
 
     let result = objective.forward(&logps)?;
     let gradients = result.per_pair.clone().sum().backward();
-    let slope = |leaf: &Tensor<1>| match leaf.grad(&gradients) {
+    let gradient = |leaf: &Tensor<1>| match leaf.grad(&gradients) {
         Some(gradient) => numbers(gradient, "gradients"),
         None => Ok(vec![0.0; pairs.len()]), // the loss does not look at this input
     };
@@ -109,13 +109,13 @@ pub fn differentiate(
         chosen_reward: numbers(result.chosen_reward, "rewards")?,
         rejected_reward: numbers(result.rejected_reward, "rewards")?,
         margin_offset: result.margin_offset.map(|margin_offset| numbers(margin_offset, "margin_offset")).transpose()?,
-        d_chosen: slope(&logps.policy_chosen)?,
-        d_rejected: slope(&logps.policy_rejected)?,
+        d_chosen: gradient(&logps.policy_chosen)?,
+        d_rejected: gradient(&logps.policy_rejected)?,
         d_sequence_kl: match &logps.sequence_kl {
-            Some(kl) => Some((slope(&kl.chosen)?, slope(&kl.rejected)?)),
+            Some(kl) => Some((gradient(&kl.chosen)?, gradient(&kl.rejected)?)),
             None => None,
         },
-        d_sampled: logps.sampled.as_ref().map(|sampled| slope(&sampled.policy)).transpose()?,
+        d_sampled: logps.sampled.as_ref().map(|sampled| gradient(&sampled.policy)).transpose()?,
     };
     finite(objective.name(), "the loss", &gradient.losses)?;
     finite(objective.name(), "the gradient", &gradient.d_chosen)?;

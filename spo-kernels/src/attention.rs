@@ -350,3 +350,34 @@ fn mask(groups: &[Group], longest: usize, window: Option<usize>) -> Vec<f32> {
     }
     values
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::{random, wide};
+
+    #[test]
+    fn the_form_follows_the_reference_without_its_masks() {
+        let groups = || {
+            let first = Group { start: 0, prompt_len: 5, answer_lens: vec![2, 4] };
+            vec![first, Group { start: 11, prompt_len: 1, answer_lens: vec![3] }]
+        };
+        for (window, softcap) in [(None, None), (Some(3), Some(5.0))] {
+            let spec = AttentionSpec { window, softcap, ..AttentionSpec::plain(8) };
+            let attention = PackedAttention::new(groups(), &Device::flex());
+            let ([q, k, v], d_y) = ([4, 2, 2].map(|heads| random([15, heads, 8])), random([15, 32]));
+            let y = attention.forward(spec, q.clone(), k.clone(), v.clone());
+            let gradients = attention.backward(spec, q.clone(), k.clone(), v.clone(), d_y.clone());
+            assert!(attention.padding.get().is_none());
+            assert!(attention.masks.lock().expect("nobody panicked").is_empty());
+            let near = |found: Vec<f64>, expected: Vec<f64>| {
+                assert_eq!(found.len(), expected.len());
+                assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-4), "{window:?}");
+            };
+            near(wide(&y), wide(&attention.reference(spec, q.clone(), k.clone(), v.clone())));
+            let expected = attention.reference_backward(spec, q, k, v, d_y);
+            gradients.iter().zip(&expected).for_each(|(a, b)| near(wide(a), wide(b)));
+            assert_eq!(attention.masks.lock().expect("nobody panicked").len(), 1);
+        }
+    }
+}

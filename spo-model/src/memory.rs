@@ -221,11 +221,11 @@ impl Training<'_> {
     }
 }
 
-/// What generation on the CPU takes beside the model: keys and values of `sequences` that are `tokens` long, and copies of
-/// the weights, in f32 where adapters are `merged` into them, else in 16 bits, which are made where these lose nothing.
-pub fn generation(spec: &ModelSpec, merged: bool, sequences: usize, tokens: usize) -> usize {
+/// What generation on the CPU takes beside the model: weights laid out anew in f32, keys and values of `sequences` that
+/// are `tokens` long.
+pub fn generation(spec: &ModelSpec, sequences: usize, tokens: usize) -> usize {
     let cache = 2 * spec.kv_heads * spec.head_dim * spec.layers.len() * sequences * tokens;
-    4 * cache + if merged { 4 } else { 2 } * spec.parameters()
+    4 * (spec.parameters() + cache)
 }
 
 /// Logits of so many rows while they are scored, without slopes.

@@ -1,6 +1,6 @@
 //! The whole job in miniature: warm-up, two rounds and a control, on a model of 260,000 parameters.
 //! `SPO_TEST_DEVICE` names the device (`cpu` if unset), as in a run file.
-#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs)]
 
 mod built_in;
 
@@ -20,16 +20,11 @@ use std::sync::atomic::AtomicBool;
 
 const POLICIES: [&str; 4] = ["warmup", "round-1-honesty", "round-2-helpfulness", "round-2-helpfulness.sequential-dpo"];
 
-/// The device to test on, or nothing where the asked one cannot be opened here.
-fn test_device() -> Option<String> {
-    let Ok(name) = std::env::var("SPO_TEST_DEVICE") else { return Some("cpu".into()) };
-    match device::open(&name) {
-        Ok(_) => Some(name),
-        Err(error) => {
-            eprintln!("skipped: {error}");
-            None
-        }
-    }
+/// The device to test on. One that is asked for and cannot be opened fails the test.
+fn test_device() -> String {
+    let name = std::env::var("SPO_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
+    device::open(&name).unwrap_or_else(|error| panic!("SPO_TEST_DEVICE={name}: {error}"));
+    name
 }
 
 fn spec(dir: &Path, device: &str, more: &str) -> RunSpec {
@@ -92,7 +87,7 @@ fn kind(event: &Event) -> std::mem::Discriminant<Event> {
 }
 
 impl Finished {
-    fn batches(&self) -> impl Iterator<Item = &StepFigures> {
+    fn steps(&self) -> impl Iterator<Item = &StepFigures> {
         self.events.iter().filter_map(|event| match event {
             Event::Step(figures) => Some(figures),
             _ => None,
@@ -100,7 +95,7 @@ impl Finished {
     }
 
     fn first(&self, phase: &str) -> &StepFigures {
-        self.windows().find(|window| window.phase == phase).unwrap()
+        self.steps().find(|step| step.phase == phase).unwrap()
     }
 
     fn drifts(&self) -> Vec<(&str, f64)> {
@@ -133,27 +128,27 @@ fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
 
 #[test]
 fn two_rounds_and_a_control() {
-    let Some(device) = test_device() else { return };
+    let device = test_device();
     let dir = tempfile::tempdir().unwrap();
     let spec = spec(dir.path(), &device, "");
     let done = finished(&spec);
 
-    let steps: Vec<(&str, u64)> = done.windows().map(|window| (window.phase.as_str(), window.step)).collect();
+    let steps: Vec<(&str, u64)> = done.steps().map(|step| (step.phase.as_str(), step.step)).collect();
     let expected: Vec<(&str, u64)> = POLICIES.iter().flat_map(|phase| (1..=4).map(|step| (*phase, step))).collect();
     assert_eq!(steps, expected);
-    assert!(done.windows().all(|window| window.loss.is_finite() && window.grad_norm > 0.0));
+    assert!(done.steps().all(|step| step.loss.is_finite() && step.grad_norm > 0.0));
 
     // Before its first step a policy is its reference: DPO, and SPO that holds nothing, start at ln 2.
     for phase in ["round-1-honesty", "round-2-helpfulness.sequential-dpo"] {
         let figures = done.first(phase);
         assert!((figures.loss - 2f64.ln()).abs() < 1e-3, "{phase}: {}", figures.loss);
-        assert!(figures.chosen_log_ratio.unwrap().abs() < 1e-2, "{phase}: {batch:?}");
+        assert!(figures.chosen_log_ratio.unwrap().abs() < 1e-2, "{phase}: {figures:?}");
     }
     // SPO starts at the mean of softplus(c), at least the softplus of the mean.
     let figures = done.first("round-2-helpfulness");
     let margin_offset = figures.margin_offset.unwrap();
     assert_ne!(margin_offset, 0.0);
-    assert!(figures.loss >= margin_offset.exp().ln_1p() - 1e-4, "{batch:?}");
+    assert!(figures.loss >= margin_offset.exp().ln_1p() - 1e-4, "{figures:?}");
 
     let allowed = if device == "cpu" { 0.0 } else { 1e-2 };
     let drifts = done.drifts();
@@ -193,7 +188,7 @@ fn two_rounds_and_a_control() {
 #[test]
 fn the_same_seed_gives_the_same_bits() {
     let figures = |done: &Finished| -> Vec<[u64; 2]> {
-        done.windows().map(|window| [window.loss.to_bits(), window.grad_norm.to_bits()]).collect()
+        done.steps().map(|step| [step.loss.to_bits(), step.grad_norm.to_bits()]).collect()
     };
     let runs = [(), ()].map(|()| {
         let dir = tempfile::tempdir().unwrap();
@@ -211,7 +206,7 @@ fn the_running_policy_is_evaluated_without_being_changed() {
     looked.apply_set("rounds.0.eval-every=1").unwrap();
     looked.apply_set(&format!("out={:?}", dir.path().join("looked"))).unwrap();
     let (plain, looked) = (finished(&plain), finished(&looked));
-    let losses = |done: &Finished| done.windows().map(|window| window.loss.to_bits()).collect::<Vec<_>>();
+    let losses = |done: &Finished| done.steps().map(|step| step.loss.to_bits()).collect::<Vec<_>>();
     assert_eq!(losses(&plain), losses(&looked));
 
     let found = |phase: &str| {
@@ -251,7 +246,7 @@ fn the_running_policy_is_evaluated_without_being_changed() {
 
 #[test]
 fn adapters_are_trained_and_merged() {
-    let Some(device) = test_device() else { return };
+    let device = test_device();
     let dir = tempfile::tempdir().unwrap();
     let spec = spec(dir.path(), &device, "[lora]\nrank = 4\n");
     let done = finished(&spec);
@@ -275,7 +270,7 @@ fn adapters_are_trained_and_merged() {
 
 #[test]
 fn a_quantised_base_is_the_same_on_every_device() {
-    let Some(device) = test_device() else { return };
+    let device = test_device();
     let dir = tempfile::tempdir().unwrap();
     let prepared_here = prepared(&spec(dir.path(), &device, ""));
     for (bits, most) in [(BlockBits::Eight, 1.0), (BlockBits::Four, 10.0)] {

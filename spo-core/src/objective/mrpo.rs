@@ -78,6 +78,7 @@ enum Mean {
 #[derive(Debug, Clone, Deserialize)]
 struct Mrpo {
     beta: f64,
+    references: Vec<String>,
     mean: Mean,
     weights: Vec<f64>,
     adaptive: bool,
@@ -158,6 +159,10 @@ impl Objective for Mrpo {
 
     fn needs(&self) -> Needs {
         ENTRY.needs
+    }
+
+    fn mixed_policies(&self) -> &[String] {
+        &self.references
     }
 
     fn forward(&self, logps: &PairLogps) -> Result<PairLosses, CoreError> {

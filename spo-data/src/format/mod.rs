@@ -1,4 +1,4 @@
-//! File formats: bytes to rows, streaming. One file per format and one line in [`FORMATS`].
+//! File formats: bytes to rows, streaming. One file per format and one line in `BUILTIN`.
 
 mod arrow;
 mod columnar;
@@ -7,8 +7,10 @@ mod json;
 mod jsonl;
 pub(crate) mod open;
 mod parquet;
+pub(crate) mod python;
+mod state;
 
-pub use open::files;
+pub use open::{files, is_lfs_pointer};
 
 use serde_json::{Map, Value};
 
@@ -31,6 +33,7 @@ pub struct RawRow {
 pub type Rows = Box<dyn Iterator<Item = Result<RawRow, DataError>>>;
 
 /// A file format.
+#[derive(Debug, Clone, Copy)]
 pub struct Format {
     /// What `format = "…"` says.
     pub name: &'static str,
@@ -42,27 +45,8 @@ pub struct Format {
     pub open: fn(Input, &str) -> Result<Rows, DataError>,
 }
 
-/// All formats.
-pub const FORMATS: &[&Format] = &[&jsonl::JSONL, &json::JSON, &csv::CSV, &csv::TSV, &parquet::PARQUET, &arrow::ARROW];
-
-/// The format of a file by name, else by extension.
-///
-/// # Errors
-/// When neither is known.
-pub fn find(file: &str, name: Option<&str>) -> Result<&'static Format, DataError> {
-    let extension = open::data_extension(file);
-    FORMATS
-        .iter()
-        .find(|format| match name {
-            Some(name) => format.name == name,
-            None => extension.as_deref().is_some_and(|ext| format.extensions.contains(&ext)),
-        })
-        .copied()
-        .ok_or_else(|| DataError::UnknownFormat {
-            file: file.to_string(),
-            known: FORMATS.iter().map(|format| format.name).collect(),
-        })
-}
+/// The formats of this crate.
+pub(crate) const BUILTIN: &[Format] = &[jsonl::JSONL, json::JSON, csv::CSV, csv::TSV, parquet::PARQUET, arrow::ARROW];
 
 /// Rows up to the end or the first error.
 fn until_error(mut row: impl FnMut() -> Result<Option<RawRow>, DataError> + 'static) -> Rows {
@@ -83,9 +67,12 @@ fn parse_object(bytes: &[u8], file: &str, line: usize) -> Result<RawRow, DataErr
         Ok(_) => Err(malformed("expected a JSON object".into())),
         Err(error) => {
             // The parser counts lines from the row's beginning, the message from the file's.
+            // An object that goes on beyond its line is the commonest mistake.
+            let goes_on =
+                if error.is_eof() { " (an object over several lines? format = \"json\" reads those)" } else { "" };
             let message = error.to_string().replace(&format!(" at line {} column", error.line()), " at column");
             let line = line + error.line().saturating_sub(1);
-            Err(DataError::MalformedRow { file: file.into(), line, message: format!("JSON: {message}") })
+            Err(DataError::MalformedRow { file: file.into(), line, message: format!("JSON: {message}{goes_on}") })
         }
     }
 }
@@ -106,7 +93,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn rows(format: &str, bytes: &[u8]) -> Vec<Result<RawRow, DataError>> {
-        let format = find("memory", Some(format)).unwrap();
+        let format = crate::Registry::builtin().format("memory", Some(format)).unwrap();
         match (format.open)(Input::Memory(bytes.to_vec()), "memory") {
             Ok(rows) => rows.collect(),
             Err(error) => vec![Err(error)],
@@ -195,14 +182,14 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_end_in_rows_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            for format in FORMATS {
+            for format in BUILTIN {
                 let _ = rows(format.name, &bytes);
             }
         }
 
         #[test]
         fn any_json_like_text_ends_in_rows_or_an_error(text in "[\\[\\]{},:\"\\\\a1 \n]{0,60}") {
-            for format in FORMATS {
+            for format in BUILTIN {
                 let _ = rows(format.name, text.as_bytes());
             }
         }

@@ -66,7 +66,7 @@ pub(crate) fn matrix(scores: &[DimensionScore], kl: &[KlEstimate], start: &str, 
         groups.push(Group {
             title: dimension.to_owned(),
             columns: vec![
-                column("right %", Subset::All, &|tally| accuracy(tally, detail), true),
+                column("accuracy %", Subset::All, &|tally| accuracy(tally, detail), true),
                 column("confl", Subset::Conflicting, &part, true),
                 column("agree", Subset::Agreeing, &part, true),
                 column("margin", Subset::All, &margin, false),

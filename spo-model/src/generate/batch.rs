@@ -6,6 +6,8 @@ use std::ops::ControlFlow;
 
 /// Runs sequences through a model. They are known by their order: new ones come last.
 pub(super) trait Decoder: std::fmt::Debug {
+    /// Prepares for so many prompts with at most so many new tokens each.
+    fn expect(&mut self, _prompts: usize, _max_new_tokens: usize) {}
     /// How many sequences can start now.
     fn room(&self) -> usize;
     /// Starts a sequence for each prompt; a prompt may be empty.

@@ -135,8 +135,8 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Prepares a model. On the CPU its weights are read where they are. Once enough tokens came, copies that are read
-    /// faster take their place; give the model away, so that its own can go then.
+    /// Prepares a model. On the CPU the weights of a few tokens are read where they are. Before more are generated, copies
+    /// that are read faster take their place; give the model away, so that its own can go then.
     pub fn new(model: CausalLm, options: &DecodeOptions) -> Self {
         let context = model.spec().context;
         let kernels = on_cpu(&model.device()).then(|| CpuDecoder::new(model.clone(), options));
@@ -174,6 +174,7 @@ impl Generator {
         options: &GenerateOptions,
         watch: &mut dyn FnMut(usize, u32) -> Control,
     ) -> Vec<Generation> {
+        self.decoder.expect(prompts.len(), options.max_new_tokens);
         batch::run(self.decoder.as_mut(), prompts, self.context, options, watch)
     }
 }

@@ -19,7 +19,8 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-const RECORD: usize = 32;
+/// Bytes of a record.
+pub(crate) const RECORD: usize = 32;
 /// Answers scored between two checks of the stop flag.
 const CHUNK: usize = 256;
 

@@ -2,6 +2,7 @@
 //! bits whatever runs beside it.
 
 pub mod attention;
+mod block;
 pub mod elementwise;
 pub mod product;
 pub mod rows;

@@ -1,25 +1,23 @@
 //! Products of a few rows with a weight, which decoding is made of: such a product takes as long as reading the weight,
 //! so fewer bytes per weight make it faster.
 //!
-//! Sixteen outputs make a panel. A panel is cut along the inputs into blocks of 32, in the order
-//! in which the product reads them; a weight in the model's own layout is turned into blocks on the way to the registers.
-//! Every output is summed over the inputs in their order, one
-//! fused multiply-add each, whatever the number of rows and threads: a row's result never depends
-//! on the rows beside it, nor on the form of a weight that loses nothing.
+//! Sixteen outputs make a panel. A panel is cut along the inputs into blocks of 32, in the order in which the product reads
+//! them. A weight in the model's own layout is turned into blocks on the way to the registers, which costs up to as much
+//! again; a copy in blocks does not. Every output is summed over the inputs in their order, one fused multiply-add each,
+//! whatever the number of rows and threads: a row's result never depends on the rows beside it, nor on the form of a weight
+//! that loses nothing.
 
 #![allow(clippy::needless_range_loop, reason = "loops over lanes become vector instructions")]
 
+use super::block::{Bf16Block, Block, F32Block, LANES, Q8Block, Tile};
 use super::rows::{Rows, STEP};
 use crate::cpu::Values;
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::transpose;
-use half::bf16;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 use std::cell::RefCell;
 
-/// Outputs of a panel.
-const LANES: usize = 16;
 /// Panels of one parallel task.
 const GROUP: usize = 4;
 /// Bytes of weights below which a task is not worth another thread.
@@ -38,37 +36,11 @@ enum Form {
     /// Row by row in f32, as the model has it and in its memory.
     Shared(Values),
     /// `[panels, inputs / 32]`
+    F32(Vec<F32Block>),
+    /// `[panels, inputs / 32]`
     Bf16(Vec<Bf16Block>),
     /// `[panels, inputs / 32]`
     Q8(Vec<Q8Block>),
-}
-
-/// Inputs `2i` of the sixteen outputs, then inputs `2i + 1`.
-#[derive(Debug, Clone)]
-#[repr(C, align(64))]
-struct F32Block([[f32; 2 * LANES]; STEP / 2]);
-
-/// Input `2i` in the low half and input `2i + 1` in the high half of sixteen words.
-#[derive(Debug, Clone)]
-#[repr(C, align(64))]
-struct Bf16Block([[u32; LANES]; STEP / 2]);
-
-/// As [`F32Block`], to be multiplied with its output's scale.
-#[derive(Debug, Clone)]
-#[repr(C, align(64))]
-struct Q8Block {
-    scales: [f32; LANES],
-    values: [[i8; 2 * LANES]; STEP / 2],
-}
-
-impl F32Block {
-    const ZERO: Self = Self([[0.0; 2 * LANES]; STEP / 2]);
-}
-
-/// The weights of 32 inputs and 16 outputs.
-trait Block: Sync {
-    /// Weights of inputs `2 step` and `2 step + 1`.
-    fn weights(&self, step: usize) -> [[f32; LANES]; 2];
 }
 
 /// Where the blocks of a group of panels come from.
@@ -134,43 +106,6 @@ impl Source for RowMajor<'_> {
     }
 }
 
-// Loops over lanes: closures over arrays do not become vector instructions here.
-impl Block for F32Block {
-    #[inline(always)]
-    fn weights(&self, step: usize) -> [[f32; LANES]; 2] {
-        let mut weights = [[0.0; LANES]; 2];
-        for lane in 0..LANES {
-            weights[0][lane] = self.0[step][lane];
-            weights[1][lane] = self.0[step][LANES + lane];
-        }
-        weights
-    }
-}
-
-impl Block for Bf16Block {
-    #[inline(always)]
-    fn weights(&self, step: usize) -> [[f32; LANES]; 2] {
-        let mut weights = [[0.0; LANES]; 2];
-        for lane in 0..LANES {
-            weights[0][lane] = f32::from_bits(self.0[step][lane] << 16);
-            weights[1][lane] = f32::from_bits(self.0[step][lane] & 0xffff_0000);
-        }
-        weights
-    }
-}
-
-impl Block for Q8Block {
-    #[inline(always)]
-    fn weights(&self, step: usize) -> [[f32; LANES]; 2] {
-        let mut weights = [[0.0; LANES]; 2];
-        for lane in 0..LANES {
-            weights[0][lane] = f32::from(self.values[step][lane]) * self.scales[lane];
-            weights[1][lane] = f32::from(self.values[step][LANES + lane]) * self.scales[lane];
-        }
-        weights
-    }
-}
-
 impl Weight {
     /// A weight in the model's own memory, `[outputs, inputs]` row by row.
     pub fn shared(values: Values, inputs: usize) -> Self {
@@ -179,24 +114,22 @@ impl Weight {
 
     /// Rounded to bf16: half the memory traffic of f32.
     pub fn bf16(&self) -> Self {
-        let bits = |tile: &Tile, lane: usize, input: usize| u32::from(bf16::from_f32(tile[lane][input]).to_bits());
-        let block = |tile: &Tile| {
-            Bf16Block(std::array::from_fn(|step| {
-                std::array::from_fn(|lane| bits(tile, lane, 2 * step) | bits(tile, lane, 2 * step + 1) << 16)
-            }))
-        };
-        Self { form: Form::Bf16(self.blocks(block)), ..*self }
+        Self { form: Form::Bf16(self.blocks()), ..*self }
     }
 
-    /// As [`bf16`](Self::bf16) where that changes no value.
-    pub fn exact_bf16(&self) -> Option<Self> {
+    /// A copy of a shared weight whose products have the same bits and take less time: in bf16 where that changes no value,
+    /// else in f32. `None` for a weight that is such a copy.
+    pub fn copied(&self) -> Option<Self> {
         let Form::Shared(values) = &self.form else { return None };
-        values.par_iter().all(|weight| weight.to_bits() & 0xffff == 0).then(|| self.bf16())
+        match values.par_iter().all(|weight| weight.to_bits() & 0xffff == 0) {
+            true => Some(self.bf16()),
+            false => Some(Self { form: Form::F32(self.blocks()), ..*self }),
+        }
     }
 
     /// Rounded to 8-bit integers with a scale for every 32 inputs of an output: 9/32 of the memory traffic of f32.
     pub fn q8(&self) -> Self {
-        Self { form: Form::Q8(self.blocks(quantised)), ..*self }
+        Self { form: Form::Q8(self.blocks()), ..*self }
     }
 
     /// Outputs.
@@ -208,6 +141,7 @@ impl Weight {
     pub fn row(&self, output: usize, row: &mut [f32]) {
         match &self.form {
             Form::Shared(values) => row.copy_from_slice(&values[output * self.inputs..][..self.inputs]),
+            Form::F32(blocks) => self.row_of(blocks, output, row),
             Form::Bf16(blocks) => self.row_of(blocks, output, row),
             Form::Q8(blocks) => self.row_of(blocks, output, row),
         }
@@ -225,6 +159,7 @@ impl Weight {
     pub fn bytes(&self) -> usize {
         match &self.form {
             Form::Shared(values) => size_of_val::<[f32]>(values),
+            Form::F32(blocks) => size_of_val(blocks.as_slice()),
             Form::Bf16(blocks) => size_of_val(blocks.as_slice()),
             Form::Q8(blocks) => size_of_val(blocks.as_slice()),
         }
@@ -235,28 +170,29 @@ impl Weight {
     }
 
     /// Cuts the weight into blocks, panel by panel; what is outside the matrix is 0.
-    fn blocks<B: Send>(&self, block: impl Fn(&Tile) -> B + Sync) -> Vec<B> {
+    fn blocks<B: Block>(&self) -> Vec<B> {
         let per_panel = self.per_panel();
         let panels = self.outputs.div_ceil(LANES * GROUP) * GROUP;
-        let at = |index: usize| block(&self.tile(index / per_panel * LANES, index % per_panel * STEP));
+        let at = |index: usize| B::of(&self.tile(index / per_panel * LANES, index % per_panel * STEP));
         (0..panels * per_panel).into_par_iter().map(at).collect()
     }
 
     /// 16 outputs from `first` on of 32 inputs from `column` on.
     fn tile(&self, first: usize, column: usize) -> Tile {
-        let mut tile = [[0.0; STEP]; LANES];
         let at = first / LANES * self.per_panel() + column / STEP;
         match &self.form {
             Form::Shared(values) => {
+                let mut tile = [[0.0; STEP]; LANES];
                 for (output, row) in (first..self.outputs).zip(&mut tile) {
                     let values = &values[output * self.inputs..][column..self.inputs.min(column + STEP)];
                     row[..values.len()].copy_from_slice(values);
                 }
+                tile
             }
-            Form::Bf16(blocks) => fill(&mut tile, &blocks[at]),
-            Form::Q8(blocks) => fill(&mut tile, &blocks[at]),
+            Form::F32(blocks) => blocks[at].tile(),
+            Form::Bf16(blocks) => blocks[at].tile(),
+            Form::Q8(blocks) => blocks[at].tile(),
         }
-        tile
     }
 
     /// The product with the outputs of a group, `[rows, GROUP · LANES]`.
@@ -277,45 +213,24 @@ impl Weight {
                     for (at, room) in blocks[..size].iter_mut().enumerate() {
                         source.block(at / per_panel, at % per_panel, room);
                     }
-                    let source = Stored { blocks: &blocks[..size], per_panel };
-                    Arch::new().dispatch(Task { source, per_panel, x, out });
+                    self.group_of(&blocks[..size], x, out);
                 });
             }
-            Form::Bf16(blocks) => {
-                let source = Stored { blocks: &blocks[group * size..][..size], per_panel };
-                Arch::new().dispatch(Task { source, per_panel, x, out });
-            }
-            Form::Q8(blocks) => {
-                let source = Stored { blocks: &blocks[group * size..][..size], per_panel };
-                Arch::new().dispatch(Task { source, per_panel, x, out });
-            }
+            Form::F32(blocks) => self.group_of(&blocks[group * size..][..size], x, out),
+            Form::Bf16(blocks) => self.group_of(&blocks[group * size..][..size], x, out),
+            Form::Q8(blocks) => self.group_of(&blocks[group * size..][..size], x, out),
         }
+    }
+
+    fn group_of<B: Block>(&self, blocks: &[B], x: &Rows, out: &mut [f32]) {
+        let per_panel = self.per_panel();
+        Arch::new().dispatch(Task { source: Stored { blocks, per_panel }, per_panel, x, out });
     }
 }
 
 thread_local! {
     /// Blocks of a group, kept from one product to the next.
     static SCRATCH: RefCell<Vec<F32Block>> = const { RefCell::new(vec![]) };
-}
-
-/// 32 inputs of 16 outputs.
-type Tile = [[f32; STEP]; LANES];
-
-fn fill(tile: &mut Tile, block: &impl Block) {
-    for input in 0..STEP {
-        let weights = block.weights(input / 2)[input % 2];
-        tile.iter_mut().zip(weights).for_each(|(row, weight)| row[input] = weight);
-    }
-}
-
-fn quantised(tile: &Tile) -> Q8Block {
-    let scales = std::array::from_fn(|lane| tile[lane].iter().fold(0.0f32, |top, w| top.max(w.abs())) / 127.0);
-    let value = |lane: usize, input: usize| match scales[lane] {
-        0.0 => 0,
-        scale => (tile[lane][input] / scale).round() as i8,
-    };
-    let values = std::array::from_fn(|step| std::array::from_fn(|i| value(i % LANES, 2 * step + i / LANES)));
-    Q8Block { scales, values }
 }
 
 /// `x Wᵀ` for weights of one number of inputs, their outputs side by side: `[rows, inputs]` → `[rows, Σ outputs]`.
@@ -504,21 +419,25 @@ mod tests {
     }
 
     #[test]
-    fn sixteen_bits_that_lose_nothing_change_no_bit() {
-        for (outputs, inputs) in SHAPES {
-            let exact: Vec<f32> = numbers(outputs * inputs, 4).iter().map(|x| bf16::from_f32(*x).to_f32()).collect();
+    fn copies_change_no_bit() {
+        let of_16_bits: fn(&f32) -> f32 = |x| half::bf16::from_f32(*x).to_f32();
+        let cases = SHAPES.into_iter().flat_map(|shape| [(shape, of_16_bits, 2), (shape, |x| *x, 4)]);
+        for ((outputs, inputs), value, width) in cases {
+            let exact: Vec<f32> = numbers(outputs * inputs, 4).iter().map(value).collect();
             let weight = shared(&exact, inputs);
-            let smaller = weight.exact_bf16().expect("every value has 16 bits");
-            assert!(shared(&[exact.as_slice(), &vec![0.1; inputs]].concat(), inputs).exact_bf16().is_none());
+            let copy = weight.copied().expect("it is shared");
+            let [panels, per_panel] = [outputs.div_ceil(LANES * GROUP) * GROUP, inputs.div_ceil(STEP)];
+            assert_eq!(copy.bytes(), width * panels * LANES * per_panel * STEP);
+            assert!(copy.copied().is_none());
             for count in [1, 3, 8, 9] {
                 let x = rows(count, inputs);
                 let of = |weight: &Weight| all(&product(std::slice::from_ref(weight), &x));
-                assert_eq!(of(&weight), of(&smaller), "{outputs} {inputs} {count}");
+                assert_eq!(of(&weight), of(&copy), "{outputs} {inputs} {count}");
             }
             let (mut a, mut b) = (vec![0.0; inputs], vec![0.0; inputs]);
             for output in 0..outputs {
                 weight.row(output, &mut a);
-                smaller.row(output, &mut b);
+                copy.row(output, &mut b);
                 assert_eq!(a, b);
                 assert_eq!(a, exact[output * inputs..][..inputs]);
             }

@@ -7,6 +7,7 @@ mod architecture;
 mod encode;
 mod keys;
 mod read;
+mod splitting;
 mod tensors;
 mod tokenizer;
 mod write;

@@ -18,8 +18,8 @@ use weights::{Layer, Use, Weights};
 
 /// Rows of a prompt that go through the model at once.
 const PROMPT_ROWS: usize = 128;
-/// Passes over the weights after which faster copies of them have paid.
-const WORTH_COPIES: usize = 16;
+/// Passes over the weights that pay for copies of them that are read faster.
+const WORTH_COPIES: usize = 8;
 /// Drafts pay while a pass over the full weights has computing power to spare.
 const MOST_DRAFTING: usize = 2;
 
@@ -36,7 +36,7 @@ pub(super) struct CpuDecoder {
     most_drafts: usize,
     /// Drafts of the next pass; 0 until there are weights for them.
     drafts: usize,
-    /// Passes over the full weights so far, up to [`WORTH_COPIES`].
+    /// Passes over the weights that were expected so far, at most.
     passes: usize,
 }
 
@@ -124,18 +124,6 @@ impl CpuDecoder {
         x
     }
 
-    /// Makes the faster copies when there were enough passes to expect more.
-    fn count_pass(&mut self) {
-        if self.passes == WORTH_COPIES {
-            return;
-        }
-        self.passes += 1;
-        if self.passes == WORTH_COPIES {
-            self.weights.shrink(self.most_drafts > 0);
-            self.drafts = self.most_drafts;
-        }
-    }
-
     /// What is known of a prompt already: its beginning that the sequence that ended last shares.
     fn cache_for(&mut self, prompt: &[u32]) -> Cache {
         let empty = || Cache { layers: vec![KeysValues::default(); self.spec.layers.len()], tokens: vec![] };
@@ -189,6 +177,15 @@ impl CpuDecoder {
 }
 
 impl Decoder for CpuDecoder {
+    fn expect(&mut self, prompts: usize, max_new_tokens: usize) {
+        let before = self.passes;
+        self.passes = before.saturating_add(prompts.div_ceil(self.batch).saturating_mul(max_new_tokens));
+        if before < WORTH_COPIES && self.passes >= WORTH_COPIES {
+            self.weights.copy(self.most_drafts > 0);
+            self.drafts = self.most_drafts;
+        }
+    }
+
     fn room(&self) -> usize {
         self.batch - self.running.len()
     }
@@ -207,7 +204,6 @@ impl Decoder for CpuDecoder {
     }
 
     fn advance(&mut self, sequences: &mut [Sequence]) {
-        self.count_pass();
         let left = sequences.iter().map(Sequence::left).min().unwrap_or(1);
         let drafts = self.drafts.min(left - 1);
         if drafts > 0 && sequences.len() <= MOST_DRAFTING {

@@ -10,7 +10,7 @@ use spo_kernels::cpu::decode::elementwise::add;
 use spo_kernels::cpu::decode::{Rows, Weight, product};
 use std::collections::BTreeMap;
 
-/// All weights of a model: its own tensors, until smaller forms of them pay.
+/// All weights of a model: its own tensors, until copies of them pay.
 #[derive(Debug)]
 pub(super) struct Weights {
     /// `None` where the head's weights are the embedding.
@@ -72,18 +72,18 @@ impl Linear {
         self.weights.iter().chain(&self.drafts).map(Weight::bytes).sum()
     }
 
-    fn shrink(&mut self, drafts: bool) {
+    fn copy(&mut self, drafts: bool) {
         if drafts {
             self.drafts = self.weights.iter().map(Weight::q8).collect();
         }
-        self.weights.iter_mut().for_each(shrink);
+        self.weights.iter_mut().for_each(copy);
     }
 }
 
-/// Halves a weight where that changes no value.
-fn shrink(weight: &mut Weight) {
-    if let Some(exact) = weight.exact_bf16() {
-        *weight = exact;
+/// Leaves the model's memory for a copy that products read faster.
+fn copy(weight: &mut Weight) {
+    if let Some(copy) = weight.copied() {
+        *weight = copy;
     }
 }
 
@@ -145,12 +145,11 @@ impl Weights {
             + self.layers.iter().map(layer).sum::<usize>()
     }
 
-    /// Makes copies that products read faster: in 16 bits where that changes no value, which replace the originals, and in 8
-    /// bits for drafts if those are wanted. No token depends on them.
-    pub fn shrink(&mut self, drafts: bool) {
-        self.embedding.iter_mut().for_each(shrink);
+    /// Makes copies that products read faster and uses them instead of the model's memory, and others in 8 bits for drafts
+    /// if those are wanted. No token depends on them. An embedding that is not the head stays: its rows are only looked up.
+    pub fn copy(&mut self, drafts: bool) {
         let layers = self.layers.iter_mut().flat_map(|l| [&mut l.qkv, &mut l.output, &mut l.gate_up, &mut l.down]);
-        layers.chain([&mut self.head]).for_each(|linear| linear.shrink(drafts));
+        layers.chain([&mut self.head]).for_each(|linear| linear.copy(drafts));
     }
 }
 

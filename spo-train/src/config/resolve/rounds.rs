@@ -82,7 +82,7 @@ impl Resolver<'_> {
         let written = node.get("objective").map(text);
         let default = if index == 0 { "dpo" } else { "spo" };
         let main = Arm {
-            objective: objective::canonical(written.as_deref().unwrap_or(default)),
+            objective: objective::canonical(self.objectives(), written.as_deref().unwrap_or(default)),
             options: Layers::default().under(&key, Some(node), &[]),
             prefix: format!("{key}.arms.0"),
             key: key.clone(),
@@ -108,7 +108,7 @@ impl Resolver<'_> {
             self.note(&join(&prefix, "name"), name_node);
             let own = Layers::default().under(&control_key, Some(control_node), &[]);
             let written = control_node.get("objective").map(text);
-            let objective = objective::canonical(written.as_ref().unwrap_or(&main.objective));
+            let objective = objective::canonical(self.objectives(), written.as_ref().unwrap_or(&main.objective));
             let control = Arm {
                 options: if objective == main.objective {
                     own.under(&key, Some(node), &["name", "objective", "controls", "gate"])
@@ -141,7 +141,7 @@ impl Resolver<'_> {
         }
         let options = self.options(arm, finished)?;
         let rows = self.facts.rows(dimension);
-        let data = objective::shape(&arm.objective, rows);
+        let data = objective::shape(self.objectives(), &arm.objective, rows);
         let refused = |message, hint: Option<String>| ConfigError::Refused {
             at: document.place(&objective_node.unwrap_or(arm.node).source),
             key: arm.key.clone(),
@@ -162,7 +162,7 @@ impl Resolver<'_> {
             );
             return Err(refused(message, Some(layouts(data).to_owned())));
         }
-        let inputs = objective::inputs(&arm.objective, &options, data, self.facts.model_bytes)
+        let inputs = objective::inputs(self.objectives(), &arm.objective, &options, data, self.facts.model_bytes)
             .map_err(|error| refused(error.to_string(), error.hint()))?;
         self.compute(join(&arm.prefix, "data"), "objective and data");
         self.compute(join(&arm.prefix, "inputs"), "objective");
@@ -173,14 +173,22 @@ impl Resolver<'_> {
         let layers = layers.under("training", document.root.get("training"), &[]);
         let target = Target { dimension: Some(dimension), rows: rows.of(data), kind: data.words() };
         let training = self.training(&arm.prefix, &layers, &target)?;
-        Ok(ArmPlan { name, objective: arm.objective.clone(), data, inputs, options, training })
+        Ok(ArmPlan {
+            name,
+            objective: arm.objective.clone(),
+            data,
+            inputs,
+            options,
+            training,
+            objectives: self.objectives().clone(),
+        })
     }
 }
 
 impl Finished {
     fn new(index: usize, round: &RoundPlan) -> Self {
-        let options = &round.main().options;
-        let lambda = if objective::holds_earlier(&round.main().objective) {
+        let (main, options) = (round.main(), &round.main().options);
+        let lambda = if objective::holds_earlier(&main.objectives, &main.objective) {
             let list = options.get("lambda").and_then(Value::as_array);
             list.into_iter().flatten().filter_map(Value::as_f64).collect()
         } else {
@@ -188,8 +196,8 @@ impl Finished {
         };
         Self {
             dimension: round.dimension.clone(),
-            objective: round.main().objective.clone(),
-            scale: objective::reward_scale(&round.main().objective, options),
+            objective: main.objective.clone(),
+            scale: main.objectives.reward_scale(&main.objective, options),
             lambda,
         }
     }
