@@ -68,7 +68,7 @@ fn another(key: &str, property: &Value) -> Value {
     };
     let candidates = match names(property) {
         names if !names.is_empty() => names,
-        _ => vec![json!(true), json!(false), json!(47), json!(0.25), json!("other"), json!(["other"])],
+        _ => vec![json!(true), json!(false), json!(47), json!(0.25), json!(0.75), json!("other"), json!(["other"])],
     };
     let base = plan(&companions(key)).unwrap();
     let fits = |value: &Value| {
