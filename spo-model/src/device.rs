@@ -43,7 +43,7 @@ enum Adapter {
     Cpu,
 }
 
-/// Opens the device called `auto`, `cpu`, `wgpu`, `vulkan`, `metal` or `cuda`, and runs a first operation on it. The last
+/// Opens the device called `auto` (the first of [`COMPILED`] that is a card of its own, or Apple's, else the CPU), `cpu`, `wgpu`, `vulkan`, `metal` or `cuda`, and runs a first operation on it. The last
 /// four take a number: `cuda:1` is the second card. `wgpu`, `vulkan` and `metal` also take a kind before it:
 /// `vulkan:integrated`, `vulkan:integrated:1`, `wgpu:virtual:0`, `wgpu:cpu`; without a kind the number is that of a
 /// discrete card.
@@ -53,16 +53,23 @@ enum Adapter {
 /// operation fails, as it does where the driver or the hardware is missing.
 pub fn open(name: &str) -> Result<Device, ModelError> {
     if name == "auto" {
-        return COMPILED
-            .iter()
-            .find_map(|kind| open(kind).ok())
-            .ok_or_else(|| error(name, "no compiled backend works on this machine"));
+        return Ok(COMPILED.iter().find_map(|kind| open_card(kind)).unwrap_or_else(cpu));
     }
     let (kind, adapter) = parse(name).map_err(|reason| error(name, reason))?;
     if !COMPILED.contains(&kind) {
         return Err(error(name, "this build was made without it"));
     }
     probe(|| construct(kind, adapter)).map_err(|reason| error(name, &reason))
+}
+
+/// A card that `auto` may take: of its own, or Apple's. A card inside the processor can be slower than the processor, and
+/// a software driver always is: these are taken by name only.
+fn open_card(kind: &str) -> Option<Device> {
+    match kind {
+        "cuda" | "metal" => open(kind).ok(),
+        "vulkan" | "wgpu" => open(&format!("{kind}:discrete")).ok(),
+        _ => None,
+    }
 }
 
 /// The kind of device and the adapter that a name means.
