@@ -33,7 +33,7 @@ fn attention(criterion: &mut Criterion) {
         ("4 pairs of unlike length", vec![pair(200, 250, 120), pair(20, 30, 60), pair(40, 20, 10), pair(64, 90, 80)]),
     ] {
         let batch = PackedBatch::new(&pairs);
-        let inputs = PackedInputs::new(&batch, &spec(), DType::F32, &device);
+        let inputs = PackedInputs::new(&batch, &spec(), &device);
         let [heads, kv_heads, dim] = SHAPE;
         let random = |heads| Tensor::<3>::random([batch.tokens(), heads, dim], Distribution::Normal(0.0, 1.0), &device);
         let (q, k, v) = (random(heads), random(kv_heads), random(kv_heads));

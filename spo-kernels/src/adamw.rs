@@ -29,10 +29,15 @@ pub struct AdamW {
 impl AdamW {
     /// Weight, first and second moment after the step, in their own memory where a form can; all `[elements]`.
     pub fn step(self, state: [Tensor<1>; 3], gradient: Tensor<1>) -> [Tensor<1>; 3] {
-        match Values::fit(&gradient) && state.iter().all(Values::fit) {
-            true => self.on_cpu(state, gradient),
-            false => self.reference(state, gradient),
+        if Values::fit(&gradient) && state.iter().all(Values::fit) {
+            return self.on_cpu(state, gradient);
         }
+        #[cfg(feature = "gpu")]
+        let state = match self.on_card(state, &gradient) {
+            Ok(state) => return state,
+            Err(state) => state,
+        };
+        self.reference(state, gradient)
     }
 
     /// The same in burn's operations.

@@ -9,6 +9,8 @@
 //! forms do neither.
 
 use crate::cpu::{self, Values, on_cpu};
+#[cfg(feature = "gpu")]
+use crate::gpu::form::{self, attention::DevicePlans};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation::softmax};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -92,6 +94,9 @@ pub struct PackedAttention {
     padding: Arc<OnceLock<Padding>>,
     /// Additive mask `[groups, 1, longest, longest]` for each window met so far.
     masks: Arc<Mutex<Vec<(Option<usize>, Tensor<4>)>>>,
+    /// What the kernels of a graphics card know of the groups, likewise.
+    #[cfg(feature = "gpu")]
+    plans: Arc<DevicePlans>,
 }
 
 /// Groups padded to the longest.
@@ -128,8 +133,14 @@ impl Padding {
 impl PackedAttention {
     /// The attention of these groups, which lie end to end.
     pub fn new(groups: Vec<Group>, device: &Device) -> Self {
-        let (padding, masks) = (Arc::default(), Arc::default());
-        Self { groups: groups.into(), device: device.clone(), padding, masks }
+        Self {
+            groups: groups.into(),
+            device: device.clone(),
+            padding: Arc::default(),
+            masks: Arc::default(),
+            #[cfg(feature = "gpu")]
+            plans: Arc::default(),
+        }
     }
 
     /// Queries `[tokens, heads, head_dim]`, keys and values `[tokens, kv_heads, head_dim]`
@@ -137,6 +148,10 @@ impl PackedAttention {
     pub fn forward(&self, spec: AttentionSpec, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>) -> Tensor<2> {
         let heads = Heads::of(&q, &k, spec);
         if !Values::fit(&q) {
+            #[cfg(feature = "gpu")]
+            if let Some(y) = form::attention::forward(&self.plans, &self.groups, heads, [&q, &k, &v]) {
+                return y;
+            }
             return self.reference(spec, q, k, v);
         }
         let [tokens, width] = [q.dims()[0], heads.heads * heads.dim];
@@ -155,6 +170,13 @@ impl PackedAttention {
         d_y: Tensor<2>,
     ) -> [Tensor<3>; 3] {
         if !on_cpu(&self.device) || q.dtype() != DType::F32 {
+            #[cfg(feature = "gpu")]
+            {
+                let (heads, inputs) = (Heads::of(&q, &k, spec), [&q, &k, &v]);
+                if let Some(found) = form::attention::backward(&self.plans, &self.groups, heads, inputs, &d_y) {
+                    return found;
+                }
+            }
             return self.reference_backward(spec, q, k, v, d_y);
         }
         let (heads, mut shapes) = (Heads::of(&q, &k, spec), [q.dims(), k.dims(), v.dims()].into_iter());

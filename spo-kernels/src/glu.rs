@@ -12,7 +12,10 @@ pub struct Glu;
 
 /// `silu(gate) · up`: two tensors of one shape `[tokens, channels]` → a third of it.
 pub fn glu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
-    run::<Flex, 2, 2>(Glu, [operand(&gate), operand(&up)]).unwrap_or_else(|| reference(gate, up))
+    let y = run::<Flex, 2, 2>(Glu, [operand(&gate), operand(&up)]);
+    #[cfg(feature = "gpu")]
+    let y = y.or_else(|| run::<burn_cubecl::CubeBackend, 2, 2>(Glu, [operand(&gate), operand(&up)]));
+    y.unwrap_or_else(|| reference(gate, up))
 }
 
 /// The same in burn's operations.

@@ -26,8 +26,10 @@ pub fn logps(
     wide: DType,
     options: LogitOptions,
 ) -> Tensor<1> {
-    cpu::head::logps(&hidden, &weight, &targets, options)
-        .unwrap_or_else(|| reference_logps(hidden, weight, targets, wide, options))
+    let logps = cpu::head::logps(&hidden, &weight, &targets, options);
+    #[cfg(feature = "gpu")]
+    let logps = logps.or_else(|| crate::gpu::form::logps(&hidden, &weight, &targets, options));
+    logps.unwrap_or_else(|| reference_logps(hidden, weight, targets, wide, options))
 }
 
 /// The log-probabilities, `[rows]`, and their slopes with respect to `h Wᵀ`, `[rows, vocab]` in the type of `hidden`;
@@ -39,8 +41,10 @@ pub fn slopes(
     wide: DType,
     options: LogitOptions,
 ) -> (Tensor<1>, Tensor<2>) {
-    cpu::head::slopes(&hidden, &weight, &targets, options)
-        .unwrap_or_else(|| reference_slopes(hidden, weight, targets, wide, options))
+    let slopes = cpu::head::slopes(&hidden, &weight, &targets, options);
+    #[cfg(feature = "gpu")]
+    let slopes = slopes.or_else(|| crate::gpu::form::slopes(&hidden, &weight, &targets, options));
+    slopes.unwrap_or_else(|| reference_slopes(hidden, weight, targets, wide, options))
 }
 
 /// [`logps`] in burn's operations.

@@ -60,8 +60,11 @@ pub mod bias;
 mod check;
 pub mod cpu;
 pub mod glu;
+#[cfg(feature = "gpu")]
+pub mod gpu;
 pub mod head;
 pub mod linear;
+pub mod memory;
 pub mod operation;
 pub mod product;
 pub mod pull;

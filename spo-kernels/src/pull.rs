@@ -1,7 +1,7 @@
 //! Where a tape begins to be walked back: a number whose `backward` walks back from outputs with the given derivatives,
 //! which are those of `Σ output · d_output`.
 
-use crate::{Home, Operand, operand, run};
+use crate::{Form, Home, Operand, operand, run};
 use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::Tensor;
@@ -23,9 +23,18 @@ impl<B: Home, const N: usize> Pull<B, N> {
 
 /// A number, `[1]`, whose derivative with respect to each output is the one beside it.
 pub fn pull<const N: usize, const D: usize>(outputs: [(&Tensor<D>, &Tensor<D>); N]) -> Tensor<1> {
-    let on_cpu = Pull::<Flex, N>::new(outputs)
-        .and_then(|form| run::<Flex, N, 1>(form, outputs.map(|(output, _)| operand(output))));
-    on_cpu.unwrap_or_else(|| reference(outputs))
+    let pulled = on::<Flex, N, D>(outputs);
+    #[cfg(feature = "gpu")]
+    let pulled = pulled.or_else(|| on::<burn_cubecl::CubeBackend, N, D>(outputs));
+    pulled.unwrap_or_else(|| reference(outputs))
+}
+
+/// By a backend's form.
+fn on<B: Home, const N: usize, const D: usize>(outputs: [(&Tensor<D>, &Tensor<D>); N]) -> Option<Tensor<1>>
+where
+    Pull<B, N>: Form<B, N>,
+{
+    run::<B, N, 1>(Pull::<B, N>::new(outputs)?, outputs.map(|(output, _)| operand(output)))
 }
 
 /// The same in burn's operations; the value is the sum.

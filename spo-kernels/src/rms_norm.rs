@@ -18,7 +18,10 @@ pub struct RmsNorm {
 /// `[…, channels]` and `[channels]` → `[…, channels]`
 pub fn rms_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, epsilon: f64, offset: f64) -> Tensor<D> {
     let form = RmsNorm { epsilon: epsilon as f32, offset: offset as f32 };
-    run::<Flex, 2, D>(form, [operand(&x), operand(&weight)]).unwrap_or_else(|| reference(x, weight, epsilon, offset))
+    let y = run::<Flex, 2, D>(form, [operand(&x), operand(&weight)]);
+    #[cfg(feature = "gpu")]
+    let y = y.or_else(|| run::<burn_cubecl::CubeBackend, 2, D>(form, [operand(&x), operand(&weight)]));
+    y.unwrap_or_else(|| reference(x, weight, epsilon, offset))
 }
 
 /// The same in burn's operations, with statistics in f32 whatever the storage type. With an offset (Gemma's form) the

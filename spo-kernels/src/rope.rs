@@ -2,6 +2,8 @@
 //! turn, `(a, b) → (a cos − b sin, b cos + a sin)` for their halves; the rest passes through. Gradients turn back.
 
 use crate::cpu::Values;
+#[cfg(feature = "gpu")]
+use crate::gpu::form::DeviceAngles;
 use crate::{operand, run};
 use burn::backend::Flex;
 use burn::tensor::Tensor;
@@ -9,28 +11,37 @@ use burn::tensor::Tensor;
 /// Cosines and sines of the angles of a batch's tokens.
 #[derive(Debug, Clone)]
 pub struct Angles {
-    /// Each `[tokens, 1, turned]`, the second half of a row as the first.
+    /// Each `[tokens, 1, turned]` in f32 or f64, the second half of a row as the first.
     cos: Tensor<3>,
     sin: Tensor<3>,
     /// The same where the CPU's form runs.
     host: Option<(Values, Values)>,
+    /// The same on a graphics card.
+    #[cfg(feature = "gpu")]
+    card: Option<DeviceAngles>,
 }
 
 impl Angles {
-    /// Of cosines and sines, each `[tokens, 1, turned]`; `turned` is even.
+    /// Of cosines and sines, each `[tokens, 1, turned]` in f32 or wider; `turned` is even.
     pub fn new(cos: Tensor<3>, sin: Tensor<3>) -> Self {
         let host = Values::of(&cos).zip(Values::of(&sin));
-        Self { cos, sin, host }
+        #[cfg(feature = "gpu")]
+        let card = DeviceAngles::new(&cos, &sin);
+        Self {
+            cos,
+            sin,
+            host,
+            #[cfg(feature = "gpu")]
+            card,
+        }
     }
 }
 
 /// The operation on `[x]`, with tables of a backend's own kind.
 #[derive(Debug, Clone)]
 pub struct Rotate<T> {
-    /// `[tokens, turned]`
-    pub cos: T,
-    /// `[tokens, turned]`
-    pub sin: T,
+    /// Cosines and sines, `[tokens, turned]` each where the CPU's form takes them.
+    pub angles: T,
     /// Channels of a head that turn; even.
     pub turned: usize,
     /// Heads of a token.
@@ -42,20 +53,25 @@ pub struct Rotate<T> {
 /// `[tokens, heads, head_dim]` → the same shape
 pub fn rotate(x: Tensor<3>, angles: &Angles) -> Tensor<3> {
     let ([_, heads, dim], [_, _, turned]) = (x.dims(), angles.cos.dims());
-    let on_cpu = angles.host.clone().and_then(|(cos, sin)| {
-        let form = Rotate { cos, sin, turned, heads, dim };
+    let y = angles.host.clone().and_then(|angles| {
+        let form = Rotate { angles, turned, heads, dim };
         run::<Flex, 1, 3>(form, [operand(&x)])
     });
-    on_cpu.unwrap_or_else(|| reference(x, angles))
+    #[cfg(feature = "gpu")]
+    let y = y.or_else(|| {
+        let form = Rotate { angles: angles.card.clone()?, turned, heads, dim };
+        run::<burn_cubecl::CubeBackend, 1, 3>(form, [operand(&x)])
+    });
+    y.unwrap_or_else(|| reference(x, angles))
 }
 
 /// The same in burn's operations.
 pub fn reference(x: Tensor<3>, angles: &Angles) -> Tensor<3> {
-    let Angles { cos, sin, .. } = angles;
+    let [cos, sin] = [&angles.cos, &angles.sin].map(|table| table.clone().cast(x.dtype()));
     let ([_, _, width], [_, _, dim]) = (x.dims(), cos.dims());
     let turned = x.clone().narrow(2, 0, dim);
     let (first, second) = (turned.clone().narrow(2, 0, dim / 2), turned.clone().narrow(2, dim / 2, dim / 2));
-    let turned = turned * cos.clone() + Tensor::cat(vec![second.neg(), first], 2) * sin.clone();
+    let turned = turned * cos + Tensor::cat(vec![second.neg(), first], 2) * sin;
     if dim == width { turned } else { Tensor::cat(vec![turned, x.narrow(2, dim, width - dim)], 2) }
 }
 

@@ -8,7 +8,7 @@ use spo_data::{Group, PackedBatch, micro_batches};
 impl CausalLm {
     /// `log p(target)` of each answer token of a batch, `[rows]`, f32.
     pub fn token_logps(&self, batch: &PackedBatch, head: &HeadOptions) -> Vec<f32> {
-        let inputs = PackedInputs::new(batch, self.spec(), self.dtype(), &self.device());
+        let inputs = PackedInputs::new(batch, self.spec(), &self.device());
         let logps = token_logps(self.hidden(&inputs), self.head_weight(), inputs.targets, &self.spec().head(head));
         logps.into_data().iter::<f32>().collect()
     }

@@ -30,7 +30,7 @@ fn inputs(window: Option<usize>) -> PackedInputs {
             "num_attention_heads": {HEADS}, "num_key_value_heads": {KV_HEADS}, "head_dim": {DIM}, "sliding_window": {window}}}"#
     ))
     .unwrap();
-    PackedInputs::new(&batch(), &spec, DType::F32, &device::cpu())
+    PackedInputs::new(&batch(), &spec, &device::cpu())
 }
 
 fn close(found: &[f32], expected: &[f32], what: &str) {

@@ -32,7 +32,7 @@ fn load(dir: &Path) -> CausalLm {
 /// Logits after `tokens`, from the packed path.
 fn logits(model: &CausalLm, tokens: &[u32]) -> Vec<f64> {
     let batch = PackedBatch::new(&[Group { prompt: tokens, answers: vec![&[0]] }]);
-    let inputs = PackedInputs::new(&batch, model.spec(), model.dtype(), &model.device());
+    let inputs = PackedInputs::new(&batch, model.spec(), &model.device());
     model.logits(model.hidden(&inputs)).into_data().iter::<f64>().collect()
 }
 

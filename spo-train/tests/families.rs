@@ -49,7 +49,7 @@ fn gradients(model: &CausalLm, recompute: Recompute) -> Gradients {
 
 /// The loss those derivatives belong to.
 fn loss(model: &CausalLm) -> f64 {
-    let inputs = PackedInputs::new(&batch(), model.spec(), model.dtype(), &model.device());
+    let inputs = PackedInputs::new(&batch(), model.spec(), &model.device());
     let head = model.spec().head(&Default::default());
     let logps = token_logps(model.hidden(&inputs), model.head_weight(), inputs.targets.clone(), &head);
     let logps: Vec<f64> = logps.into_data().iter::<f64>().collect();

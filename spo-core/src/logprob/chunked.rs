@@ -1,18 +1,36 @@
 //! The memory-safe head: log-probabilities and their closed-form gradient, one chunk of rows at a time.
 
-use burn::tensor::{DType, Int, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 use spo_kernels::head::{self, LogitOptions, capped, scaled_logits};
+use spo_kernels::memory::{CardMemory, card};
 use spo_kernels::product::{add_transposed, product};
 
-/// One chunk of f32 logits takes at most this many bytes when `chunk_rows` is 0.
-const CHUNK_BYTES: usize = 64 << 20;
-/// Slopes of logits that a pass keeps for the weight's gradient; what is beyond is computed again.
-const KEPT_BYTES: usize = 128 << 20;
+/// Bytes that a pass over the head may take.
+struct Room {
+    /// Of one chunk of f32 logits when `chunk_rows` is 0.
+    chunk: usize,
+    /// Of slopes of logits that are kept for the weight's gradient; what is beyond is computed again.
+    kept: usize,
+}
+
+impl Room {
+    /// The CPU's caches want small chunks. A card wants many rows at once: a GiB of logits, as far as one tensor may be
+    /// that large, and the slopes of a sixteenth of its memory.
+    fn of(device: &Device) -> Self {
+        match card(device) {
+            None => Self { chunk: 64 << 20, kept: 128 << 20 },
+            Some(CardMemory { total, largest }) => Self {
+                chunk: largest.min(1 << 30) as usize,
+                kept: total.map_or(128 << 20, |bytes| (bytes / 16) as usize),
+            },
+        }
+    }
+}
 
 /// How logits are made of hidden states: `z = logit_scale · (h Wᵀ)`, then `softcap · tanh(z / softcap)` if there is one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HeadOptions {
-    /// Rows per chunk; 0 chooses as many as keep a chunk of f32 logits within 64 MiB.
+    /// Rows per chunk; 0 chooses as many as keep a chunk of f32 logits within 64 MiB on the CPU, within 1 GiB on a card.
     pub chunk_rows: usize,
     /// Bound of the logits (Gemma 2's `final_logit_softcapping`).
     pub softcap: Option<f64>,
@@ -58,13 +76,18 @@ pub(super) fn operands(hidden: Tensor<2>, weight: Tensor<2>) -> (Tensor<2>, Tens
 }
 
 /// Rows per chunk for a vocabulary: what was asked for, or as many as fit.
-pub(super) fn chunk_rows(vocab: usize, given: usize) -> usize {
-    if given == 0 { (CHUNK_BYTES / (4 * vocab.max(1))).max(1) } else { given }
+pub(super) fn chunk_rows(vocab: usize, given: usize, device: &Device) -> usize {
+    if given == 0 { (Room::of(device).chunk / (4 * vocab.max(1))).max(1) } else { given }
 }
 
 /// `(start, length)` of each chunk of rows.
-pub(super) fn chunks(rows: usize, vocab: usize, given: usize) -> impl Iterator<Item = (usize, usize)> {
-    let size = chunk_rows(vocab, given);
+pub(super) fn chunks(
+    rows: usize,
+    vocab: usize,
+    given: usize,
+    device: &Device,
+) -> impl Iterator<Item = (usize, usize)> + use<> {
+    let size = chunk_rows(vocab, given, device);
     (0..rows).step_by(size).map(move |start| (start, size.min(rows - start)))
 }
 
@@ -75,7 +98,7 @@ fn by_chunks(
     options: &HeadOptions,
     f: impl Fn(Tensor<2>, (usize, usize)) -> Tensor<1>,
 ) -> Tensor<1> {
-    let parts: Vec<Tensor<1>> = chunks(hidden.dims()[0], vocab, options.chunk_rows)
+    let parts: Vec<Tensor<1>> = chunks(hidden.dims()[0], vocab, options.chunk_rows, &hidden.device())
         .map(|(start, length)| f(hidden.clone().narrow(0, start, length), (start, length)))
         .collect();
     match parts.is_empty() {
@@ -142,7 +165,8 @@ impl HeadPass {
         let (rows, width, vocab) = (hidden.dims()[0], hidden.dims()[1], weight.dims()[0]);
         let (compute, compute_weight, dtype) = operands(hidden.clone(), weight.clone());
         let (mut logps, mut units, mut kept, mut kept_bytes) = (vec![], vec![], vec![], 0);
-        for (start, length) in chunks(rows, vocab, options.chunk_rows) {
+        let kept_at_most = Room::of(&hidden.device()).kept;
+        for (start, length) in chunks(rows, vocab, options.chunk_rows, &hidden.device()) {
             let chunk = compute.clone().narrow(0, start, length);
             let chunk_targets = targets.clone().narrow(0, start, length);
             let weight = compute_weight.clone();
@@ -150,7 +174,7 @@ impl HeadPass {
             logps.push(logp);
             units.push(product(slopes.clone(), compute_weight.clone()));
             kept_bytes += length * vocab * slopes.dtype().size();
-            if want_weight && kept_bytes <= KEPT_BYTES {
+            if want_weight && kept_bytes <= kept_at_most {
                 kept.push(slopes);
             }
         }
@@ -177,7 +201,7 @@ impl HeadPass {
         let pulled = scaled(hidden.clone(), hidden.dtype());
         let mut d_weight = sum.unwrap_or_else(|| Tensor::zeros(weight.dims(), (&hidden.device(), dtype)));
         let mut kept = self.kept.into_iter();
-        for (start, length) in chunks(rows, vocab, self.options.chunk_rows) {
+        for (start, length) in chunks(rows, vocab, self.options.chunk_rows, &hidden.device()) {
             let slopes = kept.next().unwrap_or_else(|| {
                 let chunk = hidden.clone().narrow(0, start, length);
                 let targets = self.targets.clone().narrow(0, start, length);

@@ -43,7 +43,7 @@ pub fn token_kl_backward(
     let (transposed, reference_transposed) = (weight.clone().transpose(), reference_weight.transpose());
     let mut d_weight = want_weight.then(|| Tensor::<2>::zeros([vocab, width], (&hidden.device(), dtype)));
     let mut d_hidden = Vec::new();
-    for (start, length) in chunks(rows, vocab, options.chunk_rows) {
+    for (start, length) in chunks(rows, vocab, options.chunk_rows, &hidden.device()) {
         let chunk = hidden.clone().narrow(0, start, length);
         let (logits, squashed) = capped(scaled_logits(chunk.clone(), transposed.clone(), dtype, form), form);
         let other = reference.clone().narrow(0, start, length);

@@ -6,7 +6,7 @@ use crate::rope::Rotate;
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 
-impl Rotate<Values> {
+impl Rotate<(Values, Values)> {
     /// Turns by the angles, or back.
     fn turn(&self, x: FlexTensor, back: bool) -> FlexTensor {
         let shape = x.layout().shape().clone();
@@ -16,7 +16,7 @@ impl Rotate<Values> {
                 let tokens = out.chunks_exact_mut(width).zip(x[first * width..].chunks_exact(width));
                 for (token, (out, x)) in tokens.enumerate() {
                     let row = (first + token) * turned..(first + token + 1) * turned;
-                    let (cos, sin) = (&self.cos[row.clone()], &self.sin[row]);
+                    let (cos, sin) = (&self.angles.0[row.clone()], &self.angles.1[row]);
                     for (out, x) in out.chunks_exact_mut(self.dim).zip(x.chunks_exact(self.dim)) {
                         turn_head(x, cos, sin, back, out);
                     }
@@ -44,7 +44,7 @@ fn turn_head(x: &[f32], cos: &[f32], sin: &[f32], back: bool, out: &mut [f32]) {
     rest.copy_from_slice(&x[2 * half..]);
 }
 
-impl Form<Flex, 1> for Rotate<Values> {
+impl Form<Flex, 1> for Rotate<(Values, Values)> {
     fn kept(&self, _: [bool; 1]) -> [bool; 1] {
         [false]
     }

@@ -3,7 +3,7 @@
 use super::{Attend, RopeTables};
 use crate::ModelSpec;
 use crate::spec::AttentionSpec;
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use spo_data::PackedBatch;
 use spo_kernels::attention::Group;
 pub use spo_kernels::attention::PackedAttention;
@@ -25,8 +25,8 @@ pub struct PackedInputs {
 }
 
 impl PackedInputs {
-    /// Uploads a batch for a model of this spec that computes in `dtype`.
-    pub fn new(batch: &PackedBatch, spec: &ModelSpec, dtype: DType, device: &Device) -> Self {
+    /// Uploads a batch for a model of this spec.
+    pub fn new(batch: &PackedBatch, spec: &ModelSpec, device: &Device) -> Self {
         let ints =
             |values: &[i32]| Tensor::<1, Int>::from_data(TensorData::new(values.to_vec(), [values.len()]), device);
         let groups = batch.groups.iter().map(|group| Group {
@@ -37,7 +37,7 @@ impl PackedInputs {
         Self {
             ids: ints(&batch.input_ids),
             positions: ints(&batch.positions),
-            rope: RopeTables::new(&spec.ropes, &batch.positions, dtype, device),
+            rope: RopeTables::new(&spec.ropes, &batch.positions, device),
             score_rows: ints(&batch.score_rows),
             targets: ints(&batch.targets),
             attention: PackedAttention::new(groups.collect(), device),

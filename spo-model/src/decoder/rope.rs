@@ -1,7 +1,7 @@
 //! Rotary tables of a batch's positions.
 
 use crate::spec::Rope;
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use spo_kernels::rope::{Angles, rotate};
 
 /// Cosines and sines of one batch's positions, for each rotary embedding of a model.
@@ -12,8 +12,8 @@ pub struct RopeTables {
 
 impl RopeTables {
     /// Tables for `positions`, computed in f32 as the reference implementation does.
-    pub fn new(ropes: &[Rope], positions: &[i32], dtype: DType, device: &Device) -> Self {
-        Self { tables: ropes.iter().map(|rope| angles(rope, positions, dtype, device)).collect() }
+    pub fn new(ropes: &[Rope], positions: &[i32], device: &Device) -> Self {
+        Self { tables: ropes.iter().map(|rope| angles(rope, positions, device)).collect() }
     }
 
     /// Rotates the first channels of `[tokens, heads, head_dim]` by table number `rope`.
@@ -22,7 +22,7 @@ impl RopeTables {
     }
 }
 
-fn angles(rope: &Rope, positions: &[i32], dtype: DType, device: &Device) -> Angles {
+fn angles(rope: &Rope, positions: &[i32], device: &Device) -> Angles {
     let (frequencies, factor) = (rope.inverse_frequencies(), rope.attention_factor() as f32);
     let table = |f: fn(f32) -> f32| {
         let mut values = Vec::with_capacity(positions.len() * rope.dim);
@@ -31,7 +31,7 @@ fn angles(rope: &Rope, positions: &[i32], dtype: DType, device: &Device) -> Angl
             values.extend(half.clone().chain(half));
         }
         let data = TensorData::new(values, [positions.len(), 1, rope.dim]);
-        Tensor::<3>::from_data(data, device).cast(dtype)
+        Tensor::<3>::from_data(data, device)
     };
     Angles::new(table(f32::cos), table(f32::sin))
 }

@@ -24,7 +24,7 @@ impl TensorDecoder {
     fn step(&mut self, tokens: Vec<i32>) -> Vec<f32> {
         let (model, device) = (&self.model, self.model.device());
         let positions = self.cache.next_positions();
-        let rope = RopeTables::new(&model.spec().ropes, &positions, model.dtype(), &device);
+        let rope = RopeTables::new(&model.spec().ropes, &positions, &device);
         let ints = |values: Vec<i32>| {
             let shape = [values.len()];
             Tensor::<1, Int>::from_data(TensorData::new(values, shape), &device)
@@ -47,7 +47,7 @@ impl Decoder for TensorDecoder {
         }
         let groups: Vec<Group> = prompts.iter().map(|prompt| Group { prompt, answers: vec![] }).collect();
         let model = &self.model;
-        let inputs = PackedInputs::new(&PackedBatch::new(&groups), model.spec(), model.dtype(), &model.device());
+        let inputs = PackedInputs::new(&PackedBatch::new(&groups), model.spec(), &model.device());
         model.blocks(
             model.embed(inputs.ids.clone(), inputs.positions.clone()),
             &inputs.rope,

@@ -3,7 +3,7 @@
 use crate::TrainError;
 use crate::config::TrainingPlan;
 use crate::config::spec::Recompute;
-use crate::phase::{AUTO_ACTIVATION_BYTES, side_by_side};
+use crate::phase::{kept_activations, side_by_side};
 use crate::policy::adapters::policy_options;
 use crate::policy::{PolicyOptions, sampling};
 use crate::run::Prepared;
@@ -135,7 +135,7 @@ fn phase(prepared: &Prepared, training: &schedule::Training, program: usize) -> 
         optimizer: state.optimizer,
         activations_kept: model.activations(spec, batch, false)?,
         activations_recomputed: model.activations(spec, batch, true)?,
-        recomputes: recomputes(&model, spec, batch, settings.recompute)?,
+        recomputes: recomputes(&model, spec, batch, (settings.recompute, kept_activations(&prepared.device)))?,
         head: model.head(spec, batch, settings.head_chunk_rows) * at_once,
         cache: CACHED_ANSWER * round * rows.iter().map(|row| row.answers.len()).sum::<usize>(),
         program,
@@ -162,9 +162,14 @@ fn trained(options: &PolicyOptions, round: usize, host: bool) -> Training<'_> {
 }
 
 /// Whether a phase recomputes what the blocks of its largest micro-batch keep.
-fn recomputes(model: &Training, spec: &ModelSpec, batch: Batch, chosen: Recompute) -> Result<bool, TrainError> {
+fn recomputes(
+    model: &Training,
+    spec: &ModelSpec,
+    batch: Batch,
+    (chosen, kept): (Recompute, usize),
+) -> Result<bool, TrainError> {
     let dense = Training { lora: None, ..model.clone() }.activations(spec, batch, false)?;
-    Ok(chosen.settled(|| dense > AUTO_ACTIVATION_BYTES) == tape::Recompute::Blocks)
+    Ok(chosen.settled(|| dense > kept) == tape::Recompute::Blocks)
 }
 
 impl PhaseMemory {

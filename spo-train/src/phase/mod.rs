@@ -23,7 +23,7 @@ use crate::task::Task;
 pub use state::PhaseState;
 use std::path::PathBuf;
 use std::time::Instant;
-pub use step_batch::AUTO_ACTIVATION_BYTES;
+pub use step_batch::kept_activations;
 pub(crate) use step_batch::side_by_side;
 
 /// What a phase is called and how it visits its task.

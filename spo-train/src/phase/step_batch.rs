@@ -10,13 +10,17 @@ use burn::tensor::{DType, Device};
 use rayon::prelude::*;
 use spo_core::logprob::HeadOptions;
 use spo_data::{Group, PackedBatch, micro_batches};
+use spo_kernels::memory::card;
 use spo_model::device::on_cpu;
 use spo_model::load::Storage;
 use spo_model::memory::{Batch, Training};
 use spo_model::{CausalLm, ModelSpec};
 
-/// Activations that `recompute = "auto"` keeps in memory before it starts to recompute, bytes.
-pub const AUTO_ACTIVATION_BYTES: usize = 2 << 30;
+/// Activations that `recompute = "auto"` keeps in memory before it starts to recompute, bytes: a third of a card's memory
+/// where it tells how much it has, else 2 GiB.
+pub fn kept_activations(device: &Device) -> usize {
+    card(device).and_then(|card| card.total).map_or(2 << 30, |bytes| (bytes / 3) as usize)
+}
 
 /// Models up to this size run several micro-batches at once on the CPU: their matrices are too
 /// small to keep all cores busy, and their gradients small enough to hold one set per thread.
@@ -202,7 +206,7 @@ impl<'a> StepBatch<'a> {
     }
 
     fn tape_options(&self, model: &CausalLm, batch: &PackedBatch) -> TapeOptions {
-        let large = || activation_bytes(model, batch) > AUTO_ACTIVATION_BYTES;
+        let large = || activation_bytes(model, batch) > kept_activations(&model.device());
         let recompute = self.phase.training.recompute.settled(large);
         TapeOptions { recompute, trainable: self.phase.trainable, head: self.head.clone() }
     }

@@ -6,7 +6,7 @@ mod step;
 
 use burn::tensor::Device;
 use spo_core::objective;
-use spo_model::device::on_cpu;
+use spo_kernels::memory::{CardMemory, card};
 use spo_model::family;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -166,8 +166,12 @@ impl TrainingPlan {
     /// Token budget of a micro-batch on a device.
     pub fn micro_batch_tokens(&self, device: &Device) -> usize {
         match self.tokens_per_micro_batch {
-            0 if on_cpu(device) => 512,
-            0 => 4096,
+            0 => match card(device) {
+                None => 512,
+                // 512 tokens for each 4 GiB: 16,384 on the largest cards.
+                Some(CardMemory { total: Some(bytes), .. }) => ((bytes >> 32) as usize * 512).clamp(2048, 16_384),
+                Some(_) => 4096,
+            },
             given => given,
         }
     }

@@ -110,7 +110,7 @@ impl From<Vec<f32>> for LogpGradients {
 /// # Shapes
 /// Those of [`Scored`].
 pub fn observe<T>(model: &CausalLm, batch: &PackedBatch, head: &HeadOptions, f: impl FnOnce(&Scored) -> T) -> T {
-    let inputs = PackedInputs::new(batch, model.spec(), model.dtype(), &model.device());
+    let inputs = PackedInputs::new(batch, model.spec(), &model.device());
     let (hidden, weight) = (model.hidden(&inputs), model.head_weight());
     let head = &model.spec().head(head);
     let logps = token_logps(hidden.clone(), weight.clone(), inputs.targets.clone(), head);
@@ -172,7 +172,7 @@ pub fn differentiate_in_parts<E>(
     mut part_done: impl FnMut(CausalLm, &mut Gradients) -> Result<CausalLm, E>,
 ) -> Result<CausalLm, E> {
     let device = model.device();
-    let inputs = PackedInputs::new(batch, model.spec(), model.dtype(), &device);
+    let inputs = PackedInputs::new(batch, model.spec(), &device);
     let lowest = lowest_trained(&model, options.trainable);
 
     let (blocks, in_rows) = (model.layers.len(), model.ends_in_rows());

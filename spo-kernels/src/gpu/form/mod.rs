@@ -1,0 +1,89 @@
+//! The kernels as forms of this crate's operations, for burn's backend of graphics cards.
+
+mod adamw;
+pub(crate) mod attention;
+mod glu;
+mod head;
+mod pull;
+mod rms_norm;
+mod rope;
+
+pub(crate) use head::{logps, slopes};
+pub(crate) use rope::DeviceAngles;
+
+use super::Buffer;
+use crate::Home;
+use crate::cpu::on_cpu;
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, TensorMetadata};
+use burn::tensor::{DType, Device, Shape, Tensor};
+use burn_cubecl::CubeBackend;
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+use burn_cubecl::tensor::CubeTensor;
+
+/// Runs an expression with `$E` the type of a dtype that [`Home::takes`] lets in.
+macro_rules! typed {
+    ($dtype:expr, $E:ident => $run:expr) => {
+        match $dtype {
+            burn::tensor::DType::F32 => {
+                type $E = f32;
+                $run
+            }
+            burn::tensor::DType::F16 => {
+                type $E = half::f16;
+                $run
+            }
+            burn::tensor::DType::BF16 => {
+                type $E = half::bf16;
+                $run
+            }
+            other => unreachable!("no form takes {other:?}"),
+        }
+    };
+}
+use typed;
+
+impl Home for CubeBackend {
+    fn takes(dtype: DType, device: &Device) -> bool {
+        matches!(dtype, DType::F32 | DType::F16 | DType::BF16) && !on_cpu(device)
+    }
+
+    fn plain<const D: usize>(x: Tensor<D>) -> Option<CubeTensor> {
+        x.try_into_primitive::<Self>().ok()
+    }
+
+    fn taped<const D: usize>(x: Tensor<D>) -> Option<FloatTensor<Autodiff<Self>>> {
+        x.try_into_primitive::<Autodiff<Self>>().ok()
+    }
+
+    fn from_plain<const D: usize>(x: CubeTensor) -> Tensor<D> {
+        Tensor::from_primitive::<Self>(x)
+    }
+
+    fn from_taped<const D: usize>(x: FloatTensor<Autodiff<Self>>) -> Tensor<D> {
+        Tensor::from_primitive::<Autodiff<Self>>(x)
+    }
+}
+
+/// A contiguous tensor as a kernel takes it.
+fn buffer(x: &CubeTensor) -> Buffer {
+    debug_assert!(x.is_contiguous());
+    Buffer::new(x.handle.clone(), x.meta.num_elements())
+}
+
+/// A tensor beside another, on its device and stream, with anything in it.
+fn beside(x: &CubeTensor, shape: impl Into<Shape>, dtype: DType) -> CubeTensor {
+    empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), shape.into(), dtype)
+}
+
+/// As [`beside`], of the other's shape and type.
+fn like(x: &CubeTensor) -> CubeTensor {
+    beside(x, x.shape(), x.dtype)
+}
+
+/// A contiguous tensor that nobody else holds, to be written in place.
+fn own(x: CubeTensor) -> CubeTensor {
+    let x = into_contiguous(x);
+    if x.can_mut() { x } else { x.copy() }
+}
