@@ -1,6 +1,7 @@
 //! From a device's name to a device that has been seen working.
 
 use crate::ModelError;
+use crate::load::Storage;
 use burn::tensor::{Device, Tensor};
 pub use spo_kernels::cpu::on_cpu;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -146,6 +147,19 @@ fn probe(construct: impl FnOnce() -> Device) -> Result<Device, String> {
             .unwrap_or("the backend could not start")
             .to_string()),
     }
+}
+
+/// Refuses a storage type that a device cannot compute in, such as bf16 in WGSL.
+///
+/// # Errors
+/// [`ModelError::DeviceDtype`]
+pub fn check_dtype(device: &Device, storage: Storage) -> Result<(), ModelError> {
+    let computes = |storage: &Storage| device.supports_dtype(storage.dtype());
+    if computes(&storage) {
+        return Ok(());
+    }
+    let known = [Storage::F32, Storage::Bf16, Storage::F16].into_iter().filter(computes).map(Storage::name);
+    Err(ModelError::DeviceDtype { device: describe(device), dtype: storage.name(), known: known.collect() })
 }
 
 fn error(name: &str, reason: &str) -> ModelError {

@@ -178,6 +178,16 @@ pub enum ModelError {
         /// The devices of this build.
         compiled: Vec<&'static str>,
     },
+    /// A device cannot compute in the type that weights are stored in.
+    #[error("the device {device} does not compute in {dtype}")]
+    DeviceDtype {
+        /// The device in words.
+        device: String,
+        /// The type.
+        dtype: &'static str,
+        /// Types that the device computes in.
+        known: Vec<&'static str>,
+    },
     /// A row does not fit the model.
     #[error("{id}: {found} tokens, but the model's context is {context}")]
     TooLong {
@@ -273,6 +283,7 @@ impl ModelError {
                 "this build has: {}; other devices need the cargo features cuda, vulkan, metal or wgpu",
                 compiled.join(", ")
             )),
+            Self::DeviceDtype { known, .. } => Some(format!("choose another dtype: {}", known.join(", "))),
             Self::Safetensors { .. } => Some("the file may be cut off: copy or download it again".into()),
             Self::TooLong { .. } => {
                 Some("lower text.max-length, so that long rows are cut or dropped with a report".into())

@@ -4,6 +4,7 @@ use super::dtype::{Storage, Weight, convert, convert_transposed, first_not_finit
 use super::index::read_index;
 use super::{LoadOptions, WeightSource, header};
 use crate::decoder::blocks::BlockBits;
+use crate::device::check_dtype;
 use crate::layout::Layout;
 use crate::{ModelError, ModelSpec};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -120,6 +121,7 @@ impl Checkpoint {
         }
         let from = shard.storage(info, name)?;
         let to = storage.unwrap_or(from);
+        check_dtype(device, to)?;
         // Typed values: burn copies a vector of bytes to align it.
         let rows_of = transposed.then_some(expected[D - 1]);
         let data = match to {

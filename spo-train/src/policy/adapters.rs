@@ -6,6 +6,7 @@ use crate::config::{LoraPlan, RunPlan, RunSpec};
 use crate::policy::PolicyOptions;
 use burn::tensor::Device;
 use spo_model::decoder::blocks::BlockBits;
+use spo_model::device::check_dtype;
 use spo_model::load::{LoadOptions, Storage};
 use spo_model::lora::{LoraSpec, SavedModules, Targets};
 use spo_model::{ModelError, ModelSpec};
@@ -65,6 +66,7 @@ pub fn policy_options(plan: &RunPlan, model: &ModelSpec, device: &Device) -> Res
         Dtype::Bf16 => Storage::Bf16,
         Dtype::F16 => Storage::F16,
     };
+    check_dtype(device, storage)?;
     let blocks = plan.lora.as_ref().and_then(|lora| match lora.quantised_base {
         QuantisedBase::None => None,
         QuantisedBase::Eight => Some(BlockBits::Eight),
