@@ -8,7 +8,6 @@ use burn::tensor::{DType, Int, IntDType, Tensor};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul};
-use burn_cubecl::ops::swap_dims;
 use burn_cubecl::tensor::CubeTensor;
 
 /// Products and targets of some rows, and what is known of them.
@@ -31,9 +30,9 @@ impl Rows {
             return None;
         }
         let take = |x: &Tensor<2>| x.clone().try_into_primitive::<CubeBackend>().ok();
-        let (hidden, weight) = (take(hidden)?, take(weight)?);
+        let (hidden, transposed) = (take(hidden)?, take(&weight.clone().transpose())?);
         let targets = targets.clone().cast(IntDType::I32).try_into_primitive::<CubeBackend>().ok()?;
-        let products = matmul(hidden, swap_dims(weight, 0, 1), None, MatmulStrategy::default(), DType::F32).ok()?;
+        let products = matmul(hidden, transposed, None, MatmulStrategy::default(), DType::F32).ok()?;
         let products = into_contiguous(products);
         let [logps, log_sums] = [(); 2].map(|()| beside(&products, [rows], DType::F32));
         let options = Options { scale: options.scale as f32, softcap: options.softcap.map(|cap| cap as f32) };
