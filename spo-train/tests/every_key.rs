@@ -68,7 +68,7 @@ fn another(key: &str, property: &Value) -> Value {
     };
     let candidates = match names(property) {
         names if !names.is_empty() => names,
-        _ => vec![json!(true), json!(false), json!(41), json!(0.25), json!("other"), json!(["other"])],
+        _ => vec![json!(true), json!(false), json!(47), json!(0.25), json!(0.75), json!("other"), json!(["other"])],
     };
     let base = plan(&companions(key)).unwrap();
     let fits = |value: &Value| {
@@ -76,7 +76,14 @@ fn another(key: &str, property: &Value) -> Value {
         sets.push(set(key, value));
         Some(value) != property.get("default") && plan(&sets).is_ok_and(|plan| at(&plan, key) != at(&base, key))
     };
-    candidates.into_iter().find(fits).unwrap_or_else(|| panic!("no value for {key}: {property}"))
+    let refused = |value: &Value| {
+        let mut sets = companions(key);
+        sets.push(set(key, value));
+        plan(&sets).map_or_else(|error| error.to_string(), |plan| format!("{:?}", at(&plan, key)))
+    };
+    candidates.iter().find(|value| fits(value)).cloned().unwrap_or_else(|| {
+        panic!("no value for {key}: {property}, of {:?}", candidates.iter().map(refused).collect::<Vec<_>>())
+    })
 }
 
 /// What else must be set.
@@ -179,7 +186,7 @@ fn every_option_of_every_objective_reaches_the_plan() {
         for option in entry.all_options() {
             let default = option.default_value();
             let mut candidates: Vec<Value> = option.choices.iter().map(|name| json!(name)).collect();
-            candidates.extend([json!(true), json!(false), json!(0.25), json!(41), json!([0.25])]);
+            candidates.extend([json!(true), json!(false), json!(0.25), json!(47), json!([0.25])]);
             candidates.extend([json!(["honesty"]), json!([{ "name": "ipo", "weight": 0.5 }])]);
             for value in candidates.into_iter().filter(|value| !same(value, &default)) {
                 let key = format!("rounds.{round}.{}", option.key);

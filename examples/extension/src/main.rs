@@ -61,7 +61,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         assert_eq!(file.schema, layout::DUEL.name);
     }
     for round in &prepared.plan.rounds {
-        println!("round    {}: {} {:?}", round.name, round.main().objective, round.main().options);
+        let options = serde_json::to_string(&round.main().options)?;
+        println!("round    {}: {} {options}", round.name, round.main().objective);
     }
 
     let summary = spo_train::run(prepared, &mut sink, &AtomicBool::new(false))?;

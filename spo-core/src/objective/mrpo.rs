@@ -8,8 +8,8 @@ use super::entry::{Build, pair};
 use super::needs::present;
 use super::options::{ANY, NON_NEGATIVE, OptionDoc};
 use super::{Entry, Needs, Objective, PairLosses, Ratios};
-use crate::differentiate::numbers;
 use crate::numerics::softplus;
+use crate::tensors::numbers;
 use crate::{CoreError, PairLogps, Sides};
 
 pub(crate) const ENTRY: Entry = Entry {
