@@ -94,7 +94,9 @@ def score(rows):
             running.train_dataset, batch_size=arguments.pairs_per_step, collate_fn=running.data_collator)
         begun = time.perf_counter()
         for batch in loader:
-            sums += [float(logp) for side in running.compute_ref_log_probs(running.model, batch) for logp in side]
+            with running.accelerator.autocast():
+                sides = running.compute_ref_log_probs(running.model, running._prepare_inputs(batch))
+            sums += [float(logp) for side in sides for logp in side]
             step_done()
         epochs.append(time.perf_counter() - begun)
     return len(rows), dict(mean_logp=statistics.fmean(sums))
