@@ -68,7 +68,7 @@ def score(parts, spo, device, work, name, dtype):
     """One golden model in one number format."""
     model, rows, more, expected = (trl if "-tiny-" in name else family)(name, work)
     command = [spo, "score", "--model", model, "--data", rows, "--json", "--per-token", "--device", device, "--dtype", dtype]
-    done = parts.run(f"score-{name}-{dtype}", command + more, LIMIT)
+    done = parts.run(f"score-{name}-{dtype}", command + more, LIMIT, **parts.libraries)
     done["difference"] = largest_difference(done.pop("output"), expected) if done["ended"] == "ok" else math.inf
     done["allowed"] = TOLERANCE[dtype]
     done["good"] = done["difference"] <= done["allowed"]
@@ -85,7 +85,7 @@ def quickstart(parts, spo, device, work):
     outs = {where: work / f"quickstart-{where}" for where in dict.fromkeys((device, "cpu"))}
     sets = [word for key in QUICKSTART for word in ("--set", key)]
     run = lambda where: parts.run(
-        f"quickstart-{where}", [spo, "quickstart", "--device", where, "--out", outs[where], *sets], LIMIT)
+        f"quickstart-{where}", [spo, "quickstart", "--device", where, "--out", outs[where], *sets], LIMIT, **parts.libraries)
     for out in outs.values():
         shutil.rmtree(out, ignore_errors=True)
     with ThreadPoolExecutor() as pool:

@@ -6,7 +6,7 @@ class Parts:
     """Runs commands; none begins after `seconds`, each ends at its own limit."""
 
     def __init__(self, logs, seconds):
-        self.logs, self.ends = logs, time.monotonic() + seconds
+        self.logs, self.ends, self.libraries = logs, time.monotonic() + seconds, libraries()
         logs.mkdir(parents=True, exist_ok=True)
 
     def run(self, name, command, limit, **environment):
@@ -65,22 +65,14 @@ class Memory:
         return dict(device_mb=max(self.seen) - self.seen[0]) if self.seen else {}
 
 
-def environment(root):
-    """Where the program finds NVRTC and the toolkit's headers, be they of a toolkit or of Python wheels."""
-    found = {}
-    toolkit = pathlib.Path(os.environ.get("CUDA_PATH", "/usr/local/cuda"))
-    wheels = [pathlib.Path(site) / "nvidia/cu13" for site in sites()]
-    homes = [toolkit, *wheels]
-    libraries = [home / part for home in homes for part in ("lib64", "lib") if list((home / part).glob("libnvrtc.so*"))]
-    headers = [home for home in homes if (home / "include/cuda_runtime.h").exists()]
-    if headers:
-        found["CUDA_PATH"] = str(headers[0])
-    paths = [*map(str, libraries), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
-    if paths:
-        found["LD_LIBRARY_PATH"] = ":".join(paths)
-    if list((root / "wheels").glob("*.whl")):
-        found["PYTHONPATH"] = ":".join(filter(None, [str(root / "site"), os.environ.get("PYTHONPATH")]))
-    return found
+def libraries():
+    """Where spo finds NVRTC and the toolkit's headers, be they of a toolkit or of Python wheels. Only for spo: torch
+    brings its own."""
+    homes = [pathlib.Path(os.environ.get("CUDA_PATH", "/usr/local/cuda")), *(pathlib.Path(site) / "nvidia/cu13" for site in sites())]
+    found = [str(home / part) for home in homes for part in ("lib64", "lib") if list((home / part).glob("libnvrtc.so*"))]
+    headers = [str(home) for home in homes if (home / "include/cuda_runtime.h").exists()]
+    paths = found + list(filter(None, [os.environ.get("LD_LIBRARY_PATH")]))
+    return (dict(CUDA_PATH=headers[0]) if headers else {}) | (dict(LD_LIBRARY_PATH=":".join(paths)) if paths else {})
 
 
 def sites():

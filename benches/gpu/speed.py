@@ -58,7 +58,8 @@ def measure(parts, spo, device, work, names):
             return
     for name in names or NAMED:
         what, model, dtype, who, pairs, limit = NAMED[name]
-        done = parts.run(name, command(who, spo, device, work, what, model, dtype, pairs), limit)
+        done = parts.run(name, command(who, spo, device, work, what, model, dtype, pairs), limit,
+                         **(parts.libraries if who == "spo" else {}))
         lines = done.pop("output").strip().splitlines()
         if done["ended"] == "ok":
             done |= json.loads(lines[-1])
