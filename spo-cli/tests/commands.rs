@@ -338,8 +338,17 @@ fn a_plan_tells_every_value_and_its_origin() {
     for words in ["what the run will do", "round-2-helpfulness.free", "disk, at most", "memory, about", "--measure"] {
         assert!(text.contains(words), "no {words:?} in:\n{text}");
     }
+    assert!(!text.contains("stages, in order"), "{text}");
+    let stages = out(&["plan", &file, "--stages"]);
+    let list = stages.split_once("stages, in order").unwrap().1.split_once("what the run will do").unwrap().0;
     let plan = parsed(&["plan", &file, "--json"]);
     let forecast = &plan["forecast"];
+    let named = forecast["stages"].as_array().unwrap().iter().map(|stage| stage["stage"].as_str().unwrap());
+    let printed = list.trim().lines().skip(1).map(|line| line.trim_start().split("  ").next().unwrap());
+    assert!(named.eq(printed), "{list}");
+    for words in ["start", "train round-1-honesty", "compare round-2-helpfulness", "export"] {
+        assert!(list.lines().any(|line| line.trim_start().starts_with(words)), "no {words:?} in:\n{list}");
+    }
     assert_eq!(forecast["phases"].as_array().unwrap().len(), 3);
     assert!(forecast["phases"][0]["tokens"].as_u64().unwrap() > 100 && forecast["seconds"].is_null(), "{forecast}");
     let measured = &parsed(&["plan", &file, "--json", "--measure", "2"])["forecast"];

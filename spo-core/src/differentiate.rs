@@ -1,8 +1,9 @@
 //! Losses and gradients of one batch on plain numbers: what the engine calls.
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{Device, Tensor};
 
 use crate::objective::Objective;
+use crate::tensors::{finite, numbers, precision, with_tape};
 use crate::{CoreError, PairNumbers};
 
 /// Losses, rewards and the gradient of the *sum* of the losses; one entry per pair.
@@ -44,29 +45,6 @@ impl PairGradient {
             d_sequence_kl: self.d_sequence_kl.as_ref().map(|(chosen, rejected)| (pick(chosen), pick(rejected))),
             d_sampled: self.d_sampled.as_ref().map(pick),
         }
-    }
-}
-
-/// The precision of the arithmetic: f64 where the device has it, f32 otherwise.
-pub(crate) fn precision(device: &Device) -> DType {
-    if device.supports_dtype(DType::F64) { DType::F64 } else { DType::F32 }
-}
-
-/// `device` with gradients switched on.
-pub(crate) fn with_tape(device: &Device) -> Device {
-    if device.is_autodiff() { device.clone() } else { device.clone().autodiff() }
-}
-
-/// A tensor as plain numbers.
-pub(crate) fn numbers<const D: usize>(tensor: Tensor<D>, what: &'static str) -> Result<Vec<f64>, CoreError> {
-    tensor.try_into_vec_as::<f64>().map_err(|error| CoreError::Device { what, reason: error.to_string() })
-}
-
-/// Fails at the first number that is not finite.
-pub(crate) fn finite(objective: &str, quantity: &'static str, values: &[f64]) -> Result<(), CoreError> {
-    match values.iter().position(|value| !value.is_finite()) {
-        Some(row) => Err(CoreError::NotFinite { objective: objective.into(), row, quantity, found: values[row] }),
-        None => Ok(()),
     }
 }
 

@@ -51,6 +51,8 @@ pub enum ModelError {
         found: String,
         /// Nearest supported name, if any is close.
         nearest: Option<String>,
+        /// All supported names.
+        known: Vec<&'static str>,
     },
     /// The architecture is known and deliberately refused.
     #[error("{file}: model_type `{found}` is refused: {reason}")]
@@ -263,9 +265,9 @@ impl ModelError {
                 Some("the file is not whole, or adapter_config.json belongs to another: save the adapter again".into())
             }
             Self::Index { .. } => Some("index and shards must come from the same upload: download them again".into()),
-            Self::UnknownFamily { nearest, .. } => Some(match nearest {
-                Some(name) => format!("did you mean `{name}`? supported: {}", crate::family::names()),
-                None => format!("supported: {}", crate::family::names()),
+            Self::UnknownFamily { nearest, known, .. } => Some(match nearest {
+                Some(name) => format!("did you mean `{name}`? supported: {}", known.join(", ")),
+                None => format!("supported: {}", known.join(", ")),
             }),
             Self::Device { compiled, .. } => Some(format!(
                 "this build has: {}; other devices need the cargo features cuda, vulkan, metal or wgpu",

@@ -168,12 +168,7 @@ impl ModelSpec {
     /// A missing directory or file, unusable JSON, an unknown or refused `model_type`, a missing
     /// or inconsistent key.
     pub fn from_dir(dir: &Path) -> Result<Self, ModelError> {
-        let path = dir.join("config.json");
-        if !path.exists() {
-            return Err(ModelError::MissingFile { dir: dir.into(), file: "config.json".into() });
-        }
-        let text = std::fs::read_to_string(&path).map_err(|e| ModelError::io(&path, e))?;
-        family::parse(&path.display().to_string(), &text)
+        family::Registry::builtin().spec(dir)
     }
 
     /// Reads the text of a `config.json`.
@@ -181,7 +176,7 @@ impl ModelSpec {
     /// # Errors
     /// As [`from_dir`](Self::from_dir).
     pub fn from_json(text: &str) -> Result<Self, ModelError> {
-        family::parse("config.json", text)
+        family::Registry::builtin().spec_from_json(text)
     }
 
     /// The head's options with what the family asks of the logits.

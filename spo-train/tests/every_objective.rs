@@ -6,6 +6,7 @@ use spo_core::objective::{Build, registry};
 use spo_train::config::RunSpec;
 use spo_train::events::sink::{Memory, read_events};
 use spo_train::events::{Event, StepFigures};
+use spo_train::forecast::Forecast;
 use spo_train::{TrainError, prepare, run};
 use std::fmt::Write;
 use std::path::Path;
@@ -205,6 +206,55 @@ fn what_the_data_lack_is_said_before_anything_is_trained() {
     assert!(found.contains("`mm-dpo`") && found.contains("row pairs.jsonl:") && found.contains("no scores"), "{found}");
     let found = stripped("safe", &round("first", "objective = \"bfpo\""));
     assert!(found.contains("`bfpo`") && found.contains("`chosen_safe`"), "{found}");
+}
+
+/// Run and forecast follow one list: names in the journal, tokens trained on and answers scored are those it tells.
+#[test]
+fn a_run_does_what_its_forecast_says() {
+    let round = |dimension: &str, options: &str| format!("[[rounds]]\ndimension = \"{dimension}\"\n{options}\n");
+    let control = "[[rounds.controls]]\nname = \"free\"\nlambda = 0.0";
+    for (rounds, sampled) in [
+        (round("second", "gate = { second = { margin = \"> -1e9\" } }") + &round("first", control), false),
+        (round("second", "") + &round("first", "objective = \"dpo\"\nld-alpha = 0.5"), false),
+        (round("second", "") + &round("thumbs", "objective = \"kto\""), false),
+        (round("second", "") + &round("lists", "objective = \"opo\""), false),
+        (round("second", "") + &round("first", "objective = \"selm\"\nmax-new-tokens = 8"), true),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut spec = spec(directory.path(), &rounds);
+        for change in ["evaluation.kl-samples=2", "evaluation.kl-max-new-tokens=4", "evaluation.samples=1"] {
+            spec.apply_set(change).unwrap();
+        }
+        let prepared = prepare(&spec, &mut Memory::default()).unwrap();
+        let stages = Forecast::of(&prepared).unwrap().stages;
+        run(prepared, &mut Memory::default(), &AtomicBool::new(false)).unwrap();
+        let journal = std::fs::read_to_string(directory.path().join("out/progress.jsonl")).unwrap();
+        let name = |line: &str| {
+            let entry: Value = serde_json::from_str(line.split_once(' ').unwrap().1).unwrap();
+            entry["stage"].as_str().unwrap().split('#').next().unwrap().to_owned()
+        };
+        let done: Vec<String> = journal.lines().map(name).filter(|name| !name.starts_with("cache ")).collect();
+        assert_eq!(done, stages.iter().map(|stage| stage.stage.clone()).collect::<Vec<_>>());
+        let of = |name: String| stages.iter().find(|stage| stage.stage == name).unwrap();
+        for record in read_events(&directory.path().join("out/events.jsonl")).unwrap() {
+            match record.event {
+                Event::Scored { policy, answers, cached: 0, tokens, .. } => {
+                    let stage = of(format!("score {policy}"));
+                    let told = (stage.rows, stage.scored_tokens);
+                    // Sampled answers are counted at their longest.
+                    let at_most = sampled && answers <= told.0 && tokens <= told.1;
+                    assert!((answers, tokens) == told || at_most, "{rounds} {policy}: {answers} {tokens} {told:?}");
+                }
+                Event::PhaseFinished { phase, tokens, .. } if !sampled => {
+                    assert_eq!(tokens, of(format!("train {phase}")).trained_tokens, "{rounds} {phase}");
+                }
+                Event::ResponsesSampled { policy, responses, .. } => {
+                    assert_eq!(responses, of(format!("draw {policy}")).rows, "{rounds} {policy}");
+                }
+                _ => {}
+            }
+        }
+    }
 }
 
 #[test]

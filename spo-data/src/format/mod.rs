@@ -12,6 +12,7 @@ mod state;
 
 pub use open::{files, is_lfs_pointer};
 
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use crate::DataError;
@@ -63,8 +64,7 @@ fn parse_object(bytes: &[u8], file: &str, line: usize) -> Result<RawRow, DataErr
     let malformed = |message: String| DataError::MalformedRow { file: file.into(), line, message };
     let text = std::str::from_utf8(bytes).map_err(|error| malformed(format!("invalid UTF-8: {error}")))?;
     match serde_json::from_str(text) {
-        Ok(Value::Object(fields)) => Ok(RawRow { line, fields }),
-        Ok(_) => Err(malformed("expected a JSON object".into())),
+        Ok(Fields(fields)) => Ok(RawRow { line, fields }),
         Err(error) => {
             // The parser counts lines from the row's beginning, the message from the file's.
             // An object that goes on beyond its line is the commonest mistake.
@@ -74,6 +74,36 @@ fn parse_object(bytes: &[u8], file: &str, line: usize) -> Result<RawRow, DataErr
             let line = line + error.line().saturating_sub(1);
             Err(DataError::MalformedRow { file: file.into(), line, message: format!("JSON: {message}{goes_on}") })
         }
+    }
+}
+
+/// The keys of a row, each of which may be there once.
+struct Fields(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(FieldsVisitor)
+    }
+}
+
+struct FieldsVisitor;
+
+impl<'de> Visitor<'de> for FieldsVisitor {
+    type Value = Fields;
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter) -> std::fmt::Result {
+        formatter.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Fields, A::Error> {
+        let mut fields = Map::new();
+        while let Some((key, value)) = entries.next_entry::<String, Value>()? {
+            if fields.contains_key(&key) {
+                return Err(Error::custom(format_args!("the key {key:?} is there twice")));
+            }
+            fields.insert(key, value);
+        }
+        Ok(Fields(fields))
     }
 }
 
@@ -138,7 +168,8 @@ mod tests {
     fn malformed_rows_name_their_line() {
         for (format, bytes, message) in [
             ("jsonl", &b"{\"a\":1}\n{\"a\":"[..], "memory:2: JSON"),
-            ("jsonl", b"{\"a\":1}\n[1]\n", "memory:2: expected a JSON object"),
+            ("jsonl", b"{\"a\":1}\n[1]\n", "memory:2: JSON: invalid type: sequence, expected a JSON object"),
+            ("jsonl", b"{\"a\":1}\n{\"a\":1,\"a\":2}\n", "memory:2: JSON: the key \"a\" is there twice"),
             ("jsonl", b"{\"a\":\"\xff\"}", "memory:1: invalid UTF-8"),
             ("jsonl", b"{\"a\":\"\0\"}", "memory:1: JSON"),
             ("json", b"[{\"a\":1},\n{\"a\":", "memory:2: the file ends inside a row"),

@@ -1,7 +1,7 @@
 //! The policy × dimension table.
 
+use crate::number::{percent, plus_minus, signed};
 use crate::report::document::{Column, Group, Table};
-use crate::report::number::{percent, plus_minus, signed};
 use crate::{DimensionScore, KlEstimate, Subset, Tally, dimensions, find_score, policies};
 
 /// Which pairs a matrix covers.

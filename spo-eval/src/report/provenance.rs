@@ -1,7 +1,7 @@
 //! Where a run comes from and what it cost: data, conflict, samples, time, warnings, hashes.
 
+use crate::number::{bytes, count, duration, percent};
 use crate::report::document::{Block, Section, Table};
-use crate::report::number::{bytes, count, duration, percent};
 use crate::{GateOutcome, RunSummary};
 
 /// Every section about the origin of the numbers.

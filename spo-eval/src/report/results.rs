@@ -1,8 +1,8 @@
 //! What a run achieved: verdict, matrix, differences, forgetting, score kinds, divergences, trade-off charts.
 
+use crate::number::{interval_points, percent, plain, plus_minus, signed};
 use crate::report::document::{Block, Section, Table};
 use crate::report::matrix::{Detail, Pairs, has_boilerplate, matrix};
-use crate::report::number::{interval_points, percent, plain, plus_minus, signed};
 use crate::report::svg::{Chart, ScatterPoint};
 use crate::{
     DimensionScore, PairedDifference, RunSummary, ScoreKind, Subset, Tally, dimensions, find_score, forgetting,

@@ -1,8 +1,8 @@
 //! The report of a sweep: table, fronts, hypervolume.
 
 use super::document::{Block, Document, Section, Table};
-use super::number::{percent, plain, plus_minus, signed};
 use super::svg::{self, Chart, ScatterPoint, Series};
+use crate::number::{percent, plain, plus_minus, signed};
 use crate::{EvalError, SweepRun, SweepSummary, Tally};
 
 /// How to read it.

@@ -1,7 +1,7 @@
 //! How a run was trained: rounds, curves, distributions, settings.
 
+use crate::number::{percent, plain, plus_minus};
 use crate::report::document::{Block, Section, Table};
-use crate::report::number::{percent, plain, plus_minus};
 use crate::report::svg::{Chart, Series};
 use crate::{CurvePoint, Distribution, Evaluation, RoundSummary, RunSummary};
 

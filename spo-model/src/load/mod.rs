@@ -53,8 +53,7 @@ impl CausalLm {
     /// Missing files, an unsupported architecture, damaged weights, missing, unexpected or wrongly
     /// shaped tensors: each named.
     pub fn open(dir: &Path, options: LoadOptions, device: &Device) -> Result<Self, ModelError> {
-        let spec = ModelSpec::from_dir(dir)?;
-        Self::from_checkpoint(&spec, &Checkpoint::open(dir)?, options, device)
+        crate::family::Registry::builtin().open(dir, options, device)
     }
 
     /// Builds a model of this spec from an opened checkpoint.

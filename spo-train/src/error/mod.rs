@@ -26,6 +26,9 @@ pub enum TrainError {
     /// The evaluation.
     #[error(transparent)]
     Eval(#[from] spo_eval::EvalError),
+    /// A sink of events from outside of this crate could not keep one; see [`TrainError::sink`].
+    #[error(transparent)]
+    Sink(Box<dyn std::error::Error + Send + Sync>),
     /// A file of the run directory could not be read or written.
     #[error("{}: {source}", path.display())]
     Io {
@@ -165,6 +168,11 @@ fn go_on(out: &Path) -> String {
 }
 
 impl TrainError {
+    /// The error of a sink from outside of this crate.
+    pub fn sink(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Sink(error.into())
+    }
+
     pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
         Self::Io { path: path.into(), source }
     }

@@ -5,7 +5,7 @@ use spo_data::Order;
 
 impl Phase<'_> {
     /// In which order the rows of a task are visited.
-    pub(super) fn order(&self, rows: usize) -> Order {
+    pub(crate) fn order(&self, rows: usize) -> Order {
         Order {
             n: rows,
             batch: self.training.pairs_per_step,

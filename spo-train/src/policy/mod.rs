@@ -15,6 +15,7 @@ use burn::tensor::{DType, Device};
 use spo_data::{Dataset, TextSpec};
 use spo_model::device::on_cpu;
 use spo_model::export::{self, Base, Manifest, ModelFiles, Parity, Probe, rounding};
+use spo_model::family;
 use spo_model::load::{LoadOptions, Storage};
 use spo_model::lora::{self, LoraSpec, is_adapter};
 use spo_model::{CausalLm, parameters};
@@ -33,6 +34,8 @@ pub(crate) fn settle_best(policies: &Path, phase: &str) -> Result<(), TrainError
 pub struct PolicyOptions {
     /// The model directory that the run starts from.
     pub base: PathBuf,
+    /// The families that it may be of.
+    pub families: family::Registry,
     /// In which form its weights are kept in memory.
     pub load: LoadOptions,
     /// Adapters, where they are trained and not the weights.
@@ -270,7 +273,7 @@ impl Policies {
     fn read(&self, dir: &Path) -> Result<CausalLm, TrainError> {
         match &self.options.lora {
             Some(_) => Ok(lora::load_adapter(self.open_base()?, dir)?.0),
-            None => Ok(CausalLm::open(dir, self.options.load, &self.options.device)?),
+            None => Ok(self.options.families.open(dir, self.options.load, &self.options.device)?),
         }
     }
 
@@ -287,8 +290,9 @@ impl Policies {
         let adapted = adapter.is_some();
         let (merged, before) = match &adapter {
             None if blocks.is_some() => {
-                let before = self.probe.score(&CausalLm::open(&self.options.base, whole, &self.options.device)?);
-                (CausalLm::from_dir(&self.options.base, None, &self.options.device)?, before)
+                let before =
+                    self.probe.score(&self.options.families.open(&self.options.base, whole, &self.options.device)?);
+                (self.options.families.open(&self.options.base, LoadOptions::default(), &self.options.device)?, before)
             }
             None => (model.without_lora(), in_memory.clone()),
             Some(adapter) => {
@@ -296,11 +300,12 @@ impl Policies {
                 let before = match blocks {
                     None => in_memory.clone(),
                     Some(_) => {
-                        let base = CausalLm::open(&self.options.base, whole, &self.options.device)?;
+                        let base = self.options.families.open(&self.options.base, whole, &self.options.device)?;
                         self.probe.score(&lora::load_adapter(base, adapter)?.0)
                     }
                 };
-                let base = CausalLm::from_dir(&self.options.base, None, &self.options.device)?;
+                let base =
+                    self.options.families.open(&self.options.base, LoadOptions::default(), &self.options.device)?;
                 (lora::merge_adapter(base, adapter)?, before)
             }
         };
@@ -311,7 +316,7 @@ impl Policies {
         export::save(&merged, &self.files, &aside, export::SHARD_BYTES)?;
         replace_dir(&aside, dir)?;
         drop(merged);
-        let saved = CausalLm::open(dir, whole, &self.options.device)?;
+        let saved = self.options.families.open(dir, whole, &self.options.device)?;
         let allowed = match adapted {
             false => self.noise(&before),
             true => rounding(written, &before).max(rounding(saved.dtype(), &before)),
@@ -331,7 +336,7 @@ impl Policies {
     }
 
     fn open_base(&self) -> Result<CausalLm, TrainError> {
-        Ok(CausalLm::open(&self.options.base, self.options.load, &self.options.device)?)
+        Ok(self.options.families.open(&self.options.base, self.options.load, &self.options.device)?)
     }
 
     /// What a policy's adapter is for.

@@ -4,9 +4,13 @@ pub mod disk;
 mod evaluation;
 pub(crate) mod lock;
 pub mod manifest;
+mod parts;
+pub(crate) mod place;
 pub mod prepare;
-mod reference;
+pub(crate) mod reference;
+mod resident;
 pub(crate) mod reuse;
+pub(crate) mod schedule;
 pub(crate) mod stages;
 
 pub use prepare::{Prepared, prepare};

@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub struct UnpairedTask<'a> {
     dataset: &'a Dataset,
     answers: Vec<AnswerRef>,
-    objective: Box<dyn UnpairedObjective>,
+    objective: Arc<dyn UnpairedObjective>,
     reference: Vec<f64>,
     mismatched: Option<Mismatched>,
     device: Device,
@@ -50,11 +50,12 @@ impl<'a> UnpairedTask<'a> {
     pub fn new(
         dataset: &'a Dataset,
         answers: Vec<AnswerRef>,
-        objective: Box<dyn UnpairedObjective>,
+        objective: impl Into<Arc<dyn UnpairedObjective>>,
         reference: Vec<f64>,
         mismatched: Option<Mismatched>,
         device: Device,
     ) -> Result<Self, TrainError> {
+        let objective = objective.into();
         if objective.needs_kl() && mismatched.is_none() {
             let input = "mismatched prompts and answers".into();
             return Err(CoreError::MissingInput { objective: objective.name().into(), input }.into());

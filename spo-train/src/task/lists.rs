@@ -6,6 +6,7 @@ use crate::step::tape::{LogpGradients, Scored};
 use burn::tensor::Device;
 use spo_core::objective::{ListNumbers, ListObjective, differentiate_lists};
 use spo_data::{Dataset, Group, PackedBatch};
+use std::sync::Arc;
 
 /// The scored lists of a dimension with their log-probs under the reference.
 #[derive(Debug)]
@@ -13,7 +14,7 @@ pub struct ListTask<'a> {
     dataset: &'a Dataset,
     lists: Vec<usize>,
     gains: Vec<Vec<f64>>,
-    objective: Box<dyn ListObjective>,
+    objective: Arc<dyn ListObjective>,
     reference: Vec<Vec<f64>>,
     device: Device,
 }
@@ -24,7 +25,7 @@ impl<'a> ListTask<'a> {
     pub fn new(
         dataset: &'a Dataset,
         dimension: &str,
-        objective: Box<dyn ListObjective>,
+        objective: impl Into<Arc<dyn ListObjective>>,
         reference: Vec<Vec<f64>>,
         device: Device,
     ) -> Self {
@@ -34,7 +35,7 @@ impl<'a> ListTask<'a> {
             scores.iter().map(|score| f64::from(*score)).collect()
         };
         let gains = lists.iter().map(gains).collect();
-        Self { dataset, lists, gains, objective, reference, device }
+        Self { dataset, lists, gains, objective: objective.into(), reference, device }
     }
 }
 

@@ -2,7 +2,9 @@
 
 mod ahead;
 mod answers;
-pub mod build;
+pub(crate) mod build;
+mod check;
+pub(crate) mod data;
 mod inputs;
 mod lists;
 mod pairs;

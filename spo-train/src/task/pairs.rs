@@ -17,7 +17,7 @@ use std::sync::Arc;
 pub struct PreferenceTask<'a> {
     dataset: &'a Dataset,
     pairs: Vec<PairRef>,
-    objective: Box<dyn Objective>,
+    objective: Arc<dyn Objective>,
     inputs: PairInputs,
     device: Device,
 }
@@ -30,10 +30,11 @@ impl<'a> PreferenceTask<'a> {
     pub fn new(
         dataset: &'a Dataset,
         pairs: Vec<PairRef>,
-        objective: Box<dyn Objective>,
+        objective: impl Into<Arc<dyn Objective>>,
         inputs: PairInputs,
         device: Device,
     ) -> Result<Self, TrainError> {
+        let objective = objective.into();
         let mut first = inputs.numbers.select(if pairs.is_empty() { &[] } else { &[0] });
         // These two come with every micro-batch.
         let live = || Some(Sides { chosen: vec![0.0], rejected: vec![0.0] });

@@ -9,9 +9,9 @@ use serde_json::json;
 use spo_data::{Dataset, DatasetStats, GateMiss, GateSpec, Lengths};
 
 use super::Source;
-use crate::Outcome;
 use crate::error::CliError;
 use crate::inputs::{finding, incidents};
+use crate::outcome::Outcome;
 use crate::output::Output;
 
 /// Count, measure and doubt the rows

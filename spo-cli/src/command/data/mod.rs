@@ -12,10 +12,10 @@ use spo_data::format::has_splits;
 use spo_data::{Dataset, Part, TextSpec, Tokenizer};
 use spo_model::export::Manifest;
 
-use crate::Outcome;
 use crate::command::quickstart;
 use crate::error::CliError;
 use crate::inputs::{LayoutArguments, TextArguments, require_rows};
+use crate::outcome::Outcome;
 use crate::output::{Output, note};
 
 /// Look at preference data before training
