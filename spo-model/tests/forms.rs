@@ -145,7 +145,8 @@ fn heads() {
         for (dtype, tolerance) in types(&device) {
             let (hidden, weight) = (random([rows, width]).cast(dtype), (random([vocab, width]) * 0.4).cast(dtype));
             let targets: Vec<i32> = (0..rows).map(|row| ((row * 31 + 5) % vocab) as i32).collect();
-            let targets = |device: &Device| Tensor::<1, Int>::from_data(TensorData::new(targets.clone(), [rows]), device);
+            let targets =
+                |device: &Device| Tensor::<1, Int>::from_data(TensorData::new(targets.clone(), [rows]), device);
             for options in [LogitOptions { scale: 1.0, softcap: None }, LogitOptions { scale: 0.5, softcap: Some(3.0) }]
             {
                 let exact = [&hidden, &weight].map(|x| x.clone().cast(DType::F64));
@@ -168,8 +169,7 @@ fn optimiser_steps() {
     let (device, count) = (device(), 50_001);
     let [weight, first, gradient] = [(); 3].map(|()| random([count]));
     let state = [weight, first, random([count]).square() + 0.1];
-    let step =
-        AdamW { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, scale: 0.7, keep: 0.99, rate: 1e-2, correction: 0.8 };
+    let step = AdamW { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, scale: 0.7, keep: 0.99, rate: 1e-2, correction: 0.8 };
     let exact = state.clone().map(|x| x.cast(DType::F64));
     let expected = step.reference(exact, gradient.clone().cast(DType::F64));
     let found = step.step(state.map(|x| x.to_device(&device)), gradient.to_device(&device));
