@@ -91,8 +91,11 @@ pub struct PackedAttention {
     /// What the reference needs beside the groups, made when it runs first.
     padding: Arc<OnceLock<Padding>>,
     /// Additive mask `[groups, 1, longest, longest]` for each window met so far.
-    masks: Arc<Mutex<Vec<(Option<usize>, Tensor<4>)>>>,
+    masks: Arc<Mutex<Masks>>,
 }
+
+/// Windows and their masks.
+type Masks = Vec<(Option<usize>, Tensor<4>)>;
 
 /// Groups padded to the longest.
 #[derive(Debug)]
