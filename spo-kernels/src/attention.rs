@@ -93,11 +93,14 @@ pub struct PackedAttention {
     /// What the reference needs beside the groups, made when it runs first.
     padding: Arc<OnceLock<Padding>>,
     /// Additive mask `[groups, 1, longest, longest]` for each window met so far.
-    masks: Arc<Mutex<Vec<(Option<usize>, Tensor<4>)>>>,
+    masks: Arc<Mutex<Masks>>,
     /// What the kernels of a graphics card know of the groups, likewise.
     #[cfg(feature = "gpu")]
     plans: Arc<DevicePlans>,
 }
+
+/// Windows and their masks.
+type Masks = Vec<(Option<usize>, Tensor<4>)>;
 
 /// Groups padded to the longest.
 #[derive(Debug)]
