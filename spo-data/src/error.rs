@@ -119,6 +119,9 @@ pub enum DataError {
         /// What is there instead.
         message: String,
     },
+    /// A GGUF file is damaged, or its tokenizer is of no kind that is known here.
+    #[error(transparent)]
+    Gguf(#[from] crate::gguf::GgufError),
     /// A tokenizer file is broken.
     #[error("{file}: {message}")]
     BadTokenizer {

@@ -62,6 +62,9 @@ pub enum ModelError {
         /// Why it cannot be loaded.
         reason: String,
     },
+    /// A GGUF file is damaged, or holds what is not known here.
+    #[error(transparent)]
+    Gguf(#[from] spo_data::gguf::GgufError),
     /// A safetensors file is damaged.
     #[error("{}: damaged safetensors file: {reason}", path.display())]
     Safetensors {

@@ -5,8 +5,10 @@ mod rope;
 pub use rope::{Rope, RopeScaling};
 
 use crate::layout::Layout;
+use crate::load::GgufModel;
 use crate::{ModelError, family};
 use spo_core::logprob::HeadOptions;
+use spo_data::gguf::is_gguf;
 use std::path::Path;
 
 /// The shape and the quirks of a causal language model.
@@ -174,6 +176,14 @@ impl ModelSpec {
         }
         let text = std::fs::read_to_string(&path).map_err(|e| ModelError::io(&path, e))?;
         family::parse(&path.display().to_string(), &text)
+    }
+
+    /// Reads the shape of a model: a GGUF file, or a directory as [`from_dir`](Self::from_dir) takes it.
+    ///
+    /// # Errors
+    /// As [`from_dir`](Self::from_dir), or a file that is damaged or has keys that are not known here.
+    pub fn from_path(path: &Path) -> Result<Self, ModelError> {
+        if is_gguf(path) { Ok(GgufModel::open(path)?.spec().clone()) } else { Self::from_dir(path) }
     }
 
     /// Reads the text of a `config.json`.

@@ -79,7 +79,7 @@ impl Policies {
     /// # Errors
     /// A file beside the weights cannot be read.
     pub fn new(options: PolicyOptions, dir: &Path, probes: &Dataset) -> Result<Self, TrainError> {
-        let files = ModelFiles::from_dir(&options.base)?;
+        let files = ModelFiles::from_path(&options.base)?;
         Ok(Self { options, files, dir: dir.into(), probe: Probe::new(probes.examples.iter()), hashes: BTreeMap::new() })
     }
 
@@ -301,7 +301,7 @@ impl Policies {
         let (merged, before) = match &adapter {
             None if blocks.is_some() => {
                 let before = self.probe.score(&CausalLm::open(&self.options.base, whole, &self.options.device)?);
-                (CausalLm::from_dir(&self.options.base, None, &self.options.device)?, before)
+                (CausalLm::open(&self.options.base, LoadOptions::default(), &self.options.device)?, before)
             }
             None => (model.without_lora(), in_memory.clone()),
             Some(adapter) => {
@@ -313,7 +313,7 @@ impl Policies {
                         self.probe.score(&lora::load_adapter(base, adapter)?.0)
                     }
                 };
-                let base = CausalLm::from_dir(&self.options.base, None, &self.options.device)?;
+                let base = CausalLm::open(&self.options.base, LoadOptions::default(), &self.options.device)?;
                 (lora::merge_adapter(base, adapter)?, before)
             }
         };

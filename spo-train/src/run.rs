@@ -61,9 +61,9 @@ pub struct Prepared {
 /// Whatever is wrong with the run file, the model directory, the device or the data.
 pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainError> {
     let sections = spec.sections();
-    let model = ModelSpec::from_dir(&sections.model.path)?;
+    let model = ModelSpec::from_path(&sections.model.path)?;
     let device = device::open(sections.model.device.as_deref().unwrap_or("auto"))?;
-    let tokenizer = Tokenizer::from_dir(&sections.model.path)?;
+    let tokenizer = Tokenizer::from_path(&sections.model.path)?;
     let text = spec.text(Some(model.context))?;
     let mut read = |split: Split| -> Result<Dataset, TrainError> {
         let of_split = sections.data.iter().filter(|entry| entry.split == split);

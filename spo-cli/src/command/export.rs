@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use spo_data::{DataError, DataSpec, TextSpec, load_bytes};
-use spo_model::export::{self, Base, Gguf, GgufType, Manifest, ModelFiles, Parity, Probe};
-use spo_model::load::{LoadOptions, Storage};
+use spo_model::export::{self, Base, GgufType, Manifest, ModelFiles, Parity, Probe};
+use spo_model::load::{LoadOptions, Storage, load_gguf};
 use spo_model::lora::{load_adapter, merge_adapter};
 use spo_model::{CausalLm, device};
 
@@ -24,7 +24,7 @@ use crate::scoring::check_rows;
 /// family with a BPE tokenizer, and refuses what llama.cpp would compute otherwise.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Model directory; or a policy of a run, RUN:POLICY, the best one of a round RUN:ROUND@best
+    /// Model directory or GGUF file; or a policy of a run, RUN:POLICY, the best one of a round RUN:ROUND@best
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// Adapter directory in PEFT's format
@@ -93,8 +93,8 @@ impl Arguments {
         }
         let Place { name, model: dir, adapter } = Place::named(&self.model, self.adapter.as_deref())?;
         let device = device::open(&self.device)?;
-        let files = ModelFiles::from_dir(&dir)?;
-        let model = CausalLm::from_dir(&dir, None, &device)?;
+        let files = ModelFiles::from_path(&dir)?;
+        let model = CausalLm::open(&dir, LoadOptions::default(), &device)?;
         let probe = probe(&model, &dir)?;
         // The probe is scored in f32, so that rounding of the type written is all that differs.
         let wide = || CausalLm::open(&dir, LoadOptions { storage: Some(Storage::F32), blocks: None }, &device);
@@ -123,7 +123,8 @@ impl Arguments {
                 let name = Path::new(&name).file_name().unwrap_or_default().to_string_lossy().into_owned();
                 let path = self.out.join(format!("model-{}.gguf", dtype.name()));
                 export::save_gguf(&model, &files, &name, dtype, &path)?;
-                (Gguf::open(&path)?.model(model.spec(), &device)?, dtype.name().into(), path)
+                let wide = LoadOptions { storage: Some(Storage::F32), blocks: None };
+                (load_gguf(&path, model.spec(), wide, &device)?, dtype.name().into(), path)
             }
         };
         let after = probe.score(&saved);

@@ -2,6 +2,7 @@
 
 mod barrier;
 mod files;
+mod gguf;
 mod limit;
 mod template;
 mod time;

@@ -2,7 +2,7 @@
 
 use super::dtype::{Storage, Weight, convert, convert_transposed};
 use super::index::read_index;
-use super::{LoadOptions, WeightSource, header};
+use super::{LoadOptions, WeightSource, header, release};
 use crate::decoder::blocks::BlockBits;
 use crate::layout::Layout;
 use crate::{ModelError, ModelSpec};
@@ -174,27 +174,13 @@ impl Shard {
     ) -> TensorData {
         let (start, end) = info.data_offsets;
         let bytes = &self.bytes[self.data_start + start..self.data_start + end];
-        let done = |part: Range<usize>| self.release(start + part.start, start + part.end);
+        let done = |part: Range<usize>| release(&self.bytes, self.data_start + start + part.start, part.len());
         let values: Vec<W> = match rows_of {
             Some(columns) => convert_transposed(bytes, from, columns, done),
             None => convert(bytes, from, done),
         };
         TensorData::new(values, shape)
     }
-}
-
-impl Shard {
-    /// Takes pages that were read out of the process's resident memory: loading needs the memory of the weights once.
-    #[cfg(unix)]
-    fn release(&self, start: usize, end: usize) {
-        use memmap2::UncheckedAdvice::DontNeed;
-        // SAFETY: the map is read-only and of a file, so a page that is looked at again comes from the file again.
-        // A system that refuses keeps the pages: that costs memory only.
-        let _ = unsafe { self.bytes.unchecked_advise_range(DontNeed, self.data_start + start, end - start) };
-    }
-
-    #[cfg(not(unix))]
-    fn release(&self, _: usize, _: usize) {}
 }
 
 /// Why a directory without safetensors cannot be loaded: pickle files are named.

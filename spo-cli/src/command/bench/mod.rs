@@ -40,7 +40,7 @@ pub(crate) static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
 /// and the ids of the first answer.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Model directory
+    /// Model directory or GGUF file
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// File, directory or pattern with the pairs; may be repeated

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use spo_data::{Dataset, Example, Group, PackedBatch};
+use spo_model::load::LoadOptions;
 use spo_model::{CausalLm, ModelSpec, device};
 use spo_train::TrainError;
 use spo_train::config::{Facts, RunPlan, RunSpec, resolve};
@@ -64,7 +65,7 @@ pub(super) struct Work {
 impl<'a> Setting<'a> {
     pub fn new(arguments: &'a Arguments, device: &str) -> Result<Self, CliError> {
         let device = device::open(device)?;
-        let spec = ModelSpec::from_dir(&arguments.model)?;
+        let spec = ModelSpec::from_path(&arguments.model)?;
         let (data, dimension) = pairs(arguments, spec.context)?;
         check_rows(&spec, &data)?;
         let place =
@@ -74,7 +75,8 @@ impl<'a> Setting<'a> {
 
     /// The model, anew.
     pub fn model(&self) -> Result<CausalLm, CliError> {
-        Ok(CausalLm::from_dir(&self.arguments.model, Some(self.arguments.dtype.storage()), &self.device)?)
+        let options = LoadOptions { storage: Some(self.arguments.dtype.storage()), blocks: None };
+        Ok(CausalLm::open(&self.arguments.model, options, &self.device)?)
     }
 
     /// The plan of a run on these pairs, in file order and with a constant learning rate; else as `spo plan` says.

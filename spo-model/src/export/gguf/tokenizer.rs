@@ -1,10 +1,11 @@
 //! A `tokenizer.json` in llama.cpp's terms.
 
 use super::unsupported;
-use super::write::Value;
 use crate::export::ModelFiles;
+use crate::gguf::keys::Value;
 use crate::{ModelError, ModelSpec};
 use serde_json::Value as Json;
+use spo_data::gguf::{SPLITS, Steps};
 use std::collections::HashMap;
 
 /// Kinds of tokens.
@@ -14,21 +15,6 @@ const CONTROL: i32 = 3;
 const USER_DEFINED: i32 = 4;
 const UNUSED: i32 = 5;
 const BYTE: i32 = 6;
-
-/// How Llama 3 and many after it split text before the merges.
-const LLAMA_3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-
-/// The ways of splitting that llama.cpp knows by name: the expression that `tokenizer.json` has for one, and
-/// whether a word that is a token is not split further.
-const SPLITS: [(&str, &str, bool); 3] = [
-    ("llama-bpe", LLAMA_3, true),
-    ("dbrx", LLAMA_3, false),
-    (
-        "qwen2",
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-        false,
-    ),
-];
 
 /// The keys that describe the tokenizer and the chat template, and the model's name.
 pub fn metadata(files: &ModelFiles, spec: &ModelSpec, name: &str) -> Result<Vec<(String, Value)>, ModelError> {
@@ -166,25 +152,22 @@ fn merges(model: &Json) -> Vec<(String, String)> {
 
 /// llama.cpp's name of the way text is split.
 fn split_name(tokenizer: &Json) -> Result<&'static str, ModelError> {
-    let (pre, whole_words) = (&tokenizer["pre_tokenizer"], tokenizer["model"]["ignore_merges"] == true);
-    let steps: Vec<&Json> = pre["pretokenizers"].as_array().map_or(vec![pre], |steps| steps.iter().collect());
-    let expression = steps.iter().find_map(|step| step["pattern"]["Regex"].as_str());
-    let byte_level = |step: &&&Json| step["type"] == "ByteLevel";
-    let found = match expression {
-        None if steps.iter().find(byte_level).is_some_and(|step| step["use_regex"] != false) => {
-            (!whole_words).then_some("gpt-2")
+    let whole_words = tokenizer["model"]["ignore_merges"] == true;
+    let steps = Steps::of_json(tokenizer);
+    let known = |steps: Steps| SPLITS.iter().find(|split| (split.steps, split.whole_words) == (steps, whole_words));
+    if let Some(split) = steps.ok().and_then(known) {
+        return Ok(split.names[0]);
+    }
+    let by = match steps {
+        Err(None) => {
+            return Err(unsupported("a tokenizer that does not split text, or in a way that has no name there"));
         }
-        Some(expression) => {
-            let known = SPLITS.iter().find(|(_, known, whole)| (*known, *whole) == (expression, whole_words));
-            known.map(|(name, ..)| *name)
-        }
-        None => return Err(unsupported("a tokenizer that does not split text, which has no name there")),
+        Err(Some(expression)) => format!("{expression:?}"),
+        Ok(Steps::Regex(expression)) => format!("{expression:?}"),
+        Ok(Steps::Gpt2 | Steps::DigitsGpt2) => "GPT-2's expression".into(),
     };
-    found.ok_or_else(|| {
-        let by = expression.map_or("GPT-2's expression".into(), |expression| format!("{expression:?}"));
-        let merges = if whole_words { ", without merges of words that are tokens" } else { "" };
-        unsupported(&format!("a tokenizer that splits text by {by}{merges}, which has no name there"))
-    })
+    let merges = if whole_words { ", without merges of words that are tokens" } else { "" };
+    Err(unsupported(&format!("a tokenizer that splits text by {by}{merges}, which has no name there")))
 }
 
 /// Whether a space is put before the text.
