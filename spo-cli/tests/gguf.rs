@@ -18,7 +18,19 @@ fn out<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> String {
 /// The built-in model as a GGUF file.
 fn exported(directory: &Path, dtype: &str) -> String {
     let to = directory.join(dtype);
-    out(&["export", "--model", &stories(), "--format", "gguf", "--dtype", dtype, "--out", &path(&to), "--device", "cpu"]);
+    out(&[
+        "export",
+        "--model",
+        &stories(),
+        "--format",
+        "gguf",
+        "--dtype",
+        dtype,
+        "--out",
+        &path(&to),
+        "--device",
+        "cpu",
+    ]);
     path(&to.join(format!("model-{dtype}.gguf")))
 }
 
@@ -32,7 +44,10 @@ fn commands_say_of_a_file_what_they_say_of_its_model() {
     let (file, dir, pairs) = (exported(directory.path(), "f32"), stories(), pairs());
     let same = |arguments: &[&str]| {
         let with = |model: &str| {
-            out(&arguments.iter().map(|argument| if *argument == "MODEL" { model } else { argument }).collect::<Vec<_>>())
+            out(&arguments
+                .iter()
+                .map(|argument| if *argument == "MODEL" { model } else { argument })
+                .collect::<Vec<_>>())
         };
         let (found, expected) = (with(&file), with(&dir));
         assert_eq!(found.replace(&file, &dir), expected, "{arguments:?}");
@@ -43,13 +58,28 @@ fn commands_say_of_a_file_what_they_say_of_its_model() {
     same(&[&["data", "preview", &pairs, "--tokenizer", "MODEL", "--limit", "3"][..], &prompt].concat());
     same(&["score", "--model", "MODEL", "--data", &pairs, "--limit", "4", "--json", "--device", "cpu"]);
     same(&["generate", "--model", "MODEL", "--prompt", "Once", "--temperature", "0", "--json", "--device", "cpu"]);
-    same(&["eval", "--model", "MODEL", "--reference", "MODEL", "--data", &pairs, "--limit", "8", "--json", "--device", "cpu"]);
-    let bench = ["bench", "--model", &file, "--data", &pairs, "--dimension", "honesty", "--pairs", "4", "--epochs", "1"];
+    same(&[
+        "eval",
+        "--model",
+        "MODEL",
+        "--reference",
+        "MODEL",
+        "--data",
+        &pairs,
+        "--limit",
+        "8",
+        "--json",
+        "--device",
+        "cpu",
+    ]);
+    let bench =
+        ["bench", "--model", &file, "--data", &pairs, "--dimension", "honesty", "--pairs", "4", "--epochs", "1"];
     let bench = out(&[&bench[..], &["--device", "cpu", "--new-tokens", "8", "--json"]].concat());
     assert_eq!(bench.lines().count(), 3, "{bench}");
     let hf = directory.path().join("hf");
     out(&["export", "--model", &file, "--format", "hf", "--out", &path(&hf), "--device", "cpu"]);
-    let score = |model: &str| out(&["score", "--model", model, "--data", &pairs, "--limit", "4", "--json", "--device", "cpu"]);
+    let score =
+        |model: &str| out(&["score", "--model", model, "--data", &pairs, "--limit", "4", "--json", "--device", "cpu"]);
     assert_eq!(score(&path(&hf)), score(&dir));
 }
 
@@ -57,7 +87,10 @@ fn commands_say_of_a_file_what_they_say_of_its_model() {
 fn run(directory: &Path, model: &str) -> PathBuf {
     let file = small_run(directory);
     let text = std::fs::read_to_string(&file).unwrap();
-    let text = text.replace(&format!("{:?}", Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/stories260K")), &format!("{model:?}"));
+    let text = text.replace(
+        &format!("{:?}", Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/stories260K")),
+        &format!("{model:?}"),
+    );
     std::fs::write(&file, format!("{text}\n[lora]\nrank = 2\n")).unwrap();
     file
 }
@@ -79,7 +112,8 @@ fn a_run_starts_from_a_file_and_goes_on() {
         assert!(done.join("model").join(name).exists(), "{name}");
     }
     let policy = format!("{}:round-2-helpfulness", path(&done));
-    let said = |model: &str| out(&["generate", "--model", model, "--prompt", "Once", "--temperature", "0", "--device", "cpu"]);
+    let said =
+        |model: &str| out(&["generate", "--model", model, "--prompt", "Once", "--temperature", "0", "--device", "cpu"]);
     assert_eq!(said(&policy), said(&path(&done.join("model"))));
     // Another file under its name is another model.
     std::fs::write(&model, std::fs::read(exported(directory.path(), "f16")).unwrap()).unwrap();

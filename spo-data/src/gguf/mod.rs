@@ -10,7 +10,7 @@ mod split;
 mod tokenizer;
 
 pub use header::{Header, Info, Value, read_header};
-pub use split::{SPLITS, Split, Steps};
+pub use split::{SPLITS, Split, Steps, Unnamed};
 pub use tokenizer::tokenizer_files;
 
 use std::collections::BTreeMap;

@@ -68,29 +68,40 @@ impl Split {
     }
 }
 
+/// Why the way in which a `tokenizer.json` splits has no name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unnamed<'a> {
+    /// It does not split.
+    No,
+    /// Its steps are none of the known ones.
+    Steps,
+    /// It splits by this expression.
+    Expression(&'a str),
+}
+
 impl Steps {
-    /// How a `tokenizer.json` splits, where it is a way that has a name somewhere; else what it splits by.
+    /// How a `tokenizer.json` splits.
     ///
     /// # Errors
-    /// The expression, where there is one.
-    pub fn of_json(tokenizer: &Value) -> Result<Self, Option<&str>> {
+    /// Why that has no name.
+    pub fn of_json(tokenizer: &Value) -> Result<Self, Unnamed<'_>> {
         let pre = &tokenizer["pre_tokenizer"];
         let steps: Vec<&Value> = pre["pretokenizers"].as_array().map_or(vec![pre], |steps| steps.iter().collect());
-        let of_kind = |kind: &str| steps.iter().find(|step| step["type"] == kind);
-        match steps.iter().find_map(|step| step["pattern"]["Regex"].as_str()) {
-            Some(regex) => {
-                let known = SPLITS.iter().find_map(|split| match split.steps {
-                    Self::Regex(known) if known == regex => Some(split.steps),
-                    _ => None,
-                });
-                known.ok_or(Some(regex))
+        let splits = |step: &Value| step["type"] == "ByteLevel" && step["use_regex"] != false;
+        let digits = |step: &Value| step["type"] == "Digits" && step["individual_digits"] == true;
+        let expression = steps.iter().find_map(|step| step["pattern"]["Regex"].as_str());
+        match (steps.as_slice(), expression) {
+            ([one], None) if splits(one) => Ok(Self::Gpt2),
+            ([first, second], None) if digits(first) && splits(second) => Ok(Self::DigitsGpt2),
+            ([_], Some(regex)) | ([_, _], Some(regex)) if !steps.iter().any(|step| splits(step) || digits(step)) => {
+                let known = SPLITS
+                    .iter()
+                    .map(|split| split.steps)
+                    .find(|steps| matches!(steps, Self::Regex(known) if *known == regex));
+                known.ok_or(Unnamed::Expression(regex))
             }
-            None if of_kind("ByteLevel").is_none_or(|step| step["use_regex"] == false) => Err(None),
-            None => match of_kind("Digits") {
-                None => Ok(Self::Gpt2),
-                Some(step) if step["individual_digits"] == true => Ok(Self::DigitsGpt2),
-                Some(_) => Err(None),
-            },
+            (steps, None) if !steps.iter().any(|step| splits(step) || digits(step)) => Err(Unnamed::No),
+            _ => Err(Unnamed::Steps),
         }
     }
 }

@@ -13,6 +13,8 @@ const SCORES: &str = "tokenizer.ggml.scores";
 const MERGES: &str = "tokenizer.ggml.merges";
 const PRE: &str = "tokenizer.ggml.pre";
 const TEMPLATE: &str = "tokenizer.chat_template";
+/// Names of further templates, each under a key of its own.
+const TEMPLATES: &str = "tokenizer.chat_templates";
 
 /// Kinds of tokens.
 const UNKNOWN: i64 = 2;
@@ -43,12 +45,33 @@ pub fn tokenizer_files(file: &Gguf) -> Result<BTreeMap<String, Vec<u8>>, GgufErr
     };
     let mut put = |name: &str, value: &Value| files.insert(name.to_owned(), value.to_string().into_bytes());
     put("tokenizer.json", &tokenizer);
-    put("tokenizer_config.json", &vocabulary.config(file)?);
+    let (template, more) = templates(file)?;
+    let mut config = vocabulary.config(file)?;
+    if !more.is_empty() {
+        config["chat_template"] = more.into();
+    }
+    put("tokenizer_config.json", &config);
     put("generation_config.json", &vocabulary.generation());
-    if let Some(template) = file.text(TEMPLATE)? {
+    if let Some(template) = template {
         files.insert("chat_template.jinja".into(), template.into());
     }
     Ok(files)
+}
+
+/// The chat template where there is one; where there are more, the list that `tokenizer_config.json` has of them.
+fn templates(file: &Gguf) -> Result<(Option<&str>, Vec<Value>), GgufError> {
+    let (default, names) = (file.text(TEMPLATE)?, file.texts(TEMPLATES)?.unwrap_or_default());
+    if names.is_empty() {
+        return Ok((default, vec![]));
+    }
+    let mut all: Vec<Value> =
+        default.into_iter().map(|template| json!({ "name": "default", "template": template })).collect();
+    for name in names.into_iter().filter(|name| *name != "default") {
+        let key = format!("{TEMPLATE}.{name}");
+        let template = file.text(&key)?.ok_or_else(|| file.expected(&key, "a chat template"))?;
+        all.push(json!({ "name": name, "template": template }));
+    }
+    Ok((None, all))
 }
 
 struct Vocabulary<'a> {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use spo_data::Tokenizer;
 use spo_model::export::{GgufType, ModelFiles, SHARD_BYTES, save, save_gguf};
 use spo_model::load::{GgufModel, LoadOptions};
-use spo_model::spec::NormKind;
+use spo_model::spec::{NormKind, Rope};
 use spo_model::{CausalLm, ModelSpec, device, parameters};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -69,10 +69,13 @@ fn assert_same_weights(before: &CausalLm, after: &CausalLm) {
     }
 }
 
-/// What a file can say of a model: all but the name of Mistral, and contexts that nothing depends on.
-fn comparable(spec: &ModelSpec) -> ModelSpec {
+/// What a file can say of a model: all but the name of Mistral. The rotary embedding of each block stands alone.
+fn comparable(spec: &ModelSpec) -> (ModelSpec, Vec<Option<Rope>>) {
     let family = if spec.family == "mistral" { "llama" } else { spec.family };
-    ModelSpec { family, eos: vec![], ..spec.clone() }
+    let ropes = spec.layers.iter().map(|layer| layer.rope.map(|index| spec.ropes[index].clone())).collect();
+    let mut spec = ModelSpec { family, eos: vec![], ropes: vec![], ..spec.clone() };
+    spec.layers.iter_mut().for_each(|layer| layer.rope = None);
+    (spec, ropes)
 }
 
 #[test]

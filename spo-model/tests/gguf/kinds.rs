@@ -22,7 +22,7 @@ fn every_type_decodes_to_the_bits_of_ggml() {
             let (found, expected): (Vec<u32>, Vec<u32>) =
                 (values.iter().map(|value| value.to_bits()).collect(), golden.by_ref().take(512).collect());
             assert_eq!(found, expected, "{name}");
-            assert!(values.iter().any(|value| *value < 0.0) && values.iter().any(|value| *value > 0.0), "{name}");
+            assert!(values.iter().any(|value| *value != values[0]), "{name}");
         }
     }
     assert_eq!(golden.next(), None);

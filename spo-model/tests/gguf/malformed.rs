@@ -117,7 +117,11 @@ fn unknown_models_are_refused_by_name() {
         assert!(error.contains(expected), "{what}: {error}");
     }
     let shape = ["context_length", "embedding_length", "feed_forward_length", "attention.head_count"];
-    let shape = |bytes: Bytes| shape.iter().fold(bytes, |bytes, key| bytes.whole(&format!("llama.{key}"), 8));
+    let shape = |bytes: Bytes| {
+        shape.iter().fold(bytes, |bytes, key| {
+            bytes.whole(&format!("llama.{key}"), if key.ends_with("head_count") { 2 } else { 8 })
+        })
+    };
     let blocks = shape(named("llama", 6)).whole("llama.block_count", u32::MAX);
     let error = error_of(&embedding(blocks));
     assert!(error.contains("`llama.block_count`: found 4294967295, expected at most the 1 tensors"), "{error}");

@@ -5,7 +5,7 @@ use crate::export::ModelFiles;
 use crate::gguf::keys::Value;
 use crate::{ModelError, ModelSpec};
 use serde_json::Value as Json;
-use spo_data::gguf::{SPLITS, Steps};
+use spo_data::gguf::{SPLITS, Steps, Unnamed};
 use std::collections::HashMap;
 
 /// Kinds of tokens.
@@ -159,11 +159,11 @@ fn split_name(tokenizer: &Json) -> Result<&'static str, ModelError> {
         return Ok(split.names[0]);
     }
     let by = match steps {
-        Err(None) => {
-            return Err(unsupported("a tokenizer that does not split text, or in a way that has no name there"));
+        Err(Unnamed::No) => return Err(unsupported("a tokenizer that does not split text, which has no name there")),
+        Err(Unnamed::Steps) => {
+            return Err(unsupported("a tokenizer that splits text more than once, which has no name there"));
         }
-        Err(Some(expression)) => format!("{expression:?}"),
-        Ok(Steps::Regex(expression)) => format!("{expression:?}"),
+        Err(Unnamed::Expression(expression)) | Ok(Steps::Regex(expression)) => format!("{expression:?}"),
         Ok(Steps::Gpt2 | Steps::DigitsGpt2) => "GPT-2's expression".into(),
     };
     let merges = if whole_words { ", without merges of words that are tokens" } else { "" };
