@@ -8,9 +8,9 @@ use spo_core::{PairNumbers, Sides, logprob::HeadOptions, objective};
 use spo_data::{DataSpec, Group, Order, PackedBatch, PairRef, TextSpec, Tokenizer, load};
 use spo_model::{CausalLm, device};
 use spo_train::config::{TrainingPlan, spec::Recompute};
-use spo_train::gradients::{Gradients, Trainable};
-use spo_train::tape::{TapeOptions, differentiate};
-use spo_train::{TrainError, optimizer::AdamW};
+use spo_train::step::gradients::{Gradients, Trainable};
+use spo_train::step::tape::{TapeOptions, differentiate};
+use spo_train::{TrainError, step::optimizer::AdamW};
 
 const ASSETS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../spo-cli/assets");
 
@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let reference = model.score(&pairs, 4096, &head, &mut |_| ());
     let objective = objective::build("dpo", &Map::from_iter([("beta".to_string(), json!(0.1))]))?;
 
-    let order = Order { n: pairs.len(), window: 16, seed: 0, round: 1, shuffle: true };
+    let order = Order { n: pairs.len(), batch: 16, seed: 0, round: 1, shuffle: true };
     let options = TapeOptions { recompute: Recompute::None, trainable: Trainable::All, head };
     let settings: TrainingPlan = serde_json::from_value(json!({
         "steps": 10, "epochs": null, "pairs-per-step": 16, "tokens-per-micro-batch": 4096, "learning-rate": 5e-4,
@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }))?;
     let mut optimizer = AdamW::default();
     for step in 0..settings.steps {
-        let rows = order.window(step as usize);
+        let rows = order.batch(step as usize);
         let batch = PackedBatch::new(&rows.iter().map(|&row| pairs[row].clone()).collect::<Vec<_>>());
         let (mut gradients, mut loss) = (Gradients::default(), 0.0);
         differentiate(&model, &batch, &options, &mut gradients, |logps| {

@@ -1,4 +1,4 @@
-//! What does it cost to split a window into micro-batches and to lay them out, prompts shared?
+//! What does it cost to split a batch into micro-batches and to lay them out, prompts shared?
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use spo_data::{Group, PackedBatch, micro_batches};

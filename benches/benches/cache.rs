@@ -5,9 +5,9 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use spo_benches::ASSETS;
 use spo_data::{DataSpec, TextSpec, Tokenizer, load};
 use spo_model::CausalLm;
-use spo_train::cache::LogpCache;
-use spo_train::session::Session;
-use spo_train::sink::Memory;
+use spo_train::events::reporter::Reporter;
+use spo_train::events::sink::Memory;
+use spo_train::policy::logps::LogpCache;
 use std::sync::atomic::AtomicBool;
 
 fn cache(criterion: &mut Criterion) {
@@ -21,8 +21,8 @@ fn cache(criterion: &mut Criterion) {
     let place = tempfile::tempdir().expect("a place for the cache");
     let cache = LogpCache::open(place.path()).expect("a fresh directory");
     let (mut events, stop) = (Memory::default(), AtomicBool::new(false));
-    let mut session = Session::new(place.path().into(), &mut events, &stop);
-    let mut fill = |hash: &str| cache.fill("start", hash, 0, &model, &[&data], 256, &mut session).expect("scored");
+    let mut reporter = Reporter::new(place.path().into(), &mut events, &stop);
+    let mut fill = |hash: &str| cache.fill("start", hash, 0, &model, &[&data], 256, &mut reporter).expect("scored");
 
     let mut group = criterion.benchmark_group("log-probabilities of a frozen policy, 1024 answers");
     group.sample_size(10).throughput(Throughput::Elements(2 * data.examples.len() as u64));

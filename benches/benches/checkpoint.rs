@@ -9,16 +9,16 @@ use burn::tensor::Device;
 use spo_benches::ASSETS;
 use spo_data::{DataSpec, Dataset, Example, PairRef, TextSpec, Tokenizer, load};
 use spo_model::{CausalLm, ModelSpec};
-use spo_train::cache::LogpCache;
-use spo_train::checkpoint::Checkpoints;
 use spo_train::config::{Facts, RunSpec, resolve};
-use spo_train::gradients::Trainable;
+use spo_train::events::reporter::Reporter;
+use spo_train::events::sink::csv::Tables;
+use spo_train::events::sink::tensorboard::TensorBoard;
+use spo_train::events::sink::{All, EventFile};
+use spo_train::phase::checkpoint::Checkpoints;
+use spo_train::phase::stopping::Stopping;
 use spo_train::phase::{Phase, PhaseState};
-use spo_train::session::Session;
-use spo_train::sink::csv::Tables;
-use spo_train::sink::tensorboard::TensorBoard;
-use spo_train::sink::{All, EventFile};
-use spo_train::stopping::Stopping;
+use spo_train::policy::logps::LogpCache;
+use spo_train::step::gradients::Trainable;
 use spo_train::task::{PairInputs, PreferenceTask};
 use spo_train::{Event, Sink, TrainError};
 use std::sync::atomic::AtomicBool;
@@ -38,9 +38,9 @@ impl Sink for Timed<'_> {
     fn event(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
         let started = Instant::now();
         self.sinks.event(seconds, event)?;
-        if let Event::Window(window) = event {
+        if let Event::Step(figures) = event {
             self.spent += started.elapsed();
-            self.steps.push(window.seconds);
+            self.steps.push(figures.seconds);
         }
         Ok(())
     }
@@ -123,15 +123,16 @@ fn measure(setting: Setting) {
     let mut bar = spo_cli::progress();
     let sinks = All(vec![&mut file, &mut tables, &mut tensorboard, bar.as_mut()]);
     let (mut timed, stop) = (Timed { sinks, spent: Duration::ZERO, steps: vec![] }, AtomicBool::new(false));
-    let mut session = Session::new(out.into(), &mut timed, &stop);
-    let reference = cache.fill("start", "start", 0, &model, &[&data], 1024, &mut session).expect("scored");
+    let mut reporter = Reporter::new(out.into(), &mut timed, &stop);
+    let reference = cache.fill("start", "start", 0, &model, &[&data], 1024, &mut reporter).expect("scored");
     let reference = reference.sides(&data, &pairs, |_| true).expect("all are stored");
     let arm = plan.rounds[0].main();
     let objective = spo_core::objective::build(&arm.objective, &arm.options).expect("dpo");
     let inputs = PairInputs::new(&data, &pairs, vec![reference]);
     let task = PreferenceTask::new(&data, pairs, objective, inputs, spo_model::device::cpu()).expect("a whole task");
     let phase = Phase { name: "bench", round: 1, training: &arm.training, trainable: Trainable::All, seed: 0 };
-    let state = phase.run(PhaseState::new(model), &task, None, Stopping::never(), &mut session).expect("trained");
+    let state =
+        phase.run(PhaseState::new(model), &task, None, Stopping::never(), None, &mut reporter).expect("trained");
     let (step, events) = (median(timed.steps), timed.spent.as_secs_f64() / steps as f64);
     drop(bar);
 

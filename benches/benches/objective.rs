@@ -1,4 +1,4 @@
-//! What does an objective cost on a window of 4,096 pairs, losses and gradients included?
+//! What does an objective cost on a batch of 4,096 pairs, losses and gradients included?
 
 use burn::tensor::Device;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
@@ -19,7 +19,7 @@ fn sides(seed: usize, centre: f64, width: f64) -> Sides<Vec<f64>> {
 }
 
 /// Only what the objective needs, as the engine hands it over.
-fn window(objective: &dyn objective::Objective, history: bool) -> PairNumbers {
+fn batch(objective: &dyn objective::Objective, history: bool) -> PairNumbers {
     let needs = objective.needs();
     let policy = sides(3, -100.0, 20.0);
     let mut pairs = PairNumbers::new(policy.chosen, policy.rejected);
@@ -62,9 +62,9 @@ fn objectives(criterion: &mut Criterion) {
         let name = BenchmarkId::from_parameter(entry.name);
         if entry.build.pair().is_some() {
             let objective = objective::build(entry.name, &none).expect("defaults are valid");
-            let pairs = window(objective.as_ref(), entry.needs.history);
+            let pairs = batch(objective.as_ref(), entry.needs.history);
             group.bench_with_input(name, &pairs, |bencher, pairs| {
-                bencher.iter(|| differentiate(objective.as_ref(), pairs, &device).expect("the window is complete"));
+                bencher.iter(|| differentiate(objective.as_ref(), pairs, &device).expect("the batch is complete"));
             });
         } else if entry.build.unpaired().is_some() {
             let objective = objective::build_unpaired(entry.name, &none).expect("defaults are valid");

@@ -8,9 +8,9 @@ use spo_core::logprob::HeadOptions;
 use spo_data::{DataSpec, Dataset, Group, PackedBatch, TextSpec, Tokenizer, load};
 use spo_model::CausalLm;
 use spo_train::config::{TrainingPlan, spec::Recompute};
-use spo_train::gradients::{Gradients, Trainable};
-use spo_train::optimizer::AdamW;
-use spo_train::tape::{TapeOptions, differentiate};
+use spo_train::step::gradients::{Gradients, Trainable};
+use spo_train::step::optimizer::AdamW;
+use spo_train::step::tape::{TapeOptions, differentiate};
 
 const PAIRS: usize = 16;
 

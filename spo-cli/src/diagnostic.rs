@@ -9,13 +9,13 @@ use crate::error::CliError;
 /// Width of error messages on a terminal.
 const WIDTH: usize = 100;
 
-struct Shown<'a> {
+struct DisplayedPrompt<'a> {
     error: &'a CliError,
     source: Option<NamedSource<String>>,
     span: Option<(usize, usize)>,
 }
 
-impl<'a> Shown<'a> {
+impl<'a> DisplayedPrompt<'a> {
     fn new(error: &'a CliError) -> Self {
         let place = error.config().and_then(|error| error.place());
         Self {
@@ -26,22 +26,22 @@ impl<'a> Shown<'a> {
     }
 }
 
-impl std::fmt::Display for Shown<'_> {
+impl std::fmt::Display for DisplayedPrompt<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.error.fmt(f)
     }
 }
 
-impl std::fmt::Debug for Shown<'_> {
+impl std::fmt::Debug for DisplayedPrompt<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.error.fmt(f)
     }
 }
 
 // No `source()`: every message already tells its cause.
-impl std::error::Error for Shown<'_> {}
+impl std::error::Error for DisplayedPrompt<'_> {}
 
-impl Diagnostic for Shown<'_> {
+impl Diagnostic for DisplayedPrompt<'_> {
     fn help<'a>(&'a self) -> Option<Box<dyn std::fmt::Display + 'a>> {
         self.error.hint().map(|hint| Box::new(hint) as Box<dyn std::fmt::Display>)
     }
@@ -70,7 +70,7 @@ fn render(error: &CliError, terminal: bool) -> String {
     let handler =
         GraphicalReportHandler::new_themed(theme).with_width(WIDTH).with_links(false).with_wrap_lines(terminal);
     let mut text = String::new();
-    match handler.render_report(&mut text, &Shown::new(error)) {
+    match handler.render_report(&mut text, &DisplayedPrompt::new(error)) {
         Ok(()) => format!("{}\n", text.trim_end()),
         Err(_) => format!("error: {error}\n"),
     }

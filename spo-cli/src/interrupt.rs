@@ -103,7 +103,7 @@ impl Sink for Hearing {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use spo_train::sink::Memory;
+    use spo_train::events::sink::Memory;
 
     #[test]
     fn the_first_wish_ends_what_only_reads_and_waits_for_what_works() {

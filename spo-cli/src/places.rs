@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use spo_train::TrainError;
 use spo_train::config::RunPlan;
-use spo_train::durable::seal_fault;
-use spo_train::{TrainError, policy};
+use spo_train::persist::directory;
+use spo_train::persist::durable::seal_fault;
 
 use crate::error::CliError;
 
@@ -42,12 +43,12 @@ impl Place {
 
 /// Whether a directory is that of a run.
 pub(crate) fn is_run(dir: &Path) -> bool {
-    dir.join("plan.json").is_file()
+    dir.join(directory::PLAN).is_file()
 }
 
 /// The policy that a run ends with.
 pub(crate) fn last(plan: &RunPlan) -> &str {
-    plan.rounds.last().map_or("start", |round| &round.name)
+    plan.rounds.last().map_or(directory::START, |round| &round.name)
 }
 
 /// The policy of this name, whole.
@@ -56,7 +57,7 @@ pub(crate) fn place<'p>(places: &'p [Place], name: &str) -> Result<&'p Place, Cl
     let found = places.iter().find(|place| place.name == name);
     let found = found.ok_or_else(|| CliError::argument("policy", name, names()))?;
     let dir = found.adapter.as_ref().unwrap_or(&found.model);
-    let fault = if name.ends_with(policy::BEST) { seal_fault(dir)? } else { None };
+    let fault = if name.ends_with(directory::BEST) { seal_fault(dir)? } else { None };
     fault.map_or(Ok(found), |reason| Err(TrainError::Damaged { path: dir.clone(), reason }.into()))
 }
 
@@ -64,12 +65,12 @@ pub(crate) fn place<'p>(places: &'p [Place], name: &str) -> Result<&'p Place, Cl
 pub(crate) fn policies(run: &Path, plan: &RunPlan) -> Result<Vec<Place>, CliError> {
     let base = plan.model.path.clone();
     let adapter = plan.lora.as_ref().and_then(|lora| lora.start.clone());
-    let mut places = vec![Place { name: "start".into(), model: base.clone(), adapter }];
-    let dir = run.join(policy::DIR);
+    let mut places = vec![Place { name: directory::START.into(), model: base.clone(), adapter }];
+    let dir = run.join(directory::POLICIES);
     let entries = std::fs::read_dir(&dir).map_err(|source| CliError::io(&dir, source))?;
     let mut names: Vec<String> = entries
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| !name.starts_with('.') && name != "start")
+        .filter(|name| !name.starts_with('.') && name != directory::START)
         .collect();
     let order = |name: &String| plan.rounds.iter().position(|round| name.starts_with(&round.name));
     names.sort_by_key(|name| (order(name).map_or(0, |round| round + 1), name.clone()));

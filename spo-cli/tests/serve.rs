@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use spo_eval::report::markdown;
 use spo_train::Sink;
 use spo_train::config::RunPlan;
-use spo_train::sink::csv::Tables;
-use spo_train::sink::tensorboard::TensorBoard;
-use spo_train::sink::{All, read_events};
-use spo_train::summary::summarize;
+use spo_train::events::sink::csv::Tables;
+use spo_train::events::sink::tensorboard::TensorBoard;
+use spo_train::events::sink::{All, read_events};
+use spo_train::events::summary::summarize;
 use support::{path, small_run, spo};
 use tempfile::tempdir;
 
@@ -201,7 +201,7 @@ fn a_live_run_in_a_browser() {
         .unwrap();
     let events = directory.path().join("run/events.jsonl");
     let (started, read) = (Instant::now(), || std::fs::read_to_string(&events).unwrap_or_default());
-    while !read().contains("\"event\":\"window\"") && started.elapsed() < Duration::from_secs(120) {
+    while !read().contains("\"event\":\"step\"") && started.elapsed() < Duration::from_secs(120) {
         std::thread::sleep(Duration::from_millis(50));
     }
     let server = Server::start(&[directory.path()]);

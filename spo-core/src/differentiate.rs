@@ -1,4 +1,4 @@
-//! Losses and gradients of one window on plain numbers: what the engine calls.
+//! Losses and gradients of one batch on plain numbers: what the engine calls.
 
 use burn::tensor::{DType, Device, Tensor};
 
@@ -16,7 +16,7 @@ pub struct PairGradient {
     /// Implicit reward of the rejected answer.
     pub rejected_reward: Vec<f64>,
     /// What earlier dimensions ask for (`c` of SPO).
-    pub carry: Option<Vec<f64>>,
+    pub margin_offset: Option<Vec<f64>>,
     /// Derivative with respect to the policy's chosen sequence log-probability.
     pub d_chosen: Vec<f64>,
     /// Derivative with respect to the policy's rejected sequence log-probability.
@@ -38,7 +38,7 @@ impl PairGradient {
             losses: pick(&self.losses),
             chosen_reward: pick(&self.chosen_reward),
             rejected_reward: pick(&self.rejected_reward),
-            carry: self.carry.as_ref().map(pick),
+            margin_offset: self.margin_offset.as_ref().map(pick),
             d_chosen: pick(&self.d_chosen),
             d_rejected: pick(&self.d_rejected),
             d_sequence_kl: self.d_sequence_kl.as_ref().map(|(chosen, rejected)| (pick(chosen), pick(rejected))),
@@ -108,7 +108,7 @@ pub fn differentiate(
         losses: numbers(result.per_pair, "losses")?,
         chosen_reward: numbers(result.chosen_reward, "rewards")?,
         rejected_reward: numbers(result.rejected_reward, "rewards")?,
-        carry: result.carry.map(|carry| numbers(carry, "carry")).transpose()?,
+        margin_offset: result.margin_offset.map(|margin_offset| numbers(margin_offset, "margin_offset")).transpose()?,
         d_chosen: slope(&logps.policy_chosen)?,
         d_rejected: slope(&logps.policy_rejected)?,
         d_sequence_kl: match &logps.sequence_kl {

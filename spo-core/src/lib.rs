@@ -6,7 +6,7 @@
 //! - [`logprob`]: token log-probabilities from hidden states without ever building full logits, and their closed-form
 //!   gradient.
 //! - [`objective`]: the registry of preference losses, one file each.
-//! - [`mod@differentiate`]: losses and gradients of a window of pairs on plain numbers.
+//! - [`mod@differentiate`]: losses and gradients of a batch of pairs on plain numbers.
 //! - [`metric`]: mergeable tallies.
 //! - [`table`]: losses and gradients of rows of log-probabilities, as JSON.
 //! - [`docs`]: the reference of all objectives, from the registry.

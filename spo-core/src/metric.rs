@@ -39,7 +39,7 @@ impl FromIterator<f64> for Tally {
     }
 }
 
-/// Mean, spread and extremes of SPO's carry `c`: `|c| ≫ 1` saturates the loss.
+/// Mean, spread and extremes of SPO's margin offset `c`: `|c| ≫ 1` saturates the loss.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct CarryTally {
     /// `c`.
@@ -61,13 +61,13 @@ impl CarryTally {
         Some((square - mean * mean).max(0.0).sqrt())
     }
 
-    fn of(carry: &[f64]) -> Self {
+    fn of(margin_offset: &[f64]) -> Self {
         Self {
-            value: carry.iter().copied().collect(),
-            square: carry.iter().map(|c| c * c).collect(),
-            min: carry.iter().copied().fold(f64::INFINITY, f64::min),
-            max: carry.iter().copied().fold(f64::NEG_INFINITY, f64::max),
-            conflicting: carry.iter().filter(|c| **c < 0.0).count() as u64,
+            value: margin_offset.iter().copied().collect(),
+            square: margin_offset.iter().map(|c| c * c).collect(),
+            min: margin_offset.iter().copied().fold(f64::INFINITY, f64::min),
+            max: margin_offset.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+            conflicting: margin_offset.iter().filter(|c| **c < 0.0).count() as u64,
         }
     }
 
@@ -80,7 +80,7 @@ impl CarryTally {
     }
 }
 
-/// What is logged about a window of pairs.
+/// What is logged about a batch of pairs.
 #[derive(Debug, Clone, PartialEq, Default, serde::Serialize, serde::Deserialize)]
 pub struct PairTally {
     /// Loss per pair.
@@ -98,11 +98,11 @@ pub struct PairTally {
     /// `log π_θ` of rejected answers.
     pub rejected_logp: Tally,
     /// `c` of SPO, where there is one.
-    pub carry: Option<CarryTally>,
+    pub margin_offset: Option<CarryTally>,
 }
 
 impl PairTally {
-    /// The tally of one window: its result and the policy's log-probabilities.
+    /// The tally of one batch: its result and the policy's log-probabilities.
     pub fn of(result: &PairGradient, policy_chosen: &[f64], policy_rejected: &[f64]) -> Self {
         let margins = || result.chosen_reward.iter().zip(&result.rejected_reward).map(|(w, l)| w - l);
         Self {
@@ -113,11 +113,15 @@ impl PairTally {
             accuracy: margins().map(|margin| f64::from(margin > 0.0)).collect(),
             chosen_logp: policy_chosen.iter().copied().collect(),
             rejected_logp: policy_rejected.iter().copied().collect(),
-            carry: result.carry.as_deref().filter(|carry| !carry.is_empty()).map(CarryTally::of),
+            margin_offset: result
+                .margin_offset
+                .as_deref()
+                .filter(|margin_offset| !margin_offset.is_empty())
+                .map(CarryTally::of),
         }
     }
 
-    /// Adds another window.
+    /// Adds another batch.
     pub fn merge(&mut self, other: &Self) {
         self.loss.merge(other.loss);
         self.chosen_reward.merge(other.chosen_reward);
@@ -126,9 +130,9 @@ impl PairTally {
         self.accuracy.merge(other.accuracy);
         self.chosen_logp.merge(other.chosen_logp);
         self.rejected_logp.merge(other.rejected_logp);
-        match (&mut self.carry, &other.carry) {
-            (Some(carry), Some(other)) => carry.merge(other),
-            (None, Some(other)) => self.carry = Some(*other),
+        match (&mut self.margin_offset, &other.margin_offset) {
+            (Some(margin_offset), Some(other)) => margin_offset.merge(other),
+            (None, Some(other)) => self.margin_offset = Some(*other),
             (_, None) => {}
         }
     }
@@ -163,7 +167,7 @@ mod tests {
         let close = |a: Tally, b: Tally| a.count == b.count && (a.sum - b.sum).abs() < 1e-12;
         assert!(close(merged.loss, whole.loss) && close(merged.margin, whole.margin));
         assert!(close(merged.chosen_logp, whole.chosen_logp) && close(merged.accuracy, whole.accuracy));
-        let (a, b) = (merged.carry.unwrap(), whole.carry.unwrap());
+        let (a, b) = (merged.margin_offset.unwrap(), whole.margin_offset.unwrap());
         assert!((a.min, a.max, a.conflicting) == (b.min, b.max, b.conflicting) && close(a.value, b.value));
         assert!((a.deviation().unwrap() - b.deviation().unwrap()).abs() < 1e-12);
         let json = serde_json::to_string(&whole).unwrap();

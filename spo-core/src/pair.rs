@@ -1,4 +1,4 @@
-//! One window's pairs: sequence log-probabilities and what else objectives look at.
+//! One batch's pairs: sequence log-probabilities and what else objectives look at.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
@@ -13,7 +13,7 @@ pub struct Sides<V> {
     pub rejected: V,
 }
 
-/// The pairs of one window; every `V` holds one entry per pair.
+/// The pairs of one batch; every `V` holds one entry per pair.
 ///
 /// A sequence log-probability is the sum over the answer's tokens (prompt tokens masked), in nats. Make one with
 /// [`Pairs::new`] and fill what the objective's [`needs`](crate::Objective::needs) name.

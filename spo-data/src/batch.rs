@@ -104,7 +104,7 @@ impl PackedBatch {
     }
 }
 
-/// Splits the groups of one window into micro-batches of at most `token_budget` tokens.
+/// Splits the groups of one batch into micro-batches of at most `token_budget` tokens.
 ///
 /// `lengths` are [`Group::tokens`]. Attention pads, so a micro-batch counts groups × longest. Similar lengths
 /// go together, the longest first, so that a lack of memory shows at once. A group larger than the budget is alone.

@@ -3,7 +3,7 @@
 //! - [`load`] reads files of any registered [`format`](mod@format) and [`schema`] into a [`Dataset`] of
 //!   tokenised [`Example`]s; nothing is dropped or cut without an entry in its [`LoadReport`].
 //! - [`Tokenizer`] reads Hugging Face tokenizer directories with their [`ChatTemplate`].
-//! - [`Order`] says which examples a window of training visits, [`PackedBatch`] lays them end to end with
+//! - [`Order`] says which examples a batch of training visits, [`PackedBatch`] lays them end to end with
 //!   each prompt stored once.
 //!
 //! ```
@@ -18,9 +18,9 @@
 //! assert_eq!(data.dimensions()["honesty"].pairs, 1);
 //!
 //! let pairs = data.pairs("honesty");
-//! let order = Order { n: pairs.len(), window: 8, seed: 42, round: 0, shuffle: true };
+//! let order = Order { n: pairs.len(), batch: 8, seed: 42, round: 0, shuffle: true };
 //! let groups: Vec<Group> = order
-//!     .window(0)
+//!     .batch(0)
 //!     .into_iter()
 //!     .map(|index| {
 //!         let pair = pairs[index];

@@ -1,6 +1,6 @@
 //! The order in which examples are visited: a function of seed, round and epoch, with an O(1) cursor.
 
-/// Visits `n` items in windows; window `k` is computed from the numbers alone, so resuming costs nothing.
+/// Visits `n` items in batches; batch `k` is computed from the numbers alone, so resuming costs nothing.
 ///
 /// The permutation of an epoch is a keyed Feistel network over the next even power of two, walked until it
 /// falls inside `0..n` (Black and Rogaway, *Ciphers with Arbitrary Finite Domains*, 2002).
@@ -8,8 +8,8 @@
 pub struct Order {
     /// Items per epoch.
     pub n: usize,
-    /// Items per window; at least 1 is used.
-    pub window: usize,
+    /// Items per batch; at least 1 is used.
+    pub batch: usize,
     /// The run's seed.
     pub seed: u64,
     /// Index of the round: each round has its own order.
@@ -23,19 +23,19 @@ const FEISTEL_ROUNDS: usize = 6;
 
 impl Order {
     /// Windows in one epoch; the last may be partial.
-    pub fn windows_per_epoch(&self) -> usize {
-        self.n.div_ceil(self.window.max(1))
+    pub fn steps_per_epoch(&self) -> usize {
+        self.n.div_ceil(self.batch.max(1))
     }
 
-    /// Items of window `k`, counted over all epochs. Empty only when there are no items.
-    pub fn window(&self, k: usize) -> Vec<usize> {
-        let per_epoch = self.windows_per_epoch();
+    /// Items of batch `k`, counted over all epochs. Empty only when there are no items.
+    pub fn batch(&self, k: usize) -> Vec<usize> {
+        let per_epoch = self.steps_per_epoch();
         if per_epoch == 0 {
             return Vec::new();
         }
         let keys = self.keys((k / per_epoch) as u64);
-        let start = (k % per_epoch) * self.window.max(1);
-        let end = (start + self.window.max(1)).min(self.n);
+        let start = (k % per_epoch) * self.batch.max(1);
+        let end = (start + self.batch.max(1)).min(self.n);
         (start..end).map(|item| if self.shuffle { permute(item, self.n, &keys) } else { item }).collect()
     }
 
@@ -83,14 +83,14 @@ mod tests {
     use proptest::prelude::*;
 
     fn epoch(order: &Order, epoch: usize) -> Vec<usize> {
-        let windows = order.windows_per_epoch();
-        (epoch * windows..(epoch + 1) * windows).flat_map(|k| order.window(k)).collect()
+        let batches = order.steps_per_epoch();
+        (epoch * batches..(epoch + 1) * batches).flat_map(|k| order.batch(k)).collect()
     }
 
     proptest! {
         #[test]
-        fn every_epoch_is_a_permutation(n in 0usize..300, window in 0usize..20, seed: u64, round in 0u64..4, shuffle: bool) {
-            let order = Order { n, window, seed, round, shuffle };
+        fn every_epoch_is_a_permutation(n in 0usize..300, batch in 0usize..20, seed: u64, round in 0u64..4, shuffle: bool) {
+            let order = Order { n, batch, seed, round, shuffle };
             for index in [0, 1, 5] {
                 let mut seen = epoch(&order, index);
                 seen.sort_unstable();
@@ -101,13 +101,13 @@ mod tests {
 
     #[test]
     fn seed_round_and_epoch_change_the_order() {
-        let order = Order { n: 100, window: 8, seed: 7, round: 0, shuffle: true };
+        let order = Order { n: 100, batch: 8, seed: 7, round: 0, shuffle: true };
         let first = epoch(&order, 0);
         assert_eq!(first, epoch(&order.clone(), 0));
         assert_ne!(first, epoch(&order, 1));
         assert_ne!(first, epoch(&Order { round: 1, ..order.clone() }, 0));
         assert_ne!(first, epoch(&Order { seed: 8, ..order.clone() }, 0));
-        assert_eq!(order.window(12).len(), 4);
+        assert_eq!(order.batch(12).len(), 4);
         let plain = Order { shuffle: false, ..order };
         assert_eq!(epoch(&plain, 3), (0..100).collect::<Vec<_>>());
     }
@@ -117,8 +117,8 @@ mod tests {
         let (n, seeds) = (10, 20_000);
         let mut counts = vec![0usize; n];
         for seed in 0..seeds {
-            let order = Order { n, window: 1, seed, round: 0, shuffle: true };
-            counts[order.window(0)[0]] += 1;
+            let order = Order { n, batch: 1, seed, round: 0, shuffle: true };
+            counts[order.batch(0)[0]] += 1;
         }
         let expected = seeds as f64 / n as f64;
         let chi_square: f64 = counts.iter().map(|count| (*count as f64 - expected).powi(2) / expected).sum();

@@ -1,4 +1,4 @@
-//! Shape of a list of numbers: quantiles and a histogram, for margins and for the carried term `c` of a round.
+//! Shape of a list of numbers: quantiles and a histogram, for margins and for the margin offset `c` of a round.
 
 use serde::{Deserialize, Serialize};
 

@@ -193,14 +193,16 @@ pub struct RoundSummary {
     pub lambda: Vec<(String, f64)>,
     /// Resolved settings.
     pub settings: Vec<Setting>,
-    /// Training curve, one point per logged window.
+    /// Training curve, one point per logged batch.
     pub curve: Vec<CurvePoint>,
-    /// Looks at the held-out pairs on the way.
-    pub looks: Vec<Look>,
+    /// Evaluations on the held-out pairs on the way.
+    #[serde(alias = "looks")]
+    pub evaluations: Vec<Evaluation>,
     /// Why it ended before its steps were done, or went back to an earlier policy.
     pub ended: Option<String>,
-    /// Distribution of the carried term `c` over the round's training pairs.
-    pub carried: Option<Distribution>,
+    /// Distribution of the margin offset `c` over the round's training pairs.
+    #[serde(alias = "carried")]
+    pub margin_offset: Option<Distribution>,
 }
 
 /// One point of a training curve.
@@ -209,18 +211,18 @@ pub struct RoundSummary {
 pub struct CurvePoint {
     /// Optimiser step, from 0.
     pub step: u64,
-    /// Mean loss of the window.
+    /// Mean loss of the batch.
     pub loss: f64,
-    /// Pair accuracy of the window, 0 to 1.
+    /// Pair accuracy of the batch, 0 to 1.
     pub accuracy: Option<f64>,
-    /// Mean reward margin of the window.
+    /// Mean reward margin of the batch.
     pub margin: Option<f64>,
 }
 
 /// The running policy on held-out pairs, in the middle of a round.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Look {
+pub struct Evaluation {
     /// Optimiser step, from 0.
     pub step: u64,
     /// Mean loss of the round's objective on the held-out pairs of its dimension.

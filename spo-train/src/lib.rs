@@ -7,7 +7,7 @@
 //!
 //! ```
 //! use spo_train::config::RunSpec;
-//! use spo_train::sink::Memory;
+//! use spo_train::events::sink::Memory;
 //! use std::sync::atomic::AtomicBool;
 //!
 //! # let out = tempfile::tempdir()?;
@@ -33,44 +33,21 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-pub mod adapters;
-mod arm;
-mod bits;
-pub mod cache;
-pub mod checkpoint;
 pub mod config;
-mod driver;
-pub mod durable;
 pub mod error;
-pub mod event;
+pub mod evaluate;
+pub mod events;
 pub mod forecast;
-pub mod gate;
-pub mod gradients;
-pub mod held_out;
-pub mod held_out_tasks;
-mod journal;
-mod lock;
-pub mod manifest;
-pub mod memory;
-pub mod optimizer;
+pub mod persist;
 pub mod phase;
 pub mod policy;
-pub mod room;
-pub mod row_sparse;
 pub mod run;
-pub mod sampling;
-pub mod schedule;
-pub mod session;
-mod shared;
-pub mod sink;
-pub mod stopping;
-pub mod summary;
+pub mod step;
 pub mod sweep;
-pub mod tape;
 pub mod task;
-pub mod watchdog;
 
 pub use error::TrainError;
-pub use event::{Event, Sink, Window};
-pub use manifest::{Change, Manifest};
+pub use events::{Event, Sink, StepFigures};
+pub use persist::directory::Change;
+pub use run::manifest::Manifest;
 pub use run::{Prepared, prepare, resume, run};

@@ -9,8 +9,8 @@ use spo_data::Group;
 use spo_model::lora::load_adapter;
 use spo_model::{CausalLm, device};
 use spo_train::config::RunSpec;
-use spo_train::event::{Event, Window};
-use spo_train::sink::Memory;
+use spo_train::events::sink::Memory;
+use spo_train::events::{Event, StepFigures};
 use spo_train::{Prepared, TrainError, prepare, run};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -77,12 +77,12 @@ impl Done {
         serde_json::from_str(&std::fs::read_to_string(self.path(name)).unwrap()).unwrap()
     }
 
-    fn windows(&self) -> Vec<Window> {
-        let window = |event: &Event| match event {
-            Event::Window(window) => Some(window.clone()),
+    fn batches(&self) -> Vec<StepFigures> {
+        let figures = |event: &Event| match event {
+            Event::Step(figures) => Some(figures.clone()),
             _ => None,
         };
-        self.events.iter().filter_map(window).collect()
+        self.events.iter().filter_map(figures).collect()
     }
 
     fn first_loss(&self, phase: &str) -> f64 {

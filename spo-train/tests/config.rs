@@ -141,7 +141,7 @@ fn nearer_tables_win_and_say_so() {
     let [main, slow] = &plan.rounds[0].arms[..] else { panic!("two arms") };
     assert_eq!((main.training.learning_rate, slow.training.learning_rate), (1e-4, 1e-5));
     assert_eq!((&main.options["beta"], &slow.options["beta"]), (&json!(0.1), &json!(0.2)));
-    // 640 pairs are 7 windows of 100; 2.5 epochs of them are 18 steps.
+    // 640 pairs are 7 batches of 100; 2.5 epochs of them are 18 steps.
     assert_eq!((main.training.steps, slow.training.steps), (18, 18));
     let origin = |key: &str| value(&plan, key).1;
     assert_eq!(origin("rounds.0.arms.0.learning-rate"), "run.toml:9");

@@ -4,8 +4,8 @@
 use serde_json::{Value, json};
 use spo_core::objective::{Build, registry};
 use spo_train::config::RunSpec;
-use spo_train::event::{Event, Window};
-use spo_train::sink::{Memory, read_events};
+use spo_train::events::sink::{Memory, read_events};
+use spo_train::events::{Event, StepFigures};
 use spo_train::{TrainError, prepare, run};
 use std::fmt::Write;
 use std::path::Path;
@@ -66,8 +66,8 @@ fn events(rounds: &str) -> Vec<Event> {
     events.into_iter().map(|record| record.event).collect()
 }
 
-fn windows(events: &[Event]) -> Vec<&Window> {
-    events.iter().filter_map(|event| if let Event::Window(window) = event { Some(window) } else { None }).collect()
+fn batches(events: &[Event]) -> Vec<&StepFigures> {
+    events.iter().filter_map(|event| if let Event::Step(figures) = event { Some(figures) } else { None }).collect()
 }
 
 fn error(rounds: &str) -> String {
@@ -93,11 +93,11 @@ fn every_objective_of_the_registry_trains() {
                 if name == "selm" { "max-new-tokens = 8\n" } else { "" }
             );
             let events = events(&rounds);
-            let of_round: Vec<&Window> = windows(&events).into_iter().skip(2).collect();
+            let of_round: Vec<&StepFigures> = batches(&events).into_iter().skip(2).collect();
             assert_eq!(of_round.len(), 2, "{name}");
-            for window in of_round {
-                assert!(window.loss.is_finite() && window.grad_norm > 0.0, "{name} {dimension}: {window:?}");
-                assert_eq!(window.kl.is_some(), ["kto", "tdpo-1", "tdpo-2"].contains(&name), "{name}");
+            for figures in of_round {
+                assert!(figures.loss.is_finite() && figures.grad_norm > 0.0, "{name} {dimension}: {batch:?}");
+                assert_eq!(figures.kl.is_some(), ["kto", "tdpo-1", "tdpo-2"].contains(&name), "{name}");
             }
             let held_out = events.iter().filter_map(|event| match event {
                 Event::HeldOut(found) if found.phase.starts_with("round-2") => Some(found.loss),
@@ -128,13 +128,13 @@ fn options_of_every_paired_objective_train() {
         let rounds = format!(
             "[[rounds]]\ndimension = \"second\"\n[[rounds]]\ndimension = \"first\"\nname = \"tried\"\n{options}"
         );
-        for window in windows(&events(&rounds)).into_iter().skip(2) {
-            assert!(window.loss.is_finite() && window.grad_norm > 0.0, "{options}: {window:?}");
+        for figures in batches(&events(&rounds)).into_iter().skip(2) {
+            assert!(figures.loss.is_finite() && figures.grad_norm > 0.0, "{options}: {batch:?}");
         }
     }
 }
 
-/// Micro-batches are an affair of memory: a window's first loss and gradient do not depend on them, though the loss
+/// Micro-batches are an affair of memory: a batch's first loss and gradient do not depend on them, though the loss
 /// compares its pairs or estimates a KL on all of them.
 #[test]
 fn losses_on_whole_windows_do_not_depend_on_micro_batches() {
@@ -152,8 +152,8 @@ fn losses_on_whole_windows_do_not_depend_on_micro_batches() {
                  [[rounds]]\ndimension = \"{dimension}\"\ntokens-per-micro-batch = {budget}\nlearning-rate = 1e-2\n{options}"
             );
             let events = events(&rounds);
-            let window = windows(&events)[2].clone();
-            (window.loss, window.grad_norm)
+            let figures = batches(&events)[2].clone();
+            (figures.loss, figures.grad_norm)
         };
         let (whole, parts) = (first(100_000), first(80));
         let close = |a: f64, b: f64| (a - b).abs() <= 2e-4 * b.abs();

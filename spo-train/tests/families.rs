@@ -9,8 +9,8 @@ use spo_model::decoder::{Linear, PackedInputs};
 use spo_model::lora::{LoraSpec, Targets, projections};
 use spo_model::{CausalLm, device, parameters};
 use spo_train::config::spec::Recompute;
-use spo_train::gradients::{Gradients, Trainable};
-use spo_train::tape::{TapeOptions, differentiate};
+use spo_train::step::gradients::{Gradients, Trainable};
+use spo_train::step::tape::{TapeOptions, differentiate};
 use std::path::Path;
 
 fn families() -> Vec<(String, CausalLm)> {
@@ -25,7 +25,7 @@ fn families() -> Vec<(String, CausalLm)> {
     families
 }
 
-/// Two pairs, longer than the windows of the models.
+/// Two pairs, longer than the batches of the models.
 fn batch() -> PackedBatch {
     let tokens: Vec<u32> = (0..64).map(|i| (i * 37 + 11) % 160).collect();
     let group = |at: usize, prompt: usize, answers: [usize; 2]| Group {

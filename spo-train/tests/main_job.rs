@@ -12,8 +12,8 @@ use spo_model::decoder::blocks::BlockBits;
 use spo_model::load::{LoadOptions, Storage};
 use spo_model::{CausalLm, device};
 use spo_train::config::RunSpec;
-use spo_train::event::{Event, Window};
-use spo_train::sink::{Memory, read_events};
+use spo_train::events::sink::{Memory, read_events};
+use spo_train::events::{Event, StepFigures};
 use spo_train::{Prepared, TrainError, prepare, run};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -92,14 +92,14 @@ fn kind(event: &Event) -> std::mem::Discriminant<Event> {
 }
 
 impl Finished {
-    fn windows(&self) -> impl Iterator<Item = &Window> {
+    fn batches(&self) -> impl Iterator<Item = &StepFigures> {
         self.events.iter().filter_map(|event| match event {
-            Event::Window(window) => Some(window),
+            Event::Step(figures) => Some(figures),
             _ => None,
         })
     }
 
-    fn first(&self, phase: &str) -> &Window {
+    fn first(&self, phase: &str) -> &StepFigures {
         self.windows().find(|window| window.phase == phase).unwrap()
     }
 
@@ -145,15 +145,15 @@ fn two_rounds_and_a_control() {
 
     // Before its first step a policy is its reference: DPO, and SPO that holds nothing, start at ln 2.
     for phase in ["round-1-honesty", "round-2-helpfulness.sequential-dpo"] {
-        let window = done.first(phase);
-        assert!((window.loss - 2f64.ln()).abs() < 1e-3, "{phase}: {}", window.loss);
-        assert!(window.chosen_log_ratio.unwrap().abs() < 1e-2, "{phase}: {window:?}");
+        let figures = done.first(phase);
+        assert!((figures.loss - 2f64.ln()).abs() < 1e-3, "{phase}: {}", figures.loss);
+        assert!(figures.chosen_log_ratio.unwrap().abs() < 1e-2, "{phase}: {batch:?}");
     }
     // SPO starts at the mean of softplus(c), at least the softplus of the mean.
-    let window = done.first("round-2-helpfulness");
-    let carry = window.carry.unwrap();
-    assert_ne!(carry, 0.0);
-    assert!(window.loss >= carry.exp().ln_1p() - 1e-4, "{window:?}");
+    let figures = done.first("round-2-helpfulness");
+    let margin_offset = figures.margin_offset.unwrap();
+    assert_ne!(margin_offset, 0.0);
+    assert!(figures.loss >= margin_offset.exp().ln_1p() - 1e-4, "{batch:?}");
 
     let allowed = if device == "cpu" { 0.0 } else { 1e-2 };
     let drifts = done.drifts();

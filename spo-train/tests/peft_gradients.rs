@@ -7,8 +7,8 @@ use spo_model::layout::Layout;
 use spo_model::lora::load_adapter;
 use spo_model::{CausalLm, device};
 use spo_train::config::spec::Recompute;
-use spo_train::gradients::{Gradients, Trainable};
-use spo_train::tape::{TapeOptions, differentiate};
+use spo_train::step::gradients::{Gradients, Trainable};
+use spo_train::step::tape::{TapeOptions, differentiate};
 use std::path::{Path, PathBuf};
 
 fn fixtures() -> PathBuf {

@@ -6,13 +6,13 @@ mod common;
 use common::hooked::Hooked;
 use common::{dataset, golden, model, training};
 use spo_train::config::TrainingPlan;
-use spo_train::event::Event;
-use spo_train::gradients::Trainable;
+use spo_train::events::Event;
+use spo_train::events::reporter::Reporter;
+use spo_train::events::sink::Memory;
+use spo_train::phase::stopping::Stopping;
 use spo_train::phase::{Phase, PhaseState};
-use spo_train::session::Session;
-use spo_train::sink::Memory;
-use spo_train::stopping::Stopping;
-use spo_train::task::{SupervisedTask, Task, WindowTally};
+use spo_train::step::gradients::Trainable;
+use spo_train::task::{StepTally, SupervisedTask, Task};
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
@@ -20,15 +20,15 @@ use std::sync::atomic::AtomicBool;
 fn batches(training: TrainingPlan) -> (Vec<Vec<usize>>, Vec<u64>) {
     let (data, batches) = (dataset(&golden("llama")), Mutex::new(vec![]));
     let task = SupervisedTask::new(&data, &["preference".to_string()]);
-    let hook = |rows: &[usize], _: &mut WindowTally| batches.lock().unwrap().push(rows.to_vec());
+    let hook = |rows: &[usize], _: &mut StepTally| batches.lock().unwrap().push(rows.to_vec());
     let task = Hooked { task, hook };
     let (mut memory, stop) = (Memory::default(), AtomicBool::new(false));
-    let mut session = Session::new(std::env::temp_dir(), &mut memory, &stop);
+    let mut reporter = Reporter::new(std::env::temp_dir(), &mut memory, &stop);
     let phase = Phase { name: "rehearsed", round: 0, training: &training, trainable: Trainable::All, seed: 0 };
     let start = PhaseState::new(model("llama-tiny-policy"));
-    phase.run(start, &task, None, Stopping::never(), &mut session).unwrap();
-    let step = |record: spo_train::sink::Record| match record.event {
-        Event::Window(window) => Some(window.step),
+    phase.run(start, &task, None, Stopping::never(), None, &mut reporter).unwrap();
+    let step = |record: spo_train::events::sink::Record| match record.event {
+        Event::Step(figures) => Some(figures.step),
         _ => None,
     };
     let told = memory.0.into_iter().filter_map(step).collect();
@@ -56,7 +56,7 @@ fn nothing_is_rehearsed_that_soon_shows() {
     let first = |training| batches(training).0[0].clone();
     assert_eq!(first(TrainingPlan { steps: 5, ..training(1, 1) }), [0], "a short phase");
     let whole = TrainingPlan { steps: 100, ..training(longest() + 1, 100_000) };
-    assert_eq!(batches(whole).0.len(), 100, "a row of the first window");
+    assert_eq!(batches(whole).0.len(), 100, "a row of the first batch");
     let in_backward = TrainingPlan { steps: 100, update_in_backward: true, ..training(1, 1) };
-    assert_eq!(first(in_backward), [0], "windows that are updated in backward");
+    assert_eq!(first(in_backward), [0], "batches that are updated in backward");
 }

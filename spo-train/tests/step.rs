@@ -6,8 +6,8 @@ use spo_data::{Group, PackedBatch};
 use spo_model::lora::{LoraSpec, SavedModules, Targets};
 use spo_model::{CausalLm, ModelSpec, device};
 use spo_train::config::spec::Recompute;
-use spo_train::gradients::{Gradients, Trainable};
-use spo_train::tape::{TapeOptions, differentiate};
+use spo_train::step::gradients::{Gradients, Trainable};
+use spo_train::step::tape::{TapeOptions, differentiate};
 use std::path::Path;
 
 /// Prompt and answers, of unlike lengths.

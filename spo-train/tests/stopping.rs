@@ -8,8 +8,8 @@ use spo_data::Group;
 use spo_eval::{GateOutcome, RunSummary, Subset, find_score};
 use spo_model::{CausalLm, device};
 use spo_train::config::RunSpec;
-use spo_train::event::{Event, HeldOut};
-use spo_train::sink::{Memory, read_events};
+use spo_train::events::sink::{Memory, read_events};
+use spo_train::events::{Event, HeldOut};
 use spo_train::{TrainError, prepare, run};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -58,14 +58,14 @@ fn ended(spec: &RunSpec) -> Ended {
 }
 
 impl Ended {
-    fn looks(&self) -> Vec<&HeldOut> {
-        let mut looks = vec![];
+    fn evaluations(&self) -> Vec<&HeldOut> {
+        let mut evaluations = vec![];
         for event in &self.events {
             if let Event::HeldOut(found) = event {
-                looks.push(found);
+                evaluations.push(found);
             }
         }
-        looks
+        evaluations
     }
 
     /// Steps done and the step of the policy that was kept.
@@ -94,10 +94,10 @@ fn early_stopping_goes_back_to_the_best_policy() {
     let ended = ended(&spec(dir.path(), round, ""));
     ended.result.as_ref().unwrap();
     let (step, policy_of, reason) = ended.phase_ended().expect("the round ends early");
-    let looks = ended.looks();
-    let best = looks.iter().min_by(|a, b| a.loss.total_cmp(&b.loss)).unwrap();
+    let evaluations = ended.evaluations();
+    let best = evaluations.iter().min_by(|a, b| a.loss.total_cmp(&b.loss)).unwrap();
     assert_eq!((policy_of, step), (best.step, best.step + 4), "{reason}");
-    assert!(reason.contains("held-out loss did not get better at 2 looks in a row"), "{reason}");
+    assert!(reason.contains("held-out loss did not get better at 2 evaluations in a row"), "{reason}");
     assert!(ended.report().contains(&format!("ended after {step} of 60 steps with the policy of step {policy_of}")));
     // What is saved is the policy of that step: the same run with so many steps ends there.
     let short = tempfile::tempdir().unwrap();
@@ -122,8 +122,9 @@ fn early_stopping_by_a_dimension_and_metric() {
     let round = "learning-rate = 5e-3\nsteps = 40\nearly-stopping = { metric = \"accuracy\", dimension = \"honesty\", patience = 2 }";
     let ended = ended(&spec(dir.path(), round, ""));
     let (step, policy_of, reason) = ended.phase_ended().expect("accuracy does not rise for ever");
-    let accuracy = |step: u64| ended.looks().iter().find(|look| look.step == step).unwrap().dimensions[0].accuracy;
-    assert!(ended.looks().iter().all(|look| look.dimensions[0].accuracy <= accuracy(policy_of)));
+    let accuracy =
+        |step: u64| ended.evaluations().iter().find(|look| look.step == step).unwrap().dimensions[0].accuracy;
+    assert!(ended.evaluations().iter().all(|look| look.dimensions[0].accuracy <= accuracy(policy_of)));
     assert!(step > policy_of && reason.contains("accuracy on honesty"), "{reason}");
     assert!((ended.accuracy() - accuracy(policy_of)).abs() < 0.05, "ties count half in the one, not in the other");
 }
@@ -159,7 +160,7 @@ fn a_missed_gate_stops_the_run_and_leaves_a_report() {
     assert!(missed.starts_with("honesty accuracy is 0.") && missed.ends_with("wanted >= 0.999"), "{missed}");
     assert!(matches!(ended.events.last(), Some(Event::RunStopped { reason }) if reason.contains("misses its gate")));
     assert!(
-        !ended.events.iter().any(|event| matches!(event, Event::Window(window) if window.phase.contains("round-2")))
+        !ended.events.iter().any(|event| matches!(event, Event::Step(figures) if figures.phase.contains("round-2")))
     );
     let report = ended.report();
     assert!(report.contains("## Gates") && report.contains("| missed |") && report.contains("| met |"), "{report}");
@@ -179,11 +180,12 @@ fn a_gate_on_forgetting() {
 
 #[test]
 fn a_missed_gate_rolls_back_to_the_policy_that_passes() {
-    // What the looks of an ungated run are decides which margin only an early policy has.
+    // What the evaluations of an ungated run are decides which margin only an early policy has.
     let dir = tempfile::tempdir().unwrap();
     let round = "learning-rate = 5e-3\nsteps = 12\n";
     let free = ended(&spec(dir.path(), round, ""));
-    let margins: Vec<(u64, f64)> = free.looks().iter().map(|look| (look.step, look.dimensions[0].margin)).collect();
+    let margins: Vec<(u64, f64)> =
+        free.evaluations().iter().map(|look| (look.step, look.dimensions[0].margin)).collect();
     let (last, earlier) = margins.split_last().unwrap();
     let (step, margin) = earlier.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
     assert!(margin < last.1, "{margins:?}");

@@ -7,8 +7,8 @@ use built_in::tables;
 use spo_eval::pareto::{front, hypervolume};
 use spo_train::TrainError;
 use spo_train::config::RunSpec;
-use spo_train::event::{Event, Sink};
-use spo_train::sink::{Memory, read_events};
+use spo_train::events::sink::{Memory, read_events};
+use spo_train::events::{Event, Sink};
 use spo_train::sweep::{Axis, Progress, Variant, sweep, variants};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -103,12 +103,12 @@ fn reused(out: &Path, run: &str) -> Vec<String> {
 /// Bits of every loss and gradient norm, and the hash of every policy.
 fn figures(events: &[Event]) -> Vec<String> {
     let figure = |event: &Event| match event {
-        Event::Window(window) => Some(format!(
+        Event::Step(figures) => Some(format!(
             "{} {} {:x} {:x}",
-            window.phase,
-            window.step,
-            window.loss.to_bits(),
-            window.grad_norm.to_bits()
+            figures.phase,
+            figures.step,
+            figures.loss.to_bits(),
+            figures.grad_norm.to_bits()
         )),
         Event::PolicySaved { policy, hash, .. } => Some(format!("{policy} {hash}")),
         _ => None,
@@ -219,7 +219,7 @@ struct Stops<'a>(&'a AtomicBool);
 
 impl Sink for Stops<'_> {
     fn event(&mut self, _: f64, event: &Event) -> Result<(), TrainError> {
-        if matches!(event, Event::Window(window) if window.phase == "round-2-helpfulness" && window.step == 2) {
+        if matches!(event, Event::Step(figures) if figures.phase == "round-2-helpfulness" && figures.step == 2) {
             self.0.store(true, Ordering::Relaxed);
         }
         Ok(())
@@ -237,7 +237,7 @@ fn an_interrupted_sweep_goes_on_in_the_middle_of_a_run() {
         STOP.store(false, Ordering::Relaxed);
         let error = sweep("demo", &all, &out, &mut || Box::new(Stops(&STOP)), &mut |_, _, _| (), &STOP).unwrap_err();
         assert!(matches!(&error, TrainError::Interrupted { out: at } if at == &out.join(&run.name)), "{error}");
-        let steps = events(&out, &run.name).iter().filter(|event| matches!(event, Event::Window(_))).count();
+        let steps = events(&out, &run.name).iter().filter(|event| matches!(event, Event::Step(_))).count();
         // The next call goes on with this run first; it has no second step of round 2 left to stop at.
         assert!(steps > 0 && !out.join(&run.name).join("summary.json").exists());
     }

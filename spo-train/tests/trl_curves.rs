@@ -11,45 +11,50 @@ use spo_model::lora::load_adapter;
 use spo_model::{CausalLm, device};
 use spo_train::config::TrainingPlan;
 use spo_train::config::spec::{Recompute, Schedule};
-use spo_train::event::{Event, Window};
-use spo_train::gradients::{Gradients, Trainable};
+use spo_train::events::reporter::Reporter;
+use spo_train::events::sink::Memory;
+use spo_train::events::{Event, StepFigures};
+use spo_train::phase::stopping::Stopping;
 use spo_train::phase::{Phase, PhaseState};
-use spo_train::session::Session;
-use spo_train::sink::Memory;
-use spo_train::stopping::Stopping;
-use spo_train::tape::{TapeOptions, differentiate};
-use spo_train::task::{Mismatched, PairInputs, PreferenceTask, SupervisedTask, Task, UnpairedTask, WindowTally};
+use spo_train::step::gradients::{Gradients, Trainable};
+use spo_train::step::tape::{TapeOptions, differentiate};
+use spo_train::task::{Mismatched, PairInputs, PreferenceTask, StepTally, SupervisedTask, Task, UnpairedTask};
 use std::sync::atomic::AtomicBool;
 
-fn windows(model: CausalLm, task: &dyn Task, training: &TrainingPlan, trainable: Trainable) -> Vec<Window> {
+fn batches(model: CausalLm, task: &dyn Task, training: &TrainingPlan, trainable: Trainable) -> Vec<StepFigures> {
     let (mut memory, stop) = (Memory::default(), AtomicBool::new(false));
-    let mut session = Session::new(std::env::temp_dir(), &mut memory, &stop);
+    let mut reporter = Reporter::new(std::env::temp_dir(), &mut memory, &stop);
     let phase = Phase { name: "curve", round: 1, training, trainable, seed: 0 };
-    phase.run(PhaseState::new(model), task, None, Stopping::never(), &mut session).unwrap();
-    let window = |record| match record {
-        Event::Window(window) => Some(window),
+    phase.run(PhaseState::new(model), task, None, Stopping::never(), None, &mut reporter).unwrap();
+    let figures = |record| match record {
+        Event::Step(figures) => Some(figures),
         _ => None,
     };
-    memory.0.into_iter().filter_map(|record| window(record.event)).collect()
+    memory.0.into_iter().filter_map(|record| figures(record.event)).collect()
 }
 
 fn numbers(value: &Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
 }
 
-fn assert_curve(found: &[Window], curve: &Value, accumulation: usize, what: &str) {
+fn assert_curve(found: &[StepFigures], curve: &Value, accumulation: usize, what: &str) {
     // TRL logs each micro-batch's loss, already divided by the number of micro-batches.
     let losses: Vec<f64> = numbers(&curve["loss"]).chunks(accumulation).map(|losses| losses.iter().sum()).collect();
     let norms = numbers(&curve["grad_norm"]);
     assert_eq!((found.len(), found.len()), (losses.len(), norms.len()), "{what}");
-    for (window, (loss, norm)) in found.iter().zip(losses.iter().zip(&norms)) {
+    for (figures, (loss, norm)) in found.iter().zip(losses.iter().zip(&norms)) {
         let close = |found: f64, expected: f64, tolerance: f64| (found - expected).abs() <= tolerance * expected.abs();
-        assert!(close(window.loss, *loss, 2e-4), "{what} step {}: loss {} expected {loss}", window.step, window.loss);
         assert!(
-            close(window.grad_norm, *norm, 1e-3),
+            close(figures.loss, *loss, 2e-4),
+            "{what} step {}: loss {} expected {loss}",
+            figures.step,
+            figures.loss
+        );
+        assert!(
+            close(figures.grad_norm, *norm, 1e-3),
             "{what} step {}: norm {} expected {norm}",
-            window.step,
-            window.grad_norm
+            figures.step,
+            figures.grad_norm
         );
     }
 }
@@ -65,13 +70,13 @@ fn preference_curve(arch: &str, curve: &str, objective: &str, training: &Trainin
     let task = PreferenceTask::new(&data, pairs, objective, inputs, device::cpu()).unwrap();
     // TRL's policy is not its reference here, so the identity of step 0 does not hold.
     let task = started(task);
-    let found = windows(model(&format!("{arch}-tiny-policy")), &task, training, Trainable::All);
+    let found = batches(model(&format!("{arch}-tiny-policy")), &task, training, Trainable::All);
     assert_curve(&found, &golden[curve], accumulation, &format!("{arch} {curve}"));
 }
 
 /// A task whose policy has already left the reference.
 fn started<T: Task>(task: T) -> impl Task {
-    Hooked { task, hook: |_: &[usize], window: &mut WindowTally| window.step_zero = None }
+    Hooked { task, hook: |_: &[usize], figures: &mut StepTally| figures.step_zero = None }
 }
 
 #[test]
@@ -89,7 +94,7 @@ fn dpo_of_two_pairs() {
 #[test]
 fn dpo_accumulated_over_micro_batches_of_one_pair() {
     preference_curve("llama", "train_sigmoid_b2_accum2", "dpo", &training(4, 1), 2);
-    // The same window whole: accumulation changes nothing.
+    // The same batch whole: accumulation changes nothing.
     preference_curve("llama", "train_sigmoid_b2_accum2", "dpo", &training(4, 100_000), 2);
 }
 
@@ -117,7 +122,7 @@ fn supervised_warm_up() {
         let data = dataset(&golden);
         let task = SupervisedTask::new(&data, &["preference".to_string()]);
         let training = TrainingPlan { steps: 5, ..training(4, 100_000) };
-        let found = windows(model(&format!("{arch}-tiny-policy")), &task, &training, Trainable::All);
+        let found = batches(model(&format!("{arch}-tiny-policy")), &task, &training, Trainable::All);
         assert_curve(&found, &golden["sft_completion_only_b4"], 1, arch);
     }
 }
@@ -136,7 +141,7 @@ fn adapters() {
         let (adapted, _) = load_adapter(base, &fixtures().join(format!("{arch}-tiny-lora"))).unwrap();
         let curve = &golden["lora"]["train_sigmoid_b4_refmodel"];
         let training = TrainingPlan { steps: numbers(&curve["loss"]).len() as u64, ..training(4, 100_000) };
-        assert_curve(&windows(adapted, &task, &training, Trainable::Adapters), curve, 1, arch);
+        assert_curve(&batches(adapted, &task, &training, Trainable::Adapters), curve, 1, arch);
     }
 }
 
@@ -169,19 +174,19 @@ fn unpaired_curve(arch: &str, curve: &str, objective: &str) {
     // TRL's policy is not its reference here, so the identity of step 0 does not hold.
     let task = started(UnpairedTask::new(&data, answers, objective, own, Some(mismatched), device::cpu()).unwrap());
     let policy = || model(&format!("{arch}-tiny-policy"));
-    // One micro-batch of everything, and micro-batches of one answer: the estimate of the KL is the window's in both.
+    // One micro-batch of everything, and micro-batches of one answer: the estimate of the KL is the batch's in both.
     for budget in [100_000, 1] {
         let training = TrainingPlan { steps: 3, ..training(8, budget) };
-        let found = windows(policy(), &task, &training, Trainable::All);
+        let found = batches(policy(), &task, &training, Trainable::All);
         let expected = &golden[curve];
         assert_curve(&found, expected, 1, &format!("{arch} {curve}"));
-        for (window, log) in found.iter().zip(expected["log"].as_array().unwrap()) {
+        for (figures, log) in found.iter().zip(expected["log"].as_array().unwrap()) {
             let margin = log["rewards/chosen"].as_f64().unwrap() - log["rewards/rejected"].as_f64().unwrap();
-            let ratios = window.chosen_log_ratio.unwrap() - window.rejected_log_ratio.unwrap();
+            let ratios = figures.chosen_log_ratio.unwrap() - figures.rejected_log_ratio.unwrap();
             assert!((0.1 * ratios - margin).abs() < 2e-3, "{arch} {curve} {ratios} {margin}");
             if kl {
                 // TRL's figure is β-free, as ours.
-                let (found, expected) = (window.kl.unwrap(), log["kl"].as_f64().unwrap());
+                let (found, expected) = (figures.kl.unwrap(), log["kl"].as_f64().unwrap());
                 assert!((found - expected).abs() <= 2e-3, "{arch} {curve}: kl {found} expected {expected}");
             }
         }
@@ -234,23 +239,23 @@ fn updates_on_the_way_back_give_the_same_bits() {
         let in_backward = TrainingPlan { update_in_backward: true, tokens_per_micro_batch: 1, ..plain.clone() };
         let run = |training: &TrainingPlan| {
             let (mut memory, stop) = (Memory::default(), AtomicBool::new(false));
-            let mut session = Session::new(std::env::temp_dir(), &mut memory, &stop);
+            let mut reporter = Reporter::new(std::env::temp_dir(), &mut memory, &stop);
             let phase = Phase { name: "curve", round: 0, training, trainable: Trainable::All, seed: 0 };
             let start = PhaseState::new(model(&format!("{arch}-tiny-policy")));
-            let state = phase.run(start, &task, None, Stopping::never(), &mut session).unwrap();
+            let state = phase.run(start, &task, None, Stopping::never(), None, &mut reporter).unwrap();
             let mut weights = vec![];
             spo_model::parameters::for_each(&state.model, "", |parameter| {
                 weights.push((parameter.path, parameter.value.into_data()));
             });
-            let of_window = |record: spo_train::sink::Record| match record.event {
-                Event::Window(window) => Some((window.loss, window.grad_norm, window.tokens)),
+            let of_batch = |record: spo_train::events::sink::Record| match record.event {
+                Event::Step(figures) => Some((figures.loss, figures.grad_norm, figures.tokens)),
                 _ => None,
             };
             (weights, memory.0.into_iter().filter_map(of_window).collect::<Vec<_>>())
         };
-        let ((weights, windows), (expected_weights, expected_windows)) = (run(&in_backward), run(&plain));
-        assert_eq!(windows.len(), 10);
-        for (found, expected) in windows.iter().zip(&expected_windows) {
+        let ((weights, batches), (expected_weights, expected_windows)) = (run(&in_backward), run(&plain));
+        assert_eq!(batches.len(), 10);
+        for (found, expected) in batches.iter().zip(&expected_windows) {
             assert_eq!((found.0, found.2), (expected.0, expected.2), "{arch}");
             assert!((found.1 / expected.1 - 1.0).abs() < 1e-9, "{arch}: norm {} expected {}", found.1, expected.1);
         }
@@ -275,10 +280,10 @@ fn a_value_that_is_not_finite_stops_the_run_and_names_the_rows() {
 fn stops_at_the_second_step(training: &TrainingPlan, task: &dyn Task) {
     let out = tempfile::tempdir().unwrap();
     let (mut memory, stop) = (Memory::default(), AtomicBool::new(false));
-    let mut session = Session::new(out.path().into(), &mut memory, &stop);
+    let mut reporter = Reporter::new(out.path().into(), &mut memory, &stop);
     let phase = Phase { name: "blows up", round: 0, training, trainable: Trainable::All, seed: 0 };
     let error = phase
-        .run(PhaseState::new(model("llama-tiny-policy")), task, None, Stopping::never(), &mut session)
+        .run(PhaseState::new(model("llama-tiny-policy")), task, None, Stopping::never(), None, &mut reporter)
         .unwrap_err();
     let spo_train::TrainError::NotFinite { step, saved, .. } = &error else { panic!("{error}") };
     assert_eq!(*step, 2, "the first step's weights are already out of range");

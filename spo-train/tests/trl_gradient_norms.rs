@@ -8,9 +8,9 @@ use serde_json::{Map, Value, json};
 use spo_core::{Objective, Sides};
 use spo_data::{Dataset, Group, PackedBatch, PairRef};
 use spo_model::device;
-use spo_train::gradients::{Gradients, Trainable};
-use spo_train::tape::{TapeOptions, differentiate_scored};
-use spo_train::task::{PairInputs, PreferenceTask, Task, WindowTally};
+use spo_train::step::gradients::{Gradients, Trainable};
+use spo_train::step::tape::{TapeOptions, differentiate_scored};
+use spo_train::task::{PairInputs, PreferenceTask, StepTally, Task};
 
 /// TRL's arguments as an objective and its options.
 fn objective(args: &Value) -> (String, Map<String, Value>) {
@@ -86,14 +86,14 @@ fn gradient_norms_equal_trl() {
                 trainable: Trainable::All,
                 head: Default::default(),
             };
-            let mut window = WindowTally { weight: 4.0, ..Default::default() };
+            let mut figures = StepTally { weight: 4.0, ..Default::default() };
             let mut gradients = Gradients::default();
             differentiate_scored(&policy, &batch, &options, &mut gradients, |scored| {
-                task.slopes(&rows, &batch, scored, &mut window)
+                task.slopes(&rows, &batch, scored, &mut figures)
             })
             .unwrap();
             let (loss, norm) = (case["loss"].as_f64().unwrap(), case["grad_norm"].as_f64().unwrap());
-            let found = (window.loss / window.weight, gradients.norm());
+            let found = (figures.loss / figures.weight, gradients.norm());
             let errors = ((found.0 - loss).abs() / loss.abs(), (found.1 - norm).abs() / norm);
             // The forward KL takes the exponential of a log-ratio, and with it of both programs' rounding.
             let tolerance = if name == "f_forward_kl" { 2e-4 } else { 2e-5 };

@@ -3,8 +3,8 @@
 
 use spo_eval::Distribution;
 use spo_train::config::WatchdogPlan;
-use spo_train::event::{Event, HeldOut, Window};
-use spo_train::watchdog::{Silence, Watchdogs};
+use spo_train::events::watchdog::{Silence, Watchdogs};
+use spo_train::events::{Event, HeldOut, StepFigures};
 use std::time::Duration;
 
 fn limits() -> WatchdogPlan {
@@ -29,8 +29,8 @@ fn off() -> WatchdogPlan {
     }
 }
 
-fn window(step: u64) -> Window {
-    Window {
+fn figures(step: u64) -> StepFigures {
+    StepFigures {
         phase: "round-1".into(),
         step,
         steps: 100,
@@ -43,7 +43,7 @@ fn window(step: u64) -> Window {
         chosen_log_ratio: Some(-0.5),
         rejected_log_ratio: Some(-1.5),
         chosen_tokens: Some(10.0),
-        carry: None,
+        margin_offset: None,
         kl: None,
         tokens: 500,
         seconds: 0.5,
@@ -52,13 +52,13 @@ fn window(step: u64) -> Window {
 }
 
 /// Forty steps, the ones from 20 on changed.
-fn steps(change: impl Fn(&mut Window)) -> Vec<Event> {
+fn steps(change: impl Fn(&mut StepFigures)) -> Vec<Event> {
     let changed = |step| {
-        let mut window = window(step);
+        let mut figures = figures(step);
         if step >= 20 {
-            change(&mut window);
+            change(&mut figures);
         }
-        Event::Window(window)
+        Event::Step(figures)
     };
     (1..=40).map(changed).collect()
 }
@@ -83,22 +83,22 @@ fn an_ordinary_run_is_quiet() {
 
 #[test]
 fn an_exploding_gradient_norm() {
-    let events = steps(|window| window.grad_norm = if window.step == 20 { 55.0 } else { window.grad_norm });
+    let events = steps(|figures| figures.grad_norm = if figures.step == 20 { 55.0 } else { figures.grad_norm });
     insta::assert_snapshot!(only(&events), @"round-1 step 20: the gradient norm is 55.000, 50 times that of the steps before it (1.100). One batch may be odd; if it stays, the run diverges: lower learning-rate, or set max-grad-norm.");
 }
 
 #[test]
 fn chosen_answers_that_collapse() {
-    let events = steps(|window| window.chosen_log_ratio = Some(-2.0 * (window.step - 18) as f64));
+    let events = steps(|figures| figures.chosen_log_ratio = Some(-2.0 * (figures.step - 18) as f64));
     let warning = only(&events);
     assert!(warning.contains("the chosen answers became less likely") && warning.contains("nll-weight"), "{warning}");
     // A warm-up has no reference.
-    assert!(bark(limits(), &steps(|window| window.chosen_log_ratio = None)).is_empty());
+    assert!(bark(limits(), &steps(|figures| figures.chosen_log_ratio = None)).is_empty());
 }
 
 #[test]
 fn a_loader_that_hung() {
-    let events = steps(|window| window.seconds = if window.step == 31 { 90.0 } else { 0.5 });
+    let events = steps(|figures| figures.seconds = if figures.step == 31 { 90.0 } else { 0.5 });
     insta::assert_snapshot!(only(&events), @"round-1 step 31 took 90 s where a step takes 0.5 s: the loader, the disk or the device hung, or the machine slept or swapped.");
 }
 
@@ -113,24 +113,24 @@ fn a_loader_that_hangs() {
     assert!(words.contains("61 s after round-1 step 40") && words.contains("loader"), "{words}");
     // Long steps may be silent for longer; so may whatever is between phases.
     let mut silence = Silence::default();
-    steps(|window| window.seconds = 30.0).iter().for_each(|event| silence.add(event));
+    steps(|figures| figures.seconds = 30.0).iter().for_each(|event| silence.add(event));
     assert_eq!(silence.check(Duration::from_secs(500)), None);
     assert!(silence.check(Duration::from_secs(601)).is_some());
-    silence.add(&Event::Window(Window { step: 100, ..window(100) }));
+    silence.add(&Event::Step(StepFigures { step: 100, ..figures(100) }));
     assert_eq!(silence.check(Duration::from_secs(601)), None);
     assert!(silence.check(Duration::from_secs(1801)).is_some());
 }
 
-fn started(carry: &[f64]) -> Vec<Event> {
+fn started(margin_offset: &[f64]) -> Vec<Event> {
     vec![Event::PhaseStarted {
         phase: "round-2".into(),
         dimension: "b".into(),
         objective: "spo".into(),
         control: false,
         start: "round-1".into(),
-        pairs: carry.len(),
+        pairs: margin_offset.len(),
         steps: 10,
-        carry: Some(Distribution::of("c", carry).unwrap()),
+        margin_offset: Some(Distribution::of("c", margin_offset).unwrap()),
     }]
 }
 
@@ -143,7 +143,7 @@ fn saturated_margins() {
 
 #[test]
 fn responses_that_grow() {
-    let drawn = |policy: &str, mean_tokens| Event::Drawn {
+    let drawn = |policy: &str, mean_tokens| Event::ResponsesSampled {
         policy: policy.into(),
         step: 10,
         responses: 32,
@@ -156,7 +156,7 @@ fn responses_that_grow() {
     assert!(only(&[drawn("warmup", 20.0), drawn("round-1", 8.0)]).contains("2.5 times shorter"));
 }
 
-fn looks(losses: &[f64]) -> Vec<Event> {
+fn evaluations(losses: &[f64]) -> Vec<Event> {
     let look = |(index, loss): (usize, &f64)| {
         Event::HeldOut(HeldOut {
             phase: "round-1".into(),
@@ -173,8 +173,8 @@ fn looks(losses: &[f64]) -> Vec<Event> {
 
 #[test]
 fn overfitting() {
-    assert!(bark(limits(), &looks(&[0.6, 0.5, 0.55, 0.56, 0.54, 0.6, 0.61])).is_empty(), "never three in a row");
-    let warning = only(&looks(&[0.6, 0.5, 0.55, 0.56, 0.58, 0.6]));
+    assert!(bark(limits(), &evaluations(&[0.6, 0.5, 0.55, 0.56, 0.54, 0.6, 0.61])).is_empty(), "never three in a row");
+    let warning = only(&evaluations(&[0.6, 0.5, 0.55, 0.56, 0.58, 0.6]));
     assert!(warning.contains("step 50: the held-out loss rose 3 evaluations in a row"), "{warning}");
     assert!(warning.contains("0.5000 → 0.5500 → 0.5600 → 0.5800"), "{warning}");
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use spo_data::Dataset;
 use spo_eval::{Bootstrap, report, score_dimension};
 use spo_train::TrainError;
-use spo_train::held_out::{Judged, LabelledSet};
+use spo_train::evaluate::labelled_set::{Judged, LabelledSet};
 
 use super::score::sum;
 use crate::error::CliError;

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Args;
-use spo_train::sink::follow::Follower;
+use spo_train::events::sink::follow::Follower;
 
 use crate::error::CliError;
 use crate::output::Output;

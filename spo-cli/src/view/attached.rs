@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use spo_train::TrainError;
-use spo_train::sink::follow::Follower;
-use spo_train::watchdog::Silence;
+use spo_train::events::sink::follow::Follower;
+use spo_train::events::watchdog::Silence;
 
 use super::board::Board;
 use super::words;

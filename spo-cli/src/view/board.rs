@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use spo_eval::{KlEstimate, ScoreKind, Subset};
-use spo_train::{Event, Window};
+use spo_train::{Event, StepFigures};
 
 use super::words;
 
@@ -43,7 +43,7 @@ pub(crate) struct Phase {
     /// The policy it started from.
     pub start: String,
     pub steps: u64,
-    pub windows: Vec<Window>,
+    pub batches: Vec<StepFigures>,
     /// Its policy is saved, or its steps ended early.
     pub done: bool,
 }
@@ -80,10 +80,10 @@ impl Board {
                 (phase.dimension, phase.start) = (dimension.clone(), start.clone());
                 (phase.control, phase.steps) = (*control, *steps);
             }
-            Event::Window(window) => {
-                let phase = self.phase(&window.phase);
-                phase.steps = window.steps;
-                phase.windows.push(window.clone());
+            Event::Step(figures) => {
+                let phase = self.phase(&figures.phase);
+                phase.steps = figures.steps;
+                phase.batches.push(figures.clone());
             }
             Event::PhaseFinished { phase, .. } => self.phase(phase).done = true,
             Event::HeldOut(found) => self.measured.extend(found.dimensions.iter().map(|of| Measured {
@@ -141,12 +141,12 @@ impl Board {
 
     /// The phase whose steps were last heard of.
     pub fn current(&self) -> Option<&Phase> {
-        self.phases.iter().rev().find(|phase| !phase.windows.is_empty())
+        self.phases.iter().rev().find(|phase| !phase.batches.is_empty())
     }
 
     /// The last step.
-    pub fn last(&self) -> Option<&Window> {
-        self.current().and_then(|phase| phase.windows.last())
+    pub fn last(&self) -> Option<&StepFigures> {
+        self.current().and_then(|phase| phase.batches.last())
     }
 
     /// Held-out dimensions, in the order they were first measured.
@@ -163,12 +163,12 @@ impl Board {
     /// Seconds that the steps to come take, at the speed of the last ones; evaluation is not counted.
     pub fn seconds_left(&self) -> Option<f64> {
         let recent = |phase: &Phase| {
-            let last: Vec<f64> = phase.windows.iter().rev().take(RECENT).map(|window| window.seconds).collect();
+            let last: Vec<f64> = phase.batches.iter().rev().take(RECENT).map(|figures| figures.seconds).collect();
             (!last.is_empty()).then(|| last.iter().sum::<f64>() / last.len() as f64)
         };
         let latest = recent(self.current()?)?;
         let open = self.phases.iter().filter(|phase| !phase.done);
-        let left = |phase: &Phase| phase.steps.saturating_sub(phase.windows.last().map_or(0, |window| window.step));
+        let left = |phase: &Phase| phase.steps.saturating_sub(phase.batches.last().map_or(0, |figures| figures.step));
         Some(open.map(|phase| left(phase) as f64 * recent(phase).unwrap_or(latest)).sum())
     }
 }
@@ -180,10 +180,10 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// A window of a made-up run.
-    pub fn window(phase: &str, step: u64, steps: u64) -> Window {
+    /// A batch of a made-up run.
+    pub fn figures(phase: &str, step: u64, steps: u64) -> StepFigures {
         let done = step as f64 / steps as f64;
-        Window {
+        StepFigures {
             phase: phase.into(),
             step,
             steps,
@@ -197,7 +197,7 @@ pub(crate) mod tests {
             rejected_log_ratio: Some(-2.0 * done),
             chosen_tokens: Some(12.0),
             kl: None,
-            carry: None,
+            margin_offset: None,
             tokens: 1000,
             seconds: 0.5,
             memory_bytes: 300 << 20,
@@ -233,10 +233,10 @@ pub(crate) mod tests {
             start: start.into(),
             pairs: 100,
             steps: 40,
-            carry: None,
+            margin_offset: None,
         };
         events.push(started("round-1-honesty", "honesty", "start"));
-        events.extend((1..=40).map(|step| Event::Window(window("round-1-honesty", step, 40))));
+        events.extend((1..=40).map(|step| Event::Step(figures("round-1-honesty", step, 40))));
         events.push(Event::PhaseFinished {
             phase: "round-1-honesty".into(),
             seconds: 20.0,
@@ -250,7 +250,7 @@ pub(crate) mod tests {
             margins: vec![],
         });
         events.push(started("round-2-helpfulness", "helpfulness", "round-1-honesty"));
-        events.extend((1..=10).map(|step| Event::Window(window("round-2-helpfulness", step, 40))));
+        events.extend((1..=10).map(|step| Event::Step(figures("round-2-helpfulness", step, 40))));
         events.push(Event::Warning { text: "round-2-helpfulness step 10: made up".into() });
         events
     }

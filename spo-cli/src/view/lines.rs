@@ -22,7 +22,7 @@ impl Sink for Lines {
     fn event(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
         self.board.add(seconds, event);
         let left = || match (event, self.board.seconds_left()) {
-            (Event::Window(_), Some(left)) => format!(", {} left", words::duration(left)),
+            (Event::Step(_), Some(left)) => format!(", {} left", words::duration(left)),
             _ => String::new(),
         };
         // The command itself ends with that.
@@ -43,8 +43,8 @@ impl Sink for Lines {
 pub(crate) fn plain_lines(seconds: f64, event: &Event) -> Vec<String> {
     let lines = match event {
         Event::Reading { split, rows } if many(*rows) => vec![words::reading(split, *rows)],
-        Event::Window(window) if !shown(window.step, window.steps) => vec![],
-        Event::Window(window) => vec![words::window(window)],
+        Event::Step(figures) if !shown(figures.step, figures.steps) => vec![],
+        Event::Step(figures) => vec![words::step(figures)],
         event => words::lines(event),
     };
     lines.into_iter().map(|line| format!("{} {line}", words::clock(seconds))).collect()

@@ -46,13 +46,16 @@ pub(crate) fn forecast_text(forecast: &Forecast) -> String {
     let name = forecast.phases.iter().map(|phase| phase.phase.len()).chain([20]).max().unwrap_or(0);
     line(format!(
         "{:<name$} {:>9} {:>7} {:>7} {:>12} {:>6} {:>12}",
-        "optimiser steps", "rows", "steps", "epochs", "tokens", "looks", "their tokens"
+        "optimiser steps", "rows", "steps", "epochs", "tokens", "evaluations", "their tokens"
     ));
     for phase in &forecast.phases {
-        let (looks, tokens) =
-            if phase.looks > 0 { (count(phase.looks), count(phase.look_tokens)) } else { Default::default() };
+        let (evaluations, tokens) = if phase.evaluations > 0 {
+            (count(phase.evaluations), count(phase.evaluation_tokens))
+        } else {
+            Default::default()
+        };
         line(format!(
-            "{:<name$} {:>9} {:>7} {:>7.2} {:>12} {looks:>6} {tokens:>12}",
+            "{:<name$} {:>9} {:>7} {:>7.2} {:>12} {evaluations:>6} {tokens:>12}",
             phase.phase,
             count(phase.rows as u64),
             phase.steps,

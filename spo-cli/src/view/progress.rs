@@ -43,11 +43,11 @@ impl Sink for Progress {
     fn event(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
         self.board.add(seconds, event);
         match event {
-            Event::Window(window) => {
-                let message = words::progress(window, self.board.seconds_left());
-                let bar = self.bar(&window.phase, window.steps);
+            Event::Step(figures) => {
+                let message = words::progress(figures, self.board.seconds_left());
+                let bar = self.bar(&figures.phase, figures.steps);
                 bar.set_message(message);
-                bar.set_position(window.step);
+                bar.set_position(figures.step);
             }
             Event::Reading { split, rows } => {
                 let message = words::reading(split, *rows);

@@ -8,7 +8,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::symbols::Marker;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Axis, Block, Chart, Dataset, Gauge, GraphType, Paragraph, Row, Table};
-use spo_train::Window;
+use spo_train::StepFigures;
 
 use super::board::{Board, Measured, Phase};
 use super::words;
@@ -31,8 +31,8 @@ pub(crate) fn draw(frame: &mut Frame, board: &Board, state: &str, keys: &str) {
     gauge(frame, board, bar);
     let thirds: [Rect; 3] = Layout::horizontal([Constraint::Ratio(1, 3); 3]).areas(curves);
     let charts = [
-        ("loss of each step", steps(board, |window| Some(window.loss))),
-        ("margin of each step", steps(board, |window| window.margin)),
+        ("loss of each step", steps(board, |figures| Some(figures.loss))),
+        ("margin of each step", steps(board, |figures| figures.margin)),
         ("held out, right %", held_out(board)),
     ];
     let names: BTreeSet<&String> = charts.iter().flat_map(|(_, curves)| curves.keys()).collect();
@@ -52,10 +52,10 @@ fn gauge(frame: &mut Frame, board: &Board, area: Rect) {
         (Some((policy, done, total)), _, _) => {
             (*done as f64 / (*total).max(1) as f64, format!("scoring {policy}: {done} of {total} answers"))
         }
-        (None, Some(phase), Some(window)) => {
-            let done = window.step as f64 / phase.steps.max(1) as f64;
-            let place = format!("{} step {}/{}", phase.name, window.step, phase.steps);
-            (done, format!("{place}, {}", words::progress(window, board.seconds_left())))
+        (None, Some(phase), Some(figures)) => {
+            let done = figures.step as f64 / phase.steps.max(1) as f64;
+            let place = format!("{} step {}/{}", phase.name, figures.step, phase.steps);
+            (done, format!("{place}, {}", words::progress(figures, board.seconds_left())))
         }
         _ => (0.0, "no step yet".to_owned()),
     };
@@ -75,11 +75,11 @@ fn curve_name(dimension: &str, phase: Option<&Phase>) -> String {
 }
 
 /// Curves of the steps of the whole run, one after the other; each dimension has its colour.
-fn steps(board: &Board, read: impl Fn(&Window) -> Option<f64>) -> Curves {
+fn steps(board: &Board, read: impl Fn(&StepFigures) -> Option<f64>) -> Curves {
     let mut curves = Curves::new();
     for phase in &board.phases {
         let before = board.steps_before(&phase.name);
-        let points = phase.windows.iter().filter_map(|window| Some(((before + window.step) as f64, read(window)?)));
+        let points = phase.batches.iter().filter_map(|figures| Some(((before + figures.step) as f64, read(figures)?)));
         curves.entry(curve_name(&phase.dimension, Some(phase))).or_default().extend(points);
     }
     curves.retain(|_, points| !points.is_empty());

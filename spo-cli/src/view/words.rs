@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use spo_eval::{ConflictCount, DataSummary, DimensionScore, GateOutcome, ScoreKind, Subset};
-use spo_train::event::{HeldOut, HeldOutDimension};
-use spo_train::{Event, Window};
+use spo_train::events::{HeldOut, HeldOutDimension};
+use spo_train::{Event, StepFigures};
 
 /// `m:ss` since the start.
 pub(super) fn clock(seconds: f64) -> String {
@@ -13,30 +13,30 @@ pub(super) fn clock(seconds: f64) -> String {
 }
 
 /// The figures of one optimiser step.
-pub(super) fn window(window: &Window) -> String {
-    let Window { phase, step, steps, epoch, .. } = window;
-    format!("{phase} step {step}/{steps}, epoch {epoch:.2}: {}", figures(window))
+pub(super) fn step(figures: &StepFigures) -> String {
+    let StepFigures { phase, step, steps, epoch, .. } = figures;
+    format!("{phase} step {step}/{steps}, epoch {epoch:.2}: {}", self::figures(figures))
 }
 
 /// The same without its place.
-pub(super) fn figures(window: &Window) -> String {
-    let mut words = vec![format!("loss {:.4}", window.loss)];
-    words.extend(window.margin.map(|margin| format!("margin {margin:+.3}")));
-    words.extend(window.accuracy.map(|accuracy| format!("right {:.0} %", 100.0 * accuracy)));
-    words.extend(window.carry.map(|carry| format!("c {carry:+.3}")));
-    words.extend(window.kl.map(|kl| format!("kl {kl:.3}")));
-    words.push(format!("|grad| {:.3}", window.grad_norm));
-    words.push(format!("lr {:.2e}", window.learning_rate));
-    if window.seconds > 0.0 {
-        words.push(format!("{:.0} tokens/s", window.tokens as f64 / window.seconds));
+pub(super) fn figures(figures: &StepFigures) -> String {
+    let mut words = vec![format!("loss {:.4}", figures.loss)];
+    words.extend(figures.margin.map(|margin| format!("margin {margin:+.3}")));
+    words.extend(figures.accuracy.map(|accuracy| format!("right {:.0} %", 100.0 * accuracy)));
+    words.extend(figures.margin_offset.map(|margin_offset| format!("c {margin_offset:+.3}")));
+    words.extend(figures.kl.map(|kl| format!("kl {kl:.3}")));
+    words.push(format!("|grad| {:.3}", figures.grad_norm));
+    words.push(format!("lr {:.2e}", figures.learning_rate));
+    if figures.seconds > 0.0 {
+        words.push(format!("{:.0} tokens/s", figures.tokens as f64 / figures.seconds));
     }
-    words.extend((window.memory_bytes > 0).then(|| format!("{} MiB", window.memory_bytes >> 20)));
+    words.extend((figures.memory_bytes > 0).then(|| format!("{} MiB", figures.memory_bytes >> 20)));
     words.join(", ")
 }
 
 /// The figures with the pass over the data and the time that is left.
-pub(super) fn progress(window: &Window, seconds_left: Option<f64>) -> String {
-    let mut words = vec![format!("epoch {:.2}", window.epoch), figures(window)];
+pub(super) fn progress(figures: &StepFigures, seconds_left: Option<f64>) -> String {
+    let mut words = vec![format!("epoch {:.2}", figures.epoch), self::figures(figures)];
     words.extend(seconds_left.map(|seconds| format!("{} left", duration(seconds))));
     words.join(", ")
 }
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_window_shows_what_it_has() {
-        let mut given = Window {
+        let mut given = StepFigures {
             phase: "round-2".into(),
             step: 3,
             steps: 300,
@@ -204,15 +204,15 @@ mod tests {
             chosen_log_ratio: None,
             rejected_log_ratio: None,
             chosen_tokens: None,
-            carry: Some(-0.5),
+            margin_offset: Some(-0.5),
             kl: None,
             tokens: 900,
             seconds: 0.5,
             memory_bytes: 0,
         };
         let expected = "round-2 step 3/300, epoch 0.10: loss 0.4612, margin +0.250, right 50 %, c -0.500, |grad| 1.250, lr 5.00e-4, 1800 tokens/s";
-        assert_eq!(window(&given), expected);
-        (given.accuracy, given.margin, given.carry) = (None, None, None);
+        assert_eq!(figures(&given), expected);
+        (given.accuracy, given.margin, given.margin_offset) = (None, None, None);
         assert_eq!(figures(&given), "loss 0.4612, |grad| 1.250, lr 5.00e-4, 1800 tokens/s");
         assert_eq!(clock(125.9), "[ 2:05]");
     }

@@ -14,7 +14,7 @@ function empty() {
 
 function phaseOf(run, name) {
   let phase = run.phases.find((phase) => phase.name === name);
-  if (!phase) run.phases.push((phase = { name, steps: 0, dimension: "", start: "", windows: [], heldOut: [], done: false }));
+  if (!phase) run.phases.push((phase = { name, steps: 0, dimension: "", start: "", figures: [], heldOut: [], done: false }));
   return phase;
 }
 
@@ -31,8 +31,9 @@ function take(run, record) {
       Object.assign(phaseOf(run, record.phase), { dimension, steps, start, control });
       break;
     }
-    case "window":
-      phaseOf(run, record.phase).windows.push(record);
+    case "step":
+    case "window": // runs of versions before 0.2
+      phaseOf(run, record.phase).figures.push(record);
       break;
     case "held-out":
       phaseOf(run, record.phase).heldOut.push(record);
@@ -124,19 +125,19 @@ function clock(seconds) {
 }
 
 function lastWindow(run) {
-  for (const phase of [...run.phases].reverse()) if (phase.windows.length) return phase.windows[phase.windows.length - 1];
+  for (const phase of [...run.phases].reverse()) if (phase.figures.length) return phase.figures[phase.figures.length - 1];
   return undefined;
 }
 
 function secondsLeft(run) {
   const mean = (phase) => {
-    const recent = phase.windows.slice(-20);
-    return recent.length ? recent.reduce((sum, window) => sum + window.seconds, 0) / recent.length : undefined;
+    const recent = phase.figures.slice(-20);
+    return recent.length ? recent.reduce((sum, step) => sum + step.seconds, 0) / recent.length : undefined;
   };
   const last = lastWindow(run);
   if (!last) return undefined;
   const usual = mean(phaseOf(run, last.phase));
-  return run.phases.filter((phase) => !phase.done).reduce((sum, phase) => sum + (phase.steps - phase.windows.length) * (mean(phase) ?? usual), 0);
+  return run.phases.filter((phase) => !phase.done).reduce((sum, phase) => sum + (phase.steps - phase.figures.length) * (mean(phase) ?? usual), 0);
 }
 
 function drawRuns() {
@@ -154,7 +155,7 @@ function drawRuns() {
     card.dataset.run = run.name;
     card.dataset.state = state;
     const steps = run.phases.reduce((sum, phase) => sum + phase.steps, 0);
-    const done = run.phases.reduce((sum, phase) => sum + (phase.done ? phase.steps : phase.windows.length), 0);
+    const done = run.phases.reduce((sum, phase) => sum + (phase.done ? phase.steps : phase.figures.length), 0);
     card.append(html("progress", { value: done, max: Math.max(1, steps) }));
     if (last) {
       const words = [`${last.phase} step ${last.step}/${last.steps}`, `epoch ${last.epoch.toFixed(2)}`, `loss ${last.loss.toFixed(4)}`];
@@ -177,17 +178,17 @@ function drawRuns() {
 }
 
 const CURVES = [
-  ["Loss", (window) => window.loss],
+  ["Loss", (step) => step.loss],
   ["Held-out loss", null, (found) => found.loss],
-  ["Right on training pairs, %", (window) => window.accuracy === undefined ? NaN : 100 * window.accuracy],
-  ["Reward margin on training pairs", (window) => window.margin],
-  ["Log-ratio of chosen answers, nats", (window) => window["chosen-log-ratio"]],
-  ["Log-ratio of rejected answers, nats", (window) => window["rejected-log-ratio"]],
-  ["Carried c, mean", (window) => window.carry],
-  ["Gradient norm", (window) => window["grad-norm"]],
-  ["Learning rate", (window) => window["learning-rate"]],
-  ["Tokens per second", (window) => window.seconds > 0 ? window.tokens / window.seconds : NaN],
-  ["Memory, MiB", (window) => window["memory-bytes"] ? window["memory-bytes"] / 2 ** 20 : NaN],
+  ["Right on training pairs, %", (step) => step.accuracy === undefined ? NaN : 100 * step.accuracy],
+  ["Reward margin on training pairs", (step) => step.margin],
+  ["Log-ratio of chosen answers, nats", (step) => step["chosen-log-ratio"]],
+  ["Log-ratio of rejected answers, nats", (step) => step["rejected-log-ratio"]],
+  ["Margin offset c, mean", (step) => step["margin-offset"] ?? step.carry],
+  ["Gradient norm", (step) => step["grad-norm"]],
+  ["Learning rate", (step) => step["learning-rate"]],
+  ["Tokens per second", (step) => step.seconds > 0 ? step.tokens / step.seconds : NaN],
+  ["Memory, MiB", (step) => step["memory-bytes"] ? step["memory-bytes"] / 2 ** 20 : NaN],
 ];
 
 /// Steps from the start of the run to a phase, along the policies it started from: a control lies beside its round.
@@ -207,7 +208,7 @@ function series(shown, read, readHeldOut) {
   const several = shown.length > 1;
   return shown.flatMap((run) => run.phases.map((phase, index) => {
     const at = before(run, phase.name);
-    const points = read ? phase.windows.map((window) => [at + window.step, read(window)])
+    const points = read ? phase.figures.map((step) => [at + step.step, read(step)])
       : phase.heldOut.map((found) => [at + found.step, readHeldOut(found)]);
     return { name: several ? `${run.name} ${phase.name}` : phase.name, colour: several ? run.colour : COLOURS[index % COLOURS.length], dashed: phase.control, points: points.map(([x, y]) => [x, y ?? NaN]), exact: !read };
   }));

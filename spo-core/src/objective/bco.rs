@@ -25,7 +25,7 @@ pub(crate) const ENTRY: Entry = Entry {
         OptionDoc {
             key: "shift",
             default: "false",
-            meaning: "δ is half-way between the mean rewards of the window's desirable and undesirable answers (a constant for the gradient) instead of 0",
+            meaning: "δ is half-way between the mean rewards of the batch's desirable and undesirable answers (a constant for the gradient) instead of 0",
             source: "off, to be equal to today's trainers",
             range: ANY,
             ..OptionDoc::POSITIVE
@@ -48,7 +48,7 @@ impl Objective for Bco {
     }
 
     fn needs(&self) -> Needs {
-        Needs { whole_window: self.shift, ..ENTRY.needs }
+        Needs { whole_batch: self.shift, ..ENTRY.needs }
     }
 
     fn forward(&self, logps: &PairLogps) -> Result<PairLosses, CoreError> {
@@ -76,7 +76,7 @@ impl UnpairedObjective for Bco {
         false
     }
 
-    fn whole_window(&self) -> bool {
+    fn whole_batch(&self) -> bool {
         self.shift
     }
 

@@ -28,7 +28,7 @@ pub(crate) const ENTRY: Entry = Entry {
     formula: "desirable: 1 − σ(β·(l − kl)), undesirable: 1 − σ(β·(kl − l)),  l = log π/π_ref, kl ≥ 0 from mismatched pairs",
     gradient: "∂/∂log π(y) = ∓β·σ′(β·(l − kl)), − for desirable answers",
     when: "There are thumbs up and down instead of pairs.",
-    limits: "`spo train` estimates kl once per step, on each prompt with the answer of another row, as TRL does: one more forward pass. kl is a noisy estimate of the window; very unlike answers get no gradient.",
+    limits: "`spo train` estimates kl once per step, on each prompt with the answer of another row, as TRL does: one more forward pass. kl is a noisy estimate of the batch; very unlike answers get no gradient.",
     paper: "Ethayarajh et al. 2024, arXiv 2402.01306",
     needs: Needs { mismatched: true, ..Needs::REFERENCE },
     options: &[BETA, DESIRABLE, UNDESIRABLE],

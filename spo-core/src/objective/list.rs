@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use crate::CoreError;
 use crate::differentiate::{finite, numbers, precision, with_tape};
 
-/// Lists of one window as tensors `[lists, answers]`; shorter lists are padded.
+/// Lists of one batch as tensors `[lists, answers]`; shorter lists are padded.
 #[derive(Debug, Clone)]
 pub struct ListLogps {
     /// `log π_θ(y|x)`, 0 in the padding.
@@ -20,7 +20,7 @@ pub struct ListLogps {
     pub present: Tensor<2>,
 }
 
-/// Lists of one window as plain numbers; lists may have different lengths.
+/// Lists of one batch as plain numbers; lists may have different lengths.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ListNumbers {
     /// `log π_θ(y|x)`.
@@ -48,7 +48,7 @@ pub trait ListObjective: Send + Sync + Debug {
     /// Whether gains are grades, which must not be negative; otherwise their order alone counts.
     fn grades(&self) -> bool;
 
-    /// Losses and rewards of a window.
+    /// Losses and rewards of a batch.
     ///
     /// # Errors
     /// Inputs that do not fit.

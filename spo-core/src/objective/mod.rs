@@ -60,17 +60,17 @@ pub use unpaired::{
     AnswerGradient, AnswerLogps, AnswerLosses, AnswerNumbers, UnpairedObjective, differentiate_answers,
 };
 
-/// What an objective makes of a window of pairs; every tensor is `[pairs]`.
+/// What an objective makes of a batch of pairs; every tensor is `[pairs]`.
 #[derive(Debug, Clone)]
 pub struct PairLosses {
-    /// Loss of each pair; the window's loss is their mean.
+    /// Loss of each pair; the batch's loss is their mean.
     pub per_pair: Tensor<1>,
     /// Implicit reward of the chosen answer.
     pub chosen_reward: Tensor<1>,
     /// Implicit reward of the rejected answer.
     pub rejected_reward: Tensor<1>,
     /// `c` of SPO: the margin that earlier dimensions already give or ask back.
-    pub carry: Option<Tensor<1>>,
+    pub margin_offset: Option<Tensor<1>>,
 }
 
 /// A loss on pairs of sequence log-probabilities, differentiable by the tape of its inputs.
@@ -81,13 +81,13 @@ pub trait Objective: Send + Sync + Debug {
     /// The inputs it looks at besides the policy's log-probabilities.
     fn needs(&self) -> Needs;
 
-    /// Losses and rewards of a window.
+    /// Losses and rewards of a batch.
     ///
     /// # Errors
-    /// [`CoreError::MissingInput`] when the window lacks what [`needs`](Self::needs) names.
+    /// [`CoreError::MissingInput`] when the batch lacks what [`needs`](Self::needs) names.
     fn forward(&self, logps: &PairLogps) -> Result<PairLosses, CoreError>;
 
-    /// The loss that the window must have while the policy still equals the reference, `[1]`, where that is known:
+    /// The loss that the batch must have while the policy still equals the reference, `[1]`, where that is known:
     /// an identity that holds at step 0 of a round.
     ///
     /// # Errors
@@ -121,7 +121,7 @@ pub(crate) fn with_rewards(per_pair: Tensor<1>, values: Sides<Tensor<1>>, beta: 
         per_pair,
         chosen_reward: values.chosen.detach() * beta,
         rejected_reward: values.rejected.detach() * beta,
-        carry: None,
+        margin_offset: None,
     }
 }
 

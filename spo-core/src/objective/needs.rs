@@ -30,8 +30,8 @@ pub struct Needs {
     pub mismatched: bool,
     /// A score of each answer (list-wise losses).
     pub scores: bool,
-    /// The loss of a pair depends on the others: all pairs of a window must come at once.
-    pub whole_window: bool,
+    /// The loss of a pair depends on the others: all pairs of a batch must come at once.
+    pub whole_batch: bool,
     /// Share of an answer's tokens beyond the shorter answer's length (LD-DPO); `None` sums all tokens in full.
     pub length_desensitising: Option<f64>,
 }
@@ -51,7 +51,7 @@ impl Needs {
         on_policy: false,
         mismatched: false,
         scores: false,
-        whole_window: false,
+        whole_batch: false,
         length_desensitising: None,
     };
 
@@ -73,7 +73,7 @@ impl Needs {
             on_policy: self.on_policy || other.on_policy,
             mismatched: self.mismatched || other.mismatched,
             scores: self.scores || other.scores,
-            whole_window: self.whole_window || other.whole_window,
+            whole_batch: self.whole_batch || other.whole_batch,
             length_desensitising: self.length_desensitising.or(other.length_desensitising),
         }
     }
@@ -92,7 +92,7 @@ impl Needs {
             (self.on_policy, "on-policy weights"),
             (self.mismatched, "mismatched prompts and answers"),
             (self.scores, "scores of all answers"),
-            (self.whole_window, "all pairs of a window at once"),
+            (self.whole_batch, "all pairs of a batch at once"),
             (self.length_desensitising.is_some(), "token log-probabilities"),
         ]
         .into_iter()

@@ -12,17 +12,17 @@ use crate::{CoreError, PairLogps, Sides};
 pub(crate) const ENTRY: Entry = Entry {
     name: "sft",
     aliases: &["nll"],
-    formula: "−log π(y_w)/ℓ,  ℓ the mean length of the window's chosen answers",
+    formula: "−log π(y_w)/ℓ,  ℓ the mean length of the batch's chosen answers",
     gradient: "∂/∂log π(y_w) = −1/ℓ,  ∂/∂log π(y_l) = 0",
     when: "Warm-up on preferred answers, or one term of a weighted sum.",
     limits: "Does not see the rejected answers.",
     paper: "maximum likelihood",
-    needs: Needs { lengths: true, whole_window: true, ..Needs::POLICY },
+    needs: Needs { lengths: true, whole_batch: true, ..Needs::POLICY },
     options: &[
         OptionDoc {
             key: "per",
             default: "\"token\"",
-            meaning: "`token`: every token of the window counts the same; `answer`: every answer does (ℓ is its own length)",
+            meaning: "`token`: every token of the batch counts the same; `answer`: every answer does (ℓ is its own length)",
             source: "the token mean of today's trainers",
             range: ANY,
             choices: &["token", "answer"],
@@ -53,7 +53,7 @@ impl Objective for Sft {
     }
 
     fn needs(&self) -> Needs {
-        Needs { whole_window: self.per == Per::Token, ..ENTRY.needs }
+        Needs { whole_batch: self.per == Per::Token, ..ENTRY.needs }
     }
 
     fn forward(&self, logps: &PairLogps) -> Result<PairLosses, CoreError> {

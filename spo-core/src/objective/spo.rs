@@ -19,7 +19,7 @@ pub(crate) const ENTRY: Entry = Entry {
     formula: "−log σ(α·Δlog(π/π_{n−1}) − c),  c = Σ_{i<n} λ_{n,i}·Δr̂_i,  r̂_k = α_k·log(π_k/π_{k−1}) − Σ_{i<k} λ_{k,i}·r̂_i",
     gradient: "∂/∂log π(y_w) = −α·σ(c − α·Δlog(π/π_{n−1})) = −∂/∂log π(y_l)",
     when: "Round n of a sequence: learn a new dimension without losing the earlier ones.",
-    limits: "|c| ≫ 1 saturates the loss: watch the carry. A fixed λ over- or under-holds the earlier dimensions.",
+    limits: "|c| ≫ 1 saturates the loss: watch the margin offset. A fixed λ over- or under-holds the earlier dimensions.",
     paper: "Lou et al., AAAI 2025, arXiv 2405.12739",
     needs: Needs { history: true, ..Needs::REFERENCE },
     options: &[
@@ -153,7 +153,7 @@ impl Spo {
     }
 
     /// `c`, `[pairs]`; `None` in round 1.
-    fn carry(&self, logps: &PairLogps) -> Result<Option<Tensor<1>>, CoreError> {
+    fn margin_offset(&self, logps: &PairLogps) -> Result<Option<Tensor<1>>, CoreError> {
         if logps.earlier.len() <= 1 {
             self.rounds(1)?;
             return Ok(None);
@@ -193,18 +193,18 @@ impl Objective for Spo {
     fn forward(&self, logps: &PairLogps) -> Result<PairLosses, CoreError> {
         let ratios = Ratios::new(self.name(), logps)?;
         let margin = ratios.delta() * self.alpha;
-        let carry = self.carry(logps)?;
-        let per_pair = match &carry {
-            Some(carry) => softplus(carry.clone() - margin),
+        let margin_offset = self.margin_offset(logps)?;
+        let per_pair = match &margin_offset {
+            Some(margin_offset) => softplus(margin_offset.clone() - margin),
             None => softplus(-margin),
         };
-        Ok(PairLosses { carry, ..ratios.losses(per_pair, self.alpha) })
+        Ok(PairLosses { margin_offset, ..ratios.losses(per_pair, self.alpha) })
     }
 
     fn step_zero(&self, logps: &PairLogps) -> Result<Option<Tensor<1>>, CoreError> {
         present(self.name(), "reference log-probabilities", logps.reference.as_ref())?;
-        Ok(Some(match self.carry(logps)? {
-            Some(carry) => softplus(carry).mean(),
+        Ok(Some(match self.margin_offset(logps)? {
+            Some(margin_offset) => softplus(margin_offset).mean(),
             None => super::dpo::ln_2(logps),
         }))
     }

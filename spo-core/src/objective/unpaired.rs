@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use crate::CoreError;
 use crate::differentiate::{finite, numbers, precision, with_tape};
 
-/// Answers of one window; every `V` holds one entry per answer.
+/// Answers of one batch; every `V` holds one entry per answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answers<V> {
     /// `log π_θ(y|x)`.
@@ -44,8 +44,8 @@ pub trait UnpairedObjective: Send + Sync + Debug {
     /// Whether it uses the KL estimate.
     fn needs_kl(&self) -> bool;
 
-    /// Whether the loss of an answer depends on the others: all answers of a window must come at once.
-    fn whole_window(&self) -> bool {
+    /// Whether the loss of an answer depends on the others: all answers of a batch must come at once.
+    fn whole_batch(&self) -> bool {
         false
     }
 
@@ -55,7 +55,7 @@ pub trait UnpairedObjective: Send + Sync + Debug {
         None
     }
 
-    /// Losses and rewards of a window.
+    /// Losses and rewards of a batch.
     ///
     /// # Errors
     /// Inputs that do not fit.

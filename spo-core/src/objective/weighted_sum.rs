@@ -15,9 +15,9 @@ pub(crate) const ENTRY: Entry = Entry {
     formula: "Σ_j w_j·ℓ_j",
     gradient: "the same sum of the terms' gradients",
     when: "Mixed preference optimisation: preference, quality and likelihood terms together.",
-    limits: "Rewards and carry that are reported are those of the first term.",
+    limits: "Rewards and margin offset that are reported are those of the first term.",
     paper: "Wang et al. 2024 (MPO), arXiv 2411.10442",
-    needs: Needs { lengths: true, whole_window: true, ..Needs::REFERENCE }, // of the default terms
+    needs: Needs { lengths: true, whole_batch: true, ..Needs::REFERENCE }, // of the default terms
     options: &[OptionDoc {
         key: "terms",
         default: r#"[{"name": "dpo", "weight": 0.8}, {"name": "bco", "weight": 0.2}, {"name": "sft", "weight": 1.0}]"#,

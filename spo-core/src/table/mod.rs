@@ -24,7 +24,7 @@ use crate::objective::{self, Build};
 ///
 /// Its keys: `objective`, `options` (all of them), `rows`, `loss` (mean), `per_pair` (the loss of each row, be it a pair, an
 /// answer or a list), `chosen_reward`, `rejected_reward` (of single answers null in one of the two, of lists those of the
-/// best and the worst answer, with all of them in `reward`), `margin` of pairs, `carry` for spo, `gradient`: per row the
+/// best and the worst answer, with all of them in `reward`), `margin` of pairs, `margin_offset` for spo, `gradient`: per row the
 /// derivatives of that row's loss, named like the inputs. Where a row's loss also depends on other rows, the derivatives
 /// are of the sum.
 ///

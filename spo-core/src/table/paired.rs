@@ -76,8 +76,8 @@ pub(super) fn table(objective: &dyn Objective, rows: &[Row], device: &Device) ->
     table.insert("chosen_reward".into(), result.chosen_reward.into());
     table.insert("rejected_reward".into(), result.rejected_reward.into());
     table.insert("margin".into(), margin.into());
-    if let Some(carry) = result.carry {
-        table.insert("carry".into(), carry.into());
+    if let Some(margin_offset) = result.margin_offset {
+        table.insert("margin_offset".into(), margin_offset.into());
     }
     table.insert("gradient".into(), gradient.into());
     Ok(table)

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::window::{build, run, window};
+use crate::batch::{batch, build, run};
 
 fn softplus(x: f64) -> f64 {
     x.max(0.0) + (-x.abs()).exp().ln_1p()
@@ -12,7 +12,7 @@ type Formula<'a> = Box<dyn Fn(usize) -> f64 + 'a>;
 
 #[test]
 fn formulas() {
-    let pairs = window(17, 40, 40.0, 4.0);
+    let pairs = batch(17, 40, 40.0, 4.0);
     let (lengths, reference) = (pairs.lengths.clone().unwrap(), pairs.reference.clone().unwrap());
     let (kl, sampled) = (pairs.sequence_kl.clone().unwrap(), pairs.sampled.clone().unwrap());
     let (strengths, safety) = (pairs.strengths.clone().unwrap(), pairs.safety.clone().unwrap());
@@ -119,7 +119,7 @@ fn formulas() {
 
 #[test]
 fn limits_of_one_another() {
-    let pairs = window(18, 20, 40.0, 4.0);
+    let pairs = batch(18, 20, 40.0, 4.0);
     let losses = |name: &str, options| run(build(name, options).as_ref(), &pairs).losses;
     let same = |a: Vec<f64>, b: Vec<f64>, tolerance: f64| {
         assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() <= tolerance * a.abs().max(1.0)), "{a:?} {b:?}");

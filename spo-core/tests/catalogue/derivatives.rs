@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde_json::json;
 use spo_core::{Objective, PairNumbers, Sides};
 
-use crate::window::{build, default, paired, run, window};
+use crate::batch::{batch, build, default, paired, run};
 
 /// Central differences of the summed loss, one input at a time, against the coded gradient.
 #[track_caller]
@@ -46,7 +46,7 @@ fn check(label: &str, objective: &dyn Objective, pairs: &PairNumbers) {
 fn finite_differences_of_every_paired_objective() {
     for entry in paired() {
         for (seed, level, spread) in [(1, 40.0, 3.0), (2, 300.0, 40.0)] {
-            check(entry.name, default(entry).as_ref(), &window(seed, 12, level, spread));
+            check(entry.name, default(entry).as_ref(), &batch(seed, 12, level, spread));
         }
     }
 }
@@ -56,14 +56,14 @@ fn finite_differences_of_every_paired_objective() {
 fn finite_differences_at_extremes() {
     for entry in paired() {
         for (seed, level, spread) in [(21, 6600.0, 250.0), (22, 600.0, 250.0)] {
-            check(entry.name, default(entry).as_ref(), &window(seed, 10, level, spread));
+            check(entry.name, default(entry).as_ref(), &batch(seed, 10, level, spread));
         }
     }
 }
 
 #[test]
 fn finite_differences_of_every_option() {
-    let pairs = window(3, 10, 40.0, 4.0);
+    let pairs = batch(3, 10, 40.0, 4.0);
     for (name, options) in [
         ("dpo", json!({"label-smoothing": 0.2})),
         ("dpo", json!({"nll-weight": 0.7, "wpo": true})),
@@ -84,8 +84,8 @@ fn finite_differences_of_every_option() {
 /// On devices without f64 the same code runs in f32.
 #[test]
 fn single_precision_agrees_and_stays_finite() {
-    let moderate = window(4, 64, 40.0, 4.0);
-    let mut extreme = window(5, 4, 40.0, 4.0);
+    let moderate = batch(4, 64, 40.0, 4.0);
+    let mut extreme = batch(5, 4, 40.0, 4.0);
     extreme.policy_chosen = vec![-1e4, -1e-3, -1e4, -1e-3];
     extreme.policy_rejected = vec![-1e-3, -1e4, -1e4, -1e-3];
     for entry in paired() {
@@ -145,7 +145,7 @@ proptest! {
         reference_chosen in prop_oneof![-1e4..-1e-3f64, -600.0..-1e-3f64],
         reference_rejected in prop_oneof![-1e4..-1e-3f64, -600.0..-1e-3f64],
     ) {
-        let mut pairs = window(9, 3, 40.0, 3.0);
+        let mut pairs = batch(9, 3, 40.0, 3.0);
         pairs.policy_chosen[0] = chosen;
         pairs.policy_rejected[0] = rejected;
         let reference = Sides {
@@ -167,7 +167,7 @@ proptest! {
 
     #[test]
     fn swapping_the_sides_mirrors_the_loss(seed in 0u64..1000, spread in 0.1..60.0f64) {
-        let pairs = window(seed, 8, 100.0, spread);
+        let pairs = batch(seed, 8, 100.0, spread);
         let mut swapped = pairs.clone();
         std::mem::swap(&mut swapped.policy_chosen, &mut swapped.policy_rejected);
         let flip = |s: &mut Sides<Vec<f64>>| std::mem::swap(&mut s.chosen, &mut s.rejected);
@@ -180,7 +180,7 @@ proptest! {
             prop_assert_eq!(&a.chosen_reward, &b.rejected_reward);
             for row in 0..8 {
                 let reward = a.chosen_reward[row] - a.rejected_reward[row];
-                let margin = logit / 0.1 * reward - a.carry.as_ref().map_or(0.0, |carry| carry[row]);
+                let margin = logit / 0.1 * reward - a.margin_offset.as_ref().map_or(0.0, |margin_offset| margin_offset[row]);
                 prop_assert!((b.losses[row] - a.losses[row] - margin).abs() < 1e-9 * margin.abs().max(1.0));
                 prop_assert!((a.d_chosen[row] + a.d_rejected[row]).abs() < 1e-15);
             }
@@ -188,9 +188,9 @@ proptest! {
     }
 
     #[test]
-    fn a_window_is_the_sum_of_its_pairs(seed in 0u64..1000) {
-        let pairs = window(seed, 6, 60.0, 5.0);
-        let mut reordered = window(seed, 6, 60.0, 5.0);
+    fn a_batch_is_the_sum_of_its_pairs(seed in 0u64..1000) {
+        let pairs = batch(seed, 6, 60.0, 5.0);
+        let mut reordered = batch(seed, 6, 60.0, 5.0);
         reordered.policy_chosen.reverse();
         reordered.policy_rejected.reverse();
         let reverse = |s: &mut Sides<Vec<f64>>| { s.chosen.reverse(); s.rejected.reverse(); };

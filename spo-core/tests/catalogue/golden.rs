@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use spo_core::metric::PairTally;
 use spo_core::{PairNumbers, Sides};
 
-use crate::window::{build, run};
+use crate::batch::{build, run};
 
 fn load(architecture: &str) -> Value {
     let path = format!("{}/../fixtures/trl/{architecture}-tiny.json", env!("CARGO_MANIFEST_DIR"));

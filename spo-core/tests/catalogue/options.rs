@@ -5,7 +5,7 @@ use serde_json::json;
 use spo_core::objective::{self, ObjectiveSpec};
 use spo_core::{CoreError, PairNumbers, Sides, differentiate};
 
-use crate::window::{build, default, paired, run, window};
+use crate::batch::{batch, build, default, paired, run};
 
 fn error(name: &str, options: serde_json::Value) -> CoreError {
     objective::build(name, options.as_object().unwrap()).unwrap_err()
@@ -51,14 +51,17 @@ fn spo_histories_must_fit() {
     assert!(error("spo", json!({"lambda": [1.0], "earlier": rounds(2)})).to_string().contains("`lambda`"));
     assert!(error("spo", json!({"earlier": [{"alpha": 0.1, "lambda": [1.0]}]})).to_string().contains("`earlier`"));
     assert!(error("spo", json!({"lambda": [-1.0]})).to_string().contains("≥ 0"));
-    let pairs = window(1, 4, 40.0, 2.0); // two earlier policies
+    let pairs = batch(1, 4, 40.0, 2.0); // two earlier policies
     let three = build("spo", json!({"lambda": [1.0, 1.0], "earlier": rounds(2)}));
     let found = differentiate(three.as_ref(), &pairs, &Device::flex()).unwrap_err();
     assert_eq!(found.to_string(), "earlier policies of objective `spo`: found 2 entries, expected 3");
     let constant = build("spo", json!({"lambda": 0.5}));
     let listed = build("spo", json!({"lambda": [0.5], "earlier": rounds(1)}));
     assert_eq!(run(constant.as_ref(), &pairs), run(listed.as_ref(), &pairs));
-    assert_eq!(run(build("spo", json!({"lambda": [0.5]})).as_ref(), &pairs).carry, run(listed.as_ref(), &pairs).carry);
+    assert_eq!(
+        run(build("spo", json!({"lambda": [0.5]})).as_ref(), &pairs).margin_offset,
+        run(listed.as_ref(), &pairs).margin_offset
+    );
 }
 
 #[test]
@@ -90,7 +93,7 @@ fn every_entry_is_complete_and_tells_what_is_missing() {
         let bare = PairNumbers::new(vec![-1.0], vec![-2.0]);
         let words = objective.needs().words();
         match differentiate(objective.as_ref(), &bare, &Device::flex()) {
-            Ok(_) => assert!(words.iter().all(|word| word.contains("window")), "{} {words:?}", entry.name),
+            Ok(_) => assert!(words.iter().all(|word| word.contains("batch")), "{} {words:?}", entry.name),
             Err(CoreError::MissingInput { input, .. }) => assert!(words.contains(&input.as_str()), "{}", entry.name),
             Err(other) => panic!("{}: {other}", entry.name),
         }
@@ -99,7 +102,7 @@ fn every_entry_is_complete_and_tells_what_is_missing() {
 
 #[test]
 fn known_losses_at_step_zero_hold() {
-    let mut pairs = window(8, 16, 40.0, 3.0);
+    let mut pairs = batch(8, 16, 40.0, 3.0);
     let reference = pairs.reference.clone().unwrap();
     (pairs.policy_chosen, pairs.policy_rejected) = (reference.chosen.clone(), reference.rejected.clone());
     pairs.earlier.truncate(1);
@@ -120,7 +123,7 @@ fn known_losses_at_step_zero_hold() {
 #[test]
 fn sums_must_be_weighted_as_the_objective_wants() {
     let (plain, weighted) = (build("dpo", json!({})), build("dpo", json!({"ld-alpha": 0.5})));
-    let mut pairs = window(1, 3, 40.0, 2.0);
+    let mut pairs = batch(1, 3, 40.0, 2.0);
     let fails = |objective: &dyn spo_core::Objective, pairs: &PairNumbers| {
         differentiate(objective, pairs, &Device::flex()).unwrap_err().to_string()
     };
@@ -133,11 +136,11 @@ fn sums_must_be_weighted_as_the_objective_wants() {
 #[test]
 fn bad_numbers_are_refused() {
     let dpo = build("dpo", json!({}));
-    let mut pairs = window(1, 3, 40.0, 2.0);
+    let mut pairs = batch(1, 3, 40.0, 2.0);
     pairs.policy_chosen[1] = f64::NAN;
     let error = differentiate(dpo.as_ref(), &pairs, &Device::flex()).unwrap_err();
     assert_eq!(error.to_string(), "policy log-probabilities, row 1: found NaN, expected a finite number");
-    let mut pairs = window(1, 3, 40.0, 2.0);
+    let mut pairs = batch(1, 3, 40.0, 2.0);
     pairs.strengths.as_mut().unwrap().pop();
     let error = differentiate(dpo.as_ref(), &pairs, &Device::flex()).unwrap_err();
     assert_eq!(error.to_string(), "strengths: found 2 entries, expected 3");

@@ -10,7 +10,7 @@ use spo_core::objective::{
     differentiate_lists,
 };
 
-use crate::window::{build, run, window};
+use crate::batch::{batch, build, run};
 
 fn lists(seed: u64, lengths: &[usize], spread: f64) -> ListNumbers {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -55,7 +55,7 @@ fn list_wise_finite_differences() {
 
 #[test]
 fn two_answers_make_plackett_luce_dpo() {
-    let pairs = window(4, 30, 50.0, 5.0);
+    let pairs = batch(4, 30, 50.0, 5.0);
     let reference = pairs.reference.clone().unwrap();
     let two = |a: &[f64], b: &[f64]| -> Vec<Vec<f64>> { a.iter().zip(b).map(|(a, b)| vec![*b, *a]).collect() };
     let numbers = ListNumbers {

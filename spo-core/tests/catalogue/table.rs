@@ -4,7 +4,7 @@ use burn::tensor::Device;
 use serde_json::{Map, Value, json};
 use spo_core::{CoreError, docs, loss_table, objective};
 
-use crate::window::{build, run, window};
+use crate::batch::{batch, build, run};
 
 fn table(name: &str, options: Value, rows: &[Value]) -> Result<Value, CoreError> {
     let lines: Vec<String> = rows.iter().map(Value::to_string).collect();
@@ -37,7 +37,7 @@ fn same(found: &Value, expected: &[f64]) {
 
 #[test]
 fn tables_are_what_differentiate_says() {
-    let pairs = window(31, 5, 50.0, 3.0);
+    let pairs = batch(31, 5, 50.0, 3.0);
     for name in ["dpo", "ipo", "simpo", "mm-dpo", "spo", "sft"] {
         let result = run(build(name, json!({})).as_ref(), &pairs);
         for complete in [true, false] {
@@ -45,7 +45,7 @@ fn tables_are_what_differentiate_says() {
             same(&table["per_pair"], &result.losses);
             same(&table["chosen_reward"], &result.chosen_reward);
             same(&json!([table["gradient"][3]["rejected_logp"]]), &result.d_rejected[3..4]);
-            assert_eq!(table["carry"].is_array(), name == "spo");
+            assert_eq!(table["margin_offset"].is_array(), name == "spo");
             let mean = result.losses.iter().sum::<f64>() / 5.0;
             same(&json!([table["loss"]]), &[mean]);
             assert_eq!((table["rows"].as_u64(), table["objective"].as_str()), (Some(5), Some(name)));
@@ -57,7 +57,7 @@ fn tables_are_what_differentiate_says() {
 
 #[test]
 fn tables_of_other_shapes() {
-    let pairs = rows(&window(32, 3, 50.0, 3.0), true);
+    let pairs = rows(&batch(32, 3, 50.0, 3.0), true);
     let kto = table("kto", json!({}), &pairs).unwrap();
     let answers: Vec<Value> = pairs
         .iter()
@@ -97,7 +97,7 @@ fn tables_of_other_shapes() {
 
 #[test]
 fn the_reference_starts_the_sequence_and_earlier_policies_make_a_mixture() {
-    let pairs = window(33, 4, 50.0, 3.0);
+    let pairs = batch(33, 4, 50.0, 3.0);
     let mut rows = rows(&pairs, false);
     let mrpo = table("mrpo", json!({}), &rows).unwrap();
     rows.iter_mut().for_each(|row| row["mixture"] = row["earlier"].clone());

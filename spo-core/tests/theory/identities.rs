@@ -1,4 +1,4 @@
-//! Step 0, λ = 0, the sign of the carry, finite differences.
+//! Step 0, λ = 0, the sign of the margin offset, finite differences.
 
 use burn::tensor::Device;
 use rand::{Rng, SeedableRng};
@@ -36,11 +36,11 @@ fn step_zero_is_ln_2_in_round_1_and_mean_softplus_of_the_carry_later() {
         let objective = build("spo", json!({"alpha": 0.2, "lambda": 0.6, "beta": 0.1}));
         let result = differentiate(objective.as_ref(), &pairs, &Device::flex()).unwrap();
         let mean = result.losses.iter().sum::<f64>() / 64.0;
-        let expected = match &result.carry {
+        let expected = match &result.margin_offset {
             None => std::f64::consts::LN_2,
-            Some(carry) => carry.iter().map(|c| softplus(*c)).sum::<f64>() / 64.0,
+            Some(margin_offset) => margin_offset.iter().map(|c| softplus(*c)).sum::<f64>() / 64.0,
         };
-        assert_eq!(result.carry.is_some(), policies > 1);
+        assert_eq!(result.margin_offset.is_some(), policies > 1);
         assert!((mean - expected).abs() < 1e-14 * expected, "{mean} {expected}");
         assert!(result.chosen_reward.iter().chain(&result.rejected_reward).all(|reward| *reward == 0.0));
 
@@ -73,8 +73,8 @@ fn pairs_on_which_earlier_dimensions_agree_weigh_more() {
     pairs.reference = pairs.earlier.last().cloned();
     let objective = build("spo", json!({"alpha": 0.1, "lambda": 1.0}));
     let result = differentiate(objective.as_ref(), &pairs, &Device::flex()).unwrap();
-    let carry = result.carry.unwrap();
-    assert!((carry[0] - 1.0).abs() < 1e-12 && (carry[1] + 1.0).abs() < 1e-12, "{carry:?}");
+    let margin_offset = result.margin_offset.unwrap();
+    assert!((margin_offset[0] - 1.0).abs() < 1e-12 && (margin_offset[1] + 1.0).abs() < 1e-12, "{margin_offset:?}");
     for (row, weight) in [(0, 0.731_058_578_630_004_9), (1, 0.268_941_421_369_995_1)] {
         assert!((result.d_chosen[row] + 0.1 * weight).abs() < 1e-12);
         assert!((result.d_rejected[row] - 0.1 * weight).abs() < 1e-12);

@@ -31,12 +31,15 @@ fn the_carry_is_equation_2() {
             let pairs = random_pairs(11 * round as u64, 60, round);
             let result = differentiate(objective.as_ref(), &pairs, &Device::flex()).unwrap();
             let reference = pairs.reference.as_ref().unwrap();
-            for (row, carry) in result.carry.unwrap().into_iter().enumerate() {
+            for (row, margin_offset) in result.margin_offset.unwrap().into_iter().enumerate() {
                 let policies = deltas(&pairs, row);
                 let expected: f64 = (1..round)
                     .map(|i| lambda[round - 1][i - 1] * reward(i, &policies, &alpha, &lambda, recursive))
                     .sum();
-                assert!((carry - expected).abs() < 1e-11 * expected.abs().max(1.0), "{carry} {expected}");
+                assert!(
+                    (margin_offset - expected).abs() < 1e-11 * expected.abs().max(1.0),
+                    "{margin_offset} {expected}"
+                );
                 let delta = (pairs.policy_chosen[row] - reference.chosen[row])
                     - (pairs.policy_rejected[row] - reference.rejected[row]);
                 let logit = alpha[round - 1] * delta - expected;
@@ -53,12 +56,12 @@ fn raw_and_recursive_differ_by_lambda_31() {
     let (l21, l31, l32) = (0.4, 0.9, 0.7);
     let earlier = [(0.1, vec![]), (0.2, vec![l21])];
     let pairs = random_pairs(77, 50, 3);
-    let carry = |lambda: &[f64], margin: &str| {
+    let margin_offset = |lambda: &[f64], margin: &str| {
         let objective = spo(0.3, lambda, &earlier, margin);
-        differentiate(objective.as_ref(), &pairs, &Device::flex()).unwrap().carry.unwrap()
+        differentiate(objective.as_ref(), &pairs, &Device::flex()).unwrap().margin_offset.unwrap()
     };
-    let recursive = carry(&[l31, l32], "recursive");
-    let raw = carry(&[l31 - l32 * l21, l32], "raw");
+    let recursive = margin_offset(&[l31, l32], "recursive");
+    let raw = margin_offset(&[l31 - l32 * l21, l32], "raw");
     for (a, b) in recursive.iter().zip(raw) {
         assert!((a - b).abs() < 1e-11);
     }

@@ -3,7 +3,7 @@
 use crate::report::document::{Block, Section, Table};
 use crate::report::number::{percent, plain, plus_minus};
 use crate::report::svg::{Chart, Series};
-use crate::{CurvePoint, Distribution, Look, RoundSummary, RunSummary};
+use crate::{CurvePoint, Distribution, Evaluation, RoundSummary, RunSummary};
 
 /// Every section about training.
 pub(crate) fn sections(summary: &RunSummary) -> Vec<Section> {
@@ -60,14 +60,16 @@ fn rounds(summary: &RunSummary) -> Section {
             round.curve.iter().filter_map(|point| Some((point.step as f64, read(point)?))).collect()
         });
     }
-    chart("Held-out loss", "loss", &|round| round.looks.iter().map(|look| (look.step as f64, look.loss)).collect());
+    chart("Held-out loss", "loss", &|round| {
+        round.evaluations.iter().map(|look| (look.step as f64, look.loss)).collect()
+    });
     for dimension in looked_at(summary) {
-        let of = |look: &Look| {
+        let of = |look: &Evaluation| {
             let (_, accuracy, _) = look.dimensions.iter().find(|(name, ..)| *name == dimension)?;
             Some((look.step as f64, 100.0 * accuracy))
         };
         let title = format!("Held-out accuracy on {dimension}");
-        chart(&title, "right %", &|round| round.looks.iter().filter_map(of).collect());
+        chart(&title, "right %", &|round| round.evaluations.iter().filter_map(of).collect());
     }
     section
 }
@@ -75,7 +77,7 @@ fn rounds(summary: &RunSummary) -> Section {
 /// Dimensions that running policies were measured on, in order of first mention.
 fn looked_at(summary: &RunSummary) -> Vec<&str> {
     let mut names: Vec<&str> = Vec::new();
-    for (name, ..) in summary.rounds.iter().flat_map(|round| &round.looks).flat_map(|look| &look.dimensions) {
+    for (name, ..) in summary.rounds.iter().flat_map(|round| &round.evaluations).flat_map(|look| &look.dimensions) {
         if !names.contains(&name.as_str()) {
             names.push(name);
         }
@@ -85,8 +87,8 @@ fn looked_at(summary: &RunSummary) -> Vec<&str> {
 
 fn distributions(summary: &RunSummary) -> Section {
     let mut section = Section::new("Distributions");
-    let carried = summary.rounds.iter().filter_map(|round| Some((round, round.carried.as_ref()?)));
-    let named = carried.map(|(round, shape)| (format!("c of {}", round.policy), shape));
+    let offsets = summary.rounds.iter().filter_map(|round| Some((round, round.margin_offset.as_ref()?)));
+    let named = offsets.map(|(round, shape)| (format!("c of {}", round.policy), shape));
     let all: Vec<(String, &Distribution)> =
         named.chain(summary.margins.iter().map(|shape| (shape.name.clone(), shape))).collect();
     if all.is_empty() {
@@ -101,8 +103,8 @@ fn distributions(summary: &RunSummary) -> Section {
         let mut row = vec![name.clone(), shape.count.to_string(), plus_minus(shape.mean, shape.deviation)];
         row.extend([1, 3, 5].map(|index| plain(shape.quantiles[index])));
         // Only c enters a loss where a large value means saturation.
-        let is_carried = summary.rounds.iter().any(|round| round.carried.as_ref() == Some(*shape));
-        row.push(if is_carried { format!("{} %", percent(shape.saturated)) } else { "–".to_owned() });
+        let is_offset = summary.rounds.iter().any(|round| round.margin_offset.as_ref() == Some(*shape));
+        row.push(if is_offset { format!("{} %", percent(shape.saturated)) } else { "–".to_owned() });
         row
     };
     let beyond = format!("|x| > {}", crate::SATURATION);

@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, dead_code)]
 
 use spo_eval::{
-    Artefact, Bootstrap, ConflictCount, CurvePoint, DataSummary, DimensionScore, Distribution, GateCheck, GateOutcome,
-    GateSummary, Look, ModelSummary, PairScore, Phase, RoundSummary, RunSummary, Sample, ScoreKind, Setting, Subset,
-    estimate_kl, paired_difference, score_dimension,
+    Artefact, Bootstrap, ConflictCount, CurvePoint, DataSummary, DimensionScore, Distribution, Evaluation, GateCheck,
+    GateOutcome, GateSummary, ModelSummary, PairScore, Phase, RoundSummary, RunSummary, Sample, ScoreKind, Setting,
+    Subset, estimate_kl, paired_difference, score_dimension,
 };
 
 pub const BOOTSTRAP: Bootstrap = Bootstrap { resamples: 500, seed: 7 };
@@ -54,7 +54,7 @@ fn round(policy: &str, reference: &str, dimension: &str, lambda: &[(&str, f64)],
         accuracy: Some(0.9 - 0.4 / (1.0 + step as f64 / 20.0)),
         margin: None,
     };
-    let look = |index: u64| Look {
+    let look = |index: u64| Evaluation {
         step: 25 * index + 24,
         loss: 0.6,
         dimensions: vec![("honesty".to_owned(), 0.6 + 0.02 * index as f64, 1.0), ("helpfulness".to_owned(), 0.5, -1.0)],
@@ -73,10 +73,10 @@ fn round(policy: &str, reference: &str, dimension: &str, lambda: &[(&str, f64)],
             setting("steps", "100", "flag"),
         ],
         curve: (0..100).map(point).collect(),
-        looks: (0..4).map(look).collect(),
+        evaluations: (0..4).map(look).collect(),
         ended: control
             .then(|| "ended after 100 of 200 steps with the policy of step 75: its loss did not get better".to_owned()),
-        carried: (!lambda.is_empty()).then(|| Distribution::of("c", &carried).unwrap()),
+        margin_offset: (!lambda.is_empty()).then(|| Distribution::of("c", &carried).unwrap()),
     }
 }
 

@@ -83,7 +83,7 @@ pub(crate) fn evaluation() -> EvaluationSpec {
     }
 }
 
-/// Looks without a new best before a round is ended.
+/// Evaluations without a new best before a round is ended.
 pub(crate) const PATIENCE: usize = 3;
 
 /// `[watchdog]`.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use serde_json::{Number, Value};
 use toml::de::{DeFloat, DeInteger, DeTable, DeValue};
 
-use super::error::{ConfigError, Place};
 use super::plan::Origin;
+use crate::error::{ConfigError, Place};
 
 /// Where a key or value was written.
 #[derive(Clone, Debug)]

@@ -2,7 +2,7 @@
 
 use super::SCHEMA;
 use super::document::{Content, Document};
-use super::error::ConfigError;
+use crate::error::ConfigError;
 
 /// Renames and recomputes what another schema wrote in another way.
 type Migration = fn(&mut Document);

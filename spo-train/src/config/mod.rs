@@ -22,7 +22,7 @@
 
 mod defaults;
 mod document;
-mod error;
+
 pub mod init;
 mod migrate;
 mod objective;
@@ -35,7 +35,7 @@ pub mod spec;
 mod validate;
 mod words;
 
-pub use error::{ConfigError, Place};
+pub use crate::error::{ConfigError, Place};
 pub(crate) use objective::{holds_earlier, reward_scale};
 pub use plan::{
     ArmPlan, CheckpointPlan, Condition, DataShape, EarlyStoppingPlan, EvaluationPlan, GateConditions, GatePlan,

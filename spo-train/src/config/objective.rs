@@ -73,8 +73,8 @@ pub(crate) fn inputs(
     model_bytes: Option<usize>,
 ) -> Result<Vec<String>, CoreError> {
     let reference = || "log-probs of the reference, cached".to_owned();
-    let window =
-        || "all rows of a window at once: one more forward pass where they take several micro-batches".to_owned();
+    let at_once =
+        || "all rows of a batch at once: one more forward pass where they take several micro-batches".to_owned();
     let needs = match shape {
         DataShape::Lists => return Ok(vec![reference()]),
         DataShape::Answers => {
@@ -83,7 +83,7 @@ pub(crate) fn inputs(
             if objective.needs_kl() {
                 words.push("KL on mismatched prompts and answers: one more forward pass per step".into());
             }
-            words.extend(objective.whole_window().then(window));
+            words.extend(objective.whole_batch().then(at_once));
             return Ok(words);
         }
         DataShape::Pairs => objective::build(name, options)?.needs(),
@@ -102,7 +102,7 @@ pub(crate) fn inputs(
         Some(bytes) => format!("the reference's distributions: it stays in memory, {:.1} MB more", bytes as f64 / 1e6),
         None => "the reference's distributions: it stays in memory".into(),
     }));
-    words.extend(needs.whole_window.then(window));
+    words.extend(needs.whole_batch.then(at_once));
     Ok(words)
 }
 

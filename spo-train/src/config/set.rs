@@ -3,7 +3,7 @@
 use toml::de::DeTable;
 
 use super::document::{Content, Document, Entry, Node, Source, Table, convert_table};
-use super::error::ConfigError;
+use crate::error::ConfigError;
 
 impl Document {
     /// Writes a value at a dotted path; numbers index into lists. The value is TOML, or a bare string.

@@ -3,8 +3,8 @@
 use serde_json::{Map, Value};
 
 use super::document::{Content, Document, Node, Table};
-use super::error::ConfigError;
 use super::words::expected;
+use crate::error::ConfigError;
 
 /// Refuses the first key or value of `document` that `schema` (with all references inlined) does not allow.
 pub(crate) fn validate(document: &Document, schema: &Value) -> Result<(), ConfigError> {

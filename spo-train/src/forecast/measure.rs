@@ -1,20 +1,20 @@
 //! How fast this machine trains, scores and samples: a few steps of each phase from the starting model, which leave
 //! nothing on disk.
 
-use crate::adapters::policy_options;
-use crate::arm::{ArmData, Frozen};
-use crate::cache::PolicyLogps;
 use crate::config::{EvaluationPlan, TrainingPlan};
-use crate::driver::{START, WARMUP};
-use crate::event::{Event, Sink, Window};
+use crate::events::reporter::Reporter;
+use crate::events::{Event, Sink, StepFigures};
+use crate::persist::directory::{START, WARMUP};
+use crate::phase::stopping::Stopping;
 use crate::phase::{Phase, PhaseState, side_by_side};
 use crate::policy::Policies;
+use crate::policy::adapters::policy_options;
+use crate::policy::logps::PolicyLogps;
+use crate::policy::sampling::SampledResponses;
 use crate::run::Prepared;
-use crate::sampling::Drawn;
-use crate::session::Session;
-use crate::stopping::Stopping;
+use crate::task::build::{ArmData, Frozen};
 use crate::task::{SupervisedTask, Task};
-use crate::{TrainError, memory};
+use crate::{TrainError, step::memory};
 use serde::Serialize;
 use spo_core::logprob::HeadOptions;
 use spo_data::{Example, Group, RowHash};
@@ -144,15 +144,15 @@ impl Measured<'_> {
     }
 
     fn train(&mut self, phase: &Phase, task: &dyn Task) -> Result<(), TrainError> {
-        let mut seen = Seen { windows: vec![], shown: self.sink };
+        let mut seen = Seen { batches: vec![], shown: self.sink };
         let stop = AtomicBool::new(false);
-        let mut session = Session::new(std::env::temp_dir(), &mut seen, &stop);
-        phase.run(PhaseState::new(self.model.clone()), task, None, Stopping::never(), &mut session)?;
+        let mut reporter = Reporter::new(std::env::temp_dir(), &mut seen, &stop);
+        phase.run(PhaseState::new(self.model.clone()), task, None, Stopping::never(), None, &mut reporter)?;
         // The first step also warms caches and compiles kernels.
-        let counted = &seen.windows[seen.windows.len().min(2) - 1..];
+        let counted = &seen.batches[seen.batches.len().min(2) - 1..];
         let (tokens, seconds) = counted
             .iter()
-            .fold((0, 0.0), |(tokens, seconds), window| (tokens + window.tokens, seconds + window.seconds));
+            .fold((0, 0.0), |(tokens, seconds), figures| (tokens + figures.tokens, seconds + figures.seconds));
         self.training.push((phase.name.into(), tokens as f64 / seconds));
         Ok(())
     }
@@ -192,25 +192,34 @@ impl Measured<'_> {
         };
         let mut stop = prepared.model.eos.clone();
         stop.extend(prepared.tokenizer.terminators());
-        let (never, mut silent) = (AtomicBool::new(false), crate::sink::Memory::default());
-        let session = Session::new(std::env::temp_dir(), &mut silent, &never);
+        let (never, mut silent) = (AtomicBool::new(false), crate::events::sink::Memory::default());
+        let reporter = Reporter::new(std::env::temp_dir(), &mut silent, &never);
         let started = Instant::now();
         let seed = prepared.plan.seed;
-        let drawn = Drawn::draw(START, &self.model, &prepared.held_out, &few, &stop, seed, 4096, &session)?;
+        let drawn = SampledResponses::sample(
+            START,
+            &self.model,
+            &prepared.held_out.dataset,
+            &few,
+            &stop,
+            seed,
+            4096,
+            &reporter,
+        )?;
         Ok(Some(drawn.tokens() as f64 / started.elapsed().as_secs_f64()))
     }
 }
 
 /// Hands steps on and remembers them.
 struct Seen<'a> {
-    windows: Vec<Window>,
+    batches: Vec<StepFigures>,
     shown: &'a mut dyn Sink,
 }
 
 impl Sink for Seen<'_> {
     fn event(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
-        if let Event::Window(window) = event {
-            self.windows.push(window.clone());
+        if let Event::Step(figures) = event {
+            self.batches.push(figures.clone());
         }
         self.shown.event(seconds, event)
     }

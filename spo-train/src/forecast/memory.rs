@@ -1,11 +1,12 @@
 //! How much memory a run will take, by what it is for.
 
-use crate::adapters::policy_options;
 use crate::config::spec::Recompute;
 use crate::config::{ArmPlan, DataShape, TrainingPlan};
+use crate::persist::directory::{WARMUP, policy_name};
 use crate::phase::{AUTO_ACTIVATION_BYTES, side_by_side};
+use crate::policy::adapters::policy_options;
 use crate::run::Prepared;
-use crate::{TrainError, memory};
+use crate::{TrainError, step::memory};
 use serde::Serialize;
 use spo_data::{Dataset, Order, micro_batches};
 use spo_model::ModelSpec;
@@ -87,12 +88,12 @@ impl MemoryForecast {
         let mut phases = vec![];
         if let Some(warmup) = &plan.warmup {
             let rows = desirable(&prepared.train.dataset, &warmup.dimensions);
-            phases.push(phase(prepared, "warmup", 0, &warmup.training, &rows, program)?);
+            phases.push(phase(prepared, WARMUP, 0, &warmup.training, &rows, program)?);
         }
         for (index, round) in plan.rounds.iter().enumerate() {
             for arm in &round.arms {
                 let rows = rows(&prepared.train.dataset, &round.dimension, arm);
-                let name = crate::driver::policy_name(round, arm);
+                let name = policy_name(round, arm);
                 phases.push(phase(prepared, &name, index + 1, &arm.training, &rows, program)?);
             }
         }
@@ -132,7 +133,7 @@ fn phase(
         Training { storage, blocks: options.load.blocks, lora, frozen_ranks, fused: host && storage == Storage::F32 };
     let order = Order {
         n: rows.len(),
-        window: settings.pairs_per_step,
+        batch: settings.pairs_per_step,
         seed: prepared.plan.seed,
         round: round as u64,
         shuffle: settings.shuffle,
@@ -222,10 +223,10 @@ impl<'a> Row<'a> {
 /// How many of so many tokens the steps see together, and the step that sees most.
 fn touched_rows(rows: &[Row], order: &Order, steps: u64, vocabulary: usize) -> [usize; 2] {
     let (mut seen_in, mut ever, mut most) = (vec![0; vocabulary], 0, 0);
-    for step in 1..=steps.min(order.windows_per_epoch() as u64) {
+    for step in 1..=steps.min(order.steps_per_epoch() as u64) {
         let mut touched = 0;
-        let window = order.window(step as usize - 1);
-        for &token in window.iter().flat_map(|&row| rows[row].parts.iter().copied().flatten()) {
+        let batch = order.batch(step as usize - 1);
+        for &token in batch.iter().flat_map(|&row| rows[row].parts.iter().copied().flatten()) {
             let last = std::mem::replace(&mut seen_in[token as usize], step);
             ever += usize::from(last == 0);
             touched += usize::from(last != step);
@@ -277,13 +278,13 @@ fn largest_batch(
     padded: bool,
 ) -> (Batch, usize) {
     let (mut largest, mut at_once) = (Batch::default(), 1);
-    for step in 0..steps.min(order.windows_per_epoch() as u64) {
-        let window = order.window(step as usize);
-        let lengths: Vec<usize> = window.iter().map(|&row| rows[row].tokens).collect();
+    for step in 0..steps.min(order.steps_per_epoch() as u64) {
+        let batch = order.batch(step as usize);
+        let lengths: Vec<usize> = batch.iter().map(|&row| rows[row].tokens).collect();
         for together in micro_batches(&lengths, budget).chunks(threads) {
             at_once = at_once.max(together.len());
             let members = together.concat();
-            let sum = |of: fn(&Row) -> usize| members.iter().map(|&member| of(&rows[window[member]])).sum::<usize>();
+            let sum = |of: fn(&Row) -> usize| members.iter().map(|&member| of(&rows[batch[member]])).sum::<usize>();
             let longest = members.iter().map(|&member| lengths[member]).max().unwrap_or(0);
             largest.tokens = largest.tokens.max(sum(|row| row.tokens));
             largest.rows = largest.rows.max(sum(|row| row.predicted));

@@ -3,20 +3,19 @@
 
 mod measure;
 mod memory;
-mod room;
 mod warnings;
 
+pub use crate::run::disk::Disk;
 pub use measure::{Speed, measure, usual_steps};
 pub use memory::{MemoryForecast, PhaseMemory};
-pub use room::Disk;
 
 use crate::TrainError;
-use crate::arm::ArmData;
 use crate::config::{ArmPlan, RoundPlan, TrainingPlan};
-use crate::driver::{START, WARMUP, policy_name};
-use crate::gradients::Trainable;
+use crate::persist::directory::{START, WARMUP, policy_name};
 use crate::phase::Phase;
 use crate::run::Prepared;
+use crate::step::gradients::Trainable;
+use crate::task::build::ArmData;
 use crate::task::{SupervisedTask, Task};
 use serde::Serialize;
 use spo_data::{Dataset, Example};
@@ -59,10 +58,10 @@ pub struct PhaseForecast {
     pub epochs: f64,
     /// Tokens trained on, shared prompts counted once.
     pub tokens: u64,
-    /// Looks at the running policy on held-out rows.
-    pub looks: u64,
+    /// Evaluations at the running policy on held-out rows.
+    pub evaluations: u64,
     /// Tokens scored for them, at least.
-    pub look_tokens: u64,
+    pub evaluation_tokens: u64,
 }
 
 /// One frozen policy.
@@ -84,7 +83,7 @@ impl Forecast {
     /// Options that an objective or the model refuses.
     pub fn of(prepared: &Prepared) -> Result<Self, TrainError> {
         let (phases, passes) = (phases(prepared)?, passes(prepared)?);
-        let disk = Disk::of(prepared, phases.len(), &passes)?;
+        let disk = Disk::of(prepared, phases.len(), passes.iter().map(|pass| pass.answers).sum())?;
         let memory = MemoryForecast::of(prepared)?;
         let warnings = warnings::of(prepared, &phases, &disk, &memory);
         let sampled_tokens = sampled_tokens(prepared, &phases);
@@ -95,7 +94,7 @@ impl Forecast {
     #[must_use]
     pub fn with_speed(self, speed: Speed) -> Self {
         let trained: f64 = self.phases.iter().map(|phase| phase.tokens as f64 / speed.training_of(&phase.phase)).sum();
-        let scored = self.phases.iter().map(|phase| phase.look_tokens).sum::<u64>()
+        let scored = self.phases.iter().map(|phase| phase.evaluation_tokens).sum::<u64>()
             + self.passes.iter().map(|pass| pass.tokens).sum::<u64>();
         let sampled = speed.sampling.map_or(0.0, |rate| self.sampled_tokens as f64 / rate);
         let seconds = Some(trained + scored as f64 / speed.scoring + sampled);
@@ -121,15 +120,15 @@ fn phases(prepared: &Prepared) -> Result<Vec<PhaseForecast>, TrainError> {
     let (plan, train) = (&prepared.plan, &prepared.train.dataset);
     let held_out = tokens(&prepared.held_out.dataset.examples);
     let phase = |name: &str, round: u64, training: &TrainingPlan, lengths: &[usize]| {
-        let looks = if training.eval_every > 0 { training.steps.div_ceil(training.eval_every) } else { 0 };
+        let evaluations = if training.eval_every > 0 { training.steps.div_ceil(training.eval_every) } else { 0 };
         PhaseForecast {
             phase: name.into(),
             rows: lengths.len(),
             steps: training.steps,
             epochs: training.steps as f64 * training.pairs_per_step.min(lengths.len()) as f64 / lengths.len() as f64,
             tokens: visiting(prepared, round, training).tokens(lengths),
-            looks,
-            look_tokens: looks * held_out,
+            evaluations,
+            evaluation_tokens: evaluations * held_out,
         }
     };
     let mut all = vec![];
@@ -187,8 +186,9 @@ fn sampled_tokens(prepared: &Prepared, phases: &[PhaseForecast]) -> u64 {
     let policies = 1 + plan.rounds.iter().map(|round| round.arms.len()).sum::<usize>();
     let budgets = plan.warmup.iter().map(|warmup| warmup.training.max_kl);
     let budgets = budgets.chain(plan.rounds.iter().flat_map(|round| &round.arms).map(|arm| arm.training.max_kl));
-    let looks: u64 = phases.iter().zip(budgets).filter(|(_, kl)| *kl > 0.0).map(|(phase, _)| phase.looks).sum();
-    let responses = policies * (drawn + shown) + looks as usize * drawn;
+    let evaluations: u64 =
+        phases.iter().zip(budgets).filter(|(_, kl)| *kl > 0.0).map(|(phase, _)| phase.evaluations).sum();
+    let responses = policies * (drawn + shown) + evaluations as usize * drawn;
     (responses * evaluation.kl_max_new_tokens) as u64
 }
 

@@ -1,8 +1,9 @@
 //! What looks wrong before a run begins.
 
 use super::{Disk, MemoryForecast, PhaseForecast};
+use crate::persist::{directory, disk_space};
 use crate::run::Prepared;
-use crate::{memory, room};
+use crate::step::memory;
 use spo_eval::report::bytes;
 use spo_model::device::on_cpu;
 
@@ -12,7 +13,7 @@ const FEW_HELD_OUT: usize = 96;
 pub(super) fn of(prepared: &Prepared, phases: &[PhaseForecast], disk: &Disk, need: &MemoryForecast) -> Vec<String> {
     let (plan, mut warnings) = (&prepared.plan, vec![]);
     let out = plan.out.display();
-    if plan.out.join(crate::manifest::FILE).exists() {
+    if plan.out.join(directory::MANIFEST).exists() {
         warnings.push(format!(
             "{out} holds a run already: `spo train --resume {out}` goes on with it, --out names another"
         ));
@@ -34,7 +35,7 @@ pub(super) fn of(prepared: &Prepared, phases: &[PhaseForecast], disk: &Disk, nee
         warnings
             .push("no checkpoints inside rounds: what a crash interrupts is done again from the round's start".into());
     }
-    if let Some(free) = room::free_bytes(&plan.out).filter(|free| *free < disk.total()) {
+    if let Some(free) = disk_space::free_bytes(&plan.out).filter(|free| *free < disk.total()) {
         let (needed, free) = (bytes(disk.total()), bytes(free));
         warnings.push(format!("the run may write {needed} to {out}, and {free} are free there"));
     }

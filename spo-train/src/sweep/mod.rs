@@ -7,8 +7,9 @@ mod grid;
 pub use grid::{Axis, Variant, variants};
 
 use crate::config::RunPlan;
-use crate::event::{Event, Sink};
-use crate::sink::{Memory, read_events};
+use crate::events::sink::{Memory, read_events};
+use crate::events::{Event, Sink};
+use crate::persist::directory;
 use crate::{Manifest, TrainError, prepare, resume, run};
 use serde_json::Value;
 use spo_eval::{FinishedRun, RunSummary, SweepSummary, report};
@@ -54,13 +55,13 @@ pub fn sweep(
             None => {
                 told(index, variant, Progress::Begins);
                 let mut prepared = prepared;
-                prepared.donors = variants.iter().map(|variant| out.join(&variant.name)).collect();
-                prepared.donors.retain(|other| other != &dir && other.exists());
+                prepared.source_runs = variants.iter().map(|variant| out.join(&variant.name)).collect();
+                prepared.source_runs.retain(|other| other != &dir && other.exists());
                 let mut sink = sink();
                 let ended = match Manifest::read(&dir) {
                     Ok(_) => resume(prepared, &dir, &[], sink.as_mut(), stop),
                     Err(_) => {
-                        prepared.donors.splice(..0, moved_aside(&dir)?);
+                        prepared.source_runs.splice(..0, moved_aside(&dir)?);
                         run(prepared, sink.as_mut(), stop)
                     }
                 };
@@ -84,7 +85,7 @@ pub fn sweep(
 
 /// The summary of a run that is over; nothing if it is not, or not there.
 fn summary(dir: &Path, plan: &RunPlan) -> Result<Option<RunSummary>, TrainError> {
-    if !dir.join("plan.json").exists() {
+    if !dir.join(directory::PLAN).exists() {
         return Ok(None);
     }
     let theirs = RunPlan::read(dir)?;
@@ -92,8 +93,8 @@ fn summary(dir: &Path, plan: &RunPlan) -> Result<Option<RunSummary>, TrainError>
         return Err(TrainError::OutExists { path: dir.into() });
     }
     let over = |event: &Event| matches!(event, Event::RunFinished { .. });
-    let records = read_events(&dir.join("events.jsonl"))?;
-    let Ok(text) = std::fs::read_to_string(dir.join("summary.json")) else { return Ok(None) };
+    let records = read_events(&dir.join(directory::EVENTS))?;
+    let Ok(text) = std::fs::read_to_string(dir.join(directory::SUMMARY)) else { return Ok(None) };
     if !records.last().is_some_and(|record| over(&record.event)) {
         return Ok(None);
     }

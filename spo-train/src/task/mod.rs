@@ -1,33 +1,34 @@
 //! What a phase learns: which rows it visits and the slope of its loss at each token.
 
 mod ahead;
+mod answers;
+pub mod build;
 mod inputs;
-mod list;
-mod preference;
+mod lists;
+mod pairs;
 mod supervised;
 mod tally;
-mod unpaired;
 
 pub use ahead::Ahead;
+pub use answers::{Mismatched, UnpairedTask};
 pub use inputs::{PairInputs, Sampled};
-pub use list::ListTask;
-pub use preference::PreferenceTask;
+pub use lists::ListTask;
+pub use pairs::PreferenceTask;
 pub use supervised::SupervisedTask;
-pub use tally::{PreferenceTally, WindowTally};
-pub use unpaired::{Mismatched, UnpairedTask};
+pub use tally::{PreferenceTally, StepTally};
 
 use crate::TrainError;
-use crate::tape::{Scored, Slopes};
+use crate::step::tape::{Scored, Slopes};
 use spo_core::logprob::HeadOptions;
 use spo_data::{Group, PackedBatch};
 use spo_model::CausalLm;
 
-/// A window before its micro-batches are differentiated.
+/// A batch before its micro-batches are differentiated.
 #[derive(Debug)]
-pub struct WindowAhead<'a> {
+pub struct StepAhead<'a> {
     /// The policy in training.
     pub model: &'a CausalLm,
-    /// The rows of the window.
+    /// The rows of the batch.
     pub rows: &'a [usize],
     /// Its micro-batches: indices into `rows`.
     pub batches: &'a [Vec<usize>],
@@ -37,7 +38,7 @@ pub struct WindowAhead<'a> {
     pub head: &'a HeadOptions,
 }
 
-/// A loss over rows, normalised over the whole window. What it does with a window depends on the window's rows and the
+/// A loss over rows, normalised over the whole batch. What it does with a batch depends on the batch's rows and the
 /// policy alone, so that a run can go on from any step.
 pub trait Task: Sync {
     /// Number of rows: pairs, answers or lists.
@@ -54,23 +55,23 @@ pub trait Task: Sync {
     /// Name of a row, for reports.
     fn id(&self, row: usize) -> &str;
 
-    /// What the window's sums are divided by: its rows, or its answer tokens.
+    /// What the batch's sums are divided by: its rows, or its answer tokens.
     fn weight(&self, groups: &[Group]) -> f64 {
         groups.len() as f64
     }
 
-    /// What [`slopes`](Self::slopes) must know of the window's other rows, from a forward pass without a tape; nothing
+    /// What [`slopes`](Self::slopes) must know of the batch's other rows, from a forward pass without a tape; nothing
     /// for a loss that is a sum over rows.
     ///
     /// # Errors
     /// As `slopes`.
-    fn look_ahead(&self, window: &WindowAhead) -> Result<Option<Ahead>, TrainError> {
-        let _ = window;
+    fn look_ahead(&self, step: &StepAhead) -> Result<Option<Ahead>, TrainError> {
+        let _ = step;
         Ok(None)
     }
 
-    /// For the rows of one micro-batch: adds to the window's tallies and returns the derivative of
-    /// the window's loss with respect to what the head gives.
+    /// For the rows of one micro-batch: adds to the batch's tallies and returns the derivative of
+    /// the batch's loss with respect to what the head gives.
     ///
     /// # Errors
     /// The objective lacks an input or gave a value that is not finite.
@@ -79,7 +80,7 @@ pub trait Task: Sync {
         rows: &[usize],
         batch: &PackedBatch,
         scored: &Scored,
-        window: &mut WindowTally,
+        step: &mut StepTally,
     ) -> Result<Slopes, TrainError>;
 }
 

@@ -1,8 +1,8 @@
-//! Maximum likelihood of preferred answers: the mean over all answer tokens of a window.
+//! Maximum likelihood of preferred answers: the mean over all answer tokens of a batch.
 
-use super::{Task, WindowTally};
+use super::{StepTally, Task};
 use crate::TrainError;
-use crate::tape::{Scored, Slopes};
+use crate::step::tape::{Scored, Slopes};
 use spo_data::{Dataset, Group, PackedBatch};
 
 /// Preferred answers of some dimensions, each (prompt, answer) once per label that prefers it.
@@ -44,10 +44,10 @@ impl Task for SupervisedTask<'_> {
         _rows: &[usize],
         _batch: &PackedBatch,
         scored: &Scored,
-        window: &mut WindowTally,
+        step: &mut StepTally,
     ) -> Result<Slopes, TrainError> {
-        window.step_zero = None; // nothing is known of its first loss
-        window.loss -= scored.logps.iter().map(|logp| f64::from(*logp)).sum::<f64>();
-        Ok(vec![(-1.0 / window.weight) as f32; scored.logps.len()].into())
+        step.step_zero = None; // nothing is known of its first loss
+        step.loss -= scored.logps.iter().map(|logp| f64::from(*logp)).sum::<f64>();
+        Ok(vec![(-1.0 / step.weight) as f32; scored.logps.len()].into())
     }
 }

@@ -1,24 +1,24 @@
-//! Sums over the rows of one window.
+//! Sums over the rows of one batch.
 
 use super::Ahead;
 
-/// Sums over the pairs (or answers, lists, answer tokens) of one window.
+/// Sums over the pairs (or answers, lists, answer tokens) of one batch.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct WindowTally {
-    /// Rows, or answer tokens, of the whole window: what sums are divided by.
+pub struct StepTally {
+    /// Rows, or answer tokens, of the whole batch: what sums are divided by.
     pub weight: f64,
     /// Sum of losses.
     pub loss: f64,
     /// Sums that only preference tasks have.
     pub preference: Option<PreferenceTally>,
-    /// Loss that the window must have if the policy still is the reference, summed; where known.
+    /// Loss that the batch must have if the policy still is the reference, summed; where known.
     pub step_zero: Option<f64>,
-    /// What the task found out about the whole window before its first micro-batch.
+    /// What the task found out about the whole batch before its first micro-batch.
     pub ahead: Option<Ahead>,
 }
 
-impl WindowTally {
-    /// Adds the sums of another micro-batch of the same window.
+impl StepTally {
+    /// Adds the sums of another micro-batch of the same batch.
     pub fn merge(&mut self, other: Self) {
         self.loss += other.loss;
         self.step_zero = self.step_zero.zip(other.step_zero).map(|(a, b)| a + b);
@@ -57,7 +57,7 @@ pub struct PreferenceTally {
     /// Tokens of the chosen answers.
     pub chosen_tokens: f64,
     /// SPO's `c`, if the objective has one.
-    pub carry: Option<f64>,
+    pub margin_offset: Option<f64>,
     /// Mean of the two answers' sequence KL from the reference, if the objective looks at it.
     pub kl: Option<f64>,
 }
@@ -71,7 +71,7 @@ impl PreferenceTally {
         self.rejected_log_ratio += other.rejected_log_ratio;
         self.rejected += other.rejected;
         self.chosen_tokens += other.chosen_tokens;
-        for (sum, other) in [(&mut self.carry, other.carry), (&mut self.kl, other.kl)] {
+        for (sum, other) in [(&mut self.margin_offset, other.margin_offset), (&mut self.kl, other.kl)] {
             if let Some(other) = other {
                 *sum.get_or_insert_default() += other;
             }

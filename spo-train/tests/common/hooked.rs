@@ -2,16 +2,16 @@
 
 use spo_data::{Group, PackedBatch};
 use spo_train::TrainError;
-use spo_train::tape::{Scored, Slopes};
-use spo_train::task::{Ahead, Task, WindowAhead, WindowTally};
+use spo_train::step::tape::{Scored, Slopes};
+use spo_train::task::{Ahead, StepAhead, StepTally, Task};
 
-/// A task; `hook` is called before the slopes of each micro-batch with its rows and the window's tallies.
+/// A task; `hook` is called before the slopes of each micro-batch with its rows and the batch's tallies.
 pub struct Hooked<T, F> {
     pub task: T,
     pub hook: F,
 }
 
-impl<T: Task, F: Fn(&[usize], &mut WindowTally) + Sync> Task for Hooked<T, F> {
+impl<T: Task, F: Fn(&[usize], &mut StepTally) + Sync> Task for Hooked<T, F> {
     fn len(&self) -> usize {
         self.task.len()
     }
@@ -24,17 +24,17 @@ impl<T: Task, F: Fn(&[usize], &mut WindowTally) + Sync> Task for Hooked<T, F> {
     fn weight(&self, groups: &[Group]) -> f64 {
         self.task.weight(groups)
     }
-    fn look_ahead(&self, window: &WindowAhead) -> Result<Option<Ahead>, TrainError> {
-        self.task.look_ahead(window)
+    fn look_ahead(&self, figures: &StepAhead) -> Result<Option<Ahead>, TrainError> {
+        self.task.look_ahead(figures)
     }
     fn slopes(
         &self,
         rows: &[usize],
         batch: &PackedBatch,
         scored: &Scored,
-        window: &mut WindowTally,
+        figures: &mut StepTally,
     ) -> Result<Slopes, TrainError> {
-        (self.hook)(rows, window);
-        self.task.slopes(rows, batch, scored, window)
+        (self.hook)(rows, figures);
+        self.task.slopes(rows, batch, scored, figures)
     }
 }

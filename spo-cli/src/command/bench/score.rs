@@ -2,8 +2,8 @@
 
 use std::sync::atomic::AtomicBool;
 
-use spo_train::cache::LogpCache;
-use spo_train::session::Session;
+use spo_train::events::reporter::Reporter;
+use spo_train::policy::logps::LogpCache;
 use spo_train::{Event, Sink, TrainError};
 
 use super::figures::{Details, Figures};
@@ -28,9 +28,9 @@ pub(super) fn measure(setting: &Setting) -> Result<Figures, CliError> {
     let mut mean = 0.0;
     let times = repeat(setting, |epoch, first| {
         let mut sink = AtFirst(first);
-        let mut session = Session::new(setting.place.path().into(), &mut sink, &stop);
+        let mut reporter = Reporter::new(setting.place.path().into(), &mut sink, &stop);
         // Every epoch under another name: nothing is there yet.
-        let scored = cache.fill("the model", &epoch.to_string(), 0, &model, &[&setting.data], budget, &mut session)?;
+        let scored = cache.fill("the model", &epoch.to_string(), 0, &model, &[&setting.data], budget, &mut reporter)?;
         let sides = scored.sides(&setting.data, &setting.data.pairs(&setting.dimension), |_| true)?;
         let sum: f64 = sides.chosen.iter().chain(&sides.rejected).sum();
         mean = sum / (2 * sides.chosen.len()) as f64;

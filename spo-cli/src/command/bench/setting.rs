@@ -148,7 +148,7 @@ pub(super) fn repeat(
         epochs.push(started.elapsed().as_secs_f64());
     }
     epochs.remove(0);
-    Ok(Times { first: first.unwrap_or_default(), epochs, peak_bytes: spo_train::memory::peak_resident_bytes() })
+    Ok(Times { first: first.unwrap_or_default(), epochs, peak_bytes: spo_train::step::memory::peak_resident_bytes() })
 }
 
 /// The first pairs of the first dimension, each example with its chosen answer first.

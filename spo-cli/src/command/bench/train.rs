@@ -6,12 +6,12 @@ use std::time::Instant;
 use burn::tensor::Device;
 use spo_model::lora::is_adapter;
 use spo_model::{device, parameters};
-use spo_train::adapters::policy_options;
-use spo_train::cache::LogpCache;
+use spo_train::events::reporter::Reporter;
+use spo_train::phase::stopping::Stopping;
 use spo_train::phase::{Phase, PhaseState};
 use spo_train::policy::Policies;
-use spo_train::session::Session;
-use spo_train::stopping::Stopping;
+use spo_train::policy::adapters::policy_options;
+use spo_train::policy::logps::LogpCache;
 use spo_train::task::{PairInputs, PreferenceTask};
 use spo_train::{Event, Sink, TrainError};
 
@@ -21,7 +21,7 @@ use super::setting::{Setting, Times};
 use crate::error::CliError;
 use crate::view;
 
-/// Looks at the clock after each step and hands every event on to where `spo train` shows it.
+/// Evaluations at the clock after each step and hands every event on to where `spo train` shows it.
 struct Clock {
     device: Device,
     steps_per_epoch: usize,
@@ -34,10 +34,10 @@ struct Clock {
 impl Sink for Clock {
     fn event(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
         self.shown.event(seconds, event)?;
-        if let Event::Window(window) = event {
+        if let Event::Step(figures) = event {
             Setting::sync(&self.device);
             self.first.get_or_insert_with(|| STARTED.elapsed().as_secs_f64());
-            self.losses.push(window.loss);
+            self.losses.push(figures.loss);
             if self.losses.len().is_multiple_of(self.steps_per_epoch) {
                 self.epoch_ends.push(Instant::now());
             }
@@ -63,7 +63,7 @@ pub(super) fn measure(setting: &Setting) -> Result<Figures, CliError> {
         shown: view::progress(),
     };
     let stop = AtomicBool::new(false);
-    let mut session = Session::new(setting.place.path().into(), &mut clock, &stop);
+    let mut reporter = Reporter::new(setting.place.path().into(), &mut clock, &stop);
     let cache = LogpCache::open(setting.place.path())?;
     let reference = cache.fill(
         "start",
@@ -72,16 +72,16 @@ pub(super) fn measure(setting: &Setting) -> Result<Figures, CliError> {
         &model,
         &[&setting.data],
         setting.budget(&plan),
-        &mut session,
+        &mut reporter,
     )?;
     let reference = reference.sides(&setting.data, &pairs, |_| true)?;
     let objective = spo_core::objective::build(&arm.objective, &arm.options)?;
     let inputs = PairInputs::new(&setting.data, &pairs, vec![reference]);
     let task = PreferenceTask::new(&setting.data, pairs, objective, inputs, device::cpu())?;
     let phase = Phase { name: "bench", round: 1, training: &arm.training, trainable, seed: plan.seed };
-    phase.run(PhaseState::new(model), &task, None, Stopping::never(), &mut session)?;
+    phase.run(PhaseState::new(model), &task, None, Stopping::never(), None, &mut reporter)?;
 
-    let peak_bytes = spo_train::memory::peak_resident_bytes();
+    let peak_bytes = spo_train::step::memory::peak_resident_bytes();
     let epochs = clock.epoch_ends.windows(2).map(|ends| (ends[1] - ends[0]).as_secs_f64()).collect();
     let mut work = setting.work();
     // Back through frozen weights there is one product for each of the forward pass, through trained ones there are two.

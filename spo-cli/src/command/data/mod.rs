@@ -17,7 +17,7 @@ use crate::error::CliError;
 use crate::inputs::{LayoutArguments, TextArguments, model_tokenizer, require_rows};
 use crate::output::{Output, note};
 
-/// Look at preference data before training
+/// Evaluation at preference data before training
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Check(check::Arguments),

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
-use spo_train::sink::follow::{Cursor, read_added};
+use spo_train::events::sink::follow::{Cursor, read_added};
 use tiny_http::{Header, Method, Response};
 
 use super::runs::{EVENTS, Run, Runs};

@@ -268,7 +268,7 @@ pub struct EarlyStoppingPlan {
     pub metric: StoppingMetric,
     /// Whose pairs it is measured on; `None` in a warm-up.
     pub dimension: Option<String>,
-    /// Looks without a new best before the end.
+    /// Evaluations without a new best before the end.
     pub patience: usize,
 }
 

@@ -3,10 +3,10 @@
 use super::layers::Found;
 use super::{Resolver, wrong};
 use crate::config::document::{Content, Node};
-use crate::config::error::ConfigError;
 use crate::config::plan::{Condition, GateConditions, GatePlan};
 use crate::config::spec::{GateSpec, OnMiss};
 use crate::config::validate::join;
+use crate::error::ConfigError;
 
 impl Resolver<'_> {
     pub(super) fn gate(&mut self, round: &str, node: &Node, eval_every: u64) -> Result<Option<GatePlan>, ConfigError> {

@@ -4,8 +4,8 @@ use serde_json::{Map, Value};
 
 use super::Resolver;
 use crate::config::document::{Content, Document, Entry, Node, Source, Table};
-use crate::config::error::ConfigError;
 use crate::config::validate::join;
+use crate::error::ConfigError;
 
 /// Tables that may hold a key, the most specific first.
 #[derive(Clone, Default)]

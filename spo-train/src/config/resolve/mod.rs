@@ -13,10 +13,10 @@ use std::collections::BTreeMap;
 use spo_data::{DataError, Dataset, TextSpec};
 
 use super::document::{Document, Node};
-use super::error::ConfigError;
 use super::plan::{DataShape, Origin, RunPlan};
 use super::spec::{RunSections, RunSpec};
 use super::{SCHEMA, defaults};
+use crate::error::ConfigError;
 
 /// What has to be known of model and data before a run file can be resolved.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

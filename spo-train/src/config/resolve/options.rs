@@ -6,10 +6,10 @@ use spo_core::CoreError;
 use super::rounds::{Arm, Finished};
 use super::{Resolver, wrong};
 use crate::config::document::Node;
-use crate::config::error::ConfigError;
 use crate::config::objective;
 use crate::config::schema::checked_schema;
 use crate::config::validate::join;
+use crate::error::ConfigError;
 
 impl Resolver<'_> {
     /// All options of an arm's objective.

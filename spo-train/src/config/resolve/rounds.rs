@@ -6,10 +6,10 @@ use super::layers::Layers;
 use super::stopping::Target;
 use super::{Facts, Resolver};
 use crate::config::document::{Content, Document, Node};
-use crate::config::error::ConfigError;
 use crate::config::objective;
 use crate::config::plan::{ArmPlan, DataShape, RoundPlan};
 use crate::config::validate::join;
+use crate::error::ConfigError;
 
 /// Name of the arm that is carried on.
 const MAIN: &str = "main";

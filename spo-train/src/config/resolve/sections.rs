@@ -10,9 +10,9 @@ use super::layers::Layers;
 use super::{Resolver, wrong};
 use crate::config::defaults;
 use crate::config::document::Node;
-use crate::config::error::ConfigError;
 use crate::config::plan::{CheckpointPlan, EvaluationPlan, LoraPlan, ModelPlan, WatchdogPlan};
 use crate::config::spec::{RunSpec, Split};
+use crate::error::ConfigError;
 
 impl Resolver<'_> {
     pub(super) fn name(&mut self, spec: &RunSpec) -> Result<String, ConfigError> {

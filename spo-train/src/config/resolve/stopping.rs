@@ -5,10 +5,10 @@ use serde_json::{Map, Value};
 use super::layers::{Found, Layers};
 use super::{Resolver, wrong};
 use crate::config::defaults;
-use crate::config::error::ConfigError;
 use crate::config::plan::EarlyStoppingPlan;
 use crate::config::spec::{EarlyStoppingSpec, StoppingMetric};
 use crate::config::validate::join;
+use crate::error::ConfigError;
 
 /// What is trained on.
 pub(super) struct Target<'a> {
@@ -77,7 +77,7 @@ impl Resolver<'_> {
         Err(ConfigError::UnknownDimension { at: self.document.place(source), key, found: name.to_owned(), known })
     }
 
-    /// What ends a round early is measured at its looks, so it must have some.
+    /// What ends a round early is measured at its evaluations, so it must have some.
     pub(super) fn check_looks(&self, values: &Map<String, Value>, layers: &Layers<'_>) -> Result<(), ConfigError> {
         if values["eval-every"].as_u64() != Some(0) {
             return Ok(());

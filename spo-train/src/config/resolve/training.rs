@@ -7,9 +7,9 @@ use super::sections::from_table;
 use super::stopping::Target;
 use super::{Resolver, rounds::checked_dimension};
 use crate::config::defaults;
-use crate::config::error::ConfigError;
 use crate::config::plan::{TrainingPlan, WarmupPlan};
 use crate::config::validate::join;
+use crate::error::ConfigError;
 
 /// Keys that are taken over as they are; `steps`, `epochs`, `warmup-steps` and `warmup-ratio` are worked out.
 const PLAIN: &[&str] = &[
@@ -89,9 +89,9 @@ impl Resolver<'_> {
         defaults.insert("learning-rate".to_owned(), json!(rate));
         let mut values = self.settle(prefix, defaults, PLAIN, layers);
 
-        let window = values["pairs-per-step"].as_u64().unwrap_or(1);
+        let per_step = values["pairs-per-step"].as_u64().unwrap_or(1);
         let Target { rows, kind, .. } = *target;
-        let windows = (rows as u64).div_ceil(window.max(1));
+        let batches = (rows as u64).div_ceil(per_step.max(1));
         let (key, value) = match layers.either(self.document, "steps", "epochs")? {
             Some((key, found)) => {
                 self.note(&join(prefix, key), found.node);
@@ -100,8 +100,8 @@ impl Resolver<'_> {
             None => ("epochs", default_epochs),
         };
         let steps = if key == "epochs" {
-            self.compute(join(prefix, "steps"), format!("epochs, {rows} {kind}, {window} a step"));
-            Some(whole(value.as_f64().unwrap_or(1.0) * windows as f64).max(1))
+            self.compute(join(prefix, "steps"), format!("epochs, {rows} {kind}, {per_step} a step"));
+            Some(whole(value.as_f64().unwrap_or(1.0) * batches as f64).max(1))
         } else {
             value.as_u64()
         };

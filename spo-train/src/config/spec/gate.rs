@@ -14,7 +14,7 @@ pub struct GateSpec {
     #[schemars(range(min = 0, max = 1))]
     pub max_forgetting: Option<f64>,
     /// What a miss does: `stop` ends the run; `roll-back` goes on with the best policy that the round had at one of its
-    /// `eval-every` looks, if that one passes, and ends the run with exit code 3 all the same.
+    /// `eval-every` evaluations, if that one passes, and ends the run with exit code 3 all the same.
     pub on_miss: Option<OnMiss>,
     /// Conditions of a dimension.
     #[serde(flatten)]

@@ -11,10 +11,10 @@ use super::{
     WatchdogSpec,
 };
 use crate::config::document::Document;
-use crate::config::error::ConfigError;
 use crate::config::migrate::migrate;
 use crate::config::schema::checked_schema;
 use crate::config::validate::validate;
+use crate::error::ConfigError;
 
 /// A run file that was read and found well-formed: every key exists, every value has the right type and range.
 #[derive(Clone, Debug)]

@@ -13,10 +13,10 @@ pub struct TrainingSpec {
     /// Length in passes over the round's pairs; may be a fraction. Excludes `steps`.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub epochs: Option<f64>,
-    /// Pairs averaged into one optimiser step (a window), whatever the micro-batches are.
+    /// Pairs averaged into one optimiser step (a batch), whatever the micro-batches are.
     #[schemars(range(min = 1))]
     pub pairs_per_step: Option<usize>,
-    /// Most tokens computed at once; a window is split into micro-batches that fit. Changes memory and speed, not results.
+    /// Most tokens computed at once; a batch is split into micro-batches that fit. Changes memory and speed, not results.
     /// 0 = 512 on the CPU, which is as fast there as more, and 4096 on a GPU.
     pub tokens_per_micro_batch: Option<usize>,
     /// Peak learning rate of AdamW. Without `[lora]` 5e-6, with `[lora]` 5e-5; in `[warmup]` 2e-5 and 2e-4.
@@ -41,7 +41,7 @@ pub struct TrainingSpec {
     /// AdamW's addend to the denominator.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub adam_eps: Option<f64>,
-    /// Global gradient norm is clipped to this, after averaging over the window; 0 = no clipping.
+    /// Global gradient norm is clipped to this, after averaging over the batch; 0 = no clipping.
     #[schemars(range(min = 0))]
     pub max_grad_norm: Option<f64>,
     /// Draw the pairs in a new random order each epoch (a function of seed, round and epoch); false = file order.
@@ -49,19 +49,19 @@ pub struct TrainingSpec {
     /// Recompute activations on the way back to save memory. Gradients are the same.
     pub recompute: Option<Recompute>,
     /// Update each block with its gradient as soon as that is there, and free it: gradients take the memory of one block, or
-    /// of the embedding if that is larger. A window is one micro-batch then, whatever `tokens-per-micro-batch` says. Needs
+    /// of the embedding if that is larger. A batch is one micro-batch then, whatever `tokens-per-micro-batch` says. Needs
     /// `max-grad-norm = 0`, as the global norm is known at the end only, and no `[lora]`.
     pub update_in_backward: Option<bool>,
     /// Rows per chunk of the log-prob head; 0 = chosen so that a chunk's logits take at most 64 MiB.
     pub head_chunk_rows: Option<usize>,
-    /// Optimiser steps between two looks at the held-out pairs while the round goes on, and one more after the last step;
+    /// Optimiser steps between two evaluations on the held-out pairs while the round goes on, and one more after the last step;
     /// 0 = none. Each costs one pass over the held-out pairs without gradients.
     pub eval_every: Option<u64>,
-    /// End the round when it gets no better at `eval-every`'s looks, and go back to its best policy:
+    /// End the round when it gets no better at `eval-every`'s evaluations, and go back to its best policy:
     /// `early-stopping = { metric = "accuracy", dimension = "honesty", patience = 3 }`.
     pub early_stopping: Option<EarlyStoppingSpec>,
     /// KL budget: end the round when the sampled KL divergence to the policy it started from exceeds this many nats per
-    /// response at one of `eval-every`'s looks, and go back to the last policy within it; 0 = no budget. Each look then also
+    /// response at one of `eval-every`'s evaluations, and go back to the last policy within it; 0 = no budget. Each look then also
     /// samples `kl-samples` responses, and reads the starting policy again.
     #[schemars(range(min = 0))]
     pub max_kl: Option<f64>,
@@ -75,7 +75,7 @@ pub struct EarlyStoppingSpec {
     pub metric: Option<StoppingMetric>,
     /// Whose held-out pairs `accuracy` and `margin` are measured on; default the round's dimension.
     pub dimension: Option<String>,
-    /// Looks without a new best before the round ends; default 3.
+    /// Evaluations without a new best before the round ends; default 3.
     #[schemars(range(min = 1))]
     pub patience: Option<usize>,
 }

@@ -1,0 +1,192 @@
+//! The running policy on held-out rows, in the middle of a phase.
+
+use crate::TrainError;
+use crate::config::TrainingPlan;
+use crate::config::spec::Best;
+use crate::evaluate::labelled_set::Judged;
+use crate::events::reporter::Reporter;
+use crate::events::{HeldOut, HeldOutDimension};
+use crate::step::tape::observe;
+use crate::task::{PreferenceTally, StepAhead, StepTally, Task};
+use spo_core::Sides;
+use spo_core::logprob::HeadOptions;
+use spo_data::{Dataset, Group, PackedBatch, micro_batches};
+use spo_model::CausalLm;
+use std::collections::HashMap;
+use std::time::Instant;
+
+/// Groups scored between two checks of the stop flag.
+const CHUNK: usize = 256;
+
+/// What is computed from one pass over the held-out rows.
+pub struct HeldOutTasks<'a> {
+    /// The phase's own task on held-out rows: its loss.
+    pub own: Box<dyn Task + 'a>,
+    /// Its dimension, one of those below; `None` for a warm-up.
+    pub dimension: Option<String>,
+    /// What every dimension's labels say of `log(π/π_0)`.
+    pub dimensions: Vec<HeldOutMargins<'a>>,
+}
+
+/// The judged rows of one dimension with their log-probs under `π_0`.
+pub struct HeldOutMargins<'a> {
+    /// Name of the dimension.
+    pub dimension: String,
+    /// The held-out data.
+    pub dataset: &'a Dataset,
+    /// Its rows.
+    pub rows: Vec<Judged>,
+    /// `log π_0` of each; 0 for an absent answer.
+    pub start: Sides<Vec<f64>>,
+}
+
+/// Sequence log-probs by prompt and answer.
+type Scores<'g> = HashMap<(&'g [u32], &'g [u32]), f64>;
+
+impl HeldOutTasks<'_> {
+    /// Scores every answer once and computes everything from that. Memory: one micro-batch without a
+    /// tape, and a number per answer.
+    ///
+    /// # Errors
+    /// A value that is not finite, an objective's error, or the user's interruption.
+    pub fn evaluate(
+        &self,
+        model: &CausalLm,
+        (phase, training): (&str, &TrainingPlan),
+        step: u64,
+        reporter: &Reporter,
+    ) -> Result<HeldOut, TrainError> {
+        let started = Instant::now();
+        let token_budget = 2 * training.micro_batch_tokens(&model.device());
+        let (mut scores, mut tokens) = (Scores::new(), 0);
+        let own = own_loss(
+            self.own.as_ref(),
+            model,
+            training.pairs_per_step,
+            token_budget,
+            reporter,
+            &mut scores,
+            &mut tokens,
+        )?;
+        let loss = own.loss / own.weight;
+        reporter.check_finite(phase, step, &[("the held-out loss", loss)], Vec::new)?;
+        let groups = missing(&self.dimensions, &scores);
+        tokens += groups.iter().map(|group| group.tokens() as u64).sum::<u64>();
+        for chunk in groups.chunks(CHUNK) {
+            reporter.check_stop()?;
+            let scored = model.score(chunk, token_budget, &HeadOptions::default(), &mut |_| ());
+            for (group, answers) in chunk.iter().zip(scored) {
+                scores.extend(
+                    group.answers.iter().zip(answers).map(|(answer, logps)| ((group.prompt, *answer), sum(&logps))),
+                );
+            }
+        }
+        Ok(HeldOut {
+            phase: phase.into(),
+            step,
+            steps: training.steps,
+            loss,
+            dimensions: self.dimensions.iter().map(|margins| margins.figures(&scores)).collect(),
+            tokens,
+            seconds: started.elapsed().as_secs_f64(),
+        })
+    }
+}
+
+impl HeldOutTasks<'_> {
+    /// The value by which the best checkpoint is chosen, higher is better; `None` if there is none.
+    pub fn value(&self, found: &HeldOut, by: Best) -> Option<f64> {
+        let own = found.dimensions.iter().find(|score| Some(&score.dimension) == self.dimension.as_ref());
+        match by {
+            Best::None => None,
+            Best::Loss => Some(-found.loss),
+            Best::Accuracy => own.map(|score| score.accuracy),
+            Best::Margin => own.map(|score| score.margin),
+        }
+    }
+}
+
+impl HeldOutMargins<'_> {
+    /// The answers of a row with their places in the example.
+    fn answers(&self, row: &Judged) -> (&[u32], [Option<&[u32]>; 2]) {
+        let example = &self.dataset.examples[row.example];
+        let tokens = |answer: Option<usize>| answer.map(|answer| example.answers[answer].as_slice());
+        (&example.prompt, [tokens(row.chosen), tokens(row.rejected)])
+    }
+
+    fn figures(&self, scores: &Scores) -> HeldOutDimension {
+        let mut sums = PreferenceTally::default();
+        for (index, row) in self.rows.iter().enumerate() {
+            let (prompt, [chosen, rejected]) = self.answers(row);
+            let ratio =
+                |answer: Option<&[u32]>, start: &[f64]| answer.map(|answer| scores[&(prompt, answer)] - start[index]);
+            let [chosen, rejected] = [ratio(chosen, &self.start.chosen), ratio(rejected, &self.start.rejected)];
+            sums.add(chosen.map(|ratio| (ratio, ratio)), rejected.map(|ratio| (ratio, ratio)));
+        }
+        let rows = self.rows.len() as f64;
+        HeldOutDimension {
+            dimension: self.dimension.clone(),
+            pairs: self.rows.len(),
+            accuracy: sums.correct / rows,
+            margin: sums.margin / rows,
+            chosen_log_ratio: (sums.chosen > 0.0).then(|| sums.chosen_log_ratio / sums.chosen),
+            rejected_log_ratio: (sums.rejected > 0.0).then(|| sums.rejected_log_ratio / sums.rejected),
+        }
+    }
+}
+
+/// The sums of a task over all its rows, in batches of `per_step` rows: some losses compare the rows of a batch. Every
+/// answer's log-prob goes to `scores`.
+fn own_loss<'t>(
+    task: &'t dyn Task,
+    model: &CausalLm,
+    per_step: usize,
+    token_budget: usize,
+    reporter: &Reporter,
+    scores: &mut Scores<'t>,
+    tokens: &mut u64,
+) -> Result<StepTally, TrainError> {
+    let (all, head) = ((0..task.len()).collect::<Vec<usize>>(), HeadOptions::default());
+    let mut total = StepTally::default();
+    for rows in all.chunks(per_step) {
+        reporter.check_stop()?;
+        let groups: Vec<Group> = rows.iter().map(|&row| task.group(row)).collect();
+        let batches = micro_batches(&groups.iter().map(Group::tokens).collect::<Vec<_>>(), token_budget);
+        let ahead = task.look_ahead(&StepAhead { model, rows, batches: &batches, token_budget, head: &head })?;
+        let empty = StepTally { weight: task.weight(&groups), ahead, ..Default::default() };
+        for members in &batches {
+            let of_batch: Vec<usize> = members.iter().map(|&member| rows[member]).collect();
+            let batch = PackedBatch::new(&members.iter().map(|&member| groups[member].clone()).collect::<Vec<_>>());
+            let mut sums = empty.clone();
+            observe(model, &batch, &head, |scored| {
+                let answers = members
+                    .iter()
+                    .flat_map(|&member| groups[member].answers.iter().map(move |answer| (member, *answer)));
+                for ((member, answer), rows) in answers.zip(&batch.sequences) {
+                    scores.insert((groups[member].prompt, answer), sum(&scored.logps[rows.clone()]));
+                }
+                task.slopes(&of_batch, &batch, scored, &mut sums)
+            })?;
+            *tokens += batch.tokens() as u64;
+            total.merge(sums);
+        }
+        total.weight += empty.weight;
+    }
+    Ok(total)
+}
+
+/// Each answer that has no score yet once, with its prompt.
+fn missing<'t>(dimensions: &'t [HeldOutMargins], scores: &Scores) -> Vec<Group<'t>> {
+    let mut seen = std::collections::HashSet::new();
+    let rows = dimensions.iter().flat_map(|margins| margins.rows.iter().map(|row| margins.answers(row)));
+    let groups = rows.filter_map(|(prompt, answers)| {
+        let absent = answers.into_iter().flatten().filter(|answer| !scores.contains_key(&(prompt, *answer)));
+        let answers: Vec<&[u32]> = absent.filter(|answer| seen.insert((prompt, *answer))).collect();
+        (!answers.is_empty()).then_some(Group { prompt, answers })
+    });
+    groups.collect()
+}
+
+fn sum(logps: &[f32]) -> f64 {
+    logps.iter().map(|logp| f64::from(*logp)).sum()
+}

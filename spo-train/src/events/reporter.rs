@@ -1,0 +1,113 @@
+//! What every part of a run tells: the clock, the sinks, the watchdogs; and what may end it: the stop flag, a value that
+//! is not finite.
+
+use crate::TrainError;
+use crate::events::sink::EventFile;
+use crate::events::watchdog::Watchdogs;
+use crate::events::{Event, Sink};
+use crate::persist::durable::Mark;
+use serde_json::json;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Reports what happens in a run, and ends it where that must be.
+pub struct Reporter<'a> {
+    /// The run directory.
+    pub out: PathBuf,
+    sink: &'a mut dyn Sink,
+    stop: &'a AtomicBool,
+    started: Instant,
+    watchdogs: Option<Watchdogs>,
+    /// Time that earlier processes of the run took.
+    before: Duration,
+    file: Option<EventFile>,
+}
+
+impl<'a> Reporter<'a> {
+    /// One whose clock starts now.
+    pub fn new(out: PathBuf, sink: &'a mut dyn Sink, stop: &'a AtomicBool) -> Self {
+        let before = Duration::ZERO;
+        let (file, watchdogs) = (None, None);
+        Self { out, sink, stop, started: Instant::now(), watchdogs, before, file }
+    }
+
+    /// Watches the events, and warns.
+    #[must_use]
+    pub fn with_watchdogs(self, watchdogs: Watchdogs) -> Self {
+        Self { watchdogs: Some(watchdogs), ..self }
+    }
+
+    /// Also keeps events in a file, before the sink has them. `before` is the time that earlier
+    /// processes of the run took.
+    #[must_use]
+    pub fn with_events(self, file: EventFile, before: Duration) -> Self {
+        Self { file: Some(file), before, ..self }
+    }
+
+    /// How far the event file is, for a checkpoint; `None` without one.
+    ///
+    /// # Errors
+    /// It cannot be synced.
+    pub fn mark(&self) -> Result<Option<Mark>, TrainError> {
+        self.file.as_ref().map(EventFile::mark).transpose()
+    }
+
+    /// Seconds since the start.
+    pub fn seconds(&self) -> f64 {
+        (self.before + self.started.elapsed()).as_secs_f64()
+    }
+
+    /// Hands an event to the sinks.
+    ///
+    /// # Errors
+    /// A sink could not keep it.
+    pub fn emit(&mut self, event: Event) -> Result<(), TrainError> {
+        let seconds = self.seconds();
+        self.tell(seconds, &event)?;
+        let warnings = self.watchdogs.as_mut().map(|watchdogs| watchdogs.look(&event)).unwrap_or_default();
+        warnings.into_iter().try_for_each(|text| self.tell(seconds, &Event::Warning { text }))
+    }
+
+    fn tell(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
+        if let Some(file) = &mut self.file {
+            file.event(seconds, event)?;
+        }
+        self.sink.event(seconds, event)
+    }
+
+    /// Whether the user asked to stop.
+    pub fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Ends the run if the user asked for it.
+    ///
+    /// # Errors
+    /// [`TrainError::Interrupted`]
+    pub fn check_stop(&self) -> Result<(), TrainError> {
+        match self.stopping() {
+            true => Err(TrainError::Interrupted { out: self.out.clone() }),
+            false => Ok(()),
+        }
+    }
+
+    /// Stops the run at the first value that is not finite, with the rows at hand saved in
+    /// `not-finite.json`.
+    ///
+    /// # Errors
+    /// [`TrainError::NotFinite`], or the file could not be written.
+    pub fn check_finite(
+        &self,
+        phase: &str,
+        step: u64,
+        values: &[(&'static str, f64)],
+        ids: impl Fn() -> Vec<String>,
+    ) -> Result<(), TrainError> {
+        let Some(&(quantity, found)) = values.iter().find(|(_, value)| !value.is_finite()) else { return Ok(()) };
+        let saved = self.out.join("not-finite.json");
+        let text = json!({ "phase": phase, "step": step, "quantity": quantity, "ids": ids() });
+        std::fs::write(&saved, format!("{text:#}\n")).map_err(|e| TrainError::io(&saved, e))?;
+        Err(TrainError::NotFinite { phase: phase.into(), step, quantity, found, saved })
+    }
+}

@@ -1,0 +1,171 @@
+//! A run's summary from its plan and its events alone: what reports are made of.
+
+use crate::config::RunPlan;
+use crate::config::spec::Dtype;
+use crate::events::sink::Record;
+use crate::events::{Event, HeldOut, HeldOutDimension};
+use crate::persist::directory::{START, WARMUP};
+use spo_eval::{Artefact, CurvePoint, Evaluation, ModelSummary, Phase, RoundSummary, RunSummary, ScoreKind, Setting};
+
+/// Points of a training curve that are kept.
+const CURVE_POINTS: u64 = 100;
+
+/// The summary of a run.
+pub fn summarize(plan: &RunPlan, records: &[Record]) -> RunSummary {
+    let mut summary = RunSummary { name: plan.name.clone(), seed: plan.seed, start: start(plan), ..Default::default() };
+    for record in records {
+        add(&mut summary, plan, &record.event);
+    }
+    summary
+}
+
+fn start(plan: &RunPlan) -> String {
+    if plan.warmup.is_some() { WARMUP } else { START }.into()
+}
+
+fn add(summary: &mut RunSummary, plan: &RunPlan, event: &Event) {
+    match event {
+        Event::RunStarted { version, device, family, parameters, trainable, .. } => {
+            summary.versions = vec![("spo".into(), version.clone())];
+            summary.model = ModelSummary {
+                name: plan.model.path.display().to_string(),
+                family: family.clone(),
+                parameters: *parameters,
+                trainable: *trainable,
+                method: match &plan.lora {
+                    Some(lora) => format!("LoRA rank {}", lora.rank),
+                    None => "full".into(),
+                },
+                precision: match plan.model.dtype {
+                    Dtype::F32 => "f32",
+                    Dtype::Bf16 => "bf16",
+                    Dtype::F16 => "f16",
+                }
+                .into(),
+                device: device.clone(),
+            };
+        }
+        Event::DataLoaded { sets, conflicts } => {
+            summary.data = sets.clone();
+            summary.conflict = conflicts.clone();
+        }
+        Event::PhaseStarted { phase, dimension, objective, control, start, margin_offset, .. }
+            if objective != "sft" =>
+        {
+            summary.rounds.push(RoundSummary {
+                policy: phase.clone(),
+                reference: start.clone(),
+                dimension: dimension.clone(),
+                objective: objective.clone(),
+                control: *control,
+                lambda: lambdas(plan, phase),
+                settings: settings(plan, phase),
+                curve: vec![],
+                evaluations: vec![],
+                ended: None,
+                margin_offset: margin_offset.clone(),
+            });
+        }
+        Event::Step(figures) => {
+            let every = figures.steps.div_ceil(CURVE_POINTS).max(1);
+            let round = summary.rounds.iter_mut().find(|round| round.policy == figures.phase);
+            if let Some(round) = round.filter(|_| figures.step % every == 1 % every || figures.step == figures.steps) {
+                round.curve.push(CurvePoint {
+                    step: figures.step - 1,
+                    loss: figures.loss,
+                    accuracy: figures.accuracy,
+                    margin: figures.margin,
+                });
+            }
+        }
+        Event::HeldOut(found) => {
+            let round = summary.rounds.iter_mut().find(|round| round.policy == found.phase);
+            if let Some(round) = round {
+                round.evaluations.push(look(found));
+            }
+        }
+        Event::Evaluated { scores, margins, .. } => {
+            let (matrix, rest): (Vec<_>, Vec<_>) =
+                scores.iter().cloned().partition(|score| score.kind == ScoreKind::LogRatio);
+            summary.matrix.extend(matrix);
+            summary.scores.extend(rest);
+            summary.margins.extend(margins.iter().cloned());
+        }
+        Event::Compared(difference) => summary.differences.push(difference.clone()),
+        Event::KlEstimated(estimate) => summary.kl.push(estimate.clone()),
+        Event::Sampled(sample) => match summary.samples.iter_mut().find(|known| known.prompt == sample.prompt) {
+            Some(known) => known.by_policy.extend(sample.by_policy.iter().cloned()),
+            None => summary.samples.push(sample.clone()),
+        },
+        Event::GateChecked(gate) => summary.gates.push(gate.clone()),
+        Event::PhaseEnded { phase, step, steps, policy_of, reason } => {
+            let text = format!("ended after {step} of {steps} steps with the policy of step {policy_of}: {reason}");
+            if let Some(round) = summary.rounds.iter_mut().find(|round| round.policy == *phase) {
+                round.ended = Some(text);
+            }
+        }
+        Event::RunStopped { reason } => summary.warnings.insert(0, format!("The run was stopped: {reason}")),
+        Event::Lineage { artefacts } => summary.lineage.extend(artefacts.iter().cloned()),
+        Event::PolicySaved { policy, hash, .. } => {
+            summary.lineage.push(Artefact { name: format!("policy {policy}"), hash: format!("blake3:{hash}") });
+        }
+        Event::Scored { policy, tokens, seconds, .. } => {
+            summary.timing.push(Phase {
+                name: format!("scoring {policy}"),
+                seconds: *seconds,
+                tokens: Some(*tokens),
+                peak_bytes: None,
+            });
+        }
+        Event::PhaseFinished { phase, seconds, tokens, peak_bytes } => summary.timing.push(Phase {
+            name: phase.clone(),
+            seconds: *seconds,
+            tokens: Some(*tokens),
+            peak_bytes: Some(*peak_bytes).filter(|bytes| *bytes > 0),
+        }),
+        Event::Warning { text } => summary.warnings.push(text.clone()),
+        _ => {}
+    }
+}
+
+fn look(found: &HeldOut) -> Evaluation {
+    let of_dimension = |of: &HeldOutDimension| (of.dimension.clone(), of.accuracy, of.margin);
+    Evaluation {
+        step: found.step - 1,
+        loss: found.loss,
+        dimensions: found.dimensions.iter().map(of_dimension).collect(),
+    }
+}
+
+/// The place of a phase in the plan: round and arm.
+fn place(plan: &RunPlan, phase: &str) -> Option<(usize, usize)> {
+    plan.rounds.iter().enumerate().find_map(|(index, round)| match phase.strip_prefix(round.name.as_str())? {
+        "" => Some((index, 0)),
+        rest => {
+            let arm = rest.strip_prefix('.')?;
+            Some((index, round.arms.iter().position(|candidate| candidate.name == arm)?))
+        }
+    })
+}
+
+/// Each earlier dimension with its λ.
+fn lambdas(plan: &RunPlan, phase: &str) -> Vec<(String, f64)> {
+    let Some((round, arm)) = place(plan, phase) else { return vec![] };
+    let lambda = plan.rounds[round].arms[arm].options.get("lambda").and_then(|value| value.as_array());
+    let values = lambda.into_iter().flatten().filter_map(|value| value.as_f64());
+    plan.rounds.iter().map(|round| round.dimension.clone()).zip(values).collect()
+}
+
+fn settings(plan: &RunPlan, phase: &str) -> Vec<Setting> {
+    let Some((round, arm)) = place(plan, phase) else { return vec![] };
+    let prefix = format!("rounds.{round}.arms.{arm}.");
+    let lines = plan.lines().into_iter().filter_map(|line| {
+        let key = line.key.strip_prefix(&prefix)?.to_string();
+        let value = match &line.value {
+            serde_json::Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        Some(Setting { key, value, origin: line.origin.to_string() })
+    });
+    lines.collect()
+}

@@ -1,0 +1,106 @@
+//! What a phase has come to between two of its steps: what a checkpoint holds.
+
+use crate::persist::bits;
+use crate::step::optimizer::AdamW;
+use serde::{Deserialize, Serialize};
+use spo_model::CausalLm;
+use std::cmp::Ordering;
+use std::time::Duration;
+
+/// What a phase has come to after some of its steps.
+#[derive(Debug)]
+pub struct PhaseState {
+    /// The policy.
+    pub model: CausalLm,
+    /// The optimiser's moments.
+    pub optimizer: AdamW,
+    /// Steps done.
+    pub step: u64,
+    /// Tokens run through the model.
+    pub tokens: u64,
+    /// Time taken.
+    pub time: Duration,
+    /// The step after which the running policy was evaluated last; 0: never.
+    pub evaluated: u64,
+    /// The best held-out value so far, where the best checkpoint is kept.
+    pub best: Option<f64>,
+    /// What the evaluations of the running policy found, where they may end the phase.
+    pub evaluations: Evaluations,
+    /// Whether the policy is an earlier one, because the last one misses the round's gate.
+    pub rolled_back: bool,
+}
+
+impl PhaseState {
+    /// A phase that starts from a model.
+    pub fn new(model: CausalLm) -> Self {
+        Self {
+            model,
+            optimizer: AdamW::default(),
+            step: 0,
+            tokens: 0,
+            time: Duration::ZERO,
+            evaluated: 0,
+            best: None,
+            evaluations: Evaluations::default(),
+            rolled_back: false,
+        }
+    }
+}
+
+/// A policy at one look, comparable: within the KL budget, how far from the round's gate, how good.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Evaluation {
+    pub(super) step: u64,
+    #[serde(with = "bits")]
+    pub(super) gap: f64,
+    #[serde(with = "bits::option")]
+    pub(super) value: Option<f64>,
+}
+
+impl Evaluation {
+    /// Whether this later look is at a better policy.
+    pub(super) fn beats(&self, other: &Self) -> bool {
+        let value = |look: &Self| look.value.unwrap_or(look.step as f64);
+        let order = other.gap.total_cmp(&self.gap).then(value(self).total_cmp(&value(other)));
+        order == Ordering::Greater
+    }
+}
+
+/// The evaluations of a phase so far.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Evaluations {
+    pub(super) best: Option<Evaluation>,
+    /// Best value of the early-stopping metric, and evaluations since then.
+    #[serde(with = "bits::option")]
+    pub(super) best_value: Option<f64>,
+    pub(super) since: usize,
+    /// Why the phase ends, once it does.
+    pub(super) reason: Option<String>,
+}
+
+impl Evaluations {
+    /// The step of the policy that is kept, if one is.
+    pub fn kept(&self) -> Option<u64> {
+        self.best.as_ref().map(|best| best.step)
+    }
+
+    /// Whether they end the phase.
+    pub fn end(&self) -> bool {
+        self.reason.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Evaluation;
+
+    #[test]
+    fn looks_are_compared_by_gate_then_metric_then_step() {
+        let look = |step, gap, value| Evaluation { step, gap, value };
+        assert!(look(2, 0.0, Some(0.1)).beats(&look(1, 0.1, Some(0.9))));
+        assert!(look(2, 0.0, Some(0.9)).beats(&look(1, 0.0, Some(0.1))));
+        assert!(!look(2, 0.0, Some(0.9)).beats(&look(1, 0.0, Some(0.9))), "the first of equals stays");
+        assert!(look(2, 0.0, None).beats(&look(1, 0.0, None)));
+        assert!(!look(2, 0.2, None).beats(&look(1, 0.1, None)));
+    }
+}

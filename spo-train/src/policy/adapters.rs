@@ -1,0 +1,82 @@
+//! `[lora]` as `spo-model` takes it.
+
+use crate::TrainError;
+use crate::config::spec::{Dtype, LoraRounds, LoraSet, LoraTargets, QuantisedBase};
+use crate::config::{LoraPlan, RunPlan, RunSpec};
+use crate::policy::PolicyOptions;
+use burn::tensor::Device;
+use spo_model::decoder::blocks::BlockBits;
+use spo_model::load::{LoadOptions, Storage};
+use spo_model::lora::{LoraSpec, SavedModules, Targets};
+use spo_model::{ModelError, ModelSpec};
+
+/// The adapters that a plan asks for, checked against the model's shape.
+///
+/// # Errors
+/// A target or a module that the model does not have.
+pub fn lora_spec(plan: &LoraPlan, model: &ModelSpec) -> Result<LoraSpec, ModelError> {
+    let spec = LoraSpec {
+        rank: plan.rank,
+        alpha: plan.alpha,
+        rslora: plan.rslora,
+        dora: plan.dora,
+        dropout: plan.dropout,
+        targets: match &plan.targets {
+            LoraTargets::Set(LoraSet::AllLinear) => Targets::AllLinear,
+            LoraTargets::List(names) => Targets::Names(names.clone()),
+            LoraTargets::Pattern(pattern) => Targets::Pattern(pattern.clone()),
+        },
+        saved: SavedModules::new(&plan.modules_to_save, model)?,
+    };
+    spec.check(model)?;
+    Ok(spec)
+}
+
+/// Checks `[lora]` against the model's shape, before anything is loaded.
+///
+/// # Errors
+/// A name that the model does not have, at its place in the run file; DoRA with `rounds = "stack"`; a starting adapter
+/// that is not there.
+pub fn check(spec: &RunSpec, plan: &RunPlan, model: &ModelSpec) -> Result<(), TrainError> {
+    let Some(lora) = &plan.lora else { return Ok(()) };
+    if lora.dora && lora.rounds == LoraRounds::Stack {
+        let message = "\"stack\" adds adapters up, and those of DoRA do not add up";
+        let hint = "set `rounds = \"continue\"`, or `dora = false`";
+        return Err(spec.refused("lora.rounds", message.into(), Some(hint.into())).into());
+    }
+    if let Some(start) = lora.start.as_ref().filter(|start| !start.join("adapter_config.json").is_file()) {
+        let message = format!("{} holds no adapter_config.json", start.display());
+        let hint = "name a directory that PEFT or a run of spo has saved an adapter in";
+        return Err(spec.refused("lora.start", message, Some(hint.into())).into());
+    }
+    match lora_spec(lora, model) {
+        Err(ModelError::Adapter { file, reason }) => Err(spec.refused(&file, reason, None).into()),
+        other => Ok(other.map(|_| ())?),
+    }
+}
+
+/// What the policies of a run have in common.
+///
+/// # Errors
+/// As [`lora_spec`].
+pub fn policy_options(plan: &RunPlan, model: &ModelSpec, device: &Device) -> Result<PolicyOptions, ModelError> {
+    let storage = match plan.model.dtype {
+        Dtype::F32 => Storage::F32,
+        Dtype::Bf16 => Storage::Bf16,
+        Dtype::F16 => Storage::F16,
+    };
+    let blocks = plan.lora.as_ref().and_then(|lora| match lora.quantised_base {
+        QuantisedBase::None => None,
+        QuantisedBase::Eight => Some(BlockBits::Eight),
+        QuantisedBase::Four => Some(BlockBits::Four),
+    });
+    Ok(PolicyOptions {
+        base: plan.model.path.clone(),
+        load: LoadOptions { storage: Some(storage), blocks },
+        lora: plan.lora.as_ref().map(|lora| lora_spec(lora, model)).transpose()?,
+        start: plan.lora.as_ref().and_then(|lora| lora.start.clone()),
+        stack: plan.lora.as_ref().is_some_and(|lora| lora.rounds == LoraRounds::Stack),
+        seed: plan.seed,
+        device: device.clone(),
+    })
+}

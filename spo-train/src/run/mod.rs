@@ -1,0 +1,211 @@
+//! A run from its file to its reports.
+
+pub mod disk;
+mod evaluation;
+pub(crate) mod lock;
+pub mod manifest;
+pub mod prepare;
+mod reference;
+pub(crate) mod reuse;
+pub(crate) mod stages;
+
+pub use prepare::{Prepared, prepare};
+
+use crate::TrainError;
+use crate::config::RunPlan;
+use crate::events::reporter::Reporter;
+use crate::events::sink::csv::Tables;
+use crate::events::sink::tensorboard::TensorBoard;
+use crate::events::sink::{All, EventFile, Record, read_events};
+use crate::events::summary::summarize;
+use crate::events::watchdog::Watchdogs;
+use crate::events::{Event, Sink};
+use crate::persist::directory::{self, Change, RUN_MARKS};
+use crate::persist::durable;
+use crate::persist::journal::Journal;
+use crate::phase::checkpoint::{self, Checkpoints, Saved};
+use lock::Lock;
+use manifest::Manifest;
+use prepare::check_room;
+use spo_eval::{RunSummary, report};
+use stages::Driver;
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+/// Runs a prepared plan in its run directory.
+///
+/// # Errors
+/// The directory holds a run already or cannot be written; or anything that stops a run. What was
+/// done before stays in the directory, and [`resume`] goes on from there.
+pub fn run(prepared: Prepared, sink: &mut dyn Sink, stop: &AtomicBool) -> Result<RunSummary, TrainError> {
+    let out = prepared.plan.out.clone();
+    let taken = || RUN_MARKS.iter().any(|name| out.join(name).exists());
+    let refused = || Err(TrainError::OutExists { path: out.clone() });
+    if taken() {
+        return refused();
+    }
+    check_room(&prepared)?;
+    std::fs::create_dir_all(&out).map_err(|e| TrainError::io(&out, e))?;
+    let _lock = Lock::take(&out)?;
+    if taken() {
+        return refused();
+    }
+    Manifest::of(&prepared)?.write(&out)?;
+    let begun = Begun { journal: Journal::create(&out)?, saved: None, events: 0 };
+    go_through(&prepared, begun, None, sink, stop)
+}
+
+/// Goes on with the run in `out`, whose run file is prepared again, from its last checkpoint. On the
+/// CPU the result is bit for bit that of a run that never stopped, unless something has changed.
+///
+/// # Errors
+/// There is no run, another process is at it, or something has changed that `allow` does not have;
+/// or anything that stops a run.
+pub fn resume(
+    mut prepared: Prepared,
+    out: &Path,
+    allow: &[Change],
+    sink: &mut dyn Sink,
+    stop: &AtomicBool,
+) -> Result<RunSummary, TrainError> {
+    prepared.plan.out = out.into();
+    if !out.is_dir() {
+        return Err(TrainError::NoRun { out: out.into() });
+    }
+    let _lock = Lock::take(out)?;
+    let now = Manifest::of(&prepared)?;
+    let changes = match Manifest::read(out) {
+        Ok(manifest) => manifest.changes(&now),
+        Err(_) if allow.contains(&Change::Manifest) => vec![(Change::Manifest, "it is not known what changed".into())],
+        Err(error) => return Err(error),
+    };
+    let refused = changes.iter().filter(|(change, _)| !allow.contains(change));
+    let refused: Vec<_> = refused.map(|(change, what)| (change.name(), what.clone())).collect();
+    if !refused.is_empty() {
+        return Err(TrainError::Changed { out: out.into(), changes: refused });
+    }
+    check_room(&prepared)?;
+    let (journal, fault) = Journal::reopen(out)?;
+    let finished = journal.events.as_ref().map_or(0, |events| events.bytes);
+    let (saved, damaged) = checkpoint::latest(out, finished)?;
+    let from = match &saved {
+        Some(Saved { header, path }) => format!("step {} of {} ({})", header.step, header.phase, file_name(path)),
+        None => journal.stages().last().map_or("the beginning".into(), |stage| format!("the end of `{stage}`")),
+    };
+    let events = saved.as_ref().and_then(|saved| saved.header.events.as_ref()).map_or(finished, |mark| mark.bytes);
+    sink.event(0.0, &Event::Resumed { from: from.clone(), damaged: fault.into_iter().chain(damaged).collect() })?;
+    // From here on the run is another one: the next resuming compares with this.
+    now.write(out)?;
+    let changes = changes.into_iter().map(|(change, what)| format!("{}: {what}", change.name()));
+    let changes = changes.collect::<Vec<_>>().join("; ");
+    let warning =
+        (!changes.is_empty()).then(|| format!("went on from {from} although something has changed: {changes}"));
+    go_through(&prepared, Begun { journal, saved, events }, warning, sink, stop)
+}
+
+fn file_name(path: &Path) -> std::borrow::Cow<'_, str> {
+    path.file_name().unwrap_or_default().to_string_lossy()
+}
+
+/// How far a run directory is.
+struct Begun {
+    journal: Journal,
+    saved: Option<Saved>,
+    /// Bytes of `events.jsonl` that count.
+    events: u64,
+}
+
+fn go_through(
+    prepared: &Prepared,
+    begun: Begun,
+    warning: Option<String>,
+    sink: &mut dyn Sink,
+    stop: &AtomicBool,
+) -> Result<RunSummary, TrainError> {
+    let (plan, out) = (&prepared.plan, prepared.plan.out.as_path());
+    let policies = out.join(directory::POLICIES);
+    std::fs::create_dir_all(&policies).map_err(|e| TrainError::io(&policies, e))?;
+    let text = serde_json::to_string_pretty(plan).expect("a plan holds only strings and numbers");
+    write(&out.join(directory::PLAN), &text)?;
+    write_rows(prepared, &out.join(directory::ROWS))?;
+    let events = out.join(directory::EVENTS);
+    let finished = begun.journal.events.as_ref().map_or(0, |events| events.bytes);
+    let file = EventFile::reopen(&events, begun.events)?;
+    let kept = read_events(&events)?;
+    let seconds = kept.last().map_or(0.0, |record| record.at);
+
+    // These are made from the events alone: what was kept is told them again.
+    let mut watchdogs = Watchdogs::new(plan.watchdog.clone());
+    let (mut tables, mut tensorboard) = (Tables::create(out)?, TensorBoard::create(out, seconds)?);
+    let mut sinks = All(vec![&mut tables, &mut tensorboard, sink]);
+    for record in &kept {
+        sinks.earlier(record.at, &record.event)?;
+        watchdogs.look(&record.event);
+    }
+    let mut reporter = Reporter::new(out.into(), &mut sinks, stop)
+        .with_events(file, Duration::from_secs_f64(seconds))
+        .with_watchdogs(watchdogs);
+    let checkpoints = Checkpoints::open(out, &plan.checkpoints, begun.saved, finished)?;
+    if let Some(text) = warning {
+        reporter.emit(Event::Warning { text })?;
+    }
+    let mut driver = Driver::new(prepared, reporter, begun.journal, checkpoints)?;
+    let result = guarded(out, || driver.run());
+    if let Err(error) = &result {
+        // Where this cannot be kept, as on a full disk, the error itself still tells.
+        let _ = driver.stopped(error);
+    }
+    if let Err(error @ TrainError::Interrupted { .. }) = result {
+        return Err(error);
+    }
+    // A run that failed has a report too: of what it was and why it ended.
+    let report = read_events(&events).and_then(|records| write_reports(plan, &records, out));
+    result.and(report)
+}
+
+/// A GPU that fails makes burn panic; that is an error like others.
+fn guarded(out: &Path, work: impl FnOnce() -> Result<(), TrainError>) -> Result<(), TrainError> {
+    std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| text.to_string());
+        let reason = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic".into());
+        Err(TrainError::Failed { reason, out: out.into() })
+    })
+}
+
+fn write_reports(plan: &RunPlan, records: &[Record], out: &Path) -> Result<RunSummary, TrainError> {
+    let summary = summarize(plan, records);
+    write(&out.join(directory::REPORT), &report::markdown(&summary))?;
+    write(&out.join(directory::PAGE), &report::html(&summary))?;
+    write(&out.join(directory::SUMMARY), &report::to_json(&summary)?)?;
+    Ok(summary)
+}
+
+/// Names every row that was dropped, cut or is doubtful, where there are any.
+fn write_rows(prepared: &Prepared, path: &Path) -> Result<(), TrainError> {
+    let mut lines = Vec::new();
+    for set in [&prepared.train, &prepared.held_out] {
+        set.dataset.report.write_incidents(&mut lines).map_err(|e| TrainError::io(path, e))?;
+    }
+    if lines.is_empty() { Ok(()) } else { std::fs::write(path, lines).map_err(|e| TrainError::io(path, e)) }
+}
+
+fn write(path: &Path, text: &str) -> Result<(), TrainError> {
+    durable::write(path, format!("{}\n", text.trim_end()).as_bytes())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::guarded;
+    use crate::TrainError;
+    use std::path::Path;
+
+    #[test]
+    fn a_device_that_fails_is_an_error() {
+        let error = guarded(Path::new("runs/a"), || panic!("the device is lost")).unwrap_err();
+        assert!(matches!(&error, TrainError::Failed { reason, .. } if reason == "the device is lost"), "{error}");
+        assert!(error.hint().unwrap().contains("spo train --resume runs/a"));
+    }
+}

@@ -1,0 +1,96 @@
+//! Gradients by parameter name, accumulated over the micro-batches of a batch.
+
+use crate::step::row_sparse::{RowSparse, TableRows};
+use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor};
+use spo_core::cpu::Values;
+use spo_model::lora::{SavedModules, is_adapter};
+use std::collections::BTreeMap;
+
+/// Which parameters training changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trainable {
+    /// All of them.
+    All,
+    /// The adapters; the base stays as it is.
+    Adapters,
+    /// The adapters, and these modules in full.
+    AdaptersAnd(SavedModules),
+}
+
+impl Trainable {
+    /// Whether the parameter at this module path is trained.
+    pub fn contains(self, path: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Adapters => is_adapter(path),
+            Self::AdaptersAnd(saved) => is_adapter(path) || saved.contains(path),
+        }
+    }
+}
+
+/// Sums of gradients, flat `[elements]`, at least f32, in the order of their names.
+#[derive(Debug, Default)]
+pub struct Gradients {
+    sums: BTreeMap<String, RowSparse>,
+}
+
+impl Gradients {
+    /// Adds a gradient of any shape to its parameter's sum.
+    pub fn add<const D: usize>(&mut self, path: &str, gradient: Tensor<D>) {
+        let elements = gradient.shape().num_elements();
+        let gradient = gradient.reshape([elements]);
+        let gradient = if gradient.dtype() == DType::F64 { gradient } else { gradient.cast(DType::F32) };
+        self.add_sum(path.into(), RowSparse::Whole(gradient));
+    }
+
+    /// Adds rows to rows of a table's sum: row `i` of `rows` `[tokens, hidden]` to row `ids[i]` of `[vocab, hidden]`. On
+    /// the CPU the other rows take no memory, unless the table has other gradients too.
+    pub fn add_rows(&mut self, path: &str, table: [usize; 2], ids: Tensor<1, Int>, rows: Tensor<2>) {
+        let Some(values) = Values::of(&rows) else {
+            let zeros = Tensor::<2>::zeros(table, (&rows.device(), rows.dtype()));
+            return self.add(path, zeros.select_assign(0, ids, rows, IndexingUpdateOp::Add));
+        };
+        let mut sums = TableRows::new(table);
+        sums.add_at(ids.into_data().iter::<i64>(), &values);
+        self.add_sum(path.into(), RowSparse::Rows(sums));
+    }
+
+    fn add_sum(&mut self, path: String, gradient: RowSparse) {
+        let sum = match self.sums.remove(&path) {
+            Some(sum) => sum.plus(gradient),
+            None => gradient,
+        };
+        self.sums.insert(path, sum);
+    }
+
+    /// Adds another set of sums.
+    pub fn merge(&mut self, other: Self) {
+        for (path, sum) in other.sums {
+            self.add_sum(path, sum);
+        }
+    }
+
+    /// The sum for a parameter.
+    pub fn get(&self, path: &str) -> Option<Tensor<1>> {
+        self.sums.get(path).cloned().map(RowSparse::into_whole)
+    }
+
+    /// Takes the sum for a parameter out.
+    pub fn remove(&mut self, path: &str) -> Option<RowSparse> {
+        self.sums.remove(path)
+    }
+
+    /// Parameter names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.sums.keys().map(String::as_str)
+    }
+
+    /// Global L2 norm; on a GPU one read from the device.
+    pub fn norm(&self) -> f64 {
+        if let Some(squares) = self.sums.values().map(RowSparse::squares_on_host).sum::<Option<f64>>() {
+            return squares.sqrt();
+        }
+        let squares = self.sums.values().map(|sum| sum.clone().into_whole().square().sum());
+        Tensor::cat(squares.collect(), 0).into_data().iter::<f64>().sum::<f64>().sqrt()
+    }
+}

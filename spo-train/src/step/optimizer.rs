@@ -1,0 +1,303 @@
+//! AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) in the field's form: decay decoupled and on
+//! matrices only, ε outside the root of the bias-corrected second moment.
+
+use crate::config::TrainingPlan;
+use crate::step::gradients::Gradients;
+use crate::step::row_sparse::{RowSparse, TableRows};
+use burn::module::Module;
+use burn::tensor::{DType, Tensor};
+use rayon::prelude::*;
+use spo_core::cpu::{Values, rows};
+use spo_model::parameters::replace;
+use std::collections::BTreeMap;
+
+/// Rows of a table that one thread updates at a time.
+const ROWS_AT_ONCE: usize = 32;
+
+/// Moments of every trained parameter, flat `[elements]`, f32 (f64 for f64 parameters). Of an embedding table in host
+/// memory only the rows that ever had a gradient: the moments of the others are zero.
+#[derive(Debug, Default)]
+pub struct AdamW {
+    step: u64,
+    moments: BTreeMap<String, Moments>,
+}
+
+#[derive(Debug)]
+struct Moments {
+    first: RowSparse,
+    second: RowSparse,
+    /// The weights before rounding, where they are stored in 16 bits.
+    master: Option<RowSparse>,
+}
+
+impl AdamW {
+    /// Updates every parameter that has a gradient. `scale` multiplies the gradients first: the
+    /// clip factor.
+    pub fn step<M: Module>(
+        &mut self,
+        model: M,
+        mut gradients: Gradients,
+        training: &TrainingPlan,
+        learning_rate: f64,
+        scale: f64,
+    ) -> M {
+        self.begin_step();
+        self.update(model, &mut gradients, training, learning_rate, scale)
+    }
+
+    /// Begins a step whose gradients come in several parts, each given to [`update`](Self::update).
+    pub fn begin_step(&mut self) {
+        self.step += 1;
+    }
+
+    /// Updates every parameter that has a gradient, and takes it out.
+    pub fn update<M: Module>(
+        &mut self,
+        model: M,
+        gradients: &mut Gradients,
+        training: &TrainingPlan,
+        learning_rate: f64,
+        scale: f64,
+    ) -> M {
+        replace(model, "", |parameter| match gradients.remove(&parameter.path) {
+            Some(gradient) => {
+                let decayed = parameter.shape.len() > 1;
+                let update = Update::new(self.step, training, learning_rate, scale, decayed);
+                let moments = self.moments.remove(&parameter.path);
+                let (weight, moments) = update.apply(parameter.value, gradient, moments);
+                self.moments.insert(parameter.path, moments);
+                weight
+            }
+            None => parameter.value,
+        })
+    }
+}
+
+impl AdamW {
+    /// Whether a parameter has been updated.
+    pub fn trains(&self, path: &str) -> bool {
+        self.moments.contains_key(path)
+    }
+
+    /// Everything but the number of steps, flat tensors by name: `first.PATH`, `second.PATH`, and
+    /// `master.PATH` where weights are stored in 16 bits.
+    pub fn state(&self) -> impl Iterator<Item = (String, &RowSparse)> {
+        self.moments.iter().flat_map(|(path, moments)| {
+            let master = moments.master.as_ref().map(|master| (format!("master.{path}"), master));
+            let both = [(format!("first.{path}"), &moments.first), (format!("second.{path}"), &moments.second)];
+            both.into_iter().chain(master)
+        })
+    }
+
+    /// The optimiser after this many steps, from its [`state`](Self::state).
+    pub fn restore(step: u64, mut state: BTreeMap<String, Tensor<1>>) -> Self {
+        let paths: Vec<String> =
+            state.keys().filter_map(|name| name.strip_prefix("first.")).map(String::from).collect();
+        let moments = paths.into_iter().filter_map(|path| {
+            let first = RowSparse::Whole(state.remove(&format!("first.{path}"))?);
+            let second = RowSparse::Whole(state.remove(&format!("second.{path}"))?);
+            let master = state.remove(&format!("master.{path}")).map(RowSparse::Whole);
+            Some((path, Moments { first, second, master }))
+        });
+        Self { moments: moments.collect(), step }
+    }
+}
+
+/// The numbers of one step for one parameter.
+#[derive(Debug, Clone, Copy)]
+struct Update {
+    beta1: f64,
+    beta2: f64,
+    epsilon: f64,
+    /// Factor on the gradient.
+    scale: f64,
+    /// Factor on the weight: 1 − learning rate · decay.
+    keep: f64,
+    /// Learning rate with the first moment's bias correction.
+    rate: f64,
+    /// √ of the second moment's bias correction.
+    correction: f64,
+}
+
+impl Update {
+    fn new(step: u64, training: &TrainingPlan, learning_rate: f64, scale: f64, decayed: bool) -> Self {
+        let [beta1, beta2] = training.adam_betas;
+        let decay = if decayed { training.weight_decay } else { 0.0 };
+        Self {
+            beta1,
+            beta2,
+            epsilon: training.adam_eps,
+            scale,
+            keep: 1.0 - learning_rate * decay,
+            rate: learning_rate / (1.0 - beta1.powi(step as i32)),
+            correction: (1.0 - beta2.powi(step as i32)).sqrt(),
+        }
+    }
+
+    fn apply(self, weight: Tensor<1>, gradient: RowSparse, moments: Option<Moments>) -> (Tensor<1>, Moments) {
+        match gradient {
+            RowSparse::Rows(rows) if Values::fit(&weight) => self.apply_to_rows(weight, rows, moments),
+            gradient => self.apply_to_all(weight, gradient.into_whole(), moments),
+        }
+    }
+
+    fn apply_to_all(self, weight: Tensor<1>, gradient: Tensor<1>, moments: Option<Moments>) -> (Tensor<1>, Moments) {
+        let (first, second, master) = match moments {
+            Some(Moments { first, second, master }) => {
+                (first.into_whole(), second.into_whole(), master.map(RowSparse::into_whole))
+            }
+            None => (gradient.zeros_like(), gradient.zeros_like(), None),
+        };
+        let stored = weight.dtype();
+        let wide = master.unwrap_or_else(|| weight.cast(first.dtype()));
+        let state = [wide, first, second];
+        let [wide, first, second] = match Values::fit(&gradient) && state.iter().all(Values::fit) {
+            true => self.on_host(state, gradient),
+            false => self.on_device(state, gradient),
+        };
+        let master = matches!(stored, DType::F16 | DType::BF16).then(|| RowSparse::Whole(wide.clone()));
+        (wide.cast(stored), Moments { first: RowSparse::Whole(first), second: RowSparse::Whole(second), master })
+    }
+
+    /// The same bits for f32 weights in host memory, of whose table only some rows ever had a gradient: a row without
+    /// moments is only decayed.
+    fn apply_to_rows(self, weight: Tensor<1>, gradient: TableRows, moments: Option<Moments>) -> (Tensor<1>, Moments) {
+        let table = gradient.table();
+        let [mut first, mut second] = match moments {
+            Some(moments) => [moments.first.into_rows(table), moments.second.into_rows(table)],
+            None => [TableRows::new(table), TableRows::new(table)],
+        };
+        let touched: Vec<usize> = gradient.indices().chain(first.indices()).chain(second.indices()).collect();
+        for row in touched {
+            first.row_mut(row);
+            second.row_mut(row);
+        }
+        let mut weight = Values::take(weight).expect("the caller asked whether they fit");
+        self.pass_over_rows(weight.make_mut(), [&mut first, &mut second], &gradient);
+        let moments = Moments { first: RowSparse::Rows(first), second: RowSparse::Rows(second), master: None };
+        (weight.into_tensor(), moments)
+    }
+
+    /// Steps the rows that have moments, and decays the others.
+    fn pass_over_rows(self, weight: &mut [f32], [first, second]: [&mut TableRows; 2], gradient: &TableRows) {
+        let [_, width] = gradient.table();
+        let mut states = first.iter_mut().zip(second.iter_mut()).peekable();
+        let with_state = |(row, weight)| {
+            let state = states.next_if(|((touched, _), _)| *touched == row);
+            (row, weight, state.map(|((_, first), (_, second))| (first, second)))
+        };
+        let rows = weight.chunks_exact_mut(width).enumerate().map(with_state);
+        let rows: Vec<_> = rows.filter(|(_, _, state)| state.is_some() || self.keep != 1.0).collect();
+        let zeros = vec![0.0; width];
+        rows.into_par_iter().with_min_len(ROWS_AT_ONCE).for_each(|(row, weight, state)| match state {
+            Some((first, second)) => {
+                let gradient = gradient.get(row).unwrap_or(&zeros);
+                pulp::Arch::new().dispatch(|| self.pass(weight, first, second, gradient));
+            }
+            None => weight.iter_mut().for_each(|weight| *weight *= self.keep as f32),
+        });
+    }
+
+    /// Weight and moments after the step, in burn's operations.
+    fn on_device(self, [weight, first, second]: [Tensor<1>; 3], gradient: Tensor<1>) -> [Tensor<1>; 3] {
+        let gradient = gradient * self.scale;
+        let first = first * self.beta1 + gradient.clone() * (1.0 - self.beta1);
+        let second = second * self.beta2 + gradient.square() * (1.0 - self.beta2);
+        let weight = if self.keep == 1.0 { weight } else { weight * self.keep };
+        let denominator = second.clone().sqrt() / self.correction + self.epsilon;
+        [weight - first.clone() / denominator * self.rate, first, second]
+    }
+
+    /// The same in one pass over the memory of all three.
+    fn on_host(self, state: [Tensor<1>; 3], gradient: Tensor<1>) -> [Tensor<1>; 3] {
+        let values = |tensor| Values::take(tensor).expect("the caller asked whether they fit");
+        let (mut state, gradient) = (state.map(values), values(gradient));
+        rows::update_three(state.each_mut().map(Values::make_mut), &gradient, |[weight, first, second], gradient| {
+            pulp::Arch::new().dispatch(|| self.pass(weight, first, second, gradient));
+        });
+        state.map(Values::into_tensor)
+    }
+
+    #[inline(always)]
+    fn pass(self, weight: &mut [f32], first: &mut [f32], second: &mut [f32], gradient: &[f32]) {
+        let [beta1, beta2, scale, keep, rate] =
+            [self.beta1, self.beta2, self.scale, self.keep, self.rate].map(|x| x as f32);
+        let [rest1, rest2, inverse, epsilon] =
+            [1.0 - self.beta1, 1.0 - self.beta2, 1.0 / self.correction, self.epsilon].map(|x| x as f32);
+        let state = weight.iter_mut().zip(first).zip(second);
+        for (((weight, first), second), gradient) in state.zip(gradient) {
+            let gradient = gradient * scale;
+            *first = *first * beta1 + gradient * rest1;
+            *second = *second * beta2 + gradient * gradient * rest2;
+            *weight = *weight * keep - *first / (second.sqrt() * inverse + epsilon) * rate;
+        }
+    }
+}
+
+/// The factor that brings a gradient of this norm within `max_norm` (0: no limit), as
+/// `torch.nn.utils.clip_grad_norm_` computes it.
+pub fn clip_factor(norm: f64, max_norm: f64) -> f64 {
+    if max_norm > 0.0 { (max_norm / (norm + 1e-6)).min(1.0) } else { 1.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::{Distribution, TensorData};
+    use spo_model::device;
+
+    /// Rows and their gradients, of a table of 90 rows of 3: some come again, some never.
+    fn gradient(step: u64) -> RowSparse {
+        let ids: Vec<i64> = (0..40).map(|i| (i * (step as i64 + 3) + i * i) % 60).collect();
+        let mut rows = TableRows::new([90, 3]);
+        let values: Vec<f32> = (0..120).map(|i| ((i as f32) * 0.7 + step as f32).sin() * 1e-2).collect();
+        rows.add_at(ids.into_iter(), &values);
+        RowSparse::Rows(rows)
+    }
+
+    fn update(step: u64, decay: f64) -> Update {
+        Update {
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            scale: 0.7,
+            keep: 1.0 - 1e-3 * decay,
+            rate: 1e-3 / (1.0 - 0.9f64.powi(step as i32)),
+            correction: (1.0 - 0.999f64.powi(step as i32)).sqrt(),
+        }
+    }
+
+    fn data(values: Tensor<1>) -> TensorData {
+        values.into_data()
+    }
+
+    #[test]
+    fn rows_are_stepped_as_the_whole_table_is() {
+        let start = Tensor::<1>::random([270], Distribution::Normal(0.0, 1.0), &device::cpu());
+        for decay in [0.0, 0.1] {
+            let (mut of_rows, mut of_all) = ((start.clone(), None), (start.clone(), None));
+            for step in 1..=6 {
+                let update = update(step, decay);
+                let (weight, moments) = update.apply(of_rows.0, gradient(step), of_rows.1);
+                let (expected, whole) = update.apply_to_all(of_all.0, gradient(step).into_whole(), of_all.1);
+                assert_eq!(data(weight.clone()), data(expected.clone()), "step {step}, decay {decay}");
+                let both = [(&moments.first, &whole.first), (&moments.second, &whole.second)];
+                for (found, expected) in both {
+                    assert!(matches!(found, RowSparse::Rows(_)));
+                    assert_eq!(data(found.clone().into_whole()), data(expected.clone().into_whole()));
+                }
+                // Every second time the moments come from a checkpoint.
+                let whole_again = |values: RowSparse| match step % 2 {
+                    0 => RowSparse::Whole(values.into_whole()),
+                    _ => values,
+                };
+                let Moments { first, second, master } = moments;
+                of_rows = (weight, Some(Moments { first: whole_again(first), second: whole_again(second), master }));
+                of_all = (expected, Some(whole));
+            }
+            let (after, before) = (data(of_rows.0), data(start.clone()));
+            let mut untouched = after.iter::<f32>().zip(before.iter::<f32>()).skip(180);
+            assert!(untouched.all(|(after, before)| (after == before) == (decay == 0.0)));
+        }
+    }
+}
