@@ -1,6 +1,7 @@
 //! Every command that takes a model takes a GGUF file, and says the same of it as of the model that the file was made from.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[allow(dead_code)]
 mod support;
 
 use serde_json::Value;
@@ -72,8 +73,7 @@ fn commands_say_of_a_file_what_they_say_of_its_model() {
         "--device",
         "cpu",
     ]);
-    let bench =
-        ["bench", "--model", &file, "--data", &pairs, "--dimension", "honesty", "--pairs", "4", "--epochs", "1"];
+    let bench = ["bench", "--model", &file, "--data", &pairs, "--pairs", "4", "--epochs", "1"];
     let bench = out(&[&bench[..], &["--device", "cpu", "--new-tokens", "8", "--json"]].concat());
     assert_eq!(bench.lines().count(), 3, "{bench}");
     let hf = directory.path().join("hf");
