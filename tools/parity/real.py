@@ -58,7 +58,7 @@ def rows(server, pairs, count):
         for line in itertools.islice(lines, count):
             row = json.loads(line)
             prompt = tokens(server, f"Question: {row['prompt']}\nAnswer:")
-            answers = [tokens(server, f" {row[side]}")[:24] for side in ("response_a", "response_b")]
+            answers = [tokens(server, f" {row[side]}")[:12] for side in ("response_a", "response_b")]
             yield dict(zip(("prompt_ids", "chosen_ids", "rejected_ids"), (prompt, *answers)))
 
 

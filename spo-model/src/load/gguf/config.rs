@@ -106,7 +106,7 @@ impl Shape {
     fn read(file: &Gguf, architecture: &Architecture) -> Result<Self, GgufError> {
         let key = |name: &str| format!("{}.{name}", architecture.name);
         for name in REQUIRED {
-            if !file.count(&key(name))?.is_some_and(|count| count > 0) {
+            if file.count(&key(name))?.is_none_or(|count| count == 0) {
                 return Err(file.expected(&key(name), "a whole number above 0"));
             }
         }

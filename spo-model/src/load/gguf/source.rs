@@ -69,7 +69,7 @@ impl<'a> GgufSource<'a> {
                 format!("rows of {width} values do not fill the blocks of {} that {} has", format.values, format.name);
             self.file.error(format!("tensor `{name}`"), reason)
         })?;
-        let length = row_bytes.checked_mul(rows).unwrap_or(usize::MAX);
+        let length = row_bytes.saturating_mul(rows);
         let stored = self.file.bytes(name, length)?;
         let mut out = vec![W::from_wide(0.0); rows * width];
         let rows_of_part = (PART / width.max(1)).max(1);
