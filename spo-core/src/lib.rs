@@ -7,7 +7,6 @@
 //!   gradient.
 //! - [`objective`]: the registry of preference losses, one file each.
 //! - [`mod@differentiate`]: losses and gradients of a batch of pairs on plain numbers.
-//! - [`metric`]: mergeable tallies.
 //! - [`table`]: losses and gradients of rows of log-probabilities, as JSON.
 //! - [`docs`]: the reference of all objectives, from the registry.
 //! - [`cpu`]: matrix products and rows of numbers on the CPU.
@@ -31,7 +30,6 @@ pub mod differentiate;
 pub mod docs;
 pub mod error;
 pub mod logprob;
-pub mod metric;
 pub mod numerics;
 pub mod objective;
 pub mod pair;

@@ -8,22 +8,73 @@ use serde_json::{Map, Value};
 use crate::Preference;
 
 /// A chat message: `role`, `content` and whatever else the template may read (`tool_calls`, `name`).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(try_from = "Map<String, Value>", into = "Map<String, Value>")]
 pub struct Message {
     /// Who speaks: `system`, `user`, `assistant`, `tool`.
     pub role: String,
-    /// The text, usually a string; templates for several media take a list of parts.
-    #[serde(default)]
+    /// The text, usually a string; templates for several media take a list of parts. Null where there is none.
     pub content: Value,
     /// Further fields, handed to the template as they are.
-    #[serde(flatten)]
     pub fields: Map<String, Value>,
+    /// The names of all fields in the order in which they were read: a template may print a whole message.
+    order: Vec<String>,
+}
+
+impl PartialEq for Message {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.role, &self.content, &self.fields) == (&other.role, &other.content, &other.fields)
+    }
+}
+
+impl TryFrom<Map<String, Value>> for Message {
+    type Error = String;
+
+    fn try_from(mut fields: Map<String, Value>) -> Result<Self, String> {
+        let order = fields.keys().cloned().collect();
+        let role = match fields.shift_remove("role") {
+            Some(Value::String(role)) => role,
+            Some(_) => return Err("the role of a message is not a text".into()),
+            None => return Err("missing field `role`".into()),
+        };
+        let content = fields.shift_remove("content").unwrap_or_default();
+        Ok(Self { role, content, fields, order })
+    }
+}
+
+impl From<Message> for Map<String, Value> {
+    fn from(message: Message) -> Self {
+        message.fields()
+    }
 }
 
 impl Message {
     /// A text message.
     pub fn new(role: &str, content: &str) -> Self {
-        Self { role: role.into(), content: content.into(), fields: Map::new() }
+        let order = vec!["role".into(), "content".into()];
+        Self { role: role.into(), content: content.into(), fields: Map::new(), order }
+    }
+
+    /// All fields as they were read, `content` only where there was one or is one now.
+    pub fn fields(&self) -> Map<String, Value> {
+        let field = |name: &String| {
+            let value = match name.as_str() {
+                "role" => Value::from(self.role.as_str()),
+                "content" => self.content.clone(),
+                _ => self.fields.get(name)?.clone(),
+            };
+            Some((name.clone(), value))
+        };
+        let mut all: Map<String, Value> = self.order.iter().filter_map(field).collect();
+        if !self.content.is_null() && !all.contains_key("content") {
+            all.insert("content".into(), self.content.clone());
+        }
+        for (name, value) in &self.fields {
+            if !all.contains_key(name) {
+                all.insert(name.clone(), value.clone());
+            }
+        }
+        all
     }
 
     /// The text of the message; text parts are joined.

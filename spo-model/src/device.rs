@@ -32,8 +32,25 @@ pub fn describe(device: &Device) -> String {
     if on_cpu(device) { "CPU".into() } else { format!("{device:?}") }
 }
 
-/// Opens the device called `auto`, `cpu`, `wgpu`, `vulkan`, `metal` or `cuda`, the last four
-/// with an optional index (`cuda:1`), and runs a first operation on it.
+/// Which adapter of a kind of device is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Adapter {
+    /// The one that the backend prefers.
+    Default,
+    /// A card of its own, by its number among these.
+    Discrete(usize),
+    /// One inside the processor, by its number among these.
+    Integrated(usize),
+    /// One that a virtual machine has, by its number among these.
+    Virtual(usize),
+    /// The processor itself, as a software driver offers it.
+    Cpu,
+}
+
+/// Opens the device called `auto`, `cpu`, `wgpu`, `vulkan`, `metal` or `cuda`, and runs a first operation on it. The last
+/// four take a number: `cuda:1` is the second card. `wgpu`, `vulkan` and `metal` also take a kind before it:
+/// `vulkan:integrated`, `vulkan:integrated:1`, `wgpu:virtual:0`, `wgpu:cpu`; without a kind the number is that of a
+/// discrete card.
 ///
 /// # Errors
 /// [`ModelError::Device`] when the name is unknown, the backend is not compiled in, or the first
@@ -45,34 +62,54 @@ pub fn open(name: &str) -> Result<Device, ModelError> {
             .find_map(|kind| open(kind).ok())
             .ok_or_else(|| error(name, "no compiled backend works on this machine"));
     }
-    let (kind, index) = match name.split_once(':') {
-        Some((kind, index)) => {
-            let index = index.parse::<usize>().map_err(|_| error(name, "the part after `:` is not a device index"))?;
-            (kind, Some(index))
-        }
-        None => (name, None),
-    };
-    match (kind, index) {
-        ("cpu", Some(_)) => return Err(error(name, "there is one cpu, without an index")),
-        ("cpu" | "cuda" | "metal" | "vulkan" | "wgpu", _) if !COMPILED.contains(&kind) => {
-            return Err(error(name, "this build was made without it"));
-        }
-        ("cpu" | "cuda" | "metal" | "vulkan" | "wgpu", _) => {}
-        _ => return Err(error(name, "there is no such kind of device")),
+    let (kind, adapter) = parse(name).map_err(|reason| error(name, reason))?;
+    if !COMPILED.contains(&kind) {
+        return Err(error(name, "this build was made without it"));
     }
-    probe(|| construct(kind, index)).map_err(|reason| error(name, &reason))
+    probe(|| construct(kind, adapter)).map_err(|reason| error(name, &reason))
 }
 
-#[allow(unused_variables, reason = "the index is unused in a build for the CPU only")]
-fn construct(kind: &str, index: Option<usize>) -> Device {
+/// The kind of device and the adapter that a name means.
+fn parse(name: &str) -> Result<(&str, Adapter), &'static str> {
+    let (kind, rest) = name.split_once(':').map_or((name, None), |(kind, rest)| (kind, Some(rest)));
+    let number = |text: &str| text.parse::<usize>().map_err(|_| "the part after `:` is not a device index");
+    match (kind, rest) {
+        ("cpu", Some(_)) => Err("there is one cpu, without an index"),
+        ("cpu" | "cuda" | "metal" | "vulkan" | "wgpu", None) => Ok((kind, Adapter::Default)),
+        ("cuda", Some(rest)) => Ok((kind, Adapter::Discrete(number(rest)?))),
+        ("metal" | "vulkan" | "wgpu", Some(rest)) => {
+            let (word, index) = rest.split_once(':').map_or((rest, "0"), |(word, index)| (word, index));
+            Ok((
+                kind,
+                match word {
+                    "discrete" => Adapter::Discrete(number(index)?),
+                    "integrated" => Adapter::Integrated(number(index)?),
+                    "virtual" => Adapter::Virtual(number(index)?),
+                    "cpu" if rest == "cpu" => Adapter::Cpu,
+                    _ => Adapter::Discrete(number(rest)?),
+                },
+            ))
+        }
+        _ => Err("there is no such kind of device"),
+    }
+}
+
+#[allow(unused_variables, reason = "the adapter is unused in a build for the CPU only")]
+fn construct(kind: &str, adapter: Adapter) -> Device {
     #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal"))]
-    let kind_of_gpu = match index {
-        Some(index) => burn::tensor::DeviceKind::DiscreteGpu(index),
-        None => burn::tensor::DeviceKind::DefaultDevice,
+    let kind_of_gpu = {
+        use burn::tensor::DeviceKind;
+        match adapter {
+            Adapter::Default => DeviceKind::DefaultDevice,
+            Adapter::Discrete(index) => DeviceKind::DiscreteGpu(index),
+            Adapter::Integrated(index) => DeviceKind::IntegratedGpu(index),
+            Adapter::Virtual(index) => DeviceKind::VirtualGpu(index),
+            Adapter::Cpu => DeviceKind::Cpu,
+        }
     };
     match kind {
         #[cfg(feature = "cuda")]
-        "cuda" => Device::cuda(index.unwrap_or(0)),
+        "cuda" => Device::cuda(if let Adapter::Discrete(index) = adapter { index } else { 0 }),
         #[cfg(feature = "metal")]
         "metal" => Device::metal(kind_of_gpu),
         #[cfg(feature = "vulkan")]
@@ -129,5 +166,24 @@ mod tests {
         assert!(error.hint().is_some_and(|hint| hint.contains("cpu")));
         assert!(open("cpu:1").is_err());
         assert!(open("cuda:x").is_err());
+    }
+
+    #[test]
+    fn names_say_which_adapter() {
+        for (name, expected) in [
+            ("cuda:1", ("cuda", Adapter::Discrete(1))),
+            ("vulkan", ("vulkan", Adapter::Default)),
+            ("vulkan:2", ("vulkan", Adapter::Discrete(2))),
+            ("vulkan:discrete:2", ("vulkan", Adapter::Discrete(2))),
+            ("vulkan:integrated", ("vulkan", Adapter::Integrated(0))),
+            ("metal:integrated:1", ("metal", Adapter::Integrated(1))),
+            ("wgpu:virtual:0", ("wgpu", Adapter::Virtual(0))),
+            ("wgpu:cpu", ("wgpu", Adapter::Cpu)),
+        ] {
+            assert_eq!(parse(name), Ok(expected));
+        }
+        for name in ["wgpu:cpu:1", "cuda:integrated", "wgpu:x", "wgpu:integrated:x", "tpu:0", "wgpu:"] {
+            assert!(parse(name).is_err(), "{name}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The whole job in miniature: warm-up, two rounds and a control, on a model of 260,000 parameters.
 //! `SPO_TEST_DEVICE` names the device (`cpu` if unset), as in a run file.
-#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs)]
 
 mod built_in;
 
@@ -20,16 +20,11 @@ use std::sync::atomic::AtomicBool;
 
 const POLICIES: [&str; 4] = ["warmup", "round-1-honesty", "round-2-helpfulness", "round-2-helpfulness.sequential-dpo"];
 
-/// The device to test on, or nothing where the asked one cannot be opened here.
-fn test_device() -> Option<String> {
-    let Ok(name) = std::env::var("SPO_TEST_DEVICE") else { return Some("cpu".into()) };
-    match device::open(&name) {
-        Ok(_) => Some(name),
-        Err(error) => {
-            eprintln!("skipped: {error}");
-            None
-        }
-    }
+/// The device to test on. One that is asked for and cannot be opened fails the test.
+fn test_device() -> String {
+    let name = std::env::var("SPO_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
+    device::open(&name).unwrap_or_else(|error| panic!("SPO_TEST_DEVICE={name}: {error}"));
+    name
 }
 
 fn spec(dir: &Path, device: &str, more: &str) -> RunSpec {
@@ -133,7 +128,7 @@ fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
 
 #[test]
 fn two_rounds_and_a_control() {
-    let Some(device) = test_device() else { return };
+    let device = test_device();
     let dir = tempfile::tempdir().unwrap();
     let spec = spec(dir.path(), &device, "");
     let done = finished(&spec);
@@ -251,7 +246,7 @@ fn the_running_policy_is_evaluated_without_being_changed() {
 
 #[test]
 fn adapters_are_trained_and_merged() {
-    let Some(device) = test_device() else { return };
+    let device = test_device();
     let dir = tempfile::tempdir().unwrap();
     let spec = spec(dir.path(), &device, "[lora]\nrank = 4\n");
     let done = finished(&spec);
@@ -275,7 +270,7 @@ fn adapters_are_trained_and_merged() {
 
 #[test]
 fn a_quantised_base_is_the_same_on_every_device() {
-    let Some(device) = test_device() else { return };
+    let device = test_device();
     let dir = tempfile::tempdir().unwrap();
     let prepared_here = prepared(&spec(dir.path(), &device, ""));
     for (bits, most) in [(BlockBits::Eight, 1.0), (BlockBits::Four, 10.0)] {

@@ -3,6 +3,7 @@
 
 use spo_core::logprob::HeadOptions;
 use spo_data::{Group, PackedBatch};
+use spo_model::family::FAMILIES;
 use spo_model::lora::{LoraSpec, SavedModules, Targets};
 use spo_model::{CausalLm, ModelSpec, device};
 use spo_train::config::spec::Recompute;
@@ -29,12 +30,15 @@ fn models() -> Vec<(String, CausalLm)> {
     let families = std::fs::read_dir(root.join("fixtures/families")).unwrap().map(|entry| entry.unwrap().path());
     let mut dirs: Vec<_> = families.chain([root.join("spo-cli/assets/stories260K")]).collect();
     dirs.sort();
-    assert_eq!(dirs.len(), 14);
     let load = |dir: std::path::PathBuf| {
         let name = dir.file_name().unwrap().to_str().unwrap().to_string();
         (name, CausalLm::from_dir(&dir, None, &device::cpu()).unwrap())
     };
-    dirs.into_iter().map(load).collect()
+    let models: Vec<(String, CausalLm)> = dirs.into_iter().map(load).collect();
+    for family in FAMILIES {
+        assert!(models.iter().any(|(_, model)| model.spec().family == family.name), "no tiny {}", family.name);
+    }
+    models
 }
 
 /// A made-up slope of each answer's log-prob, as a loss would give it.

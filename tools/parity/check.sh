@@ -110,4 +110,7 @@ family olmo2 "$byte_level" 1e-4
 family smollm3 "$byte_level" 1e-4 '{"num_hidden_layers": 5, "layer_types": null, "no_rope_layers": null, "no_rope_layer_interval": 4}'
 family gpt2 "$byte_level" 2e-2
 family gpt-neox "$byte_level" 2e-2
+
+# Chat templates in Jinja2 as transformers sets it up.
+SPO=$spo "$python" "$here/templates.py" "$root/fixtures/tokenizers/chat_templates" || failed=1
 exit $failed

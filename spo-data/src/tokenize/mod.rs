@@ -3,7 +3,7 @@
 mod barrier;
 mod files;
 mod gguf;
-mod limit;
+mod jinja;
 mod template;
 mod time;
 

@@ -5,10 +5,9 @@ use crate::config::{ArmPlan, RunPlan, holds_earlier, reward_scale};
 use crate::policy::logps::PolicyLogps;
 use burn::tensor::Device;
 use spo_core::{Objective, PairNumbers, Sides, differentiate};
-use spo_data::{Dataset, Example, Preference, Tokenizer};
+use spo_data::{Dataset, Example, Preference, Tokenizer, row_hash};
 use spo_eval::{Bootstrap, ConflictCount, DataSummary, DimensionScore, PairScore, ScoreKind, score_dimension};
 use std::collections::BTreeSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// What is evaluated along a dimension: a pair, or one answer that is desirable (chosen) or not (rejected).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,10 +159,9 @@ impl LabelledSet {
     }
 }
 
+/// Names the prompt's cluster for the bootstrap, the same on every machine and with every compiler.
 fn hash_of(prompt: &[u32]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    prompt.hash(&mut hasher);
-    hasher.finish()
+    u64::from_le_bytes(row_hash(prompt, &[])[..8].try_into().expect("a hash has more than eight bytes"))
 }
 
 /// `Δ log(π/π_0)` of every row: of a single answer `log(π/π_0)`, negated where it is undesirable.

@@ -28,7 +28,7 @@ struct Entry {
     events: Mark,
     /// What it wrote.
     files: Vec<Mark>,
-    /// What the run goes on with. No number in it may be a float: reading JSON back could change its last bit.
+    /// What the run goes on with.
     result: Value,
 }
 
@@ -116,14 +116,14 @@ impl Journal {
         files: Vec<Mark>,
         result: &T,
     ) -> Result<(), TrainError> {
-        let result = serde_json::to_value(result).expect("results hold only strings and whole numbers");
+        let result = serde_json::to_value(result).expect("results are plain data");
         let line = encode(&Entry { stage: stage.into(), events, files, result });
         self.file.write_all(&line).and_then(|()| self.file.sync_data()).map_err(|e| TrainError::io(&self.path, e))
     }
 }
 
 fn encode(entry: &Entry) -> Vec<u8> {
-    let text = serde_json::to_string(entry).expect("entries hold only strings and whole numbers");
+    let text = serde_json::to_string(entry).expect("entries are plain data");
     format!("{} {text}\n", checksum(text.as_bytes())).into_bytes()
 }
 

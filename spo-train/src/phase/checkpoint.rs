@@ -8,8 +8,8 @@
 use crate::TrainError;
 use crate::config::CheckpointPlan;
 use crate::config::spec::Best;
-use crate::persist::bits;
 use crate::persist::durable::{Mark, files, hash_start, seal_fault, sync, sync_parent};
+use crate::persist::float;
 use crate::persist::{directory, disk_space};
 use crate::phase::state::{Evaluations, PhaseState};
 use crate::policy;
@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 const HEADER: &str = "spo";
 const ENDING: &str = ".safetensors";
 
-/// Where a phase was when it was saved. Floats stand as their bits.
+/// Where a phase was when it was saved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Header {
     /// The phase.
@@ -43,7 +43,7 @@ pub struct Header {
     /// The step after which the running policy was evaluated last.
     pub evaluated: u64,
     /// The best held-out value so far.
-    #[serde(with = "bits::option")]
+    #[serde(deserialize_with = "float::option")]
     pub best: Option<f64>,
     /// What the evaluations of the running policy found.
     #[serde(alias = "looks")]
@@ -216,7 +216,7 @@ fn write(
         events,
         stage,
     };
-    let header = serde_json::to_string(&header).expect("a header holds only strings and whole numbers");
+    let header = serde_json::to_string(&header).expect("a header is plain data");
     let mut tensors = vec![];
     for_each(&state.model, "", |parameter| {
         if state.optimizer.trains(&parameter.path) {

@@ -1,6 +1,6 @@
 //! What a phase has come to between two of its steps: what a checkpoint holds.
 
-use crate::persist::bits;
+use crate::persist::float;
 use crate::step::optimizer::AdamW;
 use serde::{Deserialize, Serialize};
 use spo_model::CausalLm;
@@ -51,9 +51,9 @@ impl PhaseState {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Evaluation {
     pub(super) step: u64,
-    #[serde(with = "bits")]
+    #[serde(deserialize_with = "float::one")]
     pub(super) gap: f64,
-    #[serde(with = "bits::option")]
+    #[serde(deserialize_with = "float::option")]
     pub(super) value: Option<f64>,
 }
 
@@ -71,7 +71,7 @@ impl Evaluation {
 pub struct Evaluations {
     pub(super) best: Option<Evaluation>,
     /// Best value of the early-stopping metric, and evaluations since then.
-    #[serde(with = "bits::option")]
+    #[serde(deserialize_with = "float::option")]
     pub(super) best_value: Option<f64>,
     pub(super) since: usize,
     /// Why the phase ends, once it does.

@@ -4,8 +4,8 @@ use crate::TrainError;
 use crate::config::EvaluationPlan;
 use crate::events::Event;
 use crate::events::reporter::Reporter;
-use crate::persist::bits;
 use crate::persist::durable;
+use crate::persist::float;
 use serde::{Deserialize, Serialize};
 use spo_core::logprob::HeadOptions;
 use spo_data::{Dataset, Group, PromptText, TextSpec, Tokenizer, encode_prompt, row_hash};
@@ -25,7 +25,7 @@ pub struct SampledResponses {
     pub policy: String,
     prompts: Vec<Vec<u32>>,
     responses: Vec<Vec<u32>>,
-    #[serde(with = "bits::list")]
+    #[serde(deserialize_with = "float::list")]
     logps: Vec<f64>,
     /// Limit of a response, in tokens.
     limit: usize,

@@ -24,7 +24,7 @@ pub struct Input {
     pub blake3: String,
 }
 
-/// What a run was made from. It holds no float: reading one back could change its last bit.
+/// What a run was made from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Manifest {
@@ -80,7 +80,7 @@ impl Manifest {
     }
 
     pub(crate) fn write(&self, out: &Path) -> Result<(), TrainError> {
-        let manifest = serde_json::to_value(self).expect("a manifest holds only strings and whole numbers");
+        let manifest = serde_json::to_value(self).expect("a manifest is plain data");
         let sealed = serde_json::json!({ "blake3": checksum(manifest.to_string().as_bytes()), "manifest": manifest });
         durable::write(&out.join(directory::MANIFEST), format!("{sealed:#}\n").as_bytes())
     }

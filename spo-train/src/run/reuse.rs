@@ -9,7 +9,7 @@ use crate::events::Event;
 use crate::events::sink::read_events;
 use crate::persist::directory;
 use serde_json::Value;
-use spo_data::Dataset;
+use spo_data::{Dataset, Example, Preference};
 use spo_eval::Artefact;
 use std::path::{Path, PathBuf};
 
@@ -118,7 +118,51 @@ pub(crate) fn rows_hash(sets: &[&Dataset]) -> String {
         for answer in 0..example.answers.len() {
             hasher.update(&example.answer_hash(answer));
         }
-        hasher.update(format!("{:?} {:?} {:?}", example.labels, example.scores, example.safe).as_bytes());
+        hash_labels(&mut hasher, example);
     }
     hasher.finalize().to_hex()[..32].to_string()
+}
+
+/// What a row's labels say, each list behind its length, so that no two run together.
+fn hash_labels(hasher: &mut blake3::Hasher, example: &Example) {
+    let text = |hasher: &mut blake3::Hasher, text: &str| {
+        hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+    };
+    hasher.update(&(example.labels.len() as u64).to_le_bytes());
+    for (dimension, label) in &*example.labels {
+        text(hasher, dimension);
+        hasher.update(&[match label {
+            Preference::First => 1,
+            Preference::Second => 2,
+            Preference::Tie => 3,
+        }]);
+    }
+    hasher.update(&(example.scores.len() as u64).to_le_bytes());
+    for (dimension, scores) in &example.scores {
+        text(hasher, dimension);
+        hasher.update(&(scores.len() as u64).to_le_bytes());
+        for score in scores {
+            hasher.update(&score.to_le_bytes());
+        }
+    }
+    hasher.update(&(example.safe.len() as u64).to_le_bytes());
+    for safe in &example.safe {
+        hasher.update(&[u8::from(*safe)]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_of_rows_is_that_of_every_build() {
+        let mut example =
+            Example { id: "a".into(), prompt: vec![1, 2].into(), answers: vec![vec![3].into()], ..Example::default() };
+        let alone = rows_hash(&[&Dataset { examples: vec![example.clone()], report: Default::default() }]);
+        example.scores.insert("honesty".into(), vec![1.5]);
+        example.safe = vec![true];
+        let scored = rows_hash(&[&Dataset { examples: vec![example], report: Default::default() }]);
+        assert_eq!((alone.as_str(), scored.as_str()), ("?", "?"));
+    }
 }

@@ -1,7 +1,6 @@
 //! The run directories that are shown, and the files in them that may be read.
 
 use std::fs::{self, File};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Component, Path, PathBuf};
 
 use crate::error::CliError;
@@ -48,9 +47,8 @@ impl Runs {
             for path in found(root, DEPTH) {
                 let below = path.strip_prefix(root).unwrap_or(&path);
                 let name = root.file_name().map(Path::new).unwrap_or(root).join(below);
-                let mut hasher = DefaultHasher::new();
-                path.hash(&mut hasher);
-                let run = Run { id: format!("{:016x}", hasher.finish()), name: tidy(&name), path };
+                let id = blake3::hash(path.as_os_str().as_encoded_bytes()).to_hex()[..16].to_string();
+                let run = Run { id, name: tidy(&name), path };
                 if !runs.contains(&run) {
                     runs.push(run);
                 }
