@@ -45,7 +45,7 @@ pub(crate) fn equal(left: &Value, right: &Value) -> bool {
 
 fn dicts_equal(left: &Dict, right: &Dict) -> bool {
     left.entries.len() == right.entries.len()
-        && left.entries.iter().all(|(key, value)| matches!(right.get(key), Ok(Some(other)) if equal(value, other)))
+        && left.entries.values().all(|(key, value)| matches!(right.get(key), Ok(Some(other)) if equal(value, other)))
 }
 
 /// The order of two numbers, if both are; `Some(None)` where one is not a number (NaN).

@@ -213,7 +213,7 @@ fn dict(args: Args) -> Result<Dict> {
     for of in &args.positional {
         match of {
             Value::Dict(of) => {
-                of.entries.iter().try_for_each(|(key, value)| dict.insert(key.clone(), value.clone()))?
+                of.entries.values().try_for_each(|(key, value)| dict.insert(key.clone(), value.clone()))?
             }
             Value::Namespace(_) => return Err(Error::unsupported("a dict of a namespace")),
             pairs => {

@@ -68,7 +68,7 @@ impl Style {
             }
             Value::Dict(dict) if dict.entries.is_empty() => out.push_str("{}"),
             Value::Dict(dict) => {
-                let mut entries: Vec<&(Value, Value)> = dict.entries.iter().collect();
+                let mut entries: Vec<&(Value, Value)> = dict.entries.values().collect();
                 if self.sorted {
                     compare::sort(&mut entries, &|left, right| {
                         Ok(compare::order(&left.0, &right.0, "<")? == Some(std::cmp::Ordering::Less))

@@ -19,15 +19,15 @@ pub(crate) fn repr(value: &Value) -> Result<String> {
         Value::Tuple(seq) => format!("({})", joined(seq.items.iter())?),
         Value::Dict(dict) => {
             let pair = |(key, value): &(Value, Value)| Ok(format!("{}: {}", repr(key)?, repr(value)?));
-            format!("{{{}}}", dict.entries.iter().map(pair).collect::<Result<Vec<_>>>()?.join(", "))
+            format!("{{{}}}", dict.entries.values().map(pair).collect::<Result<Vec<_>>>()?.join(", "))
         }
         Value::View(View::Items, dict) => {
             let pair = |(key, value): &(Value, Value)| Ok(format!("({}, {})", repr(key)?, repr(value)?));
-            format!("dict_items([{}])", dict.entries.iter().map(pair).collect::<Result<Vec<_>>>()?.join(", "))
+            format!("dict_items([{}])", dict.entries.values().map(pair).collect::<Result<Vec<_>>>()?.join(", "))
         }
-        Value::View(View::Keys, dict) => format!("dict_keys([{}])", joined(dict.entries.iter().map(|(key, _)| key))?),
+        Value::View(View::Keys, dict) => format!("dict_keys([{}])", joined(dict.entries.values().map(|(key, _)| key))?),
         Value::View(View::Values, dict) => {
-            format!("dict_values([{}])", joined(dict.entries.iter().map(|(_, value)| value))?)
+            format!("dict_values([{}])", joined(dict.entries.values().map(|(_, value)| value))?)
         }
         Value::Range(start, stop, 1) => format!("range({start}, {stop})"),
         Value::Range(start, stop, step) => format!("range({start}, {stop}, {step})"),

@@ -126,7 +126,7 @@ fn format_map(of: &str, args: Args) -> Result<Value> {
         return fail("format_map needs a mapping");
     };
     let named = |(key, value): &(Value, Value)| Some((key.text()?.into(), value.clone()));
-    braces::format(of, &Args { positional: Vec::new(), named: map.entries.iter().filter_map(named).collect() })
+    braces::format(of, &Args { positional: Vec::new(), named: map.entries.values().filter_map(named).collect() })
 }
 
 /// `islower` and the like, for what is certain: ASCII.
@@ -339,6 +339,6 @@ fn words(of: &str, most: usize, back: bool) -> Vec<&str> {
 
 /// The attributes of a dict by name, for functions that take `**kwargs`.
 pub(crate) fn named(dict: &Dict) -> Result<Vec<(std::rc::Rc<str>, Value)>> {
-    let named = dict.entries.iter().map(|(key, value)| Some((key.text()?.into(), value.clone())));
+    let named = dict.entries.values().map(|(key, value)| Some((key.text()?.into(), value.clone())));
     named.collect::<Option<_>>().map_or_else(|| fail("keywords must be strings"), Ok)
 }

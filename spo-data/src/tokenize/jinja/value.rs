@@ -1,9 +1,11 @@
 //! The values of a template: Python's, as far as templates can make them.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 
+use indexmap::IndexMap;
+use indexmap::map::Entry;
 use serde_json::Value as Json;
 
 use super::ast::Literal;
@@ -78,8 +80,7 @@ pub(crate) enum Key {
 /// A dict in the order of insertion.
 #[derive(Default)]
 pub(crate) struct Dict {
-    pub(crate) entries: Vec<(Value, Value)>,
-    index: HashMap<Key, usize>,
+    pub(crate) entries: IndexMap<Key, (Value, Value)>,
     pub(crate) depth: u16,
 }
 
@@ -92,22 +93,21 @@ impl Dict {
 
     pub(crate) fn insert(&mut self, key: Value, value: Value) -> Result<()> {
         self.depth = self.depth.max(deeper([&key, &value])?);
-        let next = self.entries.len();
-        let at = *self.index.entry(Key::of(&key)?).or_insert(next);
-        if at == next {
-            self.entries.push((key, value));
-        } else {
-            self.entries[at].1 = value;
+        match self.entries.entry(Key::of(&key)?) {
+            Entry::Occupied(mut kept) => kept.get_mut().1 = value,
+            Entry::Vacant(place) => {
+                place.insert((key, value));
+            }
         }
         Ok(())
     }
 
     pub(crate) fn get(&self, key: &Value) -> Result<Option<&Value>> {
-        Ok(self.index.get(&Key::of(key)?).map(|at| &self.entries[*at].1))
+        Ok(self.entries.get(&Key::of(key)?).map(|(_, value)| value))
     }
 
     pub(crate) fn get_str(&self, key: &str) -> Option<&Value> {
-        self.index.get(&Key::Str(key.into())).map(|at| &self.entries[*at].1)
+        self.entries.get(&Key::Str(key.into())).map(|(_, value)| value)
     }
 }
 
@@ -298,14 +298,14 @@ impl Value {
             Self::Undefined(_) => Vec::new(),
             Self::Str(text) | Self::Markup(text) => text.chars().map(|c| Self::from(c.to_string())).collect(),
             Self::List(seq) | Self::Tuple(seq) => seq.items.clone(),
-            Self::Dict(dict) => dict.entries.iter().map(|(key, _)| key.clone()).collect(),
+            Self::Dict(dict) => dict.entries.values().map(|(key, _)| key.clone()).collect(),
             Self::View(view, dict) => {
                 let item = |(key, value): &(Value, Value)| match view {
                     View::Keys => Ok(key.clone()),
                     View::Values => Ok(value.clone()),
                     View::Items => Self::tuple(vec![key.clone(), value.clone()]),
                 };
-                dict.entries.iter().map(item).collect::<Result<_>>()?
+                dict.entries.values().map(item).collect::<Result<_>>()?
             }
             Self::Range(start, stop, step) => {
                 (0..range_length(*start, *stop, *step) as i128).map(|index| Self::Int(start + index * step)).collect()

@@ -58,7 +58,7 @@ pub(super) fn call(render: &Render, name: &str, value: &Value, args: Args) -> Re
                 Value::Undefined(_) => Value::iterator([]),
                 Value::Dict(dict) => {
                     let pair = |(key, value): &(Value, Value)| Value::tuple(vec![key.clone(), value.clone()]);
-                    Value::iterator(dict.entries.iter().map(pair).collect::<Result<Vec<_>>>()?)
+                    Value::iterator(dict.entries.values().map(pair).collect::<Result<Vec<_>>>()?)
                 }
                 _ => fail("can only get item pairs from a mapping"),
             }
@@ -238,9 +238,9 @@ fn dictsort(value: &Value, args: Args) -> Result<Value> {
         let key = if by_value { value } else { key }.clone();
         if case_sensitive { key } else { lowered(key) }
     };
-    let keys = dict.entries.iter().map(key).collect();
+    let keys = dict.entries.values().map(key).collect();
     let pair = |(key, value): &(Value, Value)| Value::tuple(vec![key.clone(), value.clone()]);
-    let pairs = dict.entries.iter().map(pair).collect::<Result<_>>()?;
+    let pairs = dict.entries.values().map(pair).collect::<Result<_>>()?;
     Value::list(sort_by_key(pairs, keys, reverse)?)
 }
 
