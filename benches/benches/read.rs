@@ -5,10 +5,11 @@ use std::io::Write;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::Value;
 use spo_benches::ASSETS;
-use spo_data::format::{Input, find};
+use spo_data::Registry;
+use spo_data::format::Input;
 
 fn rows(name: &str, bytes: Vec<u8>) -> usize {
-    let format = find(name, None).expect("the format is known");
+    let format = Registry::builtin().format(name, None).expect("the format is known");
     let rows = (format.open)(Input::Memory(bytes), name).expect("the file is whole");
     rows.map(|row| row.expect("the row is whole").fields.len()).sum()
 }

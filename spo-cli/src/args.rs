@@ -6,6 +6,9 @@ use crate::command::{
     bench, chat, data, eval, export, generate, init, list, loss, plan, quickstart, render, score, serve, sweep,
     tokenize, train, watch,
 };
+use crate::error::CliError;
+use crate::outcome::Outcome;
+use crate::output::Output;
 
 /// Sequential preference optimisation of language models.
 #[derive(Debug, Parser)]
@@ -40,6 +43,33 @@ pub(crate) enum Command {
     Render(render::Arguments),
     Loss(loss::Arguments),
     List(list::Arguments),
+}
+
+impl Command {
+    /// Runs the command.
+    pub fn run(self, output: &mut Output) -> Result<Outcome, CliError> {
+        let done = |()| Outcome::Done;
+        match self {
+            Self::Quickstart(arguments) => arguments.run(output),
+            Self::Init(arguments) => arguments.run(output).map(done),
+            Self::Plan(arguments) => arguments.run(output).map(done),
+            Self::Train(arguments) => arguments.run(output),
+            Self::Sweep(arguments) => arguments.run(output).map(done),
+            Self::Watch(arguments) => arguments.run(output).map(done),
+            Self::Serve(arguments) => arguments.run(output).map(done),
+            Self::Eval(arguments) => arguments.run(output).map(done),
+            Self::Export(arguments) => arguments.run(output).map(done),
+            Self::Score(arguments) => arguments.run(output).map(done),
+            Self::Generate(arguments) => arguments.run(output).map(done),
+            Self::Chat(arguments) => arguments.run(output).map(done),
+            Self::Bench(arguments) => arguments.run(output).map(done),
+            Self::Data(command) => command.run(output),
+            Self::Tokenize(arguments) => arguments.run(output).map(done),
+            Self::Render(arguments) => arguments.run(output).map(done),
+            Self::Loss(arguments) => arguments.run(output).map(done),
+            Self::List(arguments) => arguments.run(output).map(done),
+        }
+    }
 }
 
 #[cfg(test)]

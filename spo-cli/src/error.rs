@@ -117,11 +117,17 @@ pub(crate) enum CliError {
         code: u8,
     },
     /// There is nothing to compute.
-    #[error("{file}: no row is left")]
+    #[error("{file}: no row is left{}", reasons(dropped))]
     NoRows {
         /// The data.
         file: String,
+        /// Why its rows were dropped, one line for each reason.
+        dropped: Vec<String>,
     },
+}
+
+fn reasons(dropped: &[String]) -> String {
+    if dropped.is_empty() { String::new() } else { format!(": {}", dropped.join("; ")) }
 }
 
 impl From<ConfigError> for CliError {

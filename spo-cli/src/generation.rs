@@ -4,8 +4,8 @@ use std::path::Path;
 
 use clap::{Args, ValueEnum};
 use spo_data::Tokenizer;
+use spo_model::CausalLm;
 use spo_model::generate::{DecodeOptions, GenerateOptions, Generator, Path as Way, Sampling, WeightFormat};
-use spo_model::{CausalLm, ModelSpec};
 
 use crate::error::CliError;
 use crate::output::note;
@@ -86,13 +86,9 @@ fn share(argument: &str) -> Result<f64, String> {
 }
 
 impl SamplingArguments {
-    /// The options for a model and its tokenizer.
-    pub fn options(&self, spec: &ModelSpec, tokenizer: &Tokenizer) -> GenerateOptions {
-        let mut stop = vec![];
-        if !self.ignore_eos {
-            stop.extend(&spec.eos);
-            stop.extend(tokenizer.terminators());
-        }
+    /// The options for a model with this tokenizer.
+    pub fn options(&self, tokenizer: &Tokenizer) -> GenerateOptions {
+        let stop = if self.ignore_eos { vec![] } else { tokenizer.terminators().to_vec() };
         let sampling = Sampling {
             temperature: self.temperature,
             top_k: self.top_k,

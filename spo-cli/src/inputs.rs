@@ -7,8 +7,16 @@ use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use serde::{Deserialize, Serialize};
+<<<<<<< ours
 use spo_data::{DataError, DataSpec, Dataset, Overflow, Part, Paths, Reason, TemplateKind, TextSpec, Tokenizer};
 use spo_model::load::{LoadOptions, Storage};
+||||||| base
+use spo_data::{DataError, DataSpec, Dataset, Overflow, Part, Paths, Reason, TemplateKind, TextSpec, Tokenizer};
+use spo_model::load::Storage;
+=======
+use spo_data::{DataSpec, Dataset, Overflow, Part, Paths, Reason, TemplateKind, TextSpec, Tokenizer};
+use spo_model::load::Storage;
+>>>>>>> theirs
 use spo_model::lora::load_adapter;
 use spo_model::{CausalLm, device};
 
@@ -62,6 +70,7 @@ impl DeviceArguments {
     }
 }
 
+<<<<<<< ours
 /// The tokenizer of a model; one without one can still score token ids.
 pub(crate) fn model_tokenizer(model: &Path) -> Result<Tokenizer, CliError> {
     match Tokenizer::from_path(model) {
@@ -73,12 +82,28 @@ pub(crate) fn model_tokenizer(model: &Path) -> Result<Tokenizer, CliError> {
 }
 
 /// How text becomes tokens: the keys of `[text]` in a run file.
+||||||| base
+/// The tokenizer of a model directory; a model without one can still score token ids.
+pub(crate) fn model_tokenizer(model: &Path) -> Result<Tokenizer, CliError> {
+    match Tokenizer::from_dir(model) {
+        Err(DataError::NoTokenizer { .. }) if model.is_dir() && !model.join("tokenizer.model").exists() => {
+            Ok(Tokenizer::ids_only())
+        }
+        other => Ok(other?),
+    }
+}
+
+/// How text becomes tokens: the keys of `[text]` in a run file.
+=======
+/// How text becomes tokens: the keys of `[text]` in a run file. A policy of a run, and a model or adapter that spo wrote,
+/// have a layout of their own, of which these change parts.
+>>>>>>> theirs
 #[derive(Debug, Args)]
 pub(crate) struct TextArguments {
     /// chat renders the tokenizer's chat template, plain concatenates text; auto is chat where there is a template and
-    /// no format is given
-    #[arg(long, value_enum, default_value_t = Template::Auto, help_heading = "Text")]
-    template: Template,
+    /// no format is given. Without it text is laid out as the model's run did, else auto
+    #[arg(long, value_enum, help_heading = "Text")]
+    template: Option<Template>,
     /// Plain layout of a prompt, with {prompt} in it; \n is a line break
     #[arg(long, value_name = "FORMAT", help_heading = "Text")]
     prompt_format: Option<String>,
@@ -94,9 +119,9 @@ pub(crate) struct TextArguments {
     /// Tokens that prompt plus longest answer may have
     #[arg(long, value_name = "N", help_heading = "Text")]
     max_length: Option<usize>,
-    /// What happens to longer rows
-    #[arg(long, value_enum, default_value_t = Long::AnswerFirst, help_heading = "Text")]
-    overflow: Long,
+    /// What happens to longer rows; answer-first if the model's run does not say
+    #[arg(long, value_enum, help_heading = "Text")]
+    overflow: Option<Long>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -117,25 +142,42 @@ enum Long {
 }
 
 impl TextArguments {
-    pub fn spec(&self) -> TextSpec {
-        let broken = |format: &Option<String>| format.as_ref().map(|format| format.replace("\\n", "\n"));
-        TextSpec {
-            template: match self.template {
-                Template::Auto => TemplateKind::Auto,
-                Template::Chat => TemplateKind::Chat,
-                Template::Plain => TemplateKind::Plain,
-            },
-            prompt_format: broken(&self.prompt_format),
-            response_format: broken(&self.response_format),
-            system: self.system.clone(),
-            append_eos: !self.no_eos,
-            max_length: self.max_length,
-            overflow: match self.overflow {
-                Long::AnswerFirst => Overflow::AnswerFirst,
-                Long::KeepStart => Overflow::KeepStart,
-                Long::Drop => Overflow::Drop,
-            },
-            ..TextSpec::default()
+    /// The layout of a model's text; `own` is that of the run that made it, where one did.
+    pub fn spec(&self, own: Option<&TextSpec>) -> TextSpec {
+        let mut text = own.cloned().unwrap_or_default();
+        let broken = |format: &String| format.replace("\\n", "\n");
+        let formats = [&self.prompt_format, &self.response_format];
+        if self.template.is_some() || formats.iter().any(|format| format.is_some()) {
+            // Template and formats belong together: a part of one layout makes no sense in another.
+            text.template = self.template.map_or(TemplateKind::Auto, Template::kind);
+            [text.prompt_format, text.response_format] = formats.map(|format| format.as_ref().map(broken));
+        }
+        if self.system.is_some() {
+            text.system.clone_from(&self.system);
+        }
+        text.append_eos &= !self.no_eos;
+        text.max_length = self.max_length.or(text.max_length);
+        text.overflow = self.overflow.map_or(text.overflow, Long::overflow);
+        text
+    }
+}
+
+impl Template {
+    fn kind(self) -> TemplateKind {
+        match self {
+            Self::Auto => TemplateKind::Auto,
+            Self::Chat => TemplateKind::Chat,
+            Self::Plain => TemplateKind::Plain,
+        }
+    }
+}
+
+impl Long {
+    fn overflow(self) -> Overflow {
+        match self {
+            Self::AnswerFirst => Overflow::AnswerFirst,
+            Self::KeepStart => Overflow::KeepStart,
+            Self::Drop => Overflow::Drop,
         }
     }
 }
@@ -146,7 +188,7 @@ pub(crate) struct LayoutArguments {
     /// File format, where the extension does not tell; `spo list formats` shows all
     #[arg(long, value_name = "NAME", help_heading = "Layout")]
     format: Option<String>,
-    /// Layout of the rows, where the first row does not tell; `spo list schemas` shows all
+    /// Layout of the rows, where the first rows do not tell; `spo list schemas` shows all
     #[arg(long, value_name = "NAME", help_heading = "Layout")]
     schema: Option<String>,
     /// Name of the dimension in layouts whose one preference has no name
@@ -268,21 +310,24 @@ pub(crate) fn finding<'a>(count: usize, what: &str, then: &str, ids: impl Iterat
     format!("{count} {what}{several}{then} ({}{more})", named.join(", "))
 }
 
-/// What happened to rows, one line per reason.
+/// Columns that nobody read, one line per file, and what happened to rows, one line per reason.
 pub(crate) fn incidents(data: &Dataset) -> Vec<String> {
-    let line = |(reason, count): (Reason, usize)| {
-        let of_reason = data.report.incidents.iter().filter(move |incident| incident.reason == reason);
-        let ids = of_reason.map(|incident| incident.id.as_str());
-        finding(count, "row", &format!(" {}", reason.describe()), ids)
-    };
-    data.report.counts().into_iter().map(line).collect()
+    let rows = data.report.counts().into_iter().map(|(reason, count)| of_reason(data, reason, count));
+    data.report.unused().chain(rows).collect()
+}
+
+fn of_reason(data: &Dataset, reason: Reason, count: usize) -> String {
+    let of_reason = data.report.incidents.iter().filter(|incident| incident.reason == reason);
+    finding(count, "row", &format!(" {}", reason.describe()), of_reason.map(|incident| incident.id.as_str()))
 }
 
 /// Rejects a dataset without rows.
 pub(crate) fn require_rows(data: &Dataset, files: &[PathBuf]) -> Result<(), CliError> {
     if data.examples.is_empty() {
         let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
-        return Err(CliError::NoRows { file: files.join(", ") });
+        let dropped = data.report.counts().into_iter().filter(|(reason, _)| reason.dropped());
+        let dropped = dropped.map(|(reason, count)| of_reason(data, reason, count)).collect();
+        return Err(CliError::NoRows { file: files.join(", "), dropped });
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ mod generation;
 mod inputs;
 mod interrupt;
 mod logging;
+mod outcome;
 mod output;
 mod places;
 mod prompts;
@@ -28,13 +29,8 @@ use std::sync::LazyLock;
 use clap::Parser;
 
 use error::CliError;
+use outcome::Outcome;
 use output::Output;
-
-/// How a command ended that did not fail.
-enum Outcome {
-    Done,
-    GateMissed,
-}
 
 /// What shows the progress of a run on the standard error stream: a bar on a terminal, lines elsewhere.
 pub fn progress() -> Box<dyn spo_train::Sink> {
@@ -49,7 +45,7 @@ pub fn main() -> ExitCode {
     let cli = args::Cli::parse();
     logging::start();
     let mut output = Output::stdout();
-    let result = command::run(cli.command, &mut output).and_then(|outcome| {
+    let result = cli.command.run(&mut output).and_then(|outcome| {
         output.flush()?;
         Ok(outcome)
     });

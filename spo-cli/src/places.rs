@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use spo_data::{TextSpec, Tokenizer};
+use spo_model::export::Manifest;
 use spo_train::TrainError;
 use spo_train::config::RunPlan;
 use spo_train::persist::directory;
@@ -16,6 +18,8 @@ pub(crate) struct Place {
     pub name: String,
     pub model: PathBuf,
     pub adapter: Option<PathBuf>,
+    /// How the run that made it laid out text, where that is known.
+    pub text: Option<TextSpec>,
 }
 
 impl Place {
@@ -29,7 +33,7 @@ impl Place {
         let split = name.rsplit_once(':').map(|(run, policy)| (Path::new(run), Some(policy)));
         let run = [Some((model, None)), split].into_iter().flatten().find(|(run, _)| is_run(run));
         let Some((run, policy)) = run else {
-            return Ok(Self { name, model: model.into(), adapter: adapter.map(Path::to_owned) });
+            return Self::directories(name, model, adapter);
         };
         if adapter.is_some() {
             return Err(CliError::argument("--adapter", "a policy of a run", "a model directory"));
@@ -38,6 +42,19 @@ impl Place {
         let places = policies(run, &plan)?;
         let place = place(&places, policy.unwrap_or_else(|| last(&plan)))?;
         Ok(Self { name, ..place.clone() })
+    }
+
+    /// A model directory with an adapter's on it; text is laid out as the manifest of the adapter says, else as the
+    /// model's.
+    pub fn directories(name: String, model: &Path, adapter: Option<&Path>) -> Result<Self, CliError> {
+        let of_adapter = adapter.map(Manifest::text_of).transpose()?.flatten();
+        let text = if of_adapter.is_some() { of_adapter } else { Manifest::text_of(model)? };
+        Ok(Self { name, model: model.into(), adapter: adapter.map(Path::to_owned), text })
+    }
+
+    /// Its tokenizer; a model without one can still score token ids.
+    pub fn tokenizer(&self) -> Result<Tokenizer, CliError> {
+        Ok(Tokenizer::of_model(&self.model)?)
     }
 }
 
@@ -65,7 +82,8 @@ pub(crate) fn place<'p>(places: &'p [Place], name: &str) -> Result<&'p Place, Cl
 pub(crate) fn policies(run: &Path, plan: &RunPlan) -> Result<Vec<Place>, CliError> {
     let base = plan.model.path.clone();
     let adapter = plan.lora.as_ref().and_then(|lora| lora.start.clone());
-    let mut places = vec![Place { name: directory::START.into(), model: base.clone(), adapter }];
+    let text = Some(plan.text.clone());
+    let mut places = vec![Place { name: directory::START.into(), model: base.clone(), adapter, text: text.clone() }];
     let dir = run.join(directory::POLICIES);
     let entries = std::fs::read_dir(&dir).map_err(|source| CliError::io(&dir, source))?;
     let mut names: Vec<String> = entries
@@ -77,8 +95,8 @@ pub(crate) fn policies(run: &Path, plan: &RunPlan) -> Result<Vec<Place>, CliErro
     for name in names {
         let policy = dir.join(&name);
         places.push(match policy.join("adapter_config.json").is_file() {
-            true => Place { name, model: base.clone(), adapter: Some(policy) },
-            false => Place { name, model: policy, adapter: None },
+            true => Place { name, model: base.clone(), adapter: Some(policy), text: text.clone() },
+            false => Place { name, model: policy, adapter: None, text: text.clone() },
         });
     }
     Ok(places)

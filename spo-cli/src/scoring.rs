@@ -8,7 +8,7 @@ use spo_data::{Dataset, Example, Group, Tokenizer};
 use spo_model::{CausalLm, ModelSpec};
 
 use crate::error::CliError;
-use crate::inputs::{DeviceArguments, LayoutArguments, TextArguments, incidents, model_tokenizer, require_rows};
+use crate::inputs::{DeviceArguments, LayoutArguments, TextArguments, incidents, require_rows};
 use crate::output::note;
 use crate::places::Place;
 
@@ -39,8 +39,8 @@ impl ScoreArguments {
     pub fn open(&self, model: &Path, adapter: Option<&Path>, files: &[PathBuf]) -> Result<Opened, CliError> {
         let device = self.device.open()?;
         let place = Place::named(model, adapter)?;
-        let tokenizer = model_tokenizer(&place.model)?;
-        let data = self.layout.load(files, &self.text.spec(), &tokenizer)?;
+        let tokenizer = place.tokenizer()?;
+        let data = self.layout.load(files, &self.text.spec(place.text.as_ref()), &tokenizer)?;
         incidents(&data).into_iter().for_each(note);
         require_rows(&data, files)?;
         Ok(Opened { device, place, tokenizer, data })
@@ -54,7 +54,10 @@ impl ScoreArguments {
     }
 
     /// Token log-probs of each answer of each example.
-    pub fn score(&self, model: &CausalLm, examples: &[Example]) -> Vec<Vec<Vec<f32>>> {
+    ///
+    /// # Errors
+    /// One is not finite.
+    pub fn score(&self, model: &CausalLm, examples: &[Example]) -> Result<Vec<Vec<Vec<f32>>>, CliError> {
         let groups: Vec<Group> = examples
             .iter()
             .map(|example| Group {
@@ -62,7 +65,18 @@ impl ScoreArguments {
                 answers: example.answers.iter().map(|answer| answer.as_slice()).collect(),
             })
             .collect();
-        model.score(&groups, self.tokens_per_micro_batch, &Default::default(), &mut |_| ())
+        let scored = model.score(&groups, self.tokens_per_micro_batch, &Default::default(), &mut |_| ());
+        for (example, answers) in examples.iter().zip(&scored) {
+            if let Some(logp) = answers.iter().flatten().find(|logp| !logp.is_finite()) {
+                return Err(CliError::Unexpected {
+                    at: example.id.clone(),
+                    found: format!("a log-prob of {logp}"),
+                    expected: "a finite number; the weights overflow in this --dtype, or had diverged".into(),
+                    usage: false,
+                });
+            }
+        }
+        Ok(scored)
     }
 }
 

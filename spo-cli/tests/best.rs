@@ -52,9 +52,8 @@ impl Place {
         let pairs = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/truthfulqa/pairs.test.jsonl.gz");
         let (model, start) = (format!("{}:{policy}", self.run), format!("{}:start", self.run));
         let mut arguments = vec!["eval", "--model", &model, "--reference", &start, "--limit", "32", "--json"];
-        let text = ["--prompt-format", "Question: {prompt}\\nAnswer:", "--response-format", " {response}"];
         let pairs = path(&pairs);
-        arguments.extend(["--device", "cpu", "--data", &pairs].iter().chain(&text));
+        arguments.extend(["--device", "cpu", "--data", &pairs]);
         let ended = spo(&arguments);
         assert_eq!(ended.code, 0, "{}", ended.err);
         let found: Value = serde_json::from_str(&ended.out).unwrap();

@@ -338,8 +338,17 @@ fn a_plan_tells_every_value_and_its_origin() {
     for words in ["what the run will do", "round-2-helpfulness.free", "disk, at most", "memory, about", "--measure"] {
         assert!(text.contains(words), "no {words:?} in:\n{text}");
     }
+    assert!(!text.contains("stages, in order"), "{text}");
+    let stages = out(&["plan", &file, "--stages"]);
+    let list = stages.split_once("stages, in order").unwrap().1.split_once("what the run will do").unwrap().0;
     let plan = parsed(&["plan", &file, "--json"]);
     let forecast = &plan["forecast"];
+    let named = forecast["stages"].as_array().unwrap().iter().map(|stage| stage["stage"].as_str().unwrap());
+    let printed = list.trim().lines().skip(1).map(|line| line.trim_start().split("  ").next().unwrap());
+    assert!(named.eq(printed), "{list}");
+    for words in ["start", "train round-1-honesty", "compare round-2-helpfulness", "export"] {
+        assert!(list.lines().any(|line| line.trim_start().starts_with(words)), "no {words:?} in:\n{list}");
+    }
     assert_eq!(forecast["phases"].as_array().unwrap().len(), 3);
     assert!(forecast["phases"][0]["tokens"].as_u64().unwrap() > 100 && forecast["seconds"].is_null(), "{forecast}");
     let measured = &parsed(&["plan", &file, "--json", "--measure", "2"])["forecast"];
@@ -443,4 +452,27 @@ fn a_sweep_shares_what_its_runs_have_in_common_and_goes_on() {
     let again = spo(&arguments);
     assert_eq!((again.code, again.err.matches("finished before").count()), (0, 4), "{}", again.err);
     assert_eq!(again.out, first.out);
+}
+
+/// As docs/run-file.md has it, and as in transformers: the schedule ends one step after the last.
+#[test]
+fn a_schedule_ends_one_step_after_the_last() {
+    let directory = tempdir().unwrap();
+    let file = path(&small_run(directory.path()));
+    let sets = ["training.steps=5", "training.warmup-steps=1", "training.learning-rate=1e-4", "rounds.1.controls=[]"];
+    let sets = sets.iter().flat_map(|set| ["--set", set]);
+    out(&["train", &file].into_iter().chain(sets).collect::<Vec<_>>());
+    let events = fs::read_to_string(directory.path().join("run/events.jsonl")).unwrap();
+    let events = events.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let rates: Vec<f64> = events
+        .filter(|event| event["event"] == "step" && event["phase"] == "round-1-honesty")
+        .map(|event| event["learning-rate"].as_f64().unwrap())
+        .collect();
+    let rate = |step: f64| 1e-4 * (0.1 + 0.9 * 0.5 * (1.0 + (std::f64::consts::PI * (step - 1.0) / 4.0).cos()));
+    assert_eq!(rates.len(), 5);
+    assert_eq!(rates[0], 0.0);
+    for (step, found) in rates.iter().enumerate().skip(1) {
+        assert!((found - rate(step as f64)).abs() < 1e-12, "{rates:?}");
+    }
+    assert!((rate(5.0) - 1e-5).abs() < 1e-12, "the ratio's rate is that of step 6 of 5");
 }

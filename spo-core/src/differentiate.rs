@@ -1,8 +1,9 @@
 //! Losses and gradients of one batch on plain numbers: what the engine calls.
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{Device, Tensor};
 
 use crate::objective::Objective;
+use crate::tensors::{finite, numbers, precision, with_tape};
 use crate::{CoreError, PairNumbers};
 
 /// Losses, rewards and the gradient of the *sum* of the losses; one entry per pair.
@@ -47,29 +48,6 @@ impl PairGradient {
     }
 }
 
-/// The precision of the arithmetic: f64 where the device has it, f32 otherwise.
-pub(crate) fn precision(device: &Device) -> DType {
-    if device.supports_dtype(DType::F64) { DType::F64 } else { DType::F32 }
-}
-
-/// `device` with gradients switched on.
-pub(crate) fn with_tape(device: &Device) -> Device {
-    if device.is_autodiff() { device.clone() } else { device.clone().autodiff() }
-}
-
-/// A tensor as plain numbers.
-pub(crate) fn numbers<const D: usize>(tensor: Tensor<D>, what: &'static str) -> Result<Vec<f64>, CoreError> {
-    tensor.try_into_vec_as::<f64>().map_err(|error| CoreError::Device { what, reason: error.to_string() })
-}
-
-/// Fails at the first number that is not finite.
-pub(crate) fn finite(objective: &str, quantity: &'static str, values: &[f64]) -> Result<(), CoreError> {
-    match values.iter().position(|value| !value.is_finite()) {
-        Some(row) => Err(CoreError::NotFinite { objective: objective.into(), row, quantity, found: values[row] }),
-        None => Ok(()),
-    }
-}
-
 /// Differentiates `objective` at `pairs`; the arithmetic runs on `device`, in f64 where it has that.
 ///
 /// The vectors are tiny: a CPU device is the fast and the exact choice even when the model lives on a GPU, whose f32
@@ -100,7 +78,7 @@ pub fn differentiate(
 
     let result = objective.forward(&logps)?;
     let gradients = result.per_pair.clone().sum().backward();
-    let slope = |leaf: &Tensor<1>| match leaf.grad(&gradients) {
+    let gradient = |leaf: &Tensor<1>| match leaf.grad(&gradients) {
         Some(gradient) => numbers(gradient, "gradients"),
         None => Ok(vec![0.0; pairs.len()]), // the loss does not look at this input
     };
@@ -109,13 +87,13 @@ pub fn differentiate(
         chosen_reward: numbers(result.chosen_reward, "rewards")?,
         rejected_reward: numbers(result.rejected_reward, "rewards")?,
         margin_offset: result.margin_offset.map(|margin_offset| numbers(margin_offset, "margin_offset")).transpose()?,
-        d_chosen: slope(&logps.policy_chosen)?,
-        d_rejected: slope(&logps.policy_rejected)?,
+        d_chosen: gradient(&logps.policy_chosen)?,
+        d_rejected: gradient(&logps.policy_rejected)?,
         d_sequence_kl: match &logps.sequence_kl {
-            Some(kl) => Some((slope(&kl.chosen)?, slope(&kl.rejected)?)),
+            Some(kl) => Some((gradient(&kl.chosen)?, gradient(&kl.rejected)?)),
             None => None,
         },
-        d_sampled: logps.sampled.as_ref().map(|sampled| slope(&sampled.policy)).transpose()?,
+        d_sampled: logps.sampled.as_ref().map(|sampled| gradient(&sampled.policy)).transpose()?,
     };
     finite(objective.name(), "the loss", &gradient.losses)?;
     finite(objective.name(), "the gradient", &gradient.d_chosen)?;

@@ -34,6 +34,7 @@ pub mod numerics;
 pub mod objective;
 pub mod pair;
 pub mod table;
+mod tensors;
 
 pub use differentiate::{PairGradient, differentiate};
 pub use error::CoreError;

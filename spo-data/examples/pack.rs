@@ -17,8 +17,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (mut batches, mut tokens) = (0, 0);
     for dimension in data.dimensions().into_keys() {
         let pairs = data.pairs(&dimension);
-        let order = Order { n: pairs.len(), window: 32, seed: 0, round: 0, shuffle: true };
-        for window in 0..order.windows_per_epoch() {
+        let order = Order { n: pairs.len(), batch: 32, seed: 0, round: 0, shuffle: true };
+        for step in 0..order.steps_per_epoch() {
             let group = |index: usize| {
                 let pair = pairs[index];
                 let example = &data.examples[pair.example];
@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     answers: vec![&example.answers[pair.chosen], &example.answers[pair.rejected]],
                 }
             };
-            let groups: Vec<Group> = order.window(window).into_iter().map(group).collect();
+            let groups: Vec<Group> = order.batch(step).into_iter().map(group).collect();
             let lengths: Vec<usize> = groups.iter().map(Group::tokens).collect();
             for batch in micro_batches(&lengths, 4096) {
                 let members: Vec<Group> = batch.into_iter().map(|index| groups[index].clone()).collect();

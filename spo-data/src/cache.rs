@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Error, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, BufWriter, Error, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,47 +14,43 @@ use serde::{Deserialize, Serialize};
 
 use crate::format::open;
 use crate::load::{Shared, load};
-use crate::{DataError, DataSpec, Dataset, Example, LoadReport, Preference, TextSpec, Tokenizer, Tokens};
+use crate::{DataError, DataSpec, Dataset, Example, LoadReport, Preference, Registry, TextSpec, Tokenizer, Tokens};
 
 /// Changes with everything that changes what loading makes of the same input.
-const VERSION: &str = "spo-data tokens v3";
+const VERSION: &str = "spo-data tokens v4";
 const COUNT_AT: usize = blake3::OUT_LEN;
 const IDS_AT: usize = COUNT_AT + 8;
+/// Bytes that a line may unpack to: the report has one for every row that something happened to.
+const MAX_LINE_BYTES: u64 = 1 << 30;
 
-/// As [`load`], but takes the dataset from `directory` if these files were loaded with the same tokenizer
-/// and settings before, and leaves it there otherwise; the flag says which.
-///
-/// An entry is keyed by the content of the files, the tokenizer's files, both specs and this format's
-/// version. A damaged entry is loaded anew. The ids of an entry are mapped: do not cut its file short while in use.
-///
-/// # Errors
-/// As [`load`], and when the directory cannot be written.
-pub fn load_cached(
+/// As [`crate::load_cached`].
+pub(crate) fn load_cached(
+    registry: &Registry,
     specs: &[DataSpec],
     text: &TextSpec,
     tokenizer: &Tokenizer,
     directory: &Path,
     progress: &mut dyn FnMut(usize),
 ) -> Result<(Dataset, bool), DataError> {
-    let path = directory.join(format!("{}.tokens", key(specs, text, tokenizer)?));
+    let path = directory.join(format!("{}.tokens", key(registry, specs, text, tokenizer)?));
     if let Some(dataset) = read(&path) {
         progress(dataset.report.rows());
         return Ok((dataset, true));
     }
-    let dataset = load(specs, text, tokenizer, progress)?;
+    let dataset = load(registry, specs, text, tokenizer, progress)?;
     write(directory, &path, &dataset)?;
     Ok((dataset, false))
 }
 
-fn key(specs: &[DataSpec], text: &TextSpec, tokenizer: &Tokenizer) -> Result<String, DataError> {
+fn key(registry: &Registry, specs: &[DataSpec], text: &TextSpec, tokenizer: &Tokenizer) -> Result<String, DataError> {
     let mut hasher = blake3::Hasher::new_derive_key(VERSION);
-    let settings = serde_json::json!([specs, text, tokenizer.fingerprint()]);
+    let schemas: Vec<&str> = registry.schemas().iter().map(|schema| schema.name).collect();
+    let formats: Vec<&str> = registry.formats().iter().map(|format| format.name).collect();
+    let settings = serde_json::json!([specs, text, tokenizer.fingerprint(), schemas, formats]);
     hasher.update(settings.to_string().as_bytes());
-    // Ids are stored in this machine's byte order.
-    hasher.update(&1u32.to_ne_bytes());
     for spec in specs {
         for pattern in spec.path.as_slice() {
-            for path in open::expand(pattern, spec.part)?.files {
+            for path in open::expand(registry, pattern, spec.part)?.files {
                 let mut content = blake3::Hasher::new();
                 let failed = |source| DataError::Read { path: path.clone(), source };
                 content.update_reader(File::open(&path).map_err(failed)?).map_err(failed)?;
@@ -91,18 +87,21 @@ fn read(path: &Path) -> Option<Dataset> {
     }
     let count = usize::try_from(u64::from_le_bytes(map.get(COUNT_AT..IDS_AT)?.try_into().ok()?)).ok()?;
     let lines = map.get(IDS_AT.checked_add(count.checked_mul(4)?)?..)?;
-    let mut lines = BufReader::new(zstd::Decoder::new(lines).ok()?).lines();
-    let report: LoadReport = serde_json::from_str(&lines.next()?.ok()?).ok()?;
+    let mut lines = BufReader::new(zstd::Decoder::new(lines).ok()?);
+    let report: LoadReport = serde_json::from_slice(&next_line(&mut lines)?).ok()?;
     let mut shared = Shared::default();
-    let mut start = 0;
-    let mut take = |len: usize| {
-        let tokens = (start + len <= count).then(|| Tokens::mapped(&map, IDS_AT, start, len));
-        start += len;
-        tokens
+    let mut start = 0usize;
+    let mut take = |len: usize| -> Option<Tokens> {
+        let end = start.checked_add(len).filter(|end| *end <= count)?;
+        Tokens::mapped(&map, IDS_AT, std::mem::replace(&mut start, end), len)
     };
     let mut examples = Vec::new();
-    for line in lines {
-        let Line { id, prompt, answers, labels, scores, safe, tags } = serde_json::from_str(&line.ok()?).ok()?;
+    loop {
+        let line = next_line(&mut lines)?;
+        if line.is_empty() {
+            break;
+        }
+        let Line { id, prompt, answers, labels, scores, safe, tags } = serde_json::from_slice(&line).ok()?;
         let prompt = take(prompt)?;
         let answers = answers.into_iter().map(&mut take).collect::<Option<_>>()?;
         let mut example = Example { id, prompt, answers, labels: labels.into(), scores, safe, tags: tags.into() };
@@ -110,6 +109,13 @@ fn read(path: &Path) -> Option<Dataset> {
         examples.push(example);
     }
     Some(Dataset { examples, report })
+}
+
+/// A line with its end, empty at the end of the file; `None` where it cannot be read or never ends.
+fn next_line(lines: &mut impl BufRead) -> Option<Vec<u8>> {
+    let mut line = Vec::new();
+    let read = lines.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line).ok()?;
+    ((read as u64) < MAX_LINE_BYTES).then_some(line)
 }
 
 /// Writes beside the entry, syncs, then renames: a reader never sees half an entry.
@@ -181,6 +187,31 @@ impl<W: Write> Write for Hashed<W> {
 mod tests {
     use super::*;
 
+    /// An entry with a right checksum and these ids and lines.
+    fn entry(ids: &[u32], lines: &str) -> Vec<u8> {
+        let count = (ids.len() as u64).to_le_bytes();
+        let ids: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+        let lines = zstd::encode_all(lines.as_bytes(), 1).unwrap();
+        let body = [&count[..], &ids, &lines].concat();
+        [blake3::hash(&body).as_bytes(), &body[..]].concat()
+    }
+
+    #[test]
+    fn lengths_beyond_the_ids_are_refused_and_ids_are_little_endian() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let read_entry = |prompt: usize, answer: usize| {
+            let line = format!("{{\"id\":\"a\",\"prompt\":{prompt},\"answers\":[{answer}]}}");
+            let report = "{\"files\":[],\"left_out\":[],\"incidents\":[]}";
+            std::fs::write(file.path(), entry(&[1, 2, 0x0102_0304], &format!("{report}\n{line}"))).unwrap();
+            read(file.path())
+        };
+        let data = read_entry(1, 2).unwrap();
+        assert_eq!(data.examples[0].answers[0], [2, 0x0102_0304]);
+        for (prompt, answer) in [(1, 3), (1, usize::MAX), (2, usize::MAX - 1), (usize::MAX, 2), (1, usize::MAX / 4)] {
+            assert!(read_entry(prompt, answer).is_none(), "{prompt} {answer}");
+        }
+    }
+
     #[test]
     fn an_entry_is_used_until_anything_changes() {
         let directory = tempfile::tempdir().unwrap();
@@ -188,8 +219,8 @@ mod tests {
         let rows = b"{\"prompt_ids\":[1],\"chosen_ids\":[2],\"rejected_ids\":[3]}\n";
         std::fs::write(&data, rows).unwrap();
         let specs = [DataSpec::new(data.to_string_lossy())];
-        let tokenizer = Tokenizer::ids_only();
-        let load = |text: &TextSpec| load_cached(&specs, text, &tokenizer, &cache, &mut |_| ()).unwrap();
+        let (registry, tokenizer) = (Registry::builtin(), Tokenizer::ids_only(vec![]));
+        let load = |text: &TextSpec| load_cached(&registry, &specs, text, &tokenizer, &cache, &mut |_| ()).unwrap();
         let plain = TextSpec::default();
         let (first, hit) = load(&plain);
         assert!(!hit);
@@ -210,7 +241,7 @@ mod tests {
         assert_eq!((more.examples.len(), hit), (2, false));
         std::fs::remove_dir_all(&cache).unwrap();
         std::fs::write(&cache, "a file").unwrap();
-        let failed = load_cached(&specs, &plain, &tokenizer, &cache, &mut |_| ());
+        let failed = load_cached(&registry, &specs, &plain, &tokenizer, &cache, &mut |_| ());
         assert!(matches!(failed, Err(DataError::Write { .. })));
     }
 }

@@ -88,6 +88,7 @@ mod tests {
             schema: "trl".into(),
             why: String::new(),
             rows: 10,
+            unused: Default::default(),
         });
         data.report.incidents.push(Incident { id: "a:1".into(), reason: Reason::EmptyAnswer });
         data.examples.push(Example {

@@ -1,10 +1,12 @@
 //! From a record to an example: layout, tokens, boundary, terminator, budget.
 
+use std::collections::BTreeSet;
+
 use serde_json::Map;
 
 use crate::budget::fit;
 use crate::layout::{Laid, Layout};
-use crate::record::{AnswerText, PromptText, Record};
+use crate::record::{AnswerText, Message, PromptText, Record};
 use crate::report::Reason;
 use crate::{DataError, Example, TextSpec, Tokenizer};
 
@@ -22,9 +24,9 @@ pub fn encode_prompt(tokenizer: &Tokenizer, spec: &TextSpec, prompt: &PromptText
     if let PromptText::Ids(ids) = prompt {
         return Ok(ids.clone());
     }
-    let layout = Layout::resolve(spec, tokenizer)?;
-    let text = layout.prompt(spec, prompt, None, &Map::new())?.unwrap_or_default();
-    tokenizer.encode(&text, layout.add_special())
+    let layout = Layout::resolve(spec, tokenizer, false)?;
+    let text = layout.prompt(spec, None, prompt, None, &Map::new())?.unwrap_or_default();
+    tokenizer.encode_open(&text, layout.add_special())
 }
 
 /// Tokenises one record; `None` when it must be dropped, and why or what was cut.
@@ -34,16 +36,22 @@ pub fn encode_prompt(tokenizer: &Tokenizer, spec: &TextSpec, prompt: &PromptText
 pub fn encode_record(
     tokenizer: &Tokenizer,
     spec: &TextSpec,
-    record: Record,
+    mut record: Record,
 ) -> Result<(Option<Example>, Vec<Reason>), DataError> {
+    let mut reasons = trim_conversations(&mut record);
+    if reasons.contains(&Reason::NoAssistantTurn) {
+        return Ok((None, vec![Reason::NoAssistantTurn]));
+    }
     if record.answers.is_empty() || record.answers.iter().any(AnswerText::is_empty) {
         return Ok((None, vec![Reason::EmptyAnswer]));
     }
     if matches!(&record.prompt, PromptText::Messages(messages) if messages.is_empty()) {
         return Ok((None, vec![Reason::EmptyPrompt]));
     }
-    let layout = Layout::resolve(spec, tokenizer)?;
-    let mut reasons = Vec::new();
+    let layout = Layout::resolve(spec, tokenizer, record.tools.is_some())?;
+    if leaves_out(&layout, &record) {
+        reasons.push(Reason::NotLaidOut);
+    }
     let (mut prompt, mut answers) = match layout.record(spec, &record)? {
         Some(laid) => {
             let Some(split) = encode_jointly(tokenizer, &laid, layout.add_special())? else {
@@ -70,8 +78,8 @@ pub fn encode_record(
     if prompt.is_empty() {
         return Ok((None, vec![Reason::EmptyPrompt]));
     }
-    let can_end = !tokenizer.terminators().is_empty();
-    if can_end && !answers.iter().all(|answer| is_terminated(tokenizer, answer)) {
+    let is_text = tokenizer.vocabulary_size() > 0;
+    if is_text && !answers.iter().all(|answer| is_terminated(tokenizer, answer)) {
         reasons.push(Reason::NoTerminator);
     }
     if (1..answers.len()).any(|index| answers[..index].contains(&answers[index])) {
@@ -85,6 +93,52 @@ pub fn encode_record(
     let (labels, tags) = (labels.into(), tags.into());
     let answers = answers.into_iter().map(Into::into).collect();
     Ok((Some(Example { id, prompt: prompt.into(), answers, labels, scores, safe, tags }), reasons))
+}
+
+/// Takes off the turns after the last assistant turn of answers, and tells of those and of other turns that are scored.
+fn trim_conversations(record: &mut Record) -> Vec<Reason> {
+    let mut reasons = BTreeSet::new();
+    for answer in &mut record.answers {
+        let AnswerText::Messages(turns) = answer else { continue };
+        let Some(last) = turns.iter().rposition(|turn| turn.role == "assistant") else {
+            return vec![Reason::NoAssistantTurn];
+        };
+        if last + 1 < turns.len() {
+            turns.truncate(last + 1);
+            reasons.insert(Reason::TurnsAfterAnswer);
+        }
+        if turns.iter().any(|turn| turn.role != "assistant") {
+            reasons.insert(Reason::OtherTurnsScored);
+        }
+    }
+    reasons.into_iter().collect()
+}
+
+/// Fields of messages that chat templates know and plain text has no form for.
+const ONLY_CHAT: [&str; 4] = ["tool_calls", "function_call", "reasoning_content", "thinking"];
+
+/// Whether a record has tools, variables or fields of messages that plain text has no form for, or that the template
+/// does not mention.
+fn leaves_out(layout: &Layout, record: &Record) -> bool {
+    let written = |name: &str| match layout {
+        Layout::Chat(template) => template.source().contains(name),
+        Layout::Plain => false,
+    };
+    let prompt = match &record.prompt {
+        PromptText::Messages(turns) => turns.as_slice(),
+        _ => &[],
+    };
+    let answers = record.answers.iter().filter_map(|answer| match answer {
+        AnswerText::Messages(turns) => Some(turns.as_slice()),
+        _ => None,
+    });
+    let turns: Vec<&Message> = answers.chain([prompt]).flatten().collect();
+    let has = |key: &str| turns.iter().any(|turn| turn.fields.contains_key(key));
+    let systems = prompt.iter().filter(|turn| turn.role == "system").count();
+    ONLY_CHAT.iter().any(|key| has(key) && !written(key))
+        || (record.tools.is_some() && !written("tools"))
+        || record.variables.keys().any(|name| !written(name))
+        || (matches!(layout, Layout::Plain) && systems > 1)
 }
 
 fn is_terminated(tokenizer: &Tokenizer, answer: &[u32]) -> bool {
@@ -106,10 +160,10 @@ fn encode_jointly(tokenizer: &Tokenizer, laid: &Laid, add_special: bool) -> Resu
     let cut = if add_special { 0 } else { tokenizer.last_barrier(&laid.prompt) };
     let (head, tail) = laid.prompt.split_at(cut);
     let beginning = if head.is_empty() { Vec::new() } else { tokenizer.encode(head, false)? };
-    let mut prompt = [&beginning[..], &tokenizer.encode(tail, add_special)?].concat();
+    let mut prompt = [&beginning[..], &tokenizer.encode_open(tail, add_special)?].concat();
     let whole = |text: &String| match text.strip_prefix(head) {
-        Some(rest) => Ok([&beginning[..], &tokenizer.encode(rest, add_special)?].concat()),
-        None => tokenizer.encode(text, add_special),
+        Some(rest) => Ok([&beginning[..], &tokenizer.encode_open(rest, add_special)?].concat()),
+        None => tokenizer.encode_open(text, add_special),
     };
     let mut answers = laid.full.iter().map(whole).collect::<Result<Vec<_>, _>>()?;
     let common = |full: &Vec<u32>| prompt.iter().zip(full).take_while(|(a, b)| a == b).count();

@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use crate::schema::{SCHEMAS, Schema};
-
 /// An error of this crate; [`DataError::hint`] suggests what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -62,27 +60,38 @@ pub enum DataError {
         /// Registered schema names.
         known: Vec<&'static str>,
     },
-    /// No schema recognises the first row of a file.
-    #[error(
-        "{file}:{line}: no known layout has the keys {}; the nearest, {likely}, also needs {}",
-        found.join(", "), missing.join(", ")
-    )]
-    NoSchema {
+    /// No schema fits the first rows of a file.
+    #[error(transparent)]
+    NoSchema(Box<NoSchema>),
+    /// A recognised layout would leave out a column that looks like text or a judgement of the row.
+    #[error("{file}:{line}: layout {schema} would leave out the column {column:?}")]
+    LeftOut {
         /// The file.
         file: String,
         /// Line, counted from 1.
         line: usize,
-        /// Keys of the row.
-        found: Vec<String>,
-        /// Name of the layout that misses the least.
-        likely: &'static str,
-        /// What it misses.
-        missing: Vec<&'static str>,
-        /// The likeliest spelling mistake, as (found, wanted).
-        nearest: Option<Box<(String, String)>>,
+        /// The schema.
+        schema: &'static str,
+        /// The column that it does not read.
+        column: String,
+        /// The key that the column is probably meant for, if the row has no other column for it.
+        key: Option<&'static str>,
+    },
+    /// A file as a whole is not what its format promises.
+    #[error("{file}: {message}")]
+    BadFile {
+        /// The file.
+        file: String,
+        /// What it is or why it cannot be read.
+        message: String,
+        /// What to do.
+        hint: &'static str,
     },
     /// A row lacks a key of its schema.
-    #[error("{file}:{line}: schema {schema} needs the key {key:?}; the row has {}", found.join(", "))]
+    #[error(
+        "{file}:{line}: schema {schema} needs the key {key:?}{}; the row has {}",
+        if *null { ", which is null here" } else { "" }, found.join(", ")
+    )]
     MissingKey {
         /// The file.
         file: String,
@@ -92,6 +101,8 @@ pub enum DataError {
         schema: &'static str,
         /// The missing key.
         key: String,
+        /// Whether it is there, but null.
+        null: bool,
         /// Keys of the row.
         found: Vec<String>,
     },
@@ -156,6 +167,26 @@ pub enum DataError {
     /// The chat layout was asked for, but the tokenizer has no template.
     #[error("the tokenizer has no chat template, and template = \"chat\" needs one")]
     NoTemplate,
+    /// A tokenizer has templates, but none that counts unasked.
+    #[error("the tokenizer has chat templates called {}, and none is called default", names.join(", "))]
+    NoDefaultTemplate {
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// A special token is not in the vocabulary.
+    #[error("the tokenizer's {role} is {token}, which is no token of its vocabulary")]
+    NoSuchToken {
+        /// `eos_token`, `bos_token`, or `eos_token_id`.
+        role: String,
+        /// How it is spelled, or its id.
+        token: String,
+    },
+    /// A file is not there, only the text that stands for it in a Git repository.
+    #[error("{} is a Git LFS pointer, not the file itself", path.display())]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
+    },
     /// A setting makes no sense.
     #[error("{key} = {value}: expected {expected}")]
     BadSetting {
@@ -172,18 +203,20 @@ impl DataError {
     /// A suggestion for the user, where there is one.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::NoSchema { nearest, .. } => {
-                let layout = |schema: &&Schema| format!("\n  {}: {}", schema.name, schema.keys.join(", "));
-                let layouts: String = SCHEMAS.iter().map(layout).collect();
-                Some(match nearest.as_deref() {
-                    Some((found, key)) => format!(
-                        "is {found:?} meant to be {key:?}? Map it with columns.{key} = \"{found}\". \
-                         Known layouts:{layouts}"
-                    ),
-                    None => {
-                        format!("map keys with columns.prompt = \"…\", or --column prompt=…; known layouts:{layouts}")
-                    }
-                })
+            Self::NoSchema(unknown) => Some(unknown.hint()),
+            Self::LeftOut { column, key, schema, .. } => Some(match key {
+                Some(key) => format!(
+                    "say what it is with columns.{key} = \"{column}\" (--column {key}={column}), or leave it out with \
+                     schema = \"{schema}\" (--schema {schema})"
+                ),
+                None => format!(
+                    "take the column out, name another layout (`spo list schemas`), or leave it out with \
+                     schema = \"{schema}\" (--schema {schema})"
+                ),
+            }),
+            Self::BadFile { hint, .. } => Some((*hint).to_string()),
+            Self::MissingKey { null: true, .. } => {
+                Some("give it a value or take the row out; no row is left out silently".into())
             }
             Self::MissingKey { key, found, .. } => nearest(key, found.iter().map(String::as_str))
                 .map(|found| format!("is {found:?} meant to be {key:?}? Map it with columns.{key} = \"{found}\"")),
@@ -193,8 +226,59 @@ impl DataError {
             Self::UnknownFormat { .. } => Some("set format = \"…\" for files with another extension".into()),
             Self::MalformedRow { .. } => Some("mend the row or take it out; no row is left out silently".into()),
             Self::NoTemplate => Some("use template = \"plain\", or add chat_template.jinja to the tokenizer".into()),
+            Self::NoDefaultTemplate { .. } => Some(
+                "give one of them the name default, or lay text out without a template: template = \"plain\"".into(),
+            ),
+            Self::NoSuchToken { role, .. } => Some(match role.as_str() {
+                "eos_token_id" => "mend eos_token_id in generation_config.json or config.json".into(),
+                _ => format!("mend {role} in tokenizer_config.json or special_tokens_map.json, or add the token"),
+            }),
+            Self::LfsPointer { .. } => Some("`git lfs pull` in the repository's directory fetches it".into()),
             Self::Row { source, .. } => source.hint(),
             _ => None,
+        }
+    }
+}
+
+/// Rows that no layout fits.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{file}:{line}: no known layout has the keys {}; the nearest, {likely}, also needs {}",
+    found.join(", "), missing.join(", ")
+)]
+pub struct NoSchema {
+    /// The file.
+    pub file: String,
+    /// Line of the first row, counted from 1.
+    pub line: usize,
+    /// Keys of the row.
+    pub found: Vec<String>,
+    /// Name of the layout that misses the least.
+    pub likely: &'static str,
+    /// What it misses.
+    pub missing: Vec<&'static str>,
+    /// The likeliest spelling mistake, as (found, wanted).
+    pub nearest: Option<(String, String)>,
+    /// A key that holds a list of objects, which may be the rows.
+    pub inside: Option<String>,
+    /// The known layouts with their keys.
+    pub layouts: Vec<(&'static str, &'static [&'static str])>,
+}
+
+impl NoSchema {
+    fn hint(&self) -> String {
+        let layout = |(name, keys): &(&str, &[&str])| format!("\n  {name}: {}", keys.join(", "));
+        let layouts: String = self.layouts.iter().map(layout).collect();
+        match (&self.nearest, &self.inside) {
+            (Some((found, key)), _) => format!(
+                "is {found:?} meant to be {key:?}? Map it with columns.{key} = \"{found}\". Known layouts:{layouts}"
+            ),
+            (None, Some(inside)) => format!(
+                "are the rows in the list under {inside:?}? Write that list alone into the file. Known layouts:{layouts}"
+            ),
+            (None, None) => {
+                format!("map keys with columns.prompt = \"…\", or --column prompt=…; known layouts:{layouts}")
+            }
         }
     }
 }

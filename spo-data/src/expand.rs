@@ -66,6 +66,7 @@ mod tests {
         let turn = |role: &str, text: &str| Message::new(role, text);
         let record = Record {
             id: "a".into(),
+            system: None,
             prompt: PromptText::Messages(vec![turn("user", "1"), turn("assistant", "2"), turn("user", "3")]),
             answers: vec![AnswerText::Messages(vec![turn("assistant", "4")])],
             labels: Default::default(),

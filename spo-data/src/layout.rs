@@ -20,12 +20,15 @@ pub(crate) struct Laid {
 }
 
 impl<'a> Layout<'a> {
-    pub(crate) fn resolve(spec: &TextSpec, tokenizer: &'a Tokenizer) -> Result<Self, DataError> {
-        match (spec.template, tokenizer.template()) {
-            (TemplateKind::Plain, _) | (TemplateKind::Auto, None) => Ok(Self::Plain),
-            (TemplateKind::Auto, Some(_)) if spec.has_format() => Ok(Self::Plain),
-            (TemplateKind::Auto | TemplateKind::Chat, Some(template)) => Ok(Self::Chat(template)),
+    /// The layout of conversations with or without tools.
+    pub(crate) fn resolve(spec: &TextSpec, tokenizer: &'a Tokenizer, tools: bool) -> Result<Self, DataError> {
+        if spec.template == TemplateKind::Plain || (spec.template == TemplateKind::Auto && spec.has_format()) {
+            return Ok(Self::Plain);
+        }
+        match (spec.template, tokenizer.template_for(tools)?) {
+            (_, Some(template)) => Ok(Self::Chat(template)),
             (TemplateKind::Chat, None) => Err(DataError::NoTemplate),
+            (_, None) => Ok(Self::Plain),
         }
     }
 
@@ -38,33 +41,38 @@ impl<'a> Layout<'a> {
     pub(crate) fn prompt(
         &self,
         spec: &TextSpec,
+        system: Option<&str>,
         prompt: &PromptText,
         tools: Option<&Value>,
         variables: &Map<String, Value>,
     ) -> Result<Option<String>, DataError> {
+        let system = system.or(spec.system.as_deref());
         match self {
             Self::Chat(template) => {
-                let Some(messages) = conversation(spec, prompt) else {
+                let Some(messages) = conversation(system, prompt) else {
                     return Ok(None);
                 };
                 let options = RenderOptions { add_generation_prompt: true, tools, variables: Some(variables) };
                 template.render(&messages, &options).map(Some)
             }
-            Self::Plain => Ok(plain_prompt(spec, prompt)),
+            Self::Plain => Ok(plain_prompt(spec, system, prompt)),
         }
     }
 
     /// Text of a record; `None` when prompt and answers are not all text.
     pub(crate) fn record(&self, spec: &TextSpec, record: &Record) -> Result<Option<Laid>, DataError> {
         let tools = record.tools.as_ref();
-        let Some(prompt) = self.prompt(spec, &record.prompt, tools, &record.variables)? else {
+        let system = record.system.as_deref();
+        let Some(prompt) = self.prompt(spec, system, &record.prompt, tools, &record.variables)? else {
             return Ok(None);
         };
         let mut full = Vec::with_capacity(record.answers.len());
         for answer in &record.answers {
             let text = match self {
                 Self::Chat(template) => {
-                    let (Some(mut messages), Some(turns)) = (conversation(spec, &record.prompt), answer_turns(answer))
+                    let system = system.or(spec.system.as_deref());
+                    let (Some(mut messages), Some(turns)) =
+                        (conversation(system, &record.prompt), answer_turns(answer))
                     else {
                         return Ok(None);
                     };
@@ -83,14 +91,14 @@ impl<'a> Layout<'a> {
     }
 }
 
-fn conversation(spec: &TextSpec, prompt: &PromptText) -> Option<Vec<Message>> {
+fn conversation(system: Option<&str>, prompt: &PromptText) -> Option<Vec<Message>> {
     let mut messages = match prompt {
         PromptText::Text(text) => vec![Message::new("user", text)],
         PromptText::Messages(messages) => messages.clone(),
         PromptText::Ids(_) => return None,
     };
     let has_system = messages.iter().any(|message| message.role == "system");
-    if let (Some(system), false) = (&spec.system, has_system) {
+    if let (Some(system), false) = (system, has_system) {
         messages.insert(0, Message::new("system", system));
     }
     Some(messages)
@@ -104,7 +112,7 @@ fn answer_turns(answer: &AnswerText) -> Option<Vec<Message>> {
     }
 }
 
-fn plain_prompt(spec: &TextSpec, prompt: &PromptText) -> Option<String> {
+fn plain_prompt(spec: &TextSpec, default: Option<&str>, prompt: &PromptText) -> Option<String> {
     let apply = |text: &str| match &spec.prompt_format {
         Some(format) => format.replace("{prompt}", text),
         None => text.to_string(),
@@ -123,7 +131,7 @@ fn plain_prompt(spec: &TextSpec, prompt: &PromptText) -> Option<String> {
         }
         PromptText::Ids(_) => return None,
     };
-    Some(match system.or_else(|| spec.system.clone()) {
+    Some(match system.or_else(|| default.map(str::to_string)) {
         Some(system) => format!("{system}\n\n{text}"),
         None => text,
     })

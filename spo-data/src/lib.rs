@@ -1,7 +1,8 @@
 //! From preference files to checked, tokenised, packed batches.
 //!
 //! - [`load`] reads files of any registered [`format`](mod@format) and [`schema`] into a [`Dataset`] of
-//!   tokenised [`Example`]s; nothing is dropped or cut without an entry in its [`LoadReport`].
+//!   tokenised [`Example`]s; nothing is dropped, cut or left out without an entry in its [`LoadReport`].
+//! - [`Registry`] holds the layouts and formats, and takes those of other crates.
 //! - [`Tokenizer`] reads Hugging Face tokenizer directories with their [`ChatTemplate`].
 //! - [`Order`] says which examples a batch of training visits, [`PackedBatch`] lays them end to end with
 //!   each prompt stored once.
@@ -53,7 +54,9 @@ mod layout;
 mod load;
 mod order;
 mod preview;
+mod reading;
 mod record;
+mod registry;
 mod report;
 mod rows;
 pub mod schema;
@@ -63,20 +66,21 @@ mod tokenize;
 mod tokens;
 
 pub use batch::{Group, GroupSpan, PackedBatch, micro_batches};
-pub use cache::load_cached;
 pub use check::{GateMiss, GateSpec};
 pub use conflict::{Conflict, Estimate};
 pub use dataset::{Dataset, DimensionCount, PairRef, split_by_prompt};
 pub use encode::{encode_prompt, encode_record};
-pub use error::DataError;
+pub use error::{DataError, NoSchema};
 pub use example::{Example, Preference, RowHash, row_hash};
-pub use load::{load, load_bytes, load_rows};
 pub use order::Order;
 pub use preview::Segment;
 pub use record::{AnswerText, Message, PromptText, Record};
+pub use registry::{Entry, Registry, load, load_bytes, load_cached, load_rows};
 pub use report::{FileReport, Incident, LoadReport, Reason};
 pub use rows::AnswerRef;
 pub use spec::{DataSpec, Overflow, Part, Paths, Supervise, TemplateKind, TextSpec};
 pub use stats::{DatasetStats, DimensionStats, Lengths};
-pub use tokenize::{ChatTemplate, RenderOptions, TokenSpan, Tokenizer};
+pub use tokenize::{
+    ChatTemplate, RenderOptions, SpecialTokens, TokenSpan, Tokenizer, TokenizerSettings, template_files,
+};
 pub use tokens::Tokens;

@@ -10,12 +10,12 @@ use serde_json::{Map, Value};
 use crate::dataset::Dataset;
 use crate::encode::encode_record;
 use crate::expand::{copies, expand};
-use crate::format::{self, Input, RawRow, Rows, open};
+use crate::format::{Input, RawRow, Rows, open};
+use crate::reading::{Reading, rename_columns, sample};
 use crate::record::Record;
-use crate::report::{FileReport, Incident};
-use crate::schema::{self, Dimensions, Row, Schema};
+use crate::report::Incident;
 use crate::tokens::TokenFile;
-use crate::{DataError, DataSpec, Example, Preference, TextSpec, Tokenizer};
+use crate::{DataError, DataSpec, Example, Preference, Registry, TextSpec, Tokenizer};
 
 /// Rows that are tokenised at a time: bounds memory, feeds all cores.
 const CHUNK: usize = 1024;
@@ -23,69 +23,55 @@ const CHUNK: usize = 1024;
 const MOST_IN_MEMORY: usize = 64 << 20;
 /// Different sets of labels or tags that are remembered to be shared.
 const MOST_SHARED: usize = 4096;
-/// Name of a preference that nobody named.
-const UNNAMED: &str = "preference";
 
-/// Loads files; `progress` is told the number of rows read so far.
-///
-/// # Errors
-/// When a file is missing or unreadable, a layout is not recognised, a row is malformed or lacks a key, or
-/// the text settings do not fit the tokenizer. Empty and over-long rows are no errors but entries of
-/// [`Dataset::report`].
-///
-/// # Memory
-/// Files are read row by row and only token ids, labels, scores, tags and ids of rows are kept. Each time that 256 MiB
-/// of token ids have come together they go to a file without a name in the system's directory of temporary files
-/// (`TMPDIR`), which is mapped.
-pub fn load(
+/// As [`crate::load`].
+pub(crate) fn load(
+    registry: &Registry,
     specs: &[DataSpec],
     text: &TextSpec,
     tokenizer: &Tokenizer,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Dataset, DataError> {
-    let mut loader = Loader::new(text, tokenizer, progress)?;
+    let mut loader = Loader::new(registry, text, tokenizer, progress)?;
     for spec in specs {
         let mut left = spec.limit.unwrap_or(usize::MAX);
         for pattern in spec.path.as_slice() {
-            let found = open::expand(pattern, spec.part)?;
+            let found = open::expand(registry, pattern, spec.part)?;
             loader.dataset.report.left_out.extend(found.left_out);
+            loader.dataset.report.cached.extend(found.cached);
             for path in found.files {
                 if left == 0 {
                     break;
                 }
                 let name = path.to_string_lossy().into_owned();
-                let format = format::find(&name, spec.format.as_deref())?;
+                let format = registry.format(&name, spec.format.as_deref())?;
                 let rows = (format.open)(Input::open(&path)?, &name)?;
                 // Ids stay the same wherever the data lie.
                 let short = path.file_name().map_or_else(|| name.clone(), |name| name.to_string_lossy().into());
-                left -= loader.file(spec, &name, &short, format.name, rows, left)?;
+                left -= loader.file(spec, Source { file: &name, short: &short, format: format.name, rows }, left)?;
             }
         }
     }
     Ok(loader.dataset)
 }
 
-/// Loads a file from memory; its name decides the format and appears in ids and errors.
-///
-/// # Errors
-/// As [`load`].
-pub fn load_bytes(
+/// As [`crate::load_bytes`].
+pub(crate) fn load_bytes(
+    registry: &Registry,
     name: &str,
     bytes: &[u8],
     spec: &DataSpec,
     text: &TextSpec,
     tokenizer: &Tokenizer,
 ) -> Result<Dataset, DataError> {
-    let format = format::find(name, spec.format.as_deref())?;
+    let format = registry.format(name, spec.format.as_deref())?;
     let rows = (format.open)(Input::Memory(bytes.to_vec()), name)?;
-    load_named(name, format.name, rows, spec, text, tokenizer)
+    load_one(registry, Source { file: name, short: name, format: format.name, rows }, spec, text, tokenizer)
 }
 
-/// Loads rows that a program made; line `k` of errors and ids is the `k`-th row.
-///
-/// # Errors
-/// As [`load`].
-pub fn load_rows(
+/// As [`crate::load_rows`].
+pub(crate) fn load_rows(
+    registry: &Registry,
     name: &str,
     rows: Vec<Map<String, Value>>,
     spec: &DataSpec,
@@ -93,24 +79,33 @@ pub fn load_rows(
     tokenizer: &Tokenizer,
 ) -> Result<Dataset, DataError> {
     let rows = rows.into_iter().enumerate().map(|(index, fields)| Ok(RawRow { line: index + 1, fields }));
-    load_named(name, "rows", Box::new(rows), spec, text, tokenizer)
+    load_one(registry, Source { file: name, short: name, format: "rows", rows: Box::new(rows) }, spec, text, tokenizer)
 }
 
-fn load_named(
-    name: &str,
-    format: &'static str,
-    rows: Rows,
+fn load_one(
+    registry: &Registry,
+    source: Source,
     spec: &DataSpec,
     text: &TextSpec,
     tokenizer: &Tokenizer,
 ) -> Result<Dataset, DataError> {
     let mut silent = |_| {};
-    let mut loader = Loader::new(text, tokenizer, &mut silent)?;
-    loader.file(spec, name, name, format, rows, spec.limit.unwrap_or(usize::MAX))?;
+    let mut loader = Loader::new(registry, text, tokenizer, &mut silent)?;
+    loader.file(spec, source, spec.limit.unwrap_or(usize::MAX))?;
     Ok(loader.dataset)
 }
 
+/// An open file.
+struct Source<'a> {
+    file: &'a str,
+    /// Its name without directories.
+    short: &'a str,
+    format: &'static str,
+    rows: Rows,
+}
+
 struct Loader<'a> {
+    registry: &'a Registry,
     text: &'a TextSpec,
     tokenizer: &'a Tokenizer,
     progress: &'a mut dyn FnMut(usize),
@@ -146,23 +141,16 @@ fn share<T: Hash + Eq>(known: &mut HashSet<Arc<T>>, value: &mut Arc<T>) {
     }
 }
 
-/// The schema of a file and what its rows need.
-struct Reading<'a> {
-    schema: &'static Schema,
-    why: String,
-    file: &'a str,
-    short: &'a str,
-    dimension: &'a str,
-}
-
 impl<'a> Loader<'a> {
     fn new(
+        registry: &'a Registry,
         text: &'a TextSpec,
         tokenizer: &'a Tokenizer,
         progress: &'a mut dyn FnMut(usize),
     ) -> Result<Self, DataError> {
         text.check()?;
         Ok(Self {
+            registry,
             text,
             tokenizer,
             progress,
@@ -177,32 +165,26 @@ impl<'a> Loader<'a> {
     }
 
     /// Reads at most `limit` rows of one file and returns how many there were.
-    fn file(
-        &mut self,
-        spec: &DataSpec,
-        file: &str,
-        short: &str,
-        format: &'static str,
-        rows: Rows,
-        limit: usize,
-    ) -> Result<usize, DataError> {
+    fn file(&mut self, spec: &DataSpec, source: Source, limit: usize) -> Result<usize, DataError> {
         let weight = spec.weight.unwrap_or(1.0);
         if !(0.0..=1e6).contains(&weight) {
             let expected = "a number from 0 to 1000000";
             return Err(DataError::BadSetting { key: "weight", value: weight.to_string(), expected });
         }
-        let mut reading: Option<Reading> = None;
+        let Source { file, short, format, rows } = source;
+        let mut rows = rows.take(limit).map(|raw| rename_columns(raw?, spec, file));
+        let (sample, failed) = sample(&mut rows);
+        if sample.is_empty() {
+            return Err(failed.unwrap_or_else(|| DataError::Empty { file: file.to_string() }));
+        }
+        // What is wrong with the layout of the rows before matters more than the row that cannot be read.
+        let mut reading = Reading::start(self.registry, spec, file, short, &sample)?;
         let mut chunk: Vec<(Record, usize)> = Vec::with_capacity(CHUNK);
         let (mut count, mut records) = (0, 0);
-        for raw in rows.take(limit) {
-            let raw = rename_columns(raw?, spec, file)?;
-            let reading = match &mut reading {
-                Some(reading) => reading,
-                none => none.insert(Reading::start(spec, file, short, &raw)?),
-            };
-            let record = reading.record(&raw)?;
+        for raw in sample.into_iter().map(Ok).chain(failed.map(Err)).chain(rows) {
+            let record = reading.record(&raw?)?;
             match chunk.last_mut() {
-                Some((last, _)) if reading.schema.merge && last.prompt == record.prompt => merge(last, record),
+                Some((last, _)) if reading.schema.merge && same_prompt(last, &record) => merge(last, record),
                 _ => {
                     if chunk.len() >= CHUNK {
                         self.encode(&mut chunk, count)?;
@@ -215,17 +197,7 @@ impl<'a> Loader<'a> {
         }
         self.encode(&mut chunk, count)?;
         self.rows += count;
-        let Some(Reading { schema, why, .. }) = reading else {
-            return Err(DataError::Empty { file: file.to_string() });
-        };
-        let file = file.to_string();
-        self.dataset.report.files.push(FileReport {
-            file,
-            format: format.to_string(),
-            schema: schema.name.to_string(),
-            why,
-            rows: count,
-        });
+        self.dataset.report.files.push(reading.report(format, count));
         Ok(count)
     }
 
@@ -277,59 +249,9 @@ impl Loader<'_> {
     }
 }
 
-impl<'a> Reading<'a> {
-    fn start(spec: &'a DataSpec, file: &'a str, short: &'a str, first: &RawRow) -> Result<Self, DataError> {
-        let (schema, why) = match &spec.schema {
-            Some(name) => (schema::find(name)?, "named by schema".to_string()),
-            None => schema::detect(file, first)?,
-        };
-        if let (Some(dimension), true) = (&spec.dimension, schema.dimensions != Dimensions::Unnamed) {
-            let expected = match schema.dimensions {
-                Dimensions::None => "no dimension: rows of this layout have no preference",
-                _ => "no dimension: rows of this layout name their own",
-            };
-            let value = dimension.clone();
-            return Err(DataError::BadSetting { key: "dimension", value, expected });
-        }
-        let dimension = spec.dimension.as_deref().unwrap_or(UNNAMED);
-        Ok(Self { schema, why, file, short, dimension })
-    }
-
-    fn record(&self, raw: &RawRow) -> Result<Record, DataError> {
-        let row = Row {
-            file: self.file,
-            line: raw.line,
-            fields: &raw.fields,
-            schema: self.schema.name,
-            dimension: self.dimension,
-        };
-        let mut record = (self.schema.read)(&row)?;
-        record.safe = schema::safety(&row, record.answers.len())?;
-        if record.id == format!("{}:{}", self.file, raw.line) {
-            record.id = format!("{}:{}", self.short, raw.line);
-        }
-        Ok(record)
-    }
-}
-
-/// Gives columns the names that schemas know.
-fn rename_columns(mut raw: RawRow, spec: &DataSpec, file: &str) -> Result<RawRow, DataError> {
-    for (wanted, found) in &spec.columns {
-        match raw.fields.shift_remove(found) {
-            Some(value) => raw.fields.insert(wanted.clone(), value),
-            None => {
-                let keys: Vec<String> = raw.fields.keys().cloned().collect();
-                return Err(DataError::MissingKey {
-                    file: file.to_string(),
-                    line: raw.line,
-                    schema: "columns",
-                    key: found.clone(),
-                    found: keys,
-                });
-            }
-        };
-    }
-    Ok(raw)
+/// Whether two rows are about the same prompt.
+fn same_prompt(one: &Record, other: &Record) -> bool {
+    (&one.prompt, &one.system, &one.tools) == (&other.prompt, &other.system, &other.tools)
 }
 
 /// Appends the answers of a further row about the same prompt.
@@ -357,10 +279,12 @@ mod tests {
             }))
         };
         let read = |most_in_memory: usize| {
-            let (text, tokenizer, mut silent) = (TextSpec::default(), Tokenizer::ids_only(), |_| {});
-            let mut loader = Loader::new(&text, &tokenizer, &mut silent).unwrap();
+            let (text, tokenizer, mut silent) = (TextSpec::default(), Tokenizer::ids_only(vec![]), |_| {});
+            let registry = Registry::builtin();
+            let mut loader = Loader::new(&registry, &text, &tokenizer, &mut silent).unwrap();
             loader.most_in_memory = most_in_memory;
-            loader.file(&DataSpec::default(), "rows", "rows", "rows", rows(5000), usize::MAX).unwrap();
+            let source = Source { file: "rows", short: "rows", format: "rows", rows: rows(5000) };
+            loader.file(&DataSpec::default(), source, usize::MAX).unwrap();
             (loader.dataset, loader.token_file.is_some())
         };
         let ((kept, no), (spilled, yes)) = (read(usize::MAX), read(3000));

@@ -98,6 +98,12 @@ pub enum PromptText {
     Ids(Vec<u32>),
 }
 
+impl Default for PromptText {
+    fn default() -> Self {
+        Self::Text(String::new())
+    }
+}
+
 /// An answer as a user writes it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AnswerText {
@@ -123,10 +129,12 @@ impl AnswerText {
 }
 
 /// One row with its fields understood, not yet tokenised.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Record {
     /// The row's own id or its place.
     pub id: String,
+    /// System message for a prompt that has none.
+    pub system: Option<String>,
     /// The prompt.
     pub prompt: PromptText,
     /// The answers.

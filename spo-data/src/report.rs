@@ -13,6 +13,8 @@ pub enum Reason {
     EmptyAnswer,
     /// Dropped: no prompt token precedes the answers, so their first token has no prediction.
     EmptyPrompt,
+    /// Dropped: a conversation has no assistant turn to train on.
+    NoAssistantTurn,
     /// Dropped: longer than `max-length` and `overflow = "drop"`.
     TooLong,
     /// Dropped: prompt and answer cannot be told apart in the tokenised text.
@@ -27,12 +29,22 @@ pub enum Reason {
     NoTerminator,
     /// Kept: two answers have the same tokens.
     IdenticalAnswers,
+    /// Kept: turns after the last assistant turn are left out.
+    TurnsAfterAnswer,
+    /// Kept: an answer has turns of the user, of tools or of the system in it, which are scored as the others.
+    OtherTurnsScored,
+    /// Kept: plain text has no form for tools, tool calls, reasoning, template variables or a second system message, or the
+    /// chat template does not mention them.
+    NotLaidOut,
 }
 
 impl Reason {
     /// Whether the row is missing from the dataset.
     pub fn dropped(self) -> bool {
-        matches!(self, Self::EmptyAnswer | Self::EmptyPrompt | Self::TooLong | Self::BoundaryRefused)
+        matches!(
+            self,
+            Self::EmptyAnswer | Self::EmptyPrompt | Self::NoAssistantTurn | Self::TooLong | Self::BoundaryRefused
+        )
     }
 
     /// One line for a user.
@@ -40,6 +52,7 @@ impl Reason {
         match self {
             Self::EmptyAnswer => "dropped: an answer is empty",
             Self::EmptyPrompt => "dropped: the prompt has no token",
+            Self::NoAssistantTurn => "dropped: no assistant turn",
             Self::TooLong => "dropped: longer than max-length",
             Self::BoundaryRefused => "dropped: tokens of prompt and answer cannot be separated",
             Self::BoundaryMoved => "kept: last prompt tokens merge with the answer and are scored",
@@ -47,6 +60,9 @@ impl Reason {
             Self::AnswerCut => "kept: end of an answer cut",
             Self::NoTerminator => "kept: an answer has no terminator",
             Self::IdenticalAnswers => "kept: answers are identical",
+            Self::TurnsAfterAnswer => "kept: turns after the last assistant turn are left out",
+            Self::OtherTurnsScored => "kept: user turns inside an answer are scored",
+            Self::NotLaidOut => "kept: tools, tool calls, reasoning or template variables are left out by the layout",
         }
     }
 }
@@ -73,6 +89,17 @@ pub struct FileReport {
     pub why: String,
     /// Rows read.
     pub rows: usize,
+    /// Columns that nobody read, with the number of rows in which they have a value.
+    #[serde(default)]
+    pub unused: BTreeMap<String, usize>,
+}
+
+impl FileReport {
+    /// The columns that were not used, as a line for a user; `None` where all were.
+    pub fn unused_line(&self) -> Option<String> {
+        let names: Vec<&str> = self.unused.keys().map(String::as_str).collect();
+        (!names.is_empty()).then(|| format!("{}: columns not used: {}", self.file, names.join(", ")))
+    }
 }
 
 /// Counts and row lists of one [`crate::load`].
@@ -82,11 +109,28 @@ pub struct LoadReport {
     pub files: Vec<FileReport>,
     /// Files of a directory that belong to another split.
     pub left_out: Vec<String>,
+    /// Arrow files that `datasets` keeps beside its data, such as `cache-….arrow`: the data do not name them.
+    #[serde(default)]
+    pub cached: Vec<String>,
     /// Every dropped, cut or doubtful row.
     pub incidents: Vec<Incident>,
 }
 
 impl LoadReport {
+    /// A line for each file with columns that nobody read.
+    pub fn unused(&self) -> impl Iterator<Item = String> {
+        self.files.iter().filter_map(FileReport::unused_line)
+    }
+
+    /// Why rows were dropped, with the number of rows, in words: `2 rows dropped: an answer is empty`.
+    pub fn dropped(&self) -> Vec<String> {
+        let counts = self.counts().into_iter().filter(|(reason, _)| reason.dropped());
+        let words = |(reason, count): (Reason, usize)| {
+            format!("{count} row{} {}", if count == 1 { "" } else { "s" }, reason.describe())
+        };
+        counts.map(words).collect()
+    }
+
     /// Rows read from all files.
     pub fn rows(&self) -> usize {
         self.files.iter().map(|file| file.rows).sum()

@@ -16,7 +16,7 @@ pub struct DataSpec {
     /// File format by name; by the file's extension if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<String>,
-    /// Layout of the rows by name; recognised from the first row if absent.
+    /// Layout of the rows by name; recognised from the first rows if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<String>,
     /// Name of the dimension in layouts with one unnamed preference; `preference` if absent.

@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{BufWriter, Error, Write};
-use std::ops::Deref;
+use std::io::{BufWriter, Error, ErrorKind, Write};
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use memmap2::{Mmap, MmapOptions};
@@ -20,7 +20,11 @@ pub struct Tokens(Place);
 #[derive(Clone)]
 enum Place {
     Memory(Box<[u32]>),
-    Mapped { map: Arc<Mmap>, start: usize, len: usize },
+    /// Bytes of a file, little-endian.
+    Mapped {
+        map: Arc<Mmap>,
+        bytes: Range<usize>,
+    },
 }
 
 impl Tokens {
@@ -29,17 +33,20 @@ impl Tokens {
         self
     }
 
-    /// Ids `start..start + len` of a map.
-    ///
-    /// # Panics
-    /// When they reach beyond its end.
-    pub(crate) fn mapped(map: &Arc<Mmap>, first_byte: usize, start: usize, len: usize) -> Self {
-        assert!(first_byte.is_multiple_of(4) && first_byte + 4 * (start + len) <= map.len());
-        Self(Place::Mapped { map: map.clone(), start: first_byte / 4 + start, len })
+    /// Ids `start..start + len` of those that begin at a byte of a map; `None` where there are not so many, or they do
+    /// not begin at a multiple of 4.
+    pub(crate) fn mapped(map: &Arc<Mmap>, first_byte: usize, start: usize, len: usize) -> Option<Self> {
+        let from = first_byte.checked_add(start.checked_mul(4)?)?;
+        let bytes = from..from.checked_add(len.checked_mul(4)?)?;
+        let ids = bytemuck::try_cast_slice::<u8, u32>(map.get(bytes.clone())?).ok()?;
+        Some(match cfg!(target_endian = "little") {
+            true => Self(Place::Mapped { map: map.clone(), bytes }),
+            false => ids.iter().map(|id| u32::from_le(*id)).collect(),
+        })
     }
 
     pub(crate) fn write(&self, writer: &mut impl Write) -> Result<(), Error> {
-        self.iter().try_for_each(|id| writer.write_all(&id.to_ne_bytes()))
+        self.iter().try_for_each(|id| writer.write_all(&id.to_le_bytes()))
     }
 }
 
@@ -49,11 +56,7 @@ impl Deref for Tokens {
     fn deref(&self) -> &[u32] {
         match &self.0 {
             Place::Memory(ids) => ids,
-            // SAFETY: `mapped` checked the range, maps begin at a page and so at a multiple of 4, and any
-            // four bytes are an id. The file is ours: unlinked, or written once and then only read.
-            Place::Mapped { map, start, len } => unsafe {
-                std::slice::from_raw_parts(map.as_ptr().cast::<u32>().add(*start), *len)
-            },
+            Place::Mapped { map, bytes } => bytemuck::cast_slice(&map[bytes.clone()]),
         }
     }
 }
@@ -170,7 +173,7 @@ impl TokenFile {
         for example in examples {
             for tokens in std::iter::once(&mut example.prompt).chain(&mut example.answers) {
                 let len = tokens.len();
-                *tokens = Tokens::mapped(&map, 0, start, len);
+                *tokens = Tokens::mapped(&map, 0, start, len).ok_or(ErrorKind::UnexpectedEof)?;
                 start += len;
             }
         }

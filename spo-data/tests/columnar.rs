@@ -5,11 +5,11 @@ mod common;
 
 use common::{fixture, tiny};
 use serde_json::{Map, Value};
-use spo_data::format::{self, Input};
+use spo_data::format::Input;
 use spo_data::{DataError, DataSpec, Preference, TextSpec, load};
 
 fn rows(name: &str) -> Result<Vec<Map<String, Value>>, DataError> {
-    let format = format::find(name, None)?;
+    let format = spo_data::Registry::builtin().format(name, None)?;
     let file = std::fs::File::open(fixture("formats").join(name)).unwrap();
     let rows = (format.open)(Input::File(file), name)?;
     rows.enumerate()
@@ -73,7 +73,7 @@ fn what_cannot_be_read_says_so() {
     assert!(error("pairs.lz4.feather").contains("lz4"), "{}", error("pairs.lz4.feather"));
     assert!(error("pairs.brotli.parquet").contains("brotli"), "{}", error("pairs.brotli.parquet"));
     let open = |name: &str, bytes: &[u8]| {
-        let format = format::find(name, None).unwrap();
+        let format = spo_data::Registry::builtin().format(name, None).unwrap();
         (format.open)(Input::Memory(bytes.to_vec()), name).and_then(|rows| rows.collect::<Result<Vec<_>, _>>())
     };
     for name in ["a.parquet", "a.arrow"] {

@@ -168,6 +168,7 @@ fn transcripts_that_part_at_once_are_counted() {
     ]);
     for text in [TextSpec::default(), plain()] {
         let data = rows(data.clone(), &text, &tiny("llama")).unwrap();
-        assert_eq!((data.examples.len(), data.report.counts()), (1, [(Reason::EmptyPrompt, 2)].into()));
+        let counts = [(Reason::EmptyPrompt, 2), (Reason::OtherTurnsScored, 1)].into();
+        assert_eq!((data.examples.len(), data.report.counts()), (1, counts));
     }
 }

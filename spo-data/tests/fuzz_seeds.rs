@@ -9,7 +9,7 @@ mod targets;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
-use spo_data::format::{self, Input};
+use spo_data::format::Input;
 use targets::TARGETS;
 
 fn seeds(target: &str) -> Vec<Vec<u8>> {
@@ -71,7 +71,7 @@ fn a_line_of_a_gigabyte_and_bombs_end_in_errors_with_little_memory() {
                     std::io::copy(&mut source, &mut zip).unwrap();
                     zip.finish().unwrap();
                 }
-                let format = format::find("large", Some(name)).unwrap();
+                let format = spo_data::Registry::builtin().format("large", Some(name)).unwrap();
                 let rows = (format.open)(Input::File(std::fs::File::open(&path).unwrap()), "large");
                 let failed = rows.is_err() || rows.unwrap().any(|row| row.is_err());
                 assert!(failed, "{name} {start:?} {byte}");

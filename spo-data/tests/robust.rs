@@ -10,15 +10,16 @@ use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use serde_json::{Map, Value};
-use spo_data::schema::SCHEMAS;
 use spo_data::{
-    ChatTemplate, DataError, DataSpec, Message, RenderOptions, TemplateKind, TextSpec, Tokenizer, load_bytes, load_rows,
+    ChatTemplate, DataError, DataSpec, Message, Registry, RenderOptions, TemplateKind, TextSpec, Tokenizer, load_bytes,
+    load_rows,
 };
 
 static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| common::tiny("llama"));
+static SCHEMAS: LazyLock<Registry> = LazyLock::new(Registry::builtin);
 
 fn keys() -> Vec<&'static str> {
-    let mut keys: Vec<&str> = SCHEMAS.iter().flat_map(|schema| schema.keys).copied().collect();
+    let mut keys: Vec<&str> = SCHEMAS.schemas().iter().flat_map(|schema| schema.keys).copied().collect();
     keys.extend(["id", "tools", "chat_template_kwargs", "score_chosen", "score_rejected", "role"]);
     keys.extend(["content", "response", "annotations", "Rating", "honesty"]);
     keys
@@ -44,10 +45,10 @@ fn value() -> impl Strategy<Value = Value> {
 }
 
 fn row() -> impl Strategy<Value = (usize, Map<String, Value>)> {
-    let schema = 0..SCHEMAS.len();
+    let schema = 0..SCHEMAS.schemas().len();
     let extra = prop::collection::vec((prop::sample::select(keys()), value()), 0..3);
     (schema, prop::collection::vec(value(), 8), extra).prop_map(|(schema, values, extra)| {
-        let keys = SCHEMAS[schema].keys.iter().copied().zip(values).chain(extra);
+        let keys = SCHEMAS.schemas()[schema].keys.iter().copied().zip(values).chain(extra);
         (schema, keys.map(|(key, value)| (key.to_string(), value)).collect())
     })
 }
@@ -63,7 +64,7 @@ proptest! {
     fn any_row_of_any_layout((schema, row) in row(), plain: bool, limit in prop::option::of(2usize..20)) {
         let template = if plain { TemplateKind::Plain } else { TemplateKind::Auto };
         let text = TextSpec { template, max_length: limit, ..TextSpec::default() };
-        for name in [None, Some(SCHEMAS[schema].name.to_string())] {
+        for name in [None, Some(SCHEMAS.schemas()[schema].name.to_string())] {
             let spec = DataSpec { schema: name, ..DataSpec::default() };
             match load_rows("rows", vec![row.clone()], &spec, &text, &TOKENIZER) {
                 Ok(data) => for example in &data.examples {
@@ -111,7 +112,7 @@ proptest! {
 
 #[test]
 fn text_without_a_tokenizer_is_refused_and_ids_are_not() {
-    let tokenizer = Tokenizer::ids_only();
+    let tokenizer = Tokenizer::ids_only(vec![]);
     let ids = br#"{"prompt_ids": [1, 2], "chosen_ids": [3], "rejected_ids": [4]}"#;
     let load = |bytes| load_bytes("a.jsonl", bytes, &DataSpec::default(), &TextSpec::default(), &tokenizer);
     let data = load(&ids[..]).unwrap();

@@ -99,7 +99,7 @@ fn endless_and_huge_templates_end_in_errors() {
     for source in hostile {
         assert!(plain(source).is_err(), "{source}");
     }
-    assert!(plain(&"{{ ".repeat(1)).is_err());
+    assert!(plain("{{ ").is_err());
     assert!(plain(&format!("{{{{ {}1{} }}}}", "(".repeat(5000), ")".repeat(5000))).is_err());
     assert!(plain(&format!("{{{{ {}1 }}}}", "not ".repeat(5000))).is_err());
     assert!(plain(&format!("{{{{ a{} }}}}", ".b".repeat(5000))).is_err());

@@ -217,6 +217,7 @@ fn chat_prompts_encoded_in_parts_equal_the_whole_text() {
     use spo_data::{AnswerText, PromptText, TextSpec};
     let record = |prompt: &str, answer: &str| spo_data::Record {
         id: "a".into(),
+        system: None,
         prompt: PromptText::Messages(vec![
             Message::new("user", prompt),
             Message::new("assistant", " \n<|im_end|> x"),

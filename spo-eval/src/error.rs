@@ -50,14 +50,6 @@ pub enum EvalError {
         /// Example that only one of them has.
         example: usize,
     },
-    /// Too few independent groups for an interval of a difference.
-    #[error("dimension '{dimension}': found {found} independent prompts, expected at least 2")]
-    TooFewPrompts {
-        /// Dimension that was compared.
-        dimension: String,
-        /// Number of prompts.
-        found: usize,
-    },
     /// Too few resamples for the tails of the interval.
     #[error("found {found} bootstrap resamples, expected at least {expected}")]
     TooFewResamples {
@@ -151,7 +143,6 @@ impl EvalError {
             }
             Self::DuplicateExample { .. } => "number each held-out row once",
             Self::UnpairedExample { .. } => "score both policies on the same held-out file",
-            Self::TooFewPrompts { .. } => "hold out pairs of more prompts",
             Self::TooFewResamples { .. } => "a 95 % interval needs at least one resample in each tail; 2000 is usual",
             Self::TooFewSamples { .. } => "raise the number of sampled prompts",
             Self::Json { .. } => "the numbers of a run must be finite; was the file edited or cut off?",

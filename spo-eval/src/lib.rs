@@ -25,6 +25,8 @@
 pub mod bootstrap;
 mod distribution;
 mod error;
+mod number;
+mod pair;
 mod pairwise;
 pub mod pareto;
 mod regression;
@@ -39,7 +41,8 @@ mod verdict;
 pub use bootstrap::Bootstrap;
 pub use distribution::{Distribution, SATURATION};
 pub use error::EvalError;
-pub use pairwise::{DimensionScore, PairScore, Subset, score_dimension};
+pub use pair::PairScore;
+pub use pairwise::{DimensionScore, Subset, score_dimension};
 pub use regression::{Forgetting, PairedDifference, dimensions, find_score, forgetting, paired_difference, policies};
 pub use sampling::{KlEstimate, estimate_kl};
 pub use score::ScoreKind;

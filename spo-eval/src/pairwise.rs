@@ -5,32 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::bootstrap::Bootstrap;
-use crate::{EvalError, ScoreKind, Tally};
-
-/// One held-out pair's margin under one policy.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct PairScore {
-    /// Number of the pair in its held-out file; unique within a dimension.
-    pub example: usize,
-    /// `Δ log(π/π_0)`, chosen minus rejected, unless the score kind says otherwise.
-    pub margin: f64,
-    /// Whether the other dimension's label agrees; `None` if the pair is labelled in one dimension only or tied in the other.
-    pub agreeing: Option<bool>,
-    /// Whether one of the answers is a stock refusal such as "I have no comment".
-    pub boilerplate: bool,
-    /// Prompt of the pair: pairs with the same number are resampled together. `None` makes the pair its own group.
-    pub prompt: Option<u64>,
-}
-
-impl PairScore {
-    /// Key of the group that the pair is resampled with.
-    pub(crate) fn cluster(&self) -> (bool, u64) {
-        match self.prompt {
-            Some(prompt) => (false, prompt),
-            None => (true, self.example as u64),
-        }
-    }
-}
+use crate::{EvalError, PairScore, ScoreKind, Tally};
 
 /// A named part of a dimension's held-out pairs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

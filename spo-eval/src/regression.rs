@@ -115,10 +115,11 @@ impl PairedDifference {
     }
 }
 
-/// Difference of two policies on the pairs of `subset`, resampled by prompt. `None` if the subset is empty.
+/// Difference of two policies on the pairs of `subset`, resampled by prompt. `None` if the subset has pairs of fewer
+/// than two prompts, which give no interval.
 ///
 /// # Errors
-/// Pairs that differ between the two, fewer than two prompts, and what [`crate::score_dimension`] refuses.
+/// Pairs that differ between the two, and what [`crate::score_dimension`] refuses.
 pub fn paired_difference(
     dimension: &str,
     a: (&str, &[PairScore]),
@@ -148,13 +149,10 @@ pub fn paired_difference(
         .filter(|(x, _)| subset.contains(x))
         .map(|(x, y)| (x.cluster(), [credit(x.margin) - credit(y.margin), x.margin - y.margin]))
         .collect();
-    if differences.is_empty() {
-        return Ok(None);
-    }
     let pairs = differences.len();
     let groups = clusters(differences);
     if groups.len() < 2 {
-        return Err(EvalError::TooFewPrompts { dimension: dimension.to_owned(), found: groups.len() });
+        return Ok(None);
     }
     let [interval, margin_interval] = bootstrap.intervals(&groups)?;
     let mean = |quantity: usize| groups.iter().map(|group| group.sums[quantity]).sum::<f64>() / pairs as f64;

@@ -144,6 +144,9 @@ pub struct DataSummary {
     pub boilerplate: usize,
     /// Rows that were left out, with the reason.
     pub dropped: Vec<(String, usize)>,
+    /// Columns of the split's files that were not used, a line for each file.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unused: Vec<String>,
 }
 
 /// How the labels of two dimensions relate on the pairs that have both.

@@ -1,6 +1,6 @@
 //! One sentence about what holding earlier dimensions bought and cost, computed from the numbers.
 
-use crate::report::number::{interval_points, percent, plus_minus, signed};
+use crate::number::{interval_points, percent, plus_minus, signed};
 use crate::{PairedDifference, RoundSummary, RunSummary, Subset, find_score};
 
 /// Settings whose change between a round and its control would make the comparison unfair.

@@ -15,7 +15,7 @@ pub enum ModelError {
         source: std::io::Error,
     },
     /// A directory lacks a file that every model directory has.
-    #[error("{} is not a model directory: {file} is missing", dir.display())]
+    #[error("{} is not {} directory: {file} is missing", dir.display(), kind(file))]
     MissingFile {
         /// The directory that was named.
         dir: PathBuf,
@@ -51,6 +51,8 @@ pub enum ModelError {
         found: String,
         /// Nearest supported name, if any is close.
         nearest: Option<String>,
+        /// All supported names.
+        known: Vec<&'static str>,
     },
     /// The architecture is known and deliberately refused.
     #[error("{file}: model_type `{found}` is refused: {reason}")]
@@ -92,6 +94,44 @@ pub enum ModelError {
         absent: Vec<String>,
         /// Tensors of the shard that the index puts elsewhere or nowhere.
         extra: Vec<String>,
+    },
+    /// A file is not there, only the text that stands for it in a Git repository.
+    #[error("{} is a Git LFS pointer, not the file itself", path.display())]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A weight is not a number, or infinite.
+    #[error("{}: tensor `{name}`: the value at {at:?} is {value} as {stored}", path.display())]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The checkpoint name.
+        name: String,
+        /// Where in the tensor.
+        at: Vec<usize>,
+        /// The value: NaN, inf or -inf.
+        value: f32,
+        /// The type it was to be kept in.
+        stored: &'static str,
+    },
+    /// A model that shares the embedding's table with its head has a head of its own.
+    #[error("{}: `{head}` differs from `{table}`, but tie_word_embeddings is true in config.json", path.display())]
+    TiedHead {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Checkpoint name of the head.
+        head: String,
+        /// Checkpoint name of the embedding.
+        table: String,
+    },
+    /// An adapter's file does not hold what its configuration names.
+    #[error("{}: {} tensor(s) missing that adapter_config.json asks for: {}", path.display(), names.len(), preview(names))]
+    AdapterLacks {
+        /// The file.
+        path: PathBuf,
+        /// PEFT's names of them.
+        names: Vec<String>,
     },
     /// Tensors that the model needs are not in the checkpoint.
     #[error("{}: {} tensor(s) missing: {}", path.display(), names.len(), preview(names))]
@@ -169,6 +209,9 @@ pub enum ModelError {
         /// What does not fit.
         reason: String,
     },
+    /// The model's tokenizer is broken.
+    #[error(transparent)]
+    Tokenizer(#[from] spo_data::DataError),
     /// A file format that cannot hold the model.
     #[error("{format} cannot hold {reason}")]
     Export {
@@ -200,17 +243,34 @@ impl ModelError {
             Self::MissingFile { file, .. } if file == "config.json" => {
                 Some("name a Hugging Face model directory: config.json, *.safetensors, tokenizer.json".into())
             }
+            Self::MissingFile { file, .. } if file.starts_with("adapter_") => {
+                Some("name a directory that PEFT or spo saved: adapter_config.json, adapter_model.safetensors".into())
+            }
             Self::MissingFile { file, .. } if file.ends_with(".safetensors") => {
                 Some("only safetensors weights are read, one file or shards with model.safetensors.index.json".into())
             }
             Self::Pickle { .. } => Some(
-                "convert them with `model.save_pretrained(dir)` in transformers, on a machine where you trust them"
+                "convert them with `model.save_pretrained(dir)` in transformers or PEFT, on a machine where you trust them"
                     .into(),
             ),
+            Self::Tokenizer(error) => error.hint(),
+            Self::LfsPointer { .. } => Some("`git lfs pull` in the repository's directory fetches it".into()),
+            Self::NotFinite { value, stored: "f16", .. } if value.is_infinite() => {
+                Some("f16 ends at 65504: load the model as f32 or bf16, if the file's own value is finite".into())
+            }
+            Self::NotFinite { .. } => {
+                Some("every log-prob would be NaN: the file is damaged, or what trained it had diverged".into())
+            }
+            Self::TiedHead { .. } => Some(
+                "set tie_word_embeddings to false if the head is to count, or take it out of the file".into(),
+            ),
+            Self::AdapterLacks { .. } => {
+                Some("the file is not whole, or adapter_config.json belongs to another: save the adapter again".into())
+            }
             Self::Index { .. } => Some("index and shards must come from the same upload: download them again".into()),
-            Self::UnknownFamily { nearest, .. } => Some(match nearest {
-                Some(name) => format!("did you mean `{name}`? supported: {}", crate::family::names()),
-                None => format!("supported: {}", crate::family::names()),
+            Self::UnknownFamily { nearest, known, .. } => Some(match nearest {
+                Some(name) => format!("did you mean `{name}`? supported: {}", known.join(", ")),
+                None => format!("supported: {}", known.join(", ")),
             }),
             Self::Device { compiled, .. } => Some(format!(
                 "this build has: {}; other devices need the cargo features cuda, vulkan, metal or wgpu",
@@ -232,6 +292,11 @@ impl ModelError {
             _ => None,
         }
     }
+}
+
+/// What a directory would be that lacks this file.
+fn kind(file: &str) -> &'static str {
+    if file.starts_with("adapter_") { "an adapter" } else { "a model" }
 }
 
 fn list(what: &str, names: &[String]) -> String {

@@ -5,10 +5,8 @@ mod rope;
 pub use rope::{Rope, RopeScaling};
 
 use crate::layout::Layout;
-use crate::load::GgufModel;
 use crate::{ModelError, family};
 use spo_core::logprob::HeadOptions;
-use spo_data::gguf::is_gguf;
 use std::path::Path;
 
 /// The shape and the quirks of a causal language model.
@@ -164,34 +162,21 @@ impl AttentionSpec {
 }
 
 impl ModelSpec {
-    /// Reads `config.json` of a model directory.
+    /// Reads the shape of a model: `config.json` of a directory, or the metadata of a GGUF file.
     ///
     /// # Errors
-    /// A missing directory or file, unusable JSON, an unknown or refused `model_type`, a missing
-    /// or inconsistent key.
-    pub fn from_dir(dir: &Path) -> Result<Self, ModelError> {
-        let path = dir.join("config.json");
-        if !path.exists() {
-            return Err(ModelError::MissingFile { dir: dir.into(), file: "config.json".into() });
-        }
-        let text = std::fs::read_to_string(&path).map_err(|e| ModelError::io(&path, e))?;
-        family::parse(&path.display().to_string(), &text)
-    }
-
-    /// Reads the shape of a model: a GGUF file, or a directory as [`from_dir`](Self::from_dir) takes it.
-    ///
-    /// # Errors
-    /// As [`from_dir`](Self::from_dir), or a file that is damaged or has keys that are not known here.
+    /// A missing directory or file, unusable JSON, an unknown or refused `model_type`, a missing or inconsistent key; a
+    /// GGUF file that is damaged or has keys that are not known here.
     pub fn from_path(path: &Path) -> Result<Self, ModelError> {
-        if is_gguf(path) { Ok(GgufModel::open(path)?.spec().clone()) } else { Self::from_dir(path) }
+        family::Registry::builtin().spec(path)
     }
 
     /// Reads the text of a `config.json`.
     ///
     /// # Errors
-    /// As [`from_dir`](Self::from_dir).
+    /// As [`from_path`](Self::from_path).
     pub fn from_json(text: &str) -> Result<Self, ModelError> {
-        family::parse("config.json", text)
+        family::Registry::builtin().spec_from_json(text)
     }
 
     /// The head's options with what the family asks of the logits.

@@ -1,7 +1,7 @@
 //! Damaged and hostile checkpoints: a clear error each, and never more memory than the file and its header explain.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use spo_model::load::Checkpoint;
+use spo_model::load::{Checkpoint, Storage};
 use spo_model::{CausalLm, ModelError, device};
 use std::path::{Path, PathBuf};
 
@@ -114,6 +114,71 @@ fn a_type_that_is_no_float_names_the_tensor() {
     });
     assert!(matches!(&error, ModelError::Dtype { found, .. } if found == "I32"), "{error}");
     assert!(error.to_string().contains("embed_tokens.weight"), "{error}");
+}
+
+/// Writes these bytes over the first value of a tensor.
+fn overwrite(path: &Path, name: &str, value: &[u8]) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let start = {
+        let (header, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+        8 + header + metadata.info(name).unwrap().data_offsets.0
+    };
+    bytes[start..start + value.len()].copy_from_slice(value);
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_value_that_is_not_finite_names_the_tensor() {
+    for (value, words) in [(f32::NAN, "is NaN"), (f32::INFINITY, "is inf"), (f32::NEG_INFINITY, "is -inf")] {
+        let name = "model.layers.1.mlp.up_proj.weight";
+        let error = loaded(|dir| overwrite(&dir.join("model.safetensors"), name, &value.to_le_bytes()));
+        let found = error.to_string();
+        assert!(found.contains(&format!("tensor `{name}`: the value at [0, 0] {words} as f32")), "{found}");
+        assert!(error.hint().is_some());
+    }
+    // A number that only the narrower type cannot hold.
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(llama().join(name), dir.path().join(name)).unwrap();
+    }
+    overwrite(&dir.path().join("model.safetensors"), "model.norm.weight", &1e6f32.to_le_bytes());
+    let load = |storage| CausalLm::from_dir(dir.path(), Some(storage), &device::cpu());
+    load(Storage::Bf16).unwrap();
+    let error = load(Storage::F16).unwrap_err();
+    assert!(error.to_string().contains("`model.norm.weight`: the value at [0] is inf as f16"), "{error}");
+    assert!(error.hint().unwrap().contains("65504"));
+}
+
+#[test]
+fn a_tied_model_has_no_other_head() {
+    let tied = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/families/llama3-rope-tied");
+    let with_head = |change: &dyn Fn(&mut Vec<u8>)| {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::copy(tied.join("config.json"), dir.path().join("config.json")).unwrap();
+        let bytes = std::fs::read(tied.join("model.safetensors")).unwrap();
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let table = file.tensor("model.embed_tokens.weight").unwrap();
+        let mut head = table.data().to_vec();
+        change(&mut head);
+        let head = safetensors::tensor::TensorView::new(table.dtype(), table.shape().to_vec(), &head).unwrap();
+        let tensors = file.tensors().into_iter().filter(|(name, _)| name != "lm_head.weight");
+        let tensors = tensors.chain([("lm_head.weight".to_string(), head)]);
+        safetensors::serialize_to_file(tensors, None, &dir.path().join("model.safetensors")).unwrap();
+        CausalLm::from_dir(dir.path(), None, &device::cpu())
+    };
+    assert!(with_head(&|_| ()).is_ok(), "the same table twice");
+    let error = with_head(&|head| head[0] ^= 1).unwrap_err();
+    assert!(matches!(error, ModelError::TiedHead { .. }), "{error}");
+    assert!(error.to_string().contains("`lm_head.weight` differs from `model.embed_tokens.weight`"), "{error}");
+    assert!(error.hint().unwrap().contains("tie_word_embeddings"));
+}
+
+#[test]
+fn a_pointer_of_git_is_not_the_file() {
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 7\n";
+    let error = loaded(|dir| std::fs::write(dir.join("model.safetensors"), pointer).unwrap());
+    assert!(error.to_string().ends_with("model.safetensors is a Git LFS pointer, not the file itself"), "{error}");
+    assert!(error.hint().unwrap().contains("git lfs pull"));
 }
 
 #[test]

@@ -187,7 +187,7 @@ fn a_damaged_configuration_says_what_is_wrong() {
     assert!(with("init_lora_weights", "pissa_niter_4".into()).contains("changes the base"));
     assert!(with("trainable_token_indices", serde_json::json!([1])).contains("trainable_token_indices"));
     assert!(with("rank_pattern", serde_json::json!({"up_proj": 3})).contains("expected [3, 64]"));
-    assert!(with("use_dora", true.into()).contains("unexpected tensor"));
+    assert!(with("use_dora", true.into()).contains("missing"));
 }
 
 #[test]

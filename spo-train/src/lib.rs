@@ -1,9 +1,9 @@
 //! Sequential preference optimisation, run end to end: rounds, optimiser steps, the cache of
 //! frozen log-probs, policies on disk and events.
 //!
-//! [`prepare`] reads and checks everything a run file names, [`run()`] carries it out in its run directory. What happens
-//! is an [`Event`] to a [`Sink`]; nothing is printed. [`tape`], [`optimizer`] and [`task`] are the parts for a loop of
-//! one's own.
+//! [`prepare()`](prepare()) reads and checks everything a run file names, [`run()`](run()) carries it out in its run
+//! directory. What happens is an [`Event`] to a [`Sink`]; nothing is printed. [`step`] and [`task`] are the parts for a
+//! loop of one's own.
 //!
 //! ```
 //! use spo_train::config::RunSpec;

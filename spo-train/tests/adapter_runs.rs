@@ -77,7 +77,7 @@ impl Done {
         serde_json::from_str(&std::fs::read_to_string(self.path(name)).unwrap()).unwrap()
     }
 
-    fn batches(&self) -> Vec<StepFigures> {
+    fn steps(&self) -> Vec<StepFigures> {
         let figures = |event: &Event| match event {
             Event::Step(figures) => Some(figures.clone()),
             _ => None,
@@ -86,7 +86,7 @@ impl Done {
     }
 
     fn first_loss(&self, phase: &str) -> f64 {
-        self.windows().into_iter().find(|window| window.phase == phase).unwrap().loss
+        self.steps().into_iter().find(|step| step.phase == phase).unwrap().loss
     }
 
     fn drifts(&self) -> (f64, Option<f64>) {
@@ -207,15 +207,15 @@ fn dora_learns_magnitudes_and_saved_modules_are_kept() {
 fn dropout_is_a_function_of_seed_step_and_row() {
     let losses = |more: &str| {
         let done = done(&format!("dropout = 0.3\n{more}"));
-        done.windows().iter().map(|window| window.loss).collect::<Vec<_>>()
+        done.steps().iter().map(|step| step.loss).collect::<Vec<_>>()
     };
     let (once, again) = (losses(""), losses(""));
     assert_eq!(once, again);
     // Other micro-batches drop the same inputs: only the order of sums differs.
     let split = changed("dropout = 0.3", &["training.tokens-per-micro-batch=1"]).unwrap();
-    let split: Vec<f64> = split.windows().iter().map(|window| window.loss).collect();
+    let split: Vec<f64> = split.steps().iter().map(|step| step.loss).collect();
     assert!(largest(&once, &split) < 1e-4, "{once:?} {split:?}");
-    let plain: Vec<f64> = done("").windows().iter().map(|window| window.loss).collect();
+    let plain: Vec<f64> = done("").steps().iter().map(|step| step.loss).collect();
     assert!(largest(&once, &plain) > 1e-3, "it has an effect");
 }
 
@@ -234,7 +234,7 @@ fn a_quantised_base_is_trained_on_and_merged_into_the_whole_one() {
         let read =
             |dir: &Path| CausalLm::from_dir(dir, None, &device::cpu()).unwrap().embed_tokens.weight.val().into_data();
         assert_eq!(read(&assets().join("stories260K")), read(&done.path("model")));
-        assert!(done.windows().iter().all(|window| window.grad_norm > 0.0));
+        assert!(done.steps().iter().all(|step| step.grad_norm > 0.0));
     }
 }
 

@@ -154,6 +154,14 @@ fn nearer_tables_win_and_say_so() {
 }
 
 #[test]
+fn an_optimiser_without_keys_has_the_defaults_of_the_library() {
+    let training = plan(SMALL).unwrap().rounds[0].main().training.clone();
+    assert_eq!(training.adamw(), spo_train::step::optimizer::AdamWConfig::default());
+    let rates = training.learning_rates();
+    assert_eq!((rates.peak, rates.steps), (training.learning_rate, training.steps));
+}
+
+#[test]
 fn warmup_takes_training_settings_but_not_length_or_rate() {
     let text = format!(
         "{SMALL}[training]\nlearning-rate = 1\nsteps = 7\nadam-eps = 1e-6\n\

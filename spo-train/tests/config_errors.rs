@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use proptest::prelude::*;
 use serde_json::Value;
-use spo_train::config::{ConfigError, Facts, RunPlan, RunSpec, init, resolve, schema};
+use spo_train::config::{ConfigError, Facts, Registries, RunPlan, RunSpec, init, resolve, schema};
 
 fn facts() -> Facts {
     Facts {
@@ -223,7 +223,7 @@ fn column_counts_characters() {
 /// Every key of the schema with values of every kind: a plan or a fault, never a panic.
 #[test]
 fn every_key_takes_or_refuses_every_kind_of_value() {
-    let schema = schema::json_schema();
+    let schema = schema::json_schema(&Registries::default());
     let keys = |prefix: &str, table: &Value| -> Vec<String> {
         let keys = table["properties"].as_object().unwrap().keys();
         keys.map(|key| format!("{prefix}{key}")).collect()

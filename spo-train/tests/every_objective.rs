@@ -6,6 +6,7 @@ use spo_core::objective::{Build, registry};
 use spo_train::config::RunSpec;
 use spo_train::events::sink::{Memory, read_events};
 use spo_train::events::{Event, StepFigures};
+use spo_train::forecast::Forecast;
 use spo_train::{TrainError, prepare, run};
 use std::fmt::Write;
 use std::path::Path;
@@ -66,7 +67,7 @@ fn events(rounds: &str) -> Vec<Event> {
     events.into_iter().map(|record| record.event).collect()
 }
 
-fn batches(events: &[Event]) -> Vec<&StepFigures> {
+fn steps(events: &[Event]) -> Vec<&StepFigures> {
     events.iter().filter_map(|event| if let Event::Step(figures) = event { Some(figures) } else { None }).collect()
 }
 
@@ -93,7 +94,7 @@ fn every_objective_of_the_registry_trains() {
                 if entry.needs.sampled { "max-new-tokens = 8\n" } else { "" }
             );
             let events = events(&rounds);
-            let of_round: Vec<&StepFigures> = batches(&events).into_iter().skip(2).collect();
+            let of_round: Vec<&StepFigures> = steps(&events).into_iter().skip(2).collect();
             assert_eq!(of_round.len(), 2, "{name}");
             for figures in of_round {
                 assert!(figures.loss.is_finite() && figures.grad_norm > 0.0, "{name} {dimension}: {figures:?}");
@@ -128,7 +129,7 @@ fn options_of_every_paired_objective_train() {
         let rounds = format!(
             "[[rounds]]\ndimension = \"second\"\n[[rounds]]\ndimension = \"first\"\nname = \"tried\"\n{options}"
         );
-        for figures in batches(&events(&rounds)).into_iter().skip(2) {
+        for figures in steps(&events(&rounds)).into_iter().skip(2) {
             assert!(figures.loss.is_finite() && figures.grad_norm > 0.0, "{options}: {figures:?}");
         }
     }
@@ -152,7 +153,7 @@ fn losses_on_whole_windows_do_not_depend_on_micro_batches() {
                  [[rounds]]\ndimension = \"{dimension}\"\ntokens-per-micro-batch = {budget}\nlearning-rate = 1e-2\n{options}"
             );
             let events = events(&rounds);
-            let figures = batches(&events)[2].clone();
+            let figures = steps(&events)[2].clone();
             (figures.loss, figures.grad_norm)
         };
         let (whole, parts) = (first(100_000), first(80));
@@ -205,6 +206,55 @@ fn what_the_data_lack_is_said_before_anything_is_trained() {
     assert!(found.contains("`mm-dpo`") && found.contains("row pairs.jsonl:") && found.contains("no scores"), "{found}");
     let found = stripped("safe", &round("first", "objective = \"bfpo\""));
     assert!(found.contains("`bfpo`") && found.contains("`chosen_safe`"), "{found}");
+}
+
+/// Run and forecast follow one list: names in the journal, tokens trained on and answers scored are those it tells.
+#[test]
+fn a_run_does_what_its_forecast_says() {
+    let round = |dimension: &str, options: &str| format!("[[rounds]]\ndimension = \"{dimension}\"\n{options}\n");
+    let control = "[[rounds.controls]]\nname = \"free\"\nlambda = 0.0";
+    for (rounds, sampled) in [
+        (round("second", "gate = { second = { margin = \"> -1e9\" } }") + &round("first", control), false),
+        (round("second", "") + &round("first", "objective = \"dpo\"\nld-alpha = 0.5"), false),
+        (round("second", "") + &round("thumbs", "objective = \"kto\""), false),
+        (round("second", "") + &round("lists", "objective = \"opo\""), false),
+        (round("second", "") + &round("first", "objective = \"selm\"\nmax-new-tokens = 8"), true),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut spec = spec(directory.path(), &rounds);
+        for change in ["evaluation.kl-samples=2", "evaluation.kl-max-new-tokens=4", "evaluation.samples=1"] {
+            spec.apply_set(change).unwrap();
+        }
+        let prepared = prepare(&spec, &mut Memory::default()).unwrap();
+        let stages = Forecast::of(&prepared).unwrap().stages;
+        run(prepared, &mut Memory::default(), &AtomicBool::new(false)).unwrap();
+        let journal = std::fs::read_to_string(directory.path().join("out/progress.jsonl")).unwrap();
+        let name = |line: &str| {
+            let entry: Value = serde_json::from_str(line.split_once(' ').unwrap().1).unwrap();
+            entry["stage"].as_str().unwrap().split('#').next().unwrap().to_owned()
+        };
+        let done: Vec<String> = journal.lines().map(name).filter(|name| !name.starts_with("cache ")).collect();
+        assert_eq!(done, stages.iter().map(|stage| stage.stage.clone()).collect::<Vec<_>>());
+        let of = |name: String| stages.iter().find(|stage| stage.stage == name).unwrap();
+        for record in read_events(&directory.path().join("out/events.jsonl")).unwrap() {
+            match record.event {
+                Event::Scored { policy, answers, cached: 0, tokens, .. } => {
+                    let stage = of(format!("score {policy}"));
+                    let told = (stage.rows, stage.scored_tokens);
+                    // Sampled answers are counted at their longest.
+                    let at_most = sampled && answers <= told.0 && tokens <= told.1;
+                    assert!((answers, tokens) == told || at_most, "{rounds} {policy}: {answers} {tokens} {told:?}");
+                }
+                Event::PhaseFinished { phase, tokens, .. } if !sampled => {
+                    assert_eq!(tokens, of(format!("train {phase}")).trained_tokens, "{rounds} {phase}");
+                }
+                Event::ResponsesSampled { policy, responses, .. } => {
+                    assert_eq!(responses, of(format!("draw {policy}")).rows, "{rounds} {policy}");
+                }
+                _ => {}
+            }
+        }
+    }
 }
 
 #[test]

@@ -8,9 +8,8 @@ use spo_data::{Group, PackedBatch};
 use spo_model::decoder::{Linear, PackedInputs};
 use spo_model::lora::{LoraSpec, Targets, projections};
 use spo_model::{CausalLm, device, parameters};
-use spo_train::config::spec::Recompute;
 use spo_train::step::gradients::{Gradients, Trainable};
-use spo_train::step::tape::{TapeOptions, differentiate};
+use spo_train::step::tape::{Recompute, TapeOptions, differentiate};
 use std::path::Path;
 
 fn families() -> Vec<(String, CausalLm)> {
@@ -36,15 +35,15 @@ fn batch() -> PackedBatch {
 }
 
 /// Derivatives of a made-up loss with respect to each log-prob.
-fn slopes(rows: usize) -> Vec<f32> {
+fn logp_gradients(rows: usize) -> Vec<f32> {
     (0..rows).map(|row| (row as f32 * 1.7).sin()).collect()
 }
 
 fn gradients(model: &CausalLm, recompute: Recompute) -> Gradients {
     let options = TapeOptions { recompute, trainable: Trainable::All, head: Default::default() };
     let mut gradients = Gradients::default();
-    let slopes = |logps: &[f32]| Ok::<_, std::convert::Infallible>(slopes(logps.len()));
-    differentiate(model, &batch(), &options, &mut gradients, slopes).unwrap();
+    let logp_gradients = |logps: &[f32]| Ok::<_, std::convert::Infallible>(logp_gradients(logps.len()));
+    differentiate(model, &batch(), &options, &mut gradients, logp_gradients).unwrap();
     gradients
 }
 
@@ -54,7 +53,7 @@ fn loss(model: &CausalLm) -> f64 {
     let head = model.spec().head(&Default::default());
     let logps = token_logps(model.hidden(&inputs), model.head_weight(), inputs.targets.clone(), &head);
     let logps: Vec<f64> = logps.into_data().iter::<f64>().collect();
-    logps.iter().zip(slopes(logps.len())).map(|(logp, slope)| logp * f64::from(slope)).sum()
+    logps.iter().zip(logp_gradients(logps.len())).map(|(logp, gradient)| logp * f64::from(gradient)).sum()
 }
 
 #[test]
@@ -146,8 +145,8 @@ fn gradients_of_adapters_equal_those_through_burns_reparameterisation() {
         let gradients_of = |model: &CausalLm, trainable: Trainable| {
             let options = TapeOptions { recompute: Recompute::None, trainable, head: Default::default() };
             let mut gradients = Gradients::default();
-            let slopes = |logps: &[f32]| Ok::<_, std::convert::Infallible>(slopes(logps.len()));
-            differentiate(model, &batch(), &options, &mut gradients, slopes).unwrap();
+            let logp_gradients = |logps: &[f32]| Ok::<_, std::convert::Infallible>(logp_gradients(logps.len()));
+            differentiate(model, &batch(), &options, &mut gradients, logp_gradients).unwrap();
             gradients
         };
         let found = gradients_of(&adapted, Trainable::Adapters);
@@ -164,8 +163,8 @@ fn gradients_of_adapters_equal_those_through_burns_reparameterisation() {
         let of_weights = gradients_of(&dense, Trainable::All);
         assert_eq!(found.names().count(), 2 * weights.len(), "{name}");
         for (path, weight) in weights {
-            let slopes = of_weights.get(&format!("{path}.weight")).unwrap().clone().reshape(weight.val().dims());
-            let tape = (weight.val() * slopes.autodiff()).sum().backward();
+            let gradient = of_weights.get(&format!("{path}.weight")).unwrap().clone().reshape(weight.val().dims());
+            let tape = (weight.val() * gradient.autodiff()).sum().backward();
             let factors = weight.adapter().unwrap();
             for (part, factor) in [("a", &factors.b), ("b", &factors.a)] {
                 let expected = factor.val().grad(&tape).unwrap();

@@ -87,7 +87,7 @@ fn kind(event: &Event) -> std::mem::Discriminant<Event> {
 }
 
 impl Finished {
-    fn batches(&self) -> impl Iterator<Item = &StepFigures> {
+    fn steps(&self) -> impl Iterator<Item = &StepFigures> {
         self.events.iter().filter_map(|event| match event {
             Event::Step(figures) => Some(figures),
             _ => None,
@@ -95,7 +95,7 @@ impl Finished {
     }
 
     fn first(&self, phase: &str) -> &StepFigures {
-        self.windows().find(|window| window.phase == phase).unwrap()
+        self.steps().find(|step| step.phase == phase).unwrap()
     }
 
     fn drifts(&self) -> Vec<(&str, f64)> {
@@ -133,22 +133,22 @@ fn two_rounds_and_a_control() {
     let spec = spec(dir.path(), &device, "");
     let done = finished(&spec);
 
-    let steps: Vec<(&str, u64)> = done.windows().map(|window| (window.phase.as_str(), window.step)).collect();
+    let steps: Vec<(&str, u64)> = done.steps().map(|step| (step.phase.as_str(), step.step)).collect();
     let expected: Vec<(&str, u64)> = POLICIES.iter().flat_map(|phase| (1..=4).map(|step| (*phase, step))).collect();
     assert_eq!(steps, expected);
-    assert!(done.windows().all(|window| window.loss.is_finite() && window.grad_norm > 0.0));
+    assert!(done.steps().all(|step| step.loss.is_finite() && step.grad_norm > 0.0));
 
     // Before its first step a policy is its reference: DPO, and SPO that holds nothing, start at ln 2.
     for phase in ["round-1-honesty", "round-2-helpfulness.sequential-dpo"] {
         let figures = done.first(phase);
         assert!((figures.loss - 2f64.ln()).abs() < 1e-3, "{phase}: {}", figures.loss);
-        assert!(figures.chosen_log_ratio.unwrap().abs() < 1e-2, "{phase}: {batch:?}");
+        assert!(figures.chosen_log_ratio.unwrap().abs() < 1e-2, "{phase}: {figures:?}");
     }
     // SPO starts at the mean of softplus(c), at least the softplus of the mean.
     let figures = done.first("round-2-helpfulness");
     let margin_offset = figures.margin_offset.unwrap();
     assert_ne!(margin_offset, 0.0);
-    assert!(figures.loss >= margin_offset.exp().ln_1p() - 1e-4, "{batch:?}");
+    assert!(figures.loss >= margin_offset.exp().ln_1p() - 1e-4, "{figures:?}");
 
     let allowed = if device == "cpu" { 0.0 } else { 1e-2 };
     let drifts = done.drifts();
@@ -188,7 +188,7 @@ fn two_rounds_and_a_control() {
 #[test]
 fn the_same_seed_gives_the_same_bits() {
     let figures = |done: &Finished| -> Vec<[u64; 2]> {
-        done.windows().map(|window| [window.loss.to_bits(), window.grad_norm.to_bits()]).collect()
+        done.steps().map(|step| [step.loss.to_bits(), step.grad_norm.to_bits()]).collect()
     };
     let runs = [(), ()].map(|()| {
         let dir = tempfile::tempdir().unwrap();
@@ -206,7 +206,7 @@ fn the_running_policy_is_evaluated_without_being_changed() {
     looked.apply_set("rounds.0.eval-every=1").unwrap();
     looked.apply_set(&format!("out={:?}", dir.path().join("looked"))).unwrap();
     let (plain, looked) = (finished(&plain), finished(&looked));
-    let losses = |done: &Finished| done.windows().map(|window| window.loss.to_bits()).collect::<Vec<_>>();
+    let losses = |done: &Finished| done.steps().map(|step| step.loss.to_bits()).collect::<Vec<_>>();
     assert_eq!(losses(&plain), losses(&looked));
 
     let found = |phase: &str| {

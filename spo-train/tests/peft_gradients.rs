@@ -6,9 +6,8 @@ use spo_data::{Group, PackedBatch};
 use spo_model::layout::Layout;
 use spo_model::lora::load_adapter;
 use spo_model::{CausalLm, device};
-use spo_train::config::spec::Recompute;
 use spo_train::step::gradients::{Gradients, Trainable};
-use spo_train::step::tape::{TapeOptions, differentiate};
+use spo_train::step::tape::{Recompute, TapeOptions, differentiate};
 use std::path::{Path, PathBuf};
 
 fn fixtures() -> PathBuf {
@@ -40,9 +39,9 @@ fn norms(case: &Value, dir: &Path, recompute: Recompute) -> Vec<(String, f64)> {
     let options = TapeOptions { recompute, trainable: Trainable::AdaptersAnd(spec.saved), head: Default::default() };
     let mut gradients = Gradients::default();
     differentiate(&adapted, &batch, &options, &mut gradients, |logps| {
-        let mut slopes = vec![0.0; logps.len()];
-        batch.sequences.iter().step_by(2).for_each(|rows| slopes[rows.clone()].fill(1.0));
-        Ok::<_, ()>(slopes)
+        let mut logp_gradients = vec![0.0; logps.len()];
+        batch.sequences.iter().step_by(2).for_each(|rows| logp_gradients[rows.clone()].fill(1.0));
+        Ok::<_, ()>(logp_gradients)
     })
     .unwrap();
     let norm = |path: &str| gradients.get(path).unwrap().square().sum().into_scalar::<f32>().sqrt();

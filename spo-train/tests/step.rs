@@ -6,9 +6,8 @@ use spo_data::{Group, PackedBatch};
 use spo_model::family::FAMILIES;
 use spo_model::lora::{LoraSpec, SavedModules, Targets};
 use spo_model::{CausalLm, ModelSpec, device};
-use spo_train::config::spec::Recompute;
 use spo_train::step::gradients::{Gradients, Trainable};
-use spo_train::step::tape::{TapeOptions, differentiate};
+use spo_train::step::tape::{Recompute, TapeOptions, differentiate};
 use std::path::Path;
 
 /// Prompt and answers, of unlike lengths.
@@ -41,8 +40,8 @@ fn models() -> Vec<(String, CausalLm)> {
     models
 }
 
-/// A made-up slope of each answer's log-prob, as a loss would give it.
-fn slope(answer: usize) -> f32 {
+/// A made-up gradient with respect to each answer's log-prob, as a loss would give it.
+fn logp_gradient(answer: usize) -> f32 {
     (answer as f32 * 1.7 + 0.4).sin()
 }
 
@@ -58,13 +57,13 @@ fn step(model: &CausalLm, groups: &[Group], lengths: &[usize], trainable: Traina
     let options = TapeOptions { recompute: Recompute::None, trainable, head: head.clone() };
     let (mut gradients, mut sums) = (Gradients::default(), vec![]);
     differentiate(model, &batch, &options, &mut gradients, |logps| {
-        let mut slopes = vec![0.0; logps.len()];
+        let mut logp_gradients = vec![0.0; logps.len()];
         for (answer, (rows, &length)) in batch.sequences.iter().zip(lengths).enumerate() {
             let rows = rows.start..rows.start + length;
-            slopes[rows.clone()].fill(slope(answer));
+            logp_gradients[rows.clone()].fill(logp_gradient(answer));
             sums.push(logps[rows].iter().map(|logp| f64::from(*logp)).sum());
         }
-        Ok::<_, std::convert::Infallible>(slopes)
+        Ok::<_, std::convert::Infallible>(logp_gradients)
     })
     .unwrap();
     Step { logps: sums, gradients }
@@ -150,12 +149,12 @@ fn micro_batches_add_up_to_the_batch() {
             let options =
                 TapeOptions { recompute: Recompute::None, trainable: Trainable::All, head: Default::default() };
             differentiate(&model, &batch, &options, &mut gradients, |of_rows| {
-                let mut slopes = vec![0.0; of_rows.len()];
+                let mut logp_gradients = vec![0.0; of_rows.len()];
                 for (side, rows) in batch.sequences.iter().enumerate() {
-                    slopes[rows.clone()].fill(slope(2 * index + side));
+                    logp_gradients[rows.clone()].fill(logp_gradient(2 * index + side));
                     logps.push(of_rows[rows.clone()].iter().map(|logp| f64::from(*logp)).sum());
                 }
-                Ok::<_, std::convert::Infallible>(slopes)
+                Ok::<_, std::convert::Infallible>(logp_gradients)
             })
             .unwrap();
         }

@@ -21,11 +21,13 @@ use spo_train::step::tape::{TapeOptions, differentiate};
 use spo_train::task::{Mismatched, PairInputs, PreferenceTask, StepTally, SupervisedTask, Task, UnpairedTask};
 use std::sync::atomic::AtomicBool;
 
-fn batches(model: CausalLm, task: &dyn Task, training: &TrainingPlan, trainable: Trainable) -> Vec<StepFigures> {
+fn steps(model: CausalLm, task: &dyn Task, training: &TrainingPlan, trainable: Trainable) -> Vec<StepFigures> {
     let (mut memory, stop) = (Memory::default(), AtomicBool::new(false));
     let mut reporter = Reporter::new(std::env::temp_dir(), &mut memory, &stop);
     let phase = Phase { name: "curve", round: 1, training, trainable, seed: 0 };
-    phase.run(PhaseState::new(model), task, None, Stopping::never(), None, &mut reporter).unwrap();
+    phase
+        .run(PhaseState::new(model, training.optimizer()), task, None, Stopping::never(), None, &mut reporter)
+        .unwrap();
     let figures = |record| match record {
         Event::Step(figures) => Some(figures),
         _ => None,
@@ -70,7 +72,7 @@ fn preference_curve(arch: &str, curve: &str, objective: &str, training: &Trainin
     let task = PreferenceTask::new(&data, pairs, objective, inputs, device::cpu()).unwrap();
     // TRL's policy is not its reference here, so the identity of step 0 does not hold.
     let task = started(task);
-    let found = batches(model(&format!("{arch}-tiny-policy")), &task, training, Trainable::All);
+    let found = steps(model(&format!("{arch}-tiny-policy")), &task, training, Trainable::All);
     assert_curve(&found, &golden[curve], accumulation, &format!("{arch} {curve}"));
 }
 
@@ -122,7 +124,7 @@ fn supervised_warm_up() {
         let data = dataset(&golden);
         let task = SupervisedTask::new(&data, &["preference".to_string()]);
         let training = TrainingPlan { steps: 5, ..training(4, 100_000) };
-        let found = batches(model(&format!("{arch}-tiny-policy")), &task, &training, Trainable::All);
+        let found = steps(model(&format!("{arch}-tiny-policy")), &task, &training, Trainable::All);
         assert_curve(&found, &golden["sft_completion_only_b4"], 1, arch);
     }
 }
@@ -141,7 +143,7 @@ fn adapters() {
         let (adapted, _) = load_adapter(base, &fixtures().join(format!("{arch}-tiny-lora"))).unwrap();
         let curve = &golden["lora"]["train_sigmoid_b4_refmodel"];
         let training = TrainingPlan { steps: numbers(&curve["loss"]).len() as u64, ..training(4, 100_000) };
-        assert_curve(&batches(adapted, &task, &training, Trainable::Adapters), curve, 1, arch);
+        assert_curve(&steps(adapted, &task, &training, Trainable::Adapters), curve, 1, arch);
     }
 }
 
@@ -177,7 +179,7 @@ fn unpaired_curve(arch: &str, curve: &str, objective: &str) {
     // One micro-batch of everything, and micro-batches of one answer: the estimate of the KL is the batch's in both.
     for budget in [100_000, 1] {
         let training = TrainingPlan { steps: 3, ..training(8, budget) };
-        let found = batches(policy(), &task, &training, Trainable::All);
+        let found = steps(policy(), &task, &training, Trainable::All);
         let expected = &golden[curve];
         assert_curve(&found, expected, 1, &format!("{arch} {curve}"));
         for (figures, log) in found.iter().zip(expected["log"].as_array().unwrap()) {
@@ -215,6 +217,7 @@ fn recomputed_blocks_give_the_same_bits() {
     let groups: Vec<Group> = (0..task.len()).map(|row| task.group(row)).collect();
     let batch = PackedBatch::new(&groups);
     let model = model("llama-tiny-policy");
+    use spo_train::step::tape::Recompute;
     let run = |recompute| {
         let options = TapeOptions { recompute, trainable: Trainable::All, head: Default::default() };
         let mut gradients = Gradients::default();
@@ -230,7 +233,7 @@ fn recomputed_blocks_give_the_same_bits() {
 }
 
 #[test]
-fn updates_on_the_way_back_give_the_same_bits() {
+fn updates_in_the_backward_pass_give_the_same_bits() {
     for (arch, recompute) in [("llama", Recompute::None), ("qwen3", Recompute::None), ("llama", Recompute::Blocks)] {
         let golden = golden(arch);
         let data = dataset(&golden);
@@ -241,7 +244,7 @@ fn updates_on_the_way_back_give_the_same_bits() {
             let (mut memory, stop) = (Memory::default(), AtomicBool::new(false));
             let mut reporter = Reporter::new(std::env::temp_dir(), &mut memory, &stop);
             let phase = Phase { name: "curve", round: 0, training, trainable: Trainable::All, seed: 0 };
-            let start = PhaseState::new(model(&format!("{arch}-tiny-policy")));
+            let start = PhaseState::new(model(&format!("{arch}-tiny-policy")), training.optimizer());
             let state = phase.run(start, &task, None, Stopping::never(), None, &mut reporter).unwrap();
             let mut weights = vec![];
             spo_model::parameters::for_each(&state.model, "", |parameter| {
@@ -251,11 +254,11 @@ fn updates_on_the_way_back_give_the_same_bits() {
                 Event::Step(figures) => Some((figures.loss, figures.grad_norm, figures.tokens)),
                 _ => None,
             };
-            (weights, memory.0.into_iter().filter_map(of_window).collect::<Vec<_>>())
+            (weights, memory.0.into_iter().filter_map(of_batch).collect::<Vec<_>>())
         };
-        let ((weights, batches), (expected_weights, expected_windows)) = (run(&in_backward), run(&plain));
+        let ((weights, batches), (expected_weights, expected_batches)) = (run(&in_backward), run(&plain));
         assert_eq!(batches.len(), 10);
-        for (found, expected) in batches.iter().zip(&expected_windows) {
+        for (found, expected) in batches.iter().zip(&expected_batches) {
             assert_eq!((found.0, found.2), (expected.0, expected.2), "{arch}");
             assert!((found.1 / expected.1 - 1.0).abs() < 1e-9, "{arch}: norm {} expected {}", found.1, expected.1);
         }
@@ -283,7 +286,14 @@ fn stops_at_the_second_step(training: &TrainingPlan, task: &dyn Task) {
     let mut reporter = Reporter::new(out.path().into(), &mut memory, &stop);
     let phase = Phase { name: "blows up", round: 0, training, trainable: Trainable::All, seed: 0 };
     let error = phase
-        .run(PhaseState::new(model("llama-tiny-policy")), task, None, Stopping::never(), None, &mut reporter)
+        .run(
+            PhaseState::new(model("llama-tiny-policy"), training.optimizer()),
+            task,
+            None,
+            Stopping::never(),
+            None,
+            &mut reporter,
+        )
         .unwrap_err();
     let spo_train::TrainError::NotFinite { step, saved, .. } = &error else { panic!("{error}") };
     assert_eq!(*step, 2, "the first step's weights are already out of range");

@@ -9,7 +9,7 @@ use spo_core::{Objective, Sides};
 use spo_data::{Dataset, Group, PackedBatch, PairRef};
 use spo_model::device;
 use spo_train::step::gradients::{Gradients, Trainable};
-use spo_train::step::tape::{TapeOptions, differentiate_scored};
+use spo_train::step::tape::{Recompute, TapeOptions, differentiate_scored};
 use spo_train::task::{PairInputs, PreferenceTask, StepTally, Task};
 
 /// TRL's arguments as an objective and its options.
@@ -81,15 +81,12 @@ fn gradient_norms_equal_trl() {
             let rows: Vec<usize> = (0..task.len()).collect();
             let groups: Vec<Group> = rows.iter().map(|&row| task.group(row)).collect();
             let batch = PackedBatch::new(&groups);
-            let options = TapeOptions {
-                recompute: spo_train::config::spec::Recompute::None,
-                trainable: Trainable::All,
-                head: Default::default(),
-            };
+            let options =
+                TapeOptions { recompute: Recompute::None, trainable: Trainable::All, head: Default::default() };
             let mut figures = StepTally { weight: 4.0, ..Default::default() };
             let mut gradients = Gradients::default();
             differentiate_scored(&policy, &batch, &options, &mut gradients, |scored| {
-                task.slopes(&rows, &batch, scored, &mut figures)
+                task.logp_gradients(&rows, &batch, scored, &mut figures)
             })
             .unwrap();
             let (loss, norm) = (case["loss"].as_f64().unwrap(), case["grad_norm"].as_f64().unwrap());

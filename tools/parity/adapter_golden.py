@@ -50,7 +50,7 @@ CASES = {
     ),
     "gpt-neox": (
         "families/gpt-neox",
-        dict(r=3, lora_alpha=6, target_modules="all-linear", modules_to_save=["final_layer_norm", "embed_out"]),
+        dict(r=3, lora_alpha=6, target_modules="all-linear", modules_to_save=["final_layer_norm"]),
     ),
     "phi3": ("families/phi3", dict(r=3, lora_alpha=6, target_modules=["qkv_proj", "down_proj"], use_rslora=True)),
 }

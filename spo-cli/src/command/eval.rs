@@ -83,7 +83,7 @@ impl Arguments {
     /// Sequence log-probs of each answer of each example.
     fn logps(&self, device: &Device, place: &Place, data: &Dataset) -> Result<Vec<Vec<f64>>, CliError> {
         let model = self.scoring.model(device, place, data)?;
-        let scored = self.scoring.score(&model, &data.examples);
+        let scored = self.scoring.score(&model, &data.examples)?;
         Ok(scored.iter().map(|answers| answers.iter().map(|logps| sum(logps)).collect()).collect())
     }
 }

@@ -12,7 +12,6 @@ use spo_model::{CausalLm, device};
 
 use super::quickstart::TEST_PAIRS;
 use crate::error::CliError;
-use crate::inputs::model_tokenizer;
 use crate::output::{Output, note};
 use crate::places::Place;
 use crate::scoring::check_rows;
@@ -91,11 +90,22 @@ impl Arguments {
         if self.out.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
             return Err(CliError::Exists { path: self.out.clone() });
         }
-        let Place { name, model: dir, adapter } = Place::named(&self.model, self.adapter.as_deref())?;
+        let place = Place::named(&self.model, self.adapter.as_deref())?;
         let device = device::open(&self.device)?;
+<<<<<<< ours
         let files = ModelFiles::from_path(&dir)?;
         let model = CausalLm::open(&dir, LoadOptions::default(), &device)?;
         let probe = probe(&model, &dir)?;
+||||||| base
+        let files = ModelFiles::from_dir(&dir)?;
+        let model = CausalLm::from_dir(&dir, None, &device)?;
+        let probe = probe(&model, &dir)?;
+=======
+        let files = ModelFiles::from_dir(&place.model)?.with_ends()?;
+        let model = CausalLm::from_dir(&place.model, None, &device)?;
+        let probe = probe(&model, &place)?;
+        let Place { name, model: dir, adapter, text } = place;
+>>>>>>> theirs
         // The probe is scored in f32, so that rounding of the type written is all that differs.
         let wide = || CausalLm::open(&dir, LoadOptions { storage: Some(Storage::F32), blocks: None }, &device);
         let before = match &adapter {
@@ -131,6 +141,7 @@ impl Arguments {
         let parity = Parity::check(&probe, &before, &after, allowed(written, &model, &before), &path)?;
         let format = if self.format == Format::Hf { "hf" } else { "gguf" };
         let mut manifest = Manifest::new(format, dtype.clone(), parity.clone());
+        manifest.text = text;
         if let Some(adapter) = &adapter {
             manifest.base = Some(Base { path: dir.display().to_string(), quantised: None });
             manifest.merged_adapter = Some(adapter.display().to_string());
@@ -162,10 +173,11 @@ impl Arguments {
 }
 
 /// Built-in pairs in the model's tokens, or random ones for a model whose tokenizer cannot tell them.
-fn probe(model: &CausalLm, dir: &Path) -> Result<Probe, CliError> {
+fn probe(model: &CausalLm, place: &Place) -> Result<Probe, CliError> {
     let spec = DataSpec { limit: Some(8), ..DataSpec::default() };
-    let text = TextSpec { max_length: Some(model.spec().context), ..TextSpec::default() };
-    let tokenizer = model_tokenizer(dir)?;
+    let own = place.text.clone().unwrap_or_default();
+    let text = TextSpec { max_length: own.max_length.or(Some(model.spec().context)), ..own };
+    let tokenizer = place.tokenizer()?;
     let data = match load_bytes("built-in.jsonl.gz", TEST_PAIRS, &spec, &text, &tokenizer) {
         Err(DataError::IdsOnly) => return Ok(Probe::random(model.spec())),
         other => other?,

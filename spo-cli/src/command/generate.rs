@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use clap::Args;
 use indicatif::ProgressBar;
 use serde_json::{Map, Value, json};
-use spo_data::{DataError, PromptText, Tokenizer, encode_prompt};
+use spo_data::{DataError, PromptText, TextSpec, Tokenizer, encode_prompt};
 use spo_model::ModelSpec;
 use spo_model::generate::{Control, Ended, GenerateOptions, Generation, Generator, TextStream};
 
 use crate::error::CliError;
 use crate::generation::{DecodeArguments, SamplingArguments};
-use crate::inputs::{DeviceArguments, TextArguments, model_tokenizer};
+use crate::inputs::{DeviceArguments, TextArguments};
 use crate::output::Output;
 use crate::places::Place;
 use crate::prompts;
@@ -71,13 +71,13 @@ impl Arguments {
     pub fn run(&self, output: &mut Output) -> Result<(), CliError> {
         let device = self.device.open()?;
         let place = Place::named(&self.model, self.adapter.as_deref())?;
-        let tokenizer = model_tokenizer(&place.model)?;
+        let tokenizer = place.tokenizer()?;
         let stops = self.sampling.stop_texts(&tokenizer)?;
-        let prompts = self.read(&tokenizer)?;
+        let prompts = self.read(&tokenizer, &self.text.spec(place.text.as_ref()))?;
         let model = self.device.load(&device, &place.model, place.adapter.as_deref())?;
         let spec = model.spec().clone();
         prompts.iter().try_for_each(|prompt| check(prompt, &spec))?;
-        let options = self.sampling.options(&spec, &tokenizer);
+        let options = self.sampling.options(&tokenizer);
         let batch = usize::from(self.batch);
         let mut generator = self.decode.generator(model, &place.model, batch);
         if let ([prompt], false, true) = (prompts.as_slice(), self.json, tokenizer.vocabulary_size() > 0) {
@@ -99,11 +99,11 @@ impl Arguments {
         Ok(())
     }
 
-    fn read(&self, tokenizer: &Tokenizer) -> Result<Vec<Prompt>, CliError> {
+    fn read(&self, tokenizer: &Tokenizer, spec: &TextSpec) -> Result<Vec<Prompt>, CliError> {
         if let Some(ids) = &self.ids {
             return Ok(vec![Prompt { id: None, ids: ids.clone() }]);
         }
-        let encode = |prompt: &PromptText| encode_prompt(tokenizer, &self.text.spec(), prompt);
+        let encode = |prompt: &PromptText| encode_prompt(tokenizer, spec, prompt);
         if let Some(text) = &self.prompt {
             return Ok(vec![Prompt { id: None, ids: encode(&PromptText::Text(text.clone()))? }]);
         }
@@ -114,7 +114,7 @@ impl Arguments {
             }
         }
         match read.is_empty() {
-            true => Err(CliError::NoRows { file: self.prompts[0].display().to_string() }),
+            true => Err(CliError::NoRows { file: self.prompts[0].display().to_string(), dropped: vec![] }),
             false => Ok(read),
         }
     }

@@ -3,8 +3,7 @@
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use spo_core::objective::registry;
-use spo_data::format::FORMATS;
-use spo_data::schema::SCHEMAS;
+use spo_data::Registry;
 use spo_model::device::{self, COMPILED};
 use spo_model::family::FAMILIES;
 
@@ -42,11 +41,13 @@ impl Arguments {
             What::Families => {
                 FAMILIES.iter().map(|family| json!({ "name": family.name, "about": family.about })).collect()
             }
-            What::Schemas => SCHEMAS
+            What::Schemas => Registry::builtin()
+                .schemas()
                 .iter()
                 .map(|schema| json!({ "name": schema.name, "about": schema.summary, "keys": schema.keys }))
                 .collect(),
-            What::Formats => FORMATS
+            What::Formats => Registry::builtin()
+                .formats()
                 .iter()
                 .map(|format| json!({ "name": format.name, "about": format.summary, "extensions": format.extensions }))
                 .collect(),

@@ -10,7 +10,7 @@ use spo_train::{Prepared, prepare};
 use super::train::Settings;
 use crate::error::CliError;
 use crate::output::Output;
-use crate::view::{self, forecast_text, plan_text};
+use crate::view::{self, forecast_text, plan_text, stages_text};
 
 /// Show what a run file resolves to, and train nothing
 ///
@@ -27,6 +27,9 @@ pub(crate) struct Arguments {
     /// without STEPS 3 of them, on the CPU 20 of a model of up to 8 million parameters
     #[arg(long, value_name = "STEPS", num_args = 0..=1, value_parser = clap::value_parser!(u64).range(1..))]
     measure: Option<Option<u64>>,
+    /// List every stage of the run in order: what is trained, sampled, scored and compared, with rows and tokens
+    #[arg(long)]
+    stages: bool,
     /// The plan as JSON, as plan.json in the run directory, with what the run will do as `forecast`
     #[arg(long)]
     json: bool,
@@ -42,21 +45,22 @@ impl Arguments {
             forecast = forecast.with_speed(measure(&prepared, steps, sink.as_mut())?);
         }
         drop(sink);
-        show(&prepared, &forecast, self.json, output)
+        if self.json {
+            let mut plan = json!(prepared.plan);
+            plan["forecast"] = json!(forecast);
+            return output.pretty_json(&plan);
+        }
+        show(&prepared, &forecast, self.stages, output)
     }
 }
 
-/// Prints a plan and what it will do.
+/// Prints a plan and what it will do, with every stage if that is asked for.
 pub(super) fn show(
     prepared: &Prepared,
     forecast: &Forecast,
-    as_json: bool,
+    stages: bool,
     output: &mut Output,
 ) -> Result<(), CliError> {
-    if as_json {
-        let mut plan = json!(prepared.plan);
-        plan["forecast"] = json!(forecast);
-        return output.pretty_json(&plan);
-    }
-    output.line((plan_text(&prepared.plan) + &forecast_text(forecast)).trim_end())
+    let list = if stages { stages_text(&forecast.stages) } else { String::new() };
+    output.line((plan_text(&prepared.plan) + &list + &forecast_text(forecast)).trim_end())
 }

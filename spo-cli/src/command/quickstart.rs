@@ -7,8 +7,8 @@ use spo_data::Tokenizer;
 use spo_train::TrainError;
 
 use super::train::{Settings, train};
-use crate::Outcome;
 use crate::error::CliError;
+use crate::outcome::Outcome;
 use crate::output::{Output, note};
 
 /// What the program carries, by its place in the run directory.

@@ -47,7 +47,7 @@ impl Arguments {
         let Opened { device, place, data, .. } = self.scoring.open(&self.model, self.adapter.as_deref(), &self.data)?;
         let model = self.scoring.model(&device, &place, &data)?;
         for examples in data.examples.chunks(CHUNK) {
-            let scored = self.scoring.score(&model, examples);
+            let scored = self.scoring.score(&model, examples)?;
             for (example, answers) in examples.iter().zip(&scored) {
                 for line in lines(example, answers, self.per_token) {
                     if self.json { output.json(&line)? } else { output.line(text(&line))? }

@@ -9,9 +9,9 @@ use spo_train::config::RunSpec;
 use spo_train::forecast::Forecast;
 use spo_train::{Change, Event, Manifest, Sink, TrainError, prepare, run};
 
-use crate::Outcome;
 use crate::error::CliError;
 use crate::interrupt::Interrupt;
+use crate::outcome::Outcome;
 use crate::output::Output;
 use crate::view;
 

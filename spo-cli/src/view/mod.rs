@@ -22,7 +22,7 @@ use crate::interrupt::Interrupt;
 pub(crate) use attached::Attached;
 pub(crate) use columns::columns;
 pub(crate) use lines::plain_lines;
-pub(crate) use plan::{forecast_text, plan_text};
+pub(crate) use plan::{forecast_text, plan_text, stages_text};
 
 /// A progress bar on a terminal, plain lines elsewhere; both on the standard error stream.
 pub(crate) fn progress() -> Box<dyn Sink> {

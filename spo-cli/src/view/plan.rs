@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde_json::Value;
 use spo_eval::report::{bytes, count};
 use spo_train::config::{PlanLine, RunPlan};
-use spo_train::forecast::{Forecast, Speed};
+use spo_train::forecast::{Forecast, Speed, StageSummary};
 
 use super::memory::memory_text;
 use super::words;
@@ -33,6 +33,25 @@ pub(crate) fn plan_text(plan: &RunPlan) -> String {
             true => writeln!(text, "{whole}"),
             false => writeln!(text, "  {key:<width$}  {value}\n{origin:>WIDTH$}"),
         };
+    }
+    text
+}
+
+/// Every stage of a run in order, with its rows and tokens.
+pub(crate) fn stages_text(stages: &[StageSummary]) -> String {
+    let title = "stages, in order";
+    let name = stages.iter().map(|stage| stage.stage.chars().count()).chain([title.len()]).max().unwrap_or(0);
+    let line = |name_of: &str, cells: [String; 5]| {
+        let [rows, steps, trained, scored, sampled] = cells;
+        let line = format!("  {name_of:<name$} {rows:>9} {steps:>7} {trained:>12} {scored:>12} {sampled:>12}");
+        format!("{}\n", line.trim_end())
+    };
+    let heads = ["rows", "steps", "trained", "scored", "sampled <="].map(str::to_owned);
+    let mut text = format!("\n{}", line(title, heads));
+    let shown = |number: u64| if number > 0 { count(number) } else { String::new() };
+    for stage in stages {
+        let numbers = [stage.rows as u64, stage.steps, stage.trained_tokens, stage.scored_tokens, stage.sampled_tokens];
+        text += &line(&stage.stage, numbers.map(shown));
     }
     text
 }

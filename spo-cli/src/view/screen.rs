@@ -33,7 +33,7 @@ pub(crate) fn draw(frame: &mut Frame, board: &Board, state: &str, keys: &str) {
     let charts = [
         ("loss of each step", steps(board, |figures| Some(figures.loss))),
         ("margin of each step", steps(board, |figures| figures.margin)),
-        ("held out, right %", held_out(board)),
+        ("held out, accuracy %", held_out(board)),
     ];
     let names: BTreeSet<&String> = charts.iter().flat_map(|(_, curves)| curves.keys()).collect();
     let colour = |name: &String| COLOURS[names.iter().position(|known| *known == name).unwrap_or(0) % COLOURS.len()];
@@ -153,7 +153,7 @@ fn matrix(frame: &mut Frame, board: &Board, area: Rect) {
     let header = ["policy"].into_iter().chain(dimensions.iter().copied());
     let table = Table::new(policies.iter().map(row), widths)
         .header(Row::new(header).style(Style::new().add_modifier(Modifier::BOLD)))
-        .block(Block::bordered().title(" held out: right % (95 % interval), margin "));
+        .block(Block::bordered().title(" held out: accuracy % (95 % interval), margin "));
     frame.render_widget(table, area);
 }
 

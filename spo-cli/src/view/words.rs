@@ -22,7 +22,7 @@ pub(super) fn step(figures: &StepFigures) -> String {
 pub(super) fn figures(figures: &StepFigures) -> String {
     let mut words = vec![format!("loss {:.4}", figures.loss)];
     words.extend(figures.margin.map(|margin| format!("margin {margin:+.3}")));
-    words.extend(figures.accuracy.map(|accuracy| format!("right {:.0} %", 100.0 * accuracy)));
+    words.extend(figures.accuracy.map(|accuracy| format!("accuracy {:.0} %", 100.0 * accuracy)));
     words.extend(figures.margin_offset.map(|margin_offset| format!("c {margin_offset:+.3}")));
     words.extend(figures.kl.map(|kl| format!("kl {kl:.3}")));
     words.push(format!("|grad| {:.3}", figures.grad_norm));
@@ -144,7 +144,8 @@ fn data(sets: &[DataSummary], conflicts: &[ConflictCount]) -> Vec<String> {
         // Every set of a split tells what happened to the split's rows.
         let dropped = of_split().take(1).flat_map(|set| &set.dropped);
         let dropped = dropped.map(|(reason, count)| format!("; {count} rows {reason}"));
-        format!("{split}: {}{}", pairs.join(", "), conflicts.chain(dropped).collect::<String>())
+        let unused = of_split().take(1).flat_map(|set| &set.unused).map(|line| format!("; {line}"));
+        format!("{split}: {}{}", pairs.join(", "), conflicts.chain(dropped).chain(unused).collect::<String>())
     };
     splits.into_iter().map(line).collect()
 }
@@ -174,7 +175,7 @@ fn held_out(scores: &[DimensionScore]) -> String {
         }
         let (low, high) = tally.interval;
         Some(format!(
-            "{} {:.1} % right ({:.0}–{:.0}), margin {:+.2}",
+            "{} {:.1} % accuracy ({:.0}–{:.0}), margin {:+.2}",
             score.dimension,
             100.0 * tally.accuracy,
             100.0 * low,
@@ -190,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_window_shows_what_it_has() {
+    fn a_step_shows_what_it_has() {
         let mut given = StepFigures {
             phase: "round-2".into(),
             step: 3,
@@ -210,8 +211,8 @@ mod tests {
             seconds: 0.5,
             memory_bytes: 0,
         };
-        let expected = "round-2 step 3/300, epoch 0.10: loss 0.4612, margin +0.250, right 50 %, c -0.500, |grad| 1.250, lr 5.00e-4, 1800 tokens/s";
-        assert_eq!(figures(&given), expected);
+        let expected = "round-2 step 3/300, epoch 0.10: loss 0.4612, margin +0.250, accuracy 50 %, c -0.500, |grad| 1.250, lr 5.00e-4, 1800 tokens/s";
+        assert_eq!(step(&given), expected);
         (given.accuracy, given.margin, given.margin_offset) = (None, None, None);
         assert_eq!(figures(&given), "loss 0.4612, |grad| 1.250, lr 5.00e-4, 1800 tokens/s");
         assert_eq!(clock(125.9), "[ 2:05]");

@@ -160,7 +160,7 @@ function drawRuns() {
     if (last) {
       const words = [`${last.phase} step ${last.step}/${last.steps}`, `epoch ${last.epoch.toFixed(2)}`, `loss ${last.loss.toFixed(4)}`];
       if (last.margin !== undefined) words.push(`margin ${last.margin.toFixed(3)}`);
-      if (last.accuracy !== undefined) words.push(`right ${(100 * last.accuracy).toFixed(0)} %`);
+      if (last.accuracy !== undefined) words.push(`accuracy ${(100 * last.accuracy).toFixed(0)} %`);
       if (last.seconds > 0) words.push(`${Math.round(last.tokens / last.seconds)} tokens/s`);
       if (last["memory-bytes"]) words.push(`${Math.round(last["memory-bytes"] / 2 ** 20)} MiB`);
       const left = run.finished ? undefined : secondsLeft(run);
@@ -180,7 +180,7 @@ function drawRuns() {
 const CURVES = [
   ["Loss", (step) => step.loss],
   ["Held-out loss", null, (found) => found.loss],
-  ["Right on training pairs, %", (step) => step.accuracy === undefined ? NaN : 100 * step.accuracy],
+  ["Accuracy on training pairs, %", (step) => step.accuracy === undefined ? NaN : 100 * step.accuracy],
   ["Reward margin on training pairs", (step) => step.margin],
   ["Log-ratio of chosen answers, nats", (step) => step["chosen-log-ratio"]],
   ["Log-ratio of rejected answers, nats", (step) => step["rejected-log-ratio"]],
@@ -243,7 +243,7 @@ function drawCurves(shown) {
   const box = document.getElementById("curves");
   const weight = Number(document.getElementById("smoothing").value);
   const all = [
-    ["Held out, right %, by dimension", heldOutByDimension(shown, "accuracy")],
+    ["Held out, accuracy %, by dimension", heldOutByDimension(shown, "accuracy")],
     ["Held out, mean margin, by dimension", heldOutByDimension(shown, "margin")],
     ...CURVES.map(([title, read, readHeldOut]) => [title, series(shown, read, readHeldOut)]),
   ];

@@ -10,7 +10,7 @@ use crate::numerics::softplus;
 use crate::{CoreError, PairLogps};
 
 /// `β` of the DPO family.
-pub(crate) const BETA: OptionDoc = OptionDoc {
+pub const BETA: OptionDoc = OptionDoc {
     key: "beta",
     default: "0.1",
     meaning: "strength of the KL anchor to the reference: small values move further",

@@ -1,12 +1,11 @@
-//! What the registry says about one objective, and how a name becomes an objective.
+//! What the registry says about one objective, and how it is made of its options.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::modifier::{self, Modified};
-use super::options::{OptionDoc, complete, nearest};
-use super::registry::registry;
-use super::{ListObjective, Needs, Objective, UnpairedObjective};
+use super::modifier;
+use super::options::{OptionDoc, complete};
+use super::{ListObjective, Needs, Objective, Registry, UnpairedObjective};
 use crate::CoreError;
 
 /// Everything there is to say about one objective.
@@ -36,24 +35,26 @@ pub struct Entry {
     pub build: Build,
 }
 
-type Made<T> = Result<Box<T>, serde_json::Error>;
+/// An objective, or what is wrong with its options.
+pub type Made<T> = Result<Box<T>, serde_json::Error>;
 
-/// Makes an objective from its complete options.
+/// Makes an objective from its complete options. The registry is for objectives that name others; the functions
+/// [`pair`], [`unpaired`](fn@unpaired) and [`list`](fn@list) make those that do not.
 #[derive(Debug, Clone, Copy)]
 pub enum Build {
     /// A loss on pairs.
-    Pair(fn(Value) -> Made<dyn Objective>),
+    Pair(fn(Value, &Registry) -> Made<dyn Objective>),
     /// A loss on single answers with a label.
-    Unpaired(fn(Value) -> Made<dyn UnpairedObjective>),
+    Unpaired(fn(Value, &Registry) -> Made<dyn UnpairedObjective>),
     /// A loss on pairs that is also one on single answers.
-    Either(fn(Value) -> Made<dyn Objective>, fn(Value) -> Made<dyn UnpairedObjective>),
+    Either(fn(Value, &Registry) -> Made<dyn Objective>, fn(Value, &Registry) -> Made<dyn UnpairedObjective>),
     /// A loss on lists of answers with gains.
-    List(fn(Value) -> Made<dyn ListObjective>),
+    List(fn(Value, &Registry) -> Made<dyn ListObjective>),
 }
 
 impl Build {
     /// The loss on pairs.
-    pub fn pair(&self) -> Option<fn(Value) -> Made<dyn Objective>> {
+    pub fn pair(&self) -> Option<fn(Value, &Registry) -> Made<dyn Objective>> {
         match self {
             Self::Pair(make) | Self::Either(make, _) => Some(*make),
             _ => None,
@@ -61,7 +62,7 @@ impl Build {
     }
 
     /// The loss on single answers.
-    pub fn unpaired(&self) -> Option<fn(Value) -> Made<dyn UnpairedObjective>> {
+    pub fn unpaired(&self) -> Option<fn(Value, &Registry) -> Made<dyn UnpairedObjective>> {
         match self {
             Self::Unpaired(make) | Self::Either(_, make) => Some(*make),
             _ => None,
@@ -80,6 +81,24 @@ impl Build {
 }
 
 impl Entry {
+    /// An objective without a name, words or options, of which nothing is known but how it is made: for the rest of the
+    /// fields.
+    pub const fn new(build: Build) -> Self {
+        Self {
+            name: "",
+            aliases: &[],
+            formula: "",
+            gradient: "",
+            when: "",
+            limits: "",
+            paper: "",
+            needs: Needs::POLICY,
+            options: &[],
+            difference_only: false,
+            build,
+        }
+    }
+
     /// All options: its own, then those that every paired objective has.
     pub fn all_options(&self) -> impl Iterator<Item = &'static OptionDoc> {
         let shared = match self.build.pair() {
@@ -97,7 +116,7 @@ impl Entry {
         complete(self.name, &self.all_options().collect::<Vec<_>>(), given)
     }
 
-    fn invalid(&self, error: serde_json::Error) -> CoreError {
+    pub(super) fn invalid(&self, error: serde_json::Error) -> CoreError {
         CoreError::InvalidOption {
             objective: self.name.into(),
             key: self.all_options().map(|option| option.key).collect::<Vec<_>>().join(", "),
@@ -106,101 +125,34 @@ impl Entry {
         }
     }
 
-    /// By which of its (complete) options the objective multiplies log-ratios to make a reward of them, where it does.
-    pub fn reward_scale(&self, options: &Map<String, Value>) -> Option<f64> {
-        if let Some(first) = options.get("terms").and_then(|terms| terms.get(0)) {
-            // A weighted sum reports the rewards of its first term.
-            let term = entry(first.get("name")?.as_str()?).ok()?;
-            let mut given = first.as_object()?.clone();
-            given.retain(|key, _| !["name", "weight"].contains(&key.as_str()));
-            return term.reward_scale(&term.resolve(&given).ok()?);
-        }
-        let has = |key: &&str| self.options.iter().any(|option| option.key == *key);
-        // In a sequence of rounds `beta` is that of the first one.
-        let key = if has(&"earlier") { "alpha" } else { ["beta", "tau"].into_iter().find(has)? };
-        options.get(key)?.as_f64()
-    }
-
-    fn wrong_shape(&self, wanted: &'static str) -> CoreError {
+    pub(super) fn wrong_shape(&self, wanted: &'static str) -> CoreError {
         CoreError::WrongShape { name: self.name.into(), takes: self.build.takes(), wanted }
     }
 }
 
-/// `T` decoded from its complete options.
-pub(crate) fn pair<T: DeserializeOwned + Objective + 'static>(options: Value) -> Made<dyn Objective> {
+/// `T` decoded from its complete options: `Build::Pair(pair::<T>)`.
+///
+/// # Errors
+/// What serde finds wrong with them.
+pub fn pair<T: DeserializeOwned + Objective + 'static>(options: Value, _: &Registry) -> Made<dyn Objective> {
     Ok(Box::new(serde_json::from_value::<T>(options)?))
 }
 
-/// `T` decoded from its complete options.
-pub(crate) fn unpaired<T: DeserializeOwned + UnpairedObjective + 'static>(
+/// `T` decoded from its complete options: `Build::Unpaired(unpaired::<T>)`.
+///
+/// # Errors
+/// What serde finds wrong with them.
+pub fn unpaired<T: DeserializeOwned + UnpairedObjective + 'static>(
     options: Value,
+    _: &Registry,
 ) -> Made<dyn UnpairedObjective> {
     Ok(Box::new(serde_json::from_value::<T>(options)?))
 }
 
-/// `T` decoded from its complete options.
-pub(crate) fn list<T: DeserializeOwned + ListObjective + 'static>(options: Value) -> Made<dyn ListObjective> {
+/// `T` decoded from its complete options: `Build::List(list::<T>)`.
+///
+/// # Errors
+/// What serde finds wrong with them.
+pub fn list<T: DeserializeOwned + ListObjective + 'static>(options: Value, _: &Registry) -> Made<dyn ListObjective> {
     Ok(Box::new(serde_json::from_value::<T>(options)?))
-}
-
-/// The entry called `name`, also by the name that another trainer gives it.
-///
-/// # Errors
-/// [`CoreError::UnknownObjective`] with the nearest name.
-pub fn entry(name: &str) -> Result<&'static Entry, CoreError> {
-    let plain = name.replace('_', "-");
-    registry().iter().find(|entry| entry.name == plain || entry.aliases.contains(&plain.as_str())).ok_or_else(|| {
-        CoreError::UnknownObjective {
-            name: name.into(),
-            nearest: nearest(name, registry().iter().map(|entry| entry.name)),
-        }
-    })
-}
-
-/// The paired objective `name` with `options` over its defaults.
-///
-/// # Errors
-/// Unknown names and options, values of the wrong type or out of range, objectives that take other data.
-pub fn build(name: &str, options: &Map<String, Value>) -> Result<Box<dyn Objective>, CoreError> {
-    let entry = entry(name)?;
-    let Some(make) = entry.build.pair() else {
-        return Err(entry.wrong_shape("paired"));
-    };
-    let options = Value::Object(entry.resolve(options)?);
-    let objective = make(options.clone()).map_err(|error| entry.invalid(error))?;
-    objective.validate()?;
-    Modified::wrap(entry, objective, options)
-}
-
-/// The unpaired objective `name` with `options` over its defaults.
-///
-/// # Errors
-/// As [`build`].
-pub fn build_unpaired(name: &str, options: &Map<String, Value>) -> Result<Box<dyn UnpairedObjective>, CoreError> {
-    let entry = entry(name)?;
-    let Some(make) = entry.build.unpaired() else {
-        return Err(entry.wrong_shape("unpaired"));
-    };
-    let options = entry.resolve(options)?;
-    if let (Build::Either(..), Some(option)) = (entry.build, modifier::switched_on(&options)) {
-        return Err(CoreError::InvalidOption {
-            objective: entry.name.into(),
-            key: option.key.into(),
-            found: options[option.key].to_string(),
-            expected: format!("{}, its default, on unpaired data", option.default),
-        });
-    }
-    make(Value::Object(options)).map_err(|error| entry.invalid(error))
-}
-
-/// The list-wise objective `name` with `options` over its defaults.
-///
-/// # Errors
-/// As [`build`].
-pub fn build_list(name: &str, options: &Map<String, Value>) -> Result<Box<dyn ListObjective>, CoreError> {
-    let entry = entry(name)?;
-    let Build::List(make) = entry.build else {
-        return Err(entry.wrong_shape("list-wise"));
-    };
-    make(Value::Object(entry.resolve(options)?)).map_err(|error| entry.invalid(error))
 }

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::CoreError;
-use crate::differentiate::{finite, numbers, precision, with_tape};
+use crate::tensors::{finite, numbers, precision, with_tape};
 
 /// Lists of one batch as tensors `[lists, answers]`; shorter lists are padded.
 #[derive(Debug, Clone)]

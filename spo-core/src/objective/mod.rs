@@ -1,13 +1,13 @@
 //! Preference objectives: what each needs, its loss, and the registry that names them all.
 //!
 //! A new objective is one file with a struct of its hyper-parameters, an [`Objective`] implementation and an
-//! [`Entry`], plus one line in [`registry`].
+//! [`Entry`], plus one line in `registry.rs`; outside of this crate, instead of that line, [`Registry::add`].
 
 mod entry;
 pub mod list;
 pub mod modifier;
 mod needs;
-mod options;
+pub mod options;
 mod registry;
 mod spec;
 pub mod unpaired;
@@ -50,11 +50,11 @@ use burn::tensor::Tensor;
 
 use crate::{CoreError, PairLogps, Sides};
 
-pub use entry::{Build, Entry, build, build_list, build_unpaired, entry};
+pub use entry::{Build, Entry, Made, list, pair, unpaired};
 pub use list::{ListGradient, ListLogps, ListLosses, ListNumbers, ListObjective, differentiate_lists};
-pub use needs::Needs;
+pub use needs::{Needs, present};
 pub use options::OptionDoc;
-pub use registry::registry;
+pub use registry::{Registry, build, build_list, build_unpaired, entry, registry};
 pub use spec::ObjectiveSpec;
 pub use unpaired::{
     AnswerGradient, AnswerLogps, AnswerLosses, AnswerNumbers, UnpairedObjective, differentiate_answers,
@@ -97,6 +97,18 @@ pub trait Objective: Send + Sync + Debug {
         Ok(None)
     }
 
+    /// Most tokens of the answer that the reference writes to each prompt before a round, at temperature 1, where
+    /// [`needs`](Self::needs) asks for one.
+    fn sampled_tokens(&self) -> Option<usize> {
+        None
+    }
+
+    /// Names of the earlier policies that are mixed with the reference, where [`needs`](Self::needs) asks for a
+    /// mixture; all of them if empty.
+    fn mixed_policies(&self) -> &[String] {
+        &[]
+    }
+
     /// Checks that hyper-parameters fit together; ranges of single ones are checked before.
     ///
     /// # Errors
@@ -107,7 +119,10 @@ pub trait Objective: Send + Sync + Debug {
 }
 
 /// Length-normalised policy log-probabilities, `[pairs]`; an empty answer counts one token.
-pub(crate) fn normalised(objective: &'static str, logps: &PairLogps) -> Result<Sides<Tensor<1>>, CoreError> {
+///
+/// # Errors
+/// [`CoreError::MissingInput`] without answer lengths.
+pub fn normalised(objective: &'static str, logps: &PairLogps) -> Result<Sides<Tensor<1>>, CoreError> {
     let lengths = needs::present(objective, "answer lengths", logps.lengths.as_ref())?;
     Ok(Sides {
         chosen: logps.policy_chosen.clone() / lengths.chosen.clone().clamp_min(1.0),
@@ -116,7 +131,7 @@ pub(crate) fn normalised(objective: &'static str, logps: &PairLogps) -> Result<S
 }
 
 /// Losses with the rewards `beta · value` of each side (constants for the tape).
-pub(crate) fn with_rewards(per_pair: Tensor<1>, values: Sides<Tensor<1>>, beta: f64) -> PairLosses {
+pub fn with_rewards(per_pair: Tensor<1>, values: Sides<Tensor<1>>, beta: f64) -> PairLosses {
     PairLosses {
         per_pair,
         chosen_reward: values.chosen.detach() * beta,
@@ -126,8 +141,8 @@ pub(crate) fn with_rewards(per_pair: Tensor<1>, values: Sides<Tensor<1>>, beta: 
 }
 
 /// Log-ratios of policy and reference, `[pairs]`.
-#[derive(Clone)]
-pub(crate) struct Ratios {
+#[derive(Debug, Clone)]
+pub struct Ratios {
     /// `log π(y_w)/π_ref(y_w)`.
     pub chosen: Tensor<1>,
     /// `log π(y_l)/π_ref(y_l)`.
@@ -135,6 +150,10 @@ pub(crate) struct Ratios {
 }
 
 impl Ratios {
+    /// The log-ratios of a batch; `objective` is who asks.
+    ///
+    /// # Errors
+    /// [`CoreError::MissingInput`] without log-probabilities of the reference.
     pub fn new(objective: &'static str, logps: &PairLogps) -> Result<Self, CoreError> {
         let reference = needs::present(objective, "reference log-probabilities", logps.reference.as_ref())?;
         Ok(Self {

@@ -137,6 +137,14 @@ impl Objective for Modified {
         self.inner.needs().and(own)
     }
 
+    fn sampled_tokens(&self) -> Option<usize> {
+        self.inner.sampled_tokens()
+    }
+
+    fn mixed_policies(&self) -> &[String] {
+        self.inner.mixed_policies()
+    }
+
     fn forward(&self, logps: &PairLogps) -> Result<PairLosses, CoreError> {
         let mut losses = self.inner.forward(logps)?;
         if self.settings.divergence != Divergence::ReverseKl {

@@ -8,8 +8,8 @@ use super::entry::{Build, pair};
 use super::needs::present;
 use super::options::{ANY, NON_NEGATIVE, OptionDoc};
 use super::{Entry, Needs, Objective, PairLosses, Ratios};
-use crate::differentiate::numbers;
 use crate::numerics::softplus;
+use crate::tensors::numbers;
 use crate::{CoreError, PairLogps, Sides};
 
 pub(crate) const ENTRY: Entry = Entry {
@@ -78,6 +78,7 @@ enum Mean {
 #[derive(Debug, Clone, Deserialize)]
 struct Mrpo {
     beta: f64,
+    references: Vec<String>,
     mean: Mean,
     weights: Vec<f64>,
     adaptive: bool,
@@ -158,6 +159,10 @@ impl Objective for Mrpo {
 
     fn needs(&self) -> Needs {
         ENTRY.needs
+    }
+
+    fn mixed_policies(&self) -> &[String] {
+        &self.references
     }
 
     fn forward(&self, logps: &PairLogps) -> Result<PairLosses, CoreError> {

@@ -3,8 +3,9 @@
 use crate::{CoreError, PairNumbers};
 
 /// Inputs that an objective needs; asking for what the data lack is an error before training.
+///
+/// More inputs will come: end an expression with `..Needs::POLICY` or `..Needs::REFERENCE`.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-#[non_exhaustive]
 pub struct Needs {
     /// Sequence log-probabilities of the reference.
     pub reference: bool,
@@ -139,7 +140,10 @@ impl Needs {
     }
 }
 
-/// The input, or the error that says which one is missing.
-pub(crate) fn present<T>(objective: &str, input: &str, value: Option<T>) -> Result<T, CoreError> {
+/// The input, or the error that says which one `objective` misses.
+///
+/// # Errors
+/// [`CoreError::MissingInput`].
+pub fn present<T>(objective: &str, input: &str, value: Option<T>) -> Result<T, CoreError> {
     value.ok_or_else(|| CoreError::MissingInput { objective: objective.into(), input: input.into() })
 }

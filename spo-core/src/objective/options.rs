@@ -26,23 +26,23 @@ pub struct OptionDoc {
 }
 
 impl OptionDoc {
-    /// A number above zero, for the rest of the fields.
-    pub(crate) const POSITIVE: Self =
+    /// A number above zero, without a default: for the rest of the fields.
+    pub const POSITIVE: Self =
         Self { key: "", default: "null", meaning: "", source: "", range: POSITIVE, accepts_list: false, choices: &[] };
 }
 
 /// Any finite number.
-pub(crate) const ANY: (Bound<f64>, Bound<f64>) = (Bound::Unbounded, Bound::Unbounded);
+pub const ANY: (Bound<f64>, Bound<f64>) = (Bound::Unbounded, Bound::Unbounded);
 /// Above zero.
-pub(crate) const POSITIVE: (Bound<f64>, Bound<f64>) = (Bound::Excluded(0.0), Bound::Unbounded);
+pub const POSITIVE: (Bound<f64>, Bound<f64>) = (Bound::Excluded(0.0), Bound::Unbounded);
 /// Zero to one, both included.
-pub(crate) const SHARE: (Bound<f64>, Bound<f64>) = (Bound::Included(0.0), Bound::Included(1.0));
+pub const SHARE: (Bound<f64>, Bound<f64>) = (Bound::Included(0.0), Bound::Included(1.0));
 /// Above zero, below one.
-pub(crate) const BETWEEN_0_AND_1: (Bound<f64>, Bound<f64>) = (Bound::Excluded(0.0), Bound::Excluded(1.0));
+pub const BETWEEN_0_AND_1: (Bound<f64>, Bound<f64>) = (Bound::Excluded(0.0), Bound::Excluded(1.0));
 /// Zero to below one half.
-pub(crate) const BELOW_HALF: (Bound<f64>, Bound<f64>) = (Bound::Included(0.0), Bound::Excluded(0.5));
+pub const BELOW_HALF: (Bound<f64>, Bound<f64>) = (Bound::Included(0.0), Bound::Excluded(0.5));
 /// Zero or more.
-pub(crate) const NON_NEGATIVE: (Bound<f64>, Bound<f64>) = (Bound::Included(0.0), Bound::Unbounded);
+pub const NON_NEGATIVE: (Bound<f64>, Bound<f64>) = (Bound::Included(0.0), Bound::Unbounded);
 
 impl OptionDoc {
     /// The default value.

@@ -46,6 +46,7 @@ pub(crate) const ENTRY: Entry = Entry {
 struct Selm {
     beta: f64,
     alpha: f64,
+    max_new_tokens: usize,
 }
 
 impl Objective for Selm {
@@ -55,6 +56,10 @@ impl Objective for Selm {
 
     fn needs(&self) -> Needs {
         ENTRY.needs
+    }
+
+    fn sampled_tokens(&self) -> Option<usize> {
+        Some(self.max_new_tokens)
     }
 
     fn forward(&self, logps: &PairLogps) -> Result<PairLosses, CoreError> {

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::CoreError;
-use crate::differentiate::{finite, numbers, precision, with_tape};
+use crate::tensors::{finite, numbers, precision, with_tape};
 
 /// Answers of one batch; every `V` holds one entry per answer.
 #[derive(Debug, Clone, PartialEq)]

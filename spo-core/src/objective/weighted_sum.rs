@@ -2,11 +2,12 @@
 
 use burn::tensor::Tensor;
 use serde::Deserialize;
+use serde::de::Error;
 use serde_json::{Map, Value};
 
-use super::entry::{Build, build, pair};
+use super::entry::{Build, Made};
 use super::options::{ANY, OptionDoc};
-use super::{Entry, Needs, Objective, PairLosses};
+use super::{Entry, Needs, Objective, PairLosses, Registry};
 use crate::{CoreError, PairLogps};
 
 pub(crate) const ENTRY: Entry = Entry {
@@ -27,19 +28,23 @@ pub(crate) const ENTRY: Entry = Entry {
         ..OptionDoc::POSITIVE
     }],
     difference_only: false,
-    build: Build::Pair(pair::<WeightedSum>),
+    build: Build::Pair(make),
 };
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug)]
 struct WeightedSum {
     terms: Vec<Term>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(try_from = "TermSpec")]
+#[derive(Debug)]
 struct Term {
     weight: f64,
     objective: Box<dyn Objective>,
+}
+
+#[derive(Deserialize)]
+struct Spec {
+    terms: Vec<TermSpec>,
 }
 
 #[derive(Deserialize)]
@@ -50,11 +55,15 @@ struct TermSpec {
     options: Map<String, Value>,
 }
 
-impl TryFrom<TermSpec> for Term {
-    type Error = String;
+fn make(options: Value, registry: &Registry) -> Made<dyn Objective> {
+    let Spec { terms } = serde_json::from_value(options)?;
+    let terms = terms.into_iter().map(|spec| Term::of(spec, registry)).collect::<Result<_, _>>();
+    Ok(Box::new(WeightedSum { terms: terms.map_err(serde_json::Error::custom)? }))
+}
 
-    fn try_from(spec: TermSpec) -> Result<Self, String> {
-        let objective = build(&spec.name, &spec.options).map_err(|error| match error.hint() {
+impl Term {
+    fn of(spec: TermSpec, registry: &Registry) -> Result<Self, String> {
+        let objective = registry.build(&spec.name, &spec.options).map_err(|error| match error.hint() {
             Some(hint) => format!("{error}; {hint}"),
             None => error.to_string(),
         })?;
@@ -72,6 +81,15 @@ impl Objective for WeightedSum {
 
     fn needs(&self) -> Needs {
         self.terms.iter().map(|term| term.objective.needs()).fold(Needs::POLICY, Needs::and)
+    }
+
+    fn sampled_tokens(&self) -> Option<usize> {
+        self.terms.iter().filter_map(|term| term.objective.sampled_tokens()).max()
+    }
+
+    fn mixed_policies(&self) -> &[String] {
+        let named = self.terms.iter().map(|term| term.objective.mixed_policies());
+        named.into_iter().find(|names| !names.is_empty()).unwrap_or_default()
     }
 
     fn forward(&self, logps: &PairLogps) -> Result<PairLosses, CoreError> {

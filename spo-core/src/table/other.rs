@@ -28,12 +28,13 @@ pub(super) fn unpaired(
             let rewards = result.reward.iter().zip(&answers.desirable);
             rewards.map(|(reward, desirable)| (*desirable == label).then_some(*reward)).collect()
         };
-        let slopes: Vec<Value> = keys.iter().zip(&result.d_policy).map(|(key, slope)| json!({ *key: slope })).collect();
+        let gradient: Vec<Value> =
+            keys.iter().zip(&result.d_policy).map(|(key, gradient)| json!({ *key: gradient })).collect();
         table.insert("loss".into(), mean(&result.losses));
         table.insert("chosen_reward".into(), of(1.0));
         table.insert("rejected_reward".into(), of(0.0));
         table.insert("per_pair".into(), result.losses.into());
-        table.insert("gradient".into(), slopes.into());
+        table.insert("gradient".into(), gradient.into());
         return Ok(table);
     }
     let result = differentiate_answers(objective, &both_answers(rows, kl)?, device)?;
@@ -44,7 +45,7 @@ pub(super) fn unpaired(
     let both: Vec<f64> = chosen.iter().zip(&rejected).map(|(w, l)| (w + l) / 2.0).collect();
     let margin: Vec<f64> = chosen_reward.iter().zip(&rejected_reward).map(|(w, l)| w - l).collect();
     // A pair's loss is the mean of its two answers', so that the mean over pairs is the mean over answers.
-    let slopes: Vec<Value> = d_chosen
+    let gradient: Vec<Value> = d_chosen
         .iter()
         .zip(&d_rejected)
         .map(|(w, l)| json!({"chosen_logp": w / 2.0, "rejected_logp": l / 2.0}))
@@ -54,7 +55,7 @@ pub(super) fn unpaired(
     table.insert("chosen_reward".into(), chosen_reward.into());
     table.insert("rejected_reward".into(), rejected_reward.into());
     table.insert("margin".into(), margin.into());
-    table.insert("gradient".into(), slopes.into());
+    table.insert("gradient".into(), gradient.into());
     Ok(table)
 }
 
@@ -112,7 +113,7 @@ pub(super) fn lists(
     let lists = |key| rows.iter().map(|row| row.numbers(key, reason)).collect::<Result<Vec<_>, _>>();
     let numbers = ListNumbers { policy: lists("logps")?, reference: lists("ref_logps")?, gains: lists("gains")? };
     let result = differentiate_lists(objective, &numbers, device).map_err(|error| at_line(rows, error))?;
-    let slopes: Vec<Value> = result.d_policy.iter().map(|slopes| json!({"logps": slopes})).collect();
+    let gradient: Vec<Value> = result.d_policy.iter().map(|gradient| json!({"logps": gradient})).collect();
     let reward_at = |better: fn(f64, f64) -> bool| -> Vec<f64> {
         let of = |(gains, rewards): (&Vec<f64>, &Vec<f64>)| {
             let place =
@@ -127,6 +128,6 @@ pub(super) fn lists(
     table.insert("rejected_reward".into(), reward_at(|a, b| a < b).into());
     table.insert("per_pair".into(), result.losses.into());
     table.insert("reward".into(), json!(result.reward));
-    table.insert("gradient".into(), slopes.into());
+    table.insert("gradient".into(), gradient.into());
     Ok(table)
 }

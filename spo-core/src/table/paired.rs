@@ -56,18 +56,18 @@ pub(super) fn table(objective: &dyn Objective, rows: &[Row], device: &Device) ->
     let margin: Vec<f64> = result.chosen_reward.iter().zip(&result.rejected_reward).map(|(w, l)| w - l).collect();
     let gradient: Vec<Value> = (0..rows.len())
         .map(|row| {
-            let mut slopes = json!({
+            let mut gradient = json!({
                 "chosen_logp": result.d_chosen[row],
                 "rejected_logp": result.d_rejected[row],
             });
             if let Some(sampled) = &result.d_sampled {
-                slopes["sampled_logp"] = sampled[row].into();
+                gradient["sampled_logp"] = sampled[row].into();
             }
             if let Some((chosen, rejected)) = &result.d_sequence_kl {
-                slopes["chosen_kl"] = chosen[row].into();
-                slopes["rejected_kl"] = rejected[row].into();
+                gradient["chosen_kl"] = chosen[row].into();
+                gradient["rejected_kl"] = rejected[row].into();
             }
-            slopes
+            gradient
         })
         .collect();
     let mut table = Map::new();

@@ -2,8 +2,8 @@
 
 use burn::tensor::{DType, Device};
 use serde_json::json;
-use spo_core::objective::{self, ObjectiveSpec};
-use spo_core::{CoreError, PairNumbers, Sides, differentiate};
+use spo_core::objective::{self, Build, Entry, ObjectiveSpec, Ratios, Registry, pair};
+use spo_core::{CoreError, Needs, Objective, PairLogps, PairLosses, PairNumbers, Sides, differentiate};
 
 use crate::batch::{batch, build, default, paired, run};
 
@@ -145,4 +145,38 @@ fn bad_numbers_are_refused() {
     let error = differentiate(dpo.as_ref(), &pairs, &Device::flex()).unwrap_err();
     assert_eq!(error.to_string(), "strengths: found 2 entries, expected 3");
     assert!(differentiate(dpo.as_ref(), &PairNumbers::new(vec![], vec![]), &Device::flex()).is_err());
+}
+
+static OUTSIDE: Entry = Entry { name: "outside", needs: Needs::REFERENCE, ..Entry::new(Build::Pair(pair::<Outside>)) };
+
+#[derive(Debug, serde::Deserialize)]
+struct Outside {}
+
+impl Objective for Outside {
+    fn name(&self) -> &'static str {
+        OUTSIDE.name
+    }
+
+    fn needs(&self) -> Needs {
+        OUTSIDE.needs
+    }
+
+    fn forward(&self, logps: &PairLogps) -> Result<PairLosses, CoreError> {
+        let ratios = Ratios::new(self.name(), logps)?;
+        Ok(ratios.clone().losses(ratios.delta(), 1.0))
+    }
+}
+
+/// An objective of another crate is built by its registry, as a term of a sum too; the builtin registry does not know it.
+#[test]
+fn an_objective_from_outside() {
+    let registry = Registry::builtin().add(&OUTSIDE);
+    let none = serde_json::Map::new();
+    let pairs = batch(7, 6, 20.0, 4.0);
+    let alone = run(registry.build("outside", &none).unwrap().as_ref(), &pairs);
+    let terms = json!({"terms": [{"name": "outside", "weight": 2.0}]});
+    let sum = run(registry.build("weighted-sum", terms.as_object().unwrap()).unwrap().as_ref(), &pairs);
+    assert_eq!(sum.losses, alone.losses.iter().map(|loss| 2.0 * loss).collect::<Vec<_>>());
+    assert!(matches!(objective::build("outside", &none), Err(CoreError::UnknownObjective { .. })));
+    assert!(error("weighted-sum", terms).to_string().contains("outside"));
 }

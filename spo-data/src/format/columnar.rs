@@ -15,6 +15,9 @@ use serde_json::{Map, Value, json};
 use super::{RawRow, Rows, until_error};
 use crate::DataError;
 
+/// Items that a list in one row may have.
+const MAX_LIST: usize = 16 << 20;
+
 struct Batches<I> {
     batches: I,
     current: Option<RecordBatch>,
@@ -66,7 +69,18 @@ pub(super) fn guarded<T, E: std::fmt::Display>(
         Ok(Err(error)) => error.to_string(),
         Err(_) => "the file is broken: its reader gave up".to_string(),
     };
-    Err(DataError::MalformedRow { file: file.into(), line, message })
+    let message = format!("cannot read on from row {line}: {message}");
+    let hint = match message.to_lowercase() {
+        text if ["compress", "codec", "lz4", "brotli", "lzo", "zstd", "snappy"]
+            .iter()
+            .any(|word| text.contains(word)) =>
+        {
+            "the whole file is packed in a way that is not read: write it anew with another compression \
+             (Parquet: zstd, snappy, gzip or none; Arrow: none)"
+        }
+        _ => "the file is damaged or incomplete: fetch or write it anew",
+    };
+    Err(DataError::BadFile { file: file.into(), message, hint })
 }
 
 /// One cell as JSON. A type that no layout can use becomes an object that names it.
@@ -76,7 +90,11 @@ fn cell(array: &dyn Array, row: usize) -> Value {
             array.as_primitive::<$kind>().value(row).into()
         };
     }
-    let list = |values: &dyn Array| (0..values.len()).map(|index| cell(values, index)).collect();
+    let list = |values: &dyn Array| match values.len() {
+        // Nulls take no bytes in a file, so a few bytes could ask for any number of them.
+        length @ ..MAX_LIST => (0..length).map(|index| cell(values, index)).collect(),
+        length => json!({ "list too long": length }),
+    };
     if array.is_null(row) {
         return Value::Null;
     }

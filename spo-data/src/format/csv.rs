@@ -10,14 +10,14 @@ use serde_json::{Map, Value};
 use super::{Format, MAX_ROW_BYTES, RawRow, Rows, too_long, until_error};
 use crate::DataError;
 
-pub(super) const CSV: Format = Format {
+pub(crate) const CSV: Format = Format {
     name: "csv",
     extensions: &["csv"],
     summary: "comma-separated with a header; cells with a JSON array or object are parsed",
     open: |input, file| Ok(open(input.stream(file)?, file, b',')),
 };
 
-pub(super) const TSV: Format = Format {
+pub(crate) const TSV: Format = Format {
     name: "tsv",
     extensions: &["tsv"],
     summary: "tab-separated with a header, else as csv",
@@ -31,6 +31,13 @@ fn open(source: Box<dyn BufRead>, file: &str, delimiter: u8) -> Rows {
     let header = reader.headers().cloned();
     let file = file.to_string();
     match header {
+        Ok(header) if (1..header.len()).any(|at| header.iter().take(at).any(|name| name == &header[at])) => {
+            let twice = (1..header.len()).find(|at| header.iter().take(*at).any(|name| name == &header[*at]));
+            let name = twice.map_or("", |at| &header[at]);
+            let message = format!("two columns have the name {name:?}");
+            let hint = "give every column of the header a name of its own";
+            Box::new(std::iter::once(Err(DataError::BadFile { file, message, hint })))
+        }
         Ok(header) => {
             let mut records = Records { rows: reader.into_records(), header, file, unparsed };
             until_error(move || records.row())

@@ -1,20 +1,64 @@
 //! JSON: an array of objects, or objects one after the other over any number of lines.
 
-use std::io::BufRead;
+use std::io::{BufRead, Cursor, Read};
 
-use super::{Format, MAX_ROW_BYTES, RawRow, broken_read, parse_object, too_long, until_error};
+use super::{Format, MAX_ROW_BYTES, RawRow, Rows, broken_read, parse_object, too_long, until_error};
 use crate::DataError;
 
-pub(super) const JSON: Format = Format {
+pub(crate) const JSON: Format = Format {
     name: "json",
     extensions: &["json"],
-    summary: "an array of JSON objects, or objects one after the other",
+    summary: "an array of JSON objects, also under one key (data, rows), or objects one after the other",
     open: |input, file| {
-        let (reader, file) = (input.stream(file)?, file.to_string());
-        let mut objects = Objects { reader, file, line: 1, place: Place::Start };
-        Ok(until_error(move || objects.row()))
+        let (start, reader) = peek(input.stream(file)?, file)?;
+        Ok(rows(reader, &start, file))
     },
 };
+
+/// Keys under which a file may hold its rows.
+const WRAPPERS: [&str; 7] = ["data", "rows", "examples", "instances", "items", "train", "records"];
+/// Bytes of a file's beginning that tell what it holds.
+const START_BYTES: u64 = 4096;
+
+/// The beginning of a text, and the whole of it.
+pub(super) fn peek(mut reader: Box<dyn BufRead>, file: &str) -> Result<(Vec<u8>, Box<dyn BufRead>), DataError> {
+    let mut start = Vec::new();
+    reader.by_ref().take(START_BYTES).read_to_end(&mut start).map_err(|error| broken_read(file, 1, &error))?;
+    Ok((start.clone(), Box::new(Cursor::new(start).chain(reader))))
+}
+
+/// Whether a text is an array or holds one under a key, and so is no list of lines.
+pub(super) fn is_whole(start: &[u8]) -> bool {
+    let text = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start).trim_ascii_start();
+    let array = text.strip_prefix(b"[").map(<[u8]>::trim_ascii_start);
+    array.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"{") || rest.starts_with(b"]"))
+        || wrapper(start).is_some()
+}
+
+/// Rows of a text with this beginning.
+pub(super) fn rows(mut reader: Box<dyn BufRead>, start: &[u8], file: &str) -> Rows {
+    let (mut place, mut line, wrapped) = (Place::Start, 1, wrapper(start));
+    if let Some(length) = wrapped {
+        let skipped = reader.by_ref().take(length as u64).read_to_end(&mut Vec::new());
+        if let Err(error) = skipped {
+            return Box::new(std::iter::once(Err(broken_read(file, 1, &error))));
+        }
+        place = Place::ArrayItem;
+        line += start[..length].iter().filter(|byte| **byte == b'\n').count();
+    }
+    let mut objects = Objects { reader, file: file.to_string(), line, place, wrapped: wrapped.is_some() };
+    until_error(move || objects.row())
+}
+
+/// Bytes up to the first row of `{"data": [{…}, …]}`.
+fn wrapper(start: &[u8]) -> Option<usize> {
+    let text = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start).trim_ascii_start();
+    let key = text.strip_prefix(b"{")?.trim_ascii_start().strip_prefix(b"\"")?;
+    let name = WRAPPERS.iter().find(|name| key.starts_with(name.as_bytes()))?;
+    let colon = key[name.len()..].strip_prefix(b"\"")?.trim_ascii_start();
+    let rows = colon.strip_prefix(b":")?.trim_ascii_start().strip_prefix(b"[")?;
+    rows.trim_ascii_start().starts_with(b"{").then_some(start.len() - rows.len())
+}
 
 /// What may come next between two rows.
 #[derive(Clone, Copy, PartialEq)]
@@ -26,7 +70,9 @@ enum Place {
     ArrayNext,
     /// Between objects without an array.
     Loose,
-    /// After `]`.
+    /// After the `]` of an array under a key.
+    Wrapped,
+    /// After the last row.
     End,
 }
 
@@ -36,6 +82,8 @@ struct Objects {
     file: String,
     line: usize,
     place: Place,
+    /// Whether the array is in an object.
+    wrapped: bool,
 }
 
 impl Objects {
@@ -73,7 +121,13 @@ impl Objects {
                     return Ok(true);
                 }
                 (Place::ArrayNext, b',') => Place::ArrayItem,
+                (Place::ArrayItem | Place::ArrayNext, b']') if self.wrapped => Place::Wrapped,
                 (Place::ArrayItem | Place::ArrayNext, b']') => Place::End,
+                (Place::Wrapped, b'}') => Place::End,
+                (Place::Wrapped, _) => {
+                    let message = "there is more beside the list of rows: write that list alone into the file";
+                    return Err(self.malformed(message));
+                }
                 (_, byte) => {
                     let found = char::from(byte).escape_default();
                     return Err(self.malformed(&format!("expected a JSON object, found \"{found}\"")));
@@ -82,6 +136,7 @@ impl Objects {
         }
         match self.place {
             Place::ArrayItem | Place::ArrayNext => Err(self.malformed("the array is not closed")),
+            Place::Wrapped => Err(self.malformed("the object around the array is not closed")),
             Place::Start | Place::Loose | Place::End => Ok(false),
         }
     }

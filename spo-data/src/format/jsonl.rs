@@ -2,15 +2,19 @@
 
 use std::io::{BufRead, Read};
 
-use super::{Format, MAX_ROW_BYTES, RawRow, broken_read, parse_object, too_long, until_error};
+use super::{Format, MAX_ROW_BYTES, RawRow, broken_read, json, parse_object, too_long, until_error};
 use crate::DataError;
 
-pub(super) const JSONL: Format = Format {
+pub(crate) const JSONL: Format = Format {
     name: "jsonl",
     extensions: &["jsonl", "ndjson"],
-    summary: "one JSON object per line; blank lines are skipped",
+    summary: "one JSON object per line; blank lines are skipped; an array is read as json",
     open: |input, file| {
-        let mut lines = Lines { reader: input.stream(file)?, file: file.to_string(), line: 0 };
+        let (start, reader) = json::peek(input.stream(file)?, file)?;
+        if json::is_whole(&start) {
+            return Ok(json::rows(reader, &start, file));
+        }
+        let mut lines = Lines { reader, file: file.to_string(), line: 0 };
         Ok(until_error(move || lines.row()))
     },
 };

@@ -1,4 +1,4 @@
-//! File formats: bytes to rows, streaming. One file per format and one line in [`FORMATS`].
+//! File formats: bytes to rows, streaming. One file per format and one line in `BUILTIN`.
 
 mod arrow;
 mod columnar;
@@ -7,9 +7,12 @@ mod json;
 mod jsonl;
 pub(crate) mod open;
 mod parquet;
+pub(crate) mod python;
+mod state;
 
-pub use open::files;
+pub use open::{files, is_lfs_pointer};
 
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use crate::DataError;
@@ -31,6 +34,7 @@ pub struct RawRow {
 pub type Rows = Box<dyn Iterator<Item = Result<RawRow, DataError>>>;
 
 /// A file format.
+#[derive(Debug, Clone, Copy)]
 pub struct Format {
     /// What `format = "…"` says.
     pub name: &'static str,
@@ -42,27 +46,8 @@ pub struct Format {
     pub open: fn(Input, &str) -> Result<Rows, DataError>,
 }
 
-/// All formats.
-pub const FORMATS: &[&Format] = &[&jsonl::JSONL, &json::JSON, &csv::CSV, &csv::TSV, &parquet::PARQUET, &arrow::ARROW];
-
-/// The format of a file by name, else by extension.
-///
-/// # Errors
-/// When neither is known.
-pub fn find(file: &str, name: Option<&str>) -> Result<&'static Format, DataError> {
-    let extension = open::data_extension(file);
-    FORMATS
-        .iter()
-        .find(|format| match name {
-            Some(name) => format.name == name,
-            None => extension.as_deref().is_some_and(|ext| format.extensions.contains(&ext)),
-        })
-        .copied()
-        .ok_or_else(|| DataError::UnknownFormat {
-            file: file.to_string(),
-            known: FORMATS.iter().map(|format| format.name).collect(),
-        })
-}
+/// The formats of this crate.
+pub(crate) const BUILTIN: &[Format] = &[jsonl::JSONL, json::JSON, csv::CSV, csv::TSV, parquet::PARQUET, arrow::ARROW];
 
 /// Rows up to the end or the first error.
 fn until_error(mut row: impl FnMut() -> Result<Option<RawRow>, DataError> + 'static) -> Rows {
@@ -79,14 +64,46 @@ fn parse_object(bytes: &[u8], file: &str, line: usize) -> Result<RawRow, DataErr
     let malformed = |message: String| DataError::MalformedRow { file: file.into(), line, message };
     let text = std::str::from_utf8(bytes).map_err(|error| malformed(format!("invalid UTF-8: {error}")))?;
     match serde_json::from_str(text) {
-        Ok(Value::Object(fields)) => Ok(RawRow { line, fields }),
-        Ok(_) => Err(malformed("expected a JSON object".into())),
+        Ok(Fields(fields)) => Ok(RawRow { line, fields }),
         Err(error) => {
             // The parser counts lines from the row's beginning, the message from the file's.
+            // An object that goes on beyond its line is the commonest mistake.
+            let goes_on =
+                if error.is_eof() { " (an object over several lines? format = \"json\" reads those)" } else { "" };
             let message = error.to_string().replace(&format!(" at line {} column", error.line()), " at column");
             let line = line + error.line().saturating_sub(1);
-            Err(DataError::MalformedRow { file: file.into(), line, message: format!("JSON: {message}") })
+            Err(DataError::MalformedRow { file: file.into(), line, message: format!("JSON: {message}{goes_on}") })
         }
+    }
+}
+
+/// The keys of a row, each of which may be there once.
+struct Fields(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(FieldsVisitor)
+    }
+}
+
+struct FieldsVisitor;
+
+impl<'de> Visitor<'de> for FieldsVisitor {
+    type Value = Fields;
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter) -> std::fmt::Result {
+        formatter.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Fields, A::Error> {
+        let mut fields = Map::new();
+        while let Some((key, value)) = entries.next_entry::<String, Value>()? {
+            if fields.contains_key(&key) {
+                return Err(Error::custom(format_args!("the key {key:?} is there twice")));
+            }
+            fields.insert(key, value);
+        }
+        Ok(Fields(fields))
     }
 }
 
@@ -106,7 +123,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn rows(format: &str, bytes: &[u8]) -> Vec<Result<RawRow, DataError>> {
-        let format = find("memory", Some(format)).unwrap();
+        let format = crate::Registry::builtin().format("memory", Some(format)).unwrap();
         match (format.open)(Input::Memory(bytes.to_vec()), "memory") {
             Ok(rows) => rows.collect(),
             Err(error) => vec![Err(error)],
@@ -151,7 +168,8 @@ mod tests {
     fn malformed_rows_name_their_line() {
         for (format, bytes, message) in [
             ("jsonl", &b"{\"a\":1}\n{\"a\":"[..], "memory:2: JSON"),
-            ("jsonl", b"{\"a\":1}\n[1]\n", "memory:2: expected a JSON object"),
+            ("jsonl", b"{\"a\":1}\n[1]\n", "memory:2: JSON: invalid type: sequence, expected a JSON object"),
+            ("jsonl", b"{\"a\":1}\n{\"a\":1,\"a\":2}\n", "memory:2: JSON: the key \"a\" is there twice"),
             ("jsonl", b"{\"a\":\"\xff\"}", "memory:1: invalid UTF-8"),
             ("jsonl", b"{\"a\":\"\0\"}", "memory:1: JSON"),
             ("json", b"[{\"a\":1},\n{\"a\":", "memory:2: the file ends inside a row"),
@@ -195,14 +213,14 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_end_in_rows_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            for format in FORMATS {
+            for format in BUILTIN {
                 let _ = rows(format.name, &bytes);
             }
         }
 
         #[test]
         fn any_json_like_text_ends_in_rows_or_an_error(text in "[\\[\\]{},:\"\\\\a1 \n]{0,60}") {
-            for format in FORMATS {
+            for format in BUILTIN {
                 let _ = rows(format.name, text.as_bytes());
             }
         }

@@ -1,17 +1,43 @@
 //! Paths to files, and files to uncompressed bytes.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Cursor, Read};
+use std::io::{BufRead, BufReader, Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
 
-use super::FORMATS;
-use crate::{DataError, Part};
+use super::state;
+use crate::{DataError, Part, Registry};
 
 const COMPRESSED: [&str; 4] = ["gz", "gzip", "zst", "zstd"];
 /// JSON files that describe a data set of the `datasets` library.
 const DESCRIPTIONS: [&str; 4] = ["dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"];
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+/// How the text begins that stands for a large file in a Git repository.
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+
+/// Whether bytes are not a file's own, but those of the text that stands for it in a Git repository.
+pub fn is_lfs_pointer(bytes: &[u8]) -> bool {
+    bytes.starts_with(LFS_POINTER)
+}
+
+const UNPACK: &str = "unpack it first; .gz and .zst are read as they are";
+/// First bytes of files that hold no rows as they are, what they are, and what to do.
+const FOREIGN: &[(&[u8], &str, &str)] = &[
+    (b"\xfd7zXZ\0", "packed with xz", UNPACK),
+    (b"BZh", "packed with bzip2", UNPACK),
+    (b"PK\x03\x04", "a zip archive", UNPACK),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", UNPACK),
+    (b"\x04\x22\x4d\x18", "packed with lz4", UNPACK),
+    (b"PAR1", "a Parquet file", "set format = \"parquet\" (--format parquet)"),
+    (b"\xff\xfe", "UTF-16 text", "save it as UTF-8"),
+    (b"\xfe\xff", "UTF-16 text", "save it as UTF-8"),
+    (b"version https://git-lfs", "a pointer of Git LFS, not the data", "fetch the data with `git lfs pull`"),
+    (b"<!DOCTYPE", "a web page", "the download went wrong: fetch the file itself"),
+    (b"<html", "a web page", "the download went wrong: fetch the file itself"),
+    (b"%PDF", "a PDF document", "export its rows as JSON or CSV"),
+];
+/// Bytes that tell such files.
+const FOREIGN_BYTES: u64 = 24;
 
 /// Extension of the data inside: `jsonl` for `a.jsonl.gz`.
 pub(crate) fn data_extension(file: &str) -> Option<String> {
@@ -29,29 +55,33 @@ pub(crate) struct Found {
     pub(crate) files: Vec<PathBuf>,
     /// Files of other splits, by name.
     pub(crate) left_out: Vec<String>,
+    /// Caches of the `datasets` library, by name.
+    pub(crate) cached: Vec<String>,
 }
 
 /// The files that a path, directory or pattern names; of a directory only those of a part.
-pub(crate) fn expand(pattern: &str, part: Part) -> Result<Found, DataError> {
+pub(crate) fn expand(registry: &Registry, pattern: &str, part: Part) -> Result<Found, DataError> {
     let none = || DataError::NoFile { pattern: pattern.to_string() };
     let path = Path::new(pattern);
     let mut files = if path.is_file() {
         vec![path.to_path_buf()]
     } else if path.is_dir() {
         let mut files = Vec::new();
-        walk(path, &mut files)?;
+        walk(registry, path, &mut files)?;
         files
     } else {
         let paths = glob::glob(pattern).map_err(|_| none())?;
         paths.filter_map(Result::ok).filter(|path| path.is_file()).collect()
     };
     files.sort();
+    // A file that is named is read, whatever it is.
+    let (files, cached) = if path.is_file() { (files, vec![]) } else { state::divide(files)? };
     if files.is_empty() {
         return Err(none());
     }
     let (files, left_out) = if path.is_dir() { select(path, files, part) } else { (files, vec![]) };
-    let left_out = left_out.into_iter().map(|file| file.to_string_lossy().into_owned()).collect();
-    Ok(Found { files, left_out })
+    let names = |files: Vec<PathBuf>| files.iter().map(|file| file.to_string_lossy().into_owned()).collect();
+    Ok(Found { files, left_out: names(left_out), cached: names(cached) })
 }
 
 /// The files that a path, directory or pattern names, sorted.
@@ -59,7 +89,7 @@ pub(crate) fn expand(pattern: &str, part: Part) -> Result<Found, DataError> {
 /// # Errors
 /// There are none, or a directory cannot be read.
 pub fn files(pattern: &str) -> Result<Vec<PathBuf>, DataError> {
-    Ok(expand(pattern, Part::All)?.files)
+    Registry::builtin().files(pattern)
 }
 
 /// Whether a directory holds files of both `train` and `test` or `validation`, by name.
@@ -67,7 +97,7 @@ pub fn files(pattern: &str) -> Result<Vec<PathBuf>, DataError> {
 /// # Errors
 /// When the directory cannot be read or holds no data.
 pub fn has_splits(directory: &str) -> Result<bool, DataError> {
-    Ok(Path::new(directory).is_dir() && !expand(directory, Part::Test)?.left_out.is_empty())
+    Ok(Path::new(directory).is_dir() && !expand(&Registry::builtin(), directory, Part::Test)?.left_out.is_empty())
 }
 
 /// Names of splits as words of a file's path, as the Hugging Face hub reads them.
@@ -96,7 +126,7 @@ fn select(directory: &Path, files: Vec<PathBuf>, part: Part) -> (Vec<PathBuf>, V
 }
 
 /// Data files of a directory and its visible subdirectories; links to directories are not followed.
-fn walk(directory: &Path, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
+fn walk(registry: &Registry, directory: &Path, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
     let failed = |source| DataError::Read { path: directory.to_path_buf(), source };
     for entry in std::fs::read_dir(directory).map_err(failed)? {
         let entry = entry.map_err(failed)?;
@@ -105,9 +135,9 @@ fn walk(directory: &Path, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
             continue;
         }
         let is_data = data_extension(&name)
-            .is_some_and(|ext| FORMATS.iter().any(|format| format.extensions.contains(&ext.as_str())));
+            .is_some_and(|ext| registry.formats().iter().any(|format| format.extensions.contains(&ext.as_str())));
         if entry.file_type().map_err(failed)?.is_dir() {
-            walk(&entry.path(), files)?;
+            walk(registry, &entry.path(), files)?;
         } else if is_data {
             files.push(entry.path());
         }
@@ -125,11 +155,35 @@ pub enum Input {
 
 impl Input {
     pub(crate) fn open(path: &Path) -> Result<Self, DataError> {
-        File::open(path).map(Self::File).map_err(|source| DataError::Read { path: path.to_path_buf(), source })
+        let failed = |source| DataError::Read { path: path.to_path_buf(), source };
+        let mut file = File::open(path).map_err(failed)?;
+        let mut start = Vec::new();
+        file.by_ref().take(LFS_POINTER.len() as u64).read_to_end(&mut start).map_err(failed)?;
+        if is_lfs_pointer(&start) {
+            return Err(DataError::LfsPointer { path: path.into() });
+        }
+        file.rewind().map_err(failed)?;
+        Ok(Self::File(file))
+    }
+
+    /// Refuses a file that is something else than Parquet by its first bytes, and stays at its beginning.
+    pub(super) fn check_parquet(&mut self, file: &str) -> Result<(), DataError> {
+        let mut start = Vec::new();
+        match self {
+            Self::File(source) => {
+                let read = source.by_ref().take(FOREIGN_BYTES).read_to_end(&mut start);
+                read.and_then(|_| source.rewind()).map_err(|source| DataError::Read { path: file.into(), source })?;
+            }
+            Self::Memory(bytes) => start.extend(bytes.iter().take(FOREIGN_BYTES as usize)),
+        }
+        if start.starts_with(b"PAR1") { Ok(()) } else { refuse_foreign(&start, file) }
     }
 
     /// The bytes from the first to the last, unpacked if they are gzip or zstd; the name goes into errors.
-    pub(super) fn stream(self, file: &str) -> Result<Box<dyn BufRead>, DataError> {
+    ///
+    /// # Errors
+    /// When it cannot be read, or is packed in another way or no data at all.
+    pub fn stream(self, file: &str) -> Result<Box<dyn BufRead>, DataError> {
         match self {
             Self::File(source) => decompress(source, file),
             Self::Memory(bytes) => decompress(Cursor::new(bytes), file),
@@ -137,11 +191,22 @@ impl Input {
     }
 }
 
+/// Refuses a file that by its first bytes is something else.
+fn refuse_foreign(start: &[u8], file: &str) -> Result<(), DataError> {
+    match FOREIGN.iter().find(|(magic, _, _)| start.starts_with(magic)) {
+        Some((_, what, hint)) => {
+            Err(DataError::BadFile { file: file.into(), message: format!("the file is {what}"), hint })
+        }
+        None => Ok(()),
+    }
+}
+
 /// Recognises gzip and zstd by their first bytes.
 fn decompress(mut source: impl Read + 'static, file: &str) -> Result<Box<dyn BufRead>, DataError> {
     let failed = |source| DataError::Read { path: file.into(), source };
     let mut start = Vec::new();
-    source.by_ref().take(4).read_to_end(&mut start).map_err(failed)?;
+    source.by_ref().take(FOREIGN_BYTES).read_to_end(&mut start).map_err(failed)?;
+    refuse_foreign(&start, file)?;
     let whole = Cursor::new(start.clone()).chain(source);
     Ok(if start.starts_with(&GZIP_MAGIC) {
         Box::new(BufReader::new(flate2::read::MultiGzDecoder::new(whole)))

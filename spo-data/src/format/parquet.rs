@@ -13,13 +13,16 @@ use crate::DataError;
 /// Rows decoded at a time: memory holds these and the pages that they come from.
 const BATCH_ROWS: usize = 256;
 
-pub(super) const PARQUET: Format = Format {
+pub(crate) const PARQUET: Format = Format {
     name: "parquet",
     extensions: &["parquet"],
     summary: "Parquet with snappy, zstd, gzip or no compression; nested columns become lists and objects",
-    open: |input, file| match input {
-        Input::File(source) => open::<File>(source, file),
-        Input::Memory(bytes) => open::<Bytes>(bytes.into(), file),
+    open: |mut input, file| {
+        input.check_parquet(file)?;
+        match input {
+            Input::File(source) => open::<File>(source, file),
+            Input::Memory(bytes) => open::<Bytes>(bytes.into(), file),
+        }
     },
 };
 

@@ -3,7 +3,7 @@
 use super::{Dimensions, Schema};
 use crate::record::{AnswerText, PromptText};
 
-pub(super) const PAIR_IDS: Schema = Schema {
+pub(crate) const PAIR_IDS: Schema = Schema {
     name: "token-ids",
     summary: "a pair as token ids, taken as they are",
     keys: &["prompt_ids", "chosen_ids", "rejected_ids"],
@@ -13,12 +13,12 @@ pub(super) const PAIR_IDS: Schema = Schema {
         let prompt = PromptText::Ids(row.ids("prompt_ids")?);
         let chosen = AnswerText::Ids(row.ids("chosen_ids")?);
         let rejected = AnswerText::Ids(row.ids("rejected_ids")?);
-        Ok(row.chosen_first(prompt, chosen, rejected, &[]))
+        row.chosen_first(prompt, chosen, rejected, &[])
     },
     merge: false,
 };
 
-pub(super) const COMPLETION_IDS: Schema = Schema {
+pub(crate) const COMPLETION_IDS: Schema = Schema {
     name: "completion-ids",
     summary: "a prompt with one completion as token ids",
     keys: &["prompt_ids", "completion_ids"],
@@ -26,7 +26,7 @@ pub(super) const COMPLETION_IDS: Schema = Schema {
     recognise: |_| true,
     read: |row| {
         let prompt = PromptText::Ids(row.ids("prompt_ids")?);
-        Ok(row.record(prompt, vec![AnswerText::Ids(row.ids("completion_ids")?)], &[]))
+        row.record(prompt, vec![AnswerText::Ids(row.ids("completion_ids")?)], &[])
     },
     merge: false,
 };

@@ -7,7 +7,7 @@ use super::{Dimensions, Row, Schema};
 use crate::record::Record;
 use crate::{DataError, Preference};
 
-pub(super) const PKU_SAFE_RLHF: Schema = Schema {
+pub(crate) const PKU_SAFE_RLHF: Schema = Schema {
     name: "pku-safe-rlhf",
     summary: "PKU-SafeRLHF: better_response_id is helpfulness, safer_response_id harmlessness",
     keys: &["prompt", "response_0", "response_1", "better_response_id", "safer_response_id"],
@@ -15,7 +15,7 @@ pub(super) const PKU_SAFE_RLHF: Schema = Schema {
     recognise: |_| true,
     read: |row| {
         let answers = vec![row.answer("response_0")?, row.answer("response_1")?];
-        let mut record = row.record(row.prompt("prompt")?, answers, &["prompt", "response_0", "response_1"]);
+        let mut record = row.record(row.prompt("prompt")?, answers, &["prompt", "response_0", "response_1"])?;
         for (key, dimension) in [("better_response_id", "helpfulness"), ("safer_response_id", "harmlessness")] {
             let label = match row.number(key)? {
                 0.0 => Preference::First,
@@ -30,19 +30,22 @@ pub(super) const PKU_SAFE_RLHF: Schema = Schema {
     merge: false,
 };
 
-pub(super) const ULTRA_FEEDBACK: Schema = Schema {
+pub(crate) const ULTRA_FEEDBACK: Schema = Schema {
     name: "ultrafeedback",
     summary: "UltraFeedback: completions rated per dimension; the best is paired with the worst",
     keys: &["instruction", "completions"],
     dimensions: Dimensions::Named,
-    recognise: |row| row.fields.get("completions").is_some_and(Value::is_array),
+    recognise: |row| {
+        let annotated = |item: &Value| item.get("annotations").is_some();
+        row.list("completions").is_ok_and(|list| list.is_empty() || list.iter().any(annotated))
+    },
     read: |row| {
-        let value = row.value("completions")?;
-        let malformed = || row.wrong("completions", "a list of {response, annotations}", value);
-        let completions = value.as_array().ok_or_else(malformed)?;
+        let completions = row.list("completions")?;
+        let malformed =
+            || row.wrong("completions", "a list of {response, annotations}", &Value::Array(completions.clone()));
         let mut answers = Vec::new();
         let mut ratings: Vec<Vec<(&String, f32)>> = Vec::new();
-        for completion in completions {
+        for completion in &completions {
             answers.push(row.as_answer("completions", completion.get("response").ok_or_else(malformed)?)?);
             let annotations = completion.get("annotations").and_then(Value::as_object).ok_or_else(malformed)?;
             let rated = annotations.iter().filter_map(|(dimension, annotation)| {
@@ -52,7 +55,7 @@ pub(super) const ULTRA_FEEDBACK: Schema = Schema {
             ratings.push(rated.collect());
         }
         let prompt = row.prompt("instruction")?;
-        let mut record = row.record(prompt, answers, &["instruction"]);
+        let mut record = row.record(prompt, answers, &["instruction"])?;
         for (dimension, _) in ratings.first().into_iter().flatten() {
             let find =
                 |rated: &Vec<(&String, f32)>| rated.iter().find(|(name, _)| name == dimension).map(|(_, score)| *score);
@@ -68,7 +71,7 @@ pub(super) const ULTRA_FEEDBACK: Schema = Schema {
 
 const HELP_STEER_DIMENSIONS: [&str; 5] = ["helpfulness", "correctness", "coherence", "complexity", "verbosity"];
 
-pub(super) const HELP_STEER_2: Schema = Schema {
+pub(crate) const HELP_STEER_2: Schema = Schema {
     name: "helpsteer2",
     summary: "HelpSteer2: rows in succession with one prompt make a pair per rating",
     keys: &["prompt", "response", "helpfulness", "correctness", "coherence", "complexity", "verbosity"],
@@ -76,7 +79,7 @@ pub(super) const HELP_STEER_2: Schema = Schema {
     recognise: |_| true,
     read: |row| {
         let answers = vec![row.answer("response")?];
-        let mut record = row.record(row.prompt("prompt")?, answers, &["prompt", "response"]);
+        let mut record = row.record(row.prompt("prompt")?, answers, &["prompt", "response"])?;
         for dimension in HELP_STEER_DIMENSIONS {
             record.scores.insert(dimension.to_string(), vec![row.number(dimension)? as f32]);
             record.tags.remove(dimension);
@@ -86,58 +89,37 @@ pub(super) const HELP_STEER_2: Schema = Schema {
     merge: true,
 };
 
-pub(super) const HELP_STEER_3: Schema = Schema {
+const STRENGTH_2: [&str; 4] = ["prompt", "response_1", "response_2", "preference_strength"];
+const STRENGTH_3: [&str; 4] = ["context", "response1", "response2", "overall_preference"];
+
+pub(crate) const HELP_STEER_2_PREFERENCE: Schema = Schema {
+    name: "helpsteer2-preference",
+    summary: "HelpSteer2's preferences: preference_strength from -3 (first answer) to 3 (second)",
+    keys: &STRENGTH_2,
+    dimensions: Dimensions::Unnamed,
+    recognise: |_| true,
+    read: |row| strength(row, STRENGTH_2),
+    merge: false,
+};
+
+pub(crate) const HELP_STEER_3: Schema = Schema {
     name: "helpsteer3",
     summary: "HelpSteer3: overall_preference from -3 (first answer) to 3 (second)",
-    keys: &["context", "response1", "response2", "overall_preference"],
+    keys: &STRENGTH_3,
     dimensions: Dimensions::Unnamed,
     recognise: |_| true,
-    read: |row| {
-        let answers = vec![row.answer("response1")?, row.answer("response2")?];
-        let used = ["context", "response1", "response2", "overall_preference"];
-        let mut record = row.record(row.prompt("context")?, answers, &used);
-        let preference = row.number("overall_preference")?;
-        record.labels.insert(row.dimension.to_string(), Preference::from_sign(-preference));
-        let strength = preference.abs() as f32 / 2.0;
-        let first = if preference < 0.0 { strength } else { -strength };
-        record.scores.insert(row.dimension.to_string(), vec![first, -first]);
-        Ok(record)
-    },
+    read: |row| strength(row, STRENGTH_3),
     merge: false,
 };
 
-pub(super) const SCORED_LIST: Schema = Schema {
-    name: "scored-list",
-    summary: "responses with scores: a list of numbers, or one list per dimension",
-    keys: &["prompt", "responses", "scores"],
-    dimensions: Dimensions::Unnamed,
-    recognise: |_| true,
-    read: |row| {
-        let value = row.value("responses")?;
-        let responses = value.as_array().ok_or_else(|| row.wrong("responses", "a list of answers", value))?;
-        let answers =
-            responses.iter().map(|answer| row.as_answer("responses", answer)).collect::<Result<Vec<_>, _>>()?;
-        let mut record = row.record(row.prompt("prompt")?, answers, &["prompt"]);
-        match row.value("scores")? {
-            Value::Object(dimensions) => {
-                for (dimension, list) in dimensions {
-                    insert_scores(row, &mut record, dimension, list)?;
-                }
-            }
-            list => insert_scores(row, &mut record, row.dimension, list)?,
-        }
-        Ok(record)
-    },
-    merge: false,
-};
-
-/// One score per answer along a dimension.
-pub(super) fn insert_scores(row: &Row, record: &mut Record, dimension: &str, list: &Value) -> Result<(), DataError> {
-    let scores: Option<Vec<f32>> =
-        list.as_array().and_then(|list| list.iter().map(|score| number(score).map(|s| s as f32)).collect());
-    let scores = scores
-        .filter(|scores| scores.len() == record.answers.len())
-        .ok_or_else(|| row.wrong("scores", "one number per response", list))?;
-    record.scores.insert(dimension.to_string(), scores);
-    Ok(())
+/// Two answers with one number for both: below zero the first is better, above zero the second.
+fn strength(row: &Row, keys: [&str; 4]) -> Result<Record, DataError> {
+    let answers = vec![row.answer(keys[1])?, row.answer(keys[2])?];
+    let mut record = row.record(row.prompt(keys[0])?, answers, &keys)?;
+    let preference = row.number(keys[3])?;
+    record.labels.insert(row.dimension.to_string(), Preference::from_sign(-preference));
+    let strength = preference.abs() as f32 / 2.0;
+    let first = if preference < 0.0 { strength } else { -strength };
+    record.scores.insert(row.dimension.to_string(), vec![first, -first]);
+    Ok(record)
 }

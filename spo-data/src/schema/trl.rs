@@ -1,14 +1,13 @@
 //! TRL's preference layouts: explicit or implicit prompt, text or messages.
 
-use serde_json::Value;
-
+use super::messages::is_transcript;
 use super::{Dimensions, Row, Schema};
 use crate::DataError;
 use crate::record::{AnswerText, Message, PromptText, Record};
 
-pub(super) const EXPLICIT: Schema = Schema {
+pub(crate) const EXPLICIT: Schema = Schema {
     name: "trl",
-    summary: "prompt, chosen and rejected as text or messages (also UltraFeedback binarized, with scores)",
+    summary: "prompt, chosen and rejected as text or messages (also Orca's question, LLaMA-Factory's instruction)",
     keys: &["prompt", "chosen", "rejected"],
     dimensions: Dimensions::Unnamed,
     recognise: |_| true,
@@ -19,11 +18,13 @@ pub(super) const EXPLICIT: Schema = Schema {
                 if starts_with_prompt(&chosen) && starts_with_prompt(&rejected) =>
             {
                 let (prompt, chosen, rejected) = split_turns(chosen, rejected);
-                row.chosen_first(prompt, chosen, rejected, &["prompt"])
+                let record = row.chosen_first(prompt, chosen, rejected, &["prompt"])?;
+                row.mark_repeated("prompt", &record);
+                record
             }
             (chosen, rejected) => {
                 let used = ["prompt", "chosen", "rejected"];
-                row.chosen_first(row.prompt("prompt")?, chosen, rejected, &used)
+                row.chosen_first(row.prompt("prompt")?, chosen, rejected, &used)?
             }
         };
         with_scores(row, record)
@@ -31,13 +32,18 @@ pub(super) const EXPLICIT: Schema = Schema {
     merge: false,
 };
 
-pub(super) const IMPLICIT: Schema = Schema {
+pub(crate) const IMPLICIT: Schema = Schema {
     name: "trl-implicit",
     summary: "chosen and rejected begin with the same prompt, as text or messages",
     keys: &["chosen", "rejected"],
     dimensions: Dimensions::Unnamed,
     recognise: |row| !row.has("prompt"),
     read: |row| {
+        for key in ["chosen", "rejected"] {
+            if row.text(key).is_ok_and(is_transcript) {
+                return Err(row.wrong(key, "no transcript, as it stands among other texts", row.value(key)?));
+            }
+        }
         let (prompt, chosen, rejected) = match (row.answer("chosen")?, row.answer("rejected")?) {
             (AnswerText::Messages(chosen), AnswerText::Messages(rejected)) => split_turns(chosen, rejected),
             (AnswerText::Text(chosen), AnswerText::Text(rejected)) => {
@@ -50,7 +56,7 @@ pub(super) const IMPLICIT: Schema = Schema {
                 return Err(row.wrong("rejected", "text or messages as in chosen", row.value("rejected")?));
             }
         };
-        with_scores(row, row.chosen_first(prompt, chosen, rejected, &["chosen", "rejected"]))
+        with_scores(row, row.chosen_first(prompt, chosen, rejected, &["chosen", "rejected"])?)
     },
     merge: false,
 };
@@ -66,9 +72,7 @@ fn with_scores(row: &Row, mut record: Record) -> Result<Record, DataError> {
         record.scores.insert(row.dimension.to_string(), scores);
     }
     for key in ["score_chosen", "score_rejected"] {
-        if row.fields.get(key).is_some_and(Value::is_string) {
-            record.tags.remove(key);
-        }
+        record.tags.remove(key);
     }
     Ok(record)
 }

@@ -11,6 +11,7 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
+use super::TokenizerSettings;
 use crate::DataError;
 
 pub(super) const TOKENIZER: &str = "tokenizer.json";
@@ -18,25 +19,18 @@ pub(super) const CONFIG: &str = "tokenizer_config.json";
 pub(super) const TEMPLATE: &str = "chat_template.jinja";
 const SPECIAL_MAP: &str = "special_tokens_map.json";
 const GENERATION: &str = "generation_config.json";
+const MODEL: &str = "config.json";
+/// Where templates with names are, each in a file `NAME.jinja`.
+const NAMED_TEMPLATES: &str = "additional_chat_templates";
 const VOCABULARY: &str = "vocab.json";
 const MERGES: &str = "merges.txt";
 const ADDED: &str = "added_tokens.json";
 const SENTENCEPIECE: &str = "tokenizer.model";
-const OPTIONAL: [&str; 5] = [CONFIG, TEMPLATE, SPECIAL_MAP, GENERATION, ADDED];
+const OPTIONAL: [&str; 6] = [CONFIG, TEMPLATE, SPECIAL_MAP, GENERATION, ADDED, MODEL];
 
 /// How Qwen2 and Qwen3 tokenizers split text before merging.
 const QWEN_SPLIT: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-
-/// Special tokens by role.
-#[derive(Debug, Clone, Default)]
-pub(super) struct SpecialTokens {
-    pub(super) bos: Option<u32>,
-    /// EOS first; generation may stop at any of them.
-    pub(super) terminators: Vec<u32>,
-    /// Spelling by variable name, such as `bos_token`: what a chat template sees.
-    pub(super) names: BTreeMap<String, String>,
-}
 
 pub(super) fn read_directory(directory: &Path) -> Result<BTreeMap<String, Vec<u8>>, DataError> {
     let has = |name: &str| directory.join(name).is_file();
@@ -57,17 +51,52 @@ pub(super) fn read_directory(directory: &Path) -> Result<BTreeMap<String, Vec<u8
         };
         return Err(DataError::NoTokenizer { path: directory.to_path_buf(), message });
     };
-    main.iter()
-        .copied()
-        .chain(OPTIONAL.into_iter().filter(|name| has(name)))
-        .map(|name| {
-            let path = directory.join(name);
-            match std::fs::read(&path) {
-                Ok(bytes) => Ok((name.to_string(), bytes)),
-                Err(source) => Err(DataError::Read { path, source }),
-            }
-        })
-        .collect()
+    read_with(main, directory)
+}
+
+/// These files, and those that may stand beside them.
+pub(super) fn read_with(main: &[&str], directory: &Path) -> Result<BTreeMap<String, Vec<u8>>, DataError> {
+    let optional = OPTIONAL.into_iter().filter(|name| directory.join(name).is_file());
+    let names = main.iter().copied().chain(optional).map(str::to_string).chain(template_files(directory)?);
+    names.map(|name| Ok((name.clone(), read(&directory.join(name))?))).collect()
+}
+
+/// Whether a tokenizer is there in the form that is not read.
+pub(super) fn has_sentencepiece(directory: &Path) -> bool {
+    directory.join(SENTENCEPIECE).exists()
+}
+
+/// Files of a model directory that hold chat templates with names, relative to it: `additional_chat_templates/NAME.jinja`.
+///
+/// # Errors
+/// When that directory is there and cannot be read.
+pub fn template_files(directory: &Path) -> Result<Vec<String>, DataError> {
+    let path = directory.join(NAMED_TEMPLATES);
+    if !path.is_dir() {
+        return Ok(vec![]);
+    }
+    let entries = std::fs::read_dir(&path).map_err(|source| DataError::Read { path, source })?;
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    names.sort_unstable();
+    Ok(names
+        .into_iter()
+        .filter(|name| name.ends_with(".jinja"))
+        .map(|name| format!("{NAMED_TEMPLATES}/{name}"))
+        .collect())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, DataError> {
+    let bytes = std::fs::read(path).map_err(|source| DataError::Read { path: path.into(), source })?;
+    if crate::format::is_lfs_pointer(&bytes) {
+        return Err(DataError::LfsPointer { path: path.into() });
+    }
+    Ok(bytes)
+}
+
+/// The files that belong to the tokenizer: all but the model's configuration.
+pub(super) fn kept(mut files: BTreeMap<String, Vec<u8>>) -> BTreeMap<String, Vec<u8>> {
+    files.remove(MODEL);
+    files
 }
 
 pub(super) fn build(files: &BTreeMap<String, Vec<u8>>) -> Result<tokenizers::Tokenizer, DataError> {
@@ -139,45 +168,63 @@ fn byte_level(files: &BTreeMap<String, Vec<u8>>) -> Result<tokenizers::Tokenizer
     Ok(tokenizer)
 }
 
-pub(super) fn chat_template(files: &BTreeMap<String, Vec<u8>>) -> Result<Option<String>, DataError> {
-    if let Some(bytes) = files.get(TEMPLATE) {
-        let text = std::str::from_utf8(bytes).map_err(|error| bad_file(TEMPLATE, error))?;
-        return Ok(Some(text.to_string()));
-    }
+/// What the files say beside the vocabulary.
+pub(super) fn settings(files: &BTreeMap<String, Vec<u8>>) -> Result<TokenizerSettings, DataError> {
     let config = read_json(files, CONFIG)?;
-    Ok(match config.get("chat_template") {
-        Some(Value::String(template)) => Some(template.clone()),
-        // Several named templates: "default" is the one transformers uses unasked.
-        Some(Value::Array(named)) => named
-            .iter()
-            .find(|entry| entry.get("name").and_then(Value::as_str) == Some("default"))
-            .and_then(|entry| entry.get("template")?.as_str())
-            .map(str::to_string),
-        _ => None,
+    let flag = |key: &str| config.get(key).and_then(Value::as_bool);
+    let ends = [GENERATION, MODEL].into_iter().map(|name| ends(files, name)).collect::<Result<Vec<_>, _>>()?;
+    Ok(TokenizerSettings {
+        special: special_names(files)?,
+        add_bos: flag("add_bos_token"),
+        add_eos: flag("add_eos_token"),
+        ends: ends.concat(),
+        templates: templates(files, &config)?,
     })
 }
 
-impl SpecialTokens {
-    pub(super) fn read(
-        files: &BTreeMap<String, Vec<u8>>,
-        tokenizer: &tokenizers::Tokenizer,
-    ) -> Result<Self, DataError> {
-        let names = special_names(files)?;
-        let id = |role: &str| names.get(role).and_then(|token| tokenizer.token_to_id(token));
-        let mut terminators: Vec<u32> = id("eos_token").into_iter().collect();
-        let generation = read_json(files, GENERATION)?;
-        let more = match generation.get("eos_token_id") {
-            Some(Value::Array(ids)) => ids.as_slice(),
-            Some(one) => std::slice::from_ref(one),
-            None => &[],
-        };
-        for id in more.iter().filter_map(Value::as_u64).filter_map(|id| u32::try_from(id).ok()) {
-            if !terminators.contains(&id) {
-                terminators.push(id);
+/// `eos_token_id` of a file: one id, a list of them, or none.
+fn ends(files: &BTreeMap<String, Vec<u8>>, name: &str) -> Result<Vec<u32>, DataError> {
+    let json = read_json(files, name)?;
+    let Some(value) = json.get("eos_token_id").filter(|value| !value.is_null()) else { return Ok(vec![]) };
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    let ids: Option<Vec<u32>> = match value {
+        Value::Array(ids) => ids.iter().map(id).collect(),
+        one => id(one).map(|id| vec![id]),
+    };
+    ids.ok_or_else(|| bad_file(name, format!("eos_token_id: found {value}, expected a token id or a list of them")))
+}
+
+/// Chat templates by name. Those in files of their own count alone where there are any, as in transformers.
+fn templates(files: &BTreeMap<String, Vec<u8>>, config: &Value) -> Result<BTreeMap<String, String>, DataError> {
+    let mut templates = BTreeMap::new();
+    for (file, bytes) in files {
+        let named = || file.strip_prefix(NAMED_TEMPLATES)?.strip_prefix('/')?.strip_suffix(".jinja");
+        let name = if file == TEMPLATE { Some("default") } else { named() };
+        let Some(name) = name else { continue };
+        let text = std::str::from_utf8(bytes).map_err(|error| bad_file(file, error))?;
+        templates.insert(name.to_string(), text.to_string());
+    }
+    if !templates.is_empty() {
+        return Ok(templates);
+    }
+    let wrong = |found: &Value| {
+        bad_file(CONFIG, format!("chat_template: found {found}, expected a text or a list of {{name, template}}"))
+    };
+    match config.get("chat_template") {
+        None | Some(Value::Null) => {}
+        Some(Value::String(template)) => {
+            templates.insert("default".to_string(), template.clone());
+        }
+        Some(Value::Array(list)) => {
+            for entry in list {
+                let text = |key: &str| entry.get(key).and_then(Value::as_str);
+                let (Some(name), Some(template)) = (text("name"), text("template")) else { return Err(wrong(entry)) };
+                templates.insert(name.to_string(), template.to_string());
             }
         }
-        Ok(Self { bos: id("bos_token"), terminators, names })
+        Some(other) => return Err(wrong(other)),
     }
+    Ok(templates)
 }
 
 /// Role to spelling; `tokenizer_config.json` wins over `special_tokens_map.json`.

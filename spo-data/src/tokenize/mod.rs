@@ -4,6 +4,7 @@ mod barrier;
 mod files;
 mod gguf;
 mod jinja;
+mod settings;
 mod template;
 mod time;
 
@@ -12,7 +13,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::DataError;
-use files::{SpecialTokens, bad_file};
+use files::bad_file;
+pub use files::template_files;
+use settings::Templates;
+pub use settings::{SpecialTokens, TokenizerSettings};
 pub use template::{ChatTemplate, RenderOptions};
 
 /// A tokenizer with its special tokens and chat template.
@@ -27,8 +31,9 @@ pub use template::{ChatTemplate, RenderOptions};
 pub struct Tokenizer {
     /// Absent for models whose data are token ids.
     inner: Option<Arc<tokenizers::Tokenizer>>,
+    settings: Arc<TokenizerSettings>,
     special: SpecialTokens,
-    template: Option<ChatTemplate>,
+    templates: Templates,
     barriers: Vec<String>,
     files: BTreeMap<String, Vec<u8>>,
     fingerprint: String,
@@ -66,6 +71,19 @@ impl Tokenizer {
         Self::from_files(files::read_directory(directory)?)
     }
 
+    /// The tokenizer of a model directory: [`from_dir`](Self::from_dir), or [`ids_only`](Self::ids_only) where there is none.
+    ///
+    /// # Errors
+    /// As [`from_dir`](Self::from_dir), of a tokenizer that is there in a form that is not read, too.
+    pub fn of_model(directory: &Path) -> Result<Self, DataError> {
+        match Self::from_dir(directory) {
+            Err(DataError::NoTokenizer { .. }) if directory.is_dir() && !files::has_sentencepiece(directory) => {
+                Ok(Self::ids_only(files::settings(&files::read_with(&[], directory)?)?.ends))
+            }
+            other => other,
+        }
+    }
+
     /// Builds a tokenizer from the bytes of its files; an empty `tokenizer_config_json` means none.
     ///
     /// # Errors
@@ -85,12 +103,14 @@ impl Tokenizer {
         Self::from_files(files)
     }
 
-    /// Stands in where a model has no tokenizer: only rows of token ids can be loaded, text is an error.
-    pub fn ids_only() -> Self {
+    /// Stands in where a model has no tokenizer: only rows of token ids can be loaded, text is an error. `ends` are the
+    /// ids that end an answer.
+    pub fn ids_only(ends: Vec<u32>) -> Self {
         Self {
             inner: None,
-            special: SpecialTokens::default(),
-            template: None,
+            settings: Arc::default(),
+            special: SpecialTokens { ends, ..SpecialTokens::default() },
+            templates: Templates::new(),
             barriers: Vec::new(),
             files: BTreeMap::new(),
             fingerprint: "ids-only".to_string(),
@@ -101,38 +121,62 @@ impl Tokenizer {
         self.inner.as_deref().ok_or(DataError::IdsOnly)
     }
 
-    fn from_files(files: BTreeMap<String, Vec<u8>>) -> Result<Self, DataError> {
-        let mut inner = files::build(&files)?;
-        // Lengths are decided here, never by settings left in tokenizer.json.
-        inner.with_padding(None);
-        inner.with_truncation(None).map_err(|error| bad_file(files::TOKENIZER, error))?;
-        let special = SpecialTokens::read(&files, &inner)?;
-        let template = files::chat_template(&files)?
-            .map(|source| ChatTemplate::new(&source, special.names.clone()))
-            .transpose()?;
-        let source = template.as_ref().map_or("", ChatTemplate::source);
-        let names: Vec<&str> = special.names.values().map(String::as_str).collect();
-        let barriers = barrier::find(&inner, source, &names);
-        let mut hasher = blake3::Hasher::new_derive_key("spo-data tokenizer v1");
-        for (name, bytes) in &files {
-            hasher.update(&(name.len() as u64).to_le_bytes());
-            hasher.update(name.as_bytes());
-            hasher.update(&(bytes.len() as u64).to_le_bytes());
-            hasher.update(bytes);
-        }
-        let fingerprint = hasher.finalize().to_hex()[..32].to_string();
-        let inner = Some(built_before(&fingerprint, inner));
-        Ok(Self { inner, special, template, barriers, files, fingerprint })
+    /// Builds a tokenizer from the files of a model directory by name.
+    ///
+    /// # Errors
+    /// When a file is broken, or none holds a vocabulary.
+    pub fn from_files(files: BTreeMap<String, Vec<u8>>) -> Result<Self, DataError> {
+        Self::new(files::build(&files)?, files::settings(&files)?, files::kept(files))
     }
 
-    /// Token ids of a text. Special tokens written in the text are recognised; `add_special` lets the
-    /// tokenizer add its own (BOS) around it.
+    /// A tokenizer of a vocabulary and what stands beside it, wherever they come from; `files` are those that
+    /// [`files`](Self::files) gives back.
+    ///
+    /// # Errors
+    /// [`DataError::NoSuchToken`] where BOS, EOS or an id that ends an answer is not in the vocabulary; a template that does
+    /// not parse.
+    pub fn new(
+        mut vocabulary: tokenizers::Tokenizer,
+        settings: TokenizerSettings,
+        files: BTreeMap<String, Vec<u8>>,
+    ) -> Result<Self, DataError> {
+        // Lengths are decided here, never by settings left in tokenizer.json.
+        vocabulary.with_padding(None);
+        vocabulary.with_truncation(None).map_err(|error| bad_file(files::TOKENIZER, error))?;
+        let templates = settings.compile()?;
+        let special = settings.resolve(&vocabulary, &templates)?;
+        let sources: String = settings.templates.values().map(String::as_str).collect();
+        let names: Vec<&str> = settings.special.values().map(String::as_str).collect();
+        let barriers = barrier::find(&vocabulary, &sources, &names);
+        let fingerprint = match files.is_empty() {
+            false => fingerprint(&files, &special),
+            true => fingerprint(&settings::written(&vocabulary, &settings)?, &special),
+        };
+        let inner = Some(built_before(&fingerprint, vocabulary));
+        Ok(Self { inner, settings: Arc::new(settings), special, templates, barriers, files, fingerprint })
+    }
+
+    /// Token ids of a text. Special tokens written in the text are recognised; with `add_special` the tokens that the
+    /// settings put before and after a text (BOS, EOS) are around it.
     ///
     /// # Errors
     /// When the tokenizer fails, as with a word outside a vocabulary that has no unknown token.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, DataError> {
-        let encoding = self.inner()?.encode_fast(text, add_special).map_err(encode_error)?;
-        Ok(encoding.get_ids().to_vec())
+        let mut ids = self.encode_open(text, add_special)?;
+        if add_special {
+            ids.extend(&self.special.after);
+        }
+        Ok(ids)
+    }
+
+    /// Token ids of a text that goes on: as [`encode`](Self::encode), without what would end it.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_open(&self, text: &str, add_special: bool) -> Result<Vec<u32>, DataError> {
+        let encoding = self.inner()?.encode_fast(text, false).map_err(encode_error)?;
+        let before = if add_special { self.special.before.as_slice() } else { &[] };
+        Ok([before, encoding.get_ids()].concat())
     }
 
     /// Tokens of a text with their spelling and byte offsets.
@@ -140,14 +184,18 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode_spans(&self, text: &str, add_special: bool) -> Result<Vec<TokenSpan>, DataError> {
-        let encoding = self.inner()?.encode(text, add_special).map_err(encode_error)?;
+        let inner = self.inner()?;
+        let encoding = inner.encode(text, false).map_err(encode_error)?;
         let tokens = encoding.get_tokens().iter().zip(encoding.get_offsets());
-        Ok(encoding
-            .get_ids()
-            .iter()
-            .zip(tokens)
-            .map(|(id, (token, offsets))| TokenSpan { id: *id, token: token.clone(), offsets: *offsets })
-            .collect())
+        let spans = encoding.get_ids().iter().zip(tokens);
+        let spans = spans.map(|(id, (token, offsets))| TokenSpan { id: *id, token: token.clone(), offsets: *offsets });
+        if !add_special {
+            return Ok(spans.collect());
+        }
+        let written =
+            |id: &u32| TokenSpan { id: *id, token: inner.id_to_token(*id).unwrap_or_default(), offsets: (0, 0) };
+        let (before, after) = (self.special.before.iter().map(written), self.special.after.iter().map(written));
+        Ok(before.chain(spans).chain(after).collect())
     }
 
     /// Text of token ids, without special tokens.
@@ -172,6 +220,16 @@ impl Tokenizer {
         self.barriers.iter().filter_map(|barrier| text.rfind(barrier.as_str())).max().unwrap_or(0)
     }
 
+    /// The tokens that begin and end texts.
+    pub fn special(&self) -> &SpecialTokens {
+        &self.special
+    }
+
+    /// What stands beside the vocabulary, as it was read.
+    pub fn settings(&self) -> &TokenizerSettings {
+        &self.settings
+    }
+
     /// The beginning-of-sequence token.
     pub fn bos(&self) -> Option<u32> {
         self.special.bos
@@ -179,17 +237,26 @@ impl Tokenizer {
 
     /// The token appended to answers in the plain layout.
     pub fn eos(&self) -> Option<u32> {
-        self.special.terminators.first().copied()
+        self.special.eos
     }
 
-    /// Every token that ends an answer: the tokenizer's EOS first, then those of `generation_config.json`.
+    /// Every token that ends an answer: [`SpecialTokens::ends`].
     pub fn terminators(&self) -> &[u32] {
-        &self.special.terminators
+        &self.special.ends
     }
 
-    /// The chat template, if the tokenizer has one.
+    /// The chat template of conversations without tools, if there is one.
     pub fn template(&self) -> Option<&ChatTemplate> {
-        self.template.as_ref()
+        self.template_for(false).ok().flatten()
+    }
+
+    /// The chat template for conversations with or without tools: as in transformers the one called `tool_use` for those
+    /// with tools, where there is one, else the one called `default`. `None` if the model has no template at all.
+    ///
+    /// # Errors
+    /// [`DataError::NoDefaultTemplate`] where all templates have other names.
+    pub fn template_for(&self, tools: bool) -> Result<Option<&ChatTemplate>, DataError> {
+        settings::choose(&self.templates, tools)
     }
 
     /// Number of tokens, added ones included; 0 without a tokenizer.
@@ -202,7 +269,7 @@ impl Tokenizer {
         self.inner.as_ref()?.token_to_id(token)
     }
 
-    /// Hash of all tokenizer files, 32 hexadecimal digits.
+    /// Hash of all tokenizer files and settings, 32 hexadecimal digits.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
@@ -211,6 +278,22 @@ impl Tokenizer {
     pub fn files(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()))
     }
+}
+
+/// Hash of what a tokenizer is made from, 32 hexadecimal digits.
+fn fingerprint(sources: &BTreeMap<String, Vec<u8>>, special: &SpecialTokens) -> String {
+    let mut hasher = blake3::Hasher::new_derive_key("spo-data tokenizer v2");
+    for (name, bytes) in sources {
+        for part in [name.as_bytes(), bytes] {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+    }
+    // The model's configuration has a say in these, and is no file of the tokenizer.
+    for id in &special.ends {
+        hasher.update(&id.to_le_bytes());
+    }
+    hasher.finalize().to_hex()[..32].to_string()
 }
 
 fn encode_error(error: tokenizers::Error) -> DataError {

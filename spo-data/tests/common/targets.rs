@@ -4,8 +4,14 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
+<<<<<<< ours
 use spo_data::format::{self, Input};
 use spo_data::gguf::{Gguf, tokenizer_files};
+||||||| base
+use spo_data::format::{self, Input};
+=======
+use spo_data::format::Input;
+>>>>>>> theirs
 use spo_data::{ChatTemplate, DataSpec, Message, RenderOptions, TemplateKind, TextSpec, Tokenizer, load_bytes};
 
 const TOKENIZER_JSON: &[u8] = br#"{"version": "1.0", "model": {"type": "WordLevel", "unk_token": "<unk>",
@@ -19,7 +25,7 @@ static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
 
 /// Reads all rows of a format.
 pub fn read(name: &str, bytes: &[u8]) {
-    let format = format::find("fuzz", Some(name)).expect("the format is registered");
+    let format = spo_data::Registry::builtin().format("fuzz", Some(name)).expect("the format is registered");
     if let Ok(rows) = (format.open)(Input::Memory(bytes.to_vec()), "fuzz") {
         rows.for_each(|row| drop(row.map(|row| row.fields.len())));
     }

@@ -1,7 +1,7 @@
 //! The policy × dimension table.
 
+use crate::number::{percent, plus_minus, signed};
 use crate::report::document::{Column, Group, Table};
-use crate::report::number::{percent, plus_minus, signed};
 use crate::{DimensionScore, KlEstimate, Subset, Tally, dimensions, find_score, policies};
 
 /// Which pairs a matrix covers.
@@ -66,7 +66,7 @@ pub(crate) fn matrix(scores: &[DimensionScore], kl: &[KlEstimate], start: &str, 
         groups.push(Group {
             title: dimension.to_owned(),
             columns: vec![
-                column("right %", Subset::All, &|tally| accuracy(tally, detail), true),
+                column("accuracy %", Subset::All, &|tally| accuracy(tally, detail), true),
                 column("confl", Subset::Conflicting, &part, true),
                 column("agree", Subset::Agreeing, &part, true),
                 column("margin", Subset::All, &margin, false),

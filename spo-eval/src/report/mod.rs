@@ -8,7 +8,6 @@ mod html;
 mod json;
 mod markdown;
 mod matrix;
-pub(crate) mod number;
 mod provenance;
 mod results;
 pub mod svg;
@@ -16,10 +15,10 @@ mod sweep;
 mod table;
 mod training;
 
+pub use crate::number::{bytes, count};
 pub use html::html;
 pub use json::{from_json, to_json};
 pub use markdown::markdown;
-pub use number::{bytes, count};
 pub use sweep::{front_svg, hypervolume_rows, hypervolume_svg, sweep_html, sweep_markdown, sweep_rows};
 pub use table::{WIDTH, score_table, table};
 

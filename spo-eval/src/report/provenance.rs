@@ -1,7 +1,7 @@
 //! Where a run comes from and what it cost: data, conflict, samples, time, warnings, hashes.
 
+use crate::number::{bytes, count, duration, percent};
 use crate::report::document::{Block, Section, Table};
-use crate::report::number::{bytes, count, duration, percent};
 use crate::{GateOutcome, RunSummary};
 
 /// Every section about the origin of the numbers.
@@ -56,6 +56,16 @@ fn data(summary: &RunSummary) -> Section {
         &["dimension", "split", "left out", "pairs", "prompts", "with boilerplate"],
         summary.data.iter().map(row).collect(),
     ));
+    // Every dimension of a split names the columns of the split's files.
+    let mut unused: Vec<String> = vec![];
+    for line in summary.data.iter().flat_map(|set| &set.unused) {
+        if !unused.contains(line) {
+            unused.push(line.clone());
+        }
+    }
+    if !unused.is_empty() {
+        section.blocks.push(Block::List(unused));
+    }
     let row = |pair: &crate::ConflictCount| {
         let labelled = pair.agreeing + pair.conflicting;
         let share = if labelled == 0 { 0.0 } else { pair.conflicting as f64 / labelled as f64 };

@@ -1,8 +1,8 @@
 //! What a run achieved: verdict, matrix, differences, forgetting, score kinds, divergences, trade-off charts.
 
+use crate::number::{interval_points, percent, plain, plus_minus, signed};
 use crate::report::document::{Block, Section, Table};
 use crate::report::matrix::{Detail, Pairs, has_boilerplate, matrix};
-use crate::report::number::{interval_points, percent, plain, plus_minus, signed};
 use crate::report::svg::{Chart, ScatterPoint};
 use crate::{
     DimensionScore, PairedDifference, RunSummary, ScoreKind, Subset, Tally, dimensions, find_score, forgetting,
@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// How to read the matrix.
-pub(crate) const LEGEND: &str = "right %: pairs with a positive margin, ties count half; 95 % bootstrap interval over prompts. \
+pub(crate) const LEGEND: &str = "accuracy %: pairs with a positive margin, ties count half; 95 % bootstrap interval over prompts. \
     confl, agree: the same on pairs where the other dimension's label contradicts or agrees. margin: mean Δ log π/π_0 in nats. \
     The start is tied with itself. KL start: sampled KL to the start in nats per response, with its standard error.";
 
@@ -130,7 +130,7 @@ fn kinds(summary: &RunSummary) -> Section {
     section.table(Table::of_rows(
         "",
         3,
-        &["score", "policy", "dimension", "right %", "confl", "agree", "margin"],
+        &["score", "policy", "dimension", "accuracy %", "confl", "agree", "margin"],
         rows,
     ));
     section
@@ -158,8 +158,8 @@ fn trade_off(summary: &RunSummary) -> Section {
             };
             section.blocks.push(Block::Chart(Chart::Scatter {
                 title: format!("{first} against {second}"),
-                x: format!("{first}, right %"),
-                y: format!("{second}, right %"),
+                x: format!("{first}, accuracy %"),
+                y: format!("{second}, accuracy %"),
                 points: policies(&summary.matrix).into_iter().filter_map(point).collect(),
             }));
         }

@@ -1,12 +1,12 @@
 //! The report of a sweep: table, fronts, hypervolume.
 
 use super::document::{Block, Document, Section, Table};
-use super::number::{percent, plain, plus_minus, signed};
 use super::svg::{self, Chart, ScatterPoint, Series};
+use crate::number::{percent, plain, plus_minus, signed};
 use crate::{EvalError, SweepRun, SweepSummary, Tally};
 
 /// How to read it.
-const LEGEND: &str = "right %: held-out pairs with a positive margin under the run's final policy, with a 95 % bootstrap interval over \
+const LEGEND: &str = "accuracy %: held-out pairs with a positive margin under the run's final policy, with a 95 % bootstrap interval over \
     prompts. On the front is a run that no other run beats or equals on every dimension. The hypervolume is the volume of accuracies \
     that the runs dominate, between 0 and 1; share: what would be lost of it without the run. The runs share their seed, so \
     differences smaller than the intervals mean nothing, and points at different KL to the start are no fair comparison.";
@@ -110,7 +110,7 @@ fn document(summary: &SweepSummary) -> Result<Document, EvalError> {
             fronts.blocks.push(Block::Chart(Chart::Scatter {
                 title: format!("{dimension} against KL"),
                 x: "KL to the start, nats per response".to_owned(),
-                y: format!("{dimension}, right %"),
+                y: format!("{dimension}, accuracy %"),
                 points,
             }));
         }
@@ -125,7 +125,7 @@ fn table(summary: &SweepSummary) -> Table {
     let keys = summary.keys();
     let mut header = vec!["run"];
     header.extend(&keys);
-    let accuracies: Vec<String> = summary.dimensions.iter().map(|name| format!("{name}, right %")).collect();
+    let accuracies: Vec<String> = summary.dimensions.iter().map(|name| format!("{name}, accuracy %")).collect();
     let margins: Vec<String> = summary.dimensions.iter().map(|name| format!("{name}, margin")).collect();
     header.push("front");
     for (accuracy, margin) in accuracies.iter().zip(&margins) {
@@ -166,8 +166,8 @@ fn scatter(summary: &SweepSummary, first: (usize, &String), second: (usize, &Str
     };
     Chart::Scatter {
         title: format!("{} against {}", first.1, second.1),
-        x: format!("{}, right %", first.1),
-        y: format!("{}, right %", second.1),
+        x: format!("{}, accuracy %", first.1),
+        y: format!("{}, accuracy %", second.1),
         points: summary.runs.iter().enumerate().map(of_run).collect(),
     }
 }

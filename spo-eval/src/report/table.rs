@@ -33,6 +33,9 @@ pub fn table(summary: &RunSummary) -> String {
 /// KL column refers; the column is left out if no estimate does.
 #[must_use]
 pub fn score_table(scores: &[DimensionScore], kl: &[KlEstimate], start: &str) -> String {
+    if scores.is_empty() {
+        return "No pairs were held out: nothing was evaluated.\n".to_owned();
+    }
     let mut text = render(&matrix(scores, kl, start, Pairs::All, Detail::Narrow));
     if has_boilerplate(scores) {
         text.push('\n');

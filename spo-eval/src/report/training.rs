@@ -1,7 +1,7 @@
 //! How a run was trained: rounds, curves, distributions, settings.
 
+use crate::number::{percent, plain, plus_minus};
 use crate::report::document::{Block, Section, Table};
-use crate::report::number::{percent, plain, plus_minus};
 use crate::report::svg::{Chart, Series};
 use crate::{CurvePoint, Distribution, Evaluation, RoundSummary, RunSummary};
 
@@ -40,7 +40,7 @@ fn rounds(summary: &RunSummary) -> Section {
     type Reading = fn(&CurvePoint) -> Option<f64>;
     let readings: [(&str, &str, Reading); 3] = [
         ("Loss", "loss", |point| Some(point.loss)),
-        ("Accuracy on training pairs", "right %", |point| point.accuracy.map(|share| 100.0 * share)),
+        ("Accuracy on training pairs", "accuracy %", |point| point.accuracy.map(|share| 100.0 * share)),
         ("Reward margin on training pairs", "margin", |point| point.margin),
     ];
     let mut chart = |title: &str, y: &str, points: &dyn Fn(&RoundSummary) -> Vec<(f64, f64)>| {
@@ -69,7 +69,7 @@ fn rounds(summary: &RunSummary) -> Section {
             Some((look.step as f64, 100.0 * accuracy))
         };
         let title = format!("Held-out accuracy on {dimension}");
-        chart(&title, "right %", &|round| round.evaluations.iter().filter_map(of).collect());
+        chart(&title, "accuracy %", &|round| round.evaluations.iter().filter_map(of).collect());
     }
     section
 }

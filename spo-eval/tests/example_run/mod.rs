@@ -122,6 +122,7 @@ pub fn summary() -> RunSummary {
         prompts: pairs / 5,
         boilerplate: pairs / 7,
         dropped: vec![("empty answer".to_owned(), 2)],
+        unused: vec![],
     };
     let margins: Vec<f64> = find("round 2 helpfulness", "honesty").1.iter().map(|pair| pair.margin).collect();
     RunSummary {

@@ -3,9 +3,15 @@
 use super::{create_dir, require_whole, write_file, write_safetensors};
 use crate::load::{GgufModel, Storage};
 use crate::parameters::{Parameter, for_each};
-use crate::{CausalLm, ModelError};
+use crate::{CausalLm, ModelError, family};
 use serde_json::{Value, json};
+<<<<<<< ours
 use spo_data::gguf::is_gguf;
+||||||| base
+=======
+use spo_data::Tokenizer;
+use std::collections::BTreeMap;
+>>>>>>> theirs
 use std::path::Path;
 
 /// What stands beside the weights in a model directory, copied unchanged on export.
@@ -15,10 +21,12 @@ pub struct ModelFiles {
     pub files: Vec<(String, Vec<u8>)>,
 }
 
+const GENERATION: &str = "generation_config.json";
+
 /// Files that belong to a model besides its weights.
 const COPIED: &[&str] = &[
     "config.json",
-    "generation_config.json",
+    GENERATION,
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -30,6 +38,11 @@ const COPIED: &[&str] = &[
 ];
 
 impl ModelFiles {
+    /// All of them by name.
+    pub fn by_name(&self) -> BTreeMap<String, Vec<u8>> {
+        self.files.iter().cloned().collect()
+    }
+
     /// The content of the file of this name.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.files.iter().find(|(file, _)| file == name).map(|(_, bytes)| bytes.as_slice())
@@ -48,12 +61,43 @@ impl ModelFiles {
     /// # Errors
     /// A file that exists and cannot be read.
     pub fn from_dir(dir: &Path) -> Result<Self, ModelError> {
-        let present = COPIED.iter().map(|name| (name, dir.join(name))).filter(|(_, path)| path.exists());
-        let read = present.map(|(name, path)| {
+        let named = spo_data::template_files(dir)?;
+        let names = COPIED.iter().map(|name| name.to_string()).chain(named);
+        let read = names.map(|name| (dir.join(&name), name)).filter(|(path, _)| path.exists()).map(|(path, name)| {
             let bytes = std::fs::read(&path).map_err(|e| ModelError::io(&path, e))?;
-            Ok((name.to_string(), bytes))
+            Ok((name, bytes))
         });
         Ok(Self { files: read.collect::<Result<_, ModelError>>()? })
+    }
+
+    /// With a `generation_config.json` that names every token at which generation here stops: the tokenizer's EOS, and
+    /// the one that the chat template writes after an answer. As they are where the files say so already.
+    ///
+    /// # Errors
+    /// The tokenizer or a configuration is broken.
+    pub fn with_ends(mut self) -> Result<Self, ModelError> {
+        if ["tokenizer.json", "vocab.json"].iter().all(|name| self.get(name).is_none()) {
+            return Ok(self);
+        }
+        let tokenizer = Tokenizer::from_files(self.by_name())?;
+        let json = |name: &str| -> Result<Value, ModelError> {
+            let parsed = self.get(name).map_or(Ok(Value::Null), serde_json::from_slice);
+            parsed.map_err(|e| ModelError::Json { file: name.into(), reason: e.to_string() })
+        };
+        let (mut generation, config) = (json(GENERATION)?, json("config.json")?);
+        let said = if generation.is_null() { &config } else { &generation };
+        let said = family::token_ids(&said["eos_token_id"]).unwrap_or_default();
+        if tokenizer.terminators().iter().all(|id| said.contains(id)) {
+            return Ok(self);
+        }
+        if generation.is_null() {
+            let ids = ["bos_token_id", "pad_token_id"].map(|key| (key.to_string(), config[key].clone()));
+            generation = Value::Object(ids.into_iter().filter(|(_, id)| !id.is_null()).collect());
+        }
+        generation["eos_token_id"] = json!(tokenizer.terminators());
+        self.files.retain(|(name, _)| name != GENERATION);
+        self.files.push((GENERATION.into(), format!("{generation:#}\n").into_bytes()));
+        Ok(self)
     }
 }
 
@@ -71,6 +115,7 @@ pub fn save(model: &CausalLm, files: &ModelFiles, dir: &Path, shard_bytes: usize
     create_dir(dir)?;
     for (name, bytes) in &files.files {
         let path = dir.join(name);
+        create_dir(path.parent().unwrap_or(dir))?;
         match name.as_str() {
             "config.json" => write_file(&path, &with_dtype(bytes, model, &path)?)?,
             _ => write_file(&path, bytes)?,

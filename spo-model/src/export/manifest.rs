@@ -7,9 +7,11 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 use spo_core::logprob::HeadOptions;
-use spo_data::{Example, Group};
+use spo_data::{Example, Group, TextSpec};
 use std::path::Path;
 
+/// Its name in a directory.
+const FILE: &str = "manifest.json";
 /// Rows that a saved model is compared on.
 pub const PROBES: usize = 8;
 /// Tokens of them that run through the model at a time.
@@ -106,6 +108,9 @@ pub struct Manifest {
     /// Hash of the weights, as log-probs are stored under.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hash: Option<String>,
+    /// How text was laid out when it was trained: commands that take the directory lay it out alike.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<TextSpec>,
     /// The model that an adapter is for, or was merged into.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base: Option<Base>,
@@ -140,6 +145,7 @@ impl Manifest {
             dtype,
             policy: None,
             hash: None,
+            text: None,
             base: None,
             merged_adapter: None,
             parity,
@@ -153,6 +159,27 @@ impl Manifest {
     /// It cannot be written.
     pub fn write(&self, dir: &Path) -> Result<(), ModelError> {
         let text = serde_json::to_string_pretty(self).expect("strings and numbers");
-        write_file(&dir.join("manifest.json"), format!("{text}\n").as_bytes())
+        write_file(&dir.join(FILE), format!("{text}\n").as_bytes())
+    }
+
+    /// How text is laid out for the model or adapter in `dir`, where its manifest says so.
+    ///
+    /// # Errors
+    /// There is a manifest of this program, and it cannot be read.
+    pub fn text_of(dir: &Path) -> Result<Option<TextSpec>, ModelError> {
+        let path = dir.join(FILE);
+        let json = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(ModelError::io(&path, error)),
+        };
+        let broken =
+            |error: serde_json::Error| ModelError::Json { file: path.display().to_string(), reason: error.to_string() };
+        let manifest: serde_json::Value = serde_json::from_slice(&json).map_err(broken)?;
+        match (manifest.get("spo"), manifest.get("text")) {
+            (Some(_), Some(text)) => serde_json::from_value(text.clone()).map(Some).map_err(broken),
+            // Another program's, or of a version that did not write it.
+            _ => Ok(None),
+        }
     }
 }

@@ -7,12 +7,17 @@ use crate::{ModelError, ModelSpec};
 use serde_json::{Map, Value};
 
 /// A parsed `config.json`.
+#[derive(Debug)]
 pub struct Config {
     pub(super) file: String,
     pub(super) map: Map<String, Value>,
 }
 
 impl Config {
+    /// The text of a `config.json`; `file` stands for it in errors.
+    ///
+    /// # Errors
+    /// Text that is not a JSON object.
     pub fn parse(file: &str, text: &str) -> Result<Self, ModelError> {
         match serde_json::from_str(text) {
             Ok(Value::Object(map)) => Ok(Self { file: file.into(), map }),
@@ -21,6 +26,7 @@ impl Config {
         }
     }
 
+    /// The error that `key` holds `found` instead of `expected`.
     pub fn error(&self, key: &str, found: &str, expected: &str) -> ModelError {
         ModelError::Config { file: self.file.clone(), key: key.into(), found: found.into(), expected: expected.into() }
     }
@@ -30,6 +36,7 @@ impl Config {
         self.get(key).is_some()
     }
 
+    /// The value of a key, if it is present and not null.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.map.get(key).filter(|value| !value.is_null())
     }
@@ -49,23 +56,42 @@ impl Config {
         if self.has(key) { self.required(key, expected, read) } else { Ok(default) }
     }
 
+    /// A string.
+    ///
+    /// # Errors
+    /// The key is absent, null or something else.
     pub fn string(&self, key: &str) -> Result<String, ModelError> {
         self.required(key, "a string", |v| v.as_str().map(String::from))
     }
 
+    /// A whole number above 0.
+    ///
+    /// # Errors
+    /// The key is absent, null or something else.
     pub fn count(&self, key: &str) -> Result<usize, ModelError> {
         self.required(key, COUNT, count)
     }
 
+    /// A whole number above 0, or the default where there is none.
+    ///
+    /// # Errors
+    /// The key holds something else.
     pub fn count_or(&self, key: &str, default: usize) -> Result<usize, ModelError> {
         self.or(key, default, COUNT, count)
     }
 
+    /// A number.
+    ///
+    /// # Errors
+    /// The key is absent, null or something else.
     pub fn number(&self, key: &str) -> Result<f64, ModelError> {
         self.required(key, "a number", Value::as_f64)
     }
 
     /// A list of this many numbers.
+    ///
+    /// # Errors
+    /// The key is absent, null or something else.
     pub fn numbers(&self, key: &str, length: usize) -> Result<Vec<f64>, ModelError> {
         self.required(key, &format!("{length} numbers"), |value| {
             let numbers: Option<Vec<f64>> = value.as_array()?.iter().map(Value::as_f64).collect();
@@ -73,11 +99,18 @@ impl Config {
         })
     }
 
+    /// A number, or the default where there is none.
+    ///
+    /// # Errors
+    /// The key holds something else.
     pub fn number_or(&self, key: &str, default: f64) -> Result<f64, ModelError> {
         self.or(key, default, "a number", Value::as_f64)
     }
 
     /// A number; the default where the key is absent, nothing where it is null.
+    ///
+    /// # Errors
+    /// The key holds something else.
     pub fn optional_number(&self, key: &str, default: Option<f64>) -> Result<Option<f64>, ModelError> {
         match self.map.get(key) {
             None => Ok(default),
@@ -86,16 +119,26 @@ impl Config {
         }
     }
 
+    /// True or false, or the default where there is neither.
+    ///
+    /// # Errors
+    /// The key holds something else.
     pub fn flag_or(&self, key: &str, default: bool) -> Result<bool, ModelError> {
         self.or(key, default, "true or false", Value::as_bool)
     }
 
     /// `eos_token_id`: one id, a list of ids, or nothing.
+    ///
+    /// # Errors
+    /// The key holds something else.
     pub fn eos(&self) -> Result<Vec<u32>, ModelError> {
         self.or("eos_token_id", vec![], "a token id or a list of them", token_ids)
     }
 
     /// An activation by transformers' name of it.
+    ///
+    /// # Errors
+    /// A name that is none of an activation.
     pub fn activation_or(&self, key: &str, default: Activation) -> Result<Activation, ModelError> {
         self.or(key, default, "silu, gelu or gelu_pytorch_tanh", |value| match value.as_str()? {
             "silu" | "swish" => Some(Activation::Silu),
@@ -107,6 +150,9 @@ impl Config {
 
     /// Gives the blocks that `layer_types` calls sliding a window, or without that key those that
     /// `sliding` picks by index.
+    ///
+    /// # Errors
+    /// `layer_types` is not one of the two for each block.
     pub fn windows(
         &self,
         spec: &mut ModelSpec,
@@ -135,7 +181,11 @@ impl Config {
         Ok(())
     }
 
-    /// The part that Llama and its relatives share; a family file changes what differs.
+    /// The part that Llama and its relatives share; a family file changes what differs. `head_dim` is
+    /// the width of a head where `config.json` has none; `None`: the hidden size shared among the heads.
+    ///
+    /// # Errors
+    /// Keys that are missing or hold something else, a rotary embedding that is not known.
     pub fn llama_like(&self, family: &'static str, head_dim: Option<usize>) -> Result<ModelSpec, ModelError> {
         let (hidden_size, heads) = (self.count("hidden_size")?, self.count("num_attention_heads")?);
         let head_dim = self.count_or("head_dim", head_dim.unwrap_or(hidden_size / heads))?;

@@ -1,4 +1,24 @@
-//! The registry of model families: one file each, which turns `config.json` into a [`ModelSpec`].
+//! Model families: one file each, which turns `config.json` into a [`ModelSpec`], and the [`Registry`] that other crates
+//! add theirs to.
+//!
+//! ```
+//! use spo_model::family::{Config, Family, Registry};
+//! use spo_model::{ModelError, ModelSpec};
+//!
+//! static LOUD: Family = Family { name: "loud", about: "Llama without its rotary embedding", parse };
+//!
+//! fn parse(config: &Config) -> Result<ModelSpec, ModelError> {
+//!     let mut spec = config.llama_like("loud", None)?;
+//!     spec.layers.iter_mut().for_each(|layer| layer.rope = None);
+//!     Ok(spec)
+//! }
+//!
+//! let families = Registry::builtin().add(&LOUD);
+//! let spec = families.spec_from_json(r#"{ "model_type": "loud", "vocab_size": 32, "hidden_size": 16,
+//!     "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4 }"#)?;
+//! assert_eq!((spec.family, spec.layers[0].rope), ("loud", None));
+//! # Ok::<(), ModelError>(())
+//! ```
 
 mod config;
 mod gemma;
@@ -16,19 +36,30 @@ mod refused;
 mod rope;
 mod smollm3;
 
-use crate::{ModelError, ModelSpec};
-use config::Config;
+use crate::load::{Checkpoint, GgufModel, LoadOptions};
+use crate::{CausalLm, ModelError, ModelSpec};
+use burn::tensor::Device;
+use spo_data::gguf::is_gguf;
+use std::path::Path;
+
+pub use config::{Config, token_ids};
+pub use rope::RopeDefaults;
 
 /// A supported architecture.
+#[derive(Debug, Clone, Copy)]
 pub struct Family {
     /// The value of `model_type`.
     pub name: &'static str,
     /// What sets it apart, for listings.
     pub about: &'static str,
-    parse: fn(&Config) -> Result<ModelSpec, ModelError>,
+    /// The shape that a `config.json` of this family describes; begin with [`Config::llama_like`].
+    ///
+    /// # Errors
+    /// Keys that are missing, of the wrong type or out of range.
+    pub parse: fn(&Config) -> Result<ModelSpec, ModelError>,
 }
 
-/// All supported families.
+/// The families of this crate.
 pub const FAMILIES: &[Family] = &[
     llama::FAMILY,
     mistral::FAMILY,
@@ -44,34 +75,111 @@ pub const FAMILIES: &[Family] = &[
     gpt_neox::FAMILY,
 ];
 
-/// The supported `model_type`s, comma-separated.
-pub fn names() -> String {
-    FAMILIES.iter().map(|family| family.name).collect::<Vec<_>>().join(", ")
+/// Model families by `model_type`. [`ModelSpec::from_path`] and [`CausalLm::open`] use [`Registry::builtin`].
+#[derive(Debug, Clone)]
+pub struct Registry {
+    families: Vec<&'static Family>,
 }
 
-pub(crate) fn parse(file: &str, text: &str) -> Result<ModelSpec, ModelError> {
-    let config = Config::parse(file, text)?;
-    let found = config.string("model_type")?;
-    if let Some(reason) = refused::reason(&config, &found) {
-        return Err(ModelError::RefusedFamily { file: file.into(), found, reason });
+/// Registries are equal when they hold the same names.
+impl PartialEq for Registry {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().map(|family| family.name).eq(other.iter().map(|family| family.name))
     }
-    let Some(family) = FAMILIES.iter().find(|family| family.name == found) else {
-        let nearest = FAMILIES
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self::builtin()
+    }
+}
+
+impl Registry {
+    /// The families of this crate.
+    pub fn builtin() -> Self {
+        Self { families: FAMILIES.iter().collect() }
+    }
+
+    /// With one more family, which takes the place of one that has its name.
+    #[must_use]
+    pub fn add(mut self, family: &'static Family) -> Self {
+        self.families.retain(|other| other.name != family.name);
+        self.families.push(family);
+        self
+    }
+
+    /// All families.
+    pub fn iter(&self) -> impl Iterator<Item = &'static Family> + '_ {
+        self.families.iter().copied()
+    }
+
+    /// Reads the shape of a model: `config.json` of a directory, or the metadata of a GGUF file.
+    ///
+    /// # Errors
+    /// A missing directory or file, unusable JSON, an unknown or refused `model_type`, a missing
+    /// or inconsistent key.
+    pub fn spec(&self, dir: &Path) -> Result<ModelSpec, ModelError> {
+        if is_gguf(dir) {
+            return Ok(GgufModel::open(self, dir)?.spec().clone());
+        }
+        let path = dir.join("config.json");
+        if !path.exists() {
+            return Err(ModelError::MissingFile { dir: dir.into(), file: "config.json".into() });
+        }
+        let text = std::fs::read_to_string(&path).map_err(|e| ModelError::io(&path, e))?;
+        self.parse(&path.display().to_string(), &text)
+    }
+
+    /// Reads the text of a `config.json`.
+    ///
+    /// # Errors
+    /// As [`spec`](Self::spec).
+    pub fn spec_from_json(&self, text: &str) -> Result<ModelSpec, ModelError> {
+        self.parse("config.json", text)
+    }
+
+    /// Loads a model: a Hugging Face directory or a GGUF file.
+    ///
+    /// # Errors
+    /// Missing files, an unsupported architecture, damaged weights, missing, unexpected or wrongly
+    /// shaped tensors: each named.
+    pub fn open(&self, dir: &Path, options: LoadOptions, device: &Device) -> Result<CausalLm, ModelError> {
+        if is_gguf(dir) {
+            return GgufModel::open(self, dir)?.load(options, device);
+        }
+        CausalLm::from_checkpoint(&self.spec(dir)?, &Checkpoint::open(dir)?, options, device)
+    }
+
+    pub(crate) fn parse(&self, file: &str, text: &str) -> Result<ModelSpec, ModelError> {
+        let config = Config::parse(file, text)?;
+        let found = config.string("model_type")?;
+        let family = self.iter().find(|family| family.name == found);
+        // A family from outside says itself what it refuses.
+        let ours = family.is_none_or(|family| FAMILIES.iter().any(|own| own.name == family.name));
+        if let Some(reason) = refused::reason(&config, &found).filter(|_| ours) {
+            return Err(ModelError::RefusedFamily { file: file.into(), found, reason });
+        }
+        let family = family.ok_or_else(|| self.unknown(file, &found))?;
+        let spec = (family.parse)(&config)?;
+        if !spec.heads.is_multiple_of(spec.kv_heads) {
+            let expected = format!("a divisor of num_attention_heads = {}", spec.heads);
+            return Err(config.error("num_key_value_heads", &spec.kv_heads.to_string(), &expected));
+        }
+        if spec.head_dim == 0 {
+            let found = format!("{} heads of a width of {}", spec.heads, spec.hidden_size);
+            return Err(config.error("num_attention_heads", &found, "no more heads than channels"));
+        }
+        Ok(spec)
+    }
+
+    fn unknown(&self, file: &str, found: &str) -> ModelError {
+        let nearest = self
             .iter()
-            .map(|family| (strsim::jaro_winkler(family.name, &found), family.name))
+            .map(|family| (strsim::jaro_winkler(family.name, found), family.name))
             .filter(|(similarity, _)| *similarity > 0.7)
             .max_by(|a, b| a.0.total_cmp(&b.0))
             .map(|(_, name)| name.to_string());
-        return Err(ModelError::UnknownFamily { file: file.into(), found, nearest });
-    };
-    let spec = (family.parse)(&config)?;
-    if !spec.heads.is_multiple_of(spec.kv_heads) {
-        let expected = format!("a divisor of num_attention_heads = {}", spec.heads);
-        return Err(config.error("num_key_value_heads", &spec.kv_heads.to_string(), &expected));
+        let known = self.iter().map(|family| family.name).collect();
+        ModelError::UnknownFamily { file: file.into(), found: found.into(), nearest, known }
     }
-    if spec.head_dim == 0 {
-        let found = format!("{} heads of a width of {}", spec.heads, spec.hidden_size);
-        return Err(config.error("num_attention_heads", &found, "no more heads than channels"));
-    }
-    Ok(spec)
 }

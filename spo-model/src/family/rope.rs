@@ -7,7 +7,7 @@ use crate::{ModelError, ModelSpec};
 use serde_json::Value;
 
 /// What holds where `rope_parameters` says nothing.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub struct RopeDefaults {
     /// Base of the frequencies.
     pub theta: f64,
@@ -19,6 +19,9 @@ pub struct RopeDefaults {
 
 impl Config {
     /// Gives the blocks of a spec their rotary embeddings.
+    ///
+    /// # Errors
+    /// A scaling that is not known, or lacks a key.
     pub fn rope(&self, spec: &mut ModelSpec, defaults: RopeDefaults) -> Result<(), ModelError> {
         let key = if self.has("rope_parameters") { "rope_parameters" } else { "rope_scaling" };
         let parameters = self.object(key)?;

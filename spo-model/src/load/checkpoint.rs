@@ -1,6 +1,6 @@
 //! Memory-mapped safetensors, single or sharded (`model.safetensors.index.json`).
 
-use super::dtype::{Storage, Weight, convert, convert_transposed};
+use super::dtype::{Storage, Weight, convert, convert_transposed, first_not_finite};
 use super::index::read_index;
 use super::{LoadOptions, WeightSource, header, release};
 use crate::decoder::blocks::BlockBits;
@@ -10,6 +10,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::tensor::{Metadata, TensorInfo};
+use spo_data::format::is_lfs_pointer;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::ops::Range;
@@ -117,11 +118,7 @@ impl Checkpoint {
             let (path, name, found) = (shard.path.clone(), name.into(), info.shape.clone());
             return Err(ModelError::Shape { path, name, found, expected });
         }
-        let from = Storage::of_file(info.dtype).ok_or_else(|| ModelError::Dtype {
-            path: shard.path.clone(),
-            name: name.into(),
-            found: format!("{:?}", info.dtype),
-        })?;
+        let from = shard.storage(info, name)?;
         let to = storage.unwrap_or(from);
         // Typed values: burn copies a vector of bytes to align it.
         let rows_of = transposed.then_some(expected[D - 1]);
@@ -130,7 +127,24 @@ impl Checkpoint {
             Storage::Bf16 => shard.data::<bf16, D>(info, from, rows_of, shape),
             Storage::F16 => shard.data::<f16, D>(info, from, rows_of, shape),
         };
+        let data = data.map_err(|(at, value)| {
+            let (path, name, stored) = (shard.path.clone(), name.into(), to.name());
+            ModelError::NotFinite { path, name, at, value, stored }
+        })?;
         Ok(Some(Tensor::from_data(data, (device, to.dtype()))))
+    }
+
+    /// As [`read`](Self::read), as stored.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), or there is none.
+    pub fn require<const D: usize>(
+        &self,
+        name: &str,
+        shape: [usize; D],
+        device: &Device,
+    ) -> Result<Tensor<D>, ModelError> {
+        self.read(name, shape, None, device)?.ok_or_else(|| self.missing(name))
     }
 
     /// The tensor called `name` of this shape, flat, as stored.
@@ -144,7 +158,30 @@ impl Checkpoint {
             [a, b] => self.read(name, [a, b], None, device)?.map(|tensor: Tensor<2>| tensor.reshape(elements)),
             _ => None,
         };
-        read.ok_or_else(|| ModelError::MissingTensors { path: self.path.clone(), names: vec![name.into()] })
+        read.ok_or_else(|| self.missing(name))
+    }
+
+    fn missing(&self, name: &str) -> ModelError {
+        ModelError::MissingTensors { path: self.path.clone(), names: vec![name.into()] }
+    }
+
+    /// Whether two tensors have the same shape and values, whatever types they are stored in.
+    ///
+    /// # Errors
+    /// There is no such tensor, or its type cannot be loaded.
+    pub fn equal(&self, first: &str, second: &str) -> Result<bool, ModelError> {
+        let found = |name: &str| self.find(name).ok_or_else(|| self.missing(name));
+        let ((one, a), (other, b)) = (found(first)?, found(second)?);
+        if a.shape != b.shape {
+            return Ok(false);
+        }
+        if a.dtype == b.dtype {
+            return Ok(one.bytes(a) == other.bytes(b));
+        }
+        let wide = |shard: &Shard, info: &TensorInfo, name: &str| -> Result<Vec<f32>, ModelError> {
+            Ok(convert(shard.bytes(info), shard.storage(info, name)?, |_| ()))
+        };
+        Ok(wide(one, a, first)? == wide(other, b, second)?)
     }
 
     fn find(&self, name: &str) -> Option<(&Shard, &TensorInfo)> {
@@ -158,28 +195,65 @@ impl Shard {
         // SAFETY: the map is read-only; a file that another process changes meanwhile could give
         // torn weights, as with every memory-mapped loader, but offsets stay within the map.
         let bytes = unsafe { Mmap::map(&file) }.map_err(|e| ModelError::io(path, e))?;
+        if is_lfs_pointer(&bytes) {
+            return Err(ModelError::LfsPointer { path: path.into() });
+        }
         let (data_start, metadata) =
             header::read(&bytes).map_err(|reason| ModelError::Safetensors { path: path.into(), reason })?;
         Ok(Self { path: path.into(), bytes, data_start, metadata })
     }
 
+    /// A tensor's bytes.
+    fn bytes(&self, info: &TensorInfo) -> &[u8] {
+        let (start, end) = info.data_offsets;
+        &self.bytes[self.data_start + start..self.data_start + end]
+    }
+
+    /// In which type a tensor is stored.
+    fn storage(&self, info: &TensorInfo, name: &str) -> Result<Storage, ModelError> {
+        Storage::of_file(info.dtype).ok_or_else(|| ModelError::Dtype {
+            path: self.path.clone(),
+            name: name.into(),
+            found: format!("{:?}", info.dtype),
+        })
+    }
+
     /// A tensor's values, stored as `from`; `rows_of` is the length of its rows in the file where it is to be transposed.
-    /// The file's pages go back part by part.
+    /// The file's pages go back part by part. An error has place and value of the first that is not finite.
     fn data<W: Weight, const D: usize>(
         &self,
         info: &TensorInfo,
         from: Storage,
         rows_of: Option<usize>,
         shape: [usize; D],
+<<<<<<< ours
     ) -> TensorData {
         let (start, end) = info.data_offsets;
         let bytes = &self.bytes[self.data_start + start..self.data_start + end];
         let done = |part: Range<usize>| release(&self.bytes, self.data_start + start + part.start, part.len());
+||||||| base
+    ) -> TensorData {
+        let (start, end) = info.data_offsets;
+        let bytes = &self.bytes[self.data_start + start..self.data_start + end];
+        let done = |part: Range<usize>| self.release(start + part.start, start + part.end);
+=======
+    ) -> Result<TensorData, (Vec<usize>, f32)> {
+        let (start, bytes) = (info.data_offsets.0, self.bytes(info));
+        let done = |part: Range<usize>| self.release(start + part.start, start + part.end);
+>>>>>>> theirs
         let values: Vec<W> = match rows_of {
             Some(columns) => convert_transposed(bytes, from, columns, done),
             None => convert(bytes, from, done),
         };
-        TensorData::new(values, shape)
+        match first_not_finite(&values) {
+            None => Ok(TensorData::new(values, shape)),
+            Some(at) => {
+                let mut rest = at;
+                let mut place: Vec<usize> = shape.iter().rev().map(|size| (rest % size, rest /= size).0).collect();
+                place.reverse();
+                Err((place, values[at].wide()))
+            }
+        }
     }
 }
 
@@ -209,17 +283,33 @@ pub struct CheckpointSource<'a> {
 }
 
 impl CheckpointSource<'_> {
+    /// The checkpoint's name of the tensor at a module path, with the layout's prefix or, in a file of the bare decoder,
+    /// without.
+    fn named(&self, path: &str) -> String {
+        let name = self.layout.name(path);
+        match name.strip_prefix(self.layout.prefix) {
+            Some(bare) if self.checkpoint.find(&name).is_none() && self.checkpoint.find(bare).is_some() => bare.into(),
+            _ => name,
+        }
+    }
+
     /// Refuses a checkpoint that lacked tensors or holds others. Rotary buffers and masks, and the
     /// copy of a tied head that some files carry, are derived from other values and may be there.
     ///
     /// # Errors
-    /// [`ModelError::MissingTensors`], [`ModelError::UnexpectedTensors`]
+    /// [`ModelError::MissingTensors`], [`ModelError::UnexpectedTensors`], [`ModelError::TiedHead`]
     pub fn finish(self, spec: &ModelSpec) -> Result<(), ModelError> {
         let path = self.checkpoint.path.clone();
         if !self.missing.is_empty() {
             return Err(ModelError::MissingTensors { path, names: self.missing });
         }
         let head = self.layout.name("lm_head.weight");
+        if spec.tied && self.unused.contains(&head) {
+            let table = self.named("embed_tokens.weight");
+            if !self.checkpoint.equal(&head, &table)? {
+                return Err(ModelError::TiedHead { path, head, table });
+            }
+        }
         let derived = |name: &String| self.layout.is_buffer(name) || (spec.tied && *name == head);
         let names: Vec<String> = self.unused.into_iter().filter(|name| !derived(name)).collect();
         if names.is_empty() { Ok(()) } else { Err(ModelError::UnexpectedTensors { path, names }) }
@@ -228,13 +318,7 @@ impl CheckpointSource<'_> {
 
 impl WeightSource for CheckpointSource<'_> {
     fn tensor<const D: usize>(&mut self, path: &str, shape: [usize; D]) -> Result<Tensor<D>, ModelError> {
-        let mut name = self.layout.name(path);
-        if let Some(bare) = name.strip_prefix(self.layout.prefix)
-            && !self.unused.contains(&name)
-            && self.unused.contains(bare)
-        {
-            name = bare.into();
-        }
+        let name = self.named(path);
         self.unused.remove(&name);
         let transposed = self.layout.transposed(path);
         let tensor = self.checkpoint.read_from(&name, shape, transposed, self.options.storage, &self.device)?;

@@ -79,10 +79,12 @@ pub trait Weight: Element {
     fn from_bytes(bytes: &[u8]) -> Self;
     /// Rounded.
     fn from_wide(value: f32) -> Self;
+    /// Exactly.
+    fn wide(self) -> f32;
 }
 
 macro_rules! weight {
-    ($type:ty, $storage:ident, $from_wide:expr) => {
+    ($type:ty, $storage:ident, $from_wide:expr, $wide:expr) => {
         impl Weight for $type {
             const STORAGE: Storage = Storage::$storage;
 
@@ -93,18 +95,34 @@ macro_rules! weight {
             fn from_wide(value: f32) -> Self {
                 $from_wide(value)
             }
+
+            fn wide(self) -> f32 {
+                $wide(self)
+            }
         }
     };
 }
 
-weight!(f32, F32, |value| value);
-weight!(bf16, Bf16, bf16::from_f32);
-weight!(f16, F16, f16::from_f32);
+weight!(f32, F32, |value| value, |value| value);
+weight!(bf16, Bf16, bf16::from_f32, bf16::to_f32);
+weight!(f16, F16, f16::from_f32, f16::to_f32);
 
 /// Values converted at a time, so that no second copy of a tensor exists.
 const BLOCK: usize = 4096;
 /// Values between two reports of what has been read.
 const PART: usize = 64 * BLOCK;
+
+/// Index of the first value that is not a number or infinite.
+pub fn first_not_finite<W: Weight>(values: &[W]) -> Option<usize> {
+    // Block by block, without a way out inside one: that is as fast as memory.
+    let finite = |value: &W| value.wide().is_finite();
+    let (index, block) = values
+        .chunks(BLOCK)
+        .enumerate()
+        .find(|(_, block)| !block.iter().map(finite).fold(true, |all, one| all & one))?;
+    let at = block.iter().position(|value| !finite(value))?;
+    Some(index * BLOCK + at)
+}
 
 /// Little-endian values stored as `from`. `done` is told each part of `bytes` that is not looked at again.
 pub fn convert<W: Weight>(bytes: &[u8], from: Storage, mut done: impl FnMut(Range<usize>)) -> Vec<W> {

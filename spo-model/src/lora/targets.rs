@@ -29,26 +29,43 @@ impl Targets {
     /// # Errors
     /// A name or pattern that no projection has, or a pattern that is not a regular expression.
     pub fn select(&self, spec: &ModelSpec) -> Result<Vec<String>, ModelError> {
+        let (chosen, unknown) = self.chosen(spec).map_err(refuse)?;
+        match unknown {
+            None => Ok(chosen),
+            Some(name) => {
+                let mut known: Vec<String> =
+                    projection_names(spec).iter().map(|path| spec.layout.last_name(path)).collect();
+                known.sort_unstable();
+                known.dedup();
+                Err(refuse(format!("no projection is called `{name}`; there are {}", known.join(", "))))
+            }
+        }
+    }
+
+    /// As [`select`](Self::select), where names that no projection has do not matter, as in PEFT.
+    pub(super) fn matching(&self, spec: &ModelSpec) -> Result<Vec<String>, String> {
+        Ok(self.chosen(spec)?.0)
+    }
+
+    /// The projections that are chosen, and the first name that none has.
+    fn chosen(&self, spec: &ModelSpec) -> Result<(Vec<String>, Option<&str>), String> {
         let all = projection_names(spec);
         let names = match self {
-            Self::AllLinear => return Ok(all),
+            Self::AllLinear => return Ok((all, None)),
             Self::Pattern(pattern) => vec![(pattern, format!("^(?:{pattern})$"))],
             Self::Names(names) => names.iter().map(|name| (name, end_of_path(name))).collect(),
         };
-        let mut chosen = vec![false; all.len()];
+        let (mut chosen, mut unknown) = (vec![false; all.len()], None);
         for (name, expression) in names {
-            let expression = Regex::new(&expression).map_err(|e| refuse(format!("target `{name}`: {e}")))?;
+            let expression = Regex::new(&expression).map_err(|e| format!("target `{name}`: {e}"))?;
             let matches: Vec<bool> =
                 all.iter().map(|path| expression.is_match(&module_path(spec.layout, path))).collect();
             chosen.iter_mut().zip(&matches).for_each(|(chosen, matches)| *chosen |= matches);
             if !matches.contains(&true) {
-                let mut known: Vec<String> = all.iter().map(|path| spec.layout.last_name(path)).collect();
-                known.sort_unstable();
-                known.dedup();
-                return Err(refuse(format!("no projection is called `{name}`; there are {}", known.join(", "))));
+                unknown = unknown.or(Some(name.as_str()));
             }
         }
-        Ok(all.into_iter().zip(chosen).filter(|(_, chosen)| *chosen).map(|(path, _)| path).collect())
+        Ok((all.into_iter().zip(chosen).filter(|(_, chosen)| *chosen).map(|(path, _)| path).collect(), unknown))
     }
 }
 

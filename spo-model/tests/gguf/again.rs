@@ -6,6 +6,7 @@ use burn::tensor::Tensor;
 use serde_json::Value;
 use spo_data::Tokenizer;
 use spo_model::export::{GgufType, ModelFiles, SHARD_BYTES, save, save_gguf};
+use spo_model::family::Registry;
 use spo_model::load::{GgufModel, LoadOptions};
 use spo_model::spec::{NormKind, Rope};
 use spo_model::{CausalLm, ModelSpec, device, parameters};
@@ -93,7 +94,7 @@ fn every_family_comes_back_from_its_file_alone() {
             }
             let (model, out) = (told_apart(&config), tempfile::tempdir().unwrap());
             let path = export(&model, &files, out.path());
-            let file = GgufModel::open(&path).unwrap();
+            let file = GgufModel::open(&Registry::builtin(), &path).unwrap();
             assert_eq!(comparable(file.spec()), comparable(model.spec()), "{name}");
             assert_same_weights(&model, &CausalLm::open(&path, LoadOptions::default(), &device::cpu()).unwrap());
         }
@@ -117,7 +118,8 @@ fn every_rotary_scaling_comes_back() {
     for config in [with(yarn), with(linear), with(llama_3), longrope(), odd] {
         let (_, files) = family(if config["model_type"] == "phi3" { "phi3" } else { "llama" }, true);
         let (model, out) = (random(&config), tempfile::tempdir().unwrap());
-        let mut again = GgufModel::open(&export(&model, &files, out.path())).unwrap().spec().clone();
+        let mut again =
+            GgufModel::open(&Registry::builtin(), &export(&model, &files, out.path())).unwrap().spec().clone();
         if config["model_type"] == "phi3" {
             again.layers.iter_mut().for_each(|layer| layer.attention.window = None);
         }

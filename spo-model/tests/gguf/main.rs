@@ -53,7 +53,10 @@ fn family(name: &str, sentence_piece: bool) -> (Value, ModelFiles) {
         "phi3" => edit(&mut files, "tokenizer.json", |json| {
             let mut added: Vec<Value> = json["added_tokens"].as_array().unwrap().clone();
             let more = ["<unk>", "<s>", "<|endoftext|>"].iter().zip(1021..);
-            added.extend(more.map(|(token, id)| json!({"content": token, "id": id, "special": true})));
+            added.extend(more.map(|(token, id)| {
+                json!({"content": token, "id": id, "special": true, "single_word": false, "lstrip": false, "rstrip": false,
+                    "normalized": false})
+            }));
             json["added_tokens"] = added.into();
         }),
         _ => {}
@@ -347,6 +350,12 @@ fn what_gguf_cannot_hold_is_refused() {
     assert!(error.to_string().contains("without tokenizer.json"), "{error}");
     let error = with("tokenizer.json", &|json| json["model"]["ignore_merges"] = true.into());
     assert!(error.contains("without merges of words"), "{error}");
+    for (key, value, reason) in unknown_steps() {
+        let error = with("tokenizer.json", &|json| json[key] = value.clone());
+        assert!(error.contains(reason), "{key} {value}: {error}");
+    }
+    let error = with("tokenizer.json", &|json| json["model"]["end_of_word_suffix"] = "</w>".into());
+    assert!(error.contains("end_of_word_suffix"), "{error}");
     for (name, key, value, reason) in refused() {
         let (mut config, files) = family(name, false);
         config[key] = value;
@@ -354,6 +363,58 @@ fn what_gguf_cannot_hold_is_refused() {
         assert!(error.as_ref().is_some_and(|error| error.contains(reason)), "{name} {key}: {error:?}");
     }
     assert!(!path.exists());
+}
+
+/// What llama.cpp does not do to a text before the merges: key, value and what the error says.
+fn unknown_steps() -> Vec<(&'static str, Value, &'static str)> {
+    let byte_level =
+        |space: bool| json!({"type": "ByteLevel", "add_prefix_space": space, "trim_offsets": true, "use_regex": true});
+    let sequence = |first: Value| json!({"type": "Sequence", "pretokenizers": [first, byte_level(false)]});
+    let split =
+        |behavior: &str| json!({"type": "Split", "pattern": {"Regex": "x+"}, "behavior": behavior, "invert": false});
+    vec![
+        ("normalizer", json!({"type": "Lowercase"}), "Lowercase"),
+        ("normalizer", json!({"type": "Strip", "strip_left": true, "strip_right": true}), "Strip"),
+        ("normalizer", json!({"type": "Replace", "pattern": {"String": "-"}, "content": "_"}), "Replace"),
+        ("normalizer", json!({"type": "NFKC"}), "NFKC"),
+        ("normalizer", json!({"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "NFD"}]}), "NFD"),
+        ("pre_tokenizer", byte_level(true), "add_prefix_space"),
+        ("pre_tokenizer", sequence(json!({"type": "Digits", "individual_digits": true})), "Digits"),
+        ("pre_tokenizer", sequence(split("Removed")), "Removed"),
+        ("pre_tokenizer", sequence(split("Isolated")), "more than once"),
+    ]
+}
+
+/// The tokenizer's settings as this program takes them: ends, BOS and every template.
+#[test]
+fn gguf_has_what_the_tokenizers_settings_mean() {
+    let dir = root().join("fixtures/trl/llama-tiny-policy");
+    let (model, out) = (load(&dir), tempfile::tempdir().unwrap());
+    let path = out.path().join("model.gguf");
+    let mut files = ModelFiles::from_dir(&dir).unwrap();
+    let keys = |files: &ModelFiles| {
+        save_gguf(&model, files, "a model", GgufType::F16, &path).unwrap();
+        Reader::file(&path).metadata
+    };
+    edit(&mut files, "tokenizer_config.json", |config| {
+        (config["eos_token"], config["bos_token"]) = ("<|endoftext|>".into(), "<|im_start|>".into());
+        config["add_bos_token"] = true.into();
+    });
+    let found = keys(&files);
+    let key = |name: &str| found[&format!("tokenizer.ggml.{name}")].clone();
+    // The template ends a turn with another token than EOS.
+    assert_eq!((key("eos_token_id"), key("eot_token_id"), key("bos_token_id")), (0.into(), 2.into(), 1.into()));
+    assert_eq!((key("add_bos_token"), key("add_eos_token")), (true.into(), false.into()));
+
+    files.files.retain(|(name, _)| name != "chat_template.jinja");
+    edit(&mut files, "tokenizer_config.json", |config| {
+        let named = |name: &str| json!({"name": name, "template": format!("{name} {{{{ messages }}}}")});
+        config["chat_template"] = json!([named("default"), named("tool_use"), named("rag")]);
+    });
+    let found = keys(&files);
+    assert_eq!(found["tokenizer.chat_template"], "default {{ messages }}");
+    assert_eq!(found["tokenizer.chat_template.tool_use"], "tool_use {{ messages }}");
+    assert_eq!(found["tokenizer.chat_templates"], json!(["rag", "tool_use"]));
 }
 
 /// Models that llama.cpp would compute otherwise: family, key, value and what the error says.

@@ -28,6 +28,7 @@ mod migrate;
 mod objective;
 pub mod plan;
 pub mod reference;
+mod registries;
 mod resolve;
 pub mod schema;
 mod set;
@@ -36,11 +37,12 @@ mod validate;
 mod words;
 
 pub use crate::error::{ConfigError, Place};
-pub(crate) use objective::{holds_earlier, reward_scale};
+pub(crate) use objective::holds_earlier;
 pub use plan::{
     ArmPlan, CheckpointPlan, Condition, DataShape, EarlyStoppingPlan, EvaluationPlan, GateConditions, GatePlan,
     LoraPlan, ModelPlan, Origin, PlanLine, RoundPlan, RunPlan, TrainingPlan, WarmupPlan, WatchdogPlan,
 };
+pub use registries::Registries;
 pub use resolve::{Facts, resolve};
 pub use spec::RunSpec;
 

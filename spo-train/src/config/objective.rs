@@ -1,7 +1,7 @@
 //! What the run file needs to know of the objective registry.
 
 use serde_json::{Map, Value, json};
-use spo_core::objective::{self, Build, Entry, OptionDoc};
+use spo_core::objective::{Build, Entry, OptionDoc, Registry};
 use spo_core::{CoreError, Needs};
 
 use super::plan::DataShape;
@@ -12,51 +12,50 @@ use super::resolve::DimensionRows;
 const COMPUTED: &[&str] = &["earlier"];
 
 /// Names of all objectives, those that other trainers use included.
-pub(crate) fn names() -> Vec<String> {
-    let entries = objective::registry().iter();
+pub(crate) fn names(registry: &Registry) -> Vec<String> {
+    let entries = registry.iter();
     entries.flat_map(|entry| std::iter::once(&entry.name).chain(entry.aliases)).map(|name| (*name).to_owned()).collect()
 }
 
 /// The registry's own name for an objective.
-pub(crate) fn canonical(name: &str) -> String {
-    objective::entry(name).map_or_else(|_| name.to_owned(), |entry| entry.name.to_owned())
+pub(crate) fn canonical(registry: &Registry, name: &str) -> String {
+    registry.entry(name).map_or_else(|_| name.to_owned(), |entry| entry.name.to_owned())
 }
 
 /// The options a user may write for one objective.
-pub(crate) fn options(name: &str) -> impl Iterator<Item = &'static OptionDoc> {
-    let sequential = holds_earlier(name);
-    all_options(name).filter(move |option| {
+pub(crate) fn options(registry: &Registry, name: &str) -> impl Iterator<Item = &'static OptionDoc> + use<> {
+    let sequential = holds_earlier(registry, name);
+    all_options(registry, name).filter(move |option| {
         let round_one = sequential && option.key == "beta";
         !round_one && !COMPUTED.contains(&option.key)
     })
 }
 
 /// Whether the objective holds the rewards of earlier rounds.
-pub(crate) fn holds_earlier(name: &str) -> bool {
-    all_options(name).any(|option| option.key == "earlier")
+pub(crate) fn holds_earlier(registry: &Registry, name: &str) -> bool {
+    all_options(registry, name).any(|option| option.key == "earlier")
 }
 
 /// All options of an objective, `given` over the defaults, checked.
-pub(crate) fn complete(name: &str, given: &Map<String, Value>) -> Result<Map<String, Value>, CoreError> {
-    let entry = objective::entry(name)?;
+pub(crate) fn complete(
+    registry: &Registry,
+    name: &str,
+    given: &Map<String, Value>,
+) -> Result<Map<String, Value>, CoreError> {
+    let entry = registry.entry(name)?;
     match entry.build {
-        Build::Pair(_) | Build::Either(..) => drop(objective::build(name, given)?),
-        Build::Unpaired(_) => drop(objective::build_unpaired(name, given)?),
-        Build::List(_) => drop(objective::build_list(name, given)?),
+        Build::Pair(_) | Build::Either(..) => drop(registry.build(name, given)?),
+        Build::Unpaired(_) => drop(registry.build_unpaired(name, given)?),
+        Build::List(_) => drop(registry.build_list(name, given)?),
     }
     let mut options = entry.resolve(given)?;
     options.retain(|_, value| !value.is_null());
     Ok(options)
 }
 
-/// By what the objective multiplies log-ratios to make a reward of them.
-pub(crate) fn reward_scale(name: &str, options: &Map<String, Value>) -> Option<f64> {
-    objective::entry(name).ok()?.reward_scale(options)
-}
-
 /// The shape of data that the objective takes of a dimension with these rows.
-pub(crate) fn shape(name: &str, rows: DimensionRows) -> DataShape {
-    match objective::entry(name).map(|entry| entry.build) {
+pub(crate) fn shape(registry: &Registry, name: &str, rows: DimensionRows) -> DataShape {
+    match registry.entry(name).map(|entry| entry.build) {
         Ok(Build::Unpaired(_)) => DataShape::Answers,
         Ok(Build::List(_)) => DataShape::Lists,
         // A dimension that has answers beside those of its pairs would lose them as pairs.
@@ -67,6 +66,7 @@ pub(crate) fn shape(name: &str, rows: DimensionRows) -> DataShape {
 
 /// What a round computes or keeps besides the policy in training, in words, with what it costs.
 pub(crate) fn inputs(
+    registry: &Registry,
     name: &str,
     options: &Map<String, Value>,
     shape: DataShape,
@@ -78,7 +78,7 @@ pub(crate) fn inputs(
     let needs = match shape {
         DataShape::Lists => return Ok(vec![reference()]),
         DataShape::Answers => {
-            let objective = objective::build_unpaired(name, options)?;
+            let objective = registry.build_unpaired(name, options)?;
             let mut words = vec![reference()];
             if objective.needs_kl() {
                 words.push("KL on mismatched prompts and answers: one more forward pass per step".into());
@@ -86,7 +86,7 @@ pub(crate) fn inputs(
             words.extend(objective.whole_batch().then(at_once));
             return Ok(words);
         }
-        DataShape::Pairs => objective::build(name, options)?.needs(),
+        DataShape::Pairs => registry.build(name, options)?.needs(),
     };
     let Needs { reference: of_reference, history, earlier, mixture, sequence_kl, sampled, .. } = needs;
     let mut words = Vec::new();
@@ -106,16 +106,16 @@ pub(crate) fn inputs(
     Ok(words)
 }
 
-fn all_options(name: &str) -> impl Iterator<Item = &'static OptionDoc> {
-    let entry = objective::entry(name).ok();
+fn all_options(registry: &Registry, name: &str) -> impl Iterator<Item = &'static OptionDoc> + use<> {
+    let entry = registry.entry(name).ok();
     entry.into_iter().flat_map(Entry::all_options)
 }
 
 /// The options of all objectives as properties of a JSON Schema.
-pub(crate) fn properties() -> Map<String, Value> {
+pub(crate) fn properties(registry: &Registry) -> Map<String, Value> {
     let mut properties: Map<String, Value> = Map::new();
-    for entry in objective::registry() {
-        for option in options(entry.name) {
+    for entry in registry.iter() {
+        for option in options(registry, entry.name) {
             let property = properties.entry(option.key).or_insert_with(|| json!({ "description": "" }));
             describe(property, entry.name, option);
         }

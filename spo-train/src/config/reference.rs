@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use serde_json::{Map, Value};
+use spo_core::objective::Registry;
 
 use super::schema::checked_schema;
 use super::validate::names;
@@ -38,7 +39,7 @@ pub fn markdown() -> String {
             Some("array") => (format!("`[[{name}]]`"), &property["items"]),
             _ => continue,
         };
-        let options = objective::properties();
+        let options = objective::properties(&Registry::builtin());
         section(&mut text, &title, table, |key, _| {
             let flattened = training.contains_key(key) && matches!(name.as_str(), "warmup" | "rounds");
             !flattened && key != "controls" && !(name == "rounds" && options.contains_key(key))

@@ -1,29 +1,26 @@
 //! The JSON Schema of the run file: made from the types, shipped for editors, and used to check run files.
 
-use std::sync::OnceLock;
-
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
-use spo_data::format::FORMATS;
-use spo_data::schema::SCHEMAS;
+use spo_core::objective::Registry;
 
-use super::defaults;
-use super::objective;
+use super::registries::{Known, Registries};
 use super::spec::RunSections;
+use super::{defaults, objective};
 
-/// The JSON Schema (draft 2020-12) of the run file, all references inlined.
-pub fn json_schema() -> Value {
+/// The JSON Schema (draft 2020-12) of run files that may name what the registries hold, all references inlined.
+pub fn json_schema(registries: &Registries) -> Value {
     let mut settings = SchemaSettings::draft2020_12();
     settings.inline_subschemas = true;
     let schema = settings.into_generator().into_root_schema_for::<RunSections>();
     let mut schema = clean(schema.to_value());
     schema["title"] = json!("Run file of spo");
     let round = &mut schema["properties"]["rounds"]["items"];
-    add_options(round);
-    add_options(&mut round["properties"]["controls"]["items"]);
+    add_options(round, &registries.objectives);
+    add_options(&mut round["properties"]["controls"]["items"], &registries.objectives);
     let data = &mut schema["properties"]["data"]["items"]["properties"];
-    data["format"]["enum"] = FORMATS.iter().map(|format| format.name).collect();
-    data["schema"]["enum"] = SCHEMAS.iter().map(|layout| layout.name).collect();
+    data["format"]["enum"] = registries.data.formats().iter().map(|format| format.name).collect();
+    data["schema"]["enum"] = registries.data.schemas().iter().map(|layout| layout.name).collect();
     add_defaults(&mut schema);
     close(&mut schema);
     schema
@@ -36,9 +33,15 @@ pub fn text() -> String {
     text
 }
 
+/// The schema of what the libraries of this workspace hold.
 pub(crate) fn checked_schema() -> &'static Value {
-    static SCHEMA: OnceLock<Value> = OnceLock::new();
-    SCHEMA.get_or_init(json_schema)
+    &Known::builtin().schema
+}
+
+/// The keys of a section: those of its type.
+pub(crate) fn section_keys(section: &str) -> Vec<&'static str> {
+    let keys = checked_schema()["properties"][section]["properties"].as_object();
+    keys.expect("every section is a table").keys().map(String::as_str).collect()
 }
 
 /// TOML has no null: what may be null is what may be absent.
@@ -77,12 +80,12 @@ fn clean(schema: Value) -> Value {
     }
 }
 
-fn add_options(table: &mut Value) {
+fn add_options(table: &mut Value, objectives: &Registry) {
     let Some(properties) = table["properties"].as_object_mut() else {
         return;
     };
-    properties.extend(objective::properties());
-    properties["objective"]["enum"] = json!(objective::names());
+    properties.extend(objective::properties(objectives));
+    properties["objective"]["enum"] = json!(objective::names(objectives));
 }
 
 fn add_defaults(schema: &mut Value) {

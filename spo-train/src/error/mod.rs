@@ -26,6 +26,9 @@ pub enum TrainError {
     /// The evaluation.
     #[error(transparent)]
     Eval(#[from] spo_eval::EvalError),
+    /// A sink of events from outside of this crate could not keep one; see [`TrainError::sink`].
+    #[error(transparent)]
+    Sink(Box<dyn std::error::Error + Send + Sync>),
     /// A file of the run directory could not be read or written.
     #[error("{}: {source}", path.display())]
     Io {
@@ -165,6 +168,11 @@ fn go_on(out: &Path) -> String {
 }
 
 impl TrainError {
+    /// The error of a sink from outside of this crate.
+    pub fn sink(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Sink(error.into())
+    }
+
     pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
         Self::Io { path: path.into(), source }
     }
@@ -240,7 +248,11 @@ impl TrainError {
                 "the policy and the report are in the run directory; `on-miss = \"roll-back\"` goes on with the round's best policy"
                     .into(),
             ),
-            Self::NoPairs { .. } => Some("`spo data check` shows why rows were dropped".into()),
+            Self::NoPairs { what } if what.starts_with("held-out") => Some(
+                "raise holdout, or give an entry of [[data]] the key split = \"test\"; with holdout = 0 nothing is evaluated"
+                    .into(),
+            ),
+            Self::NoPairs { .. } => Some("`spo data check --rows FILE` shows why rows were dropped, and names them".into()),
             Self::CacheMiss { .. } => Some("remove the cache directory of the run, so that it is filled again".into()),
             _ => None,
         }

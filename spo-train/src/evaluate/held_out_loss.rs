@@ -68,7 +68,7 @@ impl HeldOutTasks<'_> {
             &mut scores,
             &mut tokens,
         )?;
-        let loss = own.loss / own.weight;
+        let loss = own.mean_loss();
         reporter.check_finite(phase, step, &[("the held-out loss", loss)], Vec::new)?;
         let groups = missing(&self.dimensions, &scores);
         tokens += groups.iter().map(|group| group.tokens() as u64).sum::<u64>();
@@ -165,7 +165,7 @@ fn own_loss<'t>(
                 for ((member, answer), rows) in answers.zip(&batch.sequences) {
                     scores.insert((groups[member].prompt, answer), sum(&scored.logps[rows.clone()]));
                 }
-                task.slopes(&of_batch, &batch, scored, &mut sums)
+                task.logp_gradients(&of_batch, &batch, scored, &mut sums)
             })?;
             *tokens += batch.tokens() as u64;
             total.merge(sums);

@@ -1,13 +1,14 @@
 //! Held-out pairs: which agree, which conflict, which are boilerplate, and what a policy scores.
 
 use crate::TrainError;
-use crate::config::{ArmPlan, RunPlan, holds_earlier, reward_scale};
+use crate::config::{ArmPlan, RunPlan, holds_earlier};
 use crate::policy::logps::PolicyLogps;
 use burn::tensor::Device;
 use spo_core::{Objective, PairNumbers, Sides, differentiate};
 use spo_data::{Dataset, Example, Preference, Tokenizer, row_hash};
 use spo_eval::{Bootstrap, ConflictCount, DataSummary, DimensionScore, PairScore, ScoreKind, score_dimension};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// What is evaluated along a dimension: a pair, or one answer that is desirable (chosen) or not (rejected).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +27,7 @@ pub struct LabelledSet {
     /// `train` or `held-out`.
     pub split: &'static str,
     /// The examples.
-    pub dataset: Dataset,
+    pub dataset: Arc<Dataset>,
     /// The dimensions of the run's rounds, in order.
     pub dimensions: Vec<String>,
     boilerplate: Vec<bool>,
@@ -56,7 +57,7 @@ impl LabelledSet {
                 marks
             }
         };
-        Ok(Self { split, dataset, dimensions, boilerplate })
+        Ok(Self { split, dataset: Arc::new(dataset), dimensions, boilerplate })
     }
 
     /// The pairs of a dimension and its single answers, in example order.
@@ -103,6 +104,7 @@ impl LabelledSet {
                 prompts: prompts.len(),
                 boilerplate: pairs.iter().filter(|pair| self.boilerplate[pair.example]).count(),
                 dropped: dropped.clone(),
+                unused: self.dataset.report.unused().collect(),
             }
         };
         self.dimensions.iter().map(summary).collect()
@@ -181,7 +183,7 @@ pub fn reward_scores(
     policy_name: &str,
     dimension: &str,
     policy: &PolicyLogps,
-    earlier: &[PolicyLogps],
+    earlier: &[&PolicyLogps],
     rewards: &Rewards,
     bootstrap: &Bootstrap,
     device: &Device,
@@ -229,13 +231,13 @@ impl Rewards {
     /// # Errors
     /// Options that the objective refuses.
     pub fn of(plan: &RunPlan, arm: &ArmPlan) -> Result<Self, TrainError> {
-        let scale = |arm: &ArmPlan| reward_scale(&arm.objective, &arm.options).unwrap_or(1.0);
-        let sequential = match holds_earlier(&arm.objective) {
+        let scale = |arm: &ArmPlan| arm.objectives.reward_scale(&arm.objective, &arm.options).unwrap_or(1.0);
+        let sequential = match holds_earlier(&arm.objectives, &arm.objective) {
             true => {
-                let own = spo_core::objective::entry(&arm.objective)?.options;
+                let own = arm.objectives.entry(&arm.objective)?.options;
                 let mut options = arm.options.clone();
                 options.retain(|key, _| own.iter().any(|option| option.key == key));
-                Some(spo_core::objective::build(&arm.objective, &options)?)
+                Some(arm.objectives.build(&arm.objective, &options)?)
             }
             false => None,
         };

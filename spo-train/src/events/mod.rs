@@ -329,7 +329,7 @@ pub trait Sink {
     /// Takes one event, `seconds` after the start of the run.
     ///
     /// # Errors
-    /// The event could not be kept.
+    /// The event could not be kept: the run ends. [`TrainError::sink`] makes it of any error.
     fn event(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError>;
 
     /// Takes one event that an earlier process of a resumed run has already told. Sinks that only say what happens now

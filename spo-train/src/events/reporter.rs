@@ -92,11 +92,10 @@ impl<'a> Reporter<'a> {
         }
     }
 
-    /// Stops the run at the first value that is not finite, with the rows at hand saved in
-    /// `not-finite.json`.
+    /// Stops the run at the first value that is not finite.
     ///
     /// # Errors
-    /// [`TrainError::NotFinite`], or the file could not be written.
+    /// [`not_finite`](Self::not_finite)
     pub fn check_finite(
         &self,
         phase: &str,
@@ -104,10 +103,20 @@ impl<'a> Reporter<'a> {
         values: &[(&'static str, f64)],
         ids: impl Fn() -> Vec<String>,
     ) -> Result<(), TrainError> {
-        let Some(&(quantity, found)) = values.iter().find(|(_, value)| !value.is_finite()) else { return Ok(()) };
+        match values.iter().find(|(_, value)| !value.is_finite()) {
+            Some((quantity, found)) => Err(self.not_finite(phase, step, quantity, *found, &ids())),
+            None => Ok(()),
+        }
+    }
+
+    /// What ends the run at a value that is not finite, with the ids of the rows at hand saved in `not-finite.json`:
+    /// [`TrainError::NotFinite`], or that the file could not be written.
+    pub fn not_finite(&self, phase: &str, step: u64, quantity: &'static str, found: f64, ids: &[String]) -> TrainError {
         let saved = self.out.join("not-finite.json");
-        let text = json!({ "phase": phase, "step": step, "quantity": quantity, "ids": ids() });
-        std::fs::write(&saved, format!("{text:#}\n")).map_err(|e| TrainError::io(&saved, e))?;
-        Err(TrainError::NotFinite { phase: phase.into(), step, quantity, found, saved })
+        let text = json!({ "phase": phase, "step": step, "quantity": quantity, "ids": ids });
+        match std::fs::write(&saved, format!("{text:#}\n")) {
+            Ok(()) => TrainError::NotFinite { phase: phase.into(), step, quantity, found, saved },
+            Err(error) => TrainError::io(&saved, error),
+        }
     }
 }

@@ -3,8 +3,9 @@
 
 use crate::config::{EvaluationPlan, TrainingPlan};
 use crate::events::reporter::Reporter;
+use crate::events::sink::Memory;
 use crate::events::{Event, Sink, StepFigures};
-use crate::persist::directory::{START, WARMUP};
+use crate::persist::directory::START;
 use crate::phase::stopping::Stopping;
 use crate::phase::{Phase, PhaseState, side_by_side};
 use crate::policy::Policies;
@@ -12,8 +13,10 @@ use crate::policy::adapters::policy_options;
 use crate::policy::logps::PolicyLogps;
 use crate::policy::sampling::SampledResponses;
 use crate::run::Prepared;
-use crate::task::build::{ArmData, Frozen};
-use crate::task::{SupervisedTask, Task};
+use crate::run::schedule::{Stage, Training};
+use crate::task::Task;
+use crate::task::build::Frozen;
+use crate::task::data::TaskData;
 use crate::{TrainError, step::memory};
 use serde::Serialize;
 use spo_core::logprob::HeadOptions;
@@ -63,20 +66,20 @@ pub fn measure(prepared: &Prepared, steps: u64, sink: &mut dyn Sink) -> Result<S
     let place = std::env::temp_dir();
     let options = policy_options(&prepared.plan, &prepared.model, &prepared.device)?;
     // Only the starting model is loaded: nothing is read from the directory, and nothing written.
-    let mut policies = Policies::new(options, &place.join("spo-plan"), &prepared.held_out.dataset)?;
+    let mut policies = Policies::new(options, &place.join("spo-plan"), prepared.probes())?;
     let model = policies.start(START)?;
-    let mut measured = Measured { prepared, model, policies, steps, sink, scored: (0, 0.0), training: vec![] };
-    measured.warm_up()?;
-    measured.rounds()?;
-    let sampling = measured.sampling()?;
-    let (tokens, seconds) = measured.scored;
-    Ok(Speed {
-        steps,
-        training: measured.training,
-        scoring: tokens as f64 / seconds,
-        sampling,
-        peak_bytes: memory::peak_resident_bytes(),
-    })
+    let (scored, training, sampling) = ((0, 0.0), vec![], None);
+    let mut measured = Measured { prepared, model, policies, steps, sink, scored, training, sampling };
+    for stage in prepared.stages() {
+        match &stage {
+            Stage::Train(training) => measured.phase(training)?,
+            Stage::Respond { .. } if measured.sampling.is_none() => measured.responses()?,
+            _ => {}
+        }
+    }
+    let Measured { scored: (tokens, seconds), training, sampling, .. } = measured;
+    let (scoring, peak_bytes) = (tokens as f64 / seconds, memory::peak_resident_bytes());
+    Ok(Speed { steps, training, scoring, sampling, peak_bytes })
 }
 
 struct Measured<'a> {
@@ -88,49 +91,26 @@ struct Measured<'a> {
     /// Tokens and seconds.
     scored: (u64, f64),
     training: Vec<(String, f64)>,
+    sampling: Option<f64>,
 }
 
 impl Measured<'_> {
-    fn warm_up(&mut self) -> Result<(), TrainError> {
-        let prepared = self.prepared;
-        let Some(warmup) = &prepared.plan.warmup else { return Ok(()) };
-        let task = SupervisedTask::new(&prepared.train.dataset, &warmup.dimensions);
-        let training = self.short(&warmup.training);
-        self.train(&self.phase(WARMUP, 0, &training), &task)
-    }
-
-    fn rounds(&mut self) -> Result<(), TrainError> {
-        let prepared = self.prepared;
-        let train = &prepared.train.dataset;
-        for (index, round, arm, name) in super::arms(prepared) {
-            let data = ArmData::new(train, &round.dimension, arm)?;
-            if data.sampled_tokens().is_some() {
-                continue;
-            }
-            let training = self.short(&arm.training);
-            let phase = self.phase(&name, index as u64 + 1, &training);
-            let (visits, order) = (phase.visits(data.len()), phase.epoch(data.len()));
-            let visited =
-                (0..data.len()).filter(|&row| visits[row]).map(|row| train.examples[data.example(row)].clone());
-            let mut rows: Vec<Example> = visited.collect();
-            rows.extend(data.shortened(&visits));
-            rows.extend(data.mismatched(&visits, &order, prepared.model.context));
-            let logps = self.score(&rows, &training);
-            // All policies before the round are the starting one here.
-            let names: Vec<String> = (0..=index).map(|policy| policy.to_string()).collect();
-            let history: Vec<PolicyLogps> = names.iter().map(|_| PolicyLogps::of(START, logps.clone())).collect();
-            let reference = data.needs_reference_model().then(|| self.model.clone());
-            let limit = prepared.model.context;
-            let frozen = Frozen { names: &names, history: &history, samples: None, reference, order, limit };
-            let task = match data.task(frozen, &visits, device::cpu()) {
-                Ok((task, _)) => task,
-                // Options may name earlier policies.
-                Err(TrainError::Objective { .. }) => continue,
-                Err(error) => return Err(error),
-            };
-            self.train(&self.phase(&name, index as u64 + 1, &training), task.as_ref())?;
+    /// A few steps of a phase, after what its loss needs of frozen policies: here they all are the starting one.
+    fn phase(&mut self, training: &Training) -> Result<(), TrainError> {
+        let (place, data) = (&training.place, &training.data.train);
+        if data.sampled_tokens().is_some() {
+            return Ok(());
         }
-        Ok(())
+        let few = self.short(place.training);
+        let (name, round, seed) = (place.policy.as_str(), place.round(), self.prepared.plan.seed);
+        let phase = Phase { name, round, training: &few, trainable: self.policies.trainable(), seed };
+        let data = data.clone().visiting(phase.visits(data.len()), phase.epoch(data.len()));
+        let logps = PolicyLogps::of(START, if place.arm.is_some() { self.score(&data) } else { HashMap::new() });
+        let history: Vec<&PolicyLogps> = place.path.iter().map(|_| &logps).collect();
+        let reference = data.needs_reference_model().then(|| self.model.clone());
+        let frozen = Frozen { names: &place.path, history: &history, samples: None, reference };
+        let (task, _) = data.task(frozen, device::cpu())?;
+        self.train(&phase, task.as_ref())
     }
 
     /// A phase's settings for a few steps with nothing between them.
@@ -139,15 +119,12 @@ impl Measured<'_> {
         TrainingPlan { steps, eval_every: 0, early_stopping: None, max_kl: 0.0, ..training.clone() }
     }
 
-    fn phase<'p>(&self, name: &'p str, round: u64, training: &'p TrainingPlan) -> Phase<'p> {
-        Phase { name, round, training, trainable: self.policies.trainable(), seed: self.prepared.plan.seed }
-    }
-
     fn train(&mut self, phase: &Phase, task: &dyn Task) -> Result<(), TrainError> {
         let mut seen = Seen { batches: vec![], shown: self.sink };
         let stop = AtomicBool::new(false);
         let mut reporter = Reporter::new(std::env::temp_dir(), &mut seen, &stop);
-        phase.run(PhaseState::new(self.model.clone()), task, None, Stopping::never(), None, &mut reporter)?;
+        let start = PhaseState::new(self.model.clone(), phase.training.optimizer());
+        phase.run(start, task, None, Stopping::never(), None, &mut reporter)?;
         // The first step also warms caches and compiles kernels.
         let counted = &seen.batches[seen.batches.len().min(2) - 1..];
         let (tokens, seconds) = counted
@@ -157,16 +134,17 @@ impl Measured<'_> {
         Ok(())
     }
 
-    fn score(&mut self, rows: &[Example], training: &TrainingPlan) -> HashMap<RowHash, f64> {
+    /// The log-probs of the rows that a phase visits, and of what its loss makes of them.
+    fn score(&mut self, data: &TaskData) -> HashMap<RowHash, f64> {
         let started = Instant::now();
-        let groups: Vec<Group> = rows
-            .iter()
-            .map(|row| Group {
-                prompt: &row.prompt,
-                answers: row.answers.iter().map(|answer| answer.as_slice()).collect(),
-            })
-            .collect();
-        let budget = 2 * training.micro_batch_tokens(&self.prepared.device);
+        let made = [data.shortened(), data.mismatched()].concat();
+        let visited = data.visited_examples().map(|example| &self.prepared.train.dataset.examples[example]);
+        let rows: Vec<&Example> = visited.chain(&made).collect();
+        let mut groups = vec![];
+        for row in &rows {
+            groups.push(Group { prompt: &row.prompt, answers: row.answers.iter().map(|ids| ids.as_slice()).collect() });
+        }
+        let budget = self.prepared.scored_at_once();
         let scored = self.model.score(&groups, budget, &HeadOptions::default(), &mut |_| ());
         let mut logps = HashMap::new();
         for (row, answers) in rows.iter().zip(scored) {
@@ -174,39 +152,35 @@ impl Measured<'_> {
                 logps.insert(row.answer_hash(answer), tokens.iter().map(|logp| f64::from(*logp)).sum());
             }
         }
-        self.scored.0 += super::tokens(rows);
+        self.scored.0 += rows.iter().map(|row| row.tokens() as u64).sum::<u64>();
         self.scored.1 += started.elapsed().as_secs_f64();
         logps
     }
 
-    fn sampling(&self) -> Result<Option<f64>, TrainError> {
+    /// A few short responses to held-out prompts.
+    fn responses(&mut self) -> Result<(), TrainError> {
         let prepared = self.prepared;
         let plan = &prepared.plan.evaluation;
-        if plan.kl_samples == 0 {
-            return Ok(None);
-        }
         let few = EvaluationPlan {
             kl_samples: plan.kl_samples.min(DRAWN.0),
             kl_max_new_tokens: plan.kl_max_new_tokens.min(DRAWN.1),
             ..plan.clone()
         };
-        let mut stop = prepared.model.eos.clone();
-        stop.extend(prepared.tokenizer.terminators());
-        let (never, mut silent) = (AtomicBool::new(false), crate::events::sink::Memory::default());
+        let (never, mut silent) = (AtomicBool::new(false), Memory::default());
         let reporter = Reporter::new(std::env::temp_dir(), &mut silent, &never);
         let started = Instant::now();
-        let seed = prepared.plan.seed;
         let drawn = SampledResponses::sample(
             START,
             &self.model,
             &prepared.held_out.dataset,
             &few,
-            &stop,
-            seed,
-            4096,
+            prepared.tokenizer.terminators(),
+            prepared.plan.seed,
+            prepared.scored_at_once(),
             &reporter,
         )?;
-        Ok(Some(drawn.tokens() as f64 / started.elapsed().as_secs_f64()))
+        self.sampling = Some(drawn.tokens() as f64 / started.elapsed().as_secs_f64());
+        Ok(())
     }
 }
 

@@ -1,14 +1,16 @@
 //! How much memory a run will take, by what it is for.
 
+use crate::TrainError;
+use crate::config::TrainingPlan;
 use crate::config::spec::Recompute;
-use crate::config::{ArmPlan, DataShape, TrainingPlan};
-use crate::persist::directory::{WARMUP, policy_name};
 use crate::phase::{AUTO_ACTIVATION_BYTES, side_by_side};
 use crate::policy::adapters::policy_options;
+use crate::policy::{PolicyOptions, sampling};
 use crate::run::Prepared;
-use crate::{TrainError, step::memory};
+use crate::run::schedule::{self, Stage};
+use crate::step::{memory, tape};
 use serde::Serialize;
-use spo_data::{Dataset, Order, micro_batches};
+use spo_data::{Group, Order, micro_batches};
 use spo_model::ModelSpec;
 use spo_model::device::{describe, on_cpu};
 use spo_model::export::PROBE_TOKENS;
@@ -17,8 +19,6 @@ use spo_model::memory::{Batch, Training, generation, parameter_shapes, scoring_h
 
 /// Memory of one answer's log-prob under one policy: its key, the number, and the table's slack.
 const CACHED_ANSWER: usize = 80;
-/// Sequences that are sampled together.
-const SAMPLED_TOGETHER: usize = 64;
 
 /// What the CPU's allocator holds between operations and in pages used in part, as a share of what a step allocates and
 /// frees. A rule of thumb: chosen for the settings of docs/performance.md together.
@@ -82,28 +82,18 @@ impl MemoryForecast {
     ///
     /// # Errors
     /// Adapters that do not fit the model.
-    pub(super) fn of(prepared: &Prepared) -> Result<Self, TrainError> {
+    pub(super) fn of(prepared: &Prepared, stages: &[Stage]) -> Result<Self, TrainError> {
         let (plan, spec) = (&prepared.plan, &prepared.model);
         let program = memory::resident_bytes() as usize;
-        let mut phases = vec![];
-        if let Some(warmup) = &plan.warmup {
-            let rows = desirable(&prepared.train.dataset, &warmup.dimensions);
-            phases.push(phase(prepared, WARMUP, 0, &warmup.training, &rows, program)?);
-        }
-        for (index, round) in plan.rounds.iter().enumerate() {
-            for arm in &round.arms {
-                let rows = rows(&prepared.train.dataset, &round.dimension, arm);
-                let name = policy_name(round, arm);
-                phases.push(phase(prepared, &name, index + 1, &arm.training, &rows, program)?);
-            }
-        }
+        let training = stages.iter().filter_map(Stage::training);
+        let phases = training.map(|training| phase(prepared, training, program)).collect::<Result<Vec<_>, _>>()?;
         let host = on_cpu(&prepared.device);
         let largest = phases.iter().max_by_key(|phase| phase.total).expect("a run has rounds");
         let resident = largest.weights + largest.adapters + if host { program } else { 0 };
         let prompts = plan.evaluation.kl_samples.max(plan.evaluation.samples + plan.evaluation.sample_prompts.len());
         let longest = prepared.held_out.dataset.examples.iter().map(|example| example.prompt.len()).max().unwrap_or(0);
         let tokens = (longest + plan.evaluation.kl_max_new_tokens).min(spec.context);
-        let laid_out = || resident + generation(spec, prompts.min(SAMPLED_TOGETHER), tokens);
+        let laid_out = || resident + generation(spec, prompts.min(sampling::BATCH), tokens);
         let sampling = (prompts > 0 && host).then(laid_out);
         let tensors = parameter_shapes(spec).into_iter().map(|(_, shape)| shape.iter().product::<usize>());
         let scored = scoring_head(spec, PROBE_TOKENS) + 4 * tensors.max().unwrap_or(0);
@@ -113,74 +103,41 @@ impl MemoryForecast {
     }
 }
 
-fn phase(
-    prepared: &Prepared,
-    name: &str,
-    round: usize,
-    settings: &TrainingPlan,
-    rows: &[Row],
-    program: usize,
-) -> Result<PhaseMemory, TrainError> {
-    let (spec, host) = (&prepared.model, on_cpu(&prepared.device));
+fn phase(prepared: &Prepared, training: &schedule::Training, program: usize) -> Result<PhaseMemory, TrainError> {
+    let (spec, host, place) = (&prepared.model, on_cpu(&prepared.device), &training.place);
+    let (settings, data, round) = (place.training, &training.data.train, place.round() as usize);
     let options = policy_options(&prepared.plan, spec, &prepared.device)?;
-    let storage = options.load.storage.unwrap_or(Storage::F32);
-    let lora = options.lora.as_ref();
-    let frozen_ranks = match lora {
-        Some(lora) if options.stack => lora.rank * (round.saturating_sub(1) + usize::from(options.start.is_some())),
-        _ => 0,
-    };
-    let training =
-        Training { storage, blocks: options.load.blocks, lora, frozen_ranks, fused: host && storage == Storage::F32 };
-    let order = Order {
-        n: rows.len(),
-        batch: settings.pairs_per_step,
-        seed: prepared.plan.seed,
-        round: round as u64,
-        shuffle: settings.shuffle,
-    };
-    let budget = match settings.update_in_backward {
-        true => usize::MAX,
-        false => settings.micro_batch_tokens(&prepared.device),
-    };
-    // Micro-batches of a small model run side by side, each with gradients of its own.
-    let alone = settings.update_in_backward || !side_by_side(&prepared.device, spec);
-    let threads = if alone { 1 } else { rayon::current_num_threads() };
-    let (batch, at_once) = largest_batch(rows, &order, settings.steps, budget, threads, !host);
-    let [kept, recomputed] = [false, true].map(|recomputed| training.activations(spec, batch, recomputed));
-    let (kept, recomputed) = (kept?, recomputed?);
-    let recomputes = match settings.recompute {
-        Recompute::Auto => {
-            Training { lora: None, ..training.clone() }.activations(spec, batch, false)? > AUTO_ACTIVATION_BYTES
-        }
-        chosen => chosen == Recompute::Blocks,
-    };
-    let mut state = training.state(spec)?;
-    let sets = if at_once > 1 { at_once + 1 } else { 1 };
+    let model = trained(&options, round, host);
+    let rows: Vec<Group> = (0..data.len()).map(|row| data.group(row)).collect();
+    let order = place.visiting(prepared.plan.seed).order(rows.len());
+    let (batch, at_once) = largest_batch(prepared, settings, &rows, &order);
+    let mut state = model.state(spec)?;
     // Of an embedding table with a head of its own, only the rows of tokens that occur have gradients and moments.
-    let [mut untouched, mut untouched_in_a_step] = [0, 0];
-    if training.embedding_by_rows(spec) {
-        let touched = touched_rows(rows, &order, settings.steps, spec.vocab_size);
-        [untouched, untouched_in_a_step] = touched.map(|rows| 4 * spec.hidden_size * (spec.vocab_size - rows));
-    }
+    let touched = match model.embedding_by_rows(spec) {
+        true => touched_rows(&rows, &order, settings.steps, spec.vocab_size),
+        false => [spec.vocab_size; 2],
+    };
+    let [untouched, untouched_in_a_step] = touched.map(|rows| 4 * spec.hidden_size * (spec.vocab_size - rows));
     state.optimizer -= 2 * untouched;
     state.gradients -= untouched_in_a_step;
+    let sets = if at_once > 1 { at_once + 1 } else { 1 };
+    let gradients = match settings.update_in_backward {
+        true => largest_part(spec, untouched_in_a_step),
+        false => state.gradients * sets,
+    };
     let mut phase = PhaseMemory {
-        phase: name.into(),
+        phase: place.policy.clone(),
         tokens: batch.tokens,
         predicted: batch.rows,
         weights: state.weights,
         adapters: state.adapters,
-        gradients: if settings.update_in_backward {
-            largest_part(spec, untouched_in_a_step)
-        } else {
-            state.gradients * sets
-        },
+        gradients,
         optimizer: state.optimizer,
-        activations_kept: kept,
-        activations_recomputed: recomputed,
-        recomputes,
-        head: training.head(spec, batch, settings.head_chunk_rows) * at_once,
-        cache: CACHED_ANSWER * round * rows.iter().map(|row| row.answers).sum::<usize>(),
+        activations_kept: model.activations(spec, batch, false)?,
+        activations_recomputed: model.activations(spec, batch, true)?,
+        recomputes: recomputes(&model, spec, batch, settings.recompute)?,
+        head: model.head(spec, batch, settings.head_chunk_rows) * at_once,
+        cache: CACHED_ANSWER * round * rows.iter().map(|row| row.answers.len()).sum::<usize>(),
         program,
         allocator: 0,
         total: 0,
@@ -194,6 +151,22 @@ fn phase(
     Ok(phase)
 }
 
+/// What is in memory of the model in the round of this number.
+fn trained(options: &PolicyOptions, round: usize, host: bool) -> Training<'_> {
+    let (storage, lora) = (options.load.storage.unwrap_or(Storage::F32), options.lora.as_ref());
+    let frozen_ranks = match lora {
+        Some(lora) if options.stack => lora.rank * (round.saturating_sub(1) + usize::from(options.start.is_some())),
+        _ => 0,
+    };
+    Training { storage, blocks: options.load.blocks, lora, frozen_ranks, fused: host && storage == Storage::F32 }
+}
+
+/// Whether a phase recomputes what the blocks of its largest micro-batch keep.
+fn recomputes(model: &Training, spec: &ModelSpec, batch: Batch, chosen: Recompute) -> Result<bool, TrainError> {
+    let dense = Training { lora: None, ..model.clone() }.activations(spec, batch, false)?;
+    Ok(chosen.settled(|| dense > AUTO_ACTIVATION_BYTES) == tape::Recompute::Blocks)
+}
+
 impl PhaseMemory {
     /// What the blocks keep the way the phase runs.
     pub fn activations(&self) -> usize {
@@ -201,32 +174,14 @@ impl PhaseMemory {
     }
 }
 
-/// A row of a task.
-struct Row<'a> {
-    tokens: usize,
-    predicted: usize,
-    answers: usize,
-    /// Prompt and answers.
-    parts: Vec<&'a [u32]>,
-}
-
-impl<'a> Row<'a> {
-    fn new(dataset: &'a Dataset, example: usize, answers: &[usize]) -> Self {
-        let example = &dataset.examples[example];
-        let chosen = answers.iter().map(|&answer| &example.answers[answer][..]);
-        let predicted = chosen.clone().map(<[u32]>::len).sum();
-        let parts = std::iter::once(&example.prompt[..]).chain(chosen).collect();
-        Self { tokens: example.prompt.len() + predicted, predicted, answers: answers.len(), parts }
-    }
-}
-
 /// How many of so many tokens the steps see together, and the step that sees most.
-fn touched_rows(rows: &[Row], order: &Order, steps: u64, vocabulary: usize) -> [usize; 2] {
+fn touched_rows(rows: &[Group], order: &Order, steps: u64, vocabulary: usize) -> [usize; 2] {
     let (mut seen_in, mut ever, mut most) = (vec![0; vocabulary], 0, 0);
     for step in 1..=steps.min(order.steps_per_epoch() as u64) {
         let mut touched = 0;
         let batch = order.batch(step as usize - 1);
-        for &token in batch.iter().flat_map(|&row| rows[row].parts.iter().copied().flatten()) {
+        let tokens = |row: &usize| rows[*row].prompt.iter().chain(rows[*row].answers.iter().copied().flatten());
+        for &token in batch.iter().flat_map(tokens) {
             let last = std::mem::replace(&mut seen_in[token as usize], step);
             ever += usize::from(last == 0);
             touched += usize::from(last != step);
@@ -234,27 +189,6 @@ fn touched_rows(rows: &[Row], order: &Order, steps: u64, vocabulary: usize) -> [
         most = most.max(touched);
     }
     [ever, most]
-}
-
-fn rows<'a>(dataset: &'a Dataset, dimension: &str, arm: &ArmPlan) -> Vec<Row<'a>> {
-    match arm.data {
-        DataShape::Pairs => {
-            let pairs = dataset.pairs(dimension);
-            pairs.iter().map(|pair| Row::new(dataset, pair.example, &[pair.chosen, pair.rejected])).collect()
-        }
-        DataShape::Answers => {
-            dataset.answers(dimension).iter().map(|row| Row::new(dataset, row.example, &[row.answer])).collect()
-        }
-        DataShape::Lists => {
-            let all = |example: usize| (0..dataset.examples[example].answers.len()).collect::<Vec<_>>();
-            dataset.lists(dimension).into_iter().map(|example| Row::new(dataset, example, &all(example))).collect()
-        }
-    }
-}
-
-fn desirable<'a>(dataset: &'a Dataset, dimensions: &[String]) -> Vec<Row<'a>> {
-    let answers = dimensions.iter().flat_map(|dimension| dataset.answers(dimension));
-    answers.filter(|row| row.desirable).map(|row| Row::new(dataset, row.example, &[row.answer])).collect()
 }
 
 /// Gradients of the part of the model that has most: a block, the embedding but for what is `untouched` of it, or the
@@ -268,27 +202,29 @@ fn largest_part(spec: &ModelSpec, untouched: usize) -> usize {
     elements("layers.0.").max(elements("embed_tokens.") - untouched).max(elements("lm_head."))
 }
 
-/// The most of each that up to `threads` micro-batches of the run have together, and how many there are at most.
-fn largest_batch(
-    rows: &[Row],
-    order: &Order,
-    steps: u64,
-    budget: usize,
-    threads: usize,
-    padded: bool,
-) -> (Batch, usize) {
+/// The most of each that the micro-batches of a phase have which run together, and how many those are at most.
+fn largest_batch(prepared: &Prepared, settings: &TrainingPlan, rows: &[Group], order: &Order) -> (Batch, usize) {
+    let (device, spec) = (&prepared.device, &prepared.model);
+    let budget = match settings.update_in_backward {
+        true => usize::MAX,
+        false => settings.micro_batch_tokens(device),
+    };
+    // Micro-batches of a small model run side by side, each with gradients of its own.
+    let alone = settings.update_in_backward || !side_by_side(device, spec);
+    let threads = if alone { 1 } else { rayon::current_num_threads() };
     let (mut largest, mut at_once) = (Batch::default(), 1);
-    for step in 0..steps.min(order.steps_per_epoch() as u64) {
+    for step in 0..settings.steps.min(order.steps_per_epoch() as u64) {
         let batch = order.batch(step as usize);
-        let lengths: Vec<usize> = batch.iter().map(|&row| rows[row].tokens).collect();
+        let lengths: Vec<usize> = batch.iter().map(|&row| rows[row].tokens()).collect();
         for together in micro_batches(&lengths, budget).chunks(threads) {
             at_once = at_once.max(together.len());
             let members = together.concat();
-            let sum = |of: fn(&Row) -> usize| members.iter().map(|&member| of(&rows[batch[member]])).sum::<usize>();
+            let prompt = |member: &usize| rows[batch[*member]].prompt.len();
+            let tokens = members.iter().map(|&member| lengths[member]).sum::<usize>();
             let longest = members.iter().map(|&member| lengths[member]).max().unwrap_or(0);
-            largest.tokens = largest.tokens.max(sum(|row| row.tokens));
-            largest.rows = largest.rows.max(sum(|row| row.predicted));
-            if padded {
+            largest.tokens = largest.tokens.max(tokens);
+            largest.rows = largest.rows.max(tokens - members.iter().map(prompt).sum::<usize>());
+            if !on_cpu(device) {
                 largest.scores = largest.scores.max(members.len() * longest * longest);
             }
         }

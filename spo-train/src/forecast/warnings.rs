@@ -27,6 +27,7 @@ pub(super) fn of(prepared: &Prepared, phases: &[PhaseForecast], disk: &Disk, nee
         warnings.push(format!("only {pairs} held-out pairs of {dimension}: its accuracies will be rough"));
     }
     for set in [&prepared.train, &prepared.held_out] {
+        warnings.extend(set.dataset.report.unused().map(|line| format!("{}: {line}", set.split)));
         for (reason, count) in set.dataset.report.counts() {
             warnings.push(format!("{}: {count} rows {} (`spo data check` names them)", set.split, reason.describe()));
         }

@@ -1,6 +1,6 @@
 //! Snapshots of a phase between two optimiser steps.
 //!
-//! A checkpoint is one safetensors file: the trained weights, the optimiser's moments (and f32
+//! A checkpoint is one safetensors file: the trained weights, the optimiser's state (of AdamW the moments, and f32
 //! masters of 16-bit weights), and in its metadata where the phase was. Its name ends with the
 //! blake3 of its bytes, so a damaged or cut file is noticed. `NNNNNN-PHASE-step-N-HASH.safetensors`,
 //! numbered in the order of writing. The best policy of a phase is kept as a policy, not here.
@@ -13,7 +13,7 @@ use crate::persist::float;
 use crate::persist::{directory, disk_space};
 use crate::phase::state::{Evaluations, PhaseState};
 use crate::policy;
-use crate::step::optimizer::AdamW;
+use crate::step::optimizer::Optimizer;
 use crate::step::row_sparse::RowSparse;
 use burn::tensor::{DType, Device, Element, Tensor, TensorData, bf16, f16};
 use safetensors::{Dtype, SafeTensors, tensor::View};
@@ -223,7 +223,7 @@ fn write(
             tensors.push((format!("weight.{}", parameter.path), Stored::new(RowSparse::Whole(parameter.value))));
         }
     });
-    tensors.extend(state.optimizer.state().map(|(name, values)| (name, Stored::new(values.clone()))));
+    tensors.extend(state.optimizer.state().map(|(name, values)| (name, Stored::new(values))));
     disk_space::require(dir, tensors.iter().map(|(_, tensor)| tensor.data_len() as u64).sum(), true)?;
     let aside = dir.join(format!("{name}.part"));
     let finish = || {
@@ -282,11 +282,12 @@ impl Saved {
         Ok(None)
     }
 
-    /// The phase as it was. `model` is any policy of the run: its trained weights are replaced.
+    /// The phase as it was. `model` is any policy of the run: its trained weights are replaced. `optimizer` has the
+    /// settings that the phase goes on with, and its state is replaced.
     ///
     /// # Errors
     /// The file cannot be read, or its tensors do not fit the model.
-    pub fn restore(&self, model: CausalLm) -> Result<PhaseState, TrainError> {
+    pub fn restore(&self, model: CausalLm, mut optimizer: Box<dyn Optimizer>) -> Result<PhaseState, TrainError> {
         let damaged = |reason: String| TrainError::Damaged { path: self.path.clone(), reason };
         let bytes = std::fs::read(&self.path).map_err(|e| TrainError::io(&self.path, e))?;
         let file = SafeTensors::deserialize(&bytes).map_err(|e| damaged(e.to_string()))?;
@@ -309,9 +310,10 @@ impl Saved {
             return Err(damaged(format!("{name} does not fit the model of this run")));
         }
         let header = &self.header;
+        optimizer.restore(header.step, tensors).map_err(damaged)?;
         Ok(PhaseState {
             model,
-            optimizer: AdamW::restore(header.step, tensors),
+            optimizer,
             step: header.step,
             tokens: header.tokens,
             time: Duration::from_millis(header.milliseconds),

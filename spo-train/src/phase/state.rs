@@ -1,7 +1,7 @@
 //! What a phase has come to between two of its steps: what a checkpoint holds.
 
 use crate::persist::float;
-use crate::step::optimizer::AdamW;
+use crate::step::optimizer::Optimizer;
 use serde::{Deserialize, Serialize};
 use spo_model::CausalLm;
 use std::cmp::Ordering;
@@ -12,8 +12,8 @@ use std::time::Duration;
 pub struct PhaseState {
     /// The policy.
     pub model: CausalLm,
-    /// The optimiser's moments.
-    pub optimizer: AdamW,
+    /// What changes it, and remembers from step to step.
+    pub optimizer: Box<dyn Optimizer>,
     /// Steps done.
     pub step: u64,
     /// Tokens run through the model.
@@ -31,11 +31,11 @@ pub struct PhaseState {
 }
 
 impl PhaseState {
-    /// A phase that starts from a model.
-    pub fn new(model: CausalLm) -> Self {
+    /// A phase that starts from a model, with an optimiser before its first step.
+    pub fn new(model: CausalLm, optimizer: Box<dyn Optimizer>) -> Self {
         Self {
             model,
-            optimizer: AdamW::default(),
+            optimizer,
             step: 0,
             tokens: 0,
             time: Duration::ZERO,
@@ -47,7 +47,7 @@ impl PhaseState {
     }
 }
 
-/// A policy at one look, comparable: within the KL budget, how far from the round's gate, how good.
+/// A policy at one evaluation, comparable: within the KL budget, how far from the round's gate, how good.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Evaluation {
     pub(super) step: u64,
@@ -58,9 +58,9 @@ pub(super) struct Evaluation {
 }
 
 impl Evaluation {
-    /// Whether this later look is at a better policy.
+    /// Whether this later evaluation is of a better policy.
     pub(super) fn beats(&self, other: &Self) -> bool {
-        let value = |look: &Self| look.value.unwrap_or(look.step as f64);
+        let value = |of: &Self| of.value.unwrap_or(of.step as f64);
         let order = other.gap.total_cmp(&self.gap).then(value(self).total_cmp(&value(other)));
         order == Ordering::Greater
     }
@@ -95,12 +95,12 @@ mod tests {
     use super::Evaluation;
 
     #[test]
-    fn looks_are_compared_by_gate_then_metric_then_step() {
-        let look = |step, gap, value| Evaluation { step, gap, value };
-        assert!(look(2, 0.0, Some(0.1)).beats(&look(1, 0.1, Some(0.9))));
-        assert!(look(2, 0.0, Some(0.9)).beats(&look(1, 0.0, Some(0.1))));
-        assert!(!look(2, 0.0, Some(0.9)).beats(&look(1, 0.0, Some(0.9))), "the first of equals stays");
-        assert!(look(2, 0.0, None).beats(&look(1, 0.0, None)));
-        assert!(!look(2, 0.2, None).beats(&look(1, 0.1, None)));
+    fn evaluations_are_compared_by_gate_then_metric_then_step() {
+        let of = |step, gap, value| Evaluation { step, gap, value };
+        assert!(of(2, 0.0, Some(0.1)).beats(&of(1, 0.1, Some(0.9))));
+        assert!(of(2, 0.0, Some(0.9)).beats(&of(1, 0.0, Some(0.1))));
+        assert!(!of(2, 0.0, Some(0.9)).beats(&of(1, 0.0, Some(0.9))), "the first of equals stays");
+        assert!(of(2, 0.0, None).beats(&of(1, 0.0, None)));
+        assert!(!of(2, 0.2, None).beats(&of(1, 0.1, None)));
     }
 }

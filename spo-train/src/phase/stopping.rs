@@ -58,11 +58,16 @@ impl<'a> Stopping<'a> {
         Self { keeper: Some(keeper), acts }
     }
 
-    /// Evaluations at the running policy; [`Evaluations::end`] says whether the phase ends here.
+    /// Takes an evaluation of the running policy; [`Evaluations::end`] says whether the phase ends here.
     ///
     /// # Errors
     /// The policy cannot be kept, its starting policy cannot be read, or the user's interruption.
-    pub fn look(&mut self, state: &mut PhaseState, found: &HeldOut, reporter: &mut Reporter) -> Result<(), TrainError> {
+    pub fn evaluated(
+        &mut self,
+        state: &mut PhaseState,
+        found: &HeldOut,
+        reporter: &mut Reporter,
+    ) -> Result<(), TrainError> {
         let Some(keeper) = self.keeper.as_mut().filter(|_| self.acts) else { return Ok(()) };
         let kl = if keeper.training.max_kl > 0.0 { Some(keeper.kl(state, reporter)?) } else { None };
         if state.evaluations.take(keeper, found, kl) {
@@ -117,7 +122,7 @@ impl<'a> Stopping<'a> {
 }
 
 impl Evaluations {
-    /// Takes a look; true if it is the best so far.
+    /// Takes an evaluation; true if it is the best so far.
     fn take(&mut self, keeper: &Keeper, found: &HeldOut, kl: Option<f64>) -> bool {
         let budget = keeper.training.max_kl;
         if let Some(kl) = kl.filter(|kl| *kl > budget) {
@@ -146,10 +151,10 @@ impl Evaluations {
             value
         });
         let gap = keeper.gate.as_ref().map_or(0.0, |gate| gate.gap(found));
-        let look = Evaluation { step: found.step, gap, value };
-        let best = self.best.as_ref().is_none_or(|best| look.beats(best));
+        let evaluation = Evaluation { step: found.step, gap, value };
+        let best = self.best.as_ref().is_none_or(|best| evaluation.beats(best));
         if best {
-            self.best = Some(look);
+            self.best = Some(evaluation);
         }
         best
     }
@@ -158,7 +163,7 @@ impl Evaluations {
 impl Keeper<'_> {
     /// Sampled KL of the running policy to the one the phase started from.
     fn kl(&mut self, state: &PhaseState, reporter: &mut Reporter) -> Result<f64, TrainError> {
-        let drawn = SampledResponses::sample(
+        let sampled = SampledResponses::sample(
             self.phase,
             &state.model,
             &self.held_out.dataset,
@@ -169,7 +174,7 @@ impl Keeper<'_> {
             reporter,
         )?;
         let parent = self.policies.load(self.parent)?;
-        let estimate = drawn.kl(self.parent, &parent, self.token_budget)?;
+        let estimate = sampled.kl(self.parent, &parent, self.token_budget)?;
         let kl = estimate.mean;
         reporter.emit(Event::RunningKl { phase: self.phase.into(), step: state.step, estimate })?;
         Ok(kl)

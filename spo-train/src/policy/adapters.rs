@@ -72,11 +72,13 @@ pub fn policy_options(plan: &RunPlan, model: &ModelSpec, device: &Device) -> Res
     });
     Ok(PolicyOptions {
         base: plan.model.path.clone(),
+        families: plan.families.clone(),
         load: LoadOptions { storage: Some(storage), blocks },
         lora: plan.lora.as_ref().map(|lora| lora_spec(lora, model)).transpose()?,
         start: plan.lora.as_ref().and_then(|lora| lora.start.clone()),
         stack: plan.lora.as_ref().is_some_and(|lora| lora.rounds == LoraRounds::Stack),
         seed: plan.seed,
+        text: plan.text.clone(),
         device: device.clone(),
     })
 }

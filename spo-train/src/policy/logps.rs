@@ -19,7 +19,8 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-const RECORD: usize = 32;
+/// Bytes of a record.
+pub(crate) const RECORD: usize = 32;
 /// Answers scored between two checks of the stop flag.
 const CHUNK: usize = 256;
 
@@ -101,74 +102,40 @@ impl LogpCache {
         reporter: &mut Reporter,
     ) -> Result<PolicyLogps, TrainError> {
         let started = Instant::now();
-        let (before, behind) = {
-            let mut records = self.records(hash)?;
-            let behind = records.split_off(records.len().min(from as usize / RECORD));
-            (records, behind)
-        };
-        let values = before.into_iter().flatten().collect();
+        let mut records = self.records(hash)?;
+        let behind = records.split_off(records.len().min(from as usize / RECORD));
+        let values = records.into_iter().flatten().collect();
         let mut stored = PolicyLogps { policy: policy.into(), dir: self.dir.clone(), values };
-        let (mut total, mut missing) = (0, vec![]);
-        for example in sets.iter().flat_map(|set| &set.examples) {
-            total += example.answers.len();
-            let absent: Vec<usize> = (0..example.answers.len())
-                .filter(|&answer| !stored.values.contains_key(&example.answer_hash(answer)))
-                .collect();
-            if !absent.is_empty() {
-                missing.push((example, absent));
-            }
-        }
-        // Similar lengths together; the longest first, so that memory runs out now or never.
-        missing.sort_by_key(|(example, _)| std::cmp::Reverse(example.tokens()));
+        let (total, missing) = stored.missing(sets);
         let cached = total - missing.iter().map(|(_, answers)| answers.len()).sum::<usize>();
-        let (mut done, mut tokens) = (cached, 0);
-        let path = self.path(hash);
         let chunks: Vec<_> = missing.chunks(CHUNK).collect();
         let (mut whole, mut taken) = (0, 0);
         while let Some(records) = chunks.get(whole).and_then(|chunk| written(chunk, &behind[taken..])) {
-            (whole, taken, done) = (whole + 1, taken + records.len(), done + records.len());
+            (whole, taken) = (whole + 1, taken + records.len());
             stored.values.extend(records);
         }
-        let tokens_of = |(example, answers): &Missing| {
-            let answers = answers.iter().map(|&answer| example.answers[answer].len());
-            (example.prompt.len() + answers.sum::<usize>()) as u64
-        };
-        tokens += chunks[..whole].iter().flat_map(|chunk| chunk.iter()).map(tokens_of).sum::<u64>();
+        let path = self.path(hash);
+        // Also cuts a half-written record off, so that the next one is aligned.
         let open = || {
             let file = OpenOptions::new().create(true).append(true).open(&path)?;
-            // Also cuts a half-written record off, so that the next one is aligned.
             file.set_len(from + (taken * RECORD) as u64)?;
             Ok(BufWriter::new(file))
         };
         let mut file = open().map_err(|e| TrainError::io(&path, e))?;
+        let mut done = cached + taken;
         for chunk in &chunks[whole..] {
             reporter.check_stop()?;
-            let groups: Vec<Group> = chunk
-                .iter()
-                .map(|(example, answers)| Group {
-                    prompt: &example.prompt,
-                    answers: answers.iter().map(|&answer| example.answers[answer].as_slice()).collect(),
-                })
-                .collect();
-            for ((example, _), group) in chunk.iter().zip(&groups) {
-                model.spec().check_row(&example.id, group.prompt, &group.answers)?;
-            }
-            tokens += groups.iter().map(|group| group.tokens() as u64).sum::<u64>();
-            let scored = model.score(&groups, token_budget, &HeadOptions::default(), &mut |_| ());
-            for ((example, answers), logps) in chunk.iter().zip(scored) {
-                for (&answer, logps) in answers.iter().zip(logps) {
-                    let logp = logps.iter().map(|logp| f64::from(*logp)).sum::<f64>();
-                    reporter.check_finite(policy, 0, &[("a log-prob", logp)], || vec![example.id.clone()])?;
-                    let key = example.answer_hash(answer);
-                    file.write_all(&encode(&key, logp, logps.len() as u32)).map_err(|e| TrainError::io(&path, e))?;
-                    stored.values.insert(key, logp);
-                    done += 1;
-                }
+            for (id, key, logp, tokens) in score(model, chunk, token_budget)? {
+                reporter.check_finite(policy, 0, &[("a log-prob", logp)], || vec![id.into()])?;
+                file.write_all(&encode(&key, logp, tokens)).map_err(|e| TrainError::io(&path, e))?;
+                stored.values.insert(key, logp);
+                done += 1;
             }
             file.flush().map_err(|e| TrainError::io(&path, e))?;
             reporter.emit(Event::Scoring { policy: policy.into(), done, total })?;
         }
         file.get_ref().sync_data().map_err(|e| TrainError::io(&path, e))?;
+        let tokens = missing.iter().map(|row| group(row).tokens() as u64).sum();
         let seconds = started.elapsed().as_secs_f64();
         reporter.emit(Event::Scored { policy: policy.into(), answers: total, cached, tokens, seconds })?;
         Ok(stored)
@@ -201,6 +168,34 @@ impl LogpCache {
 /// An example with those of its answers that are not stored.
 type Missing<'d> = (&'d Example, Vec<usize>);
 
+/// The prompt of such an example with those answers.
+fn group<'d>((example, answers): &Missing<'d>) -> Group<'d> {
+    let answers = answers.iter().map(|&answer| example.answers[answer].as_slice());
+    Group { prompt: &example.prompt, answers: answers.collect() }
+}
+
+/// Scores the answers of a chunk: id of the row, hash, log-prob and number of tokens of each.
+fn score<'d>(
+    model: &CausalLm,
+    chunk: &[Missing<'d>],
+    token_budget: usize,
+) -> Result<Vec<(&'d str, RowHash, f64, u32)>, TrainError> {
+    let groups: Vec<Group> = chunk.iter().map(group).collect();
+    for ((example, _), group) in chunk.iter().zip(&groups) {
+        model.spec().check_row(&example.id, group.prompt, &group.answers)?;
+    }
+    let scored = model.score(&groups, token_budget, &HeadOptions::default(), &mut |_| ());
+    let of_row = |((example, answers), logps): (&Missing<'d>, Vec<Vec<f32>>)| {
+        let example = *example;
+        let of_answer = move |(answer, logps): (usize, Vec<f32>)| {
+            let logp = logps.iter().map(|logp| f64::from(*logp)).sum::<f64>();
+            (example.id.as_str(), example.answer_hash(answer), logp, logps.len() as u32)
+        };
+        answers.clone().into_iter().zip(logps).map(of_answer)
+    };
+    Ok(chunk.iter().zip(scored).flat_map(of_row).collect())
+}
+
 /// The records of a chunk, if all of them stand at the start of `records`.
 fn written(chunk: &[Missing], records: &[Option<(RowHash, f64)>]) -> Option<Vec<(RowHash, f64)>> {
     let keys = chunk.iter().flat_map(|(example, answers)| answers.iter().map(|&answer| example.answer_hash(answer)));
@@ -209,6 +204,22 @@ fn written(chunk: &[Missing], records: &[Option<(RowHash, f64)>]) -> Option<Vec<
 }
 
 impl PolicyLogps {
+    /// The number of answers in the sets, and those that are not stored. Similar lengths stand together, the longest
+    /// first, so that memory runs out now or never.
+    fn missing<'d>(&self, sets: &[&'d Dataset]) -> (usize, Vec<Missing<'d>>) {
+        let (mut total, mut missing) = (0, vec![]);
+        for example in sets.iter().flat_map(|set| &set.examples) {
+            total += example.answers.len();
+            let absent = |answer: &usize| !self.values.contains_key(&example.answer_hash(*answer));
+            let absent: Vec<usize> = (0..example.answers.len()).filter(absent).collect();
+            if !absent.is_empty() {
+                missing.push((example, absent));
+            }
+        }
+        missing.sort_by_key(|(example, _)| std::cmp::Reverse(example.tokens()));
+        (total, missing)
+    }
+
     /// Log-probs that are not stored, of the policy called `policy` in messages.
     pub(crate) fn of(policy: &str, values: HashMap<RowHash, f64>) -> Self {
         Self { policy: policy.into(), dir: PathBuf::new(), values }

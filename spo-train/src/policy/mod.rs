@@ -12,9 +12,10 @@ use crate::persist::disk_space;
 use crate::persist::durable::{link_files, replace_dir, seal, seal_fault};
 use crate::step::gradients::Trainable;
 use burn::tensor::{DType, Device};
-use spo_data::Dataset;
+use spo_data::{Dataset, TextSpec};
 use spo_model::device::on_cpu;
 use spo_model::export::{self, Base, Manifest, ModelFiles, Parity, Probe, rounding};
+use spo_model::family;
 use spo_model::load::{LoadOptions, Storage};
 use spo_model::lora::{self, LoraSpec, is_adapter};
 use spo_model::{CausalLm, parameters};
@@ -33,6 +34,8 @@ pub(crate) fn settle_best(policies: &Path, phase: &str) -> Result<(), TrainError
 pub struct PolicyOptions {
     /// The model directory that the run starts from.
     pub base: PathBuf,
+    /// The families that it may be of.
+    pub families: family::Registry,
     /// In which form its weights are kept in memory.
     pub load: LoadOptions,
     /// Adapters, where they are trained and not the weights.
@@ -43,6 +46,8 @@ pub struct PolicyOptions {
     pub stack: bool,
     /// Seed of fresh adapters.
     pub seed: u64,
+    /// How text is laid out for them.
+    pub text: TextSpec,
     /// Where the model is.
     pub device: Device,
 }
@@ -63,7 +68,13 @@ impl Policies {
     /// # Errors
     /// A file beside the weights cannot be read.
     pub fn new(options: PolicyOptions, dir: &Path, probes: &Dataset) -> Result<Self, TrainError> {
+<<<<<<< ours
         let files = ModelFiles::from_path(&options.base)?;
+||||||| base
+        let files = ModelFiles::from_dir(&options.base)?;
+=======
+        let files = ModelFiles::from_dir(&options.base)?.with_ends()?;
+>>>>>>> theirs
         Ok(Self { options, files, dir: dir.into(), probe: Probe::new(probes.examples.iter()), hashes: BTreeMap::new() })
     }
 
@@ -160,6 +171,7 @@ impl Policies {
         let mut manifest = Manifest::new(format, dtype_name(&model), parity);
         manifest.policy = Some(name.into());
         manifest.hash = Some(self.hash(name).into());
+        manifest.text = Some(self.options.text.clone());
         manifest.base = self.options.lora.is_some().then(|| self.base());
         manifest.write(&dir)?;
         reporter.emit(Event::PolicySaved { policy: name.into(), path: dir, hash: self.hash(name).into(), drift })?;
@@ -267,7 +279,7 @@ impl Policies {
     fn read(&self, dir: &Path) -> Result<CausalLm, TrainError> {
         match &self.options.lora {
             Some(_) => Ok(lora::load_adapter(self.open_base()?, dir)?.0),
-            None => Ok(CausalLm::open(dir, self.options.load, &self.options.device)?),
+            None => Ok(self.options.families.open(dir, self.options.load, &self.options.device)?),
         }
     }
 
@@ -284,8 +296,17 @@ impl Policies {
         let adapted = adapter.is_some();
         let (merged, before) = match &adapter {
             None if blocks.is_some() => {
+<<<<<<< ours
                 let before = self.probe.score(&CausalLm::open(&self.options.base, whole, &self.options.device)?);
                 (CausalLm::open(&self.options.base, LoadOptions::default(), &self.options.device)?, before)
+||||||| base
+                let before = self.probe.score(&CausalLm::open(&self.options.base, whole, &self.options.device)?);
+                (CausalLm::from_dir(&self.options.base, None, &self.options.device)?, before)
+=======
+                let before =
+                    self.probe.score(&self.options.families.open(&self.options.base, whole, &self.options.device)?);
+                (self.options.families.open(&self.options.base, LoadOptions::default(), &self.options.device)?, before)
+>>>>>>> theirs
             }
             None => (model.without_lora(), in_memory.clone()),
             Some(adapter) => {
@@ -293,11 +314,18 @@ impl Policies {
                 let before = match blocks {
                     None => in_memory.clone(),
                     Some(_) => {
-                        let base = CausalLm::open(&self.options.base, whole, &self.options.device)?;
+                        let base = self.options.families.open(&self.options.base, whole, &self.options.device)?;
                         self.probe.score(&lora::load_adapter(base, adapter)?.0)
                     }
                 };
+<<<<<<< ours
                 let base = CausalLm::open(&self.options.base, LoadOptions::default(), &self.options.device)?;
+||||||| base
+                let base = CausalLm::from_dir(&self.options.base, None, &self.options.device)?;
+=======
+                let base =
+                    self.options.families.open(&self.options.base, LoadOptions::default(), &self.options.device)?;
+>>>>>>> theirs
                 (lora::merge_adapter(base, adapter)?, before)
             }
         };
@@ -308,7 +336,7 @@ impl Policies {
         export::save(&merged, &self.files, &aside, export::SHARD_BYTES)?;
         replace_dir(&aside, dir)?;
         drop(merged);
-        let saved = CausalLm::open(dir, whole, &self.options.device)?;
+        let saved = self.options.families.open(dir, whole, &self.options.device)?;
         let allowed = match adapted {
             false => self.noise(&before),
             true => rounding(written, &before).max(rounding(saved.dtype(), &before)),
@@ -318,6 +346,7 @@ impl Policies {
         let quantisation_drift = blocks.filter(|_| adapted).map(|_| export::largest_difference(&in_memory, &before));
         let mut manifest = Manifest::new("hf", format!("{written:?}").to_lowercase(), parity);
         manifest.policy = Some(name.into());
+        manifest.text = Some(self.options.text.clone());
         manifest.base = adapted.then(|| self.base());
         manifest.merged_adapter = adapter.map(|adapter| adapter.display().to_string());
         manifest.quantisation_difference = quantisation_drift;
@@ -327,7 +356,7 @@ impl Policies {
     }
 
     fn open_base(&self) -> Result<CausalLm, TrainError> {
-        Ok(CausalLm::open(&self.options.base, self.options.load, &self.options.device)?)
+        Ok(self.options.families.open(&self.options.base, self.options.load, &self.options.device)?)
     }
 
     /// What a policy's adapter is for.

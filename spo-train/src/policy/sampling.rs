@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Sequences generated together.
-const BATCH: usize = 64;
+pub(crate) const BATCH: usize = 64;
 
 /// Responses that a policy drew to its prompts, with their log-probs under it.
 #[derive(Debug, Serialize, Deserialize)]

@@ -4,12 +4,11 @@ use crate::TrainError;
 use crate::config::spec::{Best, Dtype};
 use crate::persist::durable::files;
 use crate::policy::adapters::lora_spec;
+use crate::policy::logps::RECORD;
+use crate::run::place::places;
 use crate::run::prepare::Prepared;
 use serde::Serialize;
 use spo_model::ModelSpec;
-
-/// Bytes of one record of a cached log-prob.
-const RECORD: u64 = 32;
 
 /// Bytes in the run directory, each part at its largest.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -41,11 +40,9 @@ impl Disk {
     /// Bytes that a run may still write: weights and checkpoints, less what its directory holds.
     pub(crate) fn still_needed(prepared: &Prepared) -> Result<u64, TrainError> {
         let plan = &prepared.plan;
-        let arms: usize = plan.rounds.iter().map(|round| round.arms.len()).sum();
-        let phases = usize::from(plan.warmup.is_some()) + arms;
         let held = if plan.out.is_dir() { files(&plan.out)? } else { vec![] };
         let held = held.iter().filter_map(|path| path.metadata().ok()).map(|file| file.len()).sum();
-        Ok(Self::of(prepared, phases, 0)?.total().saturating_sub(held))
+        Ok(Self::of(prepared, places(plan).len(), 0)?.total().saturating_sub(held))
     }
 
     /// Of a run of so many phases whose frozen policies score `answers` answers in all.
@@ -62,7 +59,7 @@ impl Disk {
             policies: kept * phases as u64 * policy,
             model: sizes.parameters * sizes.bytes,
             checkpoints: checkpoint * (plan.checkpoints.keep_last as u64 + 1),
-            log_probs: RECORD * answers as u64,
+            log_probs: (RECORD * answers) as u64,
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::TrainError;
 use crate::config::spec::{DataEntry, Source};
-use crate::config::{RunPlan, RunSpec};
+use crate::config::{Registries, RunPlan, RunSpec};
 use crate::persist::directory::{self, Change};
 use crate::persist::durable::{self, hash_start};
 use crate::persist::journal::checksum;
@@ -90,14 +90,18 @@ impl Manifest {
     /// # Errors
     /// It cannot be read, or is not a run file any more.
     pub fn spec(&self) -> Result<RunSpec, TrainError> {
+        self.spec_with(Registries::default())
+    }
+
+    /// As [`spec`](Self::spec), of a run file that may name what the registries hold.
+    ///
+    /// # Errors
+    /// As [`spec`](Self::spec).
+    pub fn spec_with(&self, registries: Registries) -> Result<RunSpec, TrainError> {
         let source = &self.source;
-        let mut spec = match &source.path {
-            Some(path) => {
-                let now = std::fs::read_to_string(path);
-                RunSpec::from_text_of(&source.name, path, now.as_deref().unwrap_or(&source.text))?
-            }
-            None => RunSpec::from_str(&source.name, &source.text)?,
-        };
+        let now = source.path.as_ref().and_then(|path| std::fs::read_to_string(path).ok());
+        let text = now.as_deref().unwrap_or(&source.text);
+        let mut spec = RunSpec::parse(&source.name, source.path.as_deref(), text, registries)?;
         for argument in &source.arguments {
             spec.apply(argument)?;
         }

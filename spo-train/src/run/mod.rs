@@ -4,9 +4,13 @@ pub mod disk;
 mod evaluation;
 pub(crate) mod lock;
 pub mod manifest;
+mod parts;
+pub(crate) mod place;
 pub mod prepare;
-mod reference;
+pub(crate) mod reference;
+mod resident;
 pub(crate) mod reuse;
+pub(crate) mod schedule;
 pub(crate) mod stages;
 
 pub use prepare::{Prepared, prepare};
@@ -54,7 +58,8 @@ pub fn run(prepared: Prepared, sink: &mut dyn Sink, stop: &AtomicBool) -> Result
     }
     Manifest::of(&prepared)?.write(&out)?;
     let begun = Begun { journal: Journal::create(&out)?, saved: None, events: 0 };
-    go_through(&prepared, begun, None, sink, stop)
+    let warning = (!prepared.holds_out()).then(|| "nothing is held out (holdout = 0), so nothing is evaluated".into());
+    go_through(&prepared, begun, warning, sink, stop)
 }
 
 /// Goes on with the run in `out`, whose run file is prepared again, from its last checkpoint. On the

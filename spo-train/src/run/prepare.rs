@@ -5,13 +5,13 @@ use crate::config::spec::{Dtype, Source, Split};
 use crate::config::{Facts, RunPlan, RunSpec, resolve};
 use crate::evaluate::labelled_set::LabelledSet;
 use crate::events::{Event, Sink};
-use crate::persist::directory::{START, WARMUP};
 use crate::persist::disk_space;
 use crate::policy::adapters;
 use crate::run::disk::Disk;
-use crate::task::build::ArmData;
+use crate::run::place::PhaseData;
+use crate::run::schedule::{Stage, schedule};
 use burn::tensor::Device;
-use spo_data::{DataSpec, Dataset, Part, Tokenizer, load, load_cached, split_by_prompt};
+use spo_data::{DataSpec, Dataset, Part, TextSpec, Tokenizer, split_by_prompt};
 use spo_model::{ModelSpec, device};
 use std::path::PathBuf;
 
@@ -32,10 +32,35 @@ pub struct Prepared {
     pub train: LabelledSet,
     /// The pairs to evaluate on.
     pub held_out: LabelledSet,
+    /// The rows of each phase, in the order of the plan.
+    pub(crate) phases: Vec<PhaseData>,
     /// Directories of earlier runs: policies that they made in the same way are not trained again.
     pub source_runs: Vec<PathBuf>,
     /// Whether a run that may not fit on the disk is refused.
     pub check_room: bool,
+}
+
+impl Prepared {
+    /// What the run does, stage by stage.
+    pub(crate) fn stages(&self) -> Vec<Stage<'_>> {
+        schedule(&self.plan, &self.phases, &self.train.dataset, &self.held_out.dataset)
+    }
+
+    /// Rows to compare a saved policy on: the held-out ones, where there are any.
+    pub fn probes(&self) -> &Dataset {
+        if self.holds_out() { &self.held_out.dataset } else { &self.train.dataset }
+    }
+
+    /// Whether anything is held out: not with `holdout = 0`.
+    pub fn holds_out(&self) -> bool {
+        !self.held_out.dataset.examples.is_empty()
+    }
+
+    /// Tokens scored at once: without a tape twice as many fit as in training.
+    pub(crate) fn scored_at_once(&self) -> usize {
+        let arms = self.plan.rounds.iter().flat_map(|round| &round.arms);
+        2 * arms.map(|arm| arm.training.micro_batch_tokens(&self.device)).max().unwrap_or(512)
+    }
 }
 
 /// Reads model shape, tokenizer and data, and resolves the plan. `spo plan` stops here.
@@ -43,105 +68,146 @@ pub struct Prepared {
 /// # Errors
 /// Whatever is wrong with the run file, the model directory, the device or the data.
 pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainError> {
+<<<<<<< ours
     let sections = spec.sections();
     let model = ModelSpec::from_path(&sections.model.path)?;
+||||||| base
+    let sections = spec.sections();
+    let model = ModelSpec::from_dir(&sections.model.path)?;
+=======
+    let (sections, registries) = (spec.sections(), spec.registries());
+    let model = registries.families.spec(&sections.model.path)?;
+>>>>>>> theirs
     let device = device::open(sections.model.device.as_deref().unwrap_or("auto"))?;
     let tokenizer = Tokenizer::from_path(&sections.model.path)?;
     let text = spec.text(Some(model.context))?;
-    let mut read = |split: Split| -> Result<Dataset, TrainError> {
-        let of_split = sections.data.iter().filter(|entry| entry.split == split);
-        // Of a directory whose files name their split, an entry reads the files of its own.
-        let part = match split {
-            Split::Train => Part::Train,
-            Split::Test => Part::Test,
-        };
-        let specs: Vec<DataSpec> = of_split.map(|entry| DataSpec { part, ..entry.source.clone() }).collect();
-        let (name, mut told) = (if split == Split::Train { "train" } else { "held-out" }, Ok(()));
-        let mut progress = |rows: usize| {
-            if told.is_ok() {
-                told = sink.event(0.0, &Event::Reading { split: name.into(), rows });
-            }
-        };
-        let dataset = match &sections.token_cache {
-            Some(directory) => load_cached(&specs, &text, &tokenizer, directory, &mut progress)?.0,
-            None => load(&specs, &text, &tokenizer, &mut progress)?,
-        };
-        told.map(|()| dataset)
+    let mut read = |split| read(spec, split, &text, &tokenizer, sink);
+    let (train, test) = (read(Split::Train)?, read(Split::Test)?);
+    let (plan, train, test) = settle(spec, &model, train, test)?;
+    check_rows(&model, [&train, &test])?;
+    adapters::check(spec, &plan, &model)?;
+    check_warm_up(&plan, &test)?;
+    let [train, held_out] = label(&plan, &tokenizer, [("train", train), ("held-out", test)])?;
+    let phases = PhaseData::all(&plan, &train.dataset, &held_out.dataset, model.context)?;
+    sink.event(0.0, &loaded(&train, &held_out))?;
+    let (source, source_runs) = (spec.source().clone(), vec![]);
+    Ok(Prepared { plan, source, model, device, tokenizer, train, held_out, phases, source_runs, check_room: true })
+}
+
+/// Reads the rows of a split.
+fn read(
+    spec: &RunSpec,
+    split: Split,
+    text: &TextSpec,
+    tokenizer: &Tokenizer,
+    sink: &mut dyn Sink,
+) -> Result<Dataset, TrainError> {
+    let (sections, registries) = (spec.sections(), spec.registries());
+    let of_split = sections.data.iter().filter(|entry| entry.split == split);
+    // Of a directory whose files name their split, an entry reads the files of its own.
+    let (part, name) = match split {
+        Split::Train => (Part::Train, "train"),
+        Split::Test => (Part::Test, "held-out"),
     };
-    let (mut train, mut test) = (read(Split::Train)?, read(Split::Test)?);
-    let bytes = match sections.model.dtype.unwrap_or(Dtype::F32) {
+    let specs: Vec<DataSpec> = of_split.map(|entry| DataSpec { part, ..entry.source.clone() }).collect();
+    let mut told = Ok(());
+    let mut progress = |rows: usize| {
+        if told.is_ok() {
+            told = sink.event(0.0, &Event::Reading { split: name.into(), rows });
+        }
+    };
+    let dataset = match &sections.token_cache {
+        Some(directory) => registries.data.load_cached(&specs, text, tokenizer, directory, &mut progress)?.0,
+        None => registries.data.load(&specs, text, tokenizer, &mut progress)?,
+    };
+    told.map(|()| dataset)
+}
+
+/// The plan, and the rows on both sides of its split.
+fn settle(
+    spec: &RunSpec,
+    model: &ModelSpec,
+    train: Dataset,
+    test: Dataset,
+) -> Result<(RunPlan, Dataset, Dataset), TrainError> {
+    let bytes = match spec.sections().model.dtype.unwrap_or(Dtype::F32) {
         Dtype::F32 => 4,
         Dtype::Bf16 | Dtype::F16 => 2,
     };
-    let facts = |train: &Dataset| Facts {
-        context_length: Some(model.context),
-        model_bytes: Some(bytes * model.parameters()),
-        ..Facts::of(train)
+    let resolved = |train: &Dataset| {
+        let model_bytes = Some(bytes * model.parameters());
+        resolve(spec, &Facts { context_length: Some(model.context), model_bytes, ..Facts::of(train) })
     };
-    let mut plan = resolve(spec, &facts(&train))?;
-    if let Some(holdout) = plan.holdout {
-        (train, test) = split_by_prompt(train, holdout, plan.seed);
-        plan = resolve(spec, &facts(&train))?;
-    }
-    for example in train.examples.iter().chain(&test.examples) {
+    let plan = resolved(&train)?;
+    let Some(holdout) = plan.holdout else { return Ok((plan, train, test)) };
+    let (train, test) = split_by_prompt(train, holdout, plan.seed);
+    Ok((resolved(&train)?, train, test))
+}
+
+/// Refuses a row that is too long for the model.
+fn check_rows(model: &ModelSpec, sets: [&Dataset; 2]) -> Result<(), TrainError> {
+    for example in sets.iter().flat_map(|set| &set.examples) {
         let answers: Vec<&[u32]> = example.answers.iter().map(|answer| answer.as_slice()).collect();
         model.check_row(&example.id, &example.prompt, &answers)?;
     }
-    adapters::check(spec, &plan, &model)?;
+    Ok(())
+}
+
+/// A warm-up that is evaluated on the way needs held-out answers of its own dimensions.
+fn check_warm_up(plan: &RunPlan, test: &Dataset) -> Result<(), TrainError> {
+    let warmup = plan.warmup.iter().filter(|warmup| warmup.training.eval_every > 0);
+    for dimension in warmup.flat_map(|warmup| &warmup.dimensions) {
+        if !test.answers(dimension).iter().any(|row| row.desirable) {
+            return Err(no_pairs(format!("held-out answers of `{dimension}`"), test));
+        }
+    }
+    Ok(())
+}
+
+/// Both splits with what the rounds' dimensions say of their rows, of which there must be some in each; with `holdout = 0`
+/// nothing is said of the held-out ones, which there are none of.
+fn label(
+    plan: &RunPlan,
+    tokenizer: &Tokenizer,
+    splits: [(&'static str, Dataset); 2],
+) -> Result<[LabelledSet; 2], TrainError> {
     let mut dimensions: Vec<String> = vec![];
     for round in &plan.rounds {
         if !dimensions.contains(&round.dimension) {
             dimensions.push(round.dimension.clone());
         }
     }
-    // A warm-up that is evaluated on the way needs held-out answers of its own dimensions.
-    let warmup = plan.warmup.iter().filter(|warmup| warmup.training.eval_every > 0);
-    for dimension in warmup.flat_map(|warmup| &warmup.dimensions) {
-        if !test.answers(dimension).iter().any(|row| row.desirable) {
-            return Err(TrainError::NoPairs { what: format!("held-out answers of `{dimension}`") });
+    let [train, held_out] = splits.map(|(name, dataset)| {
+        LabelledSet::new(name, dataset, dimensions.clone(), &plan.evaluation.boilerplate, tokenizer)
+    });
+    let mut sets = [train?, held_out?];
+    if plan.holdout == Some(0.0) {
+        if let Some(round) = plan.rounds.iter().find(|round| round.gate.is_some()) {
+            return Err(TrainError::NoPairs { what: format!("held-out data for the gate of {}", round.name) });
+        }
+        // Nothing is evaluated.
+        sets[1].dimensions.clear();
+    }
+    for set in &sets {
+        if let Some(dimension) = set.dimensions.iter().find(|dimension| set.judged(dimension).is_empty()) {
+            return Err(no_pairs(format!("{} data of `{dimension}`", set.split), &set.dataset));
         }
     }
-    let labelled =
-        |split, dataset| LabelledSet::new(split, dataset, dimensions.clone(), &plan.evaluation.boilerplate, &tokenizer);
-    let (train, held_out) = (labelled("train", train)?, labelled("held-out", test)?);
-    for dimension in &dimensions {
-        for set in [&train, &held_out] {
-            if set.judged(dimension).is_empty() {
-                return Err(TrainError::NoPairs { what: format!("{} data of `{dimension}`", set.split) });
-            }
-        }
-    }
-    check_objectives(&plan, &train.dataset, &held_out.dataset)?;
-    sink.event(
-        0.0,
-        &Event::DataLoaded {
-            sets: [train.summaries(), held_out.summaries()].concat(),
-            conflicts: [train.conflicts(), held_out.conflicts()].concat(),
-        },
-    )?;
-    let (source, source_runs) = (spec.source().clone(), vec![]);
-    Ok(Prepared { plan, source, model, device, tokenizer, train, held_out, source_runs, check_room: true })
+    Ok(sets)
 }
 
-/// Refuses an objective that needs what the data or the rounds before lack, before anything is trained.
-fn check_objectives(plan: &RunPlan, train: &Dataset, held_out: &Dataset) -> Result<(), TrainError> {
-    let mut names = vec![if plan.warmup.is_some() { WARMUP } else { START }.to_string()];
-    for round in &plan.rounds {
-        for arm in &round.arms {
-            ArmData::new(train, &round.dimension, arm)?.check(&names)?;
-            // Its loss on held-out rows is computed on the way.
-            if arm.training.eval_every > 0 {
-                let data = ArmData::new(held_out, &round.dimension, arm)?;
-                data.check(&names)?;
-                if data.len() == 0 {
-                    let what = format!("held-out {} of `{}`", arm.data.words(), round.dimension);
-                    return Err(TrainError::NoPairs { what });
-                }
-            }
-        }
-        names.push(round.name.clone());
+/// The error for a set without pairs, with the reasons for which rows were dropped.
+fn no_pairs(what: String, dataset: &Dataset) -> TrainError {
+    let dropped = dataset.report.dropped().join("; ");
+    TrainError::NoPairs { what: if dropped.is_empty() { what } else { format!("{what} ({dropped})") } }
+}
+
+/// What there is to say of both splits.
+pub(super) fn loaded(train: &LabelledSet, held_out: &LabelledSet) -> Event {
+    Event::DataLoaded {
+        sets: [train.summaries(), held_out.summaries()].concat(),
+        conflicts: [train.conflicts(), held_out.conflicts()].concat(),
     }
-    Ok(())
 }
 
 /// Refuses a run for which the disk has no room, beside what its directory holds already.

@@ -1,155 +1,100 @@
-//! What is kept of a policy before the next one takes its place in memory: answers it drew, log-probs it gave.
+//! What is asked of a policy before the next one takes its place in memory: answers to sample, answers to score.
 
-use crate::TrainError;
-use crate::config::{ArmPlan, RoundPlan};
-use crate::persist::directory;
-use crate::persist::journal::DETAIL;
-use crate::policy::logps::{LogpCache, PolicyLogps};
-use crate::policy::sampling::Samples;
-use crate::run::reuse::rows_hash;
-use crate::run::stages::Driver;
-use crate::task::build::{ArmData, row};
+use crate::task::data::TaskData;
 use spo_data::{Dataset, Example};
-use spo_model::CausalLm;
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::convert::Infallible;
 
-/// An arm's rows, which of them it visits, and in which order.
-type VisitedRows<'d, 'p> = (ArmData<'d, 'p>, Vec<bool>, Vec<usize>);
+/// One answer of a policy to each of some prompts.
+#[derive(Debug, Clone)]
+pub(crate) struct Draw<'a> {
+    /// The distinct prompts.
+    pub prompts: Vec<&'a [u32]>,
+    /// Most tokens of an answer.
+    pub max_new_tokens: usize,
+    /// What the draw depends on beside the policy and the prompts.
+    pub seed: u64,
+}
 
-impl<'a> Driver<'a> {
-    /// The answers that an arm needs of its reference; drawn by `model` if they are not on disk yet.
-    pub(super) fn samples(
-        &self,
-        data: &ArmData,
-        visits: &[bool],
-        parent: &str,
-        index: usize,
-        model: Option<&CausalLm>,
-    ) -> Result<Option<Samples>, TrainError> {
-        let Some((path, prompts, tokens, seed)) = self.samples_place(data, visits, parent, index) else {
-            return Ok(None);
-        };
-        match (Samples::read(&path)?, model) {
-            (None, Some(model)) => {
-                Samples::draw(model, &prompts, tokens, &self.stop, seed, &path, &self.reporter).map(Some)
-            }
-            (samples, _) => Ok(samples),
-        }
+impl<'a> Draw<'a> {
+    /// The answers that the rows of a phase in a round need, if they need any.
+    pub fn of(data: &'a TaskData, seed: u64, round: u64) -> Option<Self> {
+        let max_new_tokens = data.sampled_tokens()?;
+        Some(Self { prompts: data.prompts(), max_new_tokens, seed: seed.wrapping_add(round) })
     }
 
-    /// The file of an arm's sampled answers, the prompts, the limit of tokens, and the seed; if it needs any.
-    fn samples_place<'d>(
-        &self,
-        data: &ArmData<'d, '_>,
-        visits: &[bool],
-        parent: &str,
-        index: usize,
-    ) -> Option<(PathBuf, Vec<&'d [u32]>, usize, u64)> {
-        let tokens = data.sampled_tokens()?;
-        let (prompts, seed) = (data.prompts(visits), self.plan.seed.wrapping_add(index as u64 + 1));
-        let cache = self.reporter.out.join(directory::CACHE);
-        let path = Samples::path(&cache, self.policies.hash(parent), &prompts, tokens, seed);
-        Some((path, prompts, tokens, seed))
+    /// Tokens of prompts and answers, at most.
+    fn tokens(&self) -> u64 {
+        self.prompts.iter().map(|prompt| (prompt.len() + self.max_new_tokens) as u64).sum()
     }
+}
 
-    /// An arm's training rows and, where it is evaluated on the way, its held-out rows; with which of them it visits and
-    /// in which order.
-    fn rows<'p>(
-        &self,
-        index: usize,
-        round: &'p RoundPlan,
-        arm: &'p ArmPlan,
-    ) -> Result<Vec<VisitedRows<'a, 'p>>, TrainError> {
-        let data = ArmData::new(&self.prepared.train.dataset, &round.dimension, arm)?;
-        let phase = self.phase(index, arm, "");
-        let (visits, order) = (phase.visits(data.len()), phase.epoch(data.len()));
-        let mut rows = vec![(data, visits, order)];
-        if arm.training.eval_every > 0 {
-            let data = ArmData::new(&self.prepared.held_out.dataset, &round.dimension, arm)?;
-            let (visits, order) = (vec![true; data.len()], (0..data.len()).collect());
-            rows.push((data, visits, order));
-        }
-        Ok(rows)
-    }
+/// What a policy scores.
+#[derive(Debug)]
+pub(crate) struct Scoring<'a> {
+    /// The policy.
+    pub policy: String,
+    train: &'a Dataset,
+    /// Training examples that rounds after it visit, by index.
+    examples: Vec<usize>,
+    made: Vec<Made<'a>>,
+    /// Answers in all, held-out ones included; of sampled ones as many as there are prompts.
+    pub answers: usize,
+    /// Their tokens with their prompts; of sampled ones at most.
+    pub tokens: u64,
+}
 
-    /// Draws the answers that the next round needs of a policy.
-    fn sample(&mut self, name: &str, index: usize) -> Result<(), TrainError> {
-        let Some(round) = self.plan.rounds.get(index) else { return Ok(()) };
-        let rows = round.arms.iter().map(|arm| self.rows(index, round, arm)).collect::<Result<Vec<_>, _>>()?;
-        let rows: Vec<VisitedRows> = rows.into_iter().flatten().collect();
-        let places = rows.iter().filter_map(|(data, visits, _)| self.samples_place(data, visits, name, index));
-        let relative = |path: PathBuf| path.strip_prefix(&self.reporter.out).unwrap_or(&path).to_path_buf();
-        let files: Vec<PathBuf> = places.map(|(path, ..)| relative(path)).collect();
-        if files.is_empty() {
-            return Ok(());
-        }
-        self.stage(&format!("sample {name}"), &files, |run| {
-            run.load(name)?;
-            let (_, model) = run.current.as_ref().expect("it was just loaded");
-            rows.iter()
-                .try_for_each(|(data, visits, _)| run.samples(data, visits, name, index, Some(model)).map(|_| ()))
-        })
-    }
+/// Answers to score beside the data's own.
+#[derive(Debug)]
+pub(crate) enum Made<'a> {
+    /// See [`TaskData::shortened`].
+    Shortened(&'a TaskData),
+    /// See [`TaskData::mismatched`].
+    Mismatched(&'a TaskData),
+    /// What the policy itself drew.
+    Sampled(Draw<'a>),
+}
 
-    /// Stores a policy's log-probs of the held-out pairs and of the pairs that the rounds from
-    /// `from` on will visit: from then on nothing else of it is needed.
-    pub(super) fn freeze(&mut self, name: &str, from: usize) -> Result<PolicyLogps, TrainError> {
-        self.sample(name, from)?;
-        let train = &self.prepared.train.dataset;
-        let mut wanted = vec![false; train.examples.len()];
-        let mut more = vec![];
-        for (index, round) in self.plan.rounds.iter().enumerate().skip(from) {
-            for arm in &round.arms {
-                let rows = self.rows(index, round, arm)?;
-                let (data, visits, _) = &rows[0];
-                (0..data.len()).filter(|&row| visits[row]).for_each(|row| wanted[data.example(row)] = true);
-                for (data, visits, order) in &rows {
-                    // The next round's reference is this policy.
-                    let reference = (index == from).then_some(name);
-                    more.extend(self.more_rows(data, visits, order, index, reference)?);
-                }
+impl<'a> Scoring<'a> {
+    /// A policy that scores all held-out rows, some training examples, and what losses make of them, in this order.
+    pub fn new(
+        policy: &str,
+        train: &'a Dataset,
+        held_out: &Dataset,
+        examples: Vec<usize>,
+        made: Vec<Made<'a>>,
+    ) -> Self {
+        let mut scoring = Self { policy: policy.into(), train, examples, made, answers: 0, tokens: 0 };
+        let Ok(rows) = scoring.rows(|_| Ok::<_, Infallible>(vec![]));
+        let known = || rows.examples.iter().chain(&held_out.examples);
+        scoring.answers = known().map(|example| example.answers.len()).sum();
+        scoring.tokens = known().map(|example| example.tokens() as u64).sum();
+        for made in &scoring.made {
+            if let Made::Sampled(draw) = made {
+                scoring.answers += draw.prompts.len();
+                scoring.tokens += draw.tokens();
             }
         }
-        let examples = train.examples.iter().zip(wanted).filter(|(_, wanted)| *wanted);
-        let mut examples: Vec<Example> = examples.map(|(example, _)| example.clone()).collect();
+        scoring
+    }
+
+    /// All that is scored beside the held-out rows, what losses make once each; `sampled` gives the answers that the
+    /// policy drew.
+    ///
+    /// # Errors
+    /// Those of `sampled`.
+    pub fn rows<E>(&self, mut sampled: impl FnMut(&Draw) -> Result<Vec<Example>, E>) -> Result<Dataset, E> {
+        let mut examples: Vec<Example> =
+            self.examples.iter().map(|&index| self.train.examples[index].clone()).collect();
         let mut seen = HashSet::new();
-        examples.extend(more.into_iter().filter(|example| seen.insert(example.answer_hash(0))));
-        let later = Dataset { examples, report: Default::default() };
-        let hash = self.policies.hash(name).to_string();
-        let held_out = &self.prepared.held_out.dataset;
-        // Other rows, as of a changed run file, are other stages.
-        let rows = rows_hash(&[&later, held_out]);
-        let stage = |what: &str| format!("{what} {name}{DETAIL}{}", &rows[..8]);
-        let stored = self.stage(&stage("cache"), &[], |run| run.cache.stored(&hash))?;
-        let file = Path::new(directory::CACHE).join(LogpCache::file_name(&hash));
-        self.stage(&stage("score"), &[file], |run| {
-            run.load(name)?;
-            let (_, model) = run.current.as_ref().expect("it was just loaded");
-            let (sets, budget) = ([&later, held_out], run.budget());
-            run.cache.fill(name, &hash, stored, model, &sets, budget, &mut run.reporter).map(|_| ())
-        })?;
-        self.cache.read(name, &hash)
-    }
-
-    /// Prompts and answers beside the data's own that a frozen policy must score for an arm; `reference` is the policy
-    /// that the arm starts from, if it is this one.
-    fn more_rows(
-        &self,
-        data: &ArmData,
-        visits: &[bool],
-        order: &[usize],
-        index: usize,
-        reference: Option<&str>,
-    ) -> Result<Vec<Example>, TrainError> {
-        let mut rows = data.shortened(visits);
-        if let Some(name) = reference {
-            rows.extend(data.mismatched(visits, order, self.prepared.model.context));
-            if let Some(samples) = self.samples(data, visits, name, index, None)? {
-                let drawn = samples.iter().filter(|(_, answer)| !answer.is_empty());
-                rows.extend(drawn.map(|(prompt, answer)| row("a sampled answer", prompt, answer)));
-            }
+        for made in &self.made {
+            let made = match made {
+                Made::Shortened(data) => data.shortened(),
+                Made::Mismatched(data) => data.mismatched(),
+                Made::Sampled(draw) => sampled(draw)?,
+            };
+            examples.extend(made.into_iter().filter(|example| seen.insert(example.answer_hash(0))));
         }
-        Ok(rows)
+        Ok(Dataset { examples, report: Default::default() })
     }
 }

@@ -163,6 +163,9 @@ mod tests {
         example.scores.insert("honesty".into(), vec![1.5]);
         example.safe = vec![true];
         let scored = rows_hash(&[&Dataset { examples: vec![example], report: Default::default() }]);
-        assert_eq!((alone.as_str(), scored.as_str()), ("?", "?"));
+        assert_eq!(
+            (alone.as_str(), scored.as_str()),
+            ("9768cab303210f0156e805d20c1effd6", "6eb982160cbf5512d06c4f80e80b6291")
+        );
     }
 }

@@ -1,82 +1,79 @@
-//! The order of a run: warm-up, rounds with their controls, evaluation, export.
+//! Executes the stages of a run.
 //!
-//! It is a list of stages. What a finished stage made is on disk and its result in the journal, so a
-//! run that goes on walks the same list and reads instead of computing until it comes to the stage
-//! that was interrupted.
+//! What a finished stage made is on disk and its result in the journal, so a run that goes on walks the same list and
+//! reads instead of computing until it comes to the stage that was interrupted.
 
 use crate::TrainError;
-use crate::config::{ArmPlan, RoundPlan, RunPlan};
-use crate::evaluate::held_out_loss::{HeldOutMargins, HeldOutTasks};
+use crate::config::{GatePlan, RunPlan};
 use crate::events::Event;
 use crate::events::reporter::Reporter;
-use crate::persist::directory::{self, PLAN_ARTEFACT, START, WARMUP, policy_name};
+use crate::persist::directory::{self, PLAN_ARTEFACT, START};
 use crate::persist::durable::Mark;
-use crate::persist::journal::Journal;
-use crate::phase::checkpoint::Checkpoints;
+use crate::persist::journal::{DETAIL, Journal};
+use crate::phase::checkpoint::{Checkpoints, Saved};
 use crate::phase::gate::Gate;
 use crate::phase::stopping::{Keeper, Stopping};
 use crate::phase::{Phase, PhaseState};
 use crate::policy::Policies;
 use crate::policy::adapters::policy_options;
 use crate::policy::logps::{LogpCache, PolicyLogps};
-use crate::policy::sampling::{DisplayedPrompt, SampledResponses, displayed_prompts};
-use crate::run::prepare::Prepared;
+use crate::policy::sampling::{DisplayedPrompt, SampledResponses, Samples, displayed_prompts, show};
+use crate::run::evaluation::{self, Judged, Margins};
+use crate::run::parts::{Given, Parts};
+use crate::run::place::{Place, places};
+use crate::run::prepare::{Prepared, loaded};
+use crate::run::reference::{Draw, Scoring};
+use crate::run::resident::Resident;
 use crate::run::reuse::{SourceRuns, rows_hash};
+use crate::run::schedule::{Stage, Training};
 use crate::step::memory;
-use crate::task::build::{ArmData, Frozen};
-use crate::task::{SupervisedTask, Task};
+use crate::task::data::answered;
 use burn::tensor::Device;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use spo_eval::{Artefact, Bootstrap, DimensionScore, Distribution};
-use spo_model::{CausalLm, device, parameters};
+use spo_data::Example;
+use spo_eval::{Artefact, Bootstrap, DimensionScore, Sample};
+use spo_model::{device, parameters};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// A phase, what it learns, and what it is evaluated on.
-type PhaseParts<'p> = (Phase<'p>, Box<dyn Task + 'p>, Option<HeldOutTasks<'p>>);
-
 /// What became of a phase.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Trained {
-    pub(super) hash: String,
+struct Trained {
+    hash: String,
     /// Steps that the policy comes from: fewer than planned where the phase ended early.
-    pub(super) step: u64,
+    step: u64,
     /// Whether the round's gate sent it back.
-    pub(super) rolled_back: bool,
+    rolled_back: bool,
 }
 
-/// Where a policy stands in the plan: its name, that of the policy it starts from, and round and arm, if it is not
-/// the warm-up's.
-#[derive(Clone, Copy)]
-struct Place<'p> {
-    name: &'p str,
-    parent: &'p str,
-    arm: Option<(usize, usize)>,
-}
-
-/// A run that goes through its plan.
+/// A run that goes through its stages.
 pub(crate) struct Driver<'a> {
-    pub(super) plan: &'a RunPlan,
-    pub(super) prepared: &'a Prepared,
-    pub(super) reporter: Reporter<'a>,
-    pub(super) journal: Journal,
-    pub(super) checkpoints: Checkpoints,
-    pub(super) policies: Policies,
-    /// The policy in memory, if one is.
-    pub(super) current: Option<(String, CausalLm)>,
-    pub(super) cache: LogpCache,
-    pub(super) bootstrap: Bootstrap,
+    plan: &'a RunPlan,
+    prepared: &'a Prepared,
+    reporter: Reporter<'a>,
+    journal: Journal,
+    checkpoints: Checkpoints,
+    resident: Resident,
+    cache: LogpCache,
+    bootstrap: Bootstrap,
+    /// Where numbers of rows are computed.
+    numbers: Device,
     /// Tokens that end a response.
-    pub(super) stop: Vec<u32>,
-    pub(super) shown: Vec<DisplayedPrompt>,
+    stop: Vec<u32>,
+    displayed: Vec<DisplayedPrompt>,
     /// Earlier runs that policies may be taken from.
-    pub(super) source_runs: SourceRuns,
+    source_runs: SourceRuns,
+    /// What became of the phases so far, by policy.
+    trained: BTreeMap<String, Trained>,
+    /// Log-probs of the policies so far.
+    logps: BTreeMap<String, PolicyLogps>,
+    /// Held-out margins of the policies so far.
+    margins: BTreeMap<String, Margins>,
     /// Scores of the policies so far, in the scale of the main table.
-    pub(super) matrix: Vec<DimensionScore>,
-    /// The policies so far that a phase made.
-    pub(super) trained: BTreeMap<String, Trained>,
-    pub(super) drawn: Vec<(SampledResponses, Vec<String>)>,
+    matrix: Vec<DimensionScore>,
+    /// What the policies so far answered, for their distances.
+    responses: Vec<SampledResponses>,
 }
 
 impl<'a> Driver<'a> {
@@ -86,27 +83,24 @@ impl<'a> Driver<'a> {
         journal: Journal,
         checkpoints: Checkpoints,
     ) -> Result<Self, TrainError> {
-        let plan = &prepared.plan;
-        let mut stop = prepared.model.eos.clone();
-        stop.extend(prepared.tokenizer.terminators());
+        let (plan, held_out) = (&prepared.plan, &prepared.held_out.dataset);
         let dir = reporter.out.join(directory::POLICIES);
+        let options = policy_options(plan, &prepared.model, &prepared.device)?;
         Ok(Self {
             plan,
             prepared,
-            policies: Policies::new(
-                policy_options(plan, &prepared.model, &prepared.device)?,
-                &dir,
-                &prepared.held_out.dataset,
-            )?,
+            resident: Resident::new(Policies::new(options, &dir, prepared.probes())?),
             cache: LogpCache::open(&reporter.out.join(directory::CACHE))?,
             bootstrap: Bootstrap { resamples: plan.evaluation.bootstrap_resamples, seed: plan.seed },
-            stop,
-            shown: displayed_prompts(&prepared.held_out.dataset, &plan.evaluation, &plan.text, &prepared.tokenizer)?,
+            numbers: device::cpu(),
+            stop: prepared.tokenizer.terminators().to_vec(),
+            displayed: displayed_prompts(held_out, &plan.evaluation, &plan.text, &prepared.tokenizer)?,
             source_runs: SourceRuns::default(),
-            matrix: vec![],
             trained: BTreeMap::new(),
-            drawn: vec![],
-            current: None,
+            logps: BTreeMap::new(),
+            margins: BTreeMap::new(),
+            matrix: vec![],
+            responses: vec![],
             journal,
             checkpoints,
             reporter,
@@ -115,49 +109,33 @@ impl<'a> Driver<'a> {
 
     /// Runs all of it, or what is left of it.
     pub fn run(&mut self) -> Result<(), TrainError> {
-        let start_hash = self.stage("start", &[], |run| run.announce())?;
-        self.policies.register(START, start_hash);
-        self.source_runs = SourceRuns::new(&self.prepared.source_runs, self.plan, &self.artefacts())?;
-        let start = self.warm_up()?;
-        let mut history = vec![self.freeze(start, 0)?];
-        self.show(start)?;
-        self.draw(start, &[])?;
-        let mut names = vec![start.to_string()];
-        for (index, round) in self.plan.rounds.iter().enumerate() {
-            let mut scores = vec![];
-            let mut carried = None;
-            for (number, arm) in round.arms.iter().enumerate() {
-                let name = policy_name(round, arm);
-                let gate = round.gate.as_ref().filter(|_| carried.is_none());
-                let gate = gate.map(|plan| Gate::new(plan, &self.matrix, &names));
-                let place = Place { name: &name, parent: &names[index], arm: Some((index, number)) };
-                let parts = |run: &mut Self, begin| run.round(index, round, arm, (&name, &names), begin, &history);
-                self.train(place, gate.as_ref(), parts)?;
-                let later = if carried.is_none() { index + 1 } else { self.plan.rounds.len() };
-                let logps = self.freeze(&name, later)?;
-                scores.push((name.clone(), self.evaluate(&name, arm, &logps, &history)?));
-                self.show(&name)?;
-                self.draw(&name, &[start.to_string(), names[index].clone()])?;
-                if let Some(gate) = &gate {
-                    self.stage(&format!("gate {}", round.name), &[], |run| run.check_gate(gate, &name))?;
-                }
-                if carried.is_none() {
-                    carried = Some((name, logps));
-                }
+        self.prepared.stages().iter().try_for_each(|stage| self.execute(stage))
+    }
+
+    fn execute(&mut self, stage: &Stage<'a>) -> Result<(), TrainError> {
+        let name = stage.name();
+        match stage {
+            Stage::Start => self.start(&name),
+            Stage::Train(training) => self.train(&name, training),
+            Stage::Sample { policy, draws } => self.sample(&name, policy, draws),
+            Stage::Score(scoring) => self.score(&name, scoring),
+            Stage::Evaluate(place) => self.evaluate(&name, place),
+            Stage::Show { policy, .. } => self.stage(&name, &[], |run| run.show(policy)),
+            Stage::Respond { policy, .. } => {
+                let responses = self.stage(&name, &[], |run| run.respond(policy))?;
+                self.responses.push(responses);
+                Ok(())
             }
-            self.stage(&format!("compare {}", round.name), &[], |run| run.compare(&scores))?;
-            let (name, logps) = carried.expect("resolve gives every round a main arm");
-            names.push(name);
-            history.push(logps);
+            Stage::Gate { policy, path, plan, .. } => self.stage(&name, &[], |run| run.check_gate(policy, path, plan)),
+            Stage::Compare { policies, .. } => self.stage(&name, &[], |run| run.compare(policies)),
+            Stage::Distance { reference, policies } => self.stage(&name, &[], |run| run.distances(reference, policies)),
+            Stage::Export { policy } => self.stage(&name, &[directory::MODEL.into()], |run| run.export(policy)),
         }
-        self.estimate_kl()?;
-        let last = names.pop().expect("there is one for the start");
-        self.stage("export", &[directory::MODEL.into()], |run| run.finish(&last))
     }
 
     /// Does the work of a stage, or takes its result from the journal if it is finished. `files` are
     /// what it writes, or may write, relative to the run directory.
-    pub(super) fn stage<T: Serialize + DeserializeOwned>(
+    fn stage<T: Serialize + DeserializeOwned>(
         &mut self,
         name: &str,
         files: &[PathBuf],
@@ -178,75 +156,35 @@ impl<'a> Driver<'a> {
         Ok(result)
     }
 
-    /// Brings a policy into memory. Another one is dropped before: one at a time.
-    pub(super) fn load(&mut self, name: &str) -> Result<(), TrainError> {
-        if self.current.as_ref().is_none_or(|(loaded, _)| loaded != name) {
-            self.current = None;
-            self.current = Some((name.into(), self.policies.load(name)?));
-        }
+    fn start(&mut self, name: &str) -> Result<(), TrainError> {
+        let hash = self.stage(name, &[], |run| run.announce())?;
+        self.resident.policies.register(START, hash);
+        self.source_runs = SourceRuns::new(&self.prepared.source_runs, self.plan, &self.artefacts())?;
         Ok(())
-    }
-
-    /// Takes a policy out of memory.
-    fn take(&mut self, name: &str) -> Result<CausalLm, TrainError> {
-        self.load(name)?;
-        Ok(self.current.take().expect("it was just loaded").1)
-    }
-
-    /// The supervised warm-up, if there is one. Returns the name of π_0.
-    fn warm_up(&mut self) -> Result<&'static str, TrainError> {
-        let plan = self.plan;
-        let Some(warmup) = &plan.warmup else { return Ok(START) };
-        self.train(Place { name: WARMUP, parent: START, arm: None }, None, |run, begin| {
-            let task = SupervisedTask::new(&run.prepared.train.dataset, &warmup.dimensions);
-            if begin {
-                let label = warmup.dimensions.join(" + ");
-                run.begin(WARMUP, &label, "sft", false, START, task.len(), warmup.training.steps, None)?;
-            }
-            let phase = Phase {
-                name: WARMUP,
-                round: 0,
-                training: &warmup.training,
-                trainable: run.policies.trainable(),
-                seed: plan.seed,
-            };
-            let held_out = HeldOutTasks {
-                own: Box::new(SupervisedTask::new(&run.prepared.held_out.dataset, &warmup.dimensions)),
-                dimension: None,
-                dimensions: vec![],
-            };
-            Ok((phase, Box::new(task), Some(held_out)))
-        })?;
-        Ok(WARMUP)
     }
 
     /// Loads the starting model and says what it is. Returns its hash.
     fn announce(&mut self) -> Result<String, TrainError> {
-        let model = &self.policies.start(START)?;
-        let trainable = self.policies.trainable();
-        let mut phases: Vec<(String, u64)> = vec![];
-        phases.extend(self.plan.warmup.as_ref().map(|warmup| (WARMUP.to_string(), warmup.training.steps)));
-        for round in &self.plan.rounds {
-            phases.extend(round.arms.iter().map(|arm| (policy_name(round, arm), arm.training.steps)));
-        }
+        let (prepared, policies) = (self.prepared, &mut self.resident.policies);
+        let model = policies.start(START)?;
+        let trainable = policies.trainable();
+        let phases = places(self.plan).into_iter().map(|place| (place.policy, place.training.steps));
         self.reporter.emit(Event::RunStarted {
             name: self.plan.name.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
-            device: device::describe(&self.prepared.device),
+            device: device::describe(&prepared.device),
             dtype: format!("{:?}", model.dtype()).to_lowercase(),
-            family: self.prepared.model.family.into(),
-            parameters: parameters::count(model, |_| true) as u64,
-            trainable: parameters::count(model, |path| trainable.contains(path)) as u64,
-            phases,
+            family: prepared.model.family.into(),
+            parameters: parameters::count(&model, |_| true) as u64,
+            trainable: parameters::count(&model, |path| trainable.contains(path)) as u64,
+            phases: phases.collect(),
         })?;
-        let sets = [self.prepared.train.summaries(), self.prepared.held_out.summaries()].concat();
-        let conflicts = [self.prepared.train.conflicts(), self.prepared.held_out.conflicts()].concat();
-        self.reporter.emit(Event::DataLoaded { sets, conflicts })?;
+        self.reporter.emit(loaded(&prepared.train, &prepared.held_out))?;
         let artefacts = self.artefacts();
-        self.source_runs = SourceRuns::new(&self.prepared.source_runs, self.plan, &artefacts)?;
+        self.source_runs = SourceRuns::new(&prepared.source_runs, self.plan, &artefacts)?;
         self.reporter.emit(Event::Lineage { artefacts })?;
-        self.current = Some((START.into(), model.clone()));
-        let start = self.policies.hash(START).to_string();
+        self.resident.put(START, model);
+        let start = self.resident.policies.hash(START).to_string();
         self.share_cache(&start)?;
         Ok(start)
     }
@@ -257,7 +195,7 @@ impl<'a> Driver<'a> {
         let hash = |name: &str, hash: &str| Artefact { name: name.into(), hash: format!("blake3:{hash}") };
         vec![
             hash(PLAN_ARTEFACT, &blake3::hash(&plan).to_hex()[..32]),
-            hash("starting weights", self.policies.hash(START)),
+            hash("starting weights", self.resident.policies.hash(START)),
             hash("training rows, as tokens with their labels", &rows_hash(&[&self.prepared.train.dataset])),
             hash("held-out rows, as tokens with their labels", &rows_hash(&[&self.prepared.held_out.dataset])),
         ]
@@ -268,194 +206,254 @@ impl<'a> Driver<'a> {
         self.cache.adopt(self.source_runs.dirs().map(|dir| dir.join(directory::CACHE)), hash)
     }
 
+    /// Makes and saves the policy of a phase.
+    fn train(&mut self, name: &str, training: &Training<'a>) -> Result<(), TrainError> {
+        let (policy, policies) = (&training.place.policy, Path::new(directory::POLICIES));
+        let files = [policies.join(policy), directory::best_path(policies, policy)];
+        let trained = self.stage(name, &files, |run| {
+            let saved = run.checkpoints.take(policy);
+            let reused = if saved.is_none() { run.reuse(&training.place)? } else { None };
+            reused.map_or_else(|| run.optimise(training, saved), Ok)
+        })?;
+        // Not before the policy itself is finished: until then resuming may need it.
+        self.resident.policies.forget_kept(policy, None)?;
+        self.resident.policies.register(policy, trained.hash.clone());
+        self.trained.insert(policy.clone(), trained);
+        Ok(())
+    }
+
     /// Takes a policy over from an earlier run in which it is the same, if there is one.
-    fn reuse(&mut self, place: Place) -> Result<Option<Trained>, TrainError> {
-        let Some(found) = self.source_runs.find(self.plan, place.name, place.arm) else { return Ok(None) };
-        let model = self.policies.adopt(place.name, &found.dir.join(directory::POLICIES), found.hash)?;
-        self.policies.adopt_best(place.name, &found.dir.join(directory::POLICIES))?;
+    fn reuse(&mut self, place: &Place) -> Result<Option<Trained>, TrainError> {
+        let (name, arm) = (place.policy.as_str(), place.arm.map(|arm| (arm.index, arm.number)));
+        let Some(found) = self.source_runs.find(self.plan, name, arm) else { return Ok(None) };
+        let theirs = found.dir.join(directory::POLICIES);
+        let model = self.resident.policies.adopt(name, &theirs, found.hash)?;
+        self.resident.policies.adopt_best(name, &theirs)?;
         self.share_cache(found.hash)?;
-        let step = self.steps_of(place.name);
-        let mut trained = Trained { hash: found.hash.into(), step, rolled_back: false };
-        self.reporter.emit(Event::Reused { policy: place.name.into(), from: found.dir.into() })?;
+        let mut trained = Trained { hash: found.hash.into(), step: place.training.steps, rolled_back: false };
+        self.reporter.emit(Event::Reused { policy: name.into(), from: found.dir.into() })?;
         for mut event in found.events {
             match &mut event {
                 Event::PhaseEnded { step, steps, policy_of, .. } => {
                     (trained.step, trained.rolled_back) = (*policy_of, step == steps);
                 }
-                Event::PolicySaved { path, .. } => *path = self.policies.path(place.name),
+                Event::PolicySaved { path, .. } => *path = self.resident.policies.path(name),
                 _ => {}
             }
             self.reporter.emit(event)?;
         }
-        self.current = Some((place.name.into(), model));
+        self.resident.put(name, model);
         Ok(Some(trained))
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn begin(
-        &mut self,
-        phase: &str,
-        dimension: &str,
-        objective: &str,
-        control: bool,
-        start: &str,
-        pairs: usize,
-        steps: u64,
-        margin_offset: Option<Distribution>,
-    ) -> Result<(), TrainError> {
-        self.reporter.emit(Event::PhaseStarted {
-            phase: phase.into(),
-            dimension: dimension.into(),
-            objective: objective.into(),
-            control,
-            start: start.into(),
-            pairs,
-            steps,
-            margin_offset,
+    /// Runs the steps of a phase that are left and saves its policy.
+    fn optimise(&mut self, training: &Training<'a>, saved: Option<Saved>) -> Result<Trained, TrainError> {
+        let (place, plan) = (&training.place, self.plan);
+        let (name, parent) = (place.policy.as_str(), place.parent());
+        let parts = self.parts(training)?;
+        if saved.is_none() {
+            self.reporter.emit(parts.started(training)?)?;
+        }
+        let trainable = self.resident.policies.trainable();
+        let phase = Phase { name, round: place.round(), training: place.training, trainable, seed: plan.seed };
+        let model = self.resident.take(parent)?;
+        let model = self.resident.policies.begin_round(parent, model, phase.round)?;
+        let state = match saved {
+            Some(saved) => saved.restore(model, training.place.training.optimizer())?,
+            None => PhaseState::new(model, training.place.training.optimizer()),
+        };
+        let gate = training.gate.map(|gate| Gate::new(gate, &self.matrix, &place.path));
+        let stopping = Stopping::new(Keeper {
+            policies: &mut self.resident.policies,
+            phase: name,
+            training: phase.training,
+            parent,
+            gate: gate.as_ref().filter(|gate| gate.rolls_back()),
+            held_out: &self.prepared.held_out,
+            evaluation: &plan.evaluation,
+            stop: &self.stop,
+            seed: plan.seed,
+            token_budget: self.prepared.scored_at_once(),
+        });
+        let (task, held_out) = (parts.task.as_ref(), parts.held_out.as_ref());
+        let checkpoints = Some(&mut self.checkpoints);
+        let state = phase.run(state, task, held_out, stopping, checkpoints, &mut self.reporter)?;
+        self.save(name, state)
+    }
+
+    /// What a phase is made of.
+    fn parts(&mut self, training: &Training<'a>) -> Result<Parts<'a>, TrainError> {
+        let (place, data) = (&training.place, training.data);
+        let draw = |rows| Draw::of(rows, self.plan.seed, place.round());
+        let read = |draw: Option<Draw>| draw.map_or(Ok(None), |draw| self.samples(place.parent(), &draw));
+        let samples = [read(draw(&data.train))?, read(data.held_out.as_ref().and_then(draw))?];
+        let wanted = data.train.needs_reference_model();
+        let reference = wanted.then(|| self.resident.policies.load(place.parent())).transpose()?;
+        let given = Given { history: self.history(place), samples, reference };
+        Parts::new(self.prepared, training, given, &self.numbers)
+    }
+
+    /// Log-probs of the policies that an arm's policy comes from; a warm-up's comes from none that has any.
+    fn history(&self, place: &Place) -> Vec<&PolicyLogps> {
+        place.arm.map_or(vec![], |_| place.path.iter().map(|policy| &self.logps[policy]).collect())
+    }
+
+    /// Saves what a phase has come to as its policy.
+    fn save(&mut self, name: &str, state: PhaseState) -> Result<Trained, TrainError> {
+        let (step, rolled_back) = (state.step, state.rolled_back);
+        self.reporter.emit(Event::PhaseFinished {
+            phase: name.into(),
+            seconds: state.time.as_secs_f64(),
+            tokens: state.tokens,
+            peak_bytes: memory::peak_resident_bytes(),
+        })?;
+        // The optimiser's moments go before the saved policy is read back.
+        drop(state.optimizer);
+        let model = self.resident.policies.save(name, state.model, &mut self.reporter)?;
+        self.resident.put(name, model);
+        Ok(Trained { hash: self.resident.policies.hash(name).to_string(), step, rolled_back })
+    }
+
+    /// Draws the answers that the next round needs of a policy, as far as they are not on disk yet.
+    fn sample(&mut self, name: &str, policy: &str, draws: &[Draw]) -> Result<(), TrainError> {
+        let paths: Vec<PathBuf> = draws.iter().map(|draw| self.samples_path(policy, draw)).collect();
+        let relative = |path: &PathBuf| path.strip_prefix(&self.reporter.out).unwrap_or(path).to_path_buf();
+        let files: Vec<PathBuf> = paths.iter().map(relative).collect();
+        self.stage(name, &files, |run| {
+            let model = run.resident.get(policy)?;
+            for (draw, path) in draws.iter().zip(&paths) {
+                if Samples::read(path)?.is_none() {
+                    let Draw { prompts, max_new_tokens, seed } = draw;
+                    Samples::draw(model, prompts, *max_new_tokens, &run.stop, *seed, path, &run.reporter)?;
+                }
+            }
+            Ok(())
         })
     }
 
-    /// Runs a phase and saves the policy it makes. `prepare` gives its parts; its second argument
-    /// says whether the phase begins now, rather than going on from a checkpoint.
-    fn train<'p>(
-        &mut self,
-        place: Place,
-        gate: Option<&Gate>,
-        prepare: impl FnOnce(&mut Self, bool) -> Result<PhaseParts<'p>, TrainError>,
-    ) -> Result<(), TrainError> {
-        let name = place.name;
-        let policies = Path::new(directory::POLICIES);
-        let files = [policies.join(name), directory::best_path(policies, name)];
-        let trained = self.stage(&format!("train {name}"), &files, |run| {
-            let saved = run.checkpoints.take(name);
-            if saved.is_none()
-                && let Some(trained) = run.reuse(place)?
-            {
-                return Ok(trained);
-            }
-            let (phase, task, held_out) = prepare(run, saved.is_none())?;
-            let model = run.take(place.parent)?;
-            let model = run.policies.begin_round(place.parent, model, phase.round)?;
-            let state = match saved {
-                Some(saved) => saved.restore(model)?,
-                None => PhaseState::new(model),
-            };
-            let token_budget = run.budget();
-            let stopping = Stopping::new(Keeper {
-                policies: &mut run.policies,
-                phase: name,
-                training: phase.training,
-                parent: place.parent,
-                gate: gate.filter(|gate| gate.rolls_back()),
-                held_out: &run.prepared.held_out,
-                evaluation: &run.plan.evaluation,
-                stop: &run.stop,
-                seed: run.plan.seed,
-                token_budget,
-            });
-            let state = phase.run(
-                state,
-                task.as_ref(),
-                held_out.as_ref(),
-                stopping,
-                Some(&mut run.checkpoints),
-                &mut run.reporter,
-            )?;
-            let (step, rolled_back) = (state.step, state.rolled_back);
-            run.reporter.emit(Event::PhaseFinished {
-                phase: name.into(),
-                seconds: state.time.as_secs_f64(),
-                tokens: state.tokens,
-                peak_bytes: memory::peak_resident_bytes(),
-            })?;
-            // The optimiser's moments go before the saved policy is read back.
-            drop(state.optimizer);
-            let model = run.policies.save(name, state.model, &mut run.reporter)?;
-            run.current = Some((name.into(), model));
-            Ok(Trained { hash: run.policies.hash(name).to_string(), step, rolled_back })
+    /// The file of answers that a policy drew.
+    fn samples_path(&self, policy: &str, draw: &Draw) -> PathBuf {
+        let (cache, hash) = (self.reporter.out.join(directory::CACHE), self.resident.policies.hash(policy));
+        Samples::path(&cache, hash, &draw.prompts, draw.max_new_tokens, draw.seed)
+    }
+
+    fn samples(&self, policy: &str, draw: &Draw) -> Result<Option<Samples>, TrainError> {
+        Samples::read(&self.samples_path(policy, draw))
+    }
+
+    /// Stores a policy's log-probs: from then on nothing else of it is needed.
+    fn score(&mut self, name: &str, scoring: &Scoring) -> Result<(), TrainError> {
+        let policy = &scoring.policy;
+        let later = scoring.rows(|draw| {
+            let samples = self.samples(policy, draw)?.unwrap_or_default();
+            let written = samples.iter().filter(|(_, answer)| !answer.is_empty());
+            let row = |(prompt, answer): (&[u32], &[u32])| answered("a sampled answer", prompt, answer);
+            Ok::<Vec<Example>, TrainError>(written.map(row).collect())
         })?;
-        // Not before the policy itself is finished: until then resuming may need it.
-        self.policies.forget_kept(name, None)?;
-        self.policies.register(name, trained.hash.clone());
-        self.trained.insert(name.into(), trained);
+        let sets = [&later, &*self.prepared.held_out.dataset];
+        let hash = self.resident.policies.hash(policy).to_string();
+        // Other rows, as of a changed run file, are other stages.
+        let detail = format!("{DETAIL}{}", &rows_hash(&sets)[..8]);
+        let stored = self.stage(&format!("cache {policy}{detail}"), &[], |run| run.cache.stored(&hash))?;
+        let file = Path::new(directory::CACHE).join(LogpCache::file_name(&hash));
+        self.stage(&format!("{name}{detail}"), &[file], |run| {
+            let (model, budget) = (run.resident.get(policy)?, run.prepared.scored_at_once());
+            run.cache.fill(policy, &hash, stored, model, &sets, budget, &mut run.reporter).map(|_| ())
+        })?;
+        self.logps.insert(policy.clone(), self.cache.read(policy, &hash)?);
         Ok(())
     }
 
-    /// The parts of one arm of a round.
-    fn round<'p>(
-        &mut self,
-        index: usize,
-        round: &RoundPlan,
-        arm: &'p ArmPlan,
-        (name, names): (&'p str, &[String]),
-        begin: bool,
-        history: &[PolicyLogps],
-    ) -> Result<PhaseParts<'p>, TrainError>
-    where
-        'a: 'p,
-    {
-        let parent = &names[index];
-        let data = ArmData::new(&self.prepared.train.dataset, &round.dimension, arm)?;
-        let phase = self.phase(index, arm, name);
-        let (visits, order) = (phase.visits(data.len()), phase.epoch(data.len()));
-        let samples = self.samples(&data, &visits, parent, index, None)?;
-        let reference = data.needs_reference_model().then(|| self.policies.load(parent)).transpose()?;
-        let limit = self.prepared.model.context;
-        let frozen = Frozen { names, history, samples, reference: reference.clone(), order, limit };
-        let (task, margin_offset) = data.task(frozen, &visits, self.numbers_device())?;
-        if begin {
-            let margin_offset = margin_offset.map(|c| Distribution::of("c", &c)).transpose()?;
-            let (control, steps) = (arm.name != round.main().name, arm.training.steps);
-            self.begin(name, &round.dimension, &arm.objective, control, parent, task.len(), steps, margin_offset)?;
+    /// Scores an arm's policy on the held-out rows of every dimension.
+    fn evaluate(&mut self, name: &str, place: &Place) -> Result<(), TrainError> {
+        let (policy, set) = (&place.policy, &self.prepared.held_out);
+        let margins = self.judged(place).margins(set)?;
+        let of_margins = evaluation::margin_scores(set, policy, &margins, &self.bootstrap)?;
+        self.stage(name, &[], |run| {
+            if set.dimensions.is_empty() {
+                return Ok(());
+            }
+            let arm = place.arm.expect("a warm-up is not evaluated").plan;
+            let scores = run.judged(place).scores(set, (run.plan, arm), &of_margins, &run.bootstrap, &run.numbers)?;
+            let margins = evaluation::distributions(set, policy, &margins)?;
+            run.reporter.emit(Event::Evaluated {
+                policy: policy.clone(),
+                step: run.trained[policy].step,
+                scores,
+                margins,
+            })
+        })?;
+        self.matrix.extend(of_margins);
+        self.margins.insert(policy.clone(), margins);
+        if place.arm.is_some_and(|arm| arm.is_control()) {
+            // Nothing starts from a control.
+            self.logps.remove(policy);
         }
-        let held_out = match arm.training.eval_every {
-            0 => None,
-            _ => Some(self.held_out(index, round, arm, names, history, reference)?),
-        };
-        Ok((phase, task, held_out))
+        Ok(())
     }
 
-    /// The arm's own loss and every dimension's margins, on held-out rows.
-    fn held_out(
-        &self,
-        index: usize,
-        round: &RoundPlan,
-        arm: &ArmPlan,
-        names: &[String],
-        history: &[PolicyLogps],
-        reference: Option<CausalLm>,
-    ) -> Result<HeldOutTasks<'a>, TrainError> {
-        let set = &self.prepared.held_out;
-        let data = ArmData::new(&set.dataset, &round.dimension, arm)?;
-        let visits = vec![true; data.len()];
-        let samples = self.samples(&data, &visits, &names[index], index, None)?;
-        let (order, limit) = ((0..data.len()).collect(), self.prepared.model.context);
-        let frozen = Frozen { names, history, samples, reference, order, limit };
-        let (own, _) = data.task(frozen, &visits, self.numbers_device())?;
-        let of_dimension = |dimension: &String| {
-            let rows = set.judged(dimension);
-            let start = set.logps(&history[0], &rows)?;
-            Ok(HeldOutMargins { dimension: dimension.clone(), dataset: &set.dataset, rows, start })
-        };
-        let dimensions = set.dimensions.iter().map(of_dimension).collect::<Result<_, TrainError>>()?;
-        Ok(HeldOutTasks { own, dimension: Some(round.dimension.clone()), dimensions })
+    fn judged<'s>(&'s self, place: &'s Place) -> Judged<'s> {
+        Judged { name: &place.policy, logps: &self.logps[&place.policy], history: self.history(place) }
     }
 
-    /// The phase of an arm of the round with this index.
-    pub(super) fn phase<'p>(&self, index: usize, arm: &'p ArmPlan, name: &'p str) -> Phase<'p> {
-        Phase {
-            name,
-            round: index as u64 + 1,
-            training: &arm.training,
-            trainable: self.policies.trainable(),
-            seed: self.plan.seed,
+    /// Shows the most likely answers of a policy.
+    fn show(&mut self, policy: &str) -> Result<(), TrainError> {
+        let (prompts, plan, tokenizer) = (&self.displayed, &self.plan.evaluation, &self.prepared.tokenizer);
+        let answers = show(self.resident.get(policy)?, prompts, plan, &self.stop, tokenizer, &self.reporter)?;
+        for (displayed, answer) in prompts.iter().zip(answers) {
+            let by_policy = vec![(policy.to_owned(), answer)];
+            self.reporter.emit(Event::Sampled(Sample { prompt: displayed.text.clone(), by_policy }))?;
         }
+        Ok(())
     }
 
-    fn finish(&mut self, last: &str) -> Result<(), TrainError> {
-        let model = self.take(last)?;
+    /// Samples answers of a policy to held-out prompts.
+    fn respond(&mut self, policy: &str) -> Result<SampledResponses, TrainError> {
+        let responses = SampledResponses::sample(
+            policy,
+            self.resident.get(policy)?,
+            &self.prepared.held_out.dataset,
+            &self.plan.evaluation,
+            &self.stop,
+            self.plan.seed,
+            self.prepared.scored_at_once(),
+            &self.reporter,
+        )?;
+        let step = self.trained.get(policy).map_or(0, |trained| trained.step);
+        self.reporter.emit(responses.event(step))?;
+        Ok(responses)
+    }
+
+    /// Holds a round's policy against its gate.
+    fn check_gate(&mut self, policy: &str, path: &[String], plan: &GatePlan) -> Result<(), TrainError> {
+        let gate = Gate::new(plan, &self.matrix, path);
+        let summary = evaluation::gate_summary(&gate, policy, &self.matrix, self.trained[policy].rolled_back);
+        let (missed, passed) = (summary.missed().join("; "), summary.checks.iter().all(|check| check.passed));
+        self.reporter.emit(Event::GateChecked(summary))?;
+        if passed { Ok(()) } else { Err(TrainError::GateMissed { policy: policy.into(), missed }) }
+    }
+
+    /// Compares the main policy of a round with its controls.
+    fn compare(&mut self, policies: &[String]) -> Result<(), TrainError> {
+        let events = evaluation::comparisons(&self.prepared.held_out, policies, &self.margins, &self.bootstrap)?;
+        events.into_iter().try_for_each(|event| self.reporter.emit(event))
+    }
+
+    /// Distances of policies from a reference, which scores what they answered.
+    fn distances(&mut self, reference: &str, policies: &[String]) -> Result<(), TrainError> {
+        let (model, budget) = (self.resident.get(reference)?, self.prepared.scored_at_once());
+        for responses in self.responses.iter().filter(|responses| policies.contains(&responses.policy)) {
+            self.reporter.check_stop()?;
+            self.reporter.emit(Event::KlEstimated(responses.kl(reference, model, budget)?))?;
+        }
+        Ok(())
+    }
+
+    /// Writes a policy as a whole model.
+    fn export(&mut self, policy: &str) -> Result<(), TrainError> {
+        let model = self.resident.take(policy)?;
         let dir = self.reporter.out.join(directory::MODEL);
-        self.policies.export(last, model, &dir, &mut self.reporter)?;
+        self.resident.policies.export(policy, model, &dir, &mut self.reporter)?;
         let (seconds, report) = (self.reporter.seconds(), self.reporter.out.join(directory::REPORT));
         self.reporter.emit(Event::RunFinished { seconds, model: dir, report })
     }
@@ -463,23 +461,5 @@ impl<'a> Driver<'a> {
     /// Says that the run ends before its end.
     pub fn stopped(&mut self, error: &TrainError) -> Result<(), TrainError> {
         self.reporter.emit(Event::RunStopped { reason: error.to_string() })
-    }
-
-    /// Steps of the phase that makes a policy.
-    fn steps_of(&self, name: &str) -> u64 {
-        let warmup = self.plan.warmup.iter().map(|warmup| (WARMUP.to_owned(), warmup.training.steps));
-        let arms = self.plan.rounds.iter().flat_map(|round| round.arms.iter().map(move |arm| (round, arm)));
-        let mut all = warmup.chain(arms.map(|(round, arm)| (policy_name(round, arm), arm.training.steps)));
-        all.find_map(|(policy, steps)| (policy == name).then_some(steps)).expect("every policy is in the plan")
-    }
-
-    pub(super) fn numbers_device(&self) -> Device {
-        device::cpu()
-    }
-
-    /// Tokens scored at once: without a tape twice as many fit as in training.
-    pub(super) fn budget(&self) -> usize {
-        let arms = self.plan.rounds.iter().flat_map(|round| &round.arms);
-        2 * arms.map(|arm| arm.training.micro_batch_tokens(&self.prepared.device)).max().unwrap_or(512)
     }
 }

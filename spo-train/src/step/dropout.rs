@@ -8,6 +8,9 @@ use std::sync::Arc;
 /// The model with dropout switched on for a micro-batch of a step, if its adapters have any: `members`
 /// are the places in the batch of the batch's groups. A token's key depends on seed, round, step and
 /// its place in the batch only, so neither micro-batches nor a resumed run change what is dropped.
+///
+/// # Shapes
+/// `members`: one for each of `batch.groups`; `step`: seed, round, and steps done before this one.
 pub fn with_dropout(model: &CausalLm, batch: &PackedBatch, members: &[usize], step: [u64; 3]) -> Option<CausalLm> {
     if !model.has_dropout() {
         return None;

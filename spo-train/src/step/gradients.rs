@@ -7,9 +7,10 @@ use spo_model::lora::{SavedModules, is_adapter};
 use std::collections::BTreeMap;
 
 /// Which parameters training changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Trainable {
     /// All of them.
+    #[default]
     All,
     /// The adapters; the base stays as it is.
     Adapters,
@@ -28,7 +29,10 @@ impl Trainable {
     }
 }
 
-/// Sums of gradients, flat `[elements]`, at least f32, in the order of their names.
+/// Sums of gradients, at least f32, in the order of their names.
+///
+/// # Shapes
+/// Each is flat, `[elements]` of its parameter.
 #[derive(Debug, Default)]
 pub struct Gradients {
     sums: BTreeMap<String, RowSparse>,
@@ -43,8 +47,13 @@ impl Gradients {
         self.add_sum(path.into(), RowSparse::Whole(gradient));
     }
 
-    /// Adds rows to rows of a table's sum: row `i` of `rows` `[tokens, hidden]` to row `ids[i]` of `[vocab, hidden]`. On
-    /// the CPU the other rows take no memory, unless the table has other gradients too.
+    /// Adds rows to rows of a table's sum: row `i` of `rows` to row `ids[i]`. On the CPU the other rows take no memory,
+    /// unless the table has other gradients too.
+    ///
+    /// # Shapes
+    /// - `table`: the table's own, `[vocab, hidden]`
+    /// - `ids`: `[tokens]`
+    /// - `rows`: `[tokens, hidden]`
     pub fn add_rows(&mut self, path: &str, table: [usize; 2], ids: Tensor<1, Int>, rows: Tensor<2>) {
         let Some(values) = Values::of(&rows) else {
             let zeros = Tensor::<2>::zeros(table, (&rows.device(), rows.dtype()));
@@ -70,7 +79,7 @@ impl Gradients {
         }
     }
 
-    /// The sum for a parameter.
+    /// The sum for a parameter, `[elements]`.
     pub fn get(&self, path: &str) -> Option<Tensor<1>> {
         self.sums.get(path).cloned().map(RowSparse::into_whole)
     }

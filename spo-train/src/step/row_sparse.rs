@@ -5,7 +5,10 @@ use burn::tensor::{DType, Tensor};
 use spo_core::cpu::{Values, rows};
 use std::collections::BTreeMap;
 
-/// Values of a parameter, flat.
+/// Values of a parameter.
+///
+/// # Shapes
+/// `[elements]` of the parameter, flattened.
 #[derive(Debug, Clone)]
 #[allow(clippy::large_enum_variant, reason = "there is one per parameter, most are whole")]
 pub enum RowSparse {
@@ -16,6 +19,9 @@ pub enum RowSparse {
 }
 
 /// Some rows of a table, the others being zero. f32, in host memory.
+///
+/// # Shapes
+/// The table is `[vocab, hidden]`; a row is `[hidden]`.
 #[derive(Debug, Clone)]
 pub struct TableRows {
     /// Rows of the table, and values in each.

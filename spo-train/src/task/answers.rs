@@ -3,7 +3,7 @@
 use super::ahead::WholeBatch;
 use super::{Ahead, StepAhead, StepTally, Task, spread, sums};
 use crate::TrainError;
-use crate::step::tape::{Scored, Slopes};
+use crate::step::tape::{LogpGradients, Scored};
 use burn::tensor::Device;
 use spo_core::CoreError;
 use spo_core::objective::{AnswerNumbers, UnpairedObjective, differentiate_answers};
@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub struct UnpairedTask<'a> {
     dataset: &'a Dataset,
     answers: Vec<AnswerRef>,
-    objective: Box<dyn UnpairedObjective>,
+    objective: Arc<dyn UnpairedObjective>,
     reference: Vec<f64>,
     mismatched: Option<Mismatched>,
     device: Device,
@@ -50,11 +50,12 @@ impl<'a> UnpairedTask<'a> {
     pub fn new(
         dataset: &'a Dataset,
         answers: Vec<AnswerRef>,
-        objective: Box<dyn UnpairedObjective>,
+        objective: impl Into<Arc<dyn UnpairedObjective>>,
         reference: Vec<f64>,
         mismatched: Option<Mismatched>,
         device: Device,
     ) -> Result<Self, TrainError> {
+        let objective = objective.into();
         if objective.needs_kl() && mismatched.is_none() {
             let input = "mismatched prompts and answers".into();
             return Err(CoreError::MissingInput { objective: objective.name().into(), input }.into());
@@ -111,13 +112,13 @@ impl Task for UnpairedTask<'_> {
         Ok(Some(Ahead::Answers(Arc::new(WholeBatch { rows: step.rows.to_vec(), numbers }))))
     }
 
-    fn slopes(
+    fn logp_gradients(
         &self,
         rows: &[usize],
         batch: &PackedBatch,
         scored: &Scored,
         step: &mut StepTally,
-    ) -> Result<Slopes, TrainError> {
+    ) -> Result<LogpGradients, TrainError> {
         let kl = match step.ahead {
             Some(Ahead::Kl(kl)) => kl,
             _ => 0.0,
@@ -140,9 +141,10 @@ impl Task for UnpairedTask<'_> {
                 tally.add(None, side);
             }
         }
-        let known = rows.iter().map(|&row| self.objective.step_zero(self.answers[row].desirable)).sum::<Option<f64>>();
-        step.step_zero = step.step_zero.zip(known).map(|(sum, known)| sum + known);
-        let slopes = places.iter().map(|&place| gradient.d_policy[place] / step.weight);
-        Ok(spread(batch, slopes, scored.logps.len()).into())
+        let expected =
+            rows.iter().map(|&row| self.objective.step_zero(self.answers[row].desirable)).sum::<Option<f64>>();
+        step.step_zero = step.step_zero.zip(expected).map(|(sum, expected)| sum + expected);
+        let logp_gradients = places.iter().map(|&place| gradient.d_policy[place] / step.weight);
+        Ok(spread(batch, logp_gradients, scored.logps.len()).into())
     }
 }

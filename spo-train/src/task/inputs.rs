@@ -16,7 +16,7 @@ pub struct PairInputs {
     pub reference: Option<CausalLm>,
 }
 
-/// Answers that the reference drew, with their log-probs under it; one per pair.
+/// Answers sampled from the reference, with their log-probs under it; one per pair.
 #[derive(Debug, Clone, Default)]
 pub struct Sampled {
     /// Token ids.
@@ -38,7 +38,7 @@ impl PairInputs {
         Self { numbers, sampled: vec![], reference: None }
     }
 
-    /// With answers that the reference drew.
+    /// With answers sampled from the reference.
     pub fn with_sampled(mut self, sampled: Sampled) -> Self {
         let policy = vec![0.0; sampled.logps.len()];
         self.numbers.sampled = Some(SampledLogps { policy, reference: sampled.logps });

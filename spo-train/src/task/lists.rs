@@ -2,10 +2,11 @@
 
 use super::{StepTally, Task, spread, sums};
 use crate::TrainError;
-use crate::step::tape::{Scored, Slopes};
+use crate::step::tape::{LogpGradients, Scored};
 use burn::tensor::Device;
 use spo_core::objective::{ListNumbers, ListObjective, differentiate_lists};
 use spo_data::{Dataset, Group, PackedBatch};
+use std::sync::Arc;
 
 /// The scored lists of a dimension with their log-probs under the reference.
 #[derive(Debug)]
@@ -13,7 +14,7 @@ pub struct ListTask<'a> {
     dataset: &'a Dataset,
     lists: Vec<usize>,
     gains: Vec<Vec<f64>>,
-    objective: Box<dyn ListObjective>,
+    objective: Arc<dyn ListObjective>,
     reference: Vec<Vec<f64>>,
     device: Device,
 }
@@ -24,7 +25,7 @@ impl<'a> ListTask<'a> {
     pub fn new(
         dataset: &'a Dataset,
         dimension: &str,
-        objective: Box<dyn ListObjective>,
+        objective: impl Into<Arc<dyn ListObjective>>,
         reference: Vec<Vec<f64>>,
         device: Device,
     ) -> Self {
@@ -34,7 +35,7 @@ impl<'a> ListTask<'a> {
             scores.iter().map(|score| f64::from(*score)).collect()
         };
         let gains = lists.iter().map(gains).collect();
-        Self { dataset, lists, gains, objective, reference, device }
+        Self { dataset, lists, gains, objective: objective.into(), reference, device }
     }
 }
 
@@ -52,13 +53,13 @@ impl Task for ListTask<'_> {
         &self.dataset.examples[self.lists[row]].id
     }
 
-    fn slopes(
+    fn logp_gradients(
         &self,
         rows: &[usize],
         batch: &PackedBatch,
         scored: &Scored,
         step: &mut StepTally,
-    ) -> Result<Slopes, TrainError> {
+    ) -> Result<LogpGradients, TrainError> {
         let mut answers = sums(batch, scored.logps).into_iter();
         let numbers = ListNumbers {
             policy: rows.iter().map(|&row| answers.by_ref().take(self.gains[row].len()).collect()).collect(),
@@ -80,7 +81,7 @@ impl Task for ListTask<'_> {
             let answers = &self.dataset.examples[self.lists[rows[index]]].answers;
             tally.chosen_tokens += best.map_or(0.0, |best| answers[best].len() as f64);
         }
-        let slopes = gradient.d_policy.iter().flatten().map(|slope| slope / step.weight);
-        Ok(spread(batch, slopes, scored.logps.len()).into())
+        let logp_gradients = gradient.d_policy.iter().flatten().map(|gradient| gradient / step.weight);
+        Ok(spread(batch, logp_gradients, scored.logps.len()).into())
     }
 }

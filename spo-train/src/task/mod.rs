@@ -1,8 +1,10 @@
-//! What a phase learns: which rows it visits and the slope of its loss at each token.
+//! What a phase learns: its rows, and the gradient of its loss with respect to each token's log-prob.
 
 mod ahead;
 mod answers;
-pub mod build;
+pub(crate) mod build;
+mod check;
+pub(crate) mod data;
 mod inputs;
 mod lists;
 mod pairs;
@@ -18,7 +20,7 @@ pub use supervised::SupervisedTask;
 pub use tally::{PreferenceTally, StepTally};
 
 use crate::TrainError;
-use crate::step::tape::{Scored, Slopes};
+use crate::step::tape::{LogpGradients, Scored};
 use spo_core::logprob::HeadOptions;
 use spo_data::{Group, PackedBatch};
 use spo_model::CausalLm;
@@ -60,28 +62,32 @@ pub trait Task: Sync {
         groups.len() as f64
     }
 
-    /// What [`slopes`](Self::slopes) must know of the batch's other rows, from a forward pass without a tape; nothing
+    /// What [`logp_gradients`](Self::logp_gradients) must know of the batch's other rows, from a forward pass without a tape; nothing
     /// for a loss that is a sum over rows.
     ///
     /// # Errors
-    /// As `slopes`.
+    /// As `logp_gradients`.
     fn look_ahead(&self, step: &StepAhead) -> Result<Option<Ahead>, TrainError> {
         let _ = step;
         Ok(None)
     }
 
-    /// For the rows of one micro-batch: adds to the batch's tallies and returns the derivative of
-    /// the batch's loss with respect to what the head gives.
+    /// For the rows of one micro-batch: adds to the batch's tallies and returns the gradient of
+    /// the batch's mean loss with respect to what the head gives.
+    ///
+    /// # Shapes
+    /// - `rows`: the task's rows in the order of `batch.groups`
+    /// - `scored` and what is returned: `[rows]` of `batch`, one for each token that is predicted
     ///
     /// # Errors
     /// The objective lacks an input or gave a value that is not finite.
-    fn slopes(
+    fn logp_gradients(
         &self,
         rows: &[usize],
         batch: &PackedBatch,
         scored: &Scored,
         step: &mut StepTally,
-    ) -> Result<Slopes, TrainError>;
+    ) -> Result<LogpGradients, TrainError>;
 }
 
 /// The sum of each sequence's token log-probs.
@@ -89,11 +95,11 @@ fn sums(batch: &PackedBatch, logps: &[f32]) -> Vec<f64> {
     batch.sequences.iter().map(|tokens| logps[tokens.clone()].iter().map(|logp| f64::from(*logp)).sum()).collect()
 }
 
-/// The same slope at every token of a sequence.
+/// The gradient with respect to each token's log-prob, `[tokens]`, the same at every token of a sequence.
 fn spread(batch: &PackedBatch, of_sequence: impl Iterator<Item = f64>, tokens: usize) -> Vec<f32> {
-    let mut slopes = vec![0.0; tokens];
-    for (rows, slope) in batch.sequences.iter().zip(of_sequence) {
-        slopes[rows.clone()].fill(slope as f32);
+    let mut logp_gradients = vec![0.0; tokens];
+    for (rows, gradient) in batch.sequences.iter().zip(of_sequence) {
+        logp_gradients[rows.clone()].fill(gradient as f32);
     }
-    slopes
+    logp_gradients
 }

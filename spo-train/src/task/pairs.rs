@@ -3,7 +3,7 @@
 use super::ahead::WholeBatch;
 use super::{Ahead, PairInputs, StepAhead, StepTally, Task};
 use crate::TrainError;
-use crate::step::tape::{DivergenceSlopes, Scored, Slopes, observe};
+use crate::step::tape::{DivergenceGradients, LogpGradients, Scored, observe};
 use burn::tensor::{DType, Device, Tensor};
 use spo_core::logprob::divergence::{Head, token_kl};
 use spo_core::logprob::weight::{desensitised, on_policy, token_collision};
@@ -17,7 +17,7 @@ use std::sync::Arc;
 pub struct PreferenceTask<'a> {
     dataset: &'a Dataset,
     pairs: Vec<PairRef>,
-    objective: Box<dyn Objective>,
+    objective: Arc<dyn Objective>,
     inputs: PairInputs,
     device: Device,
 }
@@ -30,10 +30,11 @@ impl<'a> PreferenceTask<'a> {
     pub fn new(
         dataset: &'a Dataset,
         pairs: Vec<PairRef>,
-        objective: Box<dyn Objective>,
+        objective: impl Into<Arc<dyn Objective>>,
         inputs: PairInputs,
         device: Device,
     ) -> Result<Self, TrainError> {
+        let objective = objective.into();
         let mut first = inputs.numbers.select(if pairs.is_empty() { &[] } else { &[0] });
         // These two come with every micro-batch.
         let live = || Some(Sides { chosen: vec![0.0], rejected: vec![0.0] });
@@ -162,13 +163,13 @@ impl Task for PreferenceTask<'_> {
         Ok(whole.map(|whole| Ahead::Pairs(Arc::new(whole))))
     }
 
-    fn slopes(
+    fn logp_gradients(
         &self,
         rows: &[usize],
         batch: &PackedBatch,
         scored: &Scored,
         step: &mut StepTally,
-    ) -> Result<Slopes, TrainError> {
+    ) -> Result<LogpGradients, TrainError> {
         let (numbers, reference) = self.observe(rows, batch, scored)?;
         let gradient = match &step.ahead {
             Some(Ahead::Pairs(whole)) => self.differentiate(&whole.numbers)?.select(&whole.places(rows)),
@@ -181,26 +182,26 @@ impl Task for PreferenceTask<'_> {
                 None => step.step_zero = None,
             }
         }
-        let mut slopes = vec![0.0; scored.logps.len()];
+        let mut logp_gradients = vec![0.0; scored.logps.len()];
         let mut of_divergence = vec![0.0; if reference.is_some() { scored.logps.len() } else { 0 }];
         for (index, (&row, sequences)) in rows.iter().zip(batch.sequences.chunks(self.answers())).enumerate() {
             let sides = [&gradient.d_chosen, &gradient.d_rejected];
-            for ((tokens, weights), slope) in sequences.iter().zip(self.weights(row)).zip(sides) {
-                for (slope_of_token, weight) in slopes[tokens.clone()].iter_mut().zip(weights) {
-                    *slope_of_token = (weight * slope[index] / step.weight) as f32;
+            for ((tokens, weights), gradients) in sequences.iter().zip(self.weights(row)).zip(sides) {
+                for (of_token, weight) in logp_gradients[tokens.clone()].iter_mut().zip(weights) {
+                    *of_token = (weight * gradients[index] / step.weight) as f32;
                 }
             }
-            if let (Some(tokens), Some(slope)) = (sequences.get(2), &gradient.d_sampled) {
-                slopes[tokens.clone()].fill((slope[index] / step.weight) as f32);
+            if let (Some(tokens), Some(gradients)) = (sequences.get(2), &gradient.d_sampled) {
+                logp_gradients[tokens.clone()].fill((gradients[index] / step.weight) as f32);
             }
             if let (false, Some((chosen, rejected))) = (of_divergence.is_empty(), &gradient.d_sequence_kl) {
-                for (tokens, slope) in sequences.iter().zip([chosen, rejected]) {
-                    of_divergence[tokens.clone()].fill((slope[index] / step.weight) as f32);
+                for (tokens, gradients) in sequences.iter().zip([chosen, rejected]) {
+                    of_divergence[tokens.clone()].fill((gradients[index] / step.weight) as f32);
                 }
             }
         }
-        let divergence = reference.map(|reference| DivergenceSlopes { reference, slopes: of_divergence });
-        Ok(Slopes { logps: slopes, divergence })
+        let divergence = reference.map(|reference| DivergenceGradients { reference, rows: of_divergence });
+        Ok(LogpGradients { logps: logp_gradients, divergence })
     }
 }
 

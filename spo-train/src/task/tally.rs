@@ -11,7 +11,7 @@ pub struct StepTally {
     pub loss: f64,
     /// Sums that only preference tasks have.
     pub preference: Option<PreferenceTally>,
-    /// Loss that the batch must have if the policy still is the reference, summed; where known.
+    /// Loss that the batch must have if the policy still is the reference, summed; where theory gives it.
     pub step_zero: Option<f64>,
     /// What the task found out about the whole batch before its first micro-batch.
     pub ahead: Option<Ahead>,
@@ -21,10 +21,18 @@ impl StepTally {
     /// Adds the sums of another micro-batch of the same batch.
     pub fn merge(&mut self, other: Self) {
         self.loss += other.loss;
+        if self.ahead.is_none() {
+            self.ahead = other.ahead;
+        }
         self.step_zero = self.step_zero.zip(other.step_zero).map(|(a, b)| a + b);
         if let Some(other) = other.preference {
             self.preference.get_or_insert_default().merge(other);
         }
+    }
+
+    /// The mean loss.
+    pub fn mean_loss(&self) -> f64 {
+        self.loss / self.weight
     }
 
     /// The estimate of the KL from the reference that the loss used, nats per answer.

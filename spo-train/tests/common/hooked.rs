@@ -2,10 +2,10 @@
 
 use spo_data::{Group, PackedBatch};
 use spo_train::TrainError;
-use spo_train::step::tape::{Scored, Slopes};
+use spo_train::step::tape::{LogpGradients, Scored};
 use spo_train::task::{Ahead, StepAhead, StepTally, Task};
 
-/// A task; `hook` is called before the slopes of each micro-batch with its rows and the batch's tallies.
+/// A task; `hook` is called before the gradients of each micro-batch's log-probs with its rows and the batch's tallies.
 pub struct Hooked<T, F> {
     pub task: T,
     pub hook: F,
@@ -27,14 +27,14 @@ impl<T: Task, F: Fn(&[usize], &mut StepTally) + Sync> Task for Hooked<T, F> {
     fn look_ahead(&self, figures: &StepAhead) -> Result<Option<Ahead>, TrainError> {
         self.task.look_ahead(figures)
     }
-    fn slopes(
+    fn logp_gradients(
         &self,
         rows: &[usize],
         batch: &PackedBatch,
         scored: &Scored,
         figures: &mut StepTally,
-    ) -> Result<Slopes, TrainError> {
+    ) -> Result<LogpGradients, TrainError> {
         (self.hook)(rows, figures);
-        self.task.slopes(rows, batch, scored, figures)
+        self.task.logp_gradients(rows, batch, scored, figures)
     }
 }

@@ -1,10 +1,17 @@
 //! What every measurement starts from: the device, the pairs, the model.
 
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn::tensor::Device;
 use spo_data::{Dataset, Example, Group, PackedBatch};
+<<<<<<< ours
 use spo_model::load::LoadOptions;
+||||||| base
+=======
+use spo_model::export::{self, ModelFiles};
+use spo_model::lora::merge_adapter;
+>>>>>>> theirs
 use spo_model::{CausalLm, ModelSpec, device};
 use spo_train::TrainError;
 use spo_train::config::{Facts, RunPlan, RunSpec, resolve};
@@ -14,8 +21,9 @@ use super::figures::Figures;
 use super::peak::matmul_flops;
 use super::{Arguments, STARTED};
 use crate::error::CliError;
-use crate::inputs::{incidents, model_tokenizer, require_rows};
+use crate::inputs::{incidents, require_rows};
 use crate::output::note;
+use crate::places::Place;
 use crate::scoring::check_rows;
 
 /// Rows read for each pair that is wanted: some are dropped, some layouts give a pair in several rows.
@@ -33,6 +41,8 @@ training = { schedule = "constant", warmup-ratio = 0.0, shuffle = false }
 pub(super) struct Setting<'a> {
     pub arguments: &'a Arguments,
     pub device: Device,
+    /// The directory of the whole model.
+    pub model: PathBuf,
     pub spec: ModelSpec,
     /// The examples of the pairs, in order.
     pub data: Dataset,
@@ -65,18 +75,39 @@ pub(super) struct Work {
 impl<'a> Setting<'a> {
     pub fn new(arguments: &'a Arguments, device: &str) -> Result<Self, CliError> {
         let device = device::open(device)?;
+<<<<<<< ours
         let spec = ModelSpec::from_path(&arguments.model)?;
         let (data, dimension) = pairs(arguments, spec.context)?;
         check_rows(&spec, &data)?;
+||||||| base
+        let spec = ModelSpec::from_dir(&arguments.model)?;
+        let (data, dimension) = pairs(arguments, spec.context)?;
+        check_rows(&spec, &data)?;
+=======
+>>>>>>> theirs
         let place =
             TempDir::with_prefix("spo-bench-").map_err(|source| CliError::Io { path: std::env::temp_dir(), source })?;
-        Ok(Self { arguments, device, spec, data, dimension, place })
+        let policy = Place::named(&arguments.model, None)?;
+        let spec = ModelSpec::from_dir(&policy.model)?;
+        let (data, dimension) = pairs(arguments, &policy, spec.context)?;
+        check_rows(&spec, &data)?;
+        let model = match &policy.adapter {
+            None => policy.model,
+            Some(adapter) => merged(&policy.model, adapter, place.path(), &device)?,
+        };
+        Ok(Self { arguments, device, model, spec, data, dimension, place })
     }
 
     /// The model, anew.
     pub fn model(&self) -> Result<CausalLm, CliError> {
+<<<<<<< ours
         let options = LoadOptions { storage: Some(self.arguments.dtype.storage()), blocks: None };
         Ok(CausalLm::open(&self.arguments.model, options, &self.device)?)
+||||||| base
+        Ok(CausalLm::from_dir(&self.arguments.model, Some(self.arguments.dtype.storage()), &self.device)?)
+=======
+        Ok(CausalLm::from_dir(&self.model, Some(self.arguments.dtype.storage()), &self.device)?)
+>>>>>>> theirs
     }
 
     /// The plan of a run on these pairs, in file order and with a constant learning rate; else as `spo plan` says.
@@ -85,7 +116,7 @@ impl<'a> Setting<'a> {
         let mut spec = RunSpec::from_str("spo bench", RUN)?;
         let text = |text: &str| serde_json::Value::from(text).to_string();
         let mut sets = vec![
-            format!("model.path={}", text(&arguments.model.to_string_lossy())),
+            format!("model.path={}", text(&self.model.to_string_lossy())),
             format!("model.dtype={}", serde_json::json!(arguments.dtype)),
             format!("rounds.0.dimension={}", text(&self.dimension)),
             format!("training.epochs={}", arguments.epochs + 1),
@@ -151,10 +182,18 @@ pub(super) fn repeat(
     Ok(Times { first: first.unwrap_or_default(), epochs, peak_bytes: spo_train::step::memory::peak_resident_bytes() })
 }
 
+/// The directory of a model with an adapter's weights in it, below `place`.
+fn merged(model: &Path, adapter: &Path, place: &Path, device: &Device) -> Result<PathBuf, CliError> {
+    let dir = place.join("model");
+    let merged = merge_adapter(CausalLm::from_dir(model, None, device)?, adapter)?;
+    export::save(&merged, &ModelFiles::from_dir(model)?, &dir, export::SHARD_BYTES)?;
+    Ok(dir)
+}
+
 /// The first pairs of the first dimension, each example with its chosen answer first.
-fn pairs(arguments: &Arguments, context: usize) -> Result<(Dataset, String), CliError> {
-    let tokenizer = model_tokenizer(&arguments.model)?;
-    let mut text = arguments.text.spec();
+fn pairs(arguments: &Arguments, policy: &Place, context: usize) -> Result<(Dataset, String), CliError> {
+    let tokenizer = policy.tokenizer()?;
+    let mut text = arguments.text.spec(policy.text.as_ref());
     text.max_length.get_or_insert(context);
     let rows = arguments.pairs.saturating_mul(ROWS_PER_PAIR);
     let mut data = arguments.layout.load_at_most(&arguments.data, rows, &text, &tokenizer)?;

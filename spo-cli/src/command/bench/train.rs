@@ -21,7 +21,7 @@ use super::setting::{Setting, Times};
 use crate::error::CliError;
 use crate::view;
 
-/// Evaluations at the clock after each step and hands every event on to where `spo train` shows it.
+/// Looks at the clock after each step and hands every event on to where `spo train` shows it.
 struct Clock {
     device: Device,
     steps_per_epoch: usize,
@@ -79,7 +79,7 @@ pub(super) fn measure(setting: &Setting) -> Result<Figures, CliError> {
     let inputs = PairInputs::new(&setting.data, &pairs, vec![reference]);
     let task = PreferenceTask::new(&setting.data, pairs, objective, inputs, device::cpu())?;
     let phase = Phase { name: "bench", round: 1, training: &arm.training, trainable, seed: plan.seed };
-    phase.run(PhaseState::new(model), &task, None, Stopping::never(), None, &mut reporter)?;
+    phase.run(PhaseState::new(model, arm.training.optimizer()), &task, None, Stopping::never(), None, &mut reporter)?;
 
     let peak_bytes = spo_train::step::memory::peak_resident_bytes();
     let epochs = clock.epoch_ends.windows(2).map(|ends| (ends[1] - ends[0]).as_secs_f64()).collect();

@@ -64,7 +64,7 @@ impl Conversation {
         }
         policy.spec.check_row("the message", &ids, &[])?;
         let stops = arguments.sampling.stop_texts(&policy.tokenizer)?;
-        let options = arguments.sampling.options(&policy.spec, &policy.tokenizer);
+        let options = arguments.sampling.options(&policy.tokenizer);
         let options = GenerateOptions { first_stream: self.answers, ..options };
         let mut stream = TextStream::new(&policy.tokenizer, &stops);
         let mut result = Ok(());

@@ -10,7 +10,6 @@ use spo_train::config::RunPlan;
 
 use super::Arguments;
 use crate::error::CliError;
-use crate::inputs::model_tokenizer;
 use crate::places::{Place, is_run, last, place, policies};
 
 /// A model that answers.
@@ -25,7 +24,6 @@ pub(super) struct Policies {
     places: Vec<Place>,
     loaded: BTreeMap<usize, Policy>,
     current: usize,
-    plan: Option<RunPlan>,
     device: Device,
 }
 
@@ -40,20 +38,19 @@ impl Policies {
                 (policies(&arguments.dir, &plan)?, Some(plan))
             }
             false => {
-                let (model, adapter) = (arguments.dir.clone(), arguments.adapter.clone());
                 let name = arguments.dir.file_name().unwrap_or(arguments.dir.as_os_str()).to_string_lossy();
-                (vec![Place { name: name.into(), model, adapter }], None)
+                (vec![Place::directories(name.into(), &arguments.dir, arguments.adapter.as_deref())?], None)
             }
         };
         let device = arguments.device.open()?;
         let last = plan.as_ref().map(last);
         let current = places.iter().position(|place| Some(place.name.as_str()) == last).unwrap_or(places.len() - 1);
-        Ok(Self { places, loaded: BTreeMap::new(), current, plan, device })
+        Ok(Self { places, loaded: BTreeMap::new(), current, device })
     }
 
-    /// How text is laid out: as in the run, else by the chat template.
+    /// How text is laid out: as in the run that made the policies, else by the chat template.
     pub fn text(&self, arguments: &Arguments) -> TextSpec {
-        let mut text = self.plan.as_ref().map(|plan| plan.text.clone()).unwrap_or_default();
+        let mut text = self.places.first().and_then(|place| place.text.clone()).unwrap_or_default();
         if let Some(format) = &arguments.prompt_format {
             text.prompt_format = Some(format.replace("\\n", "\n"));
         }
@@ -84,8 +81,8 @@ impl Policies {
     pub fn policy(&mut self, number: Option<usize>, arguments: &Arguments) -> Result<&mut Policy, CliError> {
         let number = number.unwrap_or(self.current);
         if !self.loaded.contains_key(&number) {
-            let Place { model: dir, adapter, .. } = &self.places[number];
-            let tokenizer = model_tokenizer(dir)?;
+            let place = &self.places[number];
+            let (Place { model: dir, adapter, .. }, tokenizer) = (place, place.tokenizer()?);
             let model = arguments.device.load(&self.device, dir, adapter.as_deref())?;
             let spec = model.spec().clone();
             let generator = arguments.decode.generator(model, dir, 1);

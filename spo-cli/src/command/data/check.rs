@@ -9,9 +9,9 @@ use serde_json::json;
 use spo_data::{Dataset, DatasetStats, GateMiss, GateSpec, Lengths};
 
 use super::Source;
-use crate::Outcome;
 use crate::error::CliError;
 use crate::inputs::{finding, incidents};
+use crate::outcome::Outcome;
 use crate::output::Output;
 
 /// Count, measure and doubt the rows
@@ -58,10 +58,14 @@ impl Arguments {
     pub fn run(&self, output: &mut Output) -> Result<Outcome, CliError> {
         let tokenizer = self.source.tokenizer()?;
         let (data, test) = match (&self.test, self.source.load_splits(&tokenizer)?) {
-            (Some(test), _) => (self.source.load(&tokenizer)?, Some(self.source.load_other(test, &tokenizer)?)),
+            (Some(test), _) => (self.source.read(&tokenizer)?, Some(self.source.load_other(test, &tokenizer)?)),
             (None, Some((train, test))) => (train, Some(test)),
-            (None, None) => (self.source.load(&tokenizer)?, None),
+            (None, None) => (self.source.read(&tokenizer)?, None),
         };
+        if let Some(path) = &self.rows {
+            self.write_rows(&data, path)?;
+        }
+        self.source.require_rows(&data)?;
         let stats = data.stats();
         let tested = test.is_some();
         let shared = match test {
@@ -72,9 +76,6 @@ impl Arguments {
             }
             None => vec![],
         };
-        if let Some(path) = &self.rows {
-            self.write_rows(&data, path)?;
-        }
         let mut misses = self.gates().check(&data, &stats);
         if let Some(limit) = self.max_shared.filter(|limit| shared.len() > *limit) {
             misses.push(GateMiss {
@@ -133,6 +134,9 @@ fn show(data: &Dataset, stats: &DatasetStats, output: &mut Output) -> Result<(),
     }
     for file in &data.report.left_out {
         output.line(format_args!("{file}: left out, of another split"))?;
+    }
+    for file in &data.report.cached {
+        output.line(format_args!("{file}: left out, a cache of `datasets` and not its data"))?;
     }
     output.line(format_args!("{} examples, {} tokens", stats.examples, stats.tokens))?;
     incidents(data).iter().try_for_each(|line| output.line(line))?;

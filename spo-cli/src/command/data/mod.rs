@@ -9,15 +9,16 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use spo_data::format::has_splits;
-use spo_data::{Dataset, Part, Tokenizer};
+use spo_data::{Dataset, Part, TextSpec, Tokenizer};
+use spo_model::export::Manifest;
 
-use crate::Outcome;
 use crate::command::quickstart;
 use crate::error::CliError;
-use crate::inputs::{LayoutArguments, TextArguments, model_tokenizer, require_rows};
+use crate::inputs::{LayoutArguments, TextArguments, require_rows};
+use crate::outcome::Outcome;
 use crate::output::{Output, note};
 
-/// Evaluation at preference data before training
+/// Look at preference data before training
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Check(check::Arguments),
@@ -53,7 +54,7 @@ struct Source {
 impl Source {
     fn tokenizer(&self) -> Result<Tokenizer, CliError> {
         match &self.tokenizer {
-            Some(directory) => model_tokenizer(directory),
+            Some(directory) => Ok(Tokenizer::of_model(directory)?),
             None => {
                 note("no --tokenizer: tokens are those of the built-in tokenizer (512 tokens, no chat template)");
                 quickstart::tokenizer()
@@ -61,15 +62,31 @@ impl Source {
         }
     }
 
+    /// The layout of text: that of the model, where spo wrote it, with what the arguments change.
+    fn text(&self) -> Result<TextSpec, CliError> {
+        let own = self.tokenizer.as_deref().map(Manifest::text_of).transpose()?.flatten();
+        Ok(self.text.spec(own.as_ref()))
+    }
+
+    /// The rows; says which columns nobody read.
     fn load(&self, tokenizer: &Tokenizer) -> Result<Dataset, CliError> {
-        let data = self.layout.load(&self.files, &self.text.spec(), tokenizer)?;
-        require_rows(&data, &self.files)?;
+        let data = self.read(tokenizer)?;
+        data.report.unused().for_each(note);
+        self.require_rows(&data)?;
         Ok(data)
+    }
+
+    fn read(&self, tokenizer: &Tokenizer) -> Result<Dataset, CliError> {
+        self.layout.load(&self.files, &self.text()?, tokenizer)
+    }
+
+    fn require_rows(&self, data: &Dataset) -> Result<(), CliError> {
+        require_rows(data, &self.files)
     }
 
     /// Other files of the same layout.
     fn load_other(&self, file: &Path, tokenizer: &Tokenizer) -> Result<Dataset, CliError> {
-        self.layout.load(&[file.to_path_buf()], &self.text.spec(), tokenizer)
+        self.layout.load(&[file.to_path_buf()], &self.text()?, tokenizer)
     }
 
     /// Rows to train on and rows to test on, if the files are one directory that holds both by name.
@@ -78,7 +95,8 @@ impl Source {
         if !self.layout.reads_whole_directories() || !has_splits(&directory.to_string_lossy())? {
             return Ok(None);
         }
-        let part = |part| self.layout.load_part(&self.files, part, &self.text.spec(), tokenizer);
+        let text = self.text()?;
+        let part = |part| self.layout.load_part(&self.files, part, &text, tokenizer);
         Ok(Some((part(Part::Train)?, part(Part::Test)?)))
     }
 }

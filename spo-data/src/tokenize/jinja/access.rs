@@ -13,10 +13,10 @@ pub(crate) fn attribute(of: &Value, name: &str) -> Result<Value> {
     if let Some(found) = own_attribute(of, name)? {
         return Ok(found);
     }
-    if let Value::Dict(dict) = of {
-        if let Some(found) = dict.get_str(name) {
-            return if name.starts_with("__") { hidden(of, name) } else { Ok(found.clone()) };
-        }
+    if let Value::Dict(dict) = of
+        && let Some(found) = dict.get_str(name)
+    {
+        return if name.starts_with("__") { hidden(of, name) } else { Ok(found.clone()) };
     }
     Ok(missing(of, &Value::from(name)))
 }

@@ -1,12 +1,27 @@
 //! A `tokenizer.json` in llama.cpp's terms.
 
+<<<<<<< ours
 use super::unsupported;
+||||||| base
+use super::unsupported;
+use super::write::Value;
+=======
+use super::write::Value;
+use super::{splitting, unsupported};
+>>>>>>> theirs
 use crate::export::ModelFiles;
 use crate::gguf::keys::Value;
 use crate::{ModelError, ModelSpec};
 use serde_json::Value as Json;
+<<<<<<< ours
 use spo_data::gguf::{SPLITS, Steps, Unnamed};
 use std::collections::HashMap;
+||||||| base
+use std::collections::HashMap;
+=======
+use spo_data::SpecialTokens;
+use std::collections::{BTreeMap, HashMap};
+>>>>>>> theirs
 
 /// Kinds of tokens.
 const NORMAL: i32 = 1;
@@ -24,13 +39,13 @@ pub fn metadata(files: &ModelFiles, spec: &ModelSpec, name: &str) -> Result<Vec<
         parsed.map_err(|e| ModelError::Json { file: name.into(), reason: e.to_string() })
     };
     let tokenizer = json("tokenizer.json")?.ok_or_else(|| unsupported("a model without tokenizer.json"))?;
-    let config = json("tokenizer_config.json")?.unwrap_or_default();
     let model = &tokenizer["model"];
     if model["type"] != "BPE" {
         return Err(unsupported(&format!("a tokenizer of type {}; BPE is written", model["type"])));
     }
     let vocabulary = Vocabulary::new(&tokenizer, spec.vocab_size)?;
     let sentence_piece = model["byte_fallback"] == true;
+    splitting::check(&tokenizer, sentence_piece)?;
     let mut all: Vec<(String, Value)> = vec![];
     if let Some(name) = vocabulary.model_name(spec.family, name) {
         all.push(("general.name".into(), Value::String(name)));
@@ -40,38 +55,62 @@ pub fn metadata(files: &ModelFiles, spec: &ModelSpec, name: &str) -> Result<Vec<
         add("model", Value::String("llama".into()));
         add("pre", Value::String("default".into()));
         add("scores", Value::Numbers(vocabulary.scores(&merges(model))));
-        add("add_space_prefix", Value::Bool(prepends_space(&tokenizer)));
+        add("add_space_prefix", Value::Bool(splitting::prepends_space(&tokenizer)));
     } else {
         add("model", Value::String("gpt2".into()));
-        add("pre", Value::String(split_name(&tokenizer)?.into()));
+        add("pre", Value::String(splitting::split_name(&tokenizer)?.into()));
         add(
             "merges",
             Value::Strings(merges(model).into_iter().map(|(left, right)| format!("{left} {right}")).collect()),
         );
     }
-    let id = |key: &str| {
-        let token = config[key].as_str().or_else(|| config[key]["content"].as_str())?;
-        vocabulary.ids.get(token).copied()
-    };
-    let ids = [
-        ("bos_token_id", id("bos_token")),
-        ("eos_token_id", id("eos_token").or(spec.eos.first().copied())),
-        ("unknown_token_id", id("unk_token")),
-        ("padding_token_id", id("pad_token")),
-    ];
-    for (key, id) in ids {
-        id.into_iter().for_each(|id| add(key, Value::U32(id)));
-    }
-    let bos = config["add_bos_token"].as_bool().unwrap_or_else(|| begins_with_special(&tokenizer));
-    add("add_bos_token", Value::Bool(bos));
-    add("add_eos_token", Value::Bool(config["add_eos_token"] == true));
+    let meaning = spo_data::Tokenizer::from_files(files.by_name())?;
+    special_tokens(meaning.special())?.into_iter().for_each(|(key, value)| add(key, value));
     add("token_type", Value::Integers(vocabulary.kinds));
     add("tokens", Value::Strings(vocabulary.tokens));
-    let file = files.get("chat_template.jinja").map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-    if let Some(template) = file.or_else(|| Some(config["chat_template"].as_str()?.to_string())) {
-        all.push(("tokenizer.chat_template".into(), Value::String(template)));
-    }
+    all.extend(templates(&meaning.settings().templates));
     Ok(all)
+}
+
+/// Which tokens begin, end and fill a text.
+fn special_tokens(special: &SpecialTokens) -> Result<Vec<(&'static str, Value)>, ModelError> {
+    let eos = special.eos.or(special.ends.first().copied());
+    // A reader takes these two for ends beside EOS.
+    let mut more = special.ends.iter().copied().filter(|id| Some(*id) != eos);
+    let ids = [
+        ("bos_token_id", special.bos),
+        ("eos_token_id", eos),
+        ("eot_token_id", more.next()),
+        ("eom_token_id", more.next()),
+        ("unknown_token_id", special.unknown),
+        ("padding_token_id", special.pad),
+    ];
+    let mut keys: Vec<(&str, Value)> = ids.into_iter().filter_map(|(key, id)| Some((key, Value::U32(id?)))).collect();
+    for (key, written, token) in
+        [("add_bos_token", &special.before, special.bos), ("add_eos_token", &special.after, special.eos)]
+    {
+        match written.as_slice() {
+            [] => keys.push((key, Value::Bool(false))),
+            [one] if Some(*one) == token => keys.push((key, Value::Bool(true))),
+            other => return Err(unsupported(&format!("a tokenizer that puts the tokens {other:?} around a text"))),
+        }
+    }
+    Ok(keys)
+}
+
+/// The default template, and those with other names.
+fn templates(named: &BTreeMap<String, String>) -> Vec<(String, Value)> {
+    let key = |name: &str| match name {
+        "default" => "tokenizer.chat_template".to_string(),
+        name => format!("tokenizer.chat_template.{name}"),
+    };
+    let mut keys: Vec<(String, Value)> =
+        named.iter().map(|(name, template)| (key(name), Value::String(template.clone()))).collect();
+    let others: Vec<String> = named.keys().filter(|name| *name != "default").cloned().collect();
+    if !others.is_empty() {
+        keys.push(("tokenizer.chat_templates".into(), Value::Strings(others)));
+    }
+    keys
 }
 
 struct Vocabulary {
@@ -149,6 +188,7 @@ fn merges(model: &Json) -> Vec<(String, String)> {
     };
     model["merges"].as_array().into_iter().flatten().filter_map(pair).collect()
 }
+<<<<<<< ours
 
 /// llama.cpp's name of the way text is split.
 fn split_name(tokenizer: &Json) -> Result<&'static str, ModelError> {
@@ -184,3 +224,44 @@ fn begins_with_special(tokenizer: &Json) -> bool {
     let steps = post["processors"].as_array().cloned().unwrap_or_else(|| vec![post.clone()]);
     steps.iter().any(|step| step["single"][0].get("SpecialToken").is_some())
 }
+||||||| base
+
+/// llama.cpp's name of the way text is split.
+fn split_name(tokenizer: &Json) -> Result<&'static str, ModelError> {
+    let (pre, whole_words) = (&tokenizer["pre_tokenizer"], tokenizer["model"]["ignore_merges"] == true);
+    let steps: Vec<&Json> = pre["pretokenizers"].as_array().map_or(vec![pre], |steps| steps.iter().collect());
+    let expression = steps.iter().find_map(|step| step["pattern"]["Regex"].as_str());
+    let byte_level = |step: &&&Json| step["type"] == "ByteLevel";
+    let found = match expression {
+        None if steps.iter().find(byte_level).is_some_and(|step| step["use_regex"] != false) => {
+            (!whole_words).then_some("gpt-2")
+        }
+        Some(expression) => {
+            let known = SPLITS.iter().find(|(_, known, whole)| (*known, *whole) == (expression, whole_words));
+            known.map(|(name, ..)| *name)
+        }
+        None => return Err(unsupported("a tokenizer that does not split text, which has no name there")),
+    };
+    found.ok_or_else(|| {
+        let by = expression.map_or("GPT-2's expression".into(), |expression| format!("{expression:?}"));
+        let merges = if whole_words { ", without merges of words that are tokens" } else { "" };
+        unsupported(&format!("a tokenizer that splits text by {by}{merges}, which has no name there"))
+    })
+}
+
+/// Whether a space is put before the text.
+fn prepends_space(tokenizer: &Json) -> bool {
+    let normalizer = &tokenizer["normalizer"];
+    let steps = normalizer["normalizers"].as_array().cloned().unwrap_or_else(|| vec![normalizer.clone()]);
+    let scheme = tokenizer["pre_tokenizer"]["prepend_scheme"].as_str();
+    steps.iter().any(|step| step["type"] == "Prepend") || matches!(scheme, Some("first" | "always"))
+}
+
+/// Whether a special token is put before the text.
+fn begins_with_special(tokenizer: &Json) -> bool {
+    let post = &tokenizer["post_processor"];
+    let steps = post["processors"].as_array().cloned().unwrap_or_else(|| vec![post.clone()]);
+    steps.iter().any(|step| step["single"][0].get("SpecialToken").is_some())
+}
+=======
+>>>>>>> theirs

@@ -6,7 +6,7 @@ mod source;
 
 use super::LoadOptions;
 use crate::export::ModelFiles;
-use crate::family;
+use crate::family::Registry;
 use crate::gguf::architecture::Architecture;
 use crate::{CausalLm, ModelError, ModelSpec};
 use burn::tensor::Device;
@@ -25,14 +25,14 @@ pub struct GgufModel {
 }
 
 impl GgufModel {
-    /// Opens a file, and its other parts where it is split.
+    /// Opens a file, and its other parts where it is split; the model is of one of these families.
     ///
     /// # Errors
     /// It is damaged; an architecture, a key or a value that this crate does not know: each named.
-    pub fn open(path: &Path) -> Result<Self, ModelError> {
+    pub fn open(families: &Registry, path: &Path) -> Result<Self, ModelError> {
         let file = Gguf::open(path)?;
         let (architecture, mut config) = config::read(&file)?;
-        let parse = |config: &Value| family::parse(&format!("{}: its metadata", path.display()), &config.to_string());
+        let parse = |config: &Value| families.parse(&format!("{}: its metadata", path.display()), &config.to_string());
         let mut spec = parse(&config)?;
         if rope::set_attention_factor(&file, architecture, &spec, &mut config)? {
             spec = parse(&config)?;

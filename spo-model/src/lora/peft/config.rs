@@ -33,6 +33,13 @@ const CHANGED_BASE: [&str; 5] = ["pissa", "olora", "corda", "loftq", "lora_ga"];
 pub struct AdapterConfig {
     /// Rank, scale and targets of most layers.
     pub spec: LoraSpec,
+    /// Names of modules that the file has whole, each the end of a module's path.
+    pub modules_to_save: Vec<String>,
+    file: String,
+    /// Modules that are left out although they are targets.
+    excluded: Option<Targets>,
+    /// The only blocks that count, where not all do.
+    layers: Option<Vec<usize>>,
     /// Other ranks, by expressions for the ends of module paths.
     ranks: Vec<(Regex, f64)>,
     /// Other numerators of the scale.
@@ -50,10 +57,11 @@ impl AdapterConfig {
         let text = std::fs::read_to_string(path).map_err(|e| ModelError::io(path, e))?;
         let config: Value =
             serde_json::from_str(&text).map_err(|e| ModelError::Json { file: file.clone(), reason: e.to_string() })?;
-        Self::parse(&config, layout).map_err(|reason| ModelError::Adapter { file, reason })
+        let parsed = Self::parse(&config, layout, file.clone());
+        parsed.map_err(|reason| ModelError::Adapter { file, reason })
     }
 
-    fn parse(config: &Value, layout: &Layout) -> Result<Self, String> {
+    fn parse(config: &Value, layout: &Layout, file: String) -> Result<Self, String> {
         if config["peft_type"] != "LORA" {
             return Err(format!("peft_type: found {}, expected \"LORA\"", config["peft_type"]));
         }
@@ -76,9 +84,14 @@ impl AdapterConfig {
             return Err("r and lora_alpha must be numbers above 0".into());
         };
         let targets = match &config["target_modules"] {
-            Value::String(pattern) if pattern != "all-linear" => Targets::Pattern(pattern.clone()),
-            Value::Array(names) => Targets::Names(names.iter().filter_map(|n| Some(n.as_str()?.to_string())).collect()),
-            _ => Targets::AllLinear,
+            Value::String(all) if all == "all-linear" => Targets::AllLinear,
+            other => modules(other, "target_modules")?.unwrap_or(Targets::AllLinear),
+        };
+        let layers = match &config["layers_to_transform"] {
+            Value::Null => None,
+            one @ Value::Number(_) => Some(numbers(std::slice::from_ref(one))?),
+            Value::Array(several) => Some(numbers(several)?),
+            other => return Err(format!("layers_to_transform: found {other}, expected numbers of blocks")),
         };
         Ok(Self {
             spec: LoraSpec {
@@ -90,9 +103,43 @@ impl AdapterConfig {
                 targets,
                 saved: SavedModules::default(),
             },
+            modules_to_save: config["modules_to_save"].as_array().into_iter().flatten().filter_map(text).collect(),
+            excluded: modules(&config["exclude_modules"], "exclude_modules")?,
+            layers,
+            file,
             ranks: patterns(config, "rank_pattern")?,
             alphas: patterns(config, "alpha_pattern")?,
         })
+    }
+
+    /// Paths of the projections that the configuration gives an adapter. Of several names PEFT wants one to be there.
+    ///
+    /// # Errors
+    /// None is.
+    pub fn adapted(&self, spec: &ModelSpec) -> Result<Vec<String>, ModelError> {
+        let chosen = self.spec.targets.matching(spec).map_err(|reason| self.refuse(reason))?;
+        let excluded = self.excluded.as_ref().map_or(Ok(vec![]), |excluded| excluded.matching(spec));
+        let excluded = excluded.map_err(|reason| self.refuse(reason))?;
+        let block = |path: &str| path.split('.').nth(1).and_then(|block| block.parse::<usize>().ok());
+        let counts = |path: &String| match (&self.layers, block(path)) {
+            (Some(layers), Some(block)) => layers.contains(&block),
+            _ => true,
+        };
+        let chosen: Vec<String> = chosen.into_iter().filter(|path| !excluded.contains(path)).filter(counts).collect();
+        match chosen.is_empty() {
+            true => Err(self.refuse("target_modules: no linear layer of the model's blocks is called so".into())),
+            false => Ok(chosen),
+        }
+    }
+
+    /// Whether the module at this path of the checkpoint's is one of [`modules_to_save`](Self::modules_to_save).
+    pub fn saves(&self, path: &str) -> bool {
+        self.modules_to_save.iter().any(|name| path.ends_with(name.as_str()))
+    }
+
+    /// What is wrong with the file.
+    pub fn refuse(&self, reason: String) -> ModelError {
+        ModelError::Adapter { file: self.file.clone(), reason }
     }
 
     /// Rank and scale of the layer at this module path of PEFT's.
@@ -102,6 +149,26 @@ impl AdapterConfig {
         let alpha = find(&self.alphas).unwrap_or(self.spec.alpha);
         (rank, LoraSpec { rank, alpha, ..self.spec.clone() }.scale())
     }
+}
+
+fn text(value: &Value) -> Option<String> {
+    value.as_str().map(String::from)
+}
+
+/// A list of names or an expression, as `target_modules` has it.
+fn modules(value: &Value, key: &str) -> Result<Option<Targets>, String> {
+    match value {
+        Value::Null => Ok(None),
+        Value::String(pattern) => Ok(Some(Targets::Pattern(pattern.clone()))),
+        Value::Array(names) => Ok(Some(Targets::Names(names.iter().filter_map(text).collect()))),
+        other => Err(format!("{key}: found {other}, expected names or an expression")),
+    }
+}
+
+fn numbers(values: &[Value]) -> Result<Vec<usize>, String> {
+    let number = |value: &Value| value.as_u64().map(|number| number as usize);
+    let numbers = values.iter().map(number).collect::<Option<_>>();
+    numbers.ok_or_else(|| "layers_to_transform: expected numbers of blocks".into())
 }
 
 /// A value that switches something on.

@@ -1,29 +1,21 @@
 //! Adapters in PEFT's files: `adapter_config.json` and `adapter_model.safetensors`.
 
 mod config;
+mod names;
 
-use super::{LoraAdapter, LoraSpec, is_adapter, projections};
+use super::{LoraAdapter, LoraSpec, SavedModules, is_adapter, projections};
 use crate::export::{create_dir, write_file, write_safetensors};
-use crate::layout::Layout;
 use crate::load::Checkpoint;
 use crate::parameters::{for_each, replace};
 use crate::{CausalLm, ModelError};
 use burn::tensor::{DType, Tensor};
 use config::AdapterConfig;
+use names::{Tensors, peft_name};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
-
-/// PEFT's name of the tensor at a module path such as `layers.0.mlp.up_proj.lora.a`.
-fn peft_name(layout: &Layout, path: &str) -> String {
-    let path = path
-        .replace(".lora.a", ".lora_A.weight")
-        .replace(".lora.b", ".lora_B.weight")
-        .replace(".lora.magnitude", ".lora_magnitude_vector");
-    format!("base_model.model.{}", layout.name(&path))
-}
 
 /// Attaches the adapter saved in `dir` to a model, replacing any it has, and takes over the modules
 /// that were trained in full.
@@ -85,34 +77,55 @@ fn load(model: CausalLm, dir: &Path, dtype: DType, dropout: Option<f64>) -> Resu
     }
     let mut config = AdapterConfig::read(&config, layout)?;
     config.spec.dropout = dropout.unwrap_or(config.spec.dropout);
-    let checkpoint = Checkpoint::open_file(&dir.join(WEIGHTS))?;
-    let mut unused = checkpoint.names();
+    let path = weights(dir)?;
+    let checkpoint = Checkpoint::open_file(&path)?;
+    let mut tensors = Tensors::of(&checkpoint, &path)?;
+    if model.spec().tied {
+        tensors.take_tied_head(&checkpoint, &config, layout)?;
+    }
     let mut model = model.without_lora();
-    let device = model.device();
-    for (path, linear) in projections(&mut model) {
+    let (device, adapted) = (model.device(), config.adapted(model.spec())?);
+    for (path, linear) in projections(&mut model).into_iter().filter(|(path, _)| adapted.contains(path)) {
         let (rank, scale) = config.rank_and_scale(&super::targets::module_path(layout, &path));
-        let names = ["a", "b", "magnitude"].map(|part| peft_name(layout, &format!("{path}.lora.{part}")));
-        let [out, inputs] = linear.dims();
-        let a = checkpoint.read(&names[0], [rank, inputs], None, &device)?;
-        let b = checkpoint.read(&names[1], [out, rank], None, &device)?;
-        let magnitude: Option<Tensor<1>> = match config.spec.dora {
-            true => checkpoint.read(&names[2], [out], None, &device)?,
-            false => None,
-        };
+        let mut name = |part: &str| tensors.take(&peft_name(layout, &format!("{path}.lora.{part}"))).map(String::from);
+        let (a, b, magnitude) = (name("a"), name("b"), if config.spec.dora { name("magnitude") } else { None });
+        // What is missing is named below, all at once.
         let (Some(a), Some(b), true) = (a, b, magnitude.is_some() == config.spec.dora) else { continue };
+        let [out, inputs] = linear.dims();
+        let a: Tensor<2> = checkpoint.require(&a, [rank, inputs], &device)?;
+        let b: Tensor<2> = checkpoint.require(&b, [out, rank], &device)?;
+        let magnitude = magnitude.map(|name| checkpoint.require::<1>(&name, [out], &device)).transpose()?;
         let lora = LoraAdapter::new(a.cast(dtype), b.cast(dtype), scale);
         linear.attach(&path, &config.spec, lora, magnitude.map(|magnitude| magnitude.cast(dtype)));
-        unused.retain(|name| !names.contains(name));
     }
-    let mut spec = config.spec;
-    let mut failed = None;
+    let (saved, model) = take_saved(model, &mut tensors, &checkpoint)?;
+    tensors.finish(&config, &model)?;
+    Ok((model, LoraSpec { saved, ..config.spec }))
+}
+
+/// The file of an adapter's tensors.
+fn weights(dir: &Path) -> Result<PathBuf, ModelError> {
+    let (path, pickle) = (dir.join(WEIGHTS), "adapter_model.bin");
+    match (path.exists(), dir.join(pickle).exists()) {
+        (true, _) => Ok(path),
+        (false, true) => Err(ModelError::Pickle { dir: dir.into(), files: vec![pickle.into()] }),
+        (false, false) => Err(ModelError::MissingFile { dir: dir.into(), file: WEIGHTS.into() }),
+    }
+}
+
+/// The model with those of its modules that the file has whole, and which they are.
+fn take_saved(
+    model: CausalLm,
+    tensors: &mut Tensors,
+    checkpoint: &Checkpoint,
+) -> Result<(SavedModules, CausalLm), ModelError> {
+    let (layout, device) = (model.spec().layout, model.device());
+    let (mut saved, mut failed) = (SavedModules::default(), None);
     let model = replace(model, "", |parameter| {
         let name = peft_name(layout, &parameter.path);
-        let Some(saved) = spec.saved.with(&parameter.path).filter(|_| unused.remove(&name)) else {
-            return parameter.value;
-        };
-        spec.saved = saved;
-        match checkpoint.read_flat(&name, &parameter.shape, &device) {
+        let Some((with, name)) = saved.with(&parameter.path).zip(tensors.take(&name)) else { return parameter.value };
+        saved = with;
+        match checkpoint.read_flat(name, &parameter.shape, &device) {
             Ok(value) => value.cast(parameter.value.dtype()),
             Err(error) => {
                 failed = Some(error);
@@ -120,13 +133,7 @@ fn load(model: CausalLm, dir: &Path, dtype: DType, dropout: Option<f64>) -> Resu
             }
         }
     });
-    if let Some(error) = failed {
-        return Err(error);
-    }
-    match unused.is_empty() {
-        true => Ok((model, spec)),
-        false => Err(ModelError::UnexpectedTensors { path: dir.join(WEIGHTS), names: unused.into_iter().collect() }),
-    }
+    failed.map_or(Ok((saved, model)), Err)
 }
 
 /// Saves a model's adapters, and the modules that were trained in full, in PEFT's form. A frozen

@@ -2,9 +2,12 @@
 
 mod condition;
 mod lines;
+mod step;
 
 use burn::tensor::Device;
+use spo_core::objective;
 use spo_model::device::on_cpu;
+use spo_model::family;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -57,6 +60,9 @@ pub struct RunPlan {
     pub checkpoints: CheckpointPlan,
     /// Where each value came from, by dotted key; values that are not listed are defaults.
     pub origins: BTreeMap<String, Origin>,
+    /// The families that the model may be of; a plan that is read from a file has the builtin ones.
+    #[serde(skip)]
+    pub families: family::Registry,
 }
 
 impl RunPlan {
@@ -181,12 +187,15 @@ pub struct ArmPlan {
     /// What the round computes or keeps besides the policy in training.
     #[serde(default)]
     pub inputs: Vec<String>,
-    /// All of the objective's options, defaults included, as `spo_core::objective::build` takes them. For `spo`: `alpha`,
+    /// All of the objective's options, defaults included, as [`objective::Registry::build`] takes them. For `spo`: `alpha`,
     /// `lambda` (one per earlier round, oldest first), `earlier` (alpha and lambda of each earlier round), `margin`.
     pub options: Map<String, Value>,
     /// Optimiser settings.
     #[serde(flatten)]
     pub training: TrainingPlan,
+    /// Where the objective's name is looked up; a plan that is read from a file has the builtin ones.
+    #[serde(skip)]
+    pub objectives: objective::Registry,
 }
 
 /// What one row of a round is.

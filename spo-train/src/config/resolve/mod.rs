@@ -10,12 +10,13 @@ mod training;
 
 use std::collections::BTreeMap;
 
+use spo_core::objective;
 use spo_data::{DataError, Dataset, TextSpec};
 
 use super::document::{Document, Node};
 use super::plan::{DataShape, Origin, RunPlan};
 use super::spec::{RunSections, RunSpec};
-use super::{SCHEMA, defaults};
+use super::{Registries, SCHEMA, defaults};
 use crate::error::ConfigError;
 
 /// What has to be known of model and data before a run file can be resolved.
@@ -101,7 +102,9 @@ impl Facts {
 /// A dimension the data does not have, keys that exclude each other, options the objective does not have, a `lambda`
 /// that does not fit the earlier rounds, a name that is used twice or cannot be a directory.
 pub fn resolve(spec: &RunSpec, facts: &Facts) -> Result<RunPlan, ConfigError> {
-    Resolver { sections: spec.sections(), document: &spec.document, facts, origins: BTreeMap::new() }.run(spec)
+    let registries = spec.registries();
+    Resolver { sections: spec.sections(), document: &spec.document, registries, facts, origins: BTreeMap::new() }
+        .run(spec)
 }
 
 impl RunSpec {
@@ -152,11 +155,12 @@ impl RunSpec {
 struct Resolver<'a> {
     sections: &'a RunSections,
     document: &'a Document,
+    registries: &'a Registries,
     facts: &'a Facts,
     origins: BTreeMap<String, Origin>,
 }
 
-impl Resolver<'_> {
+impl<'a> Resolver<'a> {
     fn run(mut self, spec: &RunSpec) -> Result<RunPlan, ConfigError> {
         for key in ["schema", "name", "seed", "out", "holdout", "token-cache", "data"] {
             self.note_written(key);
@@ -180,7 +184,12 @@ impl Resolver<'_> {
             name,
             out,
             origins: self.origins,
+            families: self.registries.families.clone(),
         })
+    }
+
+    fn objectives(&self) -> &'a objective::Registry {
+        &self.registries.objectives
     }
 
     fn root(&self, key: &str) -> Option<&Node> {

@@ -16,9 +16,9 @@ impl Resolver<'_> {
     pub(super) fn options(&mut self, arm: &Arm<'_>, finished: &[Finished]) -> Result<Map<String, Value>, ConfigError> {
         self.refuse_foreign_options(arm)?;
         let prefix = join(&arm.prefix, "options");
-        let keys: Vec<&str> = objective::options(&arm.objective).map(|option| option.key).collect();
+        let keys: Vec<&str> = objective::options(self.objectives(), &arm.objective).map(|option| option.key).collect();
         let mut given = self.settle(&prefix, Map::new(), &keys, &arm.options);
-        if objective::holds_earlier(&arm.objective) {
+        if objective::holds_earlier(self.objectives(), &arm.objective) {
             let lambda = self.lambda(arm, finished, given.get("lambda"))?;
             given.insert("lambda".to_owned(), json!(lambda));
             given.insert("earlier".to_owned(), self.earlier(arm, finished)?);
@@ -36,7 +36,8 @@ impl Resolver<'_> {
                 }
             }
         }
-        objective::complete(&arm.objective, &given).map_err(|error| self.refused(arm, &given, &error))
+        objective::complete(self.objectives(), &arm.objective, &given)
+            .map_err(|error| self.refused(arm, &given, &error))
     }
 
     /// An option that only another objective has is a mistake, not something to ignore.
@@ -44,7 +45,8 @@ impl Resolver<'_> {
         let properties = |key: &str| checked_schema()["properties"][key].clone();
         let training = properties("training")["properties"].clone();
         let fields = ["dimension", "name", "objective", "controls", "gate"];
-        let known: Vec<String> = objective::options(&arm.objective).map(|option| option.key.to_owned()).collect();
+        let known: Vec<String> =
+            objective::options(self.objectives(), &arm.objective).map(|option| option.key.to_owned()).collect();
         for (name, entry, section) in arm.options.keys() {
             if fields.contains(&name.as_str()) || training.get(name).is_some() || known.contains(name) {
                 continue;
@@ -61,7 +63,7 @@ impl Resolver<'_> {
 
     /// λ per earlier round, oldest first.
     fn lambda(&self, arm: &Arm<'_>, finished: &[Finished], given: Option<&Value>) -> Result<Vec<f64>, ConfigError> {
-        let default = objective::options(&arm.objective)
+        let default = objective::options(self.objectives(), &arm.objective)
             .find(|option| option.key == "lambda")
             .map_or(Value::Null, |option| option.default_value());
         let table = match given.unwrap_or(&default) {
@@ -124,7 +126,7 @@ impl Resolver<'_> {
         let culprit = given.keys().find(|key| {
             let mut rest = given.clone();
             rest.remove(*key);
-            objective::complete(&arm.objective, &rest).is_ok()
+            objective::complete(self.objectives(), &arm.objective, &rest).is_ok()
         });
         let (node, key) = match culprit.and_then(|key| arm.options.find(key)) {
             Some(found) => (found.node, found.key),

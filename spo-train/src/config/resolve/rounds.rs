@@ -63,26 +63,11 @@ impl Resolver<'_> {
         let dimension_node = node.get("dimension").expect("the schema requires a dimension");
         let dimension = checked_dimension(document, self.facts, dimension_node, &join(&key, "dimension"))?;
         self.note(&join(&key, "dimension"), dimension_node);
-        let name = match node.get("name") {
-            Some(name_node) => {
-                self.note(&join(&key, "name"), name_node);
-                let name = text(name_node);
-                self.check_directory_name(&join(&key, "name"), name_node, &name)?;
-                name
-            }
-            None => {
-                self.compute(join(&key, "name"), "the round's number and dimension");
-                let plain = |letter: char| {
-                    if letter.is_alphanumeric() { letter } else { '-' }
-                };
-                let dimension: String = dimension.chars().map(plain).collect();
-                format!("round-{}-{dimension}", index + 1)
-            }
-        };
+        let name = self.round_name(index, &key, node, &dimension)?;
         let written = node.get("objective").map(text);
         let default = if index == 0 { "dpo" } else { "spo" };
         let main = Arm {
-            objective: objective::canonical(written.as_deref().unwrap_or(default)),
+            objective: objective::canonical(self.objectives(), written.as_deref().unwrap_or(default)),
             options: Layers::default().under(&key, Some(node), &[]),
             prefix: format!("{key}.arms.0"),
             key: key.clone(),
@@ -91,39 +76,58 @@ impl Resolver<'_> {
         let mut arms = vec![self.arm(MAIN.to_owned(), &main, None, &dimension, finished)?];
         let controls = node.get("controls").map_or(&[][..], Node::items);
         for (index, control_node) in controls.iter().enumerate() {
-            let control_key = format!("{key}.controls.{index}");
-            let name_node = control_node.get("name").expect("the schema requires a name");
-            let name = text(name_node);
-            self.check_directory_name(&join(&control_key, "name"), name_node, &name)?;
-            if let Some(first) = arms.iter().position(|arm| arm.name == name) {
-                let controls = first.checked_sub(1);
-                let other = |first: usize| format!("{key}.controls.{first}");
-                return Err(ConfigError::DuplicateName {
-                    at: document.place(&name_node.source),
-                    other: controls.map_or_else(|| format!("{key} itself"), other),
-                    name,
-                });
-            }
-            let prefix = format!("{key}.arms.{}", index + 1);
-            self.note(&join(&prefix, "name"), name_node);
-            let own = Layers::default().under(&control_key, Some(control_node), &[]);
-            let written = control_node.get("objective").map(text);
-            let objective = objective::canonical(written.as_ref().unwrap_or(&main.objective));
-            let control = Arm {
-                options: if objective == main.objective {
-                    own.under(&key, Some(node), &["name", "objective", "controls", "gate"])
-                } else {
-                    own
-                },
-                key: control_key,
-                node: control_node,
-                prefix,
-                objective,
-            };
+            let (name, control) = self.control(index, control_node, &main, &arms)?;
             arms.push(self.arm(name, &control, Some(&main), &dimension, finished)?);
         }
         let gate = self.gate(&key, node, arms[0].training.eval_every)?;
         Ok(RoundPlan { name, dimension, arms, gate })
+    }
+
+    /// The written name of a round, or its number with its dimension.
+    fn round_name(&mut self, index: usize, key: &str, node: &Node, dimension: &str) -> Result<String, ConfigError> {
+        let key = join(key, "name");
+        if let Some(name_node) = node.get("name") {
+            self.note(&key, name_node);
+            let name = text(name_node);
+            self.check_directory_name(&key, name_node, &name)?;
+            return Ok(name);
+        }
+        self.compute(key, "the round's number and dimension");
+        let plain = |letter: char| if letter.is_alphanumeric() { letter } else { '-' };
+        let dimension: String = dimension.chars().map(plain).collect();
+        Ok(format!("round-{}-{dimension}", index + 1))
+    }
+
+    /// The control arm at `index` of the round whose own arm is `main`, with its name, which none of `arms` may have.
+    fn control<'a>(
+        &mut self,
+        index: usize,
+        node: &'a Node,
+        main: &Arm<'a>,
+        arms: &[ArmPlan],
+    ) -> Result<(String, Arm<'a>), ConfigError> {
+        let key = format!("{}.controls.{index}", main.key);
+        let name_node = node.get("name").expect("the schema requires a name");
+        let name = text(name_node);
+        self.check_directory_name(&join(&key, "name"), name_node, &name)?;
+        if let Some(first) = arms.iter().position(|arm| arm.name == name) {
+            let other = |first: usize| format!("{}.controls.{first}", main.key);
+            return Err(ConfigError::DuplicateName {
+                at: self.document.place(&name_node.source),
+                other: first.checked_sub(1).map_or_else(|| format!("{} itself", main.key), other),
+                name,
+            });
+        }
+        let prefix = format!("{}.arms.{}", main.key, index + 1);
+        self.note(&join(&prefix, "name"), name_node);
+        let own = Layers::default().under(&key, Some(node), &[]);
+        let written = node.get("objective").map(text);
+        let objective = objective::canonical(self.objectives(), written.as_ref().unwrap_or(&main.objective));
+        let options = match objective == main.objective {
+            true => own.under(&main.key, Some(main.node), &["name", "objective", "controls", "gate"]),
+            false => own,
+        };
+        Ok((name, Arm { options, key, node, prefix, objective }))
     }
 
     fn arm(
@@ -141,7 +145,7 @@ impl Resolver<'_> {
         }
         let options = self.options(arm, finished)?;
         let rows = self.facts.rows(dimension);
-        let data = objective::shape(&arm.objective, rows);
+        let data = objective::shape(self.objectives(), &arm.objective, rows);
         let refused = |message, hint: Option<String>| ConfigError::Refused {
             at: document.place(&objective_node.unwrap_or(arm.node).source),
             key: arm.key.clone(),
@@ -162,7 +166,7 @@ impl Resolver<'_> {
             );
             return Err(refused(message, Some(layouts(data).to_owned())));
         }
-        let inputs = objective::inputs(&arm.objective, &options, data, self.facts.model_bytes)
+        let inputs = objective::inputs(self.objectives(), &arm.objective, &options, data, self.facts.model_bytes)
             .map_err(|error| refused(error.to_string(), error.hint()))?;
         self.compute(join(&arm.prefix, "data"), "objective and data");
         self.compute(join(&arm.prefix, "inputs"), "objective");
@@ -173,14 +177,22 @@ impl Resolver<'_> {
         let layers = layers.under("training", document.root.get("training"), &[]);
         let target = Target { dimension: Some(dimension), rows: rows.of(data), kind: data.words() };
         let training = self.training(&arm.prefix, &layers, &target)?;
-        Ok(ArmPlan { name, objective: arm.objective.clone(), data, inputs, options, training })
+        Ok(ArmPlan {
+            name,
+            objective: arm.objective.clone(),
+            data,
+            inputs,
+            options,
+            training,
+            objectives: self.objectives().clone(),
+        })
     }
 }
 
 impl Finished {
     fn new(index: usize, round: &RoundPlan) -> Self {
-        let options = &round.main().options;
-        let lambda = if objective::holds_earlier(&round.main().objective) {
+        let (main, options) = (round.main(), &round.main().options);
+        let lambda = if objective::holds_earlier(&main.objectives, &main.objective) {
             let list = options.get("lambda").and_then(Value::as_array);
             list.into_iter().flatten().filter_map(Value::as_f64).collect()
         } else {
@@ -188,8 +200,8 @@ impl Finished {
         };
         Self {
             dimension: round.dimension.clone(),
-            objective: round.main().objective.clone(),
-            scale: objective::reward_scale(&round.main().objective, options),
+            objective: main.objective.clone(),
+            scale: main.objectives.reward_scale(&main.objective, options),
             lambda,
         }
     }

@@ -11,6 +11,7 @@ use super::{Resolver, wrong};
 use crate::config::defaults;
 use crate::config::document::Node;
 use crate::config::plan::{CheckpointPlan, EvaluationPlan, LoraPlan, ModelPlan, WatchdogPlan};
+use crate::config::schema::section_keys;
 use crate::config::spec::{RunSpec, Split};
 use crate::error::ConfigError;
 
@@ -32,53 +33,24 @@ impl Resolver<'_> {
     }
 
     pub(super) fn model(&mut self) -> ModelPlan {
-        self.section("model", &["path", "dtype", "device"])
+        self.section("model")
     }
 
     pub(super) fn lora(&mut self) -> Option<LoraPlan> {
         self.root("lora")?;
-        let keys = [
-            "start",
-            "rank",
-            "alpha",
-            "targets",
-            "rslora",
-            "dora",
-            "dropout",
-            "modules-to-save",
-            "rounds",
-            "quantised-base",
-        ];
-        Some(self.section("lora", &keys))
+        Some(self.section("lora"))
     }
 
     pub(super) fn evaluation(&mut self) -> EvaluationPlan {
-        let keys = [
-            "bootstrap-resamples",
-            "kl-samples",
-            "kl-max-new-tokens",
-            "kl-temperature",
-            "samples",
-            "sample-prompts",
-            "boilerplate",
-        ];
-        self.section("evaluation", &keys)
+        self.section("evaluation")
     }
 
     pub(super) fn watchdog(&mut self) -> WatchdogPlan {
-        let keys = [
-            "gradient-norm-factor",
-            "chosen-drop",
-            "saturated-share",
-            "length-factor",
-            "overfitting",
-            "slow-step-factor",
-        ];
-        self.section("watchdog", &keys)
+        self.section("watchdog")
     }
 
     pub(super) fn checkpoints(&mut self) -> CheckpointPlan {
-        self.section("checkpoints", &["every-steps", "every-minutes", "keep-last", "keep-best"])
+        self.section("checkpoints")
     }
 
     pub(super) fn text(&mut self, spec: &RunSpec) -> Result<TextSpec, ConfigError> {
@@ -106,13 +78,14 @@ impl Resolver<'_> {
         }
     }
 
-    fn section<T: DeserializeOwned>(&mut self, name: &str, keys: &[&str]) -> T {
+    /// A section of plain values: every key that its type has is settled.
+    fn section<T: DeserializeOwned>(&mut self, name: &str) -> T {
         let defaults = defaults::sections();
         let defaults = defaults.into_iter().find(|(section, _)| *section == name);
         let defaults = defaults.map_or_else(Map::new, |(_, table)| table);
         let document = self.document;
         let layers = Layers::default().under(name, document.root.get(name), &[]);
-        from_table(self.settle(name, defaults, keys, &layers))
+        from_table(self.settle(name, defaults, &section_keys(name), &layers))
     }
 
     /// Names of runs, rounds and arms become directories.

@@ -8,27 +8,12 @@ use super::stopping::Target;
 use super::{Resolver, rounds::checked_dimension};
 use crate::config::defaults;
 use crate::config::plan::{TrainingPlan, WarmupPlan};
+use crate::config::schema::section_keys;
 use crate::config::validate::join;
 use crate::error::ConfigError;
 
-/// Keys that are taken over as they are; `steps`, `epochs`, `warmup-steps` and `warmup-ratio` are worked out.
-const PLAIN: &[&str] = &[
-    "pairs-per-step",
-    "tokens-per-micro-batch",
-    "learning-rate",
-    "schedule",
-    "final-learning-rate-ratio",
-    "weight-decay",
-    "adam-betas",
-    "adam-eps",
-    "max-grad-norm",
-    "shuffle",
-    "recompute",
-    "update-in-backward",
-    "head-chunk-rows",
-    "eval-every",
-    "max-kl",
-];
+/// Keys that are not taken over as they are.
+const WORKED_OUT: &[&str] = &["steps", "epochs", "warmup-steps", "warmup-ratio", "early-stopping"];
 
 impl Resolver<'_> {
     pub(super) fn warmup(&mut self) -> Result<Option<WarmupPlan>, ConfigError> {
@@ -87,7 +72,9 @@ impl Resolver<'_> {
         let default_ratio = defaults.remove("warmup-ratio").unwrap_or_default();
         let rate = defaults::learning_rate(self.sections.lora.is_some(), target.dimension.is_none());
         defaults.insert("learning-rate".to_owned(), json!(rate));
-        let mut values = self.settle(prefix, defaults, PLAIN, layers);
+        let mut plain = section_keys("training");
+        plain.retain(|key| !WORKED_OUT.contains(key));
+        let mut values = self.settle(prefix, defaults, &plain, layers);
 
         let per_step = values["pairs-per-step"].as_u64().unwrap_or(1);
         let Target { rows, kind, .. } = *target;

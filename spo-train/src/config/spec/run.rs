@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,7 @@ use super::{
 };
 use crate::config::document::Document;
 use crate::config::migrate::migrate;
-use crate::config::schema::checked_schema;
+use crate::config::registries::{Known, Registries};
 use crate::config::validate::validate;
 use crate::error::ConfigError;
 
@@ -22,6 +23,7 @@ pub struct RunSpec {
     pub(crate) document: Document,
     sections: RunSections,
     source: Source,
+    known: Arc<Known>,
 }
 
 /// Where a run file came from: enough to read it again.
@@ -76,7 +78,7 @@ pub struct RunSections {
     pub seed: Option<u64>,
     /// Run directory, relative to the run file; default `runs/NAME`. It must not exist yet.
     pub out: Option<PathBuf>,
-    /// Share of the prompts held out for evaluation, chosen by a hash of the prompt. Only without `split = "test"` data.
+    /// Share of the prompts held out for evaluation, chosen by a hash of the prompt; 0 holds out none, and nothing is evaluated. Only without `split = "test"` data.
     #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
     pub holdout: Option<f64>,
     /// Directory that keeps tokenised data, so that `spo plan` and later runs on the same files, tokenizer and settings
@@ -123,14 +125,7 @@ impl RunSpec {
     /// # Errors
     /// As [`from_file`](Self::from_file).
     pub fn from_text_of(name: &str, path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let absolute =
-            std::path::absolute(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let mut document = Document::parse(name, text)?;
-        if let Some(directory) = absolute.parent() {
-            document.anchor_paths(directory);
-        }
-        let source = Source { name: name.to_owned(), path: Some(absolute), text: text.to_owned(), arguments: vec![] };
-        Self::from_document(document, source)
+        Self::of(name, Some(path), text, Known::builtin().clone())
     }
 
     /// Reads a run file from memory; `name` stands for the file in messages. Relative paths stay as they are.
@@ -139,8 +134,30 @@ impl RunSpec {
     /// As [`from_file`](Self::from_file).
     #[allow(clippy::should_implement_trait)]
     pub fn from_str(name: &str, text: &str) -> Result<Self, ConfigError> {
-        let source = Source { name: name.to_owned(), path: None, text: text.to_owned(), arguments: vec![] };
-        Self::from_document(Document::parse(name, text)?, source)
+        Self::of(name, None, text, Known::builtin().clone())
+    }
+
+    /// Reads the text that the run file at `path`, if there is one, has or had, and that may name what the registries
+    /// hold: with [`from_text_of`](Self::from_text_of) and [`from_str`](Self::from_str) it may name what the libraries
+    /// of this workspace hold.
+    ///
+    /// # Errors
+    /// As [`from_file`](Self::from_file).
+    pub fn parse(name: &str, path: Option<&Path>, text: &str, registries: Registries) -> Result<Self, ConfigError> {
+        Self::of(name, path, text, Known::new(registries))
+    }
+
+    fn of(name: &str, path: Option<&Path>, text: &str, known: Arc<Known>) -> Result<Self, ConfigError> {
+        let absolute = |path: &Path| {
+            std::path::absolute(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })
+        };
+        let path = path.map(absolute).transpose()?;
+        let mut document = Document::parse(name, text)?;
+        if let Some(directory) = path.as_deref().and_then(Path::parent) {
+            document.anchor_paths(directory);
+        }
+        let source = Source { name: name.to_owned(), path, text: text.to_owned(), arguments: vec![] };
+        Self::from_document(document, source, known)
     }
 
     /// Changes one value: `rounds.1.lambda=0.5`. Numbers in the path count from 0; the value is TOML or a bare string. Relative
@@ -164,7 +181,7 @@ impl RunSpec {
         }
         let mut source = self.source.clone();
         source.arguments.push(argument.clone());
-        *self = Self::from_document(document, source)?;
+        *self = Self::from_document(document, source, self.known.clone())?;
         Ok(())
     }
 
@@ -176,6 +193,11 @@ impl RunSpec {
     /// Where it came from.
     pub fn source(&self) -> &Source {
         &self.source
+    }
+
+    /// What it may name.
+    pub fn registries(&self) -> &Registries {
+        &self.known.registries
     }
 
     /// The run's name: the key, or the file's name without its ending.
@@ -196,9 +218,9 @@ impl RunSpec {
         ConfigError::Refused { at: self.document.place(&node.source), key: key.to_owned(), message, hint }
     }
 
-    fn from_document(mut document: Document, source: Source) -> Result<Self, ConfigError> {
+    fn from_document(mut document: Document, source: Source, known: Arc<Known>) -> Result<Self, ConfigError> {
         migrate(&mut document)?;
-        validate(&document, checked_schema())?;
+        validate(&document, &known.schema)?;
         let sections = serde_json::from_value(document.root.to_json()).map_err(|error| {
             // The schema has admitted every key, so only a section's own reader can refuse here.
             ConfigError::Refused {
@@ -208,6 +230,6 @@ impl RunSpec {
                 hint: None,
             }
         })?;
-        Ok(Self { document, sections, source })
+        Ok(Self { document, sections, source, known })
     }
 }

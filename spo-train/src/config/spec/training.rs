@@ -29,7 +29,7 @@ pub struct TrainingSpec {
     /// The same as a share of the round's steps, rounded up. Excludes `warmup-steps`.
     #[schemars(range(min = 0, max = 1))]
     pub warmup_ratio: Option<f64>,
-    /// Learning rate at the last step as a share of the peak; `constant` ignores it.
+    /// Learning rate that the schedule ends at, one step after the last, as a share of the peak; `constant` ignores it.
     #[schemars(range(min = 0, max = 1))]
     pub final_learning_rate_ratio: Option<f64>,
     /// AdamW's decoupled weight decay.
@@ -120,18 +120,6 @@ pub enum Recompute {
     EveryFourth,
     /// Blocks where the activations of a micro-batch would take more than 2 GiB.
     Auto,
-}
-
-impl Recompute {
-    /// Whether the block of this index keeps its activations; [`Auto`](Self::Auto) that has been settled keeps all.
-    pub fn keeps(self, layer: usize) -> bool {
-        match self {
-            Self::None | Self::Auto => true,
-            Self::Blocks => false,
-            Self::EverySecond => layer % 2 == 1,
-            Self::EveryFourth => !layer.is_multiple_of(4),
-        }
-    }
 }
 
 /// `[warmup]`.

@@ -19,7 +19,7 @@ pub struct WatchdogSpec {
     /// Sampled responses this many times longer or shorter than those of the policy that the first round starts from.
     #[schemars(range(min = 0))]
     pub length_factor: Option<f64>,
-    /// Evaluations at the held-out pairs in a row at which the loss rose.
+    /// Evaluations on the held-out pairs in a row at which the loss rose.
     pub overfitting: Option<usize>,
     /// A step that takes this many times as long as usual, and more than a minute.
     #[schemars(range(min = 0))]

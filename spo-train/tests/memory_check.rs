@@ -16,7 +16,7 @@ use spo_train::task::{StepTally, SupervisedTask, Task};
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
-/// The rows of each micro-batch of a run, and the steps that its events tell of.
+/// The rows of each micro-batch of a run, and the steps that its events report.
 fn batches(training: TrainingPlan) -> (Vec<Vec<usize>>, Vec<u64>) {
     let (data, batches) = (dataset(&golden("llama")), Mutex::new(vec![]));
     let task = SupervisedTask::new(&data, &["preference".to_string()]);
@@ -24,15 +24,15 @@ fn batches(training: TrainingPlan) -> (Vec<Vec<usize>>, Vec<u64>) {
     let task = Hooked { task, hook };
     let (mut memory, stop) = (Memory::default(), AtomicBool::new(false));
     let mut reporter = Reporter::new(std::env::temp_dir(), &mut memory, &stop);
-    let phase = Phase { name: "rehearsed", round: 0, training: &training, trainable: Trainable::All, seed: 0 };
-    let start = PhaseState::new(model("llama-tiny-policy"));
+    let phase = Phase { name: "checked", round: 0, training: &training, trainable: Trainable::All, seed: 0 };
+    let start = PhaseState::new(model("llama-tiny-policy"), training.optimizer());
     phase.run(start, &task, None, Stopping::never(), None, &mut reporter).unwrap();
     let step = |record: spo_train::events::sink::Record| match record.event {
         Event::Step(figures) => Some(figures.step),
         _ => None,
     };
-    let told = memory.0.into_iter().filter_map(step).collect();
-    (batches.into_inner().unwrap(), told)
+    let reported = memory.0.into_iter().filter_map(step).collect();
+    (batches.into_inner().unwrap(), reported)
 }
 
 fn longest() -> usize {
@@ -45,18 +45,18 @@ fn longest() -> usize {
 
 #[test]
 fn the_longest_row_of_a_long_phase_runs_first() {
-    let (rows, told) = batches(TrainingPlan { steps: 100, ..training(1, 1) });
+    let (rows, reported) = batches(TrainingPlan { steps: 100, ..training(1, 1) });
     assert_eq!(rows[0], [longest()]);
     assert_eq!(rows[1..5], [[0], [1], [2], [3]], "then the rows in their order");
-    assert_eq!((rows.len(), told), (101, (1..=100).collect()), "no step is told of for it");
+    assert_eq!((rows.len(), reported), (101, (1..=100).collect()), "no step is reported for it");
 }
 
 #[test]
-fn nothing_is_rehearsed_that_soon_shows() {
+fn nothing_runs_that_soon_shows() {
     let first = |training| batches(training).0[0].clone();
     assert_eq!(first(TrainingPlan { steps: 5, ..training(1, 1) }), [0], "a short phase");
     let whole = TrainingPlan { steps: 100, ..training(longest() + 1, 100_000) };
     assert_eq!(batches(whole).0.len(), 100, "a row of the first batch");
     let in_backward = TrainingPlan { steps: 100, update_in_backward: true, ..training(1, 1) };
-    assert_eq!(first(in_backward), [0], "batches that are updated in backward");
+    assert_eq!(first(in_backward), [0], "batches that are updated in the backward pass");
 }

@@ -1,23 +1,45 @@
 //! AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) in the field's form: decay decoupled and on
 //! matrices only, ε outside the root of the bias-corrected second moment.
 
-use crate::config::TrainingPlan;
+use super::{FromGradients, Method, Optimizer};
 use crate::step::gradients::Gradients;
 use crate::step::row_sparse::{RowSparse, TableRows};
 use burn::module::Module;
 use burn::tensor::{DType, Tensor};
 use rayon::prelude::*;
 use spo_core::cpu::{Values, rows};
+use spo_model::CausalLm;
 use spo_model::parameters::replace;
 use std::collections::BTreeMap;
 
 /// Rows of a table that one thread updates at a time.
 const ROWS_AT_ONCE: usize = 32;
 
-/// Moments of every trained parameter, flat `[elements]`, f32 (f64 for f64 parameters). Of an embedding table in host
-/// memory only the rows that ever had a gradient: the moments of the others are zero.
+/// Settings of [`AdamW`]; the defaults are the field's (PyTorch's, but for its weight decay of 0.01).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamWConfig {
+    /// Decay rates of the first and the second moment, each in [0, 1); default 0.9 and 0.999.
+    pub betas: [f64; 2],
+    /// Addend to the denominator, above 0; default 1e-8.
+    pub epsilon: f64,
+    /// Decoupled decay of matrices: a step takes this times the learning rate from each weight; default 0.
+    pub weight_decay: f64,
+}
+
+impl Default for AdamWConfig {
+    fn default() -> Self {
+        Self { betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: 0.0 }
+    }
+}
+
+/// Settings, and moments of every trained parameter, f32 (f64 for f64 parameters). Of an embedding table in host memory
+/// only the rows that ever had a gradient: the moments of the others are zero.
+///
+/// # Shapes
+/// Weights, gradients and moments are flat, `[elements]` of their parameter.
 #[derive(Debug, Default)]
 pub struct AdamW {
+    config: AdamWConfig,
     step: u64,
     moments: BTreeMap<String, Moments>,
 }
@@ -31,18 +53,16 @@ struct Moments {
 }
 
 impl AdamW {
+    /// An optimiser before its first step.
+    pub fn new(config: AdamWConfig) -> Self {
+        Self { config, ..Self::default() }
+    }
+
     /// Updates every parameter that has a gradient. `scale` multiplies the gradients first: the
-    /// clip factor.
-    pub fn step<M: Module>(
-        &mut self,
-        model: M,
-        mut gradients: Gradients,
-        training: &TrainingPlan,
-        learning_rate: f64,
-        scale: f64,
-    ) -> M {
+    /// [clip factor](super::clip_factor), or 1.
+    pub fn step<M: Module>(&mut self, model: M, mut gradients: Gradients, learning_rate: f64, scale: f64) -> M {
         self.begin_step();
-        self.update(model, &mut gradients, training, learning_rate, scale)
+        self.update(model, &mut gradients, learning_rate, scale)
     }
 
     /// Begins a step whose gradients come in several parts, each given to [`update`](Self::update).
@@ -51,18 +71,11 @@ impl AdamW {
     }
 
     /// Updates every parameter that has a gradient, and takes it out.
-    pub fn update<M: Module>(
-        &mut self,
-        model: M,
-        gradients: &mut Gradients,
-        training: &TrainingPlan,
-        learning_rate: f64,
-        scale: f64,
-    ) -> M {
+    pub fn update<M: Module>(&mut self, model: M, gradients: &mut Gradients, learning_rate: f64, scale: f64) -> M {
         replace(model, "", |parameter| match gradients.remove(&parameter.path) {
             Some(gradient) => {
                 let decayed = parameter.shape.len() > 1;
-                let update = Update::new(self.step, training, learning_rate, scale, decayed);
+                let update = Update::new(self.step, &self.config, learning_rate, scale, decayed);
                 let moments = self.moments.remove(&parameter.path);
                 let (weight, moments) = update.apply(parameter.value, gradient, moments);
                 self.moments.insert(parameter.path, moments);
@@ -73,33 +86,53 @@ impl AdamW {
     }
 }
 
-impl AdamW {
-    /// Whether a parameter has been updated.
-    pub fn trains(&self, path: &str) -> bool {
+impl FromGradients for AdamW {
+    fn begin_step(&mut self) {
+        Self::begin_step(self);
+    }
+
+    fn update(&mut self, model: CausalLm, gradients: &mut Gradients, learning_rate: f64, scale: f64) -> CausalLm {
+        Self::update(self, model, gradients, learning_rate, scale)
+    }
+}
+
+impl Optimizer for AdamW {
+    fn method(&mut self) -> Method<'_> {
+        Method::Gradients(self)
+    }
+
+    fn trains(&self, path: &str) -> bool {
         self.moments.contains_key(path)
     }
 
-    /// Everything but the number of steps, flat tensors by name: `first.PATH`, `second.PATH`, and
-    /// `master.PATH` where weights are stored in 16 bits.
-    pub fn state(&self) -> impl Iterator<Item = (String, &RowSparse)> {
-        self.moments.iter().flat_map(|(path, moments)| {
-            let master = moments.master.as_ref().map(|master| (format!("master.{path}"), master));
-            let both = [(format!("first.{path}"), &moments.first), (format!("second.{path}"), &moments.second)];
-            both.into_iter().chain(master)
-        })
+    /// `first.PATH`, `second.PATH`, and `master.PATH` where weights are stored in 16 bits.
+    fn state(&self) -> Box<dyn Iterator<Item = (String, RowSparse)> + '_> {
+        Box::new(self.moments.iter().flat_map(|(path, moments)| {
+            let Moments { first, second, master } = moments;
+            let parts = [("first", Some(first)), ("second", Some(second)), ("master", master.as_ref())];
+            parts.into_iter().filter_map(move |(part, values)| Some((format!("{part}.{path}"), values?.clone())))
+        }))
     }
 
-    /// The optimiser after this many steps, from its [`state`](Self::state).
-    pub fn restore(step: u64, mut state: BTreeMap<String, Tensor<1>>) -> Self {
+    fn restore(&mut self, steps: u64, mut state: BTreeMap<String, Tensor<1>>) -> Result<(), String> {
         let paths: Vec<String> =
             state.keys().filter_map(|name| name.strip_prefix("first.")).map(String::from).collect();
-        let moments = paths.into_iter().filter_map(|path| {
-            let first = RowSparse::Whole(state.remove(&format!("first.{path}"))?);
-            let second = RowSparse::Whole(state.remove(&format!("second.{path}"))?);
-            let master = state.remove(&format!("master.{path}")).map(RowSparse::Whole);
-            Some((path, Moments { first, second, master }))
-        });
-        Self { moments: moments.collect(), step }
+        let mut moments = BTreeMap::new();
+        for path in paths {
+            let mut take = |part: &str| state.remove(&format!("{part}.{path}")).map(RowSparse::Whole);
+            let (Some(first), Some(second)) = (take("first"), take("second")) else {
+                return Err(format!("second.{path} is missing"));
+            };
+            let master = take("master");
+            moments.insert(path, Moments { first, second, master });
+        }
+        match state.keys().next() {
+            Some(name) => Err(format!("{name} is not part of AdamW's state")),
+            None => {
+                (self.step, self.moments) = (steps, moments);
+                Ok(())
+            }
+        }
     }
 }
 
@@ -120,13 +153,13 @@ struct Update {
 }
 
 impl Update {
-    fn new(step: u64, training: &TrainingPlan, learning_rate: f64, scale: f64, decayed: bool) -> Self {
-        let [beta1, beta2] = training.adam_betas;
-        let decay = if decayed { training.weight_decay } else { 0.0 };
+    fn new(step: u64, config: &AdamWConfig, learning_rate: f64, scale: f64, decayed: bool) -> Self {
+        let [beta1, beta2] = config.betas;
+        let decay = if decayed { config.weight_decay } else { 0.0 };
         Self {
             beta1,
             beta2,
-            epsilon: training.adam_eps,
+            epsilon: config.epsilon,
             scale,
             keep: 1.0 - learning_rate * decay,
             rate: learning_rate / (1.0 - beta1.powi(step as i32)),
@@ -232,12 +265,6 @@ impl Update {
             *weight = *weight * keep - *first / (second.sqrt() * inverse + epsilon) * rate;
         }
     }
-}
-
-/// The factor that brings a gradient of this norm within `max_norm` (0: no limit), as
-/// `torch.nn.utils.clip_grad_norm_` computes it.
-pub fn clip_factor(norm: f64, max_norm: f64) -> f64 {
-    if max_norm > 0.0 { (max_norm / (norm + 1e-6)).min(1.0) } else { 1.0 }
 }
 
 #[cfg(test)]

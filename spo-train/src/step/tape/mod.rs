@@ -1,20 +1,22 @@
 //! The only place where gradients are switched on, and the only one that calls `backward`.
 //!
-//! A tape spans one module at a time: the decoder is walked back block by block, so a block's
-//! activations live no longer than its own step. With [`Recompute::Blocks`] they are not even kept
-//! in the forward pass: the block runs again on its saved input. Both ways run the same operations
+//! A tape spans one module at a time: the backward pass goes block by block, so a block's
+//! activations live no longer than its own step. With [`Recompute::Blocks`] they are not even stored
+//! in the forward pass: the block runs again on its saved input. Both run the same operations
 //! in the same order and give the same bits.
 
-use crate::config::spec::Recompute;
+mod block;
+mod lifted;
+
 use crate::step::gradients::{Gradients, Trainable};
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Gradients as TapeGradients, IndexingUpdateOp, Int, Tensor, TensorData};
+use block::{BlockTape, spread};
+use burn::tensor::{Tensor, TensorData};
+use lifted::{collect, lift};
 use spo_core::logprob::divergence::{Head, token_kl_backward};
 use spo_core::logprob::{HeadGradient, HeadOptions, HeadPass, token_logps};
 use spo_data::PackedBatch;
 use spo_model::CausalLm;
-use spo_model::decoder::{Attend, Block, PackedInputs, pull};
-use spo_model::parameters::ModulePath;
+use spo_model::decoder::{Block, PackedInputs, pull};
 
 /// The path of a head of its own.
 const HEAD: &str = "lm_head.weight";
@@ -23,10 +25,37 @@ const EMBEDDING: &str = "embed_tokens.weight";
 /// That of the learned positions.
 const POSITIONS: &str = "embed_positions.weight";
 
+/// Which decoder blocks drop their activations and run a second time in the backward pass, with the same bits as a
+/// result.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Recompute {
+    /// None: fastest, most memory.
+    #[default]
+    None,
+    /// All: only the blocks' inputs are in memory.
+    Blocks,
+    /// Every second block.
+    EverySecond,
+    /// Every fourth block.
+    EveryFourth,
+}
+
+impl Recompute {
+    /// Whether the block of this index keeps its activations.
+    pub fn keeps(self, layer: usize) -> bool {
+        match self {
+            Self::None => true,
+            Self::Blocks => false,
+            Self::EverySecond => layer % 2 == 1,
+            Self::EveryFourth => !layer.is_multiple_of(4),
+        }
+    }
+}
+
 /// How a micro-batch is differentiated.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct TapeOptions {
-    /// Whether blocks keep their activations or run again on the way back.
+    /// Which blocks run again in the backward pass.
     pub recompute: Recompute,
     /// What is trained.
     pub trainable: Trainable,
@@ -34,10 +63,13 @@ pub struct TapeOptions {
     pub head: HeadOptions,
 }
 
-/// What the head knows of a micro-batch; a *row* is a token that is predicted.
+/// What the head gives for a micro-batch.
+///
+/// # Shapes
+/// A *row* is a token that is predicted, in the order of [`PackedBatch::targets`].
 #[derive(Debug)]
 pub struct Scored<'a> {
-    /// `log p(target)`, `[rows]`.
+    /// `log p(target)` in nats, `[rows]`.
     pub logps: &'a [f32],
     /// Final hidden states, `[rows, hidden]`.
     pub hidden: &'a Tensor<2>,
@@ -49,31 +81,34 @@ pub struct Scored<'a> {
     pub head: &'a HeadOptions,
 }
 
-/// Derivatives of a loss with respect to what the head gives.
+/// The gradient of a loss with respect to what the head gives.
 #[derive(Debug, Clone)]
-pub struct Slopes {
+pub struct LogpGradients {
     /// With respect to each `log p(target)`, `[rows]`.
     pub logps: Vec<f32>,
     /// With respect to each row's `KL(reference ‖ policy)` over the vocabulary, where the loss looks at that.
-    pub divergence: Option<DivergenceSlopes>,
+    pub divergence: Option<DivergenceGradients>,
 }
 
-/// See [`Slopes::divergence`].
+/// See [`LogpGradients::divergence`].
 #[derive(Debug, Clone)]
-pub struct DivergenceSlopes {
-    /// The reference's hidden states of the same rows and its head.
+pub struct DivergenceGradients {
+    /// The reference's hidden states of the same rows, `[rows, hidden]`, and its head, `[vocab, hidden]`.
     pub reference: Head,
     /// `[rows]`
-    pub slopes: Vec<f32>,
+    pub rows: Vec<f32>,
 }
 
-impl From<Vec<f32>> for Slopes {
+impl From<Vec<f32>> for LogpGradients {
     fn from(logps: Vec<f32>) -> Self {
         Self { logps, divergence: None }
     }
 }
 
-/// Runs one micro-batch forward without a tape and hands over what the head knows.
+/// Runs one micro-batch forward without a tape and hands over what the head gives.
+///
+/// # Shapes
+/// Those of [`Scored`].
 pub fn observe<T>(model: &CausalLm, batch: &PackedBatch, head: &HeadOptions, f: impl FnOnce(&Scored) -> T) -> T {
     let inputs = PackedInputs::new(batch, model.spec(), model.dtype(), &model.device());
     let (hidden, weight) = (model.hidden(&inputs), model.head_weight());
@@ -83,33 +118,42 @@ pub fn observe<T>(model: &CausalLm, batch: &PackedBatch, head: &HeadOptions, f: 
     f(&Scored { logps: &logps, hidden: &hidden, weight: &weight, inputs: &inputs, head })
 }
 
-/// [`differentiate_scored`] for a loss that looks at the log-probs of the targets alone, `[rows]`.
+/// [`differentiate_scored`] for a loss that looks at the log-probs of the targets alone.
+///
+/// # Shapes
+/// - log-probs and the gradient with respect to them: `[rows]`
 ///
 /// # Errors
-/// What `slopes` returns; nothing is added then.
+/// What `logp_gradients` returns; nothing is added then.
 pub fn differentiate<E>(
     model: &CausalLm,
     batch: &PackedBatch,
     options: &TapeOptions,
     gradients: &mut Gradients,
-    slopes: impl FnOnce(&[f32]) -> Result<Vec<f32>, E>,
+    logp_gradients: impl FnOnce(&[f32]) -> Result<Vec<f32>, E>,
 ) -> Result<(), E> {
-    differentiate_scored(model, batch, options, gradients, |scored| slopes(scored.logps).map(Slopes::from))
+    differentiate_scored(model, batch, options, gradients, |scored| {
+        logp_gradients(scored.logps).map(LogpGradients::from)
+    })
 }
 
-/// Runs one micro-batch forward, asks `slopes` for the derivative of the loss with respect to each
-/// token log-prob (both `[rows]`), and adds the gradients of all trained parameters to `gradients`.
+/// Runs one micro-batch forward, asks `logp_gradients` for the derivative of the loss with respect to each
+/// token log-prob, and adds the gradients of all trained parameters to `gradients`.
+///
+/// # Shapes
+/// - what `logp_gradients` is given and returns: [`Scored`] and [`LogpGradients`], `[rows]`
+/// - each of the gradients: flat, `[elements]` of its parameter
 ///
 /// # Errors
-/// What `slopes` returns; nothing is added then.
+/// What `logp_gradients` returns; nothing is added then.
 pub fn differentiate_scored<E>(
     model: &CausalLm,
     batch: &PackedBatch,
     options: &TapeOptions,
     gradients: &mut Gradients,
-    slopes: impl FnOnce(&Scored) -> Result<Slopes, E>,
+    logp_gradients: impl FnOnce(&Scored) -> Result<LogpGradients, E>,
 ) -> Result<(), E> {
-    differentiate_in_parts(model.clone(), batch, options, gradients, slopes, |model, _| Ok(model)).map(|_| ())
+    differentiate_in_parts(model.clone(), batch, options, gradients, logp_gradients, |model, _| Ok(model)).map(|_| ())
 }
 
 /// As [`differentiate_scored`], and calls `part_done` whenever the gradients of a part of the model are complete: of a
@@ -118,13 +162,13 @@ pub fn differentiate_scored<E>(
 /// they can be changed in their own memory.
 ///
 /// # Errors
-/// What `slopes` or `part_done` returns.
+/// What `logp_gradients` or `part_done` returns.
 pub fn differentiate_in_parts<E>(
     mut model: CausalLm,
     batch: &PackedBatch,
     options: &TapeOptions,
     gradients: &mut Gradients,
-    slopes: impl FnOnce(&Scored) -> Result<Slopes, E>,
+    logp_gradients: impl FnOnce(&Scored) -> Result<LogpGradients, E>,
     mut part_done: impl FnMut(CausalLm, &mut Gradients) -> Result<CausalLm, E>,
 ) -> Result<CausalLm, E> {
     let device = model.device();
@@ -153,7 +197,7 @@ pub fn differentiate_in_parts<E>(
     let shape = x.dims();
     let rows = if in_rows { x } else { x.select(0, inputs.score_rows.clone()) };
     let HeadGradient { hidden: d_hidden, weight } =
-        head_backward(&model, model.norm.forward(rows.clone()), &inputs, options, gradients, slopes)?;
+        head_backward(&model, model.norm.forward(rows.clone()), &inputs, options, gradients, logp_gradients)?;
     // The gradient of a shared weight is complete at the embedding only.
     let shared = match weight {
         Some(sum) if model.lm_head.is_some() => {
@@ -186,7 +230,7 @@ pub fn differentiate_in_parts<E>(
     Ok(model)
 }
 
-/// Runs the head on hidden states `[rows, hidden]`, asks for the slopes, and goes back through it. The weight's gradient is
+/// Runs the head on hidden states `[rows, hidden]`, asks for the gradient, and runs backward. The weight's gradient is
 /// returned with its sum of `gradients`.
 fn head_backward<E>(
     model: &CausalLm,
@@ -194,7 +238,7 @@ fn head_backward<E>(
     inputs: &PackedInputs,
     options: &TapeOptions,
     gradients: &mut Gradients,
-    slopes: impl FnOnce(&Scored) -> Result<Slopes, E>,
+    logp_gradients: impl FnOnce(&Scored) -> Result<LogpGradients, E>,
 ) -> Result<HeadGradient, E> {
     let weight = model.head_weight();
     let name = if model.lm_head.is_some() { HEAD } else { EMBEDDING };
@@ -203,20 +247,20 @@ fn head_backward<E>(
     let head = HeadPass::new(hidden.clone(), weight.clone(), inputs.targets.clone(), train_head, &head_options);
     let logps: Vec<f32> = head.logps.clone().into_data().iter::<f32>().collect();
     let scored = Scored { logps: &logps, hidden: &hidden, weight: &weight, inputs, head: &head_options };
-    let slopes = slopes(&scored)?;
-    let per_row = |slopes: Vec<f32>| Tensor::from_data(TensorData::new(slopes, [logps.len()]), &hidden.device());
+    let LogpGradients { logps: per_token, divergence } = logp_gradients(&scored)?;
+    let device = hidden.device();
+    let per_row = |values: Vec<f32>| Tensor::from_data(TensorData::new(values, [logps.len()]), &device);
     let sum = gradients.remove(name).map(|sum| sum.into_whole().reshape(weight.dims()));
-    let mut head = head.backward(per_row(slopes.logps), sum);
-    if let Some(DivergenceSlopes { reference, slopes }) = slopes.divergence {
-        let slopes = per_row(slopes);
-        let more = token_kl_backward((hidden, weight), reference, slopes, train_head, &head_options);
+    let mut head = head.backward(per_row(per_token), sum);
+    if let Some(DivergenceGradients { reference, rows }) = divergence {
+        let more = token_kl_backward((hidden, weight), reference, per_row(rows), train_head, &head_options);
         head.hidden = head.hidden + more.hidden;
         head.weight = head.weight.zip(more.weight).map(|(sum, gradient)| sum + gradient);
     }
     Ok(head)
 }
 
-/// The first block with a trained parameter: nothing below it is walked back through.
+/// The first block with a trained parameter: the backward pass ends there.
 fn lowest_trained(model: &CausalLm, trainable: Trainable) -> usize {
     if trains_embedding(trainable) {
         return 0;
@@ -229,85 +273,6 @@ fn lowest_trained(model: &CausalLm, trainable: Trainable) -> usize {
 enum Step {
     Input(Tensor<2>),
     Tape(BlockTape),
-}
-
-/// A block that has run forward with two tapes, before and after the attention, whose own
-/// derivative is in closed form: no score matrix is kept.
-struct BlockTape {
-    block: Block,
-    input: Tensor<2>,
-    /// Queries, keys and values, on the first tape.
-    projected: [Tensor<3>; 3],
-    /// The input once more and the attention's result, where the second tape starts.
-    residual: Tensor<2>,
-    attended: Tensor<2>,
-    output: Tensor<2>,
-    /// The rows of both that the second tape has, in the last block: those that are scored.
-    rows: Option<Tensor<1, Int>>,
-}
-
-impl BlockTape {
-    fn record(
-        block: &Block,
-        layer: usize,
-        x: Tensor<2>,
-        inputs: &PackedInputs,
-        rows: Option<Tensor<1, Int>>,
-        trainable: Trainable,
-    ) -> Self {
-        let block = lift(block.clone(), &prefix(layer), trainable);
-        let leaf = |x: Tensor<2>| x.autodiff().require_grad();
-        let input = leaf(x.clone());
-        let projected = block.before_attention(input.clone(), &inputs.rope);
-        let [q, k, v] = projected.clone().map(Tensor::inner);
-        let attended = inputs.attention().attend(layer, block.self_attn.spec(), q, k, v);
-        let [residual, attended] = [x, attended].map(|x| match &rows {
-            Some(rows) => leaf(x.select(0, rows.clone())),
-            None => leaf(x),
-        });
-        let output = block.after_attention(residual.clone(), attended.clone());
-        Self { block, input, projected, residual, attended, output, rows }
-    }
-
-    /// Adds the block's gradients and returns that of its input, `[tokens, hidden]`.
-    fn backward(
-        self,
-        layer: usize,
-        d_output: Tensor<2>,
-        inputs: &PackedInputs,
-        trainable: Trainable,
-        gradients: &mut Gradients,
-    ) -> Tensor<2> {
-        let reached = "the block's output depends on it";
-        let mut tape = pull([(&self.output, &d_output)]).backward();
-        let d_residual = self.residual.grad_remove(&mut tape).expect(reached);
-        let d_attended = self.attended.grad_remove(&mut tape).expect(reached);
-        let tokens = self.input.dims()[0];
-        let [d_residual, d_attended] = [d_residual, d_attended].map(|slope| match &self.rows {
-            Some(rows) => spread(slope, rows, tokens),
-            None => slope,
-        });
-        collect(&self.block, &prefix(layer), trainable, &mut tape, gradients);
-
-        let [q, k, v] = self.projected.clone().map(Tensor::inner);
-        let slopes = inputs.attention().backward(self.block.self_attn.spec(), q, k, v, d_attended);
-        let [q, k, v] = &self.projected;
-        let [d_q, d_k, d_v] = &slopes;
-        let mut tape = pull([(q, d_q), (k, d_k), (v, d_v)]).backward();
-        let d_input = self.input.grad_remove(&mut tape).expect(reached);
-        collect(&self.block, &prefix(layer), trainable, &mut tape, gradients);
-        d_residual + d_input
-    }
-}
-
-/// Rows added up at their tokens: `[rows, width]` → `[tokens, width]`.
-fn spread(x: Tensor<2>, rows: &Tensor<1, Int>, tokens: usize) -> Tensor<2> {
-    let zeros = Tensor::<2>::zeros([tokens, x.dims()[1]], (&x.device(), x.dtype()));
-    zeros.select_assign(0, rows.clone(), x, IndexingUpdateOp::Add)
-}
-
-fn prefix(layer: usize) -> String {
-    format!("layers.{layer}.")
 }
 
 /// The gradient of the final norm's input, `[rows, hidden]`; adds that of its weight.
@@ -347,65 +312,5 @@ fn embedding_backward(
             None => d_x,
         };
         gradients.add_rows(EMBEDDING, model.embed_tokens.weight.dims(), inputs.ids.clone(), d_tokens);
-    }
-}
-
-/// The module with gradients switched on for its trained parameters; frozen ones are constants.
-fn lift<M: Module>(module: M, prefix: &str, trainable: Trainable) -> M {
-    module.map(&mut Lift { path: ModulePath::new(prefix), trainable })
-}
-
-struct Lift {
-    path: ModulePath,
-    trainable: Trainable,
-}
-
-impl ModuleMapper for Lift {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        match self.trainable.contains(&self.path.join()) {
-            true => param.map(|value| value.autodiff().require_grad()),
-            false => param,
-        }
-    }
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.push(name);
-    }
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.pop();
-    }
-}
-
-/// Moves the gradients of a lifted module's trained parameters from the tape to the sums.
-fn collect(
-    module: &impl Module,
-    prefix: &str,
-    trainable: Trainable,
-    tape: &mut TapeGradients,
-    gradients: &mut Gradients,
-) {
-    module.visit(&mut Collect { path: ModulePath::new(prefix), trainable, tape, gradients });
-}
-
-struct Collect<'a> {
-    path: ModulePath,
-    trainable: Trainable,
-    tape: &'a mut TapeGradients,
-    gradients: &'a mut Gradients,
-}
-
-impl ModuleVisitor for Collect<'_> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let path = self.path.join();
-        if self.trainable.contains(&path)
-            && let Some(gradient) = param.val().grad_remove(self.tape)
-        {
-            self.gradients.add(&path, gradient);
-        }
-    }
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.push(name);
-    }
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.pop();
     }
 }

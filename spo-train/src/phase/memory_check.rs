@@ -1,0 +1,36 @@
+//! The longest row of a phase, run before its first step.
+
+use crate::TrainError;
+use crate::phase::step_batch::{Fault, StepBatch};
+use crate::phase::{Phase, PhaseState};
+use crate::task::Task;
+use spo_data::Order;
+
+/// Phases of fewer steps come to their longest row soon without a check.
+const CHECKED_FROM_STEPS: u64 = 100;
+
+impl Phase<'_> {
+    /// Runs the longest row that the phase visits and drops what it gives, unless the coming batch takes as much
+    /// memory: what does not suffice for it shows now, not hours later. A batch that is updated in the backward pass is
+    /// one micro-batch of its own and changes the model; it is not checked.
+    pub(super) fn check_memory(&self, state: &PhaseState, task: &dyn Task, order: &Order) -> Result<(), TrainError> {
+        let steps_left = self.training.steps.saturating_sub(state.step);
+        if self.training.update_in_backward || steps_left < CHECKED_FROM_STEPS {
+            return Ok(());
+        }
+        let tokens = |row: &usize| task.group(*row).tokens();
+        let visited = self.visits(task.len());
+        let visited = (0..task.len()).filter(|row| visited[*row]);
+        let Some(longest) = visited.max_by_key(tokens) else { return Ok(()) };
+        let (device, rows) = (state.model.device(), order.batch(state.step as usize));
+        if StepBatch::new(self, task, &rows, state.step, &device).most_tokens() >= tokens(&longest) {
+            return Ok(());
+        }
+        match StepBatch::new(self, task, &[longest], state.step, &device).gradients(&state.model) {
+            // The step that comes to the row says so, and saves it.
+            Err(Fault::NotFinite(..)) => Ok(()),
+            Err(Fault::Error(error)) => Err(error),
+            Ok(_) => Ok(()),
+        }
+    }
+}

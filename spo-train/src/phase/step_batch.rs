@@ -1,0 +1,225 @@
+//! The rows of one step: their gradients in this process, micro-batch by micro-batch.
+
+use crate::TrainError;
+use crate::phase::Phase;
+use crate::step::dropout::with_dropout;
+use crate::step::gradients::Gradients;
+use crate::step::tape::{LogpGradients, Scored, TapeOptions, differentiate_in_parts, differentiate_scored, observe};
+use crate::task::{StepAhead, StepTally, Task};
+use burn::tensor::{DType, Device};
+use rayon::prelude::*;
+use spo_core::logprob::HeadOptions;
+use spo_data::{Group, PackedBatch, micro_batches};
+use spo_model::device::on_cpu;
+use spo_model::load::Storage;
+use spo_model::memory::{Batch, Training};
+use spo_model::{CausalLm, ModelSpec};
+
+/// Activations that `recompute = "auto"` keeps in memory before it starts to recompute, bytes.
+pub const AUTO_ACTIVATION_BYTES: usize = 2 << 30;
+
+/// Models up to this size run several micro-batches at once on the CPU: their matrices are too
+/// small to keep all cores busy, and their gradients small enough to hold one set per thread.
+const SIDE_BY_SIDE_PARAMETERS: usize = 8_000_000;
+
+/// Why a step came to nothing.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// A value that must be finite, and is not.
+    NotFinite(&'static str, f64),
+    /// Anything else.
+    Error(TrainError),
+}
+
+impl From<TrainError> for Fault {
+    fn from(error: TrainError) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// Refuses a value that is not finite.
+pub(super) fn finite(quantity: &'static str, found: f64) -> Result<f64, Fault> {
+    if found.is_finite() { Ok(found) } else { Err(Fault::NotFinite(quantity, found)) }
+}
+
+/// The rows of one step in their micro-batches.
+pub(super) struct StepBatch<'a> {
+    phase: &'a Phase<'a>,
+    task: &'a dyn Task,
+    rows: &'a [usize],
+    groups: Vec<Group<'a>>,
+    /// Places in `rows`.
+    micro_batches: Vec<Vec<usize>>,
+    /// Steps done before this one.
+    done: u64,
+    /// Most tokens of a micro-batch, where there may be several.
+    token_budget: usize,
+    head: HeadOptions,
+}
+
+impl<'a> StepBatch<'a> {
+    /// The rows of the step that comes after `done` steps. One that is updated in the backward pass is a single
+    /// micro-batch.
+    pub fn new(phase: &'a Phase, task: &'a dyn Task, rows: &'a [usize], done: u64, device: &Device) -> Self {
+        let groups: Vec<Group> = rows.iter().map(|&row| task.group(row)).collect();
+        let lengths: Vec<usize> = groups.iter().map(Group::tokens).collect();
+        let token_budget = phase.training.micro_batch_tokens(device);
+        let together = if phase.training.update_in_backward { usize::MAX } else { token_budget };
+        let micro_batches = micro_batches(&lengths, together);
+        let head = HeadOptions { chunk_rows: phase.training.head_chunk_rows, ..Default::default() };
+        Self { phase, task, rows, groups, micro_batches, done, token_budget, head }
+    }
+
+    /// Tokens of all rows, shared prompts counted once.
+    pub fn tokens(&self) -> u64 {
+        self.groups.iter().map(|group| group.tokens() as u64).sum()
+    }
+
+    /// Tokens of the largest micro-batch.
+    pub fn most_tokens(&self) -> usize {
+        let tokens = |members: &Vec<usize>| members.iter().map(|&member| self.groups[member].tokens()).sum();
+        self.micro_batches.iter().map(tokens).max().unwrap_or(0)
+    }
+
+    /// The gradients of the batch's mean loss, and its sums.
+    ///
+    /// Micro-batches of a small model on the CPU run side by side, a few at a time; their gradients
+    /// are added in their own order, so the sum does not depend on the number of threads.
+    pub fn gradients(&self, model: &CausalLm) -> Result<(Gradients, StepTally), Fault> {
+        let start = self.start(model)?;
+        let (mut gradients, mut tally) = (Gradients::default(), start.clone());
+        if !side_by_side(&model.device(), model.spec()) {
+            for members in &self.micro_batches {
+                tally.merge(self.differentiate(model, members, &start, &mut gradients)?);
+            }
+            return Ok((gradients, tally));
+        }
+        let run = |members: &Vec<usize>| {
+            let mut own = Gradients::default();
+            self.differentiate(model, members, &start, &mut own).map(|sums| (own, sums))
+        };
+        for wave in self.micro_batches.chunks(rayon::current_num_threads()) {
+            for (own, sums) in wave.par_iter().map(run).collect::<Result<Vec<_>, _>>()? {
+                gradients.merge(own);
+                tally.merge(sums);
+            }
+        }
+        Ok((gradients, tally))
+    }
+
+    /// The same of one micro-batch, a part of the model at a time: `part_done` takes the gradients of a part and may
+    /// change it. Before the first part the sums are checked.
+    pub fn gradients_in_parts(
+        &self,
+        model: CausalLm,
+        part_done: impl FnMut(CausalLm, &mut Gradients) -> Result<CausalLm, Fault>,
+    ) -> Result<(CausalLm, StepTally), Fault> {
+        let mut tally = self.start(&model)?;
+        let (rows, batch) = self.pack(&self.micro_batches[0]);
+        let (options, dtype) = (self.tape_options(&model, &batch), model.dtype());
+        let logp_gradients = |scored: &Scored| {
+            let gradients = self.logp_gradients(&rows, &batch, scored, &mut tally)?;
+            self.check(&tally, dtype)?;
+            Ok::<_, Fault>(gradients)
+        };
+        let mut gradients = Gradients::default();
+        let model = differentiate_in_parts(model, &batch, &options, &mut gradients, logp_gradients, part_done)?;
+        Ok((model, tally))
+    }
+
+    /// The sums of the batch at a model, without a backward pass and without dropout.
+    pub fn loss(&self, model: &CausalLm) -> Result<StepTally, Fault> {
+        let start = StepTally { step_zero: None, ..self.start(model)? };
+        let mut tally = start.clone();
+        for members in &self.micro_batches {
+            let (rows, batch) = self.pack(members);
+            let mut sums = start.clone();
+            observe(model, &batch, &self.head, |scored| self.logp_gradients(&rows, &batch, scored, &mut sums))?;
+            tally.merge(sums);
+        }
+        Ok(tally)
+    }
+
+    /// What a batch's sums must be, before the model is changed.
+    pub fn check(&self, tally: &StepTally, dtype: DType) -> Result<(), Fault> {
+        let found = finite("the loss", tally.mean_loss())?;
+        // Before the first step the policy is the reference, so the loss is known: `ln 2` for DPO, `mean softplus(c)`
+        // for SPO.
+        let Some(expected) = tally.step_zero.map(|sum| sum / tally.weight) else { return Ok(()) };
+        let allowed = if dtype == DType::F32 { 1e-3 } else { 5e-2 };
+        match (found - expected).abs() > allowed * expected.abs().max(1.0) {
+            true => Err(TrainError::StepZero { phase: self.phase.name.into(), found, expected }.into()),
+            false => Ok(()),
+        }
+    }
+
+    /// Sums without any row.
+    fn start(&self, model: &CausalLm) -> Result<StepTally, Fault> {
+        let (rows, batches, head) = (self.rows, self.micro_batches.as_slice(), &self.head);
+        let ahead = StepAhead { model, rows, batches, token_budget: self.token_budget, head };
+        Ok(StepTally {
+            weight: self.task.weight(&self.groups),
+            step_zero: (self.done == 0 && !model.has_dropout()).then_some(0.0),
+            ahead: self.task.look_ahead(&ahead)?,
+            ..Default::default()
+        })
+    }
+
+    /// The rows of a micro-batch, packed.
+    fn pack(&self, members: &[usize]) -> (Vec<usize>, PackedBatch) {
+        let groups: Vec<Group> = members.iter().map(|&member| self.groups[member].clone()).collect();
+        (members.iter().map(|&member| self.rows[member]).collect(), PackedBatch::new(&groups))
+    }
+
+    /// Adds the gradients of a micro-batch; its sums begin at `start`.
+    fn differentiate(
+        &self,
+        model: &CausalLm,
+        members: &[usize],
+        start: &StepTally,
+        gradients: &mut Gradients,
+    ) -> Result<StepTally, Fault> {
+        let ((rows, batch), mut tally) = (self.pack(members), start.clone());
+        let options = self.tape_options(model, &batch);
+        let dropped = with_dropout(model, &batch, members, [self.phase.seed, self.phase.round, self.done]);
+        differentiate_scored(dropped.as_ref().unwrap_or(model), &batch, &options, gradients, |scored| {
+            self.logp_gradients(&rows, &batch, scored, &mut tally)
+        })?;
+        Ok(tally)
+    }
+
+    fn logp_gradients(
+        &self,
+        rows: &[usize],
+        batch: &PackedBatch,
+        scored: &Scored,
+        tally: &mut StepTally,
+    ) -> Result<LogpGradients, Fault> {
+        for logp in scored.logps {
+            finite("a token log-prob", f64::from(*logp))?;
+        }
+        Ok(self.task.logp_gradients(rows, batch, scored, tally)?)
+    }
+
+    fn tape_options(&self, model: &CausalLm, batch: &PackedBatch) -> TapeOptions {
+        let large = || activation_bytes(model, batch) > AUTO_ACTIVATION_BYTES;
+        let recompute = self.phase.training.recompute.settled(large);
+        TapeOptions { recompute, trainable: self.phase.trainable, head: self.head.clone() }
+    }
+}
+
+/// Whether micro-batches of a model of this spec run side by side.
+pub(crate) fn side_by_side(device: &Device, spec: &ModelSpec) -> bool {
+    on_cpu(device) && spec.parameters() <= SIDE_BY_SIDE_PARAMETERS
+}
+
+/// What the tapes of all blocks hold for one micro-batch.
+fn activation_bytes(model: &CausalLm, batch: &PackedBatch) -> usize {
+    let host = on_cpu(&model.device());
+    let storage = Storage::of_dtype(model.dtype()).unwrap_or(Storage::F32);
+    let training =
+        Training { storage, blocks: None, lora: None, frozen_ranks: 0, fused: host && storage == Storage::F32 };
+    let scores = if host { 0 } else { batch.groups.len() * batch.longest_group().pow(2) };
+    let batch = Batch { tokens: batch.tokens(), rows: batch.targets.len(), scores };
+    training.activations(model.spec(), batch, false).expect("without adapters there are no targets")
+}

@@ -1,0 +1,97 @@
+//! What a phase is made of, once the policies before it are known: its task, and what it is evaluated on.
+
+use crate::TrainError;
+use crate::evaluate::held_out_loss::{HeldOutMargins, HeldOutTasks};
+use crate::events::Event;
+use crate::policy::logps::PolicyLogps;
+use crate::policy::sampling::Samples;
+use crate::run::place::Place;
+use crate::run::prepare::Prepared;
+use crate::run::schedule::Training;
+use crate::task::Task;
+use crate::task::build::Frozen;
+use burn::tensor::Device;
+use spo_eval::Distribution;
+use spo_model::CausalLm;
+
+/// What earlier policies give to a phase.
+pub(super) struct Given<'h> {
+    /// Log-probs of the policies that it comes from, `π_0` first; none for a warm-up.
+    pub history: Vec<&'h PolicyLogps>,
+    /// Answers that its reference drew: for its rows, and for its held-out rows.
+    pub samples: [Option<Samples>; 2],
+    /// Its reference, where its loss looks at whole distributions.
+    pub reference: Option<CausalLm>,
+}
+
+/// A phase's task, and the tasks that it is evaluated on.
+pub(super) struct Parts<'a> {
+    pub task: Box<dyn Task + 'a>,
+    pub held_out: Option<HeldOutTasks<'a>>,
+    /// SPO's `c` on the pairs that it visits.
+    margin_offset: Option<Vec<f64>>,
+}
+
+impl<'a> Parts<'a> {
+    /// Those of a phase. Numbers of rows are computed on `device`.
+    ///
+    /// # Errors
+    /// Log-probs that are not in the cache, an objective that refuses its inputs.
+    pub fn new(
+        prepared: &'a Prepared,
+        training: &Training<'a>,
+        given: Given,
+        device: &Device,
+    ) -> Result<Self, TrainError> {
+        let (place, data) = (&training.place, training.data);
+        let Given { history, samples: [samples, held_out_samples], reference } = given;
+        let frozen = |samples| Frozen { names: &place.path, history: &history, samples, reference: reference.clone() };
+        let (task, margin_offset) = data.train.task(frozen(samples), device.clone())?;
+        let held_out = match &data.held_out {
+            None => None,
+            Some(rows) => Some(HeldOutTasks {
+                own: rows.task(frozen(held_out_samples), device.clone())?.0,
+                dimension: place.arm.map(|arm| arm.round.dimension.clone()),
+                dimensions: margins(prepared, place, &history)?,
+            }),
+        };
+        Ok(Self { task, held_out, margin_offset })
+    }
+
+    /// That the phase begins.
+    ///
+    /// # Errors
+    /// Margin offsets that are not finite.
+    pub fn started(&self, training: &Training) -> Result<Event, TrainError> {
+        let (place, rows) = (&training.place, &training.data.train);
+        let offset = self.margin_offset.as_ref();
+        Ok(Event::PhaseStarted {
+            phase: place.policy.clone(),
+            dimension: rows.dimension.clone(),
+            objective: rows.objective.clone(),
+            control: place.arm.is_some_and(|arm| arm.is_control()),
+            start: place.parent().into(),
+            pairs: rows.len(),
+            steps: place.training.steps,
+            margin_offset: offset.map(|offset| Distribution::of("c", offset)).transpose()?,
+        })
+    }
+}
+
+/// What every dimension's labels say of the running policy; of a warm-up, which has no `π_0` yet, nothing.
+fn margins<'a>(
+    prepared: &'a Prepared,
+    place: &Place,
+    history: &[&PolicyLogps],
+) -> Result<Vec<HeldOutMargins<'a>>, TrainError> {
+    let set = &prepared.held_out;
+    let of_dimension = |dimension: &String| {
+        let rows = set.judged(dimension);
+        let start = set.logps(history[0], &rows)?;
+        Ok(HeldOutMargins { dimension: dimension.clone(), dataset: &set.dataset, rows, start })
+    };
+    match place.arm {
+        Some(_) => set.dimensions.iter().map(of_dimension).collect(),
+        None => Ok(vec![]),
+    }
+}

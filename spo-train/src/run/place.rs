@@ -1,0 +1,141 @@
+//! The phases of a plan, in order: the warm-up, then every arm of every round; and their rows, read once.
+
+use crate::TrainError;
+use crate::config::{ArmPlan, RoundPlan, RunPlan, TrainingPlan};
+use crate::persist::directory::{START, WARMUP, policy_name};
+use crate::phase::Phase;
+use crate::step::gradients::Trainable;
+use crate::task::data::TaskData;
+use spo_data::Dataset;
+use std::sync::Arc;
+
+/// Where a phase stands in the plan.
+#[derive(Debug, Clone)]
+pub struct Place<'p> {
+    /// Name of the phase and of the policy it makes.
+    pub policy: String,
+    /// The policies that it comes from, `π_0` first: it starts from the last one, which is its reference. Of a warm-up
+    /// the starting model.
+    pub path: Vec<String>,
+    /// Its settings.
+    pub training: &'p TrainingPlan,
+    /// Its arm; `None` for the warm-up.
+    pub arm: Option<ArmPlace<'p>>,
+}
+
+/// An arm's place in its round.
+#[derive(Debug, Clone, Copy)]
+pub struct ArmPlace<'p> {
+    /// Index of the round, from 0.
+    pub index: usize,
+    /// Index of the arm in its round; the main arm is the first.
+    pub number: usize,
+    /// The round.
+    pub round: &'p RoundPlan,
+    /// The arm.
+    pub plan: &'p ArmPlan,
+}
+
+impl ArmPlace<'_> {
+    /// Whether the arm is only compared with the main one.
+    pub fn is_control(&self) -> bool {
+        self.number > 0
+    }
+}
+
+impl Place<'_> {
+    /// The policy that the phase starts from.
+    pub fn parent(&self) -> &str {
+        self.path.last().expect("every phase starts from a policy")
+    }
+
+    /// Number of the round in the run, from 1; 0 for the warm-up.
+    pub fn round(&self) -> u64 {
+        self.arm.map_or(0, |arm| arm.index as u64 + 1)
+    }
+
+    /// How the phase visits its rows: what is trained makes no difference to that.
+    pub fn visiting(&self, seed: u64) -> Phase<'_> {
+        let (training, trainable) = (self.training, Trainable::All);
+        Phase { name: &self.policy, round: self.round(), training, trainable, seed }
+    }
+}
+
+/// Name of `π_0`, which the first round starts from.
+pub fn first_policy(plan: &RunPlan) -> &'static str {
+    if plan.warmup.is_some() { WARMUP } else { START }
+}
+
+/// The phases of a plan, in order.
+pub fn places(plan: &RunPlan) -> Vec<Place<'_>> {
+    let warmup = plan.warmup.iter().map(|warmup| Place {
+        policy: WARMUP.into(),
+        path: vec![START.into()],
+        training: &warmup.training,
+        arm: None,
+    });
+    let mut all: Vec<Place> = warmup.collect();
+    let mut path = vec![first_policy(plan).to_string()];
+    for (index, round) in plan.rounds.iter().enumerate() {
+        all.extend(round.arms.iter().enumerate().map(|(number, arm)| Place {
+            policy: policy_name(round, arm),
+            path: path.clone(),
+            training: &arm.training,
+            arm: Some(ArmPlace { index, number, round, plan: arm }),
+        }));
+        path.push(round.name.clone());
+    }
+    all
+}
+
+/// The rows of a phase.
+#[derive(Debug)]
+pub(crate) struct PhaseData {
+    /// Those that it trains on.
+    pub train: TaskData,
+    /// Held-out rows, where it is evaluated on the way.
+    pub held_out: Option<TaskData>,
+}
+
+impl PhaseData {
+    /// The rows of every phase of a plan, in the order of [`places`]. `limit` is the longest row that the model takes.
+    ///
+    /// # Errors
+    /// An objective that needs what the data or the rounds before lack; no held-out rows where there must be some.
+    pub fn all(
+        plan: &RunPlan,
+        train: &Arc<Dataset>,
+        held_out: &Arc<Dataset>,
+        limit: usize,
+    ) -> Result<Vec<Self>, TrainError> {
+        places(plan).iter().map(|place| Self::of(plan, place, train, held_out, limit)).collect()
+    }
+
+    fn of(
+        plan: &RunPlan,
+        place: &Place,
+        train: &Arc<Dataset>,
+        held_out: &Arc<Dataset>,
+        limit: usize,
+    ) -> Result<Self, TrainError> {
+        let rows = |dataset: &Arc<Dataset>| match (&place.arm, &plan.warmup) {
+            (Some(arm), _) => TaskData::of_arm(dataset, &arm.round.dimension, arm.plan, limit),
+            (None, Some(warmup)) => Ok(TaskData::of_warm_up(dataset, warmup, limit)),
+            (None, None) => unreachable!("only the warm-up is no arm"),
+        };
+        let train = rows(train)?;
+        train.check(&place.path)?;
+        // Its loss on held-out rows is computed on the way.
+        let held_out = (place.training.eval_every > 0).then(|| rows(held_out)).transpose()?;
+        if let Some(held_out) = &held_out {
+            held_out.check(&place.path)?;
+            if let (Some(arm), 0) = (&place.arm, held_out.len()) {
+                let what = format!("held-out {} of `{}`", arm.plan.data.words(), arm.round.dimension);
+                return Err(TrainError::NoPairs { what });
+            }
+        }
+        let (phase, rows) = (place.visiting(plan.seed), train.len());
+        let train = train.visiting(phase.visits(rows), phase.epoch(rows));
+        Ok(Self { train, held_out })
+    }
+}

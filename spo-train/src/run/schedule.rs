@@ -1,0 +1,292 @@
+//! What a run does, as a list: the run executes these stages, its forecast adds them up, `spo plan` prints them.
+//!
+//! A stage says which rows it works on, who scores or samples what, and how many tokens that takes. Nothing here needs a
+//! model: the list follows from the plan and the rows.
+
+use crate::config::{GatePlan, RoundPlan, RunPlan};
+use crate::run::place::{ArmPlace, PhaseData, Place, first_policy, places};
+use crate::run::reference::{Draw, Made, Scoring};
+use serde::Serialize;
+use spo_data::Dataset;
+use std::collections::HashSet;
+
+#[cfg(test)]
+mod tests;
+
+/// One stage of a run. What it made is on disk and in the journal before the next one begins.
+#[derive(Debug)]
+pub(crate) enum Stage<'a> {
+    /// The starting model is loaded and described.
+    Start,
+    /// A phase makes a policy.
+    Train(Training<'a>),
+    /// A policy answers prompts that the losses of the next round need an answer to.
+    Sample { policy: String, draws: Vec<Draw<'a>> },
+    /// A policy scores all that is needed of it later on.
+    Score(Scoring<'a>),
+    /// A policy's scores on the held-out rows.
+    Evaluate(Place<'a>),
+    /// A policy answers the prompts that the report shows.
+    Show { policy: String, responses: Responses },
+    /// A policy answers held-out prompts, for its distance from others.
+    Respond { policy: String, responses: Responses },
+    /// A round's policy is held against its gate; `path` are the policies that it comes from.
+    Gate { policy: String, path: Vec<String>, round: &'a RoundPlan, plan: &'a GatePlan },
+    /// The policies of a round on the same rows: the main one, which comes first, against each control.
+    Compare { round: &'a RoundPlan, policies: Vec<String> },
+    /// A reference scores what these policies answered.
+    Distance { reference: String, policies: Vec<String> },
+    /// A policy becomes a whole model.
+    Export { policy: String },
+}
+
+/// A phase with its rows.
+#[derive(Debug)]
+pub(crate) struct Training<'a> {
+    /// Its place in the plan.
+    pub place: Place<'a>,
+    /// Its rows, with which of them it visits and in which order.
+    pub data: &'a PhaseData,
+    /// What its policy must reach.
+    pub gate: Option<&'a GatePlan>,
+    /// Tokens trained on, shared prompts counted once.
+    pub tokens: u64,
+    /// Evaluations of the running policy on held-out rows.
+    pub evaluations: u64,
+    /// Tokens scored in all of them, at least.
+    pub evaluation_tokens: u64,
+    /// What is sampled in all of them, for the KL budget.
+    pub evaluation_responses: Responses,
+}
+
+/// How much is sampled.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Responses {
+    /// Responses.
+    pub count: usize,
+    /// Most tokens of one.
+    pub max_new_tokens: usize,
+}
+
+impl Responses {
+    /// Tokens of all of them, at most.
+    pub fn tokens(self) -> u64 {
+        (self.count * self.max_new_tokens) as u64
+    }
+}
+
+impl<'a> Stage<'a> {
+    /// The phase that it trains, if it does.
+    pub fn training(&self) -> Option<&Training<'a>> {
+        if let Self::Train(training) = self { Some(training) } else { None }
+    }
+
+    /// Its name, as the journal has it. Runs that older versions began go on by these names: they stay.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Start => "start".into(),
+            Self::Train(training) => format!("train {}", training.place.policy),
+            Self::Sample { policy, .. } => format!("sample {policy}"),
+            Self::Score(scoring) => format!("score {}", scoring.policy),
+            Self::Evaluate(place) => format!("evaluate {}", place.policy),
+            Self::Show { policy, .. } => format!("show {policy}"),
+            Self::Respond { policy, .. } => format!("draw {policy}"),
+            Self::Gate { round, .. } => format!("gate {}", round.name),
+            Self::Compare { round, .. } => format!("compare {}", round.name),
+            Self::Distance { reference, .. } => format!("KL to {reference}"),
+            Self::Export { .. } => "export".into(),
+        }
+    }
+}
+
+impl Stage<'_> {
+    /// What it does, in numbers.
+    pub fn summary(&self) -> StageSummary {
+        let mut summary = StageSummary { stage: self.name(), ..StageSummary::default() };
+        match self {
+            Self::Train(training) => {
+                summary.rows = training.data.train.visited().count();
+                summary.steps = training.place.training.steps;
+                summary.trained_tokens = training.tokens;
+                summary.scored_tokens = training.evaluation_tokens;
+                summary.sampled_tokens = training.evaluation_responses.tokens();
+            }
+            Self::Sample { draws, .. } => {
+                let of = |draw: &Draw| Responses { count: draw.prompts.len(), max_new_tokens: draw.max_new_tokens };
+                summary.rows = draws.iter().map(|draw| of(draw).count).sum();
+                summary.sampled_tokens = draws.iter().map(|draw| of(draw).tokens()).sum();
+            }
+            Self::Score(scoring) => (summary.rows, summary.scored_tokens) = (scoring.answers, scoring.tokens),
+            Self::Show { responses, .. } | Self::Respond { responses, .. } => {
+                (summary.rows, summary.sampled_tokens) = (responses.count, responses.tokens());
+            }
+            Self::Start
+            | Self::Evaluate(_)
+            | Self::Gate { .. }
+            | Self::Compare { .. }
+            | Self::Distance { .. }
+            | Self::Export { .. } => {}
+        }
+        summary
+    }
+}
+
+/// A stage of a run in numbers; 0 is what it does not do.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct StageSummary {
+    /// What is done, and with which policy: its name in the run's journal.
+    pub stage: String,
+    /// Rows that it visits, answers that it scores, or responses that it samples.
+    pub rows: usize,
+    /// Optimiser steps.
+    pub steps: u64,
+    /// Tokens trained on, shared prompts counted once.
+    pub trained_tokens: u64,
+    /// Tokens scored without gradients, shared prompts counted once; of sampled answers at most.
+    pub scored_tokens: u64,
+    /// Tokens of sampled responses, at most.
+    pub sampled_tokens: u64,
+}
+
+/// The stages of a run, in order; `data` are the rows of its phases, as [`PhaseData::all`] gives them.
+pub(crate) fn schedule<'a>(
+    plan: &'a RunPlan,
+    data: &'a [PhaseData],
+    train: &'a Dataset,
+    held_out: &'a Dataset,
+) -> Vec<Stage<'a>> {
+    let phases = places(plan).into_iter().zip(data).collect();
+    let prompts: HashSet<&[u32]> = held_out.examples.iter().map(|example| example.prompt.as_slice()).collect();
+    let kl_prompts = plan.evaluation.kl_samples.min(prompts.len());
+    Facts { plan, phases, train, held_out, kl_prompts }.stages()
+}
+
+/// What the list follows from.
+struct Facts<'a> {
+    plan: &'a RunPlan,
+    phases: Vec<(Place<'a>, &'a PhaseData)>,
+    train: &'a Dataset,
+    held_out: &'a Dataset,
+    /// Prompts that distances are sampled on.
+    kl_prompts: usize,
+}
+
+impl<'a> Facts<'a> {
+    fn stages(&self) -> Vec<Stage<'a>> {
+        let start = first_policy(self.plan);
+        let warm_up = self.phases.iter().filter(|(place, _)| place.arm.is_none());
+        let mut stages = vec![Stage::Start];
+        stages.extend(warm_up.map(|(place, data)| self.training(place, data)));
+        stages.extend(self.asked(start, 0));
+        stages.extend(self.answers(start));
+        for (index, round) in self.plan.rounds.iter().enumerate() {
+            let mut policies = vec![];
+            for (place, data) in &self.phases {
+                if let Some(arm) = place.arm.filter(|arm| arm.index == index) {
+                    stages.push(self.training(place, data));
+                    stages.extend(self.judged(place, &arm));
+                    policies.push(place.policy.clone());
+                }
+            }
+            stages.push(Stage::Compare { round, policies });
+        }
+        stages.extend(self.distances());
+        let last = self.plan.rounds.last().map_or(start, |round| &round.name);
+        stages.push(Stage::Export { policy: last.into() });
+        stages
+    }
+
+    fn training(&self, place: &Place<'a>, data: &'a PhaseData) -> Stage<'a> {
+        let training = place.training;
+        let evaluations = match training.eval_every {
+            0 => 0,
+            every => training.steps.div_ceil(every),
+        };
+        let held_out = self.held_out.examples.iter().map(|example| example.tokens() as u64).sum::<u64>();
+        let sampled = if training.max_kl > 0.0 { evaluations as usize * self.kl_prompts } else { 0 };
+        Stage::Train(Training {
+            place: place.clone(),
+            data,
+            gate: place.arm.as_ref().and_then(gate),
+            tokens: place.visiting(self.plan.seed).tokens(&data.train.lengths()),
+            evaluations,
+            evaluation_tokens: evaluations * held_out,
+            evaluation_responses: self.responses(sampled),
+        })
+    }
+
+    /// What follows the training of an arm's policy.
+    fn judged(&self, place: &Place<'a>, arm: &ArmPlace<'a>) -> Vec<Stage<'a>> {
+        // No later round starts from a control.
+        let later = if arm.is_control() { self.plan.rounds.len() } else { arm.index + 1 };
+        let mut stages = self.asked(&place.policy, later);
+        stages.push(Stage::Evaluate(place.clone()));
+        stages.extend(self.answers(&place.policy));
+        stages.extend(gate(arm).map(|plan| {
+            let (policy, path) = (place.policy.clone(), place.path.clone());
+            Stage::Gate { policy, path, round: arm.round, plan }
+        }));
+        stages
+    }
+
+    /// What the losses of the rounds from `from` on need of a policy.
+    fn asked(&self, policy: &str, from: usize) -> Vec<Stage<'a>> {
+        let (mut visited, mut made, mut draws) = (vec![false; self.train.examples.len()], vec![], vec![]);
+        for (place, data) in &self.phases {
+            let Some(arm) = place.arm.filter(|arm| arm.index >= from) else { continue };
+            data.train.visited_examples().for_each(|example| visited[example] = true);
+            for rows in std::iter::once(&data.train).chain(&data.held_out) {
+                made.push(Made::Shortened(rows));
+                // The next round's reference is this policy.
+                if arm.index == from {
+                    made.push(Made::Mismatched(rows));
+                    let draw = Draw::of(rows, self.plan.seed, place.round());
+                    draws.extend(draw.clone());
+                    made.extend(draw.map(Made::Sampled));
+                }
+            }
+        }
+        let examples = (0..visited.len()).filter(|&example| visited[example]).collect();
+        let score = Stage::Score(Scoring::new(policy, self.train, self.held_out, examples, made));
+        let sample = (!draws.is_empty()).then(|| Stage::Sample { policy: policy.into(), draws });
+        sample.into_iter().chain([score]).collect()
+    }
+
+    /// What a policy writes to prompts of the evaluation.
+    fn answers(&self, policy: &str) -> Vec<Stage<'a>> {
+        let (evaluation, policy) = (&self.plan.evaluation, policy.to_string());
+        let shown = self.responses(evaluation.samples + evaluation.sample_prompts.len());
+        let mut stages = vec![Stage::Show { policy: policy.clone(), responses: shown }];
+        if self.kl_prompts > 0 {
+            stages.push(Stage::Respond { policy, responses: self.responses(self.kl_prompts) });
+        }
+        stages
+    }
+
+    fn responses(&self, count: usize) -> Responses {
+        Responses { count, max_new_tokens: self.plan.evaluation.kl_max_new_tokens }
+    }
+
+    /// Each policy's distance from `π_0` and from the policy it started from, a reference at a time.
+    fn distances(&self) -> Vec<Stage<'a>> {
+        let mut references: Vec<(String, Vec<String>)> = vec![];
+        let arms = self.phases.iter().map(|(place, _)| place).filter(|place| place.arm.is_some());
+        for place in arms.filter(|_| self.kl_prompts > 0) {
+            let mut wanted = vec![&place.path[0], &place.path[place.path.len() - 1]];
+            wanted.dedup();
+            for reference in wanted {
+                match references.iter_mut().find(|(found, _)| found == reference) {
+                    Some((_, policies)) => policies.push(place.policy.clone()),
+                    None => references.push((reference.clone(), vec![place.policy.clone()])),
+                }
+            }
+        }
+        references.into_iter().map(|(reference, policies)| Stage::Distance { reference, policies }).collect()
+    }
+}
+
+/// What the policy of an arm must reach: a control may reach what it likes.
+fn gate<'a>(arm: &ArmPlace<'a>) -> Option<&'a GatePlan> {
+    arm.round.gate.as_ref().filter(|_| !arm.is_control())
+}

@@ -1,0 +1,86 @@
+//! A decoder block's tape.
+
+use super::lifted::{collect, lift};
+use crate::step::gradients::{Gradients, Trainable};
+use burn::tensor::{IndexingUpdateOp, Int, Tensor};
+use spo_model::decoder::{Attend, Block, PackedInputs, pull};
+
+/// A block that has run forward with two tapes, before and after the attention, whose own
+/// derivative is in closed form: no score matrix is stored.
+pub(super) struct BlockTape {
+    block: Block,
+    pub input: Tensor<2>,
+    /// Queries, keys and values, on the first tape.
+    projected: [Tensor<3>; 3],
+    /// The input once more and the attention's result, where the second tape starts.
+    residual: Tensor<2>,
+    attended: Tensor<2>,
+    pub output: Tensor<2>,
+    /// The rows of both that the second tape has, in the last block: those that are scored.
+    rows: Option<Tensor<1, Int>>,
+}
+
+impl BlockTape {
+    /// Runs the block forward, in the last block from the attention on for `rows` alone.
+    pub fn record(
+        block: &Block,
+        layer: usize,
+        x: Tensor<2>,
+        inputs: &PackedInputs,
+        rows: Option<Tensor<1, Int>>,
+        trainable: Trainable,
+    ) -> Self {
+        let block = lift(block.clone(), &prefix(layer), trainable);
+        let leaf = |x: Tensor<2>| x.autodiff().require_grad();
+        let input = leaf(x.clone());
+        let projected = block.before_attention(input.clone(), &inputs.rope);
+        let [q, k, v] = projected.clone().map(Tensor::inner);
+        let attended = inputs.attention().attend(layer, block.self_attn.spec(), q, k, v);
+        let [residual, attended] = [x, attended].map(|x| match &rows {
+            Some(rows) => leaf(x.select(0, rows.clone())),
+            None => leaf(x),
+        });
+        let output = block.after_attention(residual.clone(), attended.clone());
+        Self { block, input, projected, residual, attended, output, rows }
+    }
+
+    /// Adds the block's gradients and returns that of its input, `[tokens, hidden]`.
+    pub fn backward(
+        self,
+        layer: usize,
+        d_output: Tensor<2>,
+        inputs: &PackedInputs,
+        trainable: Trainable,
+        gradients: &mut Gradients,
+    ) -> Tensor<2> {
+        let reached = "the block's output depends on it";
+        let mut tape = pull([(&self.output, &d_output)]).backward();
+        let d_residual = self.residual.grad_remove(&mut tape).expect(reached);
+        let d_attended = self.attended.grad_remove(&mut tape).expect(reached);
+        let tokens = self.input.dims()[0];
+        let [d_residual, d_attended] = [d_residual, d_attended].map(|gradient| match &self.rows {
+            Some(rows) => spread(gradient, rows, tokens),
+            None => gradient,
+        });
+        collect(&self.block, &prefix(layer), trainable, &mut tape, gradients);
+
+        let [q, k, v] = self.projected.clone().map(Tensor::inner);
+        let d_projected = inputs.attention().backward(self.block.self_attn.spec(), q, k, v, d_attended);
+        let [q, k, v] = &self.projected;
+        let [d_q, d_k, d_v] = &d_projected;
+        let mut tape = pull([(q, d_q), (k, d_k), (v, d_v)]).backward();
+        let d_input = self.input.grad_remove(&mut tape).expect(reached);
+        collect(&self.block, &prefix(layer), trainable, &mut tape, gradients);
+        d_residual + d_input
+    }
+}
+
+/// Rows added up at their tokens: `[rows, width]` → `[tokens, width]`.
+pub(super) fn spread(x: Tensor<2>, rows: &Tensor<1, Int>, tokens: usize) -> Tensor<2> {
+    let zeros = Tensor::<2>::zeros([tokens, x.dims()[1]], (&x.device(), x.dtype()));
+    zeros.select_assign(0, rows.clone(), x, IndexingUpdateOp::Add)
+}
+
+fn prefix(layer: usize) -> String {
+    format!("layers.{layer}.")
+}

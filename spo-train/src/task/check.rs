@@ -1,0 +1,101 @@
+//! Whether the data and the rounds before have what a loss needs, before anything is trained.
+
+use crate::TrainError;
+use crate::task::data::{Rows, TaskData};
+use spo_core::Objective;
+use spo_data::PairRef;
+
+impl TaskData {
+    /// Fails where the data lack what the objective needs; `names` are those of the policies before the round.
+    ///
+    /// # Errors
+    /// The first row that lacks something, or an earlier policy that there is not.
+    pub fn check(&self, names: &[String]) -> Result<(), TrainError> {
+        match &self.rows {
+            Rows::Pairs(pairs, objective) => self.check_pairs(pairs, objective.as_ref(), names),
+            Rows::Lists(lists, objective) if objective.grades() => self.check_grades(lists),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_pairs(&self, pairs: &[PairRef], objective: &dyn Objective, names: &[String]) -> Result<(), TrainError> {
+        let needs = objective.needs();
+        for pair in pairs {
+            if needs.strengths {
+                self.check_strength(pair)?;
+            }
+            if needs.safety {
+                self.check_safety(pair)?;
+            }
+        }
+        self.mixture(names).map(drop)
+    }
+
+    fn check_strength(&self, pair: &PairRef) -> Result<(), TrainError> {
+        let example = &self.dataset.examples[pair.example];
+        let found = match example.score_difference(&self.dimension, pair.chosen, pair.rejected) {
+            Some(strength) if strength >= 0.0 => return Ok(()),
+            Some(negative) => format!("a difference of {negative}"),
+            None => "no scores".into(),
+        };
+        Err(self.lacks(format!(
+            "it takes the strength of a preference from the difference of the answers' scores along {:?}, and row {} \
+             has {found}, expected 0 or more (layouts with scores: score_chosen and score_rejected of `trl`, `scores` \
+             of `prefs`, `scored-list`, …)",
+            self.dimension, example.id
+        )))
+    }
+
+    fn check_safety(&self, pair: &PairRef) -> Result<(), TrainError> {
+        let example = &self.dataset.examples[pair.example];
+        if example.safe.len() == example.answers.len() {
+            return Ok(());
+        }
+        Err(self.lacks(format!(
+            "it needs to know whether each answer is safe, and row {} does not say (keys: `safe` with a list of true or \
+             false, `chosen_safe` and `rejected_safe`, or `is_response_0_safe` and `is_response_1_safe`)",
+            example.id
+        )))
+    }
+
+    fn check_grades(&self, lists: &[usize]) -> Result<(), TrainError> {
+        let negative = |list: &usize| {
+            let example = &self.dataset.examples[*list];
+            let score = example.list_scores(&self.dimension)?.iter().find(|score| **score < 0.0)?;
+            Some((&example.id, *score))
+        };
+        let Some((id, score)) = lists.iter().find_map(negative) else { return Ok(()) };
+        Err(self.lacks(format!(
+            "its gains are grades, and row {id} has the score {score} along {:?}, expected 0 or more",
+            self.dimension
+        )))
+    }
+
+    /// Indices of the policies that are mixed with the round's reference, the last of `names`.
+    pub(super) fn mixture(&self, names: &[String]) -> Result<Vec<usize>, TrainError> {
+        let Rows::Pairs(_, objective) = &self.rows else { return Ok(vec![]) };
+        let (Some((start, others)), true) = (names.split_last(), objective.needs().mixture) else { return Ok(vec![]) };
+        if others.is_empty() {
+            return Err(self.lacks(format!(
+                "it mixes its reference with earlier policies, and before this round there is none but {start:?}: use it \
+                 in a later round"
+            )));
+        }
+        let index = |name: &String| {
+            others.iter().position(|other| other == name).ok_or_else(|| {
+                self.lacks(format!(
+                    "`references` names {name:?}, which is none of the policies before: {}",
+                    others.join(", ")
+                ))
+            })
+        };
+        match objective.mixed_policies() {
+            [] => Ok((0..others.len()).collect()),
+            wanted => wanted.iter().map(index).collect(),
+        }
+    }
+
+    fn lacks(&self, reason: String) -> TrainError {
+        TrainError::Objective { name: self.objective.clone(), reason }
+    }
+}

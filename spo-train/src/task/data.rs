@@ -1,0 +1,196 @@
+//! The rows of a phase: in the shape that its loss takes, which of them it visits, and what frozen policies must score
+//! for it.
+
+use crate::TrainError;
+use crate::config::{ArmPlan, DataShape, WarmupPlan};
+use crate::task::{Mismatched, SupervisedTask};
+use spo_core::objective::{ListObjective, UnpairedObjective};
+use spo_core::{Needs, Objective};
+use spo_data::{AnswerRef, Dataset, Example, Group, PairRef};
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// Rows in the shape that a loss takes, with the loss.
+#[derive(Debug, Clone)]
+pub(super) enum Rows {
+    /// Preferred answers, learnt by maximum likelihood.
+    Supervised(Vec<AnswerRef>),
+    Pairs(Vec<PairRef>, Arc<dyn Objective>),
+    Answers(Vec<AnswerRef>, Arc<dyn UnpairedObjective>),
+    /// Indices of examples.
+    Lists(Vec<usize>, Arc<dyn ListObjective>),
+}
+
+/// The rows of a phase and its loss: what a task is made of before any policy is known.
+#[derive(Debug, Clone)]
+pub(crate) struct TaskData {
+    pub(super) dataset: Arc<Dataset>,
+    /// What is learnt.
+    pub dimension: String,
+    /// Name of the loss.
+    pub objective: String,
+    pub(super) rows: Rows,
+    /// Whether the phase comes to each row.
+    pub(super) visits: Vec<bool>,
+    /// In which order the rows come: what mismatched answers are chosen by.
+    order: Vec<usize>,
+    /// Most tokens of a prompt with an answer that a loss makes.
+    limit: usize,
+}
+
+impl TaskData {
+    fn new(dataset: &Arc<Dataset>, dimension: String, objective: &str, rows: Rows, limit: usize) -> Self {
+        let (visits, order) = (vec![], vec![]);
+        let data =
+            Self { dataset: dataset.clone(), dimension, objective: objective.into(), rows, visits, order, limit };
+        let rows = data.len();
+        data.visiting(vec![true; rows], (0..rows).collect())
+    }
+
+    /// The rows of a dimension for an arm, all of them visited in their own order.
+    ///
+    /// # Errors
+    /// Options that the objective refuses.
+    pub fn of_arm(dataset: &Arc<Dataset>, dimension: &str, arm: &ArmPlan, limit: usize) -> Result<Self, TrainError> {
+        let (name, options) = (arm.objective.as_str(), &arm.options);
+        let rows = match arm.data {
+            DataShape::Pairs => Rows::Pairs(dataset.pairs(dimension), arm.objectives.build(name, options)?.into()),
+            DataShape::Answers => {
+                Rows::Answers(dataset.answers(dimension), arm.objectives.build_unpaired(name, options)?.into())
+            }
+            DataShape::Lists => Rows::Lists(dataset.lists(dimension), arm.objectives.build_list(name, options)?.into()),
+        };
+        Ok(Self::new(dataset, dimension.into(), name, rows, limit))
+    }
+
+    /// The preferred answers of the warm-up's dimensions, all of them visited in their own order.
+    pub fn of_warm_up(dataset: &Arc<Dataset>, warmup: &WarmupPlan, limit: usize) -> Self {
+        let rows = Rows::Supervised(SupervisedTask::rows(dataset, &warmup.dimensions));
+        Self::new(dataset, warmup.dimensions.join(" + "), "sft", rows, limit)
+    }
+
+    /// The same rows where a phase comes only to those that `visits` names, in the order `order`.
+    #[must_use]
+    pub fn visiting(self, visits: Vec<bool>, order: Vec<usize>) -> Self {
+        Self { visits, order, ..self }
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        match &self.rows {
+            Rows::Pairs(pairs, _) => pairs.len(),
+            Rows::Answers(answers, _) | Rows::Supervised(answers) => answers.len(),
+            Rows::Lists(lists, _) => lists.len(),
+        }
+    }
+
+    /// Index of a row's example.
+    fn example_index(&self, row: usize) -> usize {
+        match &self.rows {
+            Rows::Pairs(pairs, _) => pairs[row].example,
+            Rows::Answers(answers, _) | Rows::Supervised(answers) => answers[row].example,
+            Rows::Lists(lists, _) => lists[row],
+        }
+    }
+
+    pub(super) fn example(&self, row: usize) -> &Example {
+        &self.dataset.examples[self.example_index(row)]
+    }
+
+    /// The prompt of a row with the answers that its loss looks at.
+    pub fn group(&self, row: usize) -> Group<'_> {
+        let example = self.example(row);
+        let answers = match &self.rows {
+            Rows::Pairs(pairs, _) => vec![pairs[row].chosen, pairs[row].rejected],
+            Rows::Answers(answers, _) | Rows::Supervised(answers) => vec![answers[row].answer],
+            Rows::Lists(..) => (0..example.answers.len()).collect(),
+        };
+        let answers = answers.into_iter().map(|answer| example.answers[answer].as_slice());
+        Group { prompt: &example.prompt, answers: answers.collect() }
+    }
+
+    /// Tokens of each row, its prompt counted once.
+    pub fn lengths(&self) -> Vec<usize> {
+        (0..self.len()).map(|row| self.group(row).tokens()).collect()
+    }
+
+    /// The rows that are visited.
+    pub fn visited(&self) -> impl Iterator<Item = usize> {
+        (0..self.len()).filter(|row| self.visits[*row])
+    }
+
+    /// Indices of the examples whose rows are visited; one may come several times.
+    pub fn visited_examples(&self) -> impl Iterator<Item = usize> {
+        self.visited().map(|row| self.example_index(row))
+    }
+
+    /// What a paired objective needs.
+    pub(super) fn needs(&self) -> Needs {
+        match &self.rows {
+            Rows::Pairs(_, objective) => objective.needs(),
+            _ => Needs::POLICY,
+        }
+    }
+
+    /// Whether the round needs its reference in memory.
+    pub fn needs_reference_model(&self) -> bool {
+        self.needs().sequence_kl
+    }
+
+    /// How many tokens the reference writes to each prompt at most, if it has to.
+    pub fn sampled_tokens(&self) -> Option<usize> {
+        match &self.rows {
+            Rows::Pairs(_, objective) if objective.needs().sampled => objective.sampled_tokens(),
+            _ => None,
+        }
+    }
+
+    /// The distinct prompts of the visited rows.
+    pub fn prompts(&self) -> Vec<&[u32]> {
+        let mut seen = HashSet::new();
+        let prompts = self.visited().map(|row| self.example(row).prompt.as_slice());
+        prompts.filter(|prompt| seen.insert(*prompt)).collect()
+    }
+
+    /// Answers beside the data's own that every earlier policy must score: those of visited pairs cut to the length of
+    /// the pair's shorter one, where the tokens beyond count less.
+    pub fn shortened(&self) -> Vec<Example> {
+        let (Rows::Pairs(pairs, _), Some(_)) = (&self.rows, self.needs().length_desensitising) else { return vec![] };
+        let short = |row: usize| {
+            let (pair, example) = (&pairs[row], self.example(row));
+            let [chosen, rejected] = [pair.chosen, pair.rejected].map(|answer| &example.answers[answer]);
+            let (long, length) = match chosen.len().cmp(&rejected.len()) {
+                std::cmp::Ordering::Equal => return None,
+                std::cmp::Ordering::Greater => (chosen, rejected.len()),
+                std::cmp::Ordering::Less => (rejected, chosen.len()),
+            };
+            Some(answered(&example.id, &example.prompt, &long[..length]))
+        };
+        self.visited().filter_map(short).collect()
+    }
+
+    /// Prompts of visited rows with answers of other rows, that the reference must score.
+    pub fn mismatched(&self) -> Vec<Example> {
+        let (Rows::Answers(answers, _), Some(mismatched)) = (&self.rows, self.partners()) else { return vec![] };
+        let example = |row: usize| {
+            let (prompt, answer) = mismatched.row(&self.dataset, answers, row);
+            answered(&self.example(row).id, prompt, answer)
+        };
+        self.visited().map(example).collect()
+    }
+
+    /// Each row borrows the answer of the row that comes before it in the phase's order, as TRL does within a batch.
+    pub(super) fn partners(&self) -> Option<Mismatched> {
+        let Rows::Answers(answers, objective) = &self.rows else { return None };
+        let (order, mut partner) = (&self.order, vec![0; answers.len()]);
+        for (place, &row) in order.iter().enumerate() {
+            partner[row] = order[(place + order.len() - 1) % order.len()];
+        }
+        objective.needs_kl().then_some(Mismatched { partner, limit: self.limit, reference: vec![] })
+    }
+}
+
+/// A prompt with one answer, to be scored.
+pub(crate) fn answered(id: &str, prompt: &[u32], answer: &[u32]) -> Example {
+    Example { id: id.into(), prompt: prompt.into(), answers: vec![answer.into()], ..Default::default() }
+}

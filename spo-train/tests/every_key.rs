@@ -1,0 +1,210 @@
+//! Every key of the run file, set to a value that is not its default, reaches the plan.
+#![allow(clippy::unwrap_used)]
+
+use serde_json::{Value, json};
+use spo_core::objective;
+use spo_train::config::spec::Argument;
+use spo_train::config::{ConfigError, Facts, Origin, Registries, RunPlan, RunSpec, resolve, schema};
+use std::collections::BTreeSet;
+
+const BASE: &str = r#"
+schema = 1
+model = { path = "model" }
+data = [{ path = "data.jsonl" }]
+
+[[rounds]]
+dimension = "honesty"
+controls = [{ name = "control" }]
+
+[[rounds]]
+dimension = "helpfulness"
+"#;
+
+fn plan(sets: &[String]) -> Result<RunPlan, ConfigError> {
+    let counts = || [("honesty", 640), ("helpfulness", 650)].map(|(name, rows)| (name.to_owned(), rows)).into();
+    let facts = Facts { pairs: counts(), answers: counts(), desirable: counts(), lists: counts(), ..Facts::default() };
+    let mut spec = RunSpec::from_str("run.toml", BASE)?;
+    // Paths stay as they are written.
+    sets.iter().try_for_each(|text| spec.apply(&Argument { text: text.clone(), directory: None }))?;
+    resolve(&spec, &facts)
+}
+
+/// The keys below a table of the schema that hold a value, with what the schema says of them.
+fn keys(table: &Value, prefix: &str, found: &mut Vec<(String, Value)>) {
+    // Conditions of a gate stand below a dimension.
+    let further = table.get("additionalProperties").filter(|more| more.is_object());
+    let own = table["properties"].as_object().unwrap().iter().map(|(name, property)| (name.as_str(), property));
+    for (name, property) in own.chain(further.map(|more| ("honesty", more))) {
+        let key = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") };
+        match property {
+            table if table["properties"].is_object() => keys(table, &key, found),
+            list if list["items"]["properties"].is_object() => keys(&list["items"], &format!("{key}.0"), found),
+            value => found.push((key, value.clone())),
+        }
+    }
+}
+
+/// A value that the schema allows and that is not the default.
+fn another(key: &str, property: &Value) -> Value {
+    let name = key.rsplit('.').next().unwrap();
+    match name {
+        "dimension" => return json!("helpfulness"),
+        "dimensions" => return json!(["helpfulness"]),
+        "device" => return json!("cpu"),
+        "objective" => return json!("ipo"),
+        "targets" => return json!(["q_proj"]),
+        "adam-betas" => return json!([0.5, 0.25]),
+        "columns" => return json!({ "prompt": "question" }),
+        "prompt-format" => return json!("Q: {prompt}"),
+        "response-format" => return json!(" {response}!"),
+        "accuracy" | "margin" if key.contains(".gate.") => return json!(">= 0.5"),
+        _ => {}
+    }
+    let names = |schema: &Value| -> Vec<Value> {
+        let list = |word: &str| schema[word].as_array().cloned().unwrap_or_default();
+        let constants = list("oneOf").into_iter().filter_map(|one| one.get("const").cloned());
+        // The first one is the default, if any is.
+        constants.chain(list("enum")).rev().collect()
+    };
+    let candidates = match names(property) {
+        names if !names.is_empty() => names,
+        _ => vec![json!(true), json!(false), json!(47), json!(0.25), json!(0.75), json!("other"), json!(["other"])],
+    };
+    let base = plan(&companions(key)).unwrap();
+    let fits = |value: &Value| {
+        let mut sets = companions(key);
+        sets.push(set(key, value));
+        Some(value) != property.get("default") && plan(&sets).is_ok_and(|plan| at(&plan, key) != at(&base, key))
+    };
+    let refused = |value: &Value| {
+        let mut sets = companions(key);
+        sets.push(set(key, value));
+        plan(&sets).map_or_else(|error| error.to_string(), |plan| format!("{:?}", at(&plan, key)))
+    };
+    candidates.iter().find(|value| fits(value)).cloned().unwrap_or_else(|| {
+        panic!("no value for {key}: {property}, of {:?}", candidates.iter().map(refused).collect::<Vec<_>>())
+    })
+}
+
+/// What else must be set.
+fn companions(key: &str) -> Vec<String> {
+    let (table, name) = key.rsplit_once('.').unwrap_or(("", key));
+    let mut sets: Vec<String> = match key.split('.').next().unwrap() {
+        section @ ("lora" | "warmup") => vec![format!("{section}={{}}")],
+        _ => vec![],
+    };
+    let within = table.strip_suffix(".early-stopping");
+    match name {
+        "update-in-backward" => sets.push(format!("{table}.max-grad-norm=0")),
+        "max-kl" => sets.push(format!("{table}.eval-every=7")),
+        "on-miss" => sets.extend([format!("{table}.max-forgetting=0.5"), "training.eval-every=7".to_owned()]),
+        "dimension" if within.is_some() => sets.push(format!("{table}.metric=\"accuracy\"")),
+        _ => {}
+    }
+    sets.extend(within.map(|table| format!("{table}.eval-every=7")));
+    sets
+}
+
+fn set(key: &str, value: &Value) -> String {
+    format!("{key}={}", toml::Value::try_from(value).unwrap())
+}
+
+/// Where the plan has what a key of the run file says.
+fn place(key: &str) -> String {
+    let parts: Vec<&str> = key.split('.').collect();
+    match parts.as_slice() {
+        ["training", rest @ ..] => format!("rounds.0.arms.0.{}", rest.join(".")),
+        ["rounds", round, "controls", _, rest @ ..] => format!("rounds.{round}.arms.1.{}", rest.join(".")),
+        ["rounds", _, "name" | "dimension" | "gate", ..] => key.to_owned(),
+        ["rounds", round, rest @ ..] => format!("rounds.{round}.arms.0.{}", rest.join(".")),
+        _ => key.to_owned(),
+    }
+}
+
+fn at(plan: &RunPlan, key: &str) -> Option<Value> {
+    let plan = serde_json::to_value(plan).unwrap();
+    plan.pointer(&format!("/{}", place(key).replace('.', "/"))).filter(|value| !value.is_null()).cloned()
+}
+
+/// Numbers are equal whether they are written with a point or without.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => a.as_f64() == b.as_f64(),
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        _ => a == b,
+    }
+}
+
+fn options() -> BTreeSet<&'static str> {
+    objective::registry().iter().flat_map(|entry| entry.all_options().map(|option| option.key)).collect()
+}
+
+#[test]
+fn every_key_reaches_the_plan() {
+    let mut found = vec![];
+    keys(&schema::json_schema(&Registries::default()), "", &mut found);
+    let options = options();
+    let is_option = |key: &str| {
+        let (table, name) = key.rsplit_once('.').unwrap_or(("", key));
+        options.contains(name) && (table == "rounds.0" || table == "rounds.0.controls.0")
+    };
+    // The schema has one value, and a warm-up has nothing but its loss to stop at.
+    let fixed = ["schema", "warmup.early-stopping.metric", "warmup.early-stopping.dimension"];
+    let own = found.iter().filter(|(key, _)| !is_option(key) && !fixed.contains(&key.as_str()));
+    let own: Vec<&(String, Value)> = own.collect();
+    assert!(own.len() > 100, "{}", own.len());
+    for (key, property) in own {
+        if key.ends_with("warmup-ratio") {
+            // The plan has the steps that it comes to.
+            let argument = format!("{key}=0.5");
+            let sets = [companions(key), vec![argument.clone()]].concat();
+            let (plan, steps) = (plan(&sets).unwrap(), key.replace("warmup-ratio", "warmup-steps"));
+            let of = |key: &str| at(&plan, key).unwrap().as_u64().unwrap();
+            assert_eq!(of(&steps), of(&key.replace("warmup-ratio", "steps")).div_ceil(2), "{key}");
+            assert!(plan.origins[&place(&steps)].to_string().contains(&argument), "{key}");
+            continue;
+        }
+        let value = another(key, property);
+        let argument = set(key, &value);
+        let sets = [companions(key), vec![argument.clone()]].concat();
+        let plan = plan(&sets).unwrap_or_else(|error| panic!("{argument}: {error}"));
+        let there = at(&plan, key).unwrap_or_else(|| panic!("{argument} is not in the plan"));
+        assert!(same(&there, &value), "{argument}: the plan has {there}");
+        let of_key = |name: &&String| **name == place(key) || name.starts_with(&format!("{}.", place(key)));
+        let origin = plan.origins.keys().find(of_key).map(|name| plan.origins[name].clone());
+        assert_eq!(origin, Some(Origin::Set { argument: argument.clone() }), "{argument}");
+    }
+}
+
+#[test]
+fn every_option_of_every_objective_reaches_the_plan() {
+    let mut reached = BTreeSet::new();
+    for entry in objective::registry() {
+        let sequential = entry.all_options().any(|option| option.key == "earlier");
+        // Before the second round there is one to hold.
+        let round = usize::from(sequential);
+        for option in entry.all_options() {
+            let default = option.default_value();
+            let mut candidates: Vec<Value> = option.choices.iter().map(|name| json!(name)).collect();
+            candidates.extend([json!(true), json!(false), json!(0.25), json!(47), json!([0.25])]);
+            candidates.extend([json!(["honesty"]), json!([{ "name": "ipo", "weight": 0.5 }])]);
+            for value in candidates.into_iter().filter(|value| !same(value, &default)) {
+                let key = format!("rounds.{round}.{}", option.key);
+                let argument = set(&key, &value);
+                let Ok(plan) = plan(&[format!("rounds.{round}.objective=\"{}\"", entry.name), argument.clone()]) else {
+                    continue;
+                };
+                let options = &plan.rounds[round].main().options;
+                // One λ for each round before.
+                let expected = if sequential && option.key == "lambda" { json!([value]) } else { value };
+                let there = options.get(option.key);
+                assert!(there.is_some_and(|there| same(there, &expected)), "{}: {argument}: {options:?}", entry.name);
+                reached.insert(option.key);
+            }
+        }
+    }
+    // The resolver works these out.
+    let mut wanted = options();
+    wanted.remove("earlier");
+    assert_eq!(reached, wanted);
+}
