@@ -7,16 +7,8 @@ use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use serde::{Deserialize, Serialize};
-<<<<<<< ours
-use spo_data::{DataError, DataSpec, Dataset, Overflow, Part, Paths, Reason, TemplateKind, TextSpec, Tokenizer};
-use spo_model::load::{LoadOptions, Storage};
-||||||| base
-use spo_data::{DataError, DataSpec, Dataset, Overflow, Part, Paths, Reason, TemplateKind, TextSpec, Tokenizer};
-use spo_model::load::Storage;
-=======
 use spo_data::{DataSpec, Dataset, Overflow, Part, Paths, Reason, TemplateKind, TextSpec, Tokenizer};
-use spo_model::load::Storage;
->>>>>>> theirs
+use spo_model::load::{LoadOptions, Storage};
 use spo_model::lora::load_adapter;
 use spo_model::{CausalLm, device};
 
@@ -70,34 +62,8 @@ impl DeviceArguments {
     }
 }
 
-<<<<<<< ours
-/// The tokenizer of a model; one without one can still score token ids.
-pub(crate) fn model_tokenizer(model: &Path) -> Result<Tokenizer, CliError> {
-    match Tokenizer::from_path(model) {
-        Err(DataError::NoTokenizer { .. }) if model.exists() && !model.join("tokenizer.model").exists() => {
-            Ok(Tokenizer::ids_only())
-        }
-        other => Ok(other?),
-    }
-}
-
-/// How text becomes tokens: the keys of `[text]` in a run file.
-||||||| base
-/// The tokenizer of a model directory; a model without one can still score token ids.
-pub(crate) fn model_tokenizer(model: &Path) -> Result<Tokenizer, CliError> {
-    match Tokenizer::from_dir(model) {
-        Err(DataError::NoTokenizer { .. }) if model.is_dir() && !model.join("tokenizer.model").exists() => {
-            Ok(Tokenizer::ids_only())
-        }
-        other => Ok(other?),
-    }
-}
-
-/// How text becomes tokens: the keys of `[text]` in a run file.
-=======
 /// How text becomes tokens: the keys of `[text]` in a run file. A policy of a run, and a model or adapter that spo wrote,
 /// have a layout of their own, of which these change parts.
->>>>>>> theirs
 #[derive(Debug, Args)]
 pub(crate) struct TextArguments {
     /// chat renders the tokenizer's chat template, plain concatenates text; auto is chat where there is a template and

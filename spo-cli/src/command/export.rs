@@ -92,20 +92,10 @@ impl Arguments {
         }
         let place = Place::named(&self.model, self.adapter.as_deref())?;
         let device = device::open(&self.device)?;
-<<<<<<< ours
-        let files = ModelFiles::from_path(&dir)?;
-        let model = CausalLm::open(&dir, LoadOptions::default(), &device)?;
-        let probe = probe(&model, &dir)?;
-||||||| base
-        let files = ModelFiles::from_dir(&dir)?;
-        let model = CausalLm::from_dir(&dir, None, &device)?;
-        let probe = probe(&model, &dir)?;
-=======
-        let files = ModelFiles::from_dir(&place.model)?.with_ends()?;
-        let model = CausalLm::from_dir(&place.model, None, &device)?;
+        let files = ModelFiles::from_path(&place.model)?.with_ends()?;
+        let model = CausalLm::open(&place.model, LoadOptions::default(), &device)?;
         let probe = probe(&model, &place)?;
         let Place { name, model: dir, adapter, text } = place;
->>>>>>> theirs
         // The probe is scored in f32, so that rounding of the type written is all that differs.
         let wide = || CausalLm::open(&dir, LoadOptions { storage: Some(Storage::F32), blocks: None }, &device);
         let before = match &adapter {

@@ -43,15 +43,7 @@ enum Conversation {
 
 impl Arguments {
     pub fn run(&self, output: &mut Output) -> Result<(), CliError> {
-<<<<<<< ours
         let tokenizer = Tokenizer::from_path(&self.tokenizer)?;
-        let template = tokenizer.template().ok_or(spo_data::DataError::NoTemplate)?;
-||||||| base
-        let tokenizer = Tokenizer::from_dir(&self.tokenizer)?;
-        let template = tokenizer.template().ok_or(spo_data::DataError::NoTemplate)?;
-=======
-        let tokenizer = Tokenizer::from_dir(&self.tokenizer)?;
->>>>>>> theirs
         let (messages, tools, variables) = match self.read()? {
             Conversation::Messages(messages) => (messages, None, Map::new()),
             Conversation::Full { messages, tools, chat_template_kwargs } => (messages, tools, chat_template_kwargs),

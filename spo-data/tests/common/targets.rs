@@ -4,14 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-<<<<<<< ours
-use spo_data::format::{self, Input};
-use spo_data::gguf::{Gguf, tokenizer_files};
-||||||| base
-use spo_data::format::{self, Input};
-=======
 use spo_data::format::Input;
->>>>>>> theirs
+use spo_data::gguf::{Gguf, tokenizer_files};
 use spo_data::{ChatTemplate, DataSpec, Message, RenderOptions, TemplateKind, TextSpec, Tokenizer, load_bytes};
 
 const TOKENIZER_JSON: &[u8] = br#"{"version": "1.0", "model": {"type": "WordLevel", "unk_token": "<unk>",

@@ -5,13 +5,9 @@ use crate::load::{GgufModel, Storage};
 use crate::parameters::{Parameter, for_each};
 use crate::{CausalLm, ModelError, family};
 use serde_json::{Value, json};
-<<<<<<< ours
-use spo_data::gguf::is_gguf;
-||||||| base
-=======
 use spo_data::Tokenizer;
+use spo_data::gguf::is_gguf;
 use std::collections::BTreeMap;
->>>>>>> theirs
 use std::path::Path;
 
 /// What stands beside the weights in a model directory, copied unchanged on export.
@@ -53,7 +49,7 @@ impl ModelFiles {
     /// # Errors
     /// A file that exists and cannot be read, or a GGUF file that holds what is not known here.
     pub fn from_path(path: &Path) -> Result<Self, ModelError> {
-        if is_gguf(path) { GgufModel::open(path)?.files() } else { Self::from_dir(path) }
+        if is_gguf(path) { GgufModel::open(&family::Registry::builtin(), path)?.files() } else { Self::from_dir(path) }
     }
 
     /// Reads those of a model directory that are there.

@@ -226,21 +226,9 @@ impl Shard {
         from: Storage,
         rows_of: Option<usize>,
         shape: [usize; D],
-<<<<<<< ours
-    ) -> TensorData {
-        let (start, end) = info.data_offsets;
-        let bytes = &self.bytes[self.data_start + start..self.data_start + end];
-        let done = |part: Range<usize>| release(&self.bytes, self.data_start + start + part.start, part.len());
-||||||| base
-    ) -> TensorData {
-        let (start, end) = info.data_offsets;
-        let bytes = &self.bytes[self.data_start + start..self.data_start + end];
-        let done = |part: Range<usize>| self.release(start + part.start, start + part.end);
-=======
     ) -> Result<TensorData, (Vec<usize>, f32)> {
-        let (start, bytes) = (info.data_offsets.0, self.bytes(info));
-        let done = |part: Range<usize>| self.release(start + part.start, start + part.end);
->>>>>>> theirs
+        let (start, bytes) = (self.data_start + info.data_offsets.0, self.bytes(info));
+        let done = |part: Range<usize>| release(&self.bytes, start + part.start, part.len());
         let values: Vec<W> = match rows_of {
             Some(columns) => convert_transposed(bytes, from, columns, done),
             None => convert(bytes, from, done),

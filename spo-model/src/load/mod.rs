@@ -56,21 +56,8 @@ impl CausalLm {
     /// # Errors
     /// Missing files, an unsupported architecture, damaged weights, missing, unexpected or wrongly
     /// shaped tensors: each named.
-<<<<<<< ours
-    pub fn open(path: &Path, options: LoadOptions, device: &Device) -> Result<Self, ModelError> {
-        if is_gguf(path) {
-            return GgufModel::open(path)?.load(options, device);
-        }
-        let spec = ModelSpec::from_dir(path)?;
-        Self::from_checkpoint(&spec, &Checkpoint::open(path)?, options, device)
-||||||| base
-    pub fn open(dir: &Path, options: LoadOptions, device: &Device) -> Result<Self, ModelError> {
-        let spec = ModelSpec::from_dir(dir)?;
-        Self::from_checkpoint(&spec, &Checkpoint::open(dir)?, options, device)
-=======
     pub fn open(dir: &Path, options: LoadOptions, device: &Device) -> Result<Self, ModelError> {
         crate::family::Registry::builtin().open(dir, options, device)
->>>>>>> theirs
     }
 
     /// Builds a model of this spec from an opened checkpoint.

@@ -68,13 +68,7 @@ impl Policies {
     /// # Errors
     /// A file beside the weights cannot be read.
     pub fn new(options: PolicyOptions, dir: &Path, probes: &Dataset) -> Result<Self, TrainError> {
-<<<<<<< ours
-        let files = ModelFiles::from_path(&options.base)?;
-||||||| base
-        let files = ModelFiles::from_dir(&options.base)?;
-=======
-        let files = ModelFiles::from_dir(&options.base)?.with_ends()?;
->>>>>>> theirs
+        let files = ModelFiles::from_path(&options.base)?.with_ends()?;
         Ok(Self { options, files, dir: dir.into(), probe: Probe::new(probes.examples.iter()), hashes: BTreeMap::new() })
     }
 
@@ -296,17 +290,9 @@ impl Policies {
         let adapted = adapter.is_some();
         let (merged, before) = match &adapter {
             None if blocks.is_some() => {
-<<<<<<< ours
-                let before = self.probe.score(&CausalLm::open(&self.options.base, whole, &self.options.device)?);
-                (CausalLm::open(&self.options.base, LoadOptions::default(), &self.options.device)?, before)
-||||||| base
-                let before = self.probe.score(&CausalLm::open(&self.options.base, whole, &self.options.device)?);
-                (CausalLm::from_dir(&self.options.base, None, &self.options.device)?, before)
-=======
                 let before =
                     self.probe.score(&self.options.families.open(&self.options.base, whole, &self.options.device)?);
                 (self.options.families.open(&self.options.base, LoadOptions::default(), &self.options.device)?, before)
->>>>>>> theirs
             }
             None => (model.without_lora(), in_memory.clone()),
             Some(adapter) => {
@@ -318,14 +304,8 @@ impl Policies {
                         self.probe.score(&lora::load_adapter(base, adapter)?.0)
                     }
                 };
-<<<<<<< ours
-                let base = CausalLm::open(&self.options.base, LoadOptions::default(), &self.options.device)?;
-||||||| base
-                let base = CausalLm::from_dir(&self.options.base, None, &self.options.device)?;
-=======
                 let base =
                     self.options.families.open(&self.options.base, LoadOptions::default(), &self.options.device)?;
->>>>>>> theirs
                 (lora::merge_adapter(base, adapter)?, before)
             }
         };

@@ -68,16 +68,8 @@ impl Prepared {
 /// # Errors
 /// Whatever is wrong with the run file, the model directory, the device or the data.
 pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainError> {
-<<<<<<< ours
-    let sections = spec.sections();
-    let model = ModelSpec::from_path(&sections.model.path)?;
-||||||| base
-    let sections = spec.sections();
-    let model = ModelSpec::from_dir(&sections.model.path)?;
-=======
     let (sections, registries) = (spec.sections(), spec.registries());
     let model = registries.families.spec(&sections.model.path)?;
->>>>>>> theirs
     let device = device::open(sections.model.device.as_deref().unwrap_or("auto"))?;
     let tokenizer = Tokenizer::from_path(&sections.model.path)?;
     let text = spec.text(Some(model.context))?;

@@ -5,13 +5,8 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use spo_data::{Dataset, Example, Group, PackedBatch};
-<<<<<<< ours
-use spo_model::load::LoadOptions;
-||||||| base
-=======
 use spo_model::export::{self, ModelFiles};
 use spo_model::lora::merge_adapter;
->>>>>>> theirs
 use spo_model::{CausalLm, ModelSpec, device};
 use spo_train::TrainError;
 use spo_train::config::{Facts, RunPlan, RunSpec, resolve};
@@ -75,20 +70,10 @@ pub(super) struct Work {
 impl<'a> Setting<'a> {
     pub fn new(arguments: &'a Arguments, device: &str) -> Result<Self, CliError> {
         let device = device::open(device)?;
-<<<<<<< ours
-        let spec = ModelSpec::from_path(&arguments.model)?;
-        let (data, dimension) = pairs(arguments, spec.context)?;
-        check_rows(&spec, &data)?;
-||||||| base
-        let spec = ModelSpec::from_dir(&arguments.model)?;
-        let (data, dimension) = pairs(arguments, spec.context)?;
-        check_rows(&spec, &data)?;
-=======
->>>>>>> theirs
         let place =
             TempDir::with_prefix("spo-bench-").map_err(|source| CliError::Io { path: std::env::temp_dir(), source })?;
         let policy = Place::named(&arguments.model, None)?;
-        let spec = ModelSpec::from_dir(&policy.model)?;
+        let spec = ModelSpec::from_path(&policy.model)?;
         let (data, dimension) = pairs(arguments, &policy, spec.context)?;
         check_rows(&spec, &data)?;
         let model = match &policy.adapter {
@@ -100,14 +85,7 @@ impl<'a> Setting<'a> {
 
     /// The model, anew.
     pub fn model(&self) -> Result<CausalLm, CliError> {
-<<<<<<< ours
-        let options = LoadOptions { storage: Some(self.arguments.dtype.storage()), blocks: None };
-        Ok(CausalLm::open(&self.arguments.model, options, &self.device)?)
-||||||| base
-        Ok(CausalLm::from_dir(&self.arguments.model, Some(self.arguments.dtype.storage()), &self.device)?)
-=======
         Ok(CausalLm::from_dir(&self.model, Some(self.arguments.dtype.storage()), &self.device)?)
->>>>>>> theirs
     }
 
     /// The plan of a run on these pairs, in file order and with a constant learning rate; else as `spo plan` says.
@@ -186,7 +164,7 @@ pub(super) fn repeat(
 fn merged(model: &Path, adapter: &Path, place: &Path, device: &Device) -> Result<PathBuf, CliError> {
     let dir = place.join("model");
     let merged = merge_adapter(CausalLm::from_dir(model, None, device)?, adapter)?;
-    export::save(&merged, &ModelFiles::from_dir(model)?, &dir, export::SHARD_BYTES)?;
+    export::save(&merged, &ModelFiles::from_path(model)?, &dir, export::SHARD_BYTES)?;
     Ok(dir)
 }
 

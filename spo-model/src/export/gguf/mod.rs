@@ -4,17 +4,7 @@
 //! keys are those that llama.cpp's loaders look for.
 
 mod encode;
-<<<<<<< ours
-||||||| base
-mod keys;
-mod read;
-mod tensors;
-=======
-mod keys;
-mod read;
 mod splitting;
-mod tensors;
->>>>>>> theirs
 mod tokenizer;
 mod write;
 

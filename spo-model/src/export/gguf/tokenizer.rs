@@ -1,27 +1,12 @@
 //! A `tokenizer.json` in llama.cpp's terms.
 
-<<<<<<< ours
-use super::unsupported;
-||||||| base
-use super::unsupported;
-use super::write::Value;
-=======
-use super::write::Value;
 use super::{splitting, unsupported};
->>>>>>> theirs
 use crate::export::ModelFiles;
 use crate::gguf::keys::Value;
 use crate::{ModelError, ModelSpec};
 use serde_json::Value as Json;
-<<<<<<< ours
-use spo_data::gguf::{SPLITS, Steps, Unnamed};
-use std::collections::HashMap;
-||||||| base
-use std::collections::HashMap;
-=======
 use spo_data::SpecialTokens;
 use std::collections::{BTreeMap, HashMap};
->>>>>>> theirs
 
 /// Kinds of tokens.
 const NORMAL: i32 = 1;
@@ -188,80 +173,3 @@ fn merges(model: &Json) -> Vec<(String, String)> {
     };
     model["merges"].as_array().into_iter().flatten().filter_map(pair).collect()
 }
-<<<<<<< ours
-
-/// llama.cpp's name of the way text is split.
-fn split_name(tokenizer: &Json) -> Result<&'static str, ModelError> {
-    let whole_words = tokenizer["model"]["ignore_merges"] == true;
-    let steps = Steps::of_json(tokenizer);
-    let known = |steps: Steps| SPLITS.iter().find(|split| (split.steps, split.whole_words) == (steps, whole_words));
-    if let Some(split) = steps.ok().and_then(known) {
-        return Ok(split.names[0]);
-    }
-    let by = match steps {
-        Err(Unnamed::No) => return Err(unsupported("a tokenizer that does not split text, which has no name there")),
-        Err(Unnamed::Steps) => {
-            return Err(unsupported("a tokenizer that splits text more than once, which has no name there"));
-        }
-        Err(Unnamed::Expression(expression)) | Ok(Steps::Regex(expression)) => format!("{expression:?}"),
-        Ok(Steps::Gpt2 | Steps::DigitsGpt2) => "GPT-2's expression".into(),
-    };
-    let merges = if whole_words { ", without merges of words that are tokens" } else { "" };
-    Err(unsupported(&format!("a tokenizer that splits text by {by}{merges}, which has no name there")))
-}
-
-/// Whether a space is put before the text.
-fn prepends_space(tokenizer: &Json) -> bool {
-    let normalizer = &tokenizer["normalizer"];
-    let steps = normalizer["normalizers"].as_array().cloned().unwrap_or_else(|| vec![normalizer.clone()]);
-    let scheme = tokenizer["pre_tokenizer"]["prepend_scheme"].as_str();
-    steps.iter().any(|step| step["type"] == "Prepend") || matches!(scheme, Some("first" | "always"))
-}
-
-/// Whether a special token is put before the text.
-fn begins_with_special(tokenizer: &Json) -> bool {
-    let post = &tokenizer["post_processor"];
-    let steps = post["processors"].as_array().cloned().unwrap_or_else(|| vec![post.clone()]);
-    steps.iter().any(|step| step["single"][0].get("SpecialToken").is_some())
-}
-||||||| base
-
-/// llama.cpp's name of the way text is split.
-fn split_name(tokenizer: &Json) -> Result<&'static str, ModelError> {
-    let (pre, whole_words) = (&tokenizer["pre_tokenizer"], tokenizer["model"]["ignore_merges"] == true);
-    let steps: Vec<&Json> = pre["pretokenizers"].as_array().map_or(vec![pre], |steps| steps.iter().collect());
-    let expression = steps.iter().find_map(|step| step["pattern"]["Regex"].as_str());
-    let byte_level = |step: &&&Json| step["type"] == "ByteLevel";
-    let found = match expression {
-        None if steps.iter().find(byte_level).is_some_and(|step| step["use_regex"] != false) => {
-            (!whole_words).then_some("gpt-2")
-        }
-        Some(expression) => {
-            let known = SPLITS.iter().find(|(_, known, whole)| (*known, *whole) == (expression, whole_words));
-            known.map(|(name, ..)| *name)
-        }
-        None => return Err(unsupported("a tokenizer that does not split text, which has no name there")),
-    };
-    found.ok_or_else(|| {
-        let by = expression.map_or("GPT-2's expression".into(), |expression| format!("{expression:?}"));
-        let merges = if whole_words { ", without merges of words that are tokens" } else { "" };
-        unsupported(&format!("a tokenizer that splits text by {by}{merges}, which has no name there"))
-    })
-}
-
-/// Whether a space is put before the text.
-fn prepends_space(tokenizer: &Json) -> bool {
-    let normalizer = &tokenizer["normalizer"];
-    let steps = normalizer["normalizers"].as_array().cloned().unwrap_or_else(|| vec![normalizer.clone()]);
-    let scheme = tokenizer["pre_tokenizer"]["prepend_scheme"].as_str();
-    steps.iter().any(|step| step["type"] == "Prepend") || matches!(scheme, Some("first" | "always"))
-}
-
-/// Whether a special token is put before the text.
-fn begins_with_special(tokenizer: &Json) -> bool {
-    let post = &tokenizer["post_processor"];
-    let steps = post["processors"].as_array().cloned().unwrap_or_else(|| vec![post.clone()]);
-    steps.iter().any(|step| step["single"][0].get("SpecialToken").is_some())
-}
-=======
->>>>>>> theirs
