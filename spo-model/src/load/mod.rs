@@ -16,7 +16,6 @@ use crate::decoder::blocks::BlockBits;
 use crate::{CausalLm, ModelError, ModelSpec};
 use burn::tensor::{Device, Tensor};
 use memmap2::Mmap;
-use spo_data::gguf::is_gguf;
 use std::path::Path;
 
 /// In which form a model's weights are kept in memory.
