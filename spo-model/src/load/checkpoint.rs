@@ -233,15 +233,7 @@ impl Shard {
             Some(columns) => convert_transposed(bytes, from, columns, done),
             None => convert(bytes, from, done),
         };
-        match first_not_finite(&values) {
-            None => Ok(TensorData::new(values, shape)),
-            Some(at) => {
-                let mut rest = at;
-                let mut place: Vec<usize> = shape.iter().rev().map(|size| (rest % size, rest /= size).0).collect();
-                place.reverse();
-                Err((place, values[at].wide()))
-            }
-        }
+        first_not_finite(&values, &shape).map_or_else(|| Ok(TensorData::new(values, shape)), Err)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::common::{load, root};
 use spo_data::Tokenizer;
+use spo_data::gguf::Gguf;
 use spo_model::export::{GgufType, ModelFiles, save_gguf};
 use spo_model::load::LoadOptions;
 use spo_model::{CausalLm, device};
@@ -183,6 +184,24 @@ fn whole_models_with_one_fault_are_named() {
     }
 }
 
+/// A scale that is no number makes its block's values so: named by tensor and place in the file, where the rows of a head
+/// stand in another order than in the model.
+#[test]
+fn a_value_that_is_not_finite_is_named() {
+    let out = tempfile::tempdir().unwrap();
+    let (path, mut bytes) = exported(out.path());
+    let (row, name) = (64 / 32 * 34, "blk.0.attn_q.weight");
+    let start = Gguf::open(&path).unwrap().bytes(name, 64 * row).unwrap().start;
+    bytes[start + row..start + row + 2].copy_from_slice(&half::f16::NAN.to_le_bytes());
+    std::fs::write(&path, bytes).unwrap();
+    let error = CausalLm::open(&path, LoadOptions::default(), &device::cpu()).unwrap_err();
+    assert!(
+        error.to_string().contains(&format!("model.gguf: tensor `{name}`: the value at [1, 0] is NaN as f32")),
+        "{error}"
+    );
+    assert!(error.hint().is_some());
+}
+
 #[test]
 fn tokenizers_that_are_not_known_are_refused_by_name() {
     let out = tempfile::tempdir().unwrap();
@@ -209,7 +228,7 @@ fn split_files_are_read_by_their_first_part() {
         let bytes = bytes.text("split.count").u32(2).raw(&2u16.to_le_bytes());
         bytes.text("split.tensors.count").u32(5).u32(2).tensor(tensor, &[1], 0, 0).raw(&[0; 64]).0
     };
-    let open = |part: u32| spo_data::gguf::Gguf::open(&path(part)).map_err(|error| error.to_string());
+    let open = |part: u32| Gguf::open(&path(part)).map_err(|error| error.to_string());
     std::fs::write(path(1), part(0, "a")).unwrap();
     let error = open(1).unwrap_err();
     assert!(error.contains("model-00002-of-00002.gguf: cannot be read"), "{error}");

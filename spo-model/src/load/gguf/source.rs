@@ -4,7 +4,7 @@ use crate::decoder::blocks::BlockBits;
 use crate::gguf::architecture::Architecture;
 use crate::gguf::order::Order;
 use crate::gguf::tensors;
-use crate::load::dtype::Weight;
+use crate::load::dtype::{Weight, first_not_finite};
 use crate::load::{LoadOptions, Storage, WeightSource, release};
 use crate::quant::Format;
 use crate::{ModelError, ModelSpec};
@@ -55,7 +55,7 @@ impl<'a> GgufSource<'a> {
         if names.is_empty() { Ok(()) } else { Err(ModelError::UnexpectedTensors { path, names }) }
     }
 
-    /// The values of a tensor, in the model's order.
+    /// The values of a tensor, in the model's order; all of them finite.
     fn values<W: Weight>(
         &self,
         name: &str,
@@ -81,7 +81,11 @@ impl<'a> GgufSource<'a> {
             });
         }
         release(stored.part, stored.start, length);
-        Ok(out)
+        let Some((mut at, value)) = first_not_finite(&out, shape) else { return Ok(out) };
+        // Where it stands in the file.
+        at[0] = order.file_row(at[0], rows);
+        let (path, name, stored) = (self.file.path().into(), name.into(), self.storage.name());
+        Err(ModelError::NotFinite { path, name, at, value, stored })
     }
 }
 
