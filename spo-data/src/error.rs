@@ -233,6 +233,7 @@ impl DataError {
                 "eos_token_id" => "mend eos_token_id in generation_config.json or config.json".into(),
                 _ => format!("mend {role} in tokenizer_config.json or special_tokens_map.json, or add the token"),
             }),
+            Self::Gguf(error) => error.hint.map(str::to_owned),
             Self::LfsPointer { .. } => Some("`git lfs pull` in the repository's directory fetches it".into()),
             Self::Row { source, .. } => source.hint(),
             _ => None,

@@ -57,6 +57,9 @@ pub struct Info {
     pub offset: usize,
 }
 
+/// What a file begins with.
+pub const MAGIC: [u8; 4] = *b"GGUF";
+
 /// Reads a header.
 ///
 /// # Errors
@@ -64,7 +67,7 @@ pub struct Info {
 pub fn read_header(bytes: &[u8]) -> Result<Header, Fault> {
     let mut cursor = Cursor { bytes, at: 0 };
     let magic: [u8; 4] = cursor.array()?;
-    if &magic != b"GGUF" {
+    if magic != MAGIC {
         return Err(cursor.fault(0, format!("found {:?}, expected GGUF", String::from_utf8_lossy(&magic))));
     }
     match cursor.u32()? {

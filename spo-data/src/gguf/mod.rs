@@ -29,7 +29,20 @@ pub struct GgufError {
     pub place: String,
     /// What was found there, and what was expected.
     pub reason: String,
+    /// What a user can do about it.
+    pub hint: Option<&'static str>,
 }
+
+impl GgufError {
+    /// With what a user can do about it.
+    #[must_use]
+    pub fn hinted(self, hint: &'static str) -> Self {
+        Self { hint: Some(hint), ..self }
+    }
+}
+
+const DAMAGED: &str = "the file may be cut off or damaged: copy or download it again";
+const OTHER: &str = "name a GGUF file, or a Hugging Face model directory: config.json, *.safetensors, tokenizer.json";
 
 /// A fault without its file: place and reason.
 pub type Fault = (String, String);
@@ -91,6 +104,7 @@ impl Gguf {
             path: path.into(),
             place: "cannot be kept in memory".into(),
             reason: error.to_string(),
+            hint: None,
         };
         let mut map = MmapMut::map_anon(bytes.len().max(1)).map_err(failed)?;
         map[..bytes.len()].copy_from_slice(bytes);
@@ -107,7 +121,8 @@ impl Gguf {
         self.parts.push(part);
         for (name, info) in tensors {
             if self.tensors.contains_key(&name) {
-                return Err(GgufError { path, place: format!("tensor `{name}`"), reason: "is there twice".into() });
+                let (place, reason) = (format!("tensor `{name}`"), "is there twice".into());
+                return Err(GgufError { path, place, reason, hint: None });
             }
             self.tensors.insert(name, (index, info));
         }
@@ -155,20 +170,23 @@ impl Gguf {
                     part.data.saturating_add(info.offset),
                     part.bytes.len()
                 ),
+                hint: Some(DAMAGED),
             }),
         }
     }
 
     /// An error in this file.
     pub fn error(&self, place: impl Into<String>, reason: impl Into<String>) -> GgufError {
-        GgufError { path: self.path().into(), place: place.into(), reason: reason.into() }
+        GgufError { path: self.path().into(), place: place.into(), reason: reason.into(), hint: None }
     }
 }
 
 impl Part {
     fn open(path: &Path) -> Result<(Self, Header), GgufError> {
-        let fault = |(place, reason): Fault| GgufError { path: path.into(), place, reason };
-        let failed = |error: std::io::Error| fault(("cannot be read".into(), error.to_string()));
+        let failed = |error: std::io::Error| {
+            let (place, reason) = ("cannot be read".into(), error.to_string());
+            GgufError { path: path.into(), place, reason, hint: Some(OTHER) }
+        };
         let file = File::open(path).map_err(failed)?;
         // SAFETY: the map is read-only; a file that another process changes meanwhile could give torn weights, as with
         // every memory-mapped loader, but offsets stay within the map.
@@ -179,8 +197,10 @@ impl Part {
 
     /// Reads the header of the first `length` bytes.
     fn read(path: &Path, bytes: Mmap, length: usize) -> Result<(Self, Header), GgufError> {
-        let header =
-            read_header(&bytes[..length]).map_err(|(place, reason)| GgufError { path: path.into(), place, reason })?;
+        let header = read_header(&bytes[..length]).map_err(|(place, reason)| {
+            let hint = Some(if bytes[..length].starts_with(&header::MAGIC) { DAMAGED } else { OTHER });
+            GgufError { path: path.into(), place, reason, hint }
+        })?;
         Ok((Self { path: path.into(), data: header.data, bytes }, header))
     }
 }

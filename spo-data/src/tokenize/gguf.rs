@@ -17,7 +17,9 @@ impl Tokenizer {
         }
         let files = tokenizer_files(&Gguf::open(path)?)?;
         if files.is_empty() {
-            return Err(DataError::NoTokenizer { path: path.into(), message: "the file has none".into() });
+            let message = "no tokenizer in the file: found no key `tokenizer.ggml.model`, expected gpt2 or llama; the model's \
+                           Hugging Face directory has one, or rows of token ids need none";
+            return Err(DataError::NoTokenizer { path: path.into(), message: message.into() });
         }
         let in_file = |file: String| format!("{}: {file} made of its tokenizer", path.display());
         Self::from_files(files).map_err(|error| match error {

@@ -49,13 +49,14 @@ impl Bytes {
     }
 }
 
+/// The error and its hint.
 fn error_of(bytes: &[u8]) -> String {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("model.gguf");
     std::fs::write(&path, bytes).unwrap();
-    let error = CausalLm::open(&path, LoadOptions::default(), &device::cpu()).unwrap_err().to_string();
-    assert!(error.contains("model.gguf"), "{error}");
-    error
+    let error = CausalLm::open(&path, LoadOptions::default(), &device::cpu()).unwrap_err();
+    assert!(error.to_string().contains("model.gguf"), "{error}");
+    format!("{error}; hint: {}", error.hint().unwrap_or_default())
 }
 
 #[test]
@@ -86,6 +87,8 @@ fn damaged_headers_are_told_apart() {
     ] {
         let error = error_of(&bytes.0);
         assert!(error.contains(expected), "{what}: {error}");
+        let hint = if bytes.0.starts_with(b"GGUF") { "copy or download it again" } else { "name a GGUF file" };
+        assert!(error.contains(hint), "{what}: {error}");
     }
 }
 
@@ -181,6 +184,13 @@ fn whole_models_with_one_fault_are_named() {
     ] {
         let error = error_of(&bytes);
         assert!(error.contains(expected), "{what}: {error}");
+        let hint = match what {
+            "cut off" => "copy or download it again",
+            "IQ4_XS" => "llama-quantize",
+            "another name" | "another shape" => "do not belong together",
+            _ => "",
+        };
+        assert!(error.contains(hint), "{what}: {error}");
     }
 }
 

@@ -128,7 +128,8 @@ impl WeightSource for GgufSource<'_> {
         }
         let format = Format::of_code(info.kind).ok_or_else(|| {
             let reason = format!("stored as {}, expected one of {}", Format::describe(info.kind), Format::names());
-            self.file.error(format!("tensor `{name}`"), reason)
+            let hint = "llama.cpp's llama-quantize writes a file anew in another of these types";
+            self.file.error(format!("tensor `{name}`"), reason).hinted(hint)
         })?;
         let order = tensors::order(path, self.architecture, self.spec);
         let data = match self.storage {
