@@ -5,6 +5,7 @@
 mod support;
 
 use serde_json::Value;
+use spo_model::export::Manifest;
 use std::path::{Path, PathBuf};
 use support::{path, small_run, spo, stories};
 use tempfile::tempdir;
@@ -115,6 +116,16 @@ fn a_run_starts_from_a_file_and_goes_on() {
     let said =
         |model: &str| out(&["generate", "--model", model, "--prompt", "Once", "--temperature", "0", "--device", "cpu"]);
     assert_eq!(said(&policy), said(&path(&done.join("model"))));
+    // The layout of the run's text goes with the file.
+    let to = directory.path().join("policy");
+    let dtype = ["--format", "gguf", "--dtype", "f32", "--device", "cpu"];
+    out(&[&["export", "--model", &policy, "--out", &path(&to)][..], &dtype].concat());
+    let file = to.join("model-f32.gguf");
+    assert_eq!(said(&policy), said(&path(&file)));
+    assert!(Manifest::text_of(&file).unwrap().is_some());
+    let elsewhere = directory.path().join("alone.gguf");
+    std::fs::copy(&file, &elsewhere).unwrap();
+    assert_eq!(Manifest::text_of(&elsewhere).unwrap(), None);
     // Another file under its name is another model.
     std::fs::write(&model, std::fs::read(exported(directory.path(), "f16")).unwrap()).unwrap();
     let found = spo(&["train", "--resume", &path(&done)]);
