@@ -379,7 +379,7 @@ fn unknown_steps() -> Vec<(&'static str, Value, &'static str)> {
         ("normalizer", json!({"type": "NFKC"}), "NFKC"),
         ("normalizer", json!({"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "NFD"}]}), "NFD"),
         ("pre_tokenizer", byte_level(true), "add_prefix_space"),
-        ("pre_tokenizer", sequence(json!({"type": "Digits", "individual_digits": true})), "Digits"),
+        ("pre_tokenizer", sequence(json!({"type": "Digits", "individual_digits": false})), "Digits"),
         ("pre_tokenizer", sequence(split("Removed")), "Removed"),
         ("pre_tokenizer", sequence(split("Isolated")), "more than once"),
     ]
