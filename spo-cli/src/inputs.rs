@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use spo_data::{DataSpec, Dataset, Overflow, Part, Paths, Reason, TemplateKind, TextSpec, Tokenizer};
-use spo_model::load::Storage;
+use spo_model::load::{LoadOptions, Storage};
 use spo_model::lora::load_adapter;
 use spo_model::{CausalLm, device};
 
@@ -52,7 +52,8 @@ impl DeviceArguments {
     /// Loads a model, with an adapter if one is named.
     pub fn load(&self, device: &Device, model: &Path, adapter: Option<&Path>) -> Result<CausalLm, CliError> {
         let start = Instant::now();
-        let mut loaded = CausalLm::from_dir(model, Some(self.dtype.storage()), device)?;
+        let mut loaded =
+            CausalLm::open(model, LoadOptions { storage: Some(self.dtype.storage()), blocks: None }, device)?;
         if let Some(adapter) = adapter {
             (loaded, _) = load_adapter(loaded, adapter)?;
         }

@@ -130,6 +130,9 @@ pub enum DataError {
         /// What is there instead.
         message: String,
     },
+    /// A GGUF file is damaged, or its tokenizer is of no kind that is known here.
+    #[error(transparent)]
+    Gguf(#[from] crate::gguf::GgufError),
     /// A tokenizer file is broken.
     #[error("{file}: {message}")]
     BadTokenizer {
@@ -230,6 +233,7 @@ impl DataError {
                 "eos_token_id" => "mend eos_token_id in generation_config.json or config.json".into(),
                 _ => format!("mend {role} in tokenizer_config.json or special_tokens_map.json, or add the token"),
             }),
+            Self::Gguf(error) => error.hint.map(str::to_owned),
             Self::LfsPointer { .. } => Some("`git lfs pull` in the repository's directory fetches it".into()),
             Self::Row { source, .. } => source.hint(),
             _ => None,

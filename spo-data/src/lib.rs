@@ -49,6 +49,7 @@ mod error;
 mod example;
 mod expand;
 pub mod format;
+pub mod gguf;
 mod layout;
 mod load;
 mod order;

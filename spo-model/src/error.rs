@@ -64,6 +64,9 @@ pub enum ModelError {
         /// Why it cannot be loaded.
         reason: String,
     },
+    /// A GGUF file is damaged, or holds what is not known here.
+    #[error(transparent)]
+    Gguf(#[from] spo_data::gguf::GgufError),
     /// A safetensors file is damaged.
     #[error("{}: damaged safetensors file: {reason}", path.display())]
     Safetensors {
@@ -261,6 +264,7 @@ impl ModelError {
                     .into(),
             ),
             Self::Tokenizer(error) => error.hint(),
+            Self::Gguf(error) => error.hint.map(str::to_owned),
             Self::LfsPointer { .. } => Some("`git lfs pull` in the repository's directory fetches it".into()),
             Self::NotFinite { value, stored: "f16", .. } if value.is_infinite() => {
                 Some("f16 ends at 65504: load the model as f32 or bf16, if the file's own value is finite".into())
@@ -293,6 +297,11 @@ impl ModelError {
                 if path.ends_with("adapter_model.safetensors") =>
             {
                 Some("the adapter was made for another model".into())
+            }
+            Self::MissingTensors { path, .. } | Self::UnexpectedTensors { path, .. } | Self::Shape { path, .. }
+                if path.extension().is_some_and(|end| end == "gguf") =>
+            {
+                Some("its metadata and tensors do not belong together: download the file, or convert the model, again".into())
             }
             Self::MissingTensors { .. } | Self::UnexpectedTensors { .. } | Self::Shape { .. } => {
                 Some("config.json and the weights must come from the same model".into())

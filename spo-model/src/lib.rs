@@ -31,11 +31,13 @@ pub mod export;
 pub mod family;
 pub mod flops;
 pub mod generate;
+mod gguf;
 pub mod layout;
 pub mod load;
 pub mod lora;
 pub mod memory;
 pub mod parameters;
+pub mod quant;
 pub mod score;
 pub mod spec;
 

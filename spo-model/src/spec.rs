@@ -145,19 +145,19 @@ pub struct LayerSpec {
 }
 
 impl ModelSpec {
-    /// Reads `config.json` of a model directory.
+    /// Reads the shape of a model: `config.json` of a directory, or the metadata of a GGUF file.
     ///
     /// # Errors
-    /// A missing directory or file, unusable JSON, an unknown or refused `model_type`, a missing
-    /// or inconsistent key.
-    pub fn from_dir(dir: &Path) -> Result<Self, ModelError> {
-        family::Registry::builtin().spec(dir)
+    /// A missing directory or file, unusable JSON, an unknown or refused `model_type`, a missing or inconsistent key; a
+    /// GGUF file that is damaged or has keys that are not known here.
+    pub fn from_path(path: &Path) -> Result<Self, ModelError> {
+        family::Registry::builtin().spec(path)
     }
 
     /// Reads the text of a `config.json`.
     ///
     /// # Errors
-    /// As [`from_dir`](Self::from_dir).
+    /// As [`from_path`](Self::from_path).
     pub fn from_json(text: &str) -> Result<Self, ModelError> {
         family::Registry::builtin().spec_from_json(text)
     }

@@ -42,7 +42,7 @@ gguf() {
     "$spo" score --device cpu --model "$2" --data "$work/rows.jsonl" --json >"$work/scores.jsonl" 2>"$work/score.err" ||
         { cat "$work/score.err"; exit 1; }
     echo "$1 in llama.cpp"
-    "$python" "$here/gguf.py" "$work/gguf/model-f32.gguf" "$2" "$pairs" "$work/rows.jsonl" "$work/scores.jsonl" \
+    "$python" "$here/llama_cpp.py" "$work/gguf/model-f32.gguf" "$2" "$pairs" "$work/rows.jsonl" "$work/scores.jsonl" \
         --tolerance "$3" || failed=1
 }
 

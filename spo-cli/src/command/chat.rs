@@ -28,7 +28,7 @@ use policies::Policies;
 /// or /quit ends.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Model directory, or run directory: then text is laid out as in the run
+    /// Model directory, GGUF file, or run directory: then text is laid out as in the run
     #[arg(value_name = "DIR")]
     dir: PathBuf,
     /// Adapter directory in PEFT's format, for a model directory

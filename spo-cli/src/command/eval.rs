@@ -22,7 +22,7 @@ use crate::scoring::{Opened, ScoreArguments};
 /// interval over prompts, on all pairs and on those where another dimension agrees or conflicts; and the mean margin.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Model directory; or a policy of a run, RUN:POLICY, the best one of a round RUN:ROUND@best
+    /// Model directory or GGUF file; or a policy of a run, RUN:POLICY, the best one of a round RUN:ROUND@best
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// Adapter directory in PEFT's format

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use spo_data::{DataError, DataSpec, TextSpec, load_bytes};
-use spo_model::export::{self, Base, Gguf, GgufType, Manifest, ModelFiles, Parity, Probe};
-use spo_model::load::{LoadOptions, Storage};
+use spo_model::export::{self, Base, GgufType, Manifest, ModelFiles, Parity, Probe};
+use spo_model::load::{LoadOptions, Storage, load_gguf};
 use spo_model::lora::{load_adapter, merge_adapter};
 use spo_model::{CausalLm, device};
 
@@ -23,7 +23,7 @@ use crate::scoring::check_rows;
 /// family with a BPE tokenizer, and refuses what llama.cpp would compute otherwise.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Model directory; or a policy of a run, RUN:POLICY, the best one of a round RUN:ROUND@best
+    /// Model directory or GGUF file; or a policy of a run, RUN:POLICY, the best one of a round RUN:ROUND@best
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// Adapter directory in PEFT's format
@@ -92,8 +92,8 @@ impl Arguments {
         }
         let place = Place::named(&self.model, self.adapter.as_deref())?;
         let device = device::open(&self.device)?;
-        let files = ModelFiles::from_dir(&place.model)?.with_ends()?;
-        let model = CausalLm::from_dir(&place.model, None, &device)?;
+        let files = ModelFiles::from_path(&place.model)?.with_ends()?;
+        let model = CausalLm::open(&place.model, LoadOptions::default(), &device)?;
         let probe = probe(&model, &place)?;
         let Place { name, model: dir, adapter, text } = place;
         // The probe is scored in f32, so that rounding of the type written is all that differs.
@@ -123,7 +123,8 @@ impl Arguments {
                 let name = Path::new(&name).file_name().unwrap_or_default().to_string_lossy().into_owned();
                 let path = self.out.join(format!("model-{}.gguf", dtype.name()));
                 export::save_gguf(&model, &files, &name, dtype, &path)?;
-                (Gguf::open(&path)?.model(model.spec(), &device)?, dtype.name().into(), path)
+                let wide = LoadOptions { storage: Some(Storage::F32), blocks: None };
+                (load_gguf(&path, model.spec(), wide, &device)?, dtype.name().into(), path)
             }
         };
         let after = probe.score(&saved);

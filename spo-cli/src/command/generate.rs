@@ -28,7 +28,7 @@ const BATCHES: usize = 8;
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["prompt", "ids", "prompts"]))]
 pub(crate) struct Arguments {
-    /// Model directory; or a policy of a run, RUN:POLICY, the best one of a round RUN:ROUND@best
+    /// Model directory or GGUF file; or a policy of a run, RUN:POLICY, the best one of a round RUN:ROUND@best
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// Adapter directory in PEFT's format

@@ -13,7 +13,7 @@ use crate::output::Output;
 /// Render messages with a tokenizer's chat template, as transformers does
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Tokenizer or model directory
+    /// Tokenizer or model directory, or GGUF file
     #[arg(long, value_name = "DIR")]
     tokenizer: PathBuf,
     /// JSON file: a list of messages, or an object with messages, tools and chat_template_kwargs
@@ -43,7 +43,7 @@ enum Conversation {
 
 impl Arguments {
     pub fn run(&self, output: &mut Output) -> Result<(), CliError> {
-        let tokenizer = Tokenizer::from_dir(&self.tokenizer)?;
+        let tokenizer = Tokenizer::from_path(&self.tokenizer)?;
         let (messages, tools, variables) = match self.read()? {
             Conversation::Messages(messages) => (messages, None, Map::new()),
             Conversation::Full { messages, tools, chat_template_kwargs } => (messages, tools, chat_template_kwargs),

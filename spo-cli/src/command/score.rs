@@ -23,7 +23,7 @@ const UNNAMED: &str = "preference";
 /// rejected_ids). Rows beyond the model's context are an error unless --max-length says how much may stay.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Model directory; or a policy of a run, RUN:POLICY, the best one of a round RUN:ROUND@best
+    /// Model directory or GGUF file; or a policy of a run, RUN:POLICY, the best one of a round RUN:ROUND@best
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// Adapter directory in PEFT's format

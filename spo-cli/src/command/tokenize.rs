@@ -12,7 +12,7 @@ use crate::output::Output;
 /// Show the tokens of a text
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Tokenizer or model directory
+    /// Tokenizer or model directory, or GGUF file
     #[arg(long, value_name = "DIR")]
     tokenizer: PathBuf,
     /// The text
@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     pub fn run(&self, output: &mut Output) -> Result<(), CliError> {
-        let tokenizer = Tokenizer::from_dir(&self.tokenizer)?;
+        let tokenizer = Tokenizer::from_path(&self.tokenizer)?;
         let spans = tokenizer.encode_spans(&self.text, !self.no_special)?;
         if self.json {
             let list = |value: fn(&TokenSpan) -> serde_json::Value| spans.iter().map(value).collect::<Vec<_>>();

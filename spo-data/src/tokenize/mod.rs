@@ -2,6 +2,7 @@
 
 mod barrier;
 mod files;
+mod gguf;
 mod jinja;
 mod settings;
 mod template;
@@ -75,10 +76,11 @@ impl Tokenizer {
     /// # Errors
     /// As [`from_dir`](Self::from_dir), of a tokenizer that is there in a form that is not read, too.
     pub fn of_model(directory: &Path) -> Result<Self, DataError> {
-        match Self::from_dir(directory) {
+        match Self::from_path(directory) {
             Err(DataError::NoTokenizer { .. }) if directory.is_dir() && !files::has_sentencepiece(directory) => {
                 Ok(Self::ids_only(files::settings(&files::read_with(&[], directory)?)?.ends))
             }
+            Err(DataError::NoTokenizer { .. }) if directory.is_file() => Ok(Self::ids_only(vec![])),
             other => other,
         }
     }

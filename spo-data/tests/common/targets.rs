@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use spo_data::format::Input;
+use spo_data::gguf::{Gguf, tokenizer_files};
 use spo_data::{ChatTemplate, DataSpec, Message, RenderOptions, TemplateKind, TextSpec, Tokenizer, load_bytes};
 
 const TOKENIZER_JSON: &[u8] = br#"{"version": "1.0", "model": {"type": "WordLevel", "unk_token": "<unk>",
@@ -54,6 +55,24 @@ pub fn template(bytes: &[u8]) {
     }
 }
 
+/// Opens a GGUF file and builds its tokenizer.
+pub fn gguf(bytes: &[u8]) {
+    let Ok(file) = Gguf::from_bytes("fuzz.gguf".as_ref(), bytes) else { return };
+    for key in file.keys() {
+        drop((file.text(key), file.count(key), file.flag(key), file.texts(key), file.numbers(key)));
+    }
+    for name in file.tensors() {
+        drop(file.bytes(name, 64).map(|stored| stored.bytes.len()));
+    }
+    let Ok(files) = tokenizer_files(&file) else { return };
+    let (Some(tokenizer), Some(config)) = (files.get("tokenizer.json"), files.get("tokenizer_config.json")) else {
+        return;
+    };
+    if let Ok(tokenizer) = Tokenizer::from_bytes(tokenizer, config, None) {
+        drop(tokenizer.encode("It's 12 tests é", true));
+    }
+}
+
 /// Takes any bytes.
 pub type Target = fn(&[u8]);
 
@@ -67,4 +86,5 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("arrow", |bytes| read("arrow", bytes)),
     ("load", load),
     ("template", template),
+    ("gguf", gguf),
 ];

@@ -1,11 +1,12 @@
 //! A Hugging Face model directory: `config.json`, `model.safetensors`, tokenizer files.
 
 use super::{create_dir, require_whole, write_file, write_safetensors};
-use crate::load::Storage;
+use crate::load::{GgufModel, Storage};
 use crate::parameters::{Parameter, for_each};
 use crate::{CausalLm, ModelError, family};
 use serde_json::{Value, json};
 use spo_data::Tokenizer;
+use spo_data::gguf::is_gguf;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -41,6 +42,14 @@ impl ModelFiles {
     /// The content of the file of this name.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.files.iter().find(|(file, _)| file == name).map(|(_, bytes)| bytes.as_slice())
+    }
+
+    /// Those of a model: of a GGUF file they are made, of a directory read as by [`from_dir`](Self::from_dir).
+    ///
+    /// # Errors
+    /// A file that exists and cannot be read, or a GGUF file that holds what is not known here.
+    pub fn from_path(path: &Path) -> Result<Self, ModelError> {
+        if is_gguf(path) { GgufModel::open(&family::Registry::builtin(), path)?.files() } else { Self::from_dir(path) }
     }
 
     /// Reads those of a model directory that are there.

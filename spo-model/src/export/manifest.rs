@@ -7,6 +7,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 use spo_core::logprob::HeadOptions;
+use spo_data::gguf::is_gguf;
 use spo_data::{Example, Group, TextSpec};
 use std::path::Path;
 
@@ -162,11 +163,14 @@ impl Manifest {
         write_file(&dir.join(FILE), format!("{text}\n").as_bytes())
     }
 
-    /// How text is laid out for the model or adapter in `dir`, where its manifest says so.
+    /// How text is laid out for the model or adapter in a directory, or for a GGUF file, where the manifest in the
+    /// directory or beside the file says so.
     ///
     /// # Errors
     /// There is a manifest of this program, and it cannot be read.
-    pub fn text_of(dir: &Path) -> Result<Option<TextSpec>, ModelError> {
+    pub fn text_of(model: &Path) -> Result<Option<TextSpec>, ModelError> {
+        let file = is_gguf(model);
+        let dir = if file { model.parent().unwrap_or(model) } else { model };
         let path = dir.join(FILE);
         let json = match std::fs::read(&path) {
             Ok(bytes) => bytes,
@@ -177,6 +181,8 @@ impl Manifest {
             |error: serde_json::Error| ModelError::Json { file: path.display().to_string(), reason: error.to_string() };
         let manifest: serde_json::Value = serde_json::from_slice(&json).map_err(broken)?;
         match (manifest.get("spo"), manifest.get("text")) {
+            // Of the directory that the file happens to be in.
+            _ if file && manifest["format"] != "gguf" => Ok(None),
             (Some(_), Some(text)) => serde_json::from_value(text.clone()).map(Some).map_err(broken),
             // Another program's, or of a version that did not write it.
             _ => Ok(None),

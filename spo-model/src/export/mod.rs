@@ -1,10 +1,10 @@
 //! Writing models where others can read them.
 
-mod gguf;
+pub(crate) mod gguf;
 mod hf;
 mod manifest;
 
-pub use gguf::{Gguf, GgufType, save_gguf};
+pub use gguf::{GgufType, save_gguf};
 pub use hf::{ModelFiles, SHARD_BYTES, save};
 pub use manifest::{Base, Manifest, PROBE_TOKENS, Parity, Probe, largest_difference, rounding};
 

@@ -36,9 +36,10 @@ mod refused;
 mod rope;
 mod smollm3;
 
-use crate::load::{Checkpoint, LoadOptions};
+use crate::load::{Checkpoint, GgufModel, LoadOptions};
 use crate::{CausalLm, ModelError, ModelSpec};
 use burn::tensor::Device;
+use spo_data::gguf::is_gguf;
 use std::path::Path;
 
 pub use config::{Config, token_ids};
@@ -74,7 +75,7 @@ pub const FAMILIES: &[Family] = &[
     gpt_neox::FAMILY,
 ];
 
-/// Model families by `model_type`. [`ModelSpec::from_dir`] and [`CausalLm::open`] use [`Registry::builtin`].
+/// Model families by `model_type`. [`ModelSpec::from_path`] and [`CausalLm::open`] use [`Registry::builtin`].
 #[derive(Debug, Clone)]
 pub struct Registry {
     families: Vec<&'static Family>,
@@ -112,12 +113,15 @@ impl Registry {
         self.families.iter().copied()
     }
 
-    /// Reads `config.json` of a model directory.
+    /// Reads the shape of a model: `config.json` of a directory, or the metadata of a GGUF file.
     ///
     /// # Errors
     /// A missing directory or file, unusable JSON, an unknown or refused `model_type`, a missing
     /// or inconsistent key.
     pub fn spec(&self, dir: &Path) -> Result<ModelSpec, ModelError> {
+        if is_gguf(dir) {
+            return Ok(GgufModel::open(self, dir)?.spec().clone());
+        }
         let path = dir.join("config.json");
         if !path.exists() {
             return Err(ModelError::MissingFile { dir: dir.into(), file: "config.json".into() });
@@ -134,16 +138,19 @@ impl Registry {
         self.parse("config.json", text)
     }
 
-    /// Loads a Hugging Face model directory.
+    /// Loads a model: a Hugging Face directory or a GGUF file.
     ///
     /// # Errors
     /// Missing files, an unsupported architecture, damaged weights, missing, unexpected or wrongly
     /// shaped tensors: each named.
     pub fn open(&self, dir: &Path, options: LoadOptions, device: &Device) -> Result<CausalLm, ModelError> {
+        if is_gguf(dir) {
+            return GgufModel::open(self, dir)?.load(options, device);
+        }
         CausalLm::from_checkpoint(&self.spec(dir)?, &Checkpoint::open(dir)?, options, device)
     }
 
-    fn parse(&self, file: &str, text: &str) -> Result<ModelSpec, ModelError> {
+    pub(crate) fn parse(&self, file: &str, text: &str) -> Result<ModelSpec, ModelError> {
         let config = Config::parse(file, text)?;
         let found = config.string("model_type")?;
         let family = self.iter().find(|family| family.name == found);

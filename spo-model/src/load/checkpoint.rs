@@ -2,7 +2,7 @@
 
 use super::dtype::{Storage, Weight, convert, convert_transposed, first_not_finite};
 use super::index::read_index;
-use super::{LoadOptions, WeightSource, header};
+use super::{LoadOptions, WeightSource, header, release};
 use crate::decoder::blocks::BlockBits;
 use crate::device::check_dtype;
 use crate::layout::Layout;
@@ -229,36 +229,14 @@ impl Shard {
         rows_of: Option<usize>,
         shape: [usize; D],
     ) -> Result<TensorData, (Vec<usize>, f32)> {
-        let (start, bytes) = (info.data_offsets.0, self.bytes(info));
-        let done = |part: Range<usize>| self.release(start + part.start, start + part.end);
+        let (start, bytes) = (self.data_start + info.data_offsets.0, self.bytes(info));
+        let done = |part: Range<usize>| release(&self.bytes, start + part.start, part.len());
         let values: Vec<W> = match rows_of {
             Some(columns) => convert_transposed(bytes, from, columns, done),
             None => convert(bytes, from, done),
         };
-        match first_not_finite(&values) {
-            None => Ok(TensorData::new(values, shape)),
-            Some(at) => {
-                let mut rest = at;
-                let mut place: Vec<usize> = shape.iter().rev().map(|size| (rest % size, rest /= size).0).collect();
-                place.reverse();
-                Err((place, values[at].wide()))
-            }
-        }
+        first_not_finite(&values, &shape).map_or_else(|| Ok(TensorData::new(values, shape)), Err)
     }
-}
-
-impl Shard {
-    /// Takes pages that were read out of the process's resident memory: loading needs the memory of the weights once.
-    #[cfg(unix)]
-    fn release(&self, start: usize, end: usize) {
-        use memmap2::UncheckedAdvice::DontNeed;
-        // SAFETY: the map is read-only and of a file, so a page that is looked at again comes from the file again.
-        // A system that refuses keeps the pages: that costs memory only.
-        let _ = unsafe { self.bytes.unchecked_advise_range(DontNeed, self.data_start + start, end - start) };
-    }
-
-    #[cfg(not(unix))]
-    fn release(&self, _: usize, _: usize) {}
 }
 
 /// Why a directory without safetensors cannot be loaded: pickle files are named.

@@ -112,16 +112,19 @@ const BLOCK: usize = 4096;
 /// Values between two reports of what has been read.
 const PART: usize = 64 * BLOCK;
 
-/// Index of the first value that is not a number or infinite.
-pub fn first_not_finite<W: Weight>(values: &[W]) -> Option<usize> {
+/// Place in a tensor of this shape, and value, of the first that is not a number or infinite.
+pub fn first_not_finite<W: Weight>(values: &[W], shape: &[usize]) -> Option<(Vec<usize>, f32)> {
     // Block by block, without a way out inside one: that is as fast as memory.
     let finite = |value: &W| value.wide().is_finite();
     let (index, block) = values
         .chunks(BLOCK)
         .enumerate()
         .find(|(_, block)| !block.iter().map(finite).fold(true, |all, one| all & one))?;
-    let at = block.iter().position(|value| !finite(value))?;
-    Some(index * BLOCK + at)
+    let at = index * BLOCK + block.iter().position(|value| !finite(value))?;
+    let mut rest = at;
+    let mut place: Vec<usize> = shape.iter().rev().map(|size| (rest % size, rest /= size).0).collect();
+    place.reverse();
+    Some((place, values[at].wide()))
 }
 
 /// Little-endian values stored as `from`. `done` is told each part of `bytes` that is not looked at again.

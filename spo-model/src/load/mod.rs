@@ -2,17 +2,20 @@
 
 mod checkpoint;
 mod dtype;
+mod gguf;
 mod header;
 mod index;
 mod random;
 
 pub use checkpoint::{Checkpoint, CheckpointSource};
 pub use dtype::Storage;
+pub use gguf::{GgufModel, load_gguf};
 pub use random::RandomSource;
 
 use crate::decoder::blocks::BlockBits;
 use crate::{CausalLm, ModelError, ModelSpec};
 use burn::tensor::{Device, Tensor};
+use memmap2::Mmap;
 use std::path::Path;
 
 /// In which form a model's weights are kept in memory.
@@ -39,7 +42,7 @@ pub trait WeightSource {
 }
 
 impl CausalLm {
-    /// Loads a Hugging Face model directory, stored as `storage` or, if `None`, as in the file.
+    /// Loads a Hugging Face model directory or a GGUF file, stored as `storage` or, if `None`, as in the file.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -47,7 +50,7 @@ impl CausalLm {
         Self::open(dir, LoadOptions { storage, blocks: None }, device)
     }
 
-    /// Loads a Hugging Face model directory.
+    /// Loads a Hugging Face model directory or a GGUF file, whose blocks are dequantised.
     ///
     /// # Errors
     /// Missing files, an unsupported architecture, damaged weights, missing, unexpected or wrongly
@@ -72,3 +75,15 @@ impl CausalLm {
         Ok(model)
     }
 }
+
+/// Takes pages of a file that were read out of the process's resident memory: loading needs the memory of the weights once.
+#[cfg(unix)]
+fn release(map: &Mmap, start: usize, length: usize) {
+    use memmap2::UncheckedAdvice::DontNeed;
+    // SAFETY: the map is read-only and of a file, so a page that is looked at again comes from the file again.
+    // A system that refuses keeps the pages: that costs memory only.
+    let _ = unsafe { map.unchecked_advise_range(DontNeed, start, length) };
+}
+
+#[cfg(not(unix))]
+fn release(_: &Mmap, _: usize, _: usize) {}

@@ -1,8 +1,11 @@
 //! GGUF files, through a reader of this test's own; `tools/parity` runs them in llama.cpp.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod again;
 #[path = "../common/mod.rs"]
 mod common;
+mod kinds;
+mod malformed;
 mod reader;
 mod real_files;
 
@@ -11,7 +14,8 @@ use common::{load, root, tensors, with_tokenizer};
 use reader::{File, Reader};
 use real_files::{LLAMA_3, MISTRAL, PHI_3, QWEN_2};
 use serde_json::{Value, json};
-use spo_model::export::{Gguf, GgufType, ModelFiles, save_gguf};
+use spo_model::export::{GgufType, ModelFiles, save_gguf};
+use spo_model::load::{LoadOptions, Storage, load_gguf};
 use spo_model::spec::{NormKind, QkNorm};
 use spo_model::{CausalLm, ModelSpec, device, parameters};
 use std::collections::BTreeMap;
@@ -170,7 +174,8 @@ fn reads_back(model: &CausalLm, files: &ModelFiles, dtype: GgufType, most: f32) 
     let (spec, out) = (model.spec(), tempfile::tempdir().unwrap());
     let path = out.path().join("model.gguf");
     save_gguf(model, files, "a model", dtype, &path).unwrap();
-    let read = Gguf::open(&path).unwrap().model(spec, &device::cpu()).unwrap();
+    let wide = LoadOptions { storage: Some(Storage::F32), blocks: None };
+    let read = load_gguf(&path, spec, wide, &device::cpu()).unwrap();
     let mut expected = BTreeMap::new();
     parameters::for_each(model, "", |p| {
         expected.insert(p.path, p.value);
@@ -374,7 +379,7 @@ fn unknown_steps() -> Vec<(&'static str, Value, &'static str)> {
         ("normalizer", json!({"type": "NFKC"}), "NFKC"),
         ("normalizer", json!({"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "NFD"}]}), "NFD"),
         ("pre_tokenizer", byte_level(true), "add_prefix_space"),
-        ("pre_tokenizer", sequence(json!({"type": "Digits", "individual_digits": true})), "Digits"),
+        ("pre_tokenizer", sequence(json!({"type": "Digits", "individual_digits": false})), "Digits"),
         ("pre_tokenizer", sequence(split("Removed")), "Removed"),
         ("pre_tokenizer", sequence(split("Isolated")), "more than once"),
     ]

@@ -68,7 +68,7 @@ impl Policies {
     /// # Errors
     /// A file beside the weights cannot be read.
     pub fn new(options: PolicyOptions, dir: &Path, probes: &Dataset) -> Result<Self, TrainError> {
-        let files = ModelFiles::from_dir(&options.base)?.with_ends()?;
+        let files = ModelFiles::from_path(&options.base)?.with_ends()?;
         Ok(Self { options, files, dir: dir.into(), probe: Probe::new(probes.examples.iter()), hashes: BTreeMap::new() })
     }
 

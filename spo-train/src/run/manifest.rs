@@ -9,6 +9,8 @@ use crate::persist::journal::checksum;
 use crate::run::prepare::Prepared;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use spo_data::DataError;
+use spo_data::gguf::{Gguf, is_gguf};
 use std::path::{Path, PathBuf};
 
 /// A file that a run reads.
@@ -184,8 +186,13 @@ fn model_files(plan: &RunPlan) -> Result<Vec<PathBuf>, TrainError> {
     Ok(directories.map(files_of).collect::<Result<Vec<_>, _>>()?.concat())
 }
 
-/// Weights, tokenizer and configuration: the files of a model directory that a program reads.
+/// Weights, tokenizer and configuration: the files of a model directory that a program reads, or a GGUF file with its
+/// parts.
 fn files_of(dir: &Path) -> Result<Vec<PathBuf>, TrainError> {
+    if is_gguf(dir) {
+        let file = Gguf::open(dir).map_err(DataError::from)?;
+        return Ok(file.paths().map(Path::to_owned).collect());
+    }
     let entries = std::fs::read_dir(dir).map_err(|e| TrainError::io(dir, e))?;
     let paths = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_file());
     let read = ["json", "safetensors", "jinja", "txt", "model"];

@@ -71,7 +71,7 @@ pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainErr
     let (sections, registries) = (spec.sections(), spec.registries());
     let model = registries.families.spec(&sections.model.path)?;
     let device = device::open(sections.model.device.as_deref().unwrap_or("auto"))?;
-    let tokenizer = Tokenizer::from_dir(&sections.model.path)?;
+    let tokenizer = Tokenizer::from_path(&sections.model.path)?;
     let text = spec.text(Some(model.context))?;
     let mut read = |split| read(spec, split, &text, &tokenizer, sink);
     let (train, test) = (read(Split::Train)?, read(Split::Test)?);

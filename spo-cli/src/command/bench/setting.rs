@@ -73,7 +73,7 @@ impl<'a> Setting<'a> {
         let place =
             TempDir::with_prefix("spo-bench-").map_err(|source| CliError::Io { path: std::env::temp_dir(), source })?;
         let policy = Place::named(&arguments.model, None)?;
-        let spec = ModelSpec::from_dir(&policy.model)?;
+        let spec = ModelSpec::from_path(&policy.model)?;
         let (data, dimension) = pairs(arguments, &policy, spec.context)?;
         check_rows(&spec, &data)?;
         let model = match &policy.adapter {
@@ -164,7 +164,7 @@ pub(super) fn repeat(
 fn merged(model: &Path, adapter: &Path, place: &Path, device: &Device) -> Result<PathBuf, CliError> {
     let dir = place.join("model");
     let merged = merge_adapter(CausalLm::from_dir(model, None, device)?, adapter)?;
-    export::save(&merged, &ModelFiles::from_dir(model)?, &dir, export::SHARD_BYTES)?;
+    export::save(&merged, &ModelFiles::from_path(model)?, &dir, export::SHARD_BYTES)?;
     Ok(dir)
 }
 

@@ -42,7 +42,7 @@ struct Source {
     /// Files, directories or patterns
     #[arg(required = true)]
     files: Vec<PathBuf>,
-    /// Tokenizer or model directory; without one the built-in tokenizer of 512 tokens
+    /// Tokenizer or model directory, or GGUF file; without one the built-in tokenizer of 512 tokens
     #[arg(long, value_name = "DIR")]
     tokenizer: Option<PathBuf>,
     #[command(flatten)]

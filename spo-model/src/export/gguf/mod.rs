@@ -3,21 +3,16 @@
 //! Layout: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>, version 3. Names of tensors and
 //! keys are those that llama.cpp's loaders look for.
 
-mod architecture;
 mod encode;
-mod keys;
-mod read;
 mod splitting;
-mod tensors;
 mod tokenizer;
 mod write;
 
-pub use read::Gguf;
-
 use super::ModelFiles;
+use crate::gguf::architecture::Architecture;
+use crate::gguf::{keys, tensors};
 use crate::parameters::for_each;
 use crate::{CausalLm, ModelError};
-use architecture::Architecture;
 use encode::Encoding;
 use std::path::Path;
 use write::Entry;
@@ -78,9 +73,11 @@ pub fn save_gguf(
 ) -> Result<(), ModelError> {
     super::require_whole(model, path)?;
     let architecture = Architecture::of(model.spec())?;
-    let mut metadata = keys::metadata(architecture, model.spec(), dtype);
+    let mut metadata = keys::metadata(architecture, model.spec());
+    metadata.push(("general.file_type".into(), keys::Value::U32(dtype.file_type())));
     metadata.extend(tokenizer::metadata(files, model.spec(), name)?);
-    let mut entries: Vec<Entry> = tensors::frequency_factors(model.spec());
+    let factors = tensors::frequency_factors(model.spec()).into_iter();
+    let mut entries: Vec<Entry> = factors.map(|(name, factors)| Entry::values(name, factors, Encoding::F32)).collect();
     let mut unknown = None;
     for_each(model, "", |parameter| match tensors::name(&parameter.path) {
         Some(name) => {
@@ -96,6 +93,6 @@ pub fn save_gguf(
     }
 }
 
-fn unsupported(reason: &str) -> ModelError {
+pub(crate) fn unsupported(reason: &str) -> ModelError {
     ModelError::Export { format: "GGUF", reason: reason.into() }
 }

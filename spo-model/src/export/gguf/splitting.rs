@@ -3,21 +3,7 @@
 use super::unsupported;
 use crate::ModelError;
 use serde_json::{Value, json};
-
-/// How Llama 3 and many after it split text before the merges.
-const LLAMA_3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-
-/// The ways of splitting that llama.cpp knows by name: the expression that `tokenizer.json` has for one, and
-/// whether a word that is a token is not split further.
-const SPLITS: [(&str, &str, bool); 3] = [
-    ("llama-bpe", LLAMA_3, true),
-    ("dbrx", LLAMA_3, false),
-    (
-        "qwen2",
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-        false,
-    ),
-];
+use spo_data::gguf::{SPLITS, Steps, Unnamed};
 
 /// What SentencePiece writes for a space.
 const SPACE: &str = "▁";
@@ -40,6 +26,7 @@ pub fn check(tokenizer: &Value, sentence_piece: bool) -> Result<(), ModelError> 
         // Gemma's: there is no space left to split at.
         Some("Split") if sentence_piece => *step == no_split,
         Some("Split") => step["behavior"] == "Isolated" && step["invert"] != true,
+        Some("Digits") => !sentence_piece && step["individual_digits"] == true,
         Some("ByteLevel") => !sentence_piece && step["add_prefix_space"] != true,
         _ => false,
     };
@@ -67,24 +54,21 @@ fn steps<'t>(value: &'t Value, key: &str) -> Vec<&'t Value> {
 /// llama.cpp's name of the way text is split.
 pub fn split_name(tokenizer: &Value) -> Result<&'static str, ModelError> {
     let whole_words = tokenizer["model"]["ignore_merges"] == true;
-    let steps = steps(&tokenizer["pre_tokenizer"], "pretokenizers");
-    let byte_level = |step: &Value| step["type"] == "ByteLevel";
-    let splits = |step: &Value| byte_level(step) && step["use_regex"] != false;
-    let expression = steps.iter().find_map(|step| step["pattern"]["Regex"].as_str());
-    let found = match (steps.as_slice(), expression) {
-        ([one], None) if splits(one) => (!whole_words).then_some("gpt-2"),
-        ([_], Some(expression)) | ([_, _], Some(expression)) if !steps.iter().any(|step| splits(step)) => {
-            let known = SPLITS.iter().find(|(_, known, whole)| (*known, *whole) == (expression, whole_words));
-            known.map(|(name, ..)| *name)
+    let steps = Steps::of_json(tokenizer);
+    let known = |steps: Steps| SPLITS.iter().find(|split| (split.steps, split.whole_words) == (steps, whole_words));
+    if let Some(split) = steps.ok().and_then(known) {
+        return Ok(split.names[0]);
+    }
+    let by = match steps {
+        Err(Unnamed::No) => return Err(unsupported("a tokenizer that does not split text, which has no name there")),
+        Err(Unnamed::Steps) => {
+            return Err(unsupported("a tokenizer that splits text more than once, which has no name there"));
         }
-        (_, None) => return Err(unsupported("a tokenizer that does not split text, which has no name there")),
-        _ => return Err(unsupported("a tokenizer that splits text more than once, which has no name there")),
+        Err(Unnamed::Expression(expression)) | Ok(Steps::Regex(expression)) => format!("{expression:?}"),
+        Ok(Steps::Gpt2 | Steps::DigitsGpt2) => "GPT-2's expression".into(),
     };
-    found.ok_or_else(|| {
-        let by = expression.map_or("GPT-2's expression".into(), |expression| format!("{expression:?}"));
-        let merges = if whole_words { ", without merges of words that are tokens" } else { "" };
-        unsupported(&format!("a tokenizer that splits text by {by}{merges}, which has no name there"))
-    })
+    let merges = if whole_words { ", without merges of words that are tokens" } else { "" };
+    Err(unsupported(&format!("a tokenizer that splits text by {by}{merges}, which has no name there")))
 }
 
 /// Whether a space is put before the text.

@@ -1,8 +1,8 @@
 //! A `tokenizer.json` in llama.cpp's terms.
 
-use super::write::Value;
 use super::{splitting, unsupported};
 use crate::export::ModelFiles;
+use crate::gguf::keys::Value;
 use crate::{ModelError, ModelSpec};
 use serde_json::Value as Json;
 use spo_data::SpecialTokens;

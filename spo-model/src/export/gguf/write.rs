@@ -1,7 +1,9 @@
 //! The bytes of a GGUF file.
 
-use super::encode::{Encoding, Order};
+use super::encode::Encoding;
 use crate::ModelError;
+use crate::gguf::keys::Value;
+use crate::gguf::order::Order;
 use crate::parameters::Parameter;
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -9,27 +11,6 @@ use std::path::Path;
 
 /// Tensors begin at multiples of this.
 pub const ALIGNMENT: usize = 32;
-
-/// A value of the metadata.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Value {
-    /// A whole number.
-    U32(u32),
-    /// A large whole number.
-    U64(u64),
-    /// A number.
-    F32(f32),
-    /// A switch.
-    Bool(bool),
-    /// Text.
-    String(String),
-    /// Texts.
-    Strings(Vec<String>),
-    /// Whole numbers.
-    Integers(Vec<i32>),
-    /// Numbers.
-    Numbers(Vec<f32>),
-}
 
 /// A tensor that is to be written.
 pub struct Entry {
@@ -65,7 +46,7 @@ impl Entry {
             Source::Values(values) => values,
             Source::Parameter(parameter, order) => {
                 let values: Vec<f32> = parameter.value.into_data().iter::<f32>().collect();
-                order.of_file(values, self.shape.get(1).copied().unwrap_or(1))
+                order.of_file(values, &self.shape)
             }
         };
         self.encoding.encode(&values)

@@ -1,4 +1,4 @@
-"""Compare llama.cpp on a GGUF file with `spo score --json` of the same model: python gguf.py FILE.gguf MODEL PAIRS.jsonl.gz ROWS SCORES
+"""Compare llama.cpp on a GGUF file with `spo score --json` of the same model: python llama_cpp.py FILE.gguf MODEL PAIRS.jsonl.gz ROWS SCORES
 
 ROWS are the token ids that were scored (rows.py), SCORES what spo says of them. llama.cpp splits the texts of PAIRS into
 tokens, which must be those of MODEL's tokenizer.json, and gives the log-probability of each answer's tokens.

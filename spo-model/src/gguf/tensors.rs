@@ -1,8 +1,7 @@
 //! What llama.cpp calls the tensors of a model, and the order in which it stores them.
 
 use super::architecture::Architecture;
-use super::encode::{Encoding, Order};
-use super::write::Entry;
+use super::order::Order;
 use crate::ModelSpec;
 use crate::spec::{NormKind, QkvLayout, Rope, RopeScaling};
 
@@ -33,6 +32,11 @@ const OUTSIDE: [(&str, &str); 4] = [
     ("lm_head", "output"),
 ];
 
+/// The embedding of tokens.
+pub const EMBEDDING: &str = "token_embd.weight";
+/// The head, where it is not the embedding.
+pub const HEAD: &str = "output.weight";
+
 /// The name of the tensor at a module path.
 pub fn name(path: &str) -> Option<String> {
     let (module, kind) = path.rsplit_once('.')?;
@@ -60,20 +64,30 @@ pub fn order(path: &str, architecture: &Architecture, spec: &ModelSpec) -> Order
     }
 }
 
+/// Tensors of numbers that rotary frequencies are divided by.
+pub const FREQUENCY_FACTORS: [&str; 3] = ["rope_freqs.weight", LONG_FACTORS, SHORT_FACTORS];
+/// Those of LongRoPE.
+pub const LONG_FACTORS: &str = "rope_factors_long.weight";
+/// Those of LongRoPE within the original context.
+pub const SHORT_FACTORS: &str = "rope_factors_short.weight";
+
 /// What rotary frequencies are divided by, `[dim / 2]` each, where a number does not say it.
-pub fn frequency_factors(spec: &ModelSpec) -> Vec<Entry> {
-    let entry = |name: &str, factors: Vec<f32>| Entry::values(name, factors, Encoding::F32);
+pub fn frequency_factors(spec: &ModelSpec) -> Vec<(&'static str, Vec<f32>)> {
     let narrow = |factors: &[f64]| factors.iter().map(|factor| *factor as f32).collect();
     match spec.ropes.first() {
         Some(rope) if matches!(rope.scaling, RopeScaling::Llama3 { .. }) => {
-            let plain = Rope { scaling: RopeScaling::Default, ..rope.clone() };
-            let pairs = plain.inverse_frequencies().into_iter().zip(rope.inverse_frequencies());
-            vec![entry("rope_freqs.weight", pairs.map(|(plain, scaled)| plain / scaled).collect())]
+            vec![(FREQUENCY_FACTORS[0], scaled_by(rope))]
         }
-        Some(Rope { scaling: RopeScaling::LongRope { factors, long_factors, .. }, .. }) => vec![
-            entry("rope_factors_long.weight", narrow(long_factors)),
-            entry("rope_factors_short.weight", narrow(factors)),
-        ],
+        Some(Rope { scaling: RopeScaling::LongRope { factors, long_factors, .. }, .. }) => {
+            vec![(LONG_FACTORS, narrow(long_factors)), (SHORT_FACTORS, narrow(factors))]
+        }
         _ => vec![],
     }
+}
+
+/// What the scaling of a rotary embedding divides each of its frequencies by.
+pub fn scaled_by(rope: &Rope) -> Vec<f32> {
+    let plain = Rope { scaling: RopeScaling::Default, ..rope.clone() };
+    let pairs = plain.inverse_frequencies().into_iter().zip(rope.inverse_frequencies());
+    pairs.map(|(plain, scaled)| plain / scaled).collect()
 }

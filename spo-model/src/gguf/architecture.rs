@@ -1,13 +1,16 @@
 //! What llama.cpp calls a family, and what its code there takes for granted.
 
-use super::unsupported;
+use crate::export::gguf::unsupported;
 use crate::spec::{Activation, Rope, RopeScaling};
 use crate::{ModelError, ModelSpec};
 
 /// A family in llama.cpp's terms.
 #[derive(Debug)]
 pub struct Architecture {
-    family: &'static str,
+    /// What `config.json` calls the family; files of it are read as this one where several share a name.
+    pub family: &'static str,
+    /// The class that transformers loads.
+    pub class: &'static str,
     /// Its name there.
     pub name: &'static str,
     /// Queries and keys are rotated in neighbouring pairs, not in halves.
@@ -16,10 +19,11 @@ pub struct Architecture {
     whole_rope: bool,
     /// The heads together are as wide as the residual stream.
     square: bool,
-    activations: &'static [Activation],
+    /// Those that are computed alike there; files are read as the first.
+    pub activations: &'static [Activation],
     biases: Biases,
     /// The head shares the embedding's weight, or does not; either where nothing is said.
-    tied: Option<bool>,
+    pub tied: Option<bool>,
     /// Blocks whose number this divides rotate nothing.
     unrotated: Option<usize>,
     /// All blocks but those whose number this divides have a window. Without it nothing has: the context ends
@@ -27,6 +31,8 @@ pub struct Architecture {
     pub windows_but_every: Option<usize>,
     /// A number of blocks at which the scores are scaled by the heads' share of the residual stream, not by their own width.
     wide_scale_at: usize,
+    /// Keys of `config.json` that the family calls otherwise than Llama.
+    renamed: &'static [(&'static str, &'static str)],
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -39,6 +45,7 @@ enum Biases {
 
 const LLAMA: Architecture = Architecture {
     family: "llama",
+    class: "LlamaForCausalLM",
     name: "llama",
     pairs: true,
     whole_rope: true,
@@ -49,10 +56,12 @@ const LLAMA: Architecture = Architecture {
     unrotated: None,
     windows_but_every: None,
     wide_scale_at: 0,
+    renamed: &[],
 };
 
 const QWEN_3: Architecture = Architecture {
     family: "qwen3",
+    class: "Qwen3ForCausalLM",
     name: "qwen3",
     pairs: false,
     whole_rope: false,
@@ -61,37 +70,92 @@ const QWEN_3: Architecture = Architecture {
     ..LLAMA
 };
 
-const GEMMA: Architecture =
-    Architecture { family: "gemma", name: "gemma", activations: &[Activation::GeluTanh], tied: Some(true), ..QWEN_3 };
+const GEMMA: Architecture = Architecture {
+    family: "gemma",
+    class: "GemmaForCausalLM",
+    name: "gemma",
+    activations: &[Activation::GeluTanh],
+    tied: Some(true),
+    renamed: &[("hidden_act", "hidden_activation")],
+    ..QWEN_3
+};
 
 const ARCHITECTURES: &[Architecture] = &[
     LLAMA,
-    Architecture { family: "mistral", ..LLAMA },
-    Architecture { family: "qwen2", name: "qwen2", square: true, biases: Biases::Queries, ..QWEN_3 },
+    Architecture { family: "mistral", class: "MistralForCausalLM", ..LLAMA },
+    Architecture {
+        family: "qwen2",
+        class: "Qwen2ForCausalLM",
+        name: "qwen2",
+        square: true,
+        biases: Biases::Queries,
+        ..QWEN_3
+    },
     QWEN_3,
     GEMMA,
-    Architecture { family: "gemma2", name: "gemma2", windows_but_every: Some(2), wide_scale_at: 46, ..GEMMA },
-    Architecture { family: "gemma3_text", name: "gemma3", windows_but_every: Some(6), wide_scale_at: 62, ..GEMMA },
-    Architecture { family: "phi3", name: "phi3", square: true, ..QWEN_3 },
-    Architecture { family: "olmo2", name: "olmo2", square: true, whole_rope: true, tied: Some(false), ..QWEN_3 },
-    Architecture { family: "smollm3", name: "smollm3", biases: Biases::None, unrotated: Some(4), ..LLAMA },
+    Architecture {
+        family: "gemma2",
+        class: "Gemma2ForCausalLM",
+        name: "gemma2",
+        windows_but_every: Some(2),
+        wide_scale_at: 46,
+        ..GEMMA
+    },
+    Architecture {
+        family: "gemma3_text",
+        class: "Gemma3ForCausalLM",
+        name: "gemma3",
+        windows_but_every: Some(6),
+        wide_scale_at: 62,
+        ..GEMMA
+    },
+    Architecture { family: "phi3", class: "Phi3ForCausalLM", name: "phi3", square: true, ..QWEN_3 },
+    Architecture {
+        family: "olmo2",
+        class: "Olmo2ForCausalLM",
+        name: "olmo2",
+        square: true,
+        whole_rope: true,
+        tied: Some(false),
+        ..QWEN_3
+    },
+    Architecture {
+        family: "smollm3",
+        class: "SmolLM3ForCausalLM",
+        name: "smollm3",
+        biases: Biases::None,
+        unrotated: Some(4),
+        ..LLAMA
+    },
     Architecture {
         family: "gpt2",
+        class: "GPT2LMHeadModel",
         name: "gpt2",
         square: true,
         activations: &[Activation::GeluTanh],
         biases: Biases::All,
         unrotated: Some(1),
+        renamed: &[
+            ("num_hidden_layers", "n_layer"),
+            ("max_position_embeddings", "n_positions"),
+            ("hidden_size", "n_embd"),
+            ("intermediate_size", "n_inner"),
+            ("num_attention_heads", "n_head"),
+            ("layer_norm_eps", "layer_norm_epsilon"),
+            ("hidden_act", "activation_function"),
+        ],
         ..QWEN_3
     },
     Architecture {
         family: "gpt_neox",
+        class: "GPTNeoXForCausalLM",
         name: "gptneox",
         square: true,
         // Both are computed there by the form with a tanh.
         activations: &[Activation::Gelu, Activation::GeluTanh],
         biases: Biases::All,
         tied: Some(false),
+        renamed: &[("partial_rotary_factor", "rotary_pct"), ("rope_theta", "rotary_emb_base")],
         ..QWEN_3
     },
 ];
@@ -107,6 +171,33 @@ impl Architecture {
         }
     }
 
+    /// That which files of this name are read as.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        ARCHITECTURES.iter().find(|architecture| architecture.name == name)
+    }
+
+    /// Mistral's, which bears Llama's name.
+    pub fn mistral() -> &'static Self {
+        ARCHITECTURES.iter().find(|architecture| architecture.family == "mistral").expect("it is in the table")
+    }
+
+    /// The names of all, comma-separated.
+    pub fn names() -> String {
+        let mut names: Vec<&str> = ARCHITECTURES.iter().map(|architecture| architecture.name).collect();
+        names.dedup();
+        names.join(", ")
+    }
+
+    /// What the family's `config.json` calls a key of Llama's.
+    pub fn config_key(&self, llama: &'static str) -> &'static str {
+        self.renamed.iter().find(|(key, _)| *key == llama).map_or(llama, |(_, own)| own)
+    }
+
+    /// The width that scores are scaled by: each is divided by its root.
+    pub fn scale_width(&self, layers: usize, hidden_size: usize, heads: usize, head_dim: usize) -> usize {
+        if layers == self.wide_scale_at { hidden_size / heads } else { head_dim }
+    }
+
     /// What of a model llama.cpp would compute otherwise.
     fn difference(&self, spec: &ModelSpec) -> Option<String> {
         let heads = spec.heads * spec.head_dim;
@@ -115,7 +206,7 @@ impl Architecture {
             (true, false) => Biases::Queries,
             (_, true) => Biases::All,
         };
-        let width = if spec.layers.len() == self.wide_scale_at { spec.hidden_size / spec.heads } else { spec.head_dim };
+        let width = self.scale_width(spec.layers.len(), spec.hidden_size, spec.heads, spec.head_dim);
         let scale = (width as f64).powf(-0.5);
         let capped = self.name == "gemma2";
         let attention = || spec.layers.iter().map(|layer| layer.attention);

@@ -1,0 +1,24 @@
+//! `d · s · (q − 32)`: an f16 `d`, for each 16 values a signed scale `s` of 8 bits, and 6 bits `q` per value, the two
+//! highest ones apart.
+
+use super::{Format, half_at};
+
+/// 256 values in 210 bytes: lower bits, highest bits, scales, `d`.
+pub const Q6_K: Format = Format { name: "Q6_K", code: 14, values: 256, bytes: 210, decode };
+
+fn decode(block: &[u8], out: &mut [f32]) {
+    let (low, rest) = block.split_at(128);
+    let (high, scales) = rest.split_at(64);
+    let d = half_at(block, 208);
+    // Each half of the block has four runs of 32 values.
+    for (run, out) in out.chunks_exact_mut(32).enumerate() {
+        let (half, run) = (run / 4, run % 4);
+        let low = &low[64 * half + 32 * (run % 2)..];
+        let high = &high[32 * half..];
+        for (place, out) in out.iter_mut().enumerate() {
+            let bits = low[place] >> (4 * (run / 2)) & 15 | (high[place] >> (2 * run) & 3) << 4;
+            let scale = scales[8 * half + 2 * run + place / 16].cast_signed();
+            *out = d * f32::from(scale) * (f32::from(bits) - 32.0);
+        }
+    }
+}
