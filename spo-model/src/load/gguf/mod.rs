@@ -5,6 +5,7 @@ mod rope;
 mod source;
 
 use super::LoadOptions;
+use crate::device::check_dtype;
 use crate::export::ModelFiles;
 use crate::family::Registry;
 use crate::gguf::architecture::Architecture;
@@ -81,6 +82,7 @@ fn load(
     device: &Device,
 ) -> Result<CausalLm, ModelError> {
     let mut source = GgufSource::new(file, architecture, spec, options, device);
+    check_dtype(device, source.storage)?;
     let model = CausalLm::load(spec, &mut source)?;
     source.finish()?;
     Ok(model)

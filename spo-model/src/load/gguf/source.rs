@@ -22,7 +22,7 @@ pub struct GgufSource<'a> {
     file: &'a Gguf,
     architecture: &'a Architecture,
     spec: &'a ModelSpec,
-    storage: Storage,
+    pub storage: Storage,
     blocks: Option<BlockBits>,
     device: Device,
     unused: BTreeSet<&'a str>,
