@@ -19,6 +19,8 @@ use std::path::{Path, PathBuf};
 
 use memmap2::{Mmap, MmapMut};
 
+use crate::format::is_lfs_pointer;
+
 /// What is wrong with a GGUF file, and where.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {place}: {reason}", path.display())]
@@ -42,6 +44,8 @@ impl GgufError {
 }
 
 const DAMAGED: &str = "the file may be cut off or damaged: copy or download it again";
+const LFS: &str =
+    "only the text that stands for it in a Git repository is there: `git lfs pull` in its directory fetches it";
 const OTHER: &str = "name a GGUF file, or a Hugging Face model directory: config.json, *.safetensors, tokenizer.json";
 
 /// A fault without its file: place and reason.
@@ -198,8 +202,12 @@ impl Part {
     /// Reads the header of the first `length` bytes.
     fn read(path: &Path, bytes: Mmap, length: usize) -> Result<(Self, Header), GgufError> {
         let header = read_header(&bytes[..length]).map_err(|(place, reason)| {
-            let hint = Some(if bytes[..length].starts_with(&header::MAGIC) { DAMAGED } else { OTHER });
-            GgufError { path: path.into(), place, reason, hint }
+            let hint = match &bytes[..length] {
+                bytes if is_lfs_pointer(bytes) => LFS,
+                bytes if bytes.starts_with(&header::MAGIC) => DAMAGED,
+                _ => OTHER,
+            };
+            GgufError { path: path.into(), place, reason, hint: Some(hint) }
         })?;
         Ok((Self { path: path.into(), data: header.data, bytes }, header))
     }

@@ -71,16 +71,16 @@ impl Tokenizer {
         Self::from_files(files::read_directory(directory)?)
     }
 
-    /// The tokenizer of a model directory: [`from_dir`](Self::from_dir), or [`ids_only`](Self::ids_only) where there is none.
+    /// The tokenizer of a model: [`from_path`](Self::from_path), or [`ids_only`](Self::ids_only) where there is none.
     ///
     /// # Errors
-    /// As [`from_dir`](Self::from_dir), of a tokenizer that is there in a form that is not read, too.
-    pub fn of_model(directory: &Path) -> Result<Self, DataError> {
-        match Self::from_path(directory) {
-            Err(DataError::NoTokenizer { .. }) if directory.is_dir() && !files::has_sentencepiece(directory) => {
-                Ok(Self::ids_only(files::settings(&files::read_with(&[], directory)?)?.ends))
+    /// As [`from_path`](Self::from_path), of a tokenizer that is there in a form that is not read, too.
+    pub fn of_model(model: &Path) -> Result<Self, DataError> {
+        match Self::from_path(model) {
+            Err(DataError::NoTokenizer { .. }) if model.is_dir() && !files::has_sentencepiece(model) => {
+                Ok(Self::ids_only(files::settings(&files::read_with(&[], model)?)?.ends))
             }
-            Err(DataError::NoTokenizer { .. }) if directory.is_file() => Ok(Self::ids_only(vec![])),
+            Err(DataError::NoTokenizer { .. }) if model.is_file() => Ok(Self::ids_only(gguf::ends(model)?)),
             other => other,
         }
     }

@@ -142,6 +142,32 @@ fn exported(out: &Path) -> (PathBuf, Vec<u8>) {
     (path, bytes)
 }
 
+/// Rows of token ids need no tokenizer; the id that ends an answer is known all the same.
+#[test]
+fn a_file_without_a_tokenizer_scores_ids() {
+    let out = tempfile::tempdir().unwrap();
+    let path = out.path().join("model.gguf");
+    let eos = |keys| Bytes::start(3, 0, keys).whole("tokenizer.ggml.eos_token_id", 7);
+    for (bytes, found) in [(eos(1), "nothing"), (eos(2).string("tokenizer.ggml.model", "no_vocab"), "\"no_vocab\"")] {
+        std::fs::write(&path, bytes.raw(&[0; 32]).0).unwrap();
+        let error = Tokenizer::from_path(&path).unwrap_err().to_string();
+        let expected =
+            format!("model.gguf: no tokenizer in the file: key `tokenizer.ggml.model`: found {found}, expected gpt2");
+        assert!(error.contains(&expected), "{error}");
+        let tokenizer = Tokenizer::of_model(&path).unwrap();
+        assert_eq!((tokenizer.terminators(), tokenizer.vocabulary_size()), (&[7][..], 0));
+    }
+}
+
+#[test]
+fn a_pointer_of_git_lfs_says_how_to_fetch_the_file() {
+    let out = tempfile::tempdir().unwrap();
+    let path = out.path().join("model.gguf");
+    std::fs::write(&path, b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 7\n").unwrap();
+    let error = CausalLm::open(&path, LoadOptions::default(), &device::cpu()).unwrap_err();
+    assert!(error.hint().unwrap().contains("git lfs pull"), "{error}");
+}
+
 /// Changes bytes of the file where they follow this text.
 fn after(bytes: &[u8], text: &str, with: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
