@@ -104,7 +104,7 @@ mod tests {
             };
             let what = format!("{tokens} {heads} {dim} {turned}");
             let inputs = [random([tokens, heads * dim])];
-            assert_equal(&what, inputs, |[x]| of(x, |x, angles| rotate(x, angles)), |[x]| of(x, reference));
+            assert_equal(&what, inputs, |[x]| of(x, rotate), |[x]| of(x, reference));
         }
     }
 }
