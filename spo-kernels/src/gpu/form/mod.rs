@@ -68,7 +68,7 @@ impl Home for CubeBackend {
 
 /// A contiguous tensor as a kernel takes it.
 fn buffer(x: &CubeTensor) -> Buffer {
-    debug_assert!(x.is_contiguous());
+    assert!(x.is_contiguous(), "a form passes contiguous tensors on");
     Buffer::new(x.handle.clone(), x.meta.num_elements())
 }
 
@@ -82,8 +82,9 @@ fn like(x: &CubeTensor) -> CubeTensor {
     beside(x, x.shape(), x.dtype)
 }
 
-/// A contiguous tensor that nobody else holds, to be written in place.
+/// A contiguous tensor that nobody else holds, to be written in place. A copy may have gaps between its rows, as CUDA
+/// likes them.
 fn own(x: CubeTensor) -> CubeTensor {
     let x = into_contiguous(x);
-    if x.can_mut() { x } else { x.copy() }
+    if x.can_mut() { x } else { into_contiguous(x.copy()) }
 }
