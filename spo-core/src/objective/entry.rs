@@ -38,23 +38,26 @@ pub struct Entry {
 /// An objective, or what is wrong with its options.
 pub type Made<T> = Result<Box<T>, serde_json::Error>;
 
+/// From options, and the registry that they may name others of.
+pub type Make<T> = fn(Value, &Registry) -> Made<T>;
+
 /// Makes an objective from its complete options. The registry is for objectives that name others; the functions
 /// [`pair`], [`unpaired`](fn@unpaired) and [`list`](fn@list) make those that do not.
 #[derive(Debug, Clone, Copy)]
 pub enum Build {
     /// A loss on pairs.
-    Pair(fn(Value, &Registry) -> Made<dyn Objective>),
+    Pair(Make<dyn Objective>),
     /// A loss on single answers with a label.
-    Unpaired(fn(Value, &Registry) -> Made<dyn UnpairedObjective>),
+    Unpaired(Make<dyn UnpairedObjective>),
     /// A loss on pairs that is also one on single answers.
-    Either(fn(Value, &Registry) -> Made<dyn Objective>, fn(Value, &Registry) -> Made<dyn UnpairedObjective>),
+    Either(Make<dyn Objective>, Make<dyn UnpairedObjective>),
     /// A loss on lists of answers with gains.
-    List(fn(Value, &Registry) -> Made<dyn ListObjective>),
+    List(Make<dyn ListObjective>),
 }
 
 impl Build {
     /// The loss on pairs.
-    pub fn pair(&self) -> Option<fn(Value, &Registry) -> Made<dyn Objective>> {
+    pub fn pair(&self) -> Option<Make<dyn Objective>> {
         match self {
             Self::Pair(make) | Self::Either(make, _) => Some(*make),
             _ => None,
@@ -62,7 +65,7 @@ impl Build {
     }
 
     /// The loss on single answers.
-    pub fn unpaired(&self) -> Option<fn(Value, &Registry) -> Made<dyn UnpairedObjective>> {
+    pub fn unpaired(&self) -> Option<Make<dyn UnpairedObjective>> {
         match self {
             Self::Unpaired(make) | Self::Either(_, make) => Some(*make),
             _ => None,

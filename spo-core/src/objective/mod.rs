@@ -50,7 +50,7 @@ use burn::tensor::Tensor;
 
 use crate::{CoreError, PairLogps, Sides};
 
-pub use entry::{Build, Entry, Made, list, pair, unpaired};
+pub use entry::{Build, Entry, Made, Make, list, pair, unpaired};
 pub use list::{ListGradient, ListLogps, ListLosses, ListNumbers, ListObjective, differentiate_lists};
 pub use needs::{Needs, present};
 pub use options::OptionDoc;

@@ -120,6 +120,7 @@ impl Registry {
 
     /// With one more objective, which takes the place of one that has its name.
     #[must_use]
+    #[allow(clippy::should_implement_trait, reason = "entries are added, not numbers")]
     pub fn add(mut self, entry: &'static Entry) -> Self {
         self.entries.retain(|other| other.name != entry.name);
         self.entries.push(entry);

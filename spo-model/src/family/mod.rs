@@ -102,6 +102,7 @@ impl Registry {
 
     /// With one more family, which takes the place of one that has its name.
     #[must_use]
+    #[allow(clippy::should_implement_trait, reason = "entries are added, not numbers")]
     pub fn add(mut self, family: &'static Family) -> Self {
         self.families.retain(|other| other.name != family.name);
         self.families.push(family);
