@@ -8,6 +8,11 @@
 //! A launch takes contiguous buffers, checks their lengths and panics if one does not fit: sizes are the caller's
 //! invariants. Kernels read and write no element beyond the lengths so checked.
 
+#![allow(
+    clippy::unnecessary_cast,
+    reason = "inside kernels, sizes of the device become usize; on the host they are already"
+)]
+
 mod buffer;
 mod cube;
 #[macro_use]

@@ -10,6 +10,7 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::into_contiguous;
 
 impl AdamW {
+    #[allow(clippy::result_large_err, reason = "the state comes back to be stepped otherwise")]
     /// The step, in place where nobody else holds the state; the state itself where it is not f32 on a card.
     pub(crate) fn on_card(self, state: [Tensor<1>; 3], gradient: &Tensor<1>) -> Result<[Tensor<1>; 3], [Tensor<1>; 3]> {
         let card = |x: &Tensor<1>| CubeBackend::takes(x.dtype(), &x.device()) && x.dtype() == DType::F32;
