@@ -1,6 +1,6 @@
 //! What does attention cost on the CPU, its own operation against burn's operations and their tape?
 
-use burn::tensor::{DType, Device, Distribution, Tensor};
+use burn::tensor::{Device, Distribution, Tensor};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use spo_data::{Group, PackedBatch};
 use spo_model::ModelSpec;

@@ -3,26 +3,27 @@
 //!
 //! One room for all of them, under everything that has a model or a loss. Each operation is a file here: its formula, its
 //! reference in burn's operations, the function that takes the best form for its tensors, and the test that holds every
-//! form to the reference. The forms are files of the same name in [`cpu`] and `gpu`:
+//! form to the reference. The forms are files of the same name in [`cpu`] and `gpu/form`, whose kernels are in `gpu`:
 //!
 //! | operation | what it does | forms | on the tape |
 //! |---|---|---|---|
 //! | [`linear`] | `x Wᵀ` | `cpu/linear.rs` | yes |
 //! | [`bias`] | `y + b` | `cpu/bias.rs` | yes |
-//! | [`glu`] | `silu(gate) · up` | `cpu/glu.rs` | yes |
-//! | [`rms_norm`] | `x / √(mean(x²) + ε) · (w + offset)` | `cpu/rms_norm.rs` | yes |
-//! | [`rope`] | rotary positions | `cpu/rope.rs` | yes |
-//! | [`pull`] | where a tape begins to be walked back | `cpu/pull.rs` | yes |
-//! | [`attention`] | packed, prefix-shared attention | `cpu/attention.rs` | closed form |
+//! | [`glu`] | `silu(gate) · up` | `cpu/glu.rs`, `gpu/form/glu.rs` | yes |
+//! | [`rms_norm`] | `x / √(mean(x²) + ε) · (w + offset)` | `cpu/rms_norm.rs`, `gpu/form/rms_norm.rs` | yes |
+//! | [`rope`] | rotary positions | `cpu/rope.rs`, `gpu/form/rope.rs` | yes |
+//! | [`pull`] | where a tape begins to be walked back | `cpu/pull.rs`, `gpu/form/pull.rs` | yes |
+//! | [`attention`] | packed, prefix-shared attention | `cpu/attention.rs`, `gpu/form/attention.rs` | closed form |
 //! | [`product`] | `a b` and `sum + aᵀ b` | `cpu/product.rs` | no |
-//! | [`head`] | log-probabilities and their gradient from logits | `cpu/head.rs` | closed form |
-//! | [`adamw`] | one AdamW update | `cpu/adamw.rs` | no |
+//! | [`head`] | log-probabilities and their gradient from logits | `cpu/head.rs`, `gpu/form/head.rs` | closed form |
+//! | [`squares`] | the sum of squares of gradients | `gpu/form/squares.rs` | no |
+//! | [`adamw`] | one AdamW update | `cpu/adamw.rs`, `gpu/form/adamw.rs` | no |
 //!
 //! [`cpu`] also has what the forms are made of, and [`cpu::decode`], the operations of generation, a few rows at a time.
 //!
 //! # A form on another backend
 //!
-//! A form is one file and one line. `gpu/glu.rs`, say, has
+//! A form is one file and one line. `gpu/form/glu.rs`, say, has
 //! `impl Form<CubeBackend, 2> for Glu` (see [`Form`]): the value, the gradients, and which inputs these need; a
 //! `CubeTensor` brings the client and the handle that a CubeCL kernel is launched with. `glu.rs` then tries it after the
 //! CPU's form:
@@ -70,5 +71,6 @@ pub mod product;
 pub mod pull;
 pub mod rms_norm;
 pub mod rope;
+pub mod squares;
 
 pub use operation::{Form, Home, Operand, operand, run};

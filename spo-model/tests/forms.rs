@@ -10,6 +10,7 @@ use spo_kernels::head::{self, LogitOptions};
 use spo_kernels::pull;
 use spo_kernels::rms_norm::{self, rms_norm};
 use spo_kernels::rope::{self, Angles, rotate};
+use spo_kernels::squares::sum_of_squares;
 use spo_model::device;
 
 fn device() -> Device {
@@ -105,7 +106,7 @@ fn rotations() {
             f(x.reshape([tokens, heads, dim]), &angles).reshape([tokens, heads * dim])
         };
         let what = format!("rotation {tokens} {heads} {dim} {turned}");
-        check(&what, [[tokens, heads * dim]], |[x]| of(x, |x, angles| rotate(x, angles)), |[x]| of(x, rope::reference));
+        check(&what, [[tokens, heads * dim]], |[x]| of(x, rotate), |[x]| of(x, rope::reference));
     }
 }
 
@@ -165,6 +166,15 @@ fn heads() {
             }
         }
     }
+}
+
+#[test]
+fn squares() {
+    let device = device();
+    let host: Vec<Tensor<1>> = [1, 7, 4096, 50_001].into_iter().map(|count| random([count])).collect();
+    let expected: f64 = host.iter().flat_map(wide).map(|x| x * x).sum();
+    let found = sum_of_squares(&host.iter().map(|x| x.clone().to_device(&device)).collect::<Vec<_>>());
+    assert!((found / expected - 1.0).abs() < 1e-5, "{found} instead of {expected}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use crate::step::row_sparse::{RowSparse, TableRows};
 use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor};
 use spo_kernels::cpu::Values;
+use spo_kernels::squares::sum_of_squares;
 use spo_model::lora::{SavedModules, is_adapter};
 use std::collections::BTreeMap;
 
@@ -99,7 +100,7 @@ impl Gradients {
         if let Some(squares) = self.sums.values().map(RowSparse::squares_on_host).sum::<Option<f64>>() {
             return squares.sqrt();
         }
-        let squares = self.sums.values().map(|sum| sum.clone().into_whole().square().sum());
-        Tensor::cat(squares.collect(), 0).into_data().iter::<f64>().sum::<f64>().sqrt()
+        let sums: Vec<Tensor<1>> = self.sums.values().map(|sum| sum.clone().into_whole()).collect();
+        sum_of_squares(&sums).sqrt()
     }
 }

@@ -7,9 +7,11 @@ mod head;
 mod pull;
 mod rms_norm;
 mod rope;
+mod squares;
 
 pub(crate) use head::{logps, slopes};
 pub(crate) use rope::DeviceAngles;
+pub(crate) use squares::sum_of_squares;
 
 use super::Buffer;
 use crate::Home;
