@@ -6,7 +6,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "fixtures"
 BUILT_IN = ROOT / "spo-cli/assets/stories260K"
 # What a log-prob of a token may differ by: TF32, in which tensor cores multiply f32, has 10 bits.
-TOLERANCE = {"f32": 2e-3, "bf16": 0.08}
+TOLERANCE = {"f32": 4e-3, "bf16": 0.08}
 # The first optimiser steps start from the same weights; later ones carry the differences on.
 FIRST_STEPS, FIRST_LOSSES_AGREE, LOSSES_AGREE = 2, 2e-3, 5e-2
 LIMIT = 90

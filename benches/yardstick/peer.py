@@ -121,7 +121,7 @@ def generate(rows):
     class First(StoppingCriteria):
         def __call__(self, ids, scores, **_):
             first or step_done()
-            return torch.zeros(ids.shape[0], dtype=torch.bool)
+            return torch.zeros(ids.shape[0], dtype=torch.bool, device=ids.device)
 
     for _ in range(arguments.epochs + 1):
         begun = time.perf_counter()
