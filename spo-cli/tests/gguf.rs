@@ -74,7 +74,7 @@ fn commands_say_of_a_file_what_they_say_of_its_model() {
         "--device",
         "cpu",
     ]);
-    let bench = ["bench", "--model", &file, "--data", &pairs, "--pairs", "4", "--epochs", "1"];
+    let bench = ["bench", "--model", &file, "--data", &pairs, "--pairs", "4", "--batch", "1", "--epochs", "1"];
     let bench = out(&[&bench[..], &["--device", "cpu", "--new-tokens", "8", "--json"]].concat());
     assert_eq!(bench.lines().count(), 3, "{bench}");
     let hf = directory.path().join("hf");
