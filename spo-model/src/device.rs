@@ -73,6 +73,14 @@ fn open_card(kind: &str) -> Option<Device> {
     }
 }
 
+/// The kinds of device that are there: cards, also those inside the processor, and the CPU; a software driver is none.
+pub fn present() -> impl Iterator<Item = &'static str> {
+    COMPILED.iter().copied().filter(|kind| match *kind {
+        "vulkan" | "wgpu" => ["discrete", "integrated"].iter().any(|of| open(&format!("{kind}:{of}")).is_ok()),
+        kind => open(kind).is_ok(),
+    })
+}
+
 /// The kind of device and the adapter that a name means.
 fn parse(name: &str) -> Result<(&str, Adapter), &'static str> {
     let (kind, rest) = name.split_once(':').map_or((name, None), |(kind, rest)| (kind, Some(rest)));
@@ -144,6 +152,8 @@ fn probe(construct: impl FnOnce() -> Device) -> Result<Device, String> {
             .map(String::as_str)
             .or_else(|| panic.downcast_ref::<&str>().copied())
             .and_then(|message| message.lines().find(|line| !line.trim().is_empty()))
+            // The backend's own thread died, and its words with it.
+            .map(|line| if line.contains("RecvError") { "there is no such adapter, or no driver for it" } else { line })
             .unwrap_or("the backend could not start")
             .to_string()),
     }

@@ -121,17 +121,13 @@ impl Arguments {
         let kinds = self.what.map_or_else(|| What::value_variants().to_vec(), |what| vec![what]);
         let devices = match &self.device {
             Some(device) => vec![device.clone()],
-            None => device::COMPILED
-                .iter()
-                .filter(|name| device::open(name).is_ok())
-                .map(|name| (*name).to_owned())
-                .collect(),
+            None => device::present().map(str::to_owned).collect(),
         };
         let mut open = vec![];
         for device in devices {
             for &what in &kinds {
                 let batches = match (what, self.batch) {
-                    (What::Generate, None) => vec![1, 8],
+                    (What::Generate, None) => [1, 8].into_iter().filter(|batch| *batch <= self.pairs).collect(),
                     (What::Generate, Some(batch)) => vec![batch],
                     _ => vec![1],
                 };
