@@ -158,7 +158,7 @@ fn the_reference_has_the_derivatives_of_differences() {
 #[test]
 fn head_dimensions() {
     let pack = Pack::new(&[(37, &[30, 1]), (0, &[20])], None);
-    for dim in [8, 32, 48, 64, 80, 128, 256] {
+    for dim in [8, 48, 64, 128, 256] {
         check::<f32>(heads(4, 2, dim, None), &pack);
         check::<f16>(heads(4, 2, dim, Some(3.0)), &pack);
     }
@@ -205,7 +205,7 @@ fn packs() -> impl Strategy<Value = Pack> {
 }
 
 proptest! {
-    #![proptest_config(cases(24))]
+    #![proptest_config(cases(8))]
 
     #[test]
     fn random_packs(pack in packs(), shared in 1usize..4, kv_heads in 1usize..3, capped in any::<bool>()) {
