@@ -38,7 +38,8 @@
 //! [`run`] makes it a node of the tape. `impl Home for CubeBackend` (see [`Home`]) is written once: which types and
 //! devices the forms take, and five conversions; a tensor that it does not take, such as a handle of burn's fusion, goes to
 //! the reference. Operations without a tape choose their form in their own function, in the same place. The test beside
-//! the function runs on every device that `check.rs` lists, so it compares the new form too.
+//! the function holds the CPU's form to the reference, `spo-model/tests/forms.rs` that of the device which
+//! `SPO_TEST_DEVICE` names.
 //!
 //! # Bits
 //!

@@ -137,7 +137,8 @@ pub fn token_logps(hidden: Tensor<2>, weight: Tensor<2>, targets: Tensor<1, Int>
 ///
 /// The gradient of `log p(t)` with respect to the logits, `1[v = t] − p(v)` (times the slopes of scale and cap), does not
 /// depend on the loss. So the forward pass takes it to the hidden states at once, and no chunk of logits is computed
-/// twice unless the weight's gradient is wanted and the slopes would fill more than 128 MiB.
+/// twice unless the weight's gradient is wanted and the slopes would fill more than 128 MiB, on a card a
+/// sixteenth of its memory.
 #[derive(Debug)]
 pub struct HeadPass {
     /// `log p(target)`, `[rows]`, as [`token_logps`] gives them.

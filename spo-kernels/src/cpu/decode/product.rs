@@ -352,15 +352,7 @@ impl<S: Source> Task<'_, S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn numbers(count: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed;
-        let mut next = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 24) as f32 - 0.5
-        };
-        (0..count).map(|_| next()).collect()
-    }
+    use crate::check::numbers;
 
     fn shared(values: &[f32], inputs: usize) -> Weight {
         Weight::shared(Values::new(values.to_vec(), [values.len()]), inputs)

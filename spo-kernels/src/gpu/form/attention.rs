@@ -1,12 +1,11 @@
 //! See [`crate::attention`].
 
-use super::{beside, buffer, like, typed};
+use super::{beside, buffer, like, take, typed};
 use crate::attention::{Group, Heads};
 use crate::gpu::attention::{self, DevicePlan, Gradients, Inputs, Outputs, Plan};
 use burn::tensor::{DType, Tensor};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::cubecl::prelude::Client;
-use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use std::sync::Mutex;
 
@@ -25,14 +24,6 @@ impl DevicePlans {
         plans.push((window, plan.clone()));
         plan
     }
-}
-
-/// Contiguous tensors of this backend that are on no tape.
-fn take<const D: usize>(x: &Tensor<D>) -> Option<CubeTensor> {
-    if !matches!(x.dtype(), DType::F32 | DType::F16 | DType::BF16) {
-        return None;
-    }
-    x.clone().try_into_primitive::<CubeBackend>().ok().map(into_contiguous)
 }
 
 fn sizes(heads: Heads) -> Option<attention::Heads> {

@@ -68,6 +68,12 @@ impl Home for CubeBackend {
     }
 }
 
+/// A tensor that forms take and that is on no tape, without gaps.
+fn take<const D: usize>(x: &Tensor<D>) -> Option<CubeTensor> {
+    let taken = CubeBackend::takes(x.dtype(), &x.device()).then(|| CubeBackend::plain(x.clone()));
+    taken.flatten().map(into_contiguous)
+}
+
 /// A contiguous tensor as a kernel takes it.
 fn buffer(x: &CubeTensor) -> Buffer {
     assert!(x.is_contiguous(), "a form passes contiguous tensors on");

@@ -1,19 +1,15 @@
 //! See [`crate::squares`]: sums of parts, which the host adds up in f64.
 
-use super::{beside, buffer};
+use super::{beside, buffer, take};
 use crate::gpu::sums::{parts, squares};
 use burn::tensor::{DType, Tensor};
 use burn_cubecl::CubeBackend;
-use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
 /// `None` for tensors that are not f32 on a card.
 pub(crate) fn sum_of_squares(tensors: &[Tensor<1>]) -> Option<f64> {
-    let take = |x: &Tensor<1>| match x.dtype() {
-        DType::F32 => x.clone().try_into_primitive::<CubeBackend>().ok().map(into_contiguous),
-        _ => None,
-    };
-    let tensors = tensors.iter().map(take).collect::<Option<Vec<CubeTensor>>>()?;
+    let taken = tensors.iter().map(|x| take(x).filter(|x| x.dtype == DType::F32));
+    let tensors = taken.collect::<Option<Vec<CubeTensor>>>()?;
     let count = |x: &CubeTensor| parts(x.meta.num_elements());
     let sums = beside(tensors.first()?, [tensors.iter().map(count).sum::<usize>()], DType::F32);
     let mut first = 0;
