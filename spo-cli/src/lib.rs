@@ -37,10 +37,21 @@ pub fn progress() -> Box<dyn spo_train::Sink> {
     view::progress()
 }
 
+/// Libraries of graphics drivers look for a desktop there, and where the variable is missing, as on a server, they write
+/// about it to the standard error stream.
+fn name_a_runtime_directory() {
+    const NAME: &str = "XDG_RUNTIME_DIR";
+    if cfg!(target_os = "linux") && std::env::var_os(NAME).is_none() {
+        // SAFETY: the program has no other thread yet.
+        unsafe { std::env::set_var(NAME, std::env::temp_dir()) };
+    }
+}
+
 /// Reads the command line, runs the command and says how it ended: 0 ok, 1 failed, 2 usage or run file, 3 quality gate
 /// missed, 130 interrupted.
 pub fn main() -> ExitCode {
     LazyLock::force(&command::bench::STARTED);
+    name_a_runtime_directory();
     allocator::keep_freed_memory();
     let cli = args::Cli::parse();
     logging::start();
