@@ -89,7 +89,7 @@ pub(crate) fn files(dir: &Path) -> Result<Vec<PathBuf>, TrainError> {
 }
 
 /// Writes a file aside, syncs it, and renames it into place: a reader sees the old one or the new one.
-pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
     let aside = path.with_added_extension("part");
     let write = || {
         let mut file = File::create(&aside)?;

@@ -2,13 +2,14 @@
 
 mod gate;
 mod layers;
+mod online;
 mod options;
 mod rounds;
 mod sections;
 mod stopping;
 mod training;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use spo_core::objective;
 use spo_data::{DataError, Dataset, TextSpec};
@@ -30,6 +31,8 @@ pub struct Facts {
     pub desirable: BTreeMap<String, usize>,
     /// Scored lists.
     pub lists: BTreeMap<String, usize>,
+    /// Distinct prompts of the training data.
+    pub prompts: usize,
     /// Most tokens the model can read, if it is limited.
     pub context_length: Option<usize>,
     /// Memory of the model's weights.
@@ -67,6 +70,7 @@ impl Facts {
             answers: counts(|train, name| train.answers(name).len()),
             desirable: counts(|train, name| train.answers(name).iter().filter(|row| row.desirable).count()),
             lists: counts(|train, name| train.lists(name).len()),
+            prompts: train.examples.iter().map(|example| &example.prompt[..]).collect::<HashSet<_>>().len(),
             ..Self::default()
         }
     }
@@ -178,7 +182,7 @@ impl<'a> Resolver<'a> {
             token_cache: self.sections.token_cache.clone(),
             warmup: self.warmup()?,
             rounds: self.rounds()?,
-            evaluation: self.evaluation(),
+            evaluation: self.evaluation()?,
             watchdog: self.watchdog(),
             checkpoints: self.checkpoints(),
             name,
