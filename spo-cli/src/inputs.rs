@@ -203,11 +203,6 @@ impl LayoutArguments {
         Ok(records)
     }
 
-    /// What a preference without a name is called.
-    pub fn unnamed(&self) -> &str {
-        self.dimension.as_deref().unwrap_or("preference")
-    }
-
     fn spec(&self, files: &[PathBuf], part: Part, limit: Option<usize>) -> DataSpec {
         DataSpec {
             path: Paths::Many(files.iter().map(|file| file.to_string_lossy().into_owned()).collect()),

@@ -129,7 +129,8 @@ mod tests {
         for (spec, said) in [
             (r#"{ kind = "weighted", parts = [] }"#, "no parts"),
             (r#"{ kind = "weighted", parts = [{ scorer = "nobody" }] }"#, "no scorer `nobody`"),
-            (r#"{ kind = "weighted", parts = [{ scorer = "rules:ends=1", weight = inf }] }"#, "finite"),
+            (r#"{ kind = "weighted", parts = [{ scorer = "rules:ends=1", weight = inf }] }"#, "expected f64"),
+            (r#"{ kind = "weighted", parts = [{ scorer = "rules:ends=1", wait = 1 }] }"#, "unknown field `wait`"),
         ] {
             let opened = Registry::builtin()
                 .open(&spec.parse().unwrap(), &Opening { models: &NoModels, log: None, directory: None });

@@ -163,7 +163,8 @@ pub(crate) fn link_files(from: &Path, to: &Path) -> Result<(), TrainError> {
 
 /// Makes a rename, a new file or a removal in the file's directory last.
 pub(crate) fn sync_parent(path: &Path) -> Result<(), TrainError> {
-    path.parent().map_or(Ok(()), sync)
+    // Of a bare name the parent is empty: the working directory.
+    path.parent().map_or(Ok(()), |parent| sync(if parent == Path::new("") { Path::new(".") } else { parent }))
 }
 
 /// Makes what was written to a file or directory last. Directories cannot be synced on Windows.

@@ -15,6 +15,8 @@ use crate::inputs::{DeviceArguments, LayoutArguments};
 use crate::output::{Output, note};
 use crate::scorers::{self, ScorerArguments};
 
+/// What the one number of a scorer without dimensions is called.
+const UNNAMED: &str = "preference";
 /// Rows whose answers are scored together.
 const CHUNK: usize = 64;
 
@@ -22,7 +24,7 @@ const CHUNK: usize = 64;
 ///
 /// Rows have a prompt and answers: {"prompt", "responses": […]}, or any layout with answers (`spo list schemas`). Pairs
 /// are rows of the layout `prefs` with the scores of both answers, whose difference is the strength that mm-dpo looks at;
-/// lists are rows of `scored-list`. A scorer without dimensions labels the one that --dimension names.
+/// lists are rows of `scored-list`. A scorer without a dimension labels the dimension `preference`.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Files, directories or patterns
@@ -122,7 +124,7 @@ impl Arguments {
 
     /// What one row becomes.
     fn rows(&self, record: &Record, scores: &[Option<spo_score::Scores>], row: u64) -> Vec<Map<String, Value>> {
-        let name = self.layout.unnamed();
+        let name = UNNAMED;
         match self.shape {
             Shape::Pairs => {
                 let found = pairs(scores, name, self.pair.pairing(), self.min_gap, row);
