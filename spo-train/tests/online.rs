@@ -70,7 +70,6 @@ dimension = "style"
 scorer = "rules:length=3,ends=0.5"
 samples = 3
 max-new-tokens = 8
-unfinished = "keep"
 refresh = 2
 "#;
 const SCORER: &str = r#"scorer = "rules:length=3,ends=0.5""#;
@@ -172,7 +171,6 @@ samples = 1
 temperature = 0
 include-data = true
 max-new-tokens = 8
-unfinished = "keep"
 pair = "all"
 prompts-at-once = 5
 [[rounds.controls]]
@@ -215,7 +213,6 @@ scorer = "command:sh scorer.sh"
 prompts = "prompts.txt"
 samples = 4
 max-new-tokens = 8
-unfinished = "keep"
 "#;
     let (_, summary) = events(&spec(dir.path(), round, ""));
     assert_eq!((summary.online[0].prompts, summary.online[0].answers), (3, 12));
@@ -250,7 +247,7 @@ fn what_cannot_be_made_is_refused_with_a_hint() {
 #[test]
 fn a_round_without_pairs_ends_the_run_and_says_why() {
     let dir = tempfile::tempdir().unwrap();
-    let round = ROUND.replace("unfinished = \"keep\"", "").replace("max-new-tokens = 8", "max-new-tokens = 1");
+    let round = ROUND.replace("max-new-tokens = 8", "max-new-tokens = 1\nunfinished = \"drop\"");
     let spec = spec(dir.path(), &round, "");
     let prepared = prepare(&spec, &mut Memory::default()).unwrap();
     let error = run(prepared, &mut Memory::default(), &AtomicBool::new(false)).unwrap_err();
