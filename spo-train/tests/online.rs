@@ -106,6 +106,8 @@ fn a_round_answers_scores_pairs_and_trains_and_does_so_again() {
     assert_eq!(scored, ["warmup", "round-1-style-1", "round-1-style-2"]);
     let rates: Vec<(&str, &str)> = summary.win_rates.iter().map(|rate| (rate.a.as_str(), rate.b.as_str())).collect();
     assert_eq!(rates, [("round-1-style-1", "warmup"), ("round-1-style-2", "warmup")]);
+    let table = |name: &str| std::fs::read_to_string(dir.path().join("out").join(name)).unwrap();
+    assert_eq!((table("answers.csv").lines().count(), table("win-rates.csv").lines().count()), (4, 3));
     let report = std::fs::read_to_string(dir.path().join("out/report.md")).unwrap();
     assert!(report.contains("Answers in a scorer's eyes") && report.contains("round-1-style-2"), "{report}");
 }
