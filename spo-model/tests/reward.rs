@@ -224,3 +224,43 @@ fn a_saved_reward_model_comes_back() {
     let named = [&config["num_labels"], &config["id2label"], &config["label2id"], &config["pad_token_id"]];
     assert_eq!(named, [&json!(1), &json!({"0": "LABEL_0"}), &json!({"LABEL_0": 0}), &json!(7)]);
 }
+
+/// The tiny model of every family with a fresh head, saved, against what `AutoModelForSequenceClassification` makes of it.
+/// `SPO_REWARD_MODELS=DIR` also leaves the models there, with rows for `tools/parity/reward.py scores`.
+#[test]
+fn transformers_reads_what_is_saved() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures");
+    let golden = json_of(&root.join("reward/exported.json"));
+    let (kept, temporary) = (std::env::var_os("SPO_REWARD_MODELS"), tempfile::tempdir().unwrap());
+    let out = kept.map_or_else(|| temporary.path().to_path_buf(), PathBuf::from);
+    std::fs::create_dir_all(&out).unwrap();
+    let mut dirs: Vec<PathBuf> =
+        std::fs::read_dir(root.join("families")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    dirs.sort();
+    // The last row ends with padding in most of the models.
+    let rows: [(&[u32], [&[u32]; 2]); 3] =
+        [(&[14, 47, 151], [&[149, 80, 112, 157], &[9]]), (&[102], [&[7, 7, 2], &[2]]), (&[5, 6], [&[8, 0], &[8, 1]])];
+    let lines = rows.map(|(prompt, [chosen, rejected])| {
+        json!({"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected}).to_string()
+    });
+    std::fs::write(out.join("rows.jsonl"), lines.join("\n")).unwrap();
+    for dir in dirs {
+        let (name, files) = (dir.file_name().unwrap().to_str().unwrap(), ModelFiles::from_dir(&dir).unwrap());
+        let model = CausalLm::from_dir(&dir, None, &device::cpu()).unwrap();
+        let mut model = model.without_lm_head().with_score_head(3, files.pooling().unwrap());
+        // Larger than a fresh one, so that a difference shows.
+        let head = model.score.as_mut().unwrap();
+        head.weight = burn::module::Param::from_tensor(head.weight.val() * 10.0);
+        save(&model, &files, &out.join(name), SHARD_BYTES).unwrap();
+        let saved = open(&out.join(name), None).unwrap();
+        let groups = rows.map(|(prompt, answers)| Group { prompt, answers: answers.to_vec() });
+        let found = saved.score(&groups, 512, &mut |_| ()).concat();
+        let expected: Vec<f64> = golden[name].as_array().into_iter().flatten().map(|v| v.as_f64().unwrap()).collect();
+        if std::env::var_os("SPO_REWARD_MODELS").is_none() {
+            assert_eq!(found.len(), expected.len(), "{name}");
+        }
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!((found - expected).abs() <= 1e-4, "{name}: {found}, expected {expected}");
+        }
+    }
+}
