@@ -6,7 +6,7 @@ use crate::persist::directory::{START, WARMUP, policy_name};
 use crate::phase::Phase;
 use crate::step::gradients::Trainable;
 use crate::task::data::TaskData;
-use spo_data::Dataset;
+use spo_data::{Dataset, Tokenizer};
 use std::sync::Arc;
 
 /// Where a phase stands in the plan.
@@ -98,7 +98,8 @@ pub(crate) struct PhaseData {
 }
 
 impl PhaseData {
-    /// The rows of every phase of a plan, in the order of [`places`]. `limit` is the longest row that the model takes.
+    /// The rows of every phase of a plan, in the order of [`places`]. `limit` is the longest row that the model takes,
+    /// `tokenizer` encodes what losses take beside prompts and answers.
     ///
     /// # Errors
     /// An objective that needs what the data or the rounds before lack; no held-out rows where there must be some.
@@ -106,9 +107,10 @@ impl PhaseData {
         plan: &RunPlan,
         train: &Arc<Dataset>,
         held_out: &Arc<Dataset>,
+        tokenizer: &Tokenizer,
         limit: usize,
     ) -> Result<Vec<Self>, TrainError> {
-        places(plan).iter().map(|place| Self::of(plan, place, train, held_out, limit)).collect()
+        places(plan).iter().map(|place| Self::of(plan, place, train, held_out, tokenizer, limit)).collect()
     }
 
     fn of(
@@ -116,10 +118,11 @@ impl PhaseData {
         place: &Place,
         train: &Arc<Dataset>,
         held_out: &Arc<Dataset>,
+        tokenizer: &Tokenizer,
         limit: usize,
     ) -> Result<Self, TrainError> {
         let rows = |dataset: &Arc<Dataset>| match (&place.arm, &plan.warmup) {
-            (Some(arm), _) => TaskData::of_arm(dataset, &arm.round.dimension, arm.plan, limit),
+            (Some(arm), _) => TaskData::of_arm(dataset, &arm.round.dimension, arm.plan, tokenizer, limit),
             (None, Some(warmup)) => Ok(TaskData::of_warm_up(dataset, warmup, limit)),
             (None, None) => unreachable!("only the warm-up is no arm"),
         };

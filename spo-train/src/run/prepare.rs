@@ -80,7 +80,7 @@ pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainErr
     adapters::check(spec, &plan, &model)?;
     check_warm_up(&plan, &test)?;
     let [train, held_out] = label(&plan, &tokenizer, [("train", train), ("held-out", test)])?;
-    let phases = PhaseData::all(&plan, &train.dataset, &held_out.dataset, model.context)?;
+    let phases = PhaseData::all(&plan, &train.dataset, &held_out.dataset, &tokenizer, model.context)?;
     sink.event(0.0, &loaded(&train, &held_out))?;
     let (source, source_runs) = (spec.source().clone(), vec![]);
     Ok(Prepared { plan, source, model, device, tokenizer, train, held_out, phases, source_runs, check_room: true })

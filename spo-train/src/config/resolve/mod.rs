@@ -30,6 +30,8 @@ pub struct Facts {
     pub desirable: BTreeMap<String, usize>,
     /// Scored lists.
     pub lists: BTreeMap<String, usize>,
+    /// Pairs labelled as ties.
+    pub ties: BTreeMap<String, usize>,
     /// Most tokens the model can read, if it is limited.
     pub context_length: Option<usize>,
     /// Memory of the model's weights.
@@ -44,6 +46,7 @@ pub(crate) struct DimensionRows {
     /// The desirable ones among the answers.
     pub desirable: usize,
     pub lists: usize,
+    pub ties: usize,
 }
 
 impl DimensionRows {
@@ -67,6 +70,7 @@ impl Facts {
             answers: counts(|train, name| train.answers(name).len()),
             desirable: counts(|train, name| train.answers(name).iter().filter(|row| row.desirable).count()),
             lists: counts(|train, name| train.lists(name).len()),
+            ties: counts(|train, name| train.ties(name).len()),
             ..Self::default()
         }
     }
@@ -80,6 +84,7 @@ impl Facts {
             answers: of(&self.answers).max(2 * pairs),
             desirable: of(&self.desirable).max(pairs),
             lists: of(&self.lists),
+            ties: of(&self.ties),
         }
     }
 

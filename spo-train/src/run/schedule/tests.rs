@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::{Facts, RunSpec, resolve};
-use spo_data::{Example, Preference};
+use spo_data::{Example, Preference, Tokenizer};
 use std::sync::Arc;
 
 /// Pairs of a one-token prompt with answers of two and three tokens, labelled along some dimensions.
@@ -48,7 +48,7 @@ fn stages_of(more: &str, held_out: Vec<Example>) -> Vec<StageSummary> {
         spec.apply_set(change).unwrap();
     }
     let plan = resolve(&spec, &Facts::of(&train)).unwrap();
-    let data = PhaseData::all(&plan, &train, &held_out, 64).unwrap();
+    let data = PhaseData::all(&plan, &train, &held_out, &Tokenizer::ids_only(vec![]), 64).unwrap();
     schedule(&plan, &data, &train, &held_out).iter().map(Stage::summary).collect()
 }
 
