@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::command::{
-    bench, chat, data, eval, export, generate, init, list, loss, plan, quickstart, render, score, serve, sweep,
-    tokenize, train, watch,
+    bench, chat, compare, data, eval, export, generate, init, list, loss, plan, quickstart, render, score, serve,
+    sweep, tokenize, train, watch,
 };
 use crate::error::CliError;
 use crate::outcome::Outcome;
@@ -32,6 +32,7 @@ pub(crate) enum Command {
     Watch(watch::Arguments),
     Serve(serve::Arguments),
     Eval(eval::Arguments),
+    Compare(compare::Arguments),
     Score(score::Arguments),
     Generate(generate::Arguments),
     Chat(chat::Arguments),
@@ -59,6 +60,7 @@ impl Command {
             Self::Serve(arguments) => arguments.run(output).map(done),
             Self::Eval(arguments) => arguments.run(output).map(done),
             Self::Export(arguments) => arguments.run(output).map(done),
+            Self::Compare(arguments) => arguments.run(output).map(done),
             Self::Score(arguments) => arguments.run(output).map(done),
             Self::Generate(arguments) => arguments.run(output).map(done),
             Self::Chat(arguments) => arguments.run(output).map(done),

@@ -6,6 +6,7 @@ use spo_core::CoreError;
 use spo_data::DataError;
 use spo_eval::EvalError;
 use spo_model::ModelError;
+use spo_score::ScoreError;
 use spo_train::TrainError;
 use spo_train::config::ConfigError;
 
@@ -28,6 +29,9 @@ pub(crate) enum CliError {
     /// The evaluation.
     #[error(transparent)]
     Eval(#[from] EvalError),
+    /// A scorer.
+    #[error(transparent)]
+    Score(#[from] ScoreError),
     /// A file could not be read or written.
     #[error("{}: {source}", path.display())]
     Io {
@@ -150,7 +154,9 @@ impl CliError {
         match self {
             Self::Measurement { code } => *code,
             Self::Train(TrainError::Interrupted { .. }) => 130,
+            Self::Score(ScoreError::UnknownKind { .. } | ScoreError::BadSpec { .. }) => 2,
             Self::Train(TrainError::GateMissed { .. }) => 3,
+            Self::Train(TrainError::Score(ScoreError::UnknownKind { .. } | ScoreError::BadSpec { .. })) => 2,
             Self::Train(TrainError::Config(_) | TrainError::Changed { .. }) | Self::Unexpected { usage: true, .. } => 2,
             Self::Train(TrainError::Model(error)) | Self::Model(error) => model_code(error),
             Self::Train(TrainError::Data(error)) | Self::Data(error) => data_code(error),
@@ -173,6 +179,7 @@ impl CliError {
             Self::Model(error) => error.hint(),
             Self::Core(error) | Self::Rows { source: error, .. } => error.hint(),
             Self::Eval(error) => error.hint(),
+            Self::Score(error) => error.hint(),
             Self::Exists { .. } => Some("nothing was written: name another file, or remove this one".into()),
             Self::PromptTooLong { .. } => Some("shorten the prompt".into()),
             Self::NoRun { .. } => {

@@ -7,12 +7,13 @@ use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use serde::{Deserialize, Serialize};
-use spo_data::{DataSpec, Dataset, Overflow, Part, Paths, Reason, TemplateKind, TextSpec, Tokenizer};
+use spo_data::{DataSpec, Dataset, Overflow, Part, Paths, Reason, Record, Registry, TemplateKind, TextSpec, Tokenizer};
 use spo_model::load::{LoadOptions, Storage};
 use spo_model::lora::load_adapter;
 use spo_model::{CausalLm, device};
 
 use crate::error::CliError;
+use crate::output::note;
 
 /// Where and in which number format to compute.
 #[derive(Debug, Args)]
@@ -195,6 +196,26 @@ impl LayoutArguments {
         self.load_part(files, self.part(), text, tokenizer)
     }
 
+    /// The rows of files as text; says which columns nobody read.
+    pub fn records(&self, files: &[PathBuf]) -> Result<Vec<Record>, CliError> {
+        let (records, report) = Registry::builtin().records(&[self.spec(files, self.part(), self.limit)])?;
+        report.unused().for_each(note);
+        Ok(records)
+    }
+
+    fn spec(&self, files: &[PathBuf], part: Part, limit: Option<usize>) -> DataSpec {
+        DataSpec {
+            path: Paths::Many(files.iter().map(|file| file.to_string_lossy().into_owned()).collect()),
+            format: self.format.clone(),
+            schema: self.schema.clone(),
+            dimension: self.dimension.clone(),
+            columns: self.columns.iter().cloned().collect(),
+            limit,
+            part,
+            ..DataSpec::default()
+        }
+    }
+
     fn part(&self) -> Part {
         match self.split {
             FileSplit::All => Part::All,
@@ -238,17 +259,7 @@ impl LayoutArguments {
         text: &TextSpec,
         tokenizer: &Tokenizer,
     ) -> Result<Dataset, CliError> {
-        let path = files.iter().map(|file| file.to_string_lossy().into_owned()).collect();
-        let spec = DataSpec {
-            path: Paths::Many(path),
-            format: self.format.clone(),
-            schema: self.schema.clone(),
-            dimension: self.dimension.clone(),
-            columns: self.columns.iter().cloned().collect(),
-            limit,
-            part,
-            ..DataSpec::default()
-        };
+        let spec = self.spec(files, part, limit);
         let start = Instant::now();
         let mut rows = reading();
         let data = match &self.token_cache {

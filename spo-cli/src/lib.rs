@@ -18,7 +18,7 @@ mod logging;
 mod outcome;
 mod output;
 mod places;
-mod prompts;
+mod scorers;
 mod scoring;
 mod view;
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use clap::Args;
-use spo_data::{Dataset, Example, Group, Tokenizer};
+use spo_data::{Dataset, Example, Group, Record, Tokenizer};
 use spo_model::{CausalLm, ModelSpec};
 
 use crate::error::CliError;
@@ -44,6 +44,16 @@ impl ScoreArguments {
         incidents(&data).into_iter().for_each(note);
         require_rows(&data, files)?;
         Ok(Opened { device, place, tokenizer, data })
+    }
+
+    /// Where to compute.
+    pub fn device(&self) -> Result<Device, CliError> {
+        self.device.open()
+    }
+
+    /// The rows of files as text; says which columns nobody read.
+    pub fn records(&self, files: &[PathBuf]) -> Result<Vec<Record>, CliError> {
+        self.layout.records(files)
     }
 
     /// Loads a model that can take all rows.

@@ -13,7 +13,7 @@ use crate::expand::{copies, expand};
 use crate::format::{Input, RawRow, Rows, open};
 use crate::reading::{Reading, rename_columns, sample};
 use crate::record::Record;
-use crate::report::Incident;
+use crate::report::{FileReport, Incident, LoadReport};
 use crate::tokens::TokenFile;
 use crate::{DataError, DataSpec, Example, Preference, Registry, TextSpec, Tokenizer};
 
@@ -33,12 +33,40 @@ pub(crate) fn load(
     progress: &mut dyn FnMut(usize),
 ) -> Result<Dataset, DataError> {
     let mut loader = Loader::new(registry, text, tokenizer, progress)?;
+    let mut report = LoadReport::default();
+    each_file(registry, specs, &mut report, |spec, source, left| loader.file(spec, source, left))?;
+    let LoadReport { left_out, cached, .. } = report;
+    Ok(Dataset { report: LoadReport { left_out, cached, ..loader.dataset.report }, ..loader.dataset })
+}
+
+/// As [`Registry::records`].
+pub(crate) fn records(registry: &Registry, specs: &[DataSpec]) -> Result<(Vec<Record>, LoadReport), DataError> {
+    let (mut records, mut report, mut files) = (vec![], LoadReport::default(), vec![]);
+    each_file(registry, specs, &mut report, |spec, source, left| {
+        let (count, file) = read(registry, spec, source, left, &mut |record, _| {
+            records.push(record);
+            Ok(())
+        })?;
+        files.push(file);
+        Ok(count)
+    })?;
+    Ok((records, LoadReport { files, ..report }))
+}
+
+/// Opens the files that the specs name, one after the other; `take` reads at most as many rows of one as it is told and
+/// returns how many there were.
+fn each_file(
+    registry: &Registry,
+    specs: &[DataSpec],
+    report: &mut LoadReport,
+    mut take: impl FnMut(&DataSpec, Source, usize) -> Result<usize, DataError>,
+) -> Result<(), DataError> {
     for spec in specs {
         let mut left = spec.limit.unwrap_or(usize::MAX);
         for pattern in spec.path.as_slice() {
             let found = open::expand(registry, pattern, spec.part)?;
-            loader.dataset.report.left_out.extend(found.left_out);
-            loader.dataset.report.cached.extend(found.cached);
+            report.left_out.extend(found.left_out);
+            report.cached.extend(found.cached);
             for path in found.files {
                 if left == 0 {
                     break;
@@ -48,11 +76,46 @@ pub(crate) fn load(
                 let rows = (format.open)(Input::open(&path)?, &name)?;
                 // Ids stay the same wherever the data lie.
                 let short = path.file_name().map_or_else(|| name.clone(), |name| name.to_string_lossy().into());
-                left -= loader.file(spec, Source { file: &name, short: &short, format: format.name, rows }, left)?;
+                left -= take(spec, Source { file: &name, short: &short, format: format.name, rows }, left)?;
             }
         }
     }
-    Ok(loader.dataset)
+    Ok(())
+}
+
+/// Reads at most `limit` rows of one file and hands out its records, each with the number of rows read so far.
+fn read(
+    registry: &Registry,
+    spec: &DataSpec,
+    source: Source,
+    limit: usize,
+    take: &mut dyn FnMut(Record, usize) -> Result<(), DataError>,
+) -> Result<(usize, FileReport), DataError> {
+    let Source { file, short, format, rows } = source;
+    let mut rows = rows.take(limit).map(|raw| rename_columns(raw?, spec, file));
+    let (sample, failed) = sample(&mut rows);
+    if sample.is_empty() {
+        return Err(failed.unwrap_or_else(|| DataError::Empty { file: file.to_string() }));
+    }
+    // What is wrong with the layout of the rows before matters more than the row that cannot be read.
+    let mut reading = Reading::start(registry, spec, file, short, &sample)?;
+    let (mut count, mut last): (usize, Option<Record>) = (0, None);
+    for raw in sample.into_iter().map(Ok).chain(failed.map(Err)).chain(rows) {
+        let record = reading.record(&raw?)?;
+        match &mut last {
+            Some(last) if reading.schema.merge && same_prompt(last, &record) => merge(last, record),
+            _ => {
+                if let Some(whole) = last.replace(record) {
+                    take(whole, count)?;
+                }
+            }
+        }
+        count += 1;
+    }
+    if let Some(whole) = last {
+        take(whole, count)?;
+    }
+    Ok((count, reading.report(format, count)))
 }
 
 /// As [`crate::load_bytes`].
@@ -171,33 +234,19 @@ impl<'a> Loader<'a> {
             let expected = "a number from 0 to 1000000";
             return Err(DataError::BadSetting { key: "weight", value: weight.to_string(), expected });
         }
-        let Source { file, short, format, rows } = source;
-        let mut rows = rows.take(limit).map(|raw| rename_columns(raw?, spec, file));
-        let (sample, failed) = sample(&mut rows);
-        if sample.is_empty() {
-            return Err(failed.unwrap_or_else(|| DataError::Empty { file: file.to_string() }));
-        }
-        // What is wrong with the layout of the rows before matters more than the row that cannot be read.
-        let mut reading = Reading::start(self.registry, spec, file, short, &sample)?;
         let mut chunk: Vec<(Record, usize)> = Vec::with_capacity(CHUNK);
-        let (mut count, mut records) = (0, 0);
-        for raw in sample.into_iter().map(Ok).chain(failed.map(Err)).chain(rows) {
-            let record = reading.record(&raw?)?;
-            match chunk.last_mut() {
-                Some((last, _)) if reading.schema.merge && same_prompt(last, &record) => merge(last, record),
-                _ => {
-                    if chunk.len() >= CHUNK {
-                        self.encode(&mut chunk, count)?;
-                    }
-                    chunk.push((record, copies(weight, records)));
-                    records += 1;
-                }
+        let (registry, mut records) = (self.registry, 0);
+        let (count, report) = read(registry, spec, source, limit, &mut |record, count| {
+            if chunk.len() >= CHUNK {
+                self.encode(&mut chunk, count)?;
             }
-            count += 1;
-        }
+            chunk.push((record, copies(weight, records)));
+            records += 1;
+            Ok(())
+        })?;
         self.encode(&mut chunk, count)?;
         self.rows += count;
-        self.dataset.report.files.push(reading.report(format, count));
+        self.dataset.report.files.push(report);
         Ok(count)
     }
 

@@ -98,6 +98,26 @@ pub enum PromptText {
     Ids(Vec<u32>),
 }
 
+impl PromptText {
+    /// As JSON: a text, a list of messages, or a list of token ids.
+    pub fn to_json(&self) -> Value {
+        match self {
+            Self::Text(text) => text.as_str().into(),
+            Self::Messages(turns) => turns.iter().cloned().map(|turn| Value::Object(turn.into())).collect(),
+            Self::Ids(ids) => ids.clone().into(),
+        }
+    }
+
+    /// What [`PromptText::to_json`] wrote, but for token ids; `None` where it is neither text nor messages.
+    pub fn of_json(value: &Value) -> Option<Self> {
+        match value {
+            Value::String(text) => Some(Self::Text(text.clone())),
+            Value::Array(_) => serde_json::from_value(value.clone()).ok().map(Self::Messages),
+            _ => None,
+        }
+    }
+}
+
 impl Default for PromptText {
     fn default() -> Self {
         Self::Text(String::new())
@@ -116,6 +136,15 @@ pub enum AnswerText {
 }
 
 impl AnswerText {
+    /// As JSON: a text, a list of messages, or a list of token ids.
+    pub fn to_json(&self) -> Value {
+        match self {
+            Self::Text(text) => text.as_str().into(),
+            Self::Messages(turns) => turns.iter().cloned().map(|turn| Value::Object(turn.into())).collect(),
+            Self::Ids(ids) => ids.clone().into(),
+        }
+    }
+
     /// Whether nothing would be scored.
     pub fn is_empty(&self) -> bool {
         match self {

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::format::{self, Format, open};
 use crate::schema::{self, Schema};
-use crate::{DataError, DataSpec, Dataset, Part, TextSpec, Tokenizer};
+use crate::{DataError, DataSpec, Dataset, LoadReport, Part, Record, TextSpec, Tokenizer};
 
 /// Layouts of rows and file formats by name.
 ///
@@ -142,6 +142,14 @@ impl Registry {
         progress: &mut dyn FnMut(usize),
     ) -> Result<Dataset, DataError> {
         crate::load::load(self, specs, text, tokenizer, progress)
+    }
+
+    /// The records of files: rows with their fields understood, as text. For what is done with rows before any tokenizer.
+    ///
+    /// # Errors
+    /// As [`crate::load`], but for what is wrong with the text settings.
+    pub fn records(&self, specs: &[DataSpec]) -> Result<(Vec<Record>, LoadReport), DataError> {
+        crate::load::records(self, specs)
     }
 
     /// As [`crate::load_cached`]. The names of the entries are part of the key: give an entry that reads otherwise than

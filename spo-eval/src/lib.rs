@@ -22,6 +22,7 @@
 //! # Ok::<(), spo_eval::EvalError>(())
 //! ```
 
+mod answers;
 pub mod bootstrap;
 mod distribution;
 mod error;
@@ -37,7 +38,9 @@ mod summary;
 mod sweep;
 mod tally;
 mod verdict;
+mod win_rate;
 
+pub use answers::{AnswerScores, OnlinePairs};
 pub use bootstrap::Bootstrap;
 pub use distribution::{Distribution, SATURATION};
 pub use error::EvalError;
@@ -53,3 +56,4 @@ pub use summary::{
 pub use sweep::{FinishedRun, SweepRun, SweepSummary};
 pub use tally::Tally;
 pub use verdict::verdict;
+pub use win_rate::{Duel, WinRate, win_rate};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DimensionScore, Distribution, KlEstimate, PairedDifference};
+use crate::{AnswerScores, DimensionScore, Distribution, KlEstimate, OnlinePairs, PairedDifference, WinRate};
 
 /// Version of the JSON form of [`RunSummary`].
 pub const SCHEMA: u32 = 1;
@@ -37,6 +37,15 @@ pub struct RunSummary {
     pub differences: Vec<PairedDifference>,
     /// Sampled KL divergences, to the start and to the previous round.
     pub kl: Vec<KlEstimate>,
+    /// What a scorer says of each policy's answers to held-out prompts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<AnswerScores>,
+    /// The policies against the start in that scorer's eyes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub win_rates: Vec<WinRate>,
+    /// What online rounds trained on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub online: Vec<OnlinePairs>,
     /// Histograms of held-out margins.
     pub margins: Vec<Distribution>,
     /// The same prompts answered by several policies.
@@ -67,6 +76,9 @@ impl Default for RunSummary {
             scores: Vec::new(),
             differences: Vec::new(),
             kl: Vec::new(),
+            answers: Vec::new(),
+            win_rates: Vec::new(),
+            online: Vec::new(),
             margins: Vec::new(),
             samples: Vec::new(),
             timing: Vec::new(),

@@ -237,7 +237,7 @@ fn every_key_takes_or_refuses_every_kind_of_value() {
     paths.extend(keys("data.0.", &section("data")["items"]));
     paths.extend(keys("rounds.1.", round));
     paths.extend(keys("rounds.1.controls.0.", &round["properties"]["controls"]["items"]));
-    let values = "0 1 -1 7 0.5 1e308 9223372036854775807 nan -inf true word \"\" [] [1] [0.5,0.5] [\"a\"] {} {honesty=2} 2026-01-01 /";
+    let values = "0 1 -1 7 0.5 1e308 9223372036854775807 nan -inf true word \"\" [] [1] [0.5,0.5] [\"a\"] {} {honesty=2} 2026-01-01 / rules:ends=1";
     let mut accepted = 0;
     for path in &paths {
         for value in values.split(' ') {

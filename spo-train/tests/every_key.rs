@@ -22,7 +22,14 @@ dimension = "helpfulness"
 
 fn plan(sets: &[String]) -> Result<RunPlan, ConfigError> {
     let counts = || [("honesty", 640), ("helpfulness", 650)].map(|(name, rows)| (name.to_owned(), rows)).into();
-    let facts = Facts { pairs: counts(), answers: counts(), desirable: counts(), lists: counts(), ..Facts::default() };
+    let facts = Facts {
+        pairs: counts(),
+        answers: counts(),
+        desirable: counts(),
+        lists: counts(),
+        prompts: 9,
+        ..Facts::default()
+    };
     let mut spec = RunSpec::from_str("run.toml", BASE)?;
     // Paths stay as they are written.
     sets.iter().try_for_each(|text| spec.apply(&Argument { text: text.clone(), directory: None }))?;
@@ -52,6 +59,9 @@ fn another(key: &str, property: &Value) -> Value {
         "dimensions" => return json!(["helpfulness"]),
         "device" => return json!("cpu"),
         "objective" => return json!("ipo"),
+        "scorer" => return json!("rules:length=3"),
+        // A file that is there.
+        "prompts" => return json!("Cargo.toml"),
         "targets" => return json!(["q_proj"]),
         "adam-betas" => return json!([0.5, 0.25]),
         "columns" => return json!({ "prompt": "question" }),
@@ -101,6 +111,9 @@ fn companions(key: &str) -> Vec<String> {
         "dimension" if within.is_some() => sets.push(format!("{table}.metric=\"accuracy\"")),
         _ => {}
     }
+    if table.ends_with(".online") && name != "scorer" {
+        sets.push(format!("{table}.scorer=\"rules:ends=1\""));
+    }
     sets.extend(within.map(|table| format!("{table}.eval-every=7")));
     sets
 }
@@ -115,7 +128,7 @@ fn place(key: &str) -> String {
     match parts.as_slice() {
         ["training", rest @ ..] => format!("rounds.0.arms.0.{}", rest.join(".")),
         ["rounds", round, "controls", _, rest @ ..] => format!("rounds.{round}.arms.1.{}", rest.join(".")),
-        ["rounds", _, "name" | "dimension" | "gate", ..] => key.to_owned(),
+        ["rounds", _, "name" | "dimension" | "gate" | "online", ..] => key.to_owned(),
         ["rounds", round, rest @ ..] => format!("rounds.{round}.arms.0.{}", rest.join(".")),
         _ => key.to_owned(),
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use indicatif::ProgressBar;
 use serde_json::{Map, Value, json};
-use spo_data::{DataError, PromptText, TextSpec, Tokenizer, encode_prompt};
+use spo_data::{DataError, PromptText, TextSpec, Tokenizer, encode_prompt, read_prompts};
 use spo_model::ModelSpec;
 use spo_model::generate::{Control, Ended, GenerateOptions, Generation, Generator, TextStream};
 
@@ -14,7 +14,6 @@ use crate::generation::{DecodeArguments, SamplingArguments};
 use crate::inputs::{DeviceArguments, TextArguments};
 use crate::output::Output;
 use crate::places::Place;
-use crate::prompts;
 
 /// Batches whose results are written together.
 const BATCHES: usize = 8;
@@ -109,7 +108,7 @@ impl Arguments {
         }
         let mut read = vec![];
         for file in &self.prompts {
-            for named in prompts::read(file)? {
+            for named in read_prompts(file)? {
                 read.push(Prompt { ids: encode(&named.prompt)?, id: Some(named.id) });
             }
         }

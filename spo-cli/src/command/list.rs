@@ -30,6 +30,8 @@ enum What {
     Schemas,
     /// File formats
     Formats,
+    /// Kinds of scorers with their options
+    Scorers,
     /// Kinds of devices in this build, and whether each works here
     Devices,
 }
@@ -51,6 +53,7 @@ impl Arguments {
                 .iter()
                 .map(|format| json!({ "name": format.name, "about": format.summary, "extensions": format.extensions }))
                 .collect(),
+            What::Scorers => scorers(),
             What::Devices => devices(),
         };
         if self.json {
@@ -87,6 +90,28 @@ fn objectives() -> Vec<Value> {
     registry().iter().map(entry).collect()
 }
 
+fn scorers() -> Vec<Value> {
+    let entry = |entry: &spo_score::Entry| {
+        let schema = (entry.options)();
+        let properties = schema.get("properties").and_then(Value::as_object).cloned().unwrap_or_default();
+        let required = schema.get("required").and_then(Value::as_array).cloned().unwrap_or_default();
+        let option = |(key, about): (&String, &Value)| {
+            let default = match required.iter().any(|name| name == key) {
+                true => "required".into(),
+                false => about.get("default").cloned().unwrap_or_default(),
+            };
+            json!({ "key": key, "default": default, "meaning": about["description"] })
+        };
+        json!({
+            "name": entry.name,
+            "about": entry.summary,
+            "example": entry.example,
+            "options": properties.iter().map(option).collect::<Vec<_>>(),
+        })
+    };
+    spo_score::Registry::builtin().entries().iter().map(entry).collect()
+}
+
 fn devices() -> Vec<Value> {
     let state = |name: &&str| match device::open(name) {
         Ok(_) => json!({ "name": name, "about": "works", "works": true }),
@@ -101,10 +126,10 @@ fn show(item: &Value, output: &mut Output) -> Result<(), CliError> {
         return show_objective(item, output);
     };
     output.line(format_args!("{:<18} {about}", word(&item["name"])))?;
-    for key in ["keys", "extensions"].into_iter().filter(|key| item[*key].is_array()) {
+    for key in ["keys", "extensions", "example"].into_iter().filter(|key| !item[*key].is_null()) {
         output.line(format_args!("{:<18} {key}: {}", "", word(&item[key])))?;
     }
-    Ok(())
+    show_options(item, output)
 }
 
 fn show_objective(item: &Value, output: &mut Output) -> Result<(), CliError> {
@@ -116,12 +141,17 @@ fn show_objective(item: &Value, output: &mut Output) -> Result<(), CliError> {
             output.line(format_args!("  {key:<7} {text}"))?;
         }
     }
+    show_options(item, output)?;
+    output.line("")
+}
+
+fn show_options(item: &Value, output: &mut Output) -> Result<(), CliError> {
     for option in item["options"].as_array().into_iter().flatten() {
         let [key, default, meaning] = ["key", "default", "meaning"].map(|field| word(&option[field]));
         let default = if default == "null" { "none".to_owned() } else { default };
-        output.line(format_args!("  {key} = {default}: {meaning}"))?;
+        output.line(format_args!("  {key} = {default}: {}", meaning.replace('\n', " ")))?;
     }
-    output.line("")
+    Ok(())
 }
 
 fn word(value: &Value) -> String {

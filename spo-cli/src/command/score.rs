@@ -3,11 +3,14 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use indicatif::ProgressBar;
 use serde_json::{Map, Value, json};
 use spo_data::Example;
+use spo_score::Item;
 
 use crate::error::CliError;
 use crate::output::Output;
+use crate::scorers::{self, ScorerArguments};
 use crate::scoring::{Opened, ScoreArguments};
 
 /// Rows that are scored before their results are written.
@@ -21,13 +24,17 @@ const UNNAMED: &str = "preference";
 /// rejected_logp (nats, summed over the answer's tokens), chosen_tokens, rejected_tokens; with --per-token also
 /// chosen_token_logps and rejected_token_logps. Rows may be text, messages or token ids (prompt_ids, chosen_ids,
 /// rejected_ids). Rows beyond the model's context are an error unless --max-length says how much may stay.
+///
+/// With --scorer in place of --model each answer gets a scorer's score: one line per row with id and score (a number, an
+/// object by dimension, or null where the scorer declines), or scores, a list, where the row has several answers.
 #[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("who").required(true).args(["model", "scorer"]))]
 pub(crate) struct Arguments {
     /// Model directory or GGUF file; or a policy of a run, RUN:POLICY, the best one of a round RUN:ROUND@best
     #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    model: Option<PathBuf>,
     /// Adapter directory in PEFT's format
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", requires = "model")]
     adapter: Option<PathBuf>,
     /// File, directory or pattern with the rows; may be repeated
     #[arg(long, value_name = "FILE", required = true)]
@@ -36,15 +43,18 @@ pub(crate) struct Arguments {
     #[arg(long)]
     json: bool,
     /// Also the log-probability of every token
-    #[arg(long)]
+    #[arg(long, requires = "model")]
     per_token: bool,
+    #[command(flatten)]
+    scorer: ScorerArguments,
     #[command(flatten)]
     scoring: ScoreArguments,
 }
 
 impl Arguments {
     pub fn run(&self, output: &mut Output) -> Result<(), CliError> {
-        let Opened { device, place, data, .. } = self.scoring.open(&self.model, self.adapter.as_deref(), &self.data)?;
+        let Some(model) = &self.model else { return self.by_scorer(output) };
+        let Opened { device, place, data, .. } = self.scoring.open(model, self.adapter.as_deref(), &self.data)?;
         let model = self.scoring.model(&device, &place, &data)?;
         for examples in data.examples.chunks(CHUNK) {
             let scored = self.scoring.score(&model, examples)?;
@@ -55,6 +65,35 @@ impl Arguments {
             }
             output.flush()?;
         }
+        Ok(())
+    }
+}
+
+impl Arguments {
+    /// One line per row of what a scorer says of its answers.
+    fn by_scorer(&self, output: &mut Output) -> Result<(), CliError> {
+        let records = self.scoring.records(&self.data)?;
+        let mut scorer = self.scorer.open(&self.scoring.device()?)?;
+        let progress = ProgressBar::new(records.len() as u64);
+        for records in records.chunks(CHUNK) {
+            let items: Vec<Vec<Item>> = records.iter().map(scorers::items).collect();
+            let scores = scorer.score(&items.concat(), &mut |_| true)?;
+            let mut scores = scores.iter();
+            for (record, items) in records.iter().zip(&items) {
+                let mut values: Vec<Value> =
+                    scores.by_ref().take(items.len()).map(|found| scorers::value(found.as_ref())).collect();
+                let mut line = Map::new();
+                line.insert("id".into(), record.id.as_str().into());
+                match values.len() {
+                    1 => line.insert("score".into(), values.remove(0)),
+                    _ => line.insert("scores".into(), values.into()),
+                };
+                progress.suspend(|| if self.json { output.json(&line) } else { output.line(text(&line)) })?;
+            }
+            progress.inc(records.len() as u64);
+            output.flush()?;
+        }
+        progress.finish_and_clear();
         Ok(())
     }
 }

@@ -56,6 +56,12 @@ impl Sink for Progress {
             Event::Scoring { policy, done, total } => {
                 self.bar(&format!("scoring {policy}"), *total as u64).set_position(*done as u64);
             }
+            Event::Answering { policy, done, total } => {
+                self.bar(&format!("answers of {policy}"), *total as u64).set_position(*done as u64);
+            }
+            Event::Judging { policy, done, total } => {
+                self.bar(&format!("judging {policy}"), *total as u64).set_position(*done as u64);
+            }
             // The command itself ends with that.
             Event::RunStopped { .. } => self.clear(),
             event => {

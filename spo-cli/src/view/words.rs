@@ -76,6 +76,31 @@ pub(super) fn lines(event: &Event) -> Vec<String> {
         Event::Scored { policy, answers, cached, seconds, .. } => {
             format!("{policy} scored on {answers} answers ({cached} from the cache) in {seconds:.1} s")
         }
+        Event::PairsMade(made) => format!(
+            "{}: {} pairs of {} answers of {} to {} prompts; mean {} {:.3}, mean gap {:.3}",
+            made.round,
+            made.pairs,
+            made.answers,
+            made.policy,
+            made.prompts,
+            made.dimension,
+            made.mean_score,
+            made.mean_gap
+        ),
+        Event::AnswersScored(scores) => format!(
+            "{}: mean {} {:.3} ({:.3} to {:.3}) on {} responses",
+            scores.policy, scores.dimension, scores.mean, scores.interval.0, scores.interval.1, scores.answers
+        ),
+        Event::WinRate(found) => format!(
+            "{} against {}, {}: {}/{}/{} won/tied/lost, {:.1} %",
+            found.a,
+            found.b,
+            found.dimension,
+            found.wins,
+            found.ties,
+            found.losses,
+            100.0 * found.rate
+        ),
         Event::Reused { policy, from } => format!("{policy} is taken over from {}", tidy(from)),
         Event::PhaseStarted { phase, dimension, objective, control, start, pairs, steps, .. } => {
             let control = if *control { ", a control" } else { "" };

@@ -1,4 +1,5 @@
 //! Running the program.
+#![allow(dead_code)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

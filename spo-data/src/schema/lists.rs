@@ -89,6 +89,16 @@ pub(crate) const ANSWERS: Schema = Schema {
     merge: false,
 };
 
+pub(crate) const RESPONSES: Schema = Schema {
+    name: "responses",
+    summary: "responses without a judgement, for a scorer to label",
+    keys: &["prompt", "responses"],
+    dimensions: Dimensions::None,
+    recognise: |row| row.list("responses").is_ok_and(|list| list.first().is_some_and(|item| judgement(item).is_none())),
+    read: responses,
+    merge: false,
+};
+
 fn score(item: &Value) -> Option<f64> {
     SCORE.iter().find_map(|key| number(item.get(*key)?))
 }

@@ -76,6 +76,7 @@ pub(crate) const BUILTIN: &[Schema] = &[
     kto::KTO_MESSAGES,
     sft::PROMPT_COMPLETION,
     lists::ANSWERS,
+    lists::RESPONSES,
     sft::MESSAGES,
     sft::TEXT,
 ];

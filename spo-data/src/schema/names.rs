@@ -4,6 +4,7 @@
 pub(super) const ALIASES: &[(&str, &[&str])] = &[
     ("prompt", &["question", "query", "instruction", "input", "conversations", "conversation", "messages"]),
     ("completion", &["response", "output", "answer"]),
+    ("completion_ids", &["response_ids"]),
     ("messages", &["conversations", "conversation"]),
     ("answers", &["responses", "completions", "candidates"]),
     ("system", &["system_prompt", "system_message"]),

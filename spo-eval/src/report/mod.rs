@@ -2,6 +2,7 @@
 //!
 //! The content is built once, as a document of text, tables and charts; each form only renders it and escapes what it must.
 
+mod answers;
 mod document;
 pub(crate) mod escape;
 mod html;
@@ -20,7 +21,7 @@ pub use html::html;
 pub use json::{from_json, to_json};
 pub use markdown::markdown;
 pub use sweep::{front_svg, hypervolume_rows, hypervolume_svg, sweep_html, sweep_markdown, sweep_rows};
-pub use table::{WIDTH, score_table, table};
+pub use table::{WIDTH, score_table, table, win_rate_table};
 
 use crate::RunSummary;
 use document::Document;

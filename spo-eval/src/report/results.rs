@@ -1,6 +1,7 @@
 //! What a run achieved: verdict, matrix, differences, forgetting, score kinds, divergences, trade-off charts.
 
 use crate::number::{interval_points, percent, plain, plus_minus, signed};
+use crate::report::answers;
 use crate::report::document::{Block, Section, Table};
 use crate::report::matrix::{Detail, Pairs, has_boilerplate, matrix};
 use crate::report::svg::{Chart, ScatterPoint};
@@ -46,7 +47,14 @@ pub(crate) fn sections(summary: &RunSummary) -> Vec<Section> {
     if !makes_rewards(summary) {
         outcome.text(CLAIMS);
     }
-    vec![outcome, matrices(summary), comparisons(summary), kinds(summary), trade_off(summary)]
+    vec![
+        outcome,
+        matrices(summary),
+        answers::section(summary),
+        comparisons(summary),
+        kinds(summary),
+        trade_off(summary),
+    ]
 }
 
 fn matrices(summary: &RunSummary) -> Section {

@@ -1,10 +1,11 @@
 //! Tables as plain text for a terminal of 100 columns.
 
+use crate::report::answers;
 use crate::report::document::{Column, Table};
 use crate::report::escape;
 use crate::report::matrix::{Detail, Pairs, has_boilerplate, matrix};
 use crate::report::results;
-use crate::{DimensionScore, KlEstimate, RunSummary, verdict};
+use crate::{DimensionScore, KlEstimate, RunSummary, WinRate, verdict};
 
 /// Widest line of a table.
 pub const WIDTH: usize = 100;
@@ -43,6 +44,15 @@ pub fn score_table(scores: &[DimensionScore], kl: &[KlEstimate], start: &str) ->
     }
     text.push('\n');
     text.push_str(&wrapped(&results::legend(scores)));
+    text
+}
+
+/// Win rates as a table.
+#[must_use]
+pub fn win_rate_table(found: &[WinRate]) -> String {
+    let mut text = render(&answers::win_rates(found));
+    text.push('\n');
+    text.push_str(&wrapped(answers::LEGEND));
     text
 }
 

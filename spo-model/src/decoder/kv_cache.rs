@@ -54,14 +54,19 @@ impl KvCache {
 
     /// Only the sequences whose entry is true stay.
     pub fn keep(&mut self, keep: &[bool], device: &Device) {
-        let kept: Vec<i32> = (0..).zip(keep).filter(|(_, keep)| **keep).map(|(index, _)| index).collect();
-        self.prompt_lens = kept.iter().map(|index| self.prompt_lens[*index as usize]).collect();
-        if kept.is_empty() {
+        let kept: Vec<usize> = (0..).zip(keep).filter(|(_, keep)| **keep).map(|(index, _)| index).collect();
+        self.select(&kept, device);
+    }
+
+    /// These sequences in this order; one may come several times.
+    pub fn select(&mut self, indices: &[usize], device: &Device) {
+        self.prompt_lens = indices.iter().map(|index| self.prompt_lens[*index]).collect();
+        if indices.is_empty() {
             self.layers.clear();
             return;
         }
-        let count = kept.len();
-        let kept = Tensor::<1, Int>::from_data(TensorData::new(kept, [count]), device);
+        let kept: Vec<i32> = indices.iter().map(|index| *index as i32).collect();
+        let kept = Tensor::<1, Int>::from_data(TensorData::new(kept, [indices.len()]), device);
         for (keys, values) in &mut self.layers {
             *keys = keys.clone().select(0, kept.clone());
             *values = values.clone().select(0, kept.clone());

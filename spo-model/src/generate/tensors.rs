@@ -41,11 +41,23 @@ impl Decoder for TensorDecoder {
     }
 
     fn start(&mut self, prompts: &[&[u32]]) {
-        self.cache = KvCache::new(prompts.iter().map(|prompt| prompt.len()).collect());
+        // Several answers to one prompt stand together: it is computed once.
+        let mut distinct = prompts.to_vec();
+        distinct.dedup();
+        let mut last = 0;
+        let which: Vec<usize> = prompts
+            .iter()
+            .map(|prompt| {
+                last += usize::from(distinct[last] != *prompt);
+                last
+            })
+            .collect();
+        self.cache = KvCache::new(distinct.iter().map(|prompt| prompt.len()).collect());
         if prompts.iter().all(|prompt| prompt.is_empty()) {
+            self.cache = KvCache::new(vec![0; prompts.len()]);
             return;
         }
-        let groups: Vec<Group> = prompts.iter().map(|prompt| Group { prompt, answers: vec![] }).collect();
+        let groups: Vec<Group> = distinct.iter().map(|prompt| Group { prompt, answers: vec![] }).collect();
         let model = &self.model;
         let inputs = PackedInputs::new(&PackedBatch::new(&groups), model.spec(), &model.device());
         model.blocks(
@@ -53,6 +65,9 @@ impl Decoder for TensorDecoder {
             &inputs.rope,
             &mut self.cache.prefill(&inputs),
         );
+        if distinct.len() < prompts.len() {
+            self.cache.select(&which, &model.device());
+        }
     }
 
     fn advance(&mut self, sequences: &mut [Sequence]) {

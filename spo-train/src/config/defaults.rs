@@ -4,9 +4,10 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::spec::{
-    Best, CheckpointSpec, Dtype, EvaluationSpec, LoraRounds, LoraSet, LoraSpec, LoraTargets, QuantisedBase, Recompute,
-    Schedule, TrainingSpec, WatchdogSpec,
+    Best, CheckpointSpec, Dtype, EvaluationSpec, LoraRounds, LoraSet, LoraSpec, LoraTargets, OnlineSpec, QuantisedBase,
+    Recompute, Schedule, TrainingSpec, Unfinished, WatchdogSpec,
 };
+use spo_score::pairing::Pairing;
 
 /// Share of the prompts held out when no data has `split = "test"`.
 pub(crate) const HOLDOUT: f64 = 0.1;
@@ -79,7 +80,26 @@ pub(crate) fn evaluation() -> EvaluationSpec {
         kl_temperature: Some(1.0),
         samples: Some(4),
         sample_prompts: Some(Vec::new()),
+        scorer: None,
         boilerplate: Some(Vec::new()),
+    }
+}
+
+/// `[rounds.online]`. Four samples at temperature 1, as iterated preference optimisation has them (Xiong et al. 2024).
+pub(crate) fn online() -> OnlineSpec {
+    OnlineSpec {
+        scorer: None,
+        prompts: None,
+        prompts_at_once: Some(0),
+        samples: Some(4),
+        include_data: Some(false),
+        temperature: Some(1.0),
+        top_p: Some(1.0),
+        max_new_tokens: Some(128),
+        unfinished: Some(Unfinished::Drop),
+        pair: Some(Pairing::BestWorst),
+        min_gap: Some(0.0),
+        refresh: Some(0),
     }
 }
 

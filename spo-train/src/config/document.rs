@@ -112,6 +112,10 @@ impl Document {
                 anchor(path);
             }
         }
+        if let Some(Content::Array(rounds)) = root.get_mut("rounds").map(|rounds| &mut rounds.node.content) {
+            let online = rounds.iter_mut().filter_map(|round| round.get_mut("online"));
+            online.filter_map(|online| online.get_mut("prompts")).for_each(anchor);
+        }
         let Some(Content::Array(data)) = root.get_mut("data").map(|data| &mut data.node.content) else {
             return;
         };

@@ -40,7 +40,7 @@ pub use crate::error::{ConfigError, Place};
 pub(crate) use objective::holds_earlier;
 pub use plan::{
     ArmPlan, CheckpointPlan, Condition, DataShape, EarlyStoppingPlan, EvaluationPlan, GateConditions, GatePlan,
-    LoraPlan, ModelPlan, Origin, PlanLine, RoundPlan, RunPlan, TrainingPlan, WarmupPlan, WatchdogPlan,
+    LoraPlan, ModelPlan, OnlinePlan, Origin, PlanLine, RoundPlan, RunPlan, TrainingPlan, WarmupPlan, WatchdogPlan,
 };
 pub use registries::Registries;
 pub use resolve::{Facts, resolve};

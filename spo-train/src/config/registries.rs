@@ -8,7 +8,7 @@ use spo_model::family;
 
 use super::schema::json_schema;
 
-/// The objectives, model families, layouts of rows and file formats that a run knows.
+/// The objectives, model families, scorers, layouts of rows and file formats that a run knows.
 ///
 /// ```
 /// use spo_core::objective::Registry;
@@ -25,6 +25,8 @@ pub struct Registries {
     pub objectives: objective::Registry,
     /// Architectures, by the `model_type` of the model's `config.json`.
     pub families: family::Registry,
+    /// Scorers, by the kind of `scorer`.
+    pub scorers: spo_score::Registry,
     /// Layouts of rows and file formats, by the names of `schema` and `format` of `[[data]]`.
     pub data: spo_data::Registry,
 }

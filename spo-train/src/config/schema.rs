@@ -100,6 +100,10 @@ fn add_defaults(schema: &mut Value) {
             }
         }
     }
+    let online = &mut schema["properties"]["rounds"]["items"]["properties"]["online"]["properties"];
+    for (key, default) in defaults::table(&defaults::online()) {
+        online[&key]["default"] = default;
+    }
 }
 
 /// Every table with listed keys admits no others.

@@ -26,6 +26,17 @@ pub enum TrainError {
     /// The evaluation.
     #[error(transparent)]
     Eval(#[from] spo_eval::EvalError),
+    /// A scorer.
+    #[error(transparent)]
+    Score(#[from] spo_score::ScoreError),
+    /// An online round whose answers make no pair.
+    #[error("{round}: no pairs: {reason}")]
+    NoOnlinePairs {
+        /// The round.
+        round: String,
+        /// What became of the answers.
+        reason: String,
+    },
     /// A sink of events from outside of this crate could not keep one; see [`TrainError::sink`].
     #[error(transparent)]
     Sink(Box<dyn std::error::Error + Send + Sync>),
@@ -202,6 +213,10 @@ impl TrainError {
             Self::Model(error) => error.hint(),
             Self::Core(error) => error.hint(),
             Self::Eval(error) => error.hint(),
+            Self::Score(error) => error.hint(),
+            Self::NoOnlinePairs { .. } => {
+                Some("more samples, longer answers, a smaller min-gap, or a scorer that tells answers apart".into())
+            }
             Self::OutExists { path } if path.join("manifest.json").exists() => {
                 Some(format!("{} with the run there; `out` or --out names another directory", go_on(path)))
             }

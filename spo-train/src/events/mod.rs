@@ -9,8 +9,8 @@ pub mod watchdog;
 use crate::TrainError;
 use serde::{Deserialize, Serialize};
 use spo_eval::{
-    Artefact, ConflictCount, DataSummary, DimensionScore, Distribution, GateSummary, KlEstimate, PairedDifference,
-    Sample,
+    AnswerScores, Artefact, ConflictCount, DataSummary, DimensionScore, Distribution, GateSummary, KlEstimate,
+    OnlinePairs, PairedDifference, Sample, WinRate,
 };
 use std::path::PathBuf;
 
@@ -74,6 +74,30 @@ pub enum Event {
         /// Answers in all.
         total: usize,
     },
+    /// A policy answers the prompts of an online round. Not kept in `events.jsonl`.
+    Answering {
+        /// The policy.
+        policy: String,
+        /// Answers so far.
+        done: usize,
+        /// Answers in all.
+        total: usize,
+    },
+    /// A scorer reads the answers of a policy. Not kept in `events.jsonl`.
+    Judging {
+        /// The policy.
+        policy: String,
+        /// Answers so far.
+        done: usize,
+        /// Answers in all.
+        total: usize,
+    },
+    /// An online round made its pairs.
+    PairsMade(OnlinePairs),
+    /// What a scorer says of a policy's responses to held-out prompts.
+    AnswersScored(AnswerScores),
+    /// A policy against the start in a scorer's eyes.
+    WinRate(WinRate),
     /// They are all in the cache.
     Scored {
         /// The policy.

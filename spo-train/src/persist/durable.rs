@@ -89,7 +89,7 @@ pub(crate) fn files(dir: &Path) -> Result<Vec<PathBuf>, TrainError> {
 }
 
 /// Writes a file aside, syncs it, and renames it into place: a reader sees the old one or the new one.
-pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
     let aside = path.with_added_extension("part");
     let write = || {
         let mut file = File::create(&aside)?;
@@ -163,7 +163,8 @@ pub(crate) fn link_files(from: &Path, to: &Path) -> Result<(), TrainError> {
 
 /// Makes a rename, a new file or a removal in the file's directory last.
 pub(crate) fn sync_parent(path: &Path) -> Result<(), TrainError> {
-    path.parent().map_or(Ok(()), sync)
+    // Of a bare name the parent is empty: the working directory.
+    path.parent().map_or(Ok(()), |parent| sync(if parent == Path::new("") { Path::new(".") } else { parent }))
 }
 
 /// Makes what was written to a file or directory last. Directories cannot be synced on Windows.

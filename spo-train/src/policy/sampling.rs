@@ -11,7 +11,7 @@ use spo_core::logprob::HeadOptions;
 use spo_data::{Dataset, Group, PromptText, TextSpec, Tokenizer, encode_prompt, row_hash};
 use spo_eval::{KlEstimate, estimate_kl};
 use spo_model::CausalLm;
-use spo_model::generate::{Control, DecodeOptions, GenerateOptions, Generator, Sampling};
+use spo_model::generate::{Control, DecodeOptions, GenerateOptions, Generation, Generator, Sampling};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -77,6 +77,11 @@ impl SampledResponses {
             mean_tokens: lengths().sum::<usize>() as f64 / count as f64,
             cut: cut as f64 / count as f64,
         }
+    }
+
+    /// Every prompt with its response.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u32], &[u32])> {
+        self.prompts.iter().zip(&self.responses).map(|(prompt, response)| (prompt.as_slice(), response.as_slice()))
     }
 
     /// Tokens of the responses.
@@ -210,6 +215,59 @@ impl Samples {
         durable::write(path, text.as_bytes())?;
         Ok(Self { answers: pairs.into_iter().collect() })
     }
+}
+
+/// How answers are drawn.
+#[derive(Debug, Clone)]
+pub(crate) struct Drawing {
+    /// Answers to each prompt.
+    pub samples: usize,
+    /// Most tokens of one.
+    pub max_new_tokens: usize,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Tokens that end an answer.
+    pub stop: Vec<u32>,
+    /// Answer `k` to prompt `i` has stream `samples · i + k` of this seed.
+    pub seed: u64,
+}
+
+/// Sequences between two reports of progress.
+const TOLD: usize = 4 * BATCH;
+
+/// Draws `samples` answers to each prompt, one prompt's behind each other.
+///
+/// # Errors
+/// The user's interruption.
+pub(crate) fn draw_answers(
+    policy: &str,
+    model: &CausalLm,
+    prompts: &[&[u32]],
+    drawing: &Drawing,
+    reporter: &mut Reporter,
+) -> Result<Vec<Generation>, TrainError> {
+    let wanted: Vec<&[u32]> = prompts.iter().flat_map(|prompt| std::iter::repeat_n(*prompt, drawing.samples)).collect();
+    let decode = DecodeOptions { batch: BATCH, drafts: 0, ..DecodeOptions::default() };
+    let mut generator = Generator::new(model.clone(), &decode);
+    let mut drawn = vec![];
+    for chunk in wanted.chunks(TOLD) {
+        let options = GenerateOptions {
+            max_new_tokens: drawing.max_new_tokens,
+            sampling: drawing.sampling,
+            seed: drawing.seed,
+            first_stream: drawn.len() as u64,
+            stop: drawing.stop.clone(),
+        };
+        let mut interruption = Ok(());
+        let generated = generator.generate(chunk, &options, &mut |_, _| {
+            interruption = reporter.check_stop();
+            if interruption.is_ok() { Control::Continue } else { Control::Stop }
+        });
+        interruption?;
+        drawn.extend(generated);
+        reporter.emit(Event::Answering { policy: policy.into(), done: drawn.len(), total: wanted.len() })?;
+    }
+    Ok(drawn)
 }
 
 fn distinct_prompts(held_out: &Dataset, count: usize) -> Vec<Vec<u32>> {

@@ -2,8 +2,10 @@
 
 pub mod disk;
 mod evaluation;
+mod judge;
 pub(crate) mod lock;
 pub mod manifest;
+pub(crate) mod online;
 mod parts;
 pub(crate) mod place;
 pub mod prepare;

@@ -46,7 +46,13 @@ impl<'a> Parts<'a> {
         let (place, data) = (&training.place, training.data);
         let Given { history, samples: [samples, held_out_samples], reference } = given;
         let frozen = |samples| Frozen { names: &place.path, history: &history, samples, reference: reference.clone() };
-        let (task, margin_offset) = data.train.task(frozen(samples), device.clone())?;
+        let rows = data.rows();
+        // Of the pairs that an online round made only the policies know that its loss looks at.
+        let last = place.path.len() - 1;
+        let since = if data.prompts().is_some() && !rows.looks_at_all_policies() { last } else { 0 };
+        let own =
+            Frozen { names: &place.path[since..], history: history.get(since..).unwrap_or(&[]), ..frozen(samples) };
+        let (task, margin_offset) = rows.task(own, device.clone())?;
         let held_out = match &data.held_out {
             None => None,
             Some(rows) => Some(HeldOutTasks {
@@ -63,7 +69,7 @@ impl<'a> Parts<'a> {
     /// # Errors
     /// Margin offsets that are not finite.
     pub fn started(&self, training: &Training) -> Result<Event, TrainError> {
-        let (place, rows) = (&training.place, &training.data.train);
+        let (place, rows) = (&training.place, training.data.rows());
         let offset = self.margin_offset.as_ref();
         Ok(Event::PhaseStarted {
             phase: place.policy.clone(),

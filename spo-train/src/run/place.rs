@@ -4,10 +4,12 @@ use crate::TrainError;
 use crate::config::{ArmPlan, RoundPlan, RunPlan, TrainingPlan};
 use crate::persist::directory::{START, WARMUP, policy_name};
 use crate::phase::Phase;
+use crate::run::online::prompts::{Prompts, Texts};
 use crate::step::gradients::Trainable;
 use crate::task::data::TaskData;
 use spo_data::{Dataset, Tokenizer};
-use std::sync::Arc;
+use spo_model::ModelSpec;
+use std::sync::{Arc, OnceLock};
 
 /// Where a phase stands in the plan.
 #[derive(Debug, Clone)]
@@ -91,15 +93,17 @@ pub fn places(plan: &RunPlan) -> Vec<Place<'_>> {
 /// The rows of a phase.
 #[derive(Debug)]
 pub(crate) struct PhaseData {
-    /// Those that it trains on.
+    /// Those that it trains on, or in an online round those that it may train on at most.
     pub train: TaskData,
     /// Held-out rows, where it is evaluated on the way.
     pub held_out: Option<TaskData>,
+    /// What an online round answers, and the rows that come of it.
+    online: Option<(Prompts, OnceLock<TaskData>)>,
 }
 
 impl PhaseData {
-    /// The rows of every phase of a plan, in the order of [`places`]. `limit` is the longest row that the model takes,
-    /// `tokenizer` encodes what losses take beside prompts and answers.
+    /// The rows of every phase of a plan, in the order of [`places`]; the tokenizer encodes what losses take beside prompts
+    /// and answers.
     ///
     /// # Errors
     /// An objective that needs what the data or the rounds before lack; no held-out rows where there must be some.
@@ -107,10 +111,28 @@ impl PhaseData {
         plan: &RunPlan,
         train: &Arc<Dataset>,
         held_out: &Arc<Dataset>,
-        tokenizer: &Tokenizer,
-        limit: usize,
+        model: &ModelSpec,
+        texts: (&Texts, &Tokenizer),
     ) -> Result<Vec<Self>, TrainError> {
-        places(plan).iter().map(|place| Self::of(plan, place, train, held_out, tokenizer, limit)).collect()
+        places(plan).iter().map(|place| Self::of(plan, place, train, held_out, model, texts)).collect()
+    }
+
+    /// What an online round answers.
+    pub fn prompts(&self) -> Option<&Prompts> {
+        self.online.as_ref().map(|(prompts, _)| prompts)
+    }
+
+    /// The rows that it trains on, as far as they are there yet.
+    pub fn rows(&self) -> &TaskData {
+        self.online.as_ref().and_then(|(_, made)| made.get()).unwrap_or(&self.train)
+    }
+
+    /// The rows that an online round made.
+    pub fn make(&self, rows: TaskData) {
+        if let Some((_, made)) = &self.online {
+            // A second time they are the same ones.
+            let _ = made.set(rows);
+        }
     }
 
     fn of(
@@ -118,9 +140,18 @@ impl PhaseData {
         place: &Place,
         train: &Arc<Dataset>,
         held_out: &Arc<Dataset>,
-        tokenizer: &Tokenizer,
-        limit: usize,
+        model: &ModelSpec,
+        (texts, tokenizer): (&Texts, &Tokenizer),
     ) -> Result<Self, TrainError> {
+        let limit = model.context;
+        let online = place.arm.and_then(|arm| Some((arm, arm.round.online.as_ref()?)));
+        let prompts = online
+            .map(|(_, online)| Prompts::of(place, online, (&plan.text, texts, tokenizer), train, (model, plan.seed)));
+        let prompts = prompts.transpose()?;
+        let expected = online.zip(prompts.as_ref()).map(|((arm, online), prompts)| {
+            Arc::new(prompts.expected(&arm.round.dimension, online.max_new_tokens, model))
+        });
+        let train = expected.as_ref().unwrap_or(train);
         let rows = |dataset: &Arc<Dataset>| match (&place.arm, &plan.warmup) {
             (Some(arm), _) => TaskData::of_arm(dataset, &arm.round.dimension, arm.plan, tokenizer, limit),
             (None, Some(warmup)) => Ok(TaskData::of_warm_up(dataset, warmup, limit)),
@@ -139,6 +170,6 @@ impl PhaseData {
         }
         let (phase, rows) = (place.visiting(plan.seed), train.len());
         let train = train.visiting(phase.visits(rows), phase.epoch(rows));
-        Ok(Self { train, held_out })
+        Ok(Self { train, held_out, online: prompts.map(|prompts| (prompts, OnceLock::new())) })
     }
 }

@@ -8,6 +8,7 @@ use crate::events::{Event, Sink};
 use crate::persist::disk_space;
 use crate::policy::adapters;
 use crate::run::disk::Disk;
+use crate::run::online::prompts::Texts;
 use crate::run::place::PhaseData;
 use crate::run::schedule::{Stage, schedule};
 use burn::tensor::Device;
@@ -34,6 +35,10 @@ pub struct Prepared {
     pub held_out: LabelledSet,
     /// The rows of each phase, in the order of the plan.
     pub(crate) phases: Vec<PhaseData>,
+    /// The prompts as text, where scorers read them.
+    pub(crate) texts: Texts,
+    /// Who may be asked.
+    pub(crate) scorers: spo_score::Registry,
     /// Directories of earlier runs: policies that they made in the same way are not trained again.
     pub source_runs: Vec<PathBuf>,
     /// Whether a run that may not fit on the disk is refused.
@@ -80,10 +85,26 @@ pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainErr
     adapters::check(spec, &plan, &model)?;
     check_warm_up(&plan, &test)?;
     let [train, held_out] = label(&plan, &tokenizer, [("train", train), ("held-out", test)])?;
-    let phases = PhaseData::all(&plan, &train.dataset, &held_out.dataset, &tokenizer, model.context)?;
+    let texts = Texts::of(spec, &plan, &tokenizer)?;
+    let phases = PhaseData::all(&plan, &train.dataset, &held_out.dataset, &model, (&texts, &tokenizer))?;
     sink.event(0.0, &loaded(&train, &held_out))?;
     let (source, source_runs) = (spec.source().clone(), vec![]);
-    Ok(Prepared { plan, source, model, device, tokenizer, train, held_out, phases, source_runs, check_room: true })
+    let scorers = registries.scorers.clone();
+    let check_room = true;
+    Ok(Prepared {
+        plan,
+        source,
+        model,
+        device,
+        tokenizer,
+        train,
+        held_out,
+        phases,
+        texts,
+        scorers,
+        source_runs,
+        check_room,
+    })
 }
 
 /// Reads the rows of a split.
@@ -164,8 +185,12 @@ fn label(
     splits: [(&'static str, Dataset); 2],
 ) -> Result<[LabelledSet; 2], TrainError> {
     let mut dimensions: Vec<String> = vec![];
+    // Of a dimension that only a scorer knows there are no labels.
+    let labelled =
+        |dimension: &str| splits.iter().all(|(_, set)| set.judged_dimensions().iter().any(|d| d == dimension));
     for round in &plan.rounds {
-        if !dimensions.contains(&round.dimension) {
+        let wanted = round.online.is_none() || labelled(&round.dimension);
+        if wanted && !dimensions.contains(&round.dimension) {
             dimensions.push(round.dimension.clone());
         }
     }

@@ -4,8 +4,10 @@
 //! model: the list follows from the plan and the rows.
 
 use crate::config::{GatePlan, RoundPlan, RunPlan};
+use crate::run::online::Making;
 use crate::run::place::{ArmPlace, PhaseData, Place, first_policy, places};
 use crate::run::reference::{Draw, Made, Scoring};
+use crate::task::data::TaskData;
 use serde::Serialize;
 use spo_data::Dataset;
 use std::collections::HashSet;
@@ -30,6 +32,10 @@ pub(crate) enum Stage<'a> {
     Show { policy: String, responses: Responses },
     /// A policy answers held-out prompts, for its distance from others.
     Respond { policy: String, responses: Responses },
+    /// A scorer says what it thinks of what a policy answered.
+    Judge { policy: String, responses: usize },
+    /// An online round makes its pairs.
+    Make(Making<'a>),
     /// A round's policy is held against its gate; `path` are the policies that it comes from.
     Gate { policy: String, path: Vec<String>, round: &'a RoundPlan, plan: &'a GatePlan },
     /// The policies of a round on the same rows: the main one, which comes first, against each control.
@@ -91,6 +97,8 @@ impl<'a> Stage<'a> {
             Self::Evaluate(place) => format!("evaluate {}", place.policy),
             Self::Show { policy, .. } => format!("show {policy}"),
             Self::Respond { policy, .. } => format!("draw {policy}"),
+            Self::Judge { policy, .. } => format!("judge {policy}"),
+            Self::Make(making) => format!("pair for {}", making.round.name),
             Self::Gate { round, .. } => format!("gate {}", round.name),
             Self::Compare { round, .. } => format!("compare {}", round.name),
             Self::Distance { reference, .. } => format!("KL to {reference}"),
@@ -117,6 +125,14 @@ impl Stage<'_> {
                 summary.sampled_tokens = draws.iter().map(|draw| of(draw).tokens()).sum();
             }
             Self::Score(scoring) => (summary.rows, summary.scored_tokens) = (scoring.answers, scoring.tokens),
+            Self::Judge { responses, .. } => summary.rows = *responses,
+            Self::Make(making) => {
+                summary.rows = making.answers();
+                summary.sampled_tokens = (making.answers() * making.plan.max_new_tokens) as u64;
+                // By the reference at least.
+                let rows = making.arms[0].1.train.lengths();
+                summary.scored_tokens = rows.into_iter().map(|tokens| tokens as u64).sum();
+            }
             Self::Show { responses, .. } | Self::Respond { responses, .. } => {
                 (summary.rows, summary.sampled_tokens) = (responses.count, responses.tokens());
             }
@@ -186,6 +202,7 @@ impl<'a> Facts<'a> {
         }
         for (index, round) in self.plan.rounds.iter().enumerate() {
             let mut policies = vec![];
+            stages.extend(self.making(index, round));
             for (place, data) in &self.phases {
                 if let Some(arm) = place.arm.filter(|arm| arm.index == index) {
                     stages.push(self.training(place, data));
@@ -199,6 +216,15 @@ impl<'a> Facts<'a> {
         let last = self.plan.rounds.last().map_or(start, |round| &round.name);
         stages.push(Stage::Export { policy: last.into() });
         stages
+    }
+
+    /// How a round makes its own pairs, if it does.
+    fn making(&self, index: usize, round: &'a RoundPlan) -> Option<Stage<'a>> {
+        let plan = round.online.as_ref()?;
+        let own = |(place, _): &&(Place<'a>, &'a PhaseData)| place.arm.is_some_and(|arm| arm.index == index);
+        let arms: Vec<(Place<'a>, &'a PhaseData)> = self.phases.iter().filter(own).cloned().collect();
+        let prompts = arms.first()?.1.prompts()?;
+        Some(Stage::Make(Making { round, plan, prompts, arms }))
     }
 
     fn training(&self, place: &Place<'a>, data: &'a PhaseData) -> Stage<'a> {
@@ -239,8 +265,10 @@ impl<'a> Facts<'a> {
         let (mut visited, mut made, mut draws) = (vec![false; self.train.examples.len()], vec![], vec![]);
         for (place, data) in &self.phases {
             let Some(arm) = place.arm.filter(|arm| arm.index >= from) else { continue };
-            data.train.visited_examples().for_each(|example| visited[example] = true);
-            for rows in std::iter::once(&data.train).chain(&data.held_out) {
+            // What an online round trains on is not there yet.
+            let known = data.prompts().is_none().then_some(&data.train);
+            known.into_iter().flat_map(TaskData::visited_examples).for_each(|example| visited[example] = true);
+            for rows in known.into_iter().chain(&data.held_out) {
                 made.push(Made::Shortened(rows));
                 // The next round's reference is this policy.
                 if arm.index == from {
@@ -266,7 +294,10 @@ impl<'a> Facts<'a> {
         let shown = self.responses(evaluation.samples + evaluation.sample_prompts.len());
         let mut stages = vec![Stage::Show { policy: policy.clone(), responses: shown }];
         if self.kl_prompts > 0 {
-            stages.push(Stage::Respond { policy, responses: self.responses(self.kl_prompts) });
+            stages.push(Stage::Respond { policy: policy.clone(), responses: self.responses(self.kl_prompts) });
+            if evaluation.scorer.is_some() {
+                stages.push(Stage::Judge { policy, responses: self.kl_prompts });
+            }
         }
         stages
     }

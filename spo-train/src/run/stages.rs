@@ -19,6 +19,7 @@ use crate::policy::adapters::policy_options;
 use crate::policy::logps::{LogpCache, PolicyLogps};
 use crate::policy::sampling::{DisplayedPrompt, SampledResponses, Samples, displayed_prompts, show};
 use crate::run::evaluation::{self, Judged, Margins};
+use crate::run::judge::Opinion;
 use crate::run::parts::{Given, Parts};
 use crate::run::place::{Place, places};
 use crate::run::prepare::{Prepared, loaded};
@@ -49,18 +50,18 @@ struct Trained {
 
 /// A run that goes through its stages.
 pub(crate) struct Driver<'a> {
-    plan: &'a RunPlan,
-    prepared: &'a Prepared,
-    reporter: Reporter<'a>,
+    pub(super) plan: &'a RunPlan,
+    pub(super) prepared: &'a Prepared,
+    pub(super) reporter: Reporter<'a>,
     journal: Journal,
     checkpoints: Checkpoints,
-    resident: Resident,
+    pub(super) resident: Resident,
     cache: LogpCache,
-    bootstrap: Bootstrap,
+    pub(super) bootstrap: Bootstrap,
     /// Where numbers of rows are computed.
     numbers: Device,
     /// Tokens that end a response.
-    stop: Vec<u32>,
+    pub(super) stop: Vec<u32>,
     displayed: Vec<DisplayedPrompt>,
     /// Earlier runs that policies may be taken from.
     source_runs: SourceRuns,
@@ -73,7 +74,9 @@ pub(crate) struct Driver<'a> {
     /// Scores of the policies so far, in the scale of the main table.
     matrix: Vec<DimensionScore>,
     /// What the policies so far answered, for their distances.
-    responses: Vec<SampledResponses>,
+    pub(super) responses: Vec<SampledResponses>,
+    /// What a scorer says of that, the start first.
+    pub(super) opinions: Vec<(String, Opinion)>,
 }
 
 impl<'a> Driver<'a> {
@@ -101,6 +104,7 @@ impl<'a> Driver<'a> {
             margins: BTreeMap::new(),
             matrix: vec![],
             responses: vec![],
+            opinions: vec![],
             journal,
             checkpoints,
             reporter,
@@ -126,6 +130,8 @@ impl<'a> Driver<'a> {
                 self.responses.push(responses);
                 Ok(())
             }
+            Stage::Judge { policy, .. } => self.judge_responses(&name, policy),
+            Stage::Make(making) => self.make_pairs(&name, making),
             Stage::Gate { policy, path, plan, .. } => self.stage(&name, &[], |run| run.check_gate(policy, path, plan)),
             Stage::Compare { policies, .. } => self.stage(&name, &[], |run| run.compare(policies)),
             Stage::Distance { reference, policies } => self.stage(&name, &[], |run| run.distances(reference, policies)),
@@ -135,7 +141,7 @@ impl<'a> Driver<'a> {
 
     /// Does the work of a stage, or takes its result from the journal if it is finished. `files` are
     /// what it writes, or may write, relative to the run directory.
-    fn stage<T: Serialize + DeserializeOwned>(
+    pub(super) fn stage<T: Serialize + DeserializeOwned>(
         &mut self,
         name: &str,
         files: &[PathBuf],
@@ -286,8 +292,8 @@ impl<'a> Driver<'a> {
         let (place, data) = (&training.place, training.data);
         let draw = |rows| Draw::of(rows, self.plan.seed, place.round());
         let read = |draw: Option<Draw>| draw.map_or(Ok(None), |draw| self.samples(place.parent(), &draw));
-        let samples = [read(draw(&data.train))?, read(data.held_out.as_ref().and_then(draw))?];
-        let wanted = data.train.needs_reference_model();
+        let samples = [read(draw(data.rows()))?, read(data.held_out.as_ref().and_then(draw))?];
+        let wanted = data.rows().needs_reference_model();
         let reference = wanted.then(|| self.resident.policies.load(place.parent())).transpose()?;
         let given = Given { history: self.history(place), samples, reference };
         Parts::new(self.prepared, training, given, &self.numbers)
@@ -317,7 +323,7 @@ impl<'a> Driver<'a> {
     }
 
     /// Draws the answers that the next round needs of a policy, as far as they are not on disk yet.
-    fn sample(&mut self, name: &str, policy: &str, draws: &[Draw]) -> Result<(), TrainError> {
+    pub(super) fn sample(&mut self, name: &str, policy: &str, draws: &[Draw]) -> Result<(), TrainError> {
         let paths: Vec<PathBuf> = draws.iter().map(|draw| self.samples_path(policy, draw)).collect();
         let relative = |path: &PathBuf| path.strip_prefix(&self.reporter.out).unwrap_or(path).to_path_buf();
         let files: Vec<PathBuf> = paths.iter().map(relative).collect();
@@ -344,7 +350,7 @@ impl<'a> Driver<'a> {
     }
 
     /// Stores a policy's log-probs: from then on nothing else of it is needed.
-    fn score(&mut self, name: &str, scoring: &Scoring) -> Result<(), TrainError> {
+    pub(super) fn score(&mut self, name: &str, scoring: &Scoring) -> Result<(), TrainError> {
         let policy = &scoring.policy;
         let later = scoring.rows(|draw| {
             let samples = self.samples(policy, draw)?.unwrap_or_default();
@@ -353,6 +359,7 @@ impl<'a> Driver<'a> {
             Ok::<Vec<Example>, TrainError>(written.map(row).collect())
         })?;
         let sets = [&later, &*self.prepared.held_out.dataset];
+        // What online rounds made is scored beside what is known of the policy by then.
         let hash = self.resident.policies.hash(policy).to_string();
         // Other rows, as of a changed run file, are other stages.
         let detail = format!("{DETAIL}{}", &rows_hash(&sets)[..8]);

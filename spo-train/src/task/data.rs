@@ -149,6 +149,12 @@ impl TaskData {
         }
     }
 
+    /// Whether the loss looks at policies before its reference.
+    pub fn looks_at_all_policies(&self) -> bool {
+        let needs = self.needs();
+        needs.history || needs.earlier > 0 || needs.mixture
+    }
+
     /// Whether the round needs its reference in memory.
     pub fn needs_reference_model(&self) -> bool {
         self.needs().sequence_kl

@@ -2,6 +2,7 @@
 
 mod check;
 mod conflict;
+mod label;
 mod picture;
 mod preview;
 
@@ -18,12 +19,13 @@ use crate::inputs::{LayoutArguments, TextArguments, require_rows};
 use crate::outcome::Outcome;
 use crate::output::{Output, note};
 
-/// Look at preference data before training
+/// Look at preference data before training, or label answers
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Check(check::Arguments),
     Preview(preview::Arguments),
     Conflict(conflict::Arguments),
+    Label(label::Arguments),
 }
 
 impl Command {
@@ -32,6 +34,7 @@ impl Command {
             Self::Check(arguments) => arguments.run(output),
             Self::Preview(arguments) => arguments.run(output).map(|()| Outcome::Done),
             Self::Conflict(arguments) => arguments.run(output).map(|()| Outcome::Done),
+            Self::Label(arguments) => arguments.run(output).map(|()| Outcome::Done),
         }
     }
 }

@@ -124,12 +124,18 @@ impl CpuDecoder {
         x
     }
 
-    /// What is known of a prompt already: its beginning that the sequence that ended last shares.
+    /// What is known of a prompt already: its beginning that the sequence that ended last shares, or the one that started
+    /// last, as where several answers to one prompt are drawn.
     fn cache_for(&mut self, prompt: &[u32]) -> Cache {
+        let same = |cache: &Cache| cache.tokens.iter().zip(prompt).take_while(|(a, b)| a == b).count();
+        let of_ended = self.ended.as_ref().map_or(0, same);
+        let neighbour = self.running.last().map(|cache| (same(cache), cache)).filter(|(same, _)| *same > of_ended);
+        if let Some((same, cache)) = neighbour {
+            return Cache { layers: cache.layers.clone(), tokens: cache.tokens[..same].to_vec() };
+        }
         let empty = || Cache { layers: vec![KeysValues::default(); self.spec.layers.len()], tokens: vec![] };
         let mut cache = self.ended.take().unwrap_or_else(empty);
-        let same = cache.tokens.iter().zip(prompt).take_while(|(a, b)| a == b).count();
-        cache.tokens.truncate(same);
+        cache.tokens.truncate(of_ended);
         cache
     }
 

@@ -2,12 +2,14 @@
 
 mod condition;
 mod lines;
+mod online;
 mod step;
 
 use burn::tensor::Device;
 use spo_core::objective;
 use spo_kernels::memory::{CardMemory, card};
 use spo_model::family;
+use spo_score::ScorerSpec;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +24,7 @@ use super::spec::{
 };
 pub use condition::Condition;
 pub use lines::{Origin, PlanLine};
+pub use online::OnlinePlan;
 
 /// A run with every value settled.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -160,6 +163,9 @@ pub struct RoundPlan {
     pub arms: Vec<ArmPlan>,
     /// What the main arm's policy must reach.
     pub gate: Option<GatePlan>,
+    /// How it makes its own pairs; `None` = it learns from the data's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub online: Option<OnlinePlan>,
 }
 
 impl RoundPlan {
@@ -361,6 +367,9 @@ pub struct EvaluationPlan {
     pub samples: usize,
     /// The user's own prompts.
     pub sample_prompts: Vec<String>,
+    /// Who scores the responses sampled on held-out prompts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scorer: Option<ScorerSpec>,
     /// Answers that say nothing.
     pub boilerplate: Vec<String>,
 }

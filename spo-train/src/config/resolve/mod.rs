@@ -2,13 +2,14 @@
 
 mod gate;
 mod layers;
+mod online;
 mod options;
 mod rounds;
 mod sections;
 mod stopping;
 mod training;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use spo_core::objective;
 use spo_data::{DataError, Dataset, TextSpec};
@@ -32,6 +33,8 @@ pub struct Facts {
     pub lists: BTreeMap<String, usize>,
     /// Pairs labelled as ties.
     pub ties: BTreeMap<String, usize>,
+    /// Distinct prompts of the training data.
+    pub prompts: usize,
     /// Most tokens the model can read, if it is limited.
     pub context_length: Option<usize>,
     /// Memory of the model's weights.
@@ -71,6 +74,7 @@ impl Facts {
             desirable: counts(|train, name| train.answers(name).iter().filter(|row| row.desirable).count()),
             lists: counts(|train, name| train.lists(name).len()),
             ties: counts(|train, name| train.ties(name).len()),
+            prompts: train.examples.iter().map(|example| &example.prompt[..]).collect::<HashSet<_>>().len(),
             ..Self::default()
         }
     }
@@ -183,7 +187,7 @@ impl<'a> Resolver<'a> {
             token_cache: self.sections.token_cache.clone(),
             warmup: self.warmup()?,
             rounds: self.rounds()?,
-            evaluation: self.evaluation(),
+            evaluation: self.evaluation()?,
             watchdog: self.watchdog(),
             checkpoints: self.checkpoints(),
             name,

@@ -15,7 +15,7 @@ impl Resolver<'_> {
     /// All options of an arm's objective.
     pub(super) fn options(&mut self, arm: &Arm<'_>, finished: &[Finished]) -> Result<Map<String, Value>, ConfigError> {
         self.refuse_foreign_options(arm)?;
-        let prefix = join(&arm.prefix, "options");
+        let prefix = join(&arm.prefix(), "options");
         let keys: Vec<&str> = objective::options(self.objectives(), &arm.objective).map(|option| option.key).collect();
         let mut given = self.settle(&prefix, Map::new(), &keys, &arm.options);
         if objective::holds_earlier(self.objectives(), &arm.objective) {
@@ -44,7 +44,7 @@ impl Resolver<'_> {
     fn refuse_foreign_options(&self, arm: &Arm<'_>) -> Result<(), ConfigError> {
         let properties = |key: &str| checked_schema()["properties"][key].clone();
         let training = properties("training")["properties"].clone();
-        let fields = ["dimension", "name", "objective", "controls", "gate"];
+        let fields = ["dimension", "name", "objective", "controls", "gate", "online"];
         let known: Vec<String> =
             objective::options(self.objectives(), &arm.objective).map(|option| option.key.to_owned()).collect();
         for (name, entry, section) in arm.options.keys() {
@@ -66,12 +66,17 @@ impl Resolver<'_> {
         let default = objective::options(self.objectives(), &arm.objective)
             .find(|option| option.key == "lambda")
             .map_or(Value::Null, |option| option.default_value());
+        // A round that samples anew holds other rounds, not what it has learnt itself so far.
+        let own = |round: &Finished| round.round == arm.index;
         let table = match given.unwrap_or(&default) {
             Value::Object(table) => table,
-            number => return Ok(vec![number.as_f64().unwrap_or(1.0); finished.len()]),
+            number => {
+                let number = number.as_f64().unwrap_or(1.0);
+                return Ok(finished.iter().map(|round| if own(round) { 0.0 } else { number }).collect());
+            }
         };
         let mut earlier: Vec<String> = Vec::new();
-        for round in finished {
+        for round in finished.iter().filter(|round| !own(round)) {
             if !earlier.contains(&round.dimension) {
                 earlier.push(round.dimension.clone());
             }
@@ -90,7 +95,10 @@ impl Resolver<'_> {
         if let Some(name) = earlier.iter().find(|name| !table.contains_key(*name)) {
             return Err(fault(found.node, format!("but {name:?} has none")));
         }
-        let weight = |round: &Finished| table[&round.dimension].as_f64().unwrap_or(0.0);
+        let weight = |round: &Finished| match own(round) {
+            true => 0.0,
+            false => table[&round.dimension].as_f64().unwrap_or(0.0),
+        };
         Ok(finished.iter().map(weight).collect())
     }
 

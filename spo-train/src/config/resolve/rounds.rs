@@ -3,8 +3,9 @@
 use serde_json::{Map, Value};
 
 use super::layers::Layers;
+use super::online::part;
 use super::stopping::Target;
-use super::{Facts, Resolver};
+use super::{DimensionRows, Facts, Resolver};
 use crate::config::document::{Content, Document, Node};
 use crate::config::objective;
 use crate::config::plan::{ArmPlan, DataShape, RoundPlan};
@@ -16,6 +17,8 @@ const MAIN: &str = "main";
 
 /// What later rounds must know of a finished one.
 pub(super) struct Finished {
+    /// Index of the round in the run file, of which this may be a part.
+    pub round: usize,
     pub dimension: String,
     pub objective: String,
     /// Scale of its implicit reward: `alpha` or `beta`, if the objective has one.
@@ -28,11 +31,22 @@ pub(super) struct Arm<'a> {
     /// Dotted key of its table in the run file.
     pub key: String,
     pub node: &'a Node,
-    /// Where its origins go in the plan.
-    pub prefix: String,
+    /// Dotted key of its round in the plan.
+    planned: String,
+    /// Its number in the round; the main arm is 0.
+    number: usize,
+    /// Index of its round in the run file.
+    pub index: usize,
     pub objective: String,
     /// Tables its options come from.
     pub options: Layers<'a>,
+}
+
+impl Arm<'_> {
+    /// Where its origins go in the plan.
+    pub fn prefix(&self) -> String {
+        format!("{}.arms.{}", self.planned, self.number)
+    }
 }
 
 impl Resolver<'_> {
@@ -42,17 +56,26 @@ impl Resolver<'_> {
         let mut rounds: Vec<RoundPlan> = Vec::new();
         let nodes = document.root.get("rounds").map_or(&[][..], Node::items);
         for (index, node) in nodes.iter().enumerate() {
-            let plan = self.round(index, node, &finished)?;
-            if let Some(first) = rounds.iter().position(|round| round.name == plan.name) {
-                let place = node.get("name").unwrap_or(node);
-                return Err(ConfigError::DuplicateName {
-                    at: document.place(&place.source),
-                    name: plan.name,
-                    other: format!("rounds.{first}"),
-                });
+            let (mut number, mut done) = (0, 0);
+            loop {
+                let whole = self.round(index, rounds.len(), node, &finished)?;
+                let total = whole.main().training.steps;
+                let (plan, steps) = part(whole, number, done);
+                if let Some(first) = rounds.iter().position(|round| round.name == plan.name) {
+                    let place = node.get("name").unwrap_or(node);
+                    return Err(ConfigError::DuplicateName {
+                        at: document.place(&place.source),
+                        name: plan.name,
+                        other: format!("rounds.{first}"),
+                    });
+                }
+                finished.push(Finished::new(index, rounds.len(), &plan));
+                rounds.push(plan);
+                (number, done) = (number + 1, done + steps);
+                if done >= total {
+                    break;
+                }
             }
-            finished.push(Finished::new(index, &plan));
-            rounds.push(plan);
         }
         self.check_reward_rounds(&rounds)?;
         Ok(rounds)
@@ -76,42 +99,80 @@ impl Resolver<'_> {
         built.is_some_and(|built| built.is_ok_and(|objective| objective.takes_ties()))
     }
 
-    fn round(&mut self, index: usize, node: &Node, finished: &[Finished]) -> Result<RoundPlan, ConfigError> {
+    /// The round at `index` of the run file, whose place in the plan is `planned`.
+    fn round(
+        &mut self,
+        index: usize,
+        planned: usize,
+        node: &Node,
+        finished: &[Finished],
+    ) -> Result<RoundPlan, ConfigError> {
         let document = self.document;
-        let key = format!("rounds.{index}");
+        let (key, planned) = (format!("rounds.{index}"), format!("rounds.{planned}"));
         let dimension_node = node.get("dimension").expect("the schema requires a dimension");
-        let dimension = checked_dimension(document, self.facts, dimension_node, &join(&key, "dimension"))?;
-        self.note(&join(&key, "dimension"), dimension_node);
-        let name = self.round_name(index, &key, node, &dimension)?;
+        let online = self.online(&key, &planned, node)?;
+        // A scorer may know dimensions that no row has a label of.
+        let dimension = match &online {
+            Some(_) => text(dimension_node),
+            None => checked_dimension(document, self.facts, dimension_node, &join(&key, "dimension"))?,
+        };
+        self.note(&join(&planned, "dimension"), dimension_node);
+        let name = self.round_name(index, &key, &planned, node, &dimension)?;
         let written = node.get("objective").map(text);
         let default = if index == 0 { "dpo" } else { "spo" };
         let main = Arm {
             objective: objective::canonical(self.objectives(), written.as_deref().unwrap_or(default)),
             options: Layers::default().under(&key, Some(node), &[]),
-            prefix: format!("{key}.arms.0"),
+            planned,
+            number: 0,
+            index,
             key: key.clone(),
             node,
         };
-        let mut arms = vec![self.arm(MAIN.to_owned(), &main, None, &dimension, finished)?];
+        let (online, rows) = match online {
+            Some((online, rows)) => (Some(online), rows),
+            None => (None, self.facts.rows(&dimension)),
+        };
+        let rows = (dimension.as_str(), rows);
+        let mut arms = vec![self.arm(MAIN.to_owned(), &main, None, rows, finished)?];
         let controls = node.get("controls").map_or(&[][..], Node::items);
         for (index, control_node) in controls.iter().enumerate() {
             let (name, control) = self.control(index, control_node, &main, &arms)?;
-            arms.push(self.arm(name, &control, Some(&main), &dimension, finished)?);
+            arms.push(self.arm(name, &control, Some(&main), rows, finished)?);
+        }
+        if let (Some(_), Some(arm)) = (&online, arms.iter().find(|arm| arm.data != DataShape::Pairs)) {
+            return Err(ConfigError::Refused {
+                at: document.place(&node.source),
+                key: join(&key, "online"),
+                message: format!(
+                    "`{}` learns from {}, and answers are made into pairs",
+                    arm.objective,
+                    arm.data.words()
+                ),
+                hint: Some("an objective on pairs, such as `dpo`, or `spo data label` and a round on its file".into()),
+            });
         }
         let gate = self.gate(&key, node, arms[0].training.eval_every)?;
-        Ok(RoundPlan { name, dimension, arms, gate })
+        Ok(RoundPlan { name, dimension, arms, gate, online })
     }
 
     /// The written name of a round, or its number with its dimension.
-    fn round_name(&mut self, index: usize, key: &str, node: &Node, dimension: &str) -> Result<String, ConfigError> {
-        let key = join(key, "name");
+    fn round_name(
+        &mut self,
+        index: usize,
+        key: &str,
+        planned: &str,
+        node: &Node,
+        dimension: &str,
+    ) -> Result<String, ConfigError> {
+        let (key, planned) = (join(key, "name"), join(planned, "name"));
         if let Some(name_node) = node.get("name") {
-            self.note(&key, name_node);
+            self.note(&planned, name_node);
             let name = text(name_node);
             self.check_directory_name(&key, name_node, &name)?;
             return Ok(name);
         }
-        self.compute(key, "the round's number and dimension");
+        self.compute(planned, "the round's number and dimension");
         let plain = |letter: char| if letter.is_alphanumeric() { letter } else { '-' };
         let dimension: String = dimension.chars().map(plain).collect();
         Ok(format!("round-{}-{dimension}", index + 1))
@@ -137,16 +198,16 @@ impl Resolver<'_> {
                 name,
             });
         }
-        let prefix = format!("{}.arms.{}", main.key, index + 1);
-        self.note(&join(&prefix, "name"), name_node);
+        let (planned, number) = (main.planned.clone(), index + 1);
+        self.note(&format!("{planned}.arms.{number}.name"), name_node);
         let own = Layers::default().under(&key, Some(node), &[]);
         let written = node.get("objective").map(text);
         let objective = objective::canonical(self.objectives(), written.as_ref().unwrap_or(&main.objective));
         let options = match objective == main.objective {
-            true => own.under(&main.key, Some(main.node), &["name", "objective", "controls", "gate"]),
+            true => own.under(&main.key, Some(main.node), &["name", "objective", "controls", "gate", "online"]),
             false => own,
         };
-        Ok((name, Arm { options, key, node, prefix, objective }))
+        Ok((name, Arm { options, objective, key, node, planned, number, index: main.index }))
     }
 
     fn arm(
@@ -154,16 +215,15 @@ impl Resolver<'_> {
         name: String,
         arm: &Arm<'_>,
         main: Option<&Arm<'_>>,
-        dimension: &str,
+        (dimension, rows): (&str, DimensionRows),
         finished: &[Finished],
     ) -> Result<ArmPlan, ConfigError> {
-        let document = self.document;
+        let (document, prefix) = (self.document, arm.prefix());
         let objective_node = arm.node.get("objective").or_else(|| main?.node.get("objective"));
         if let Some(node) = objective_node {
-            self.note(&join(&arm.prefix, "objective"), node);
+            self.note(&join(&prefix, "objective"), node);
         }
         let options = self.options(arm, finished)?;
-        let rows = self.facts.rows(dimension);
         let data = objective::shape(self.objectives(), &arm.objective, rows);
         let refused = |message, hint: Option<String>| ConfigError::Refused {
             at: document.place(&objective_node.unwrap_or(arm.node).source),
@@ -187,8 +247,8 @@ impl Resolver<'_> {
         }
         let inputs = objective::inputs(self.objectives(), &arm.objective, &options, data, self.facts.model_bytes)
             .map_err(|error| refused(error.to_string(), error.hint()))?;
-        self.compute(join(&arm.prefix, "data"), "objective and data");
-        self.compute(join(&arm.prefix, "inputs"), "objective");
+        self.compute(join(&prefix, "data"), "objective and data");
+        self.compute(join(&prefix, "inputs"), "objective");
         let mut layers = Layers::default().under(&arm.key, Some(arm.node), &[]);
         if let Some(main) = main {
             layers = layers.under(&main.key, Some(main.node), &[]);
@@ -196,7 +256,7 @@ impl Resolver<'_> {
         let layers = layers.under("training", document.root.get("training"), &[]);
         let ties = if self.takes_ties(&arm.objective, &options) { rows.ties } else { 0 };
         let target = Target { dimension: Some(dimension), rows: rows.of(data) + ties, kind: data.words() };
-        let training = self.training(&arm.prefix, &layers, &target)?;
+        let training = self.training(&prefix, &layers, &target)?;
         Ok(ArmPlan {
             name,
             objective: arm.objective.clone(),
@@ -210,15 +270,17 @@ impl Resolver<'_> {
 }
 
 impl Finished {
-    fn new(index: usize, round: &RoundPlan) -> Self {
+    /// `before` rounds of the plan come before it.
+    fn new(round_index: usize, before: usize, round: &RoundPlan) -> Self {
         let (main, options) = (round.main(), &round.main().options);
         let lambda = if objective::holds_earlier(&main.objectives, &main.objective) {
             let list = options.get("lambda").and_then(Value::as_array);
             list.into_iter().flatten().filter_map(Value::as_f64).collect()
         } else {
-            vec![0.0; index]
+            vec![0.0; before]
         };
         Self {
+            round: round_index,
             dimension: round.dimension.clone(),
             objective: main.objective.clone(),
             scale: main.objectives.reward_scale(&main.objective, options),
@@ -266,6 +328,11 @@ fn reward_fault(rounds: &[RoundPlan], index: usize, warm_up: bool) -> Option<(&'
         built.and_then(|objective| objective.critique()).map(|critique| critique.max_tokens)
     };
     let faults = [
+        (
+            rounds[index].online.is_some(),
+            "a reward model writes no answers, and so makes no pairs of its own (`online`)",
+            "take `online` out; the reward model can be the scorer of online rounds",
+        ),
         (
             rounds.len() > 1,
             "a round with objective `reward` is the only round of its run: it ends as a reward model, which no other round \

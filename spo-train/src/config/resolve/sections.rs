@@ -41,8 +41,16 @@ impl Resolver<'_> {
         Some(self.section("lora"))
     }
 
-    pub(super) fn evaluation(&mut self) -> EvaluationPlan {
-        self.section("evaluation")
+    pub(super) fn evaluation(&mut self) -> Result<EvaluationPlan, ConfigError> {
+        let plan: EvaluationPlan = self.section("evaluation");
+        if let Some(node) = self.root("evaluation").and_then(|section| section.get("scorer")) {
+            self.check_scorer("evaluation.scorer", node)?;
+            if plan.kl_samples == 0 {
+                let expected = "kl-samples above 0: what is scored are the responses that are sampled";
+                return Err(wrong(self.document, node, "evaluation.scorer", expected.to_owned()));
+            }
+        }
+        Ok(plan)
     }
 
     pub(super) fn watchdog(&mut self) -> WatchdogPlan {

@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use spo_score::ScorerSpec;
 
 /// `[evaluation]`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -22,6 +23,9 @@ pub struct EvaluationSpec {
     pub samples: Option<usize>,
     /// Further prompts of your own, shown the same way.
     pub sample_prompts: Option<Vec<String>>,
+    /// Who scores the responses that are sampled on held-out prompts (`kl-samples` of them), after every round: the report has
+    /// each policy's mean score and its win rate against the start. `spo list scorers` shows the kinds.
+    pub scorer: Option<ScorerSpec>,
     /// Answers that say nothing, such as "I have no comment." Pairs with one of them are counted apart, so that the table
     /// also shows what is left without them.
     pub boilerplate: Option<Vec<String>>,

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{GateSpec, TrainingSpec};
+use super::{GateSpec, OnlineSpec, TrainingSpec};
 
 /// One round: train on the pairs of one dimension, starting from the policy the round before ended with.
 /// Also takes every key of `[training]` and every option of its objective.
@@ -21,6 +21,8 @@ pub struct RoundSpec {
     pub controls: Option<Vec<ControlSpec>>,
     /// What the round's policy must reach.
     pub gate: Option<GateSpec>,
+    /// Pairs that the round makes itself, of answers of the policy that it starts from.
+    pub online: Option<OnlineSpec>,
     /// Overrides of `[training]`.
     #[serde(flatten)]
     pub training: TrainingSpec,

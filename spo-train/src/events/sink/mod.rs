@@ -68,7 +68,15 @@ impl EventFile {
 impl Sink for EventFile {
     fn event(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
         // These are for the eye: the file says what was scored, and does not tell how often a run was interrupted.
-        if matches!(event, Event::Scoring { .. } | Event::Resumed { .. } | Event::Reading { .. }) {
+        let passing = matches!(
+            event,
+            Event::Scoring { .. }
+                | Event::Resumed { .. }
+                | Event::Reading { .. }
+                | Event::Answering { .. }
+                | Event::Judging { .. }
+        );
+        if passing {
             return Ok(());
         }
         let record = Record { at: seconds, event: event.clone() };

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::{Facts, RunSpec, resolve};
+use crate::run::online::prompts::Texts;
 use spo_data::{Example, Preference, Tokenizer};
 use std::sync::Arc;
 
@@ -48,7 +49,14 @@ fn stages_of(more: &str, held_out: Vec<Example>) -> Vec<StageSummary> {
         spec.apply_set(change).unwrap();
     }
     let plan = resolve(&spec, &Facts::of(&train)).unwrap();
-    let data = PhaseData::all(&plan, &train, &held_out, &Tokenizer::ids_only(vec![]), 64).unwrap();
+    let model = spo_model::ModelSpec::from_json(
+        r#"{"model_type": "llama", "vocab_size": 64, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
+            "num_attention_heads": 1, "num_key_value_heads": 1, "max_position_embeddings": 64, "rms_norm_eps": 1e-5}"#,
+    );
+    let json = br#"{"version": "1.0", "model": {"type": "WordLevel", "unk_token": "<unk>", "vocab": {"<unk>": 0}},
+        "pre_tokenizer": {"type": "Whitespace"}, "added_tokens": []}"#;
+    let texts = (&Texts::default(), &Tokenizer::from_bytes(json, b"{}", None).unwrap());
+    let data = PhaseData::all(&plan, &train, &held_out, &model.unwrap(), texts).unwrap();
     schedule(&plan, &data, &train, &held_out).iter().map(Stage::summary).collect()
 }
 
@@ -60,6 +68,20 @@ fn numbers(stages: &[StageSummary], name: &str) -> (usize, [u64; 3]) {
 
 fn has(stages: &[StageSummary], name: &str) -> bool {
     stages.iter().any(|stage| stage.stage == name)
+}
+
+#[test]
+fn an_online_round_makes_its_pairs_before_it_trains() {
+    let online = "[rounds.online]\nscorer = \"rules:ends=1\"\nmax-new-tokens = 7\nrefresh = 2\n";
+    let stages = stages(&format!("[[rounds]]\ndimension = \"style\"\nsteps = 3\n{online}"));
+    let made: Vec<&str> =
+        stages.iter().map(|stage| stage.stage.as_str()).filter(|name| name.contains("style")).collect();
+    assert_eq!(made[..2], ["pair for round-1-style-1", "train round-1-style-1"]);
+    assert!(made.contains(&"pair for round-1-style-2"), "{made:?}");
+    // Four answers to each of eleven prompts, and pairs of two of the longest ones.
+    assert_eq!(numbers(&stages, "pair for round-1-style-1"), (48, [0, 12 * 15, 48 * 7]));
+    assert_eq!(numbers(&stages, "train round-1-style-1").1[0], 2 * 2 * 15);
+    assert_eq!(numbers(&stages, "train round-1-style-2").1[0], 2 * 15);
 }
 
 /// Three held-out pairs of six tokens and a list of four.
