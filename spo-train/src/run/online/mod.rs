@@ -128,13 +128,13 @@ impl<'a> Driver<'a> {
             for generation in generations {
                 answers.responses.push(text(&generation.ids)?);
                 answers.finished.push(generation.ended == Ended::Stop);
-                answers.response_ids.push(generation.ids.clone());
+                answers.answer_ids.push(generation.ids.clone());
             }
             answers.sampled = generations.len();
             for ids in making.prompts.of_data(prompt).filter(|_| plan.include_data) {
                 answers.responses.push(text(ids)?);
                 answers.finished.push(true);
-                answers.response_ids.push(ids.to_vec());
+                answers.answer_ids.push(ids.to_vec());
             }
             all.push(answers);
         }

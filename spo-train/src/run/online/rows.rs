@@ -27,7 +27,7 @@ pub(super) struct Answers {
     pub prompt: Value,
     pub prompt_ids: Vec<u32>,
     pub responses: Vec<String>,
-    pub response_ids: Vec<Vec<u32>>,
+    pub answer_ids: Vec<Vec<u32>>,
     /// Whether each ended by itself.
     pub finished: Vec<bool>,
     /// How many there are of the policy; those behind are the data's.
@@ -69,7 +69,7 @@ impl Answers {
             prompt: prompt.text.to_json(),
             prompt_ids: prompt.ids.clone(),
             responses: vec![],
-            response_ids: vec![],
+            answer_ids: vec![],
             finished: vec![],
             sampled: 0,
         }
@@ -86,7 +86,7 @@ impl Answers {
             response_ids: ids.clone(),
             dimension: Some(dimension.into()),
         };
-        self.responses.iter().zip(&self.response_ids).map(item).collect()
+        self.responses.iter().zip(&self.answer_ids).map(item).collect()
     }
 }
 
@@ -153,7 +153,7 @@ fn example(id: String, pair: &ScoredPair, answers: &Answers) -> Example {
     Example {
         id,
         prompt: answers.prompt_ids.clone().into(),
-        answers: [pair.a, pair.b].map(|answer| answers.response_ids[answer].clone().into()).to_vec(),
+        answers: [pair.a, pair.b].map(|answer| answers.answer_ids[answer].clone().into()).to_vec(),
         labels: Arc::new(labels.collect::<BTreeMap<_, _>>()),
         scores: scores.collect(),
         ..Example::default()
@@ -190,8 +190,8 @@ impl Figures {
         let (chosen, rejected) = if a > b { (pair.a, pair.b) } else { (pair.b, pair.a) };
         self.pairs += 1;
         self.gap += (a - b).abs();
-        self.chosen_tokens += answers.response_ids[chosen].len();
-        self.rejected_tokens += answers.response_ids[rejected].len();
+        self.chosen_tokens += answers.answer_ids[chosen].len();
+        self.rejected_tokens += answers.answer_ids[rejected].len();
         let of_data = |answer: usize| answer >= answers.sampled;
         self.mixed += usize::from(of_data(chosen) != of_data(rejected));
         self.data_wins += usize::from(of_data(chosen) && !of_data(rejected));
