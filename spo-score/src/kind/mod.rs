@@ -11,11 +11,5 @@ mod weighted;
 use crate::entry::Entry;
 
 /// The kinds of this crate.
-pub(crate) const BUILTIN: &[Entry] = &[
-    rules::ENTRY,
-    implicit::ENTRY,
-    reward_model::ENTRY,
-    command::ENTRY,
-    http::ENTRY,
-    weighted::ENTRY,
-];
+pub(crate) const BUILTIN: &[Entry] =
+    &[rules::ENTRY, implicit::ENTRY, reward_model::ENTRY, command::ENTRY, http::ENTRY, weighted::ENTRY];

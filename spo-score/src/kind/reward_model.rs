@@ -37,11 +37,14 @@ pub(crate) const ENTRY: Entry = Entry {
         };
         let device = device::open(&options.device).map_err(failed)?;
         let mut model = RewardModel::open(&options.path, None, options.label, &device).map_err(failed)?;
-        let tokenizer = Tokenizer::from_path(&options.path).map_err(ScoreError::from)?;
+        // Rows of token ids need none.
+        let tokenizer = Tokenizer::from_path(&options.path);
         if options.critique {
-            let critic = Critic::new(&tokenizer, options.max_critique_tokens).map_err(ScoreError::from)?;
+            let tokenizer = tokenizer.as_ref().map_err(|error| OpenError::Options(error.to_string()))?;
+            let critic = Critic::new(tokenizer, options.max_critique_tokens).map_err(ScoreError::from)?;
             model.set_critic(&options.path, critic).map_err(failed)?;
         }
+        let tokenizer = tokenizer.ok();
         let text = Manifest::text_of(&options.path).map_err(failed)?;
         Ok(Box::new(Rewards { options, model, tokenizer, text }))
     },
@@ -86,7 +89,8 @@ fn tokens() -> usize {
 struct Rewards {
     options: Options,
     model: RewardModel,
-    tokenizer: Tokenizer,
+    /// Its own; a directory without one scores rows of token ids only.
+    tokenizer: Option<Tokenizer>,
     /// How it was trained to see text, where a run of this program made it.
     text: Option<TextSpec>,
 }
@@ -100,18 +104,15 @@ impl Rewards {
         if item.response.trim().is_empty() {
             return Ok(None);
         }
-        let Some(text) = &self.text else { return self.by_template(item).map(Some) };
+        let tokenizer = self.tokenizer.as_ref().ok_or_else(|| ScoreError::Model {
+            name: self.options.path.display().to_string(),
+            source: "it has no tokenizer that can be read, and scores rows of token ids only".into(),
+        })?;
+        let Some(text) = &self.text else { return by_template(tokenizer, item).map(Some) };
         let (prompt, answers) = (item.prompt.clone(), vec![AnswerText::Text(item.response.clone())]);
         let record = Record { id: item.id.clone(), prompt, answers, ..Record::default() };
-        let (example, _) = encode_record(&self.tokenizer, text, record)?;
+        let (example, _) = encode_record(tokenizer, text, record)?;
         Ok(example.map(|example| (example.prompt.to_vec(), example.answers[0].to_vec())))
-    }
-
-    /// The whole conversation by the chat template, without special tokens beside those of the template, as TRL lays it out.
-    fn by_template(&self, item: &Item) -> Result<(Vec<u32>, Vec<u32>), ScoreError> {
-        let template = self.tokenizer.template_for(false)?.ok_or(DataError::NoTemplate)?;
-        let text = template.render(&item.messages(), &RenderOptions::default())?;
-        Ok((self.tokenizer.encode(&text, false)?, vec![]))
     }
 
     fn scored(&self, rows: &[(usize, Vec<u32>, Vec<u32>)], items: &[Item]) -> Result<Vec<f64>, ScoreError> {
@@ -130,6 +131,13 @@ impl Rewards {
         }
         Ok(self.model.score(&groups, self.options.tokens_per_micro_batch, &mut |_| ()).concat())
     }
+}
+
+/// The whole conversation by the chat template, without special tokens beside those of the template, as TRL lays it out.
+fn by_template(tokenizer: &Tokenizer, item: &Item) -> Result<(Vec<u32>, Vec<u32>), ScoreError> {
+    let template = tokenizer.template_for(false)?.ok_or(DataError::NoTemplate)?;
+    let text = template.render(&item.messages(), &RenderOptions::default())?;
+    Ok((tokenizer.encode(&text, false)?, vec![]))
 }
 
 impl Scorer for Rewards {

@@ -90,7 +90,12 @@ impl Resolver<'_> {
         let Some((message, hint)) = reward_fault(rounds, index, warm_up) else { return Ok(()) };
         let node = self.document.root.get("rounds").and_then(|rounds| rounds.items().get(index));
         let at = self.document.place(&node.unwrap_or(&self.document.root).source);
-        Err(ConfigError::Refused { at, key: format!("rounds.{index}"), message: message.into(), hint: Some(hint.into()) })
+        Err(ConfigError::Refused {
+            at,
+            key: format!("rounds.{index}"),
+            message: message.into(),
+            hint: Some(hint.into()),
+        })
     }
 
     fn takes_ties(&self, name: &str, options: &Map<String, Value>) -> bool {
