@@ -2,7 +2,7 @@
 
 use schemars::{JsonSchema, schema_for};
 use serde::Deserialize;
-use spo_data::{AnswerText, DataError, Group, PromptText, Record, RenderOptions, TextSpec, Tokenizer, encode_record};
+use spo_data::{AnswerText, DataError, Group, Record, RenderOptions, TextSpec, Tokenizer, encode_record};
 use spo_model::device;
 use spo_model::export::Manifest;
 use spo_model::reward::{Critic, RewardModel};
