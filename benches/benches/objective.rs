@@ -3,7 +3,10 @@
 use burn::tensor::Device;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use serde_json::Map;
-use spo_core::objective::{self, AnswerNumbers, ListNumbers, differentiate_answers, differentiate_lists};
+use spo_core::objective::{
+    self, AnswerNumbers, Build, ListNumbers, RewardNumbers, differentiate_answers, differentiate_lists,
+    differentiate_rewards,
+};
 use spo_core::pair::SampledLogps;
 use spo_core::{PairNumbers, Sides, differentiate};
 
@@ -54,10 +57,16 @@ fn lists() -> ListNumbers {
     ListNumbers { policy: both(3, -100.0, 20.0), reference: both(5, -100.0, 20.0), gains: vec![vec![3.0, 1.0]; PAIRS] }
 }
 
+/// Rewards of as many pairs.
+fn rewards() -> RewardNumbers {
+    let Sides { chosen, rejected } = sides(23, 0.0, 4.0);
+    RewardNumbers { chosen, rejected, strengths: None, ties: vec![0.0; PAIRS] }
+}
+
 fn objectives(criterion: &mut Criterion) {
     let device = Device::flex();
     let mut group = criterion.benchmark_group("objective, 4096 pairs");
-    let (answers, lists, none) = (answers(), lists(), Map::new());
+    let (answers, lists, rewards, none) = (answers(), lists(), rewards(), Map::new());
     for entry in objective::registry() {
         let name = BenchmarkId::from_parameter(entry.name);
         if entry.build.pair().is_some() {
@@ -70,6 +79,11 @@ fn objectives(criterion: &mut Criterion) {
             let objective = objective::build_unpaired(entry.name, &none).expect("defaults are valid");
             group.bench_with_input(name, &answers, |bencher, answers| {
                 bencher.iter(|| differentiate_answers(objective.as_ref(), answers, &device).expect("complete"));
+            });
+        } else if let Build::Reward(_) = entry.build {
+            let objective = objective::build_reward(entry.name, &none).expect("defaults are valid");
+            group.bench_with_input(name, &rewards, |bencher, rewards| {
+                bencher.iter(|| differentiate_rewards(objective.as_ref(), rewards, &device).expect("complete"));
             });
         } else {
             let objective = objective::build_list(entry.name, &none).expect("defaults are valid");

@@ -13,7 +13,7 @@ Generated from the registry; do not edit by hand.
 Notation: `lw`, `ll` are the log-ratios `log π/π_ref` of the chosen and the rejected answer, `d = lw − ll`, `|y|` the
 length of an answer in tokens, `σ` the logistic function, `Δf = f(y_w) − f(y_l)`. `log π(y)` is the sum of the answer's
 token log-probabilities; prompt tokens do not count. Gradients are of one pair's loss with respect to the policy's
-sequence log-probabilities. A batch's loss is the mean over its pairs.
+sequence log-probabilities, of a loss on rewards with respect to the rewards r. A batch's loss is the mean over its pairs.
 ";
 
 /// The reference page, in Markdown.

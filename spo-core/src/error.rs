@@ -19,7 +19,7 @@ pub enum CoreError {
     WrongShape {
         /// The objective.
         name: String,
-        /// The data it takes: `paired`, `unpaired` or `list-wise`.
+        /// The data it takes: `paired`, `unpaired`, `list-wise` or `pairwise reward`.
         takes: &'static str,
         /// The data it was asked for.
         wanted: &'static str,

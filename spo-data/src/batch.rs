@@ -36,6 +36,15 @@ impl GroupSpan {
     }
 }
 
+/// What is looked at of one answer in a batch for a score head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ValueRow {
+    /// Index in prompt and answer of the token that the head reads.
+    pub token: usize,
+    /// The first of the answer's tokens whose log-probability counts; its length where none does.
+    pub predicted_from: usize,
+}
+
 /// Groups laid end to end. Attention must be masked so that an answer sees its prompt and itself only.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PackedBatch {
@@ -46,7 +55,8 @@ pub struct PackedBatch {
     /// One span per group, in the order given.
     pub groups: Vec<GroupSpan>,
     /// `[rows]` index into `input_ids` of the token whose hidden state predicts `targets[row]`.
-    /// The first answer token is predicted by the last prompt token.
+    /// The first answer token is predicted by the last prompt token. Behind them one row per answer whose hidden state a
+    /// score head reads, in a batch [`with_values`](Self::with_values).
     pub score_rows: Vec<i32>,
     /// `[rows]` token ids to predict.
     pub targets: Vec<i32>,
@@ -62,6 +72,40 @@ impl PackedBatch {
             batch.push(group);
         }
         batch
+    }
+
+    /// Packs the groups for a score head, which reads one row per answer; of the other rows those are kept that predict an
+    /// answer's tokens from `predicted_from` on. `values` has an entry per answer, group-major.
+    ///
+    /// # Panics
+    /// There are more answers than entries.
+    pub fn with_values(groups: &[Group], values: &[ValueRow]) -> Self {
+        let mut batch = Self::new(groups);
+        let (rows, targets) = (std::mem::take(&mut batch.score_rows), std::mem::take(&mut batch.targets));
+        let (mut value_rows, mut answer) = (vec![], 0);
+        for span in &batch.groups {
+            let mut start = span.start + span.prompt_len;
+            for &length in &span.answer_lens {
+                let (ValueRow { token, predicted_from }, old) = (values[answer], batch.sequences[answer].clone());
+                // After an empty prompt the first token has no row.
+                let kept = (old.end + predicted_from).saturating_sub(length).clamp(old.start, old.end)..old.end;
+                let first = batch.targets.len();
+                batch.score_rows.extend(&rows[kept.clone()]);
+                batch.targets.extend(&targets[kept]);
+                batch.sequences[answer] = first..batch.targets.len();
+                let in_prompt = token < span.prompt_len;
+                value_rows.push((if in_prompt { span.start + token } else { start + token - span.prompt_len }) as i32);
+                start += length;
+                answer += 1;
+            }
+        }
+        batch.score_rows.extend(value_rows);
+        batch
+    }
+
+    /// Rows that a score head reads; they come last.
+    pub fn values(&self) -> usize {
+        self.score_rows.len() - self.targets.len()
     }
 
     fn push(&mut self, group: &Group) {
@@ -140,6 +184,21 @@ mod tests {
         assert_eq!(batch.sequences, [0..2, 2..3, 3..4]);
         assert_eq!(batch.groups[1], GroupSpan { start: 5, prompt_len: 1, answer_lens: vec![1] });
         assert_eq!((batch.tokens(), batch.longest_group()), (7, 5));
+    }
+
+    #[test]
+    fn rows_of_a_score_head_come_last() {
+        let groups =
+            [Group { prompt: &[1, 2], answers: vec![&[3, 4], &[5]] }, Group { prompt: &[], answers: vec![&[6, 7]] }];
+        let row = |token, predicted_from| ValueRow { token, predicted_from };
+        let batch = PackedBatch::with_values(&groups, &[row(3, 2), row(0, 1), row(1, 2)]);
+        assert_eq!((batch.score_rows.as_slice(), batch.values()), ([3, 0, 6].as_slice(), 3));
+        assert!(batch.targets.is_empty());
+        let batch = PackedBatch::with_values(&groups, &[row(3, 1), row(2, 0), row(1, 1)]);
+        assert_eq!((batch.score_rows, batch.targets), (vec![2, 1, 5, 3, 4, 6], vec![4, 5, 7]));
+        assert_eq!(batch.sequences, [0..1, 1..2, 2..3]);
+        let all = PackedBatch::with_values(&groups, &[row(0, 0), row(0, 0), row(0, 0)]);
+        assert_eq!(all.targets, PackedBatch::new(&groups).targets);
     }
 
     #[test]

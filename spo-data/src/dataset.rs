@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::example::hash_ids;
-use crate::{Example, LoadReport};
+use crate::{Example, LoadReport, Preference};
 
 /// Examples with the report of how they were loaded.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -57,6 +57,15 @@ impl Dataset {
             Some(PairRef { example: index, chosen, rejected })
         };
         self.examples.iter().enumerate().filter_map(pair).collect()
+    }
+
+    /// The two answers of each example that is labelled as a tie along a dimension, in example order.
+    pub fn ties(&self, dimension: &str) -> Vec<PairRef> {
+        let tied = |(_, example): &(usize, &Example)| {
+            example.answers.len() > 1 && example.labels.get(dimension) == Some(&Preference::Tie)
+        };
+        let pair = |(example, _)| PairRef { example, chosen: 0, rejected: 1 };
+        self.examples.iter().enumerate().filter(tied).map(pair).collect()
     }
 
     /// Hash of ids, tokens, labels, scores and tags, 32 hexadecimal digits.
@@ -132,7 +141,7 @@ fn unit_interval(prompt: &[u32], seed: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Incident, Preference, Reason};
+    use crate::{Incident, Reason};
     use proptest::prelude::*;
     use std::sync::Arc;
 
@@ -172,6 +181,8 @@ mod tests {
         assert_eq!(pairs[1], PairRef { example: 1, chosen: 1, rejected: 0 });
         assert_eq!(pairs.len(), 3);
         assert!(data.pairs("absent").is_empty());
+        assert_eq!(data.ties("help"), [PairRef { example: 2, chosen: 0, rejected: 1 }]);
+        assert!(data.ties("absent").is_empty());
     }
 
     #[test]

@@ -67,7 +67,7 @@ mod stats;
 mod tokenize;
 mod tokens;
 
-pub use batch::{Group, GroupSpan, PackedBatch, micro_batches};
+pub use batch::{Group, GroupSpan, PackedBatch, ValueRow, micro_batches};
 pub use check::{GateMiss, GateSpec};
 pub use conflict::{Conflict, Estimate};
 pub use dataset::{Dataset, DimensionCount, PairRef, split_by_prompt};

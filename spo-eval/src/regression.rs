@@ -5,14 +5,12 @@ use serde::{Deserialize, Serialize};
 use crate::bootstrap::{Bootstrap, clusters};
 use crate::pairwise::checked;
 use crate::tally::credit;
-use crate::{DimensionScore, EvalError, PairScore, ScoreKind, Subset};
+use crate::{DimensionScore, EvalError, PairScore, Subset};
 
 /// The score of a policy on a dimension in the scale of the main table.
 #[must_use]
 pub fn find_score<'a>(scores: &'a [DimensionScore], policy: &str, dimension: &str) -> Option<&'a DimensionScore> {
-    scores
-        .iter()
-        .find(|score| score.policy == policy && score.dimension == dimension && score.kind == ScoreKind::LogRatio)
+    scores.iter().find(|score| score.policy == policy && score.dimension == dimension && score.kind.is_main())
 }
 
 /// Distinct values of `name` over the scores, in order of first appearance.

@@ -18,11 +18,20 @@ pub enum ScoreKind {
     ImplicitReward,
     /// `β Δ log(π_n/π_0)`: everything since the start.
     TotalReward,
+    /// `Δr` of a reward model: the scale of its main table.
+    Reward,
 }
 
 impl ScoreKind {
     /// Every kind, in the order of the report.
-    pub const ALL: [Self; 4] = [Self::LogRatio, Self::RoundReward, Self::ImplicitReward, Self::TotalReward];
+    pub const ALL: [Self; 5] =
+        [Self::LogRatio, Self::RoundReward, Self::ImplicitReward, Self::TotalReward, Self::Reward];
+
+    /// Whether it is the scale of a main table.
+    #[must_use]
+    pub fn is_main(self) -> bool {
+        matches!(self, Self::LogRatio | Self::Reward)
+    }
 
     /// The formula as plain text.
     #[must_use]
@@ -32,6 +41,7 @@ impl ScoreKind {
             Self::RoundReward => "α log π_n/π_{n−1}",
             Self::ImplicitReward => "r̂_n",
             Self::TotalReward => "β log π_n/π_0",
+            Self::Reward => "r",
         }
     }
 
@@ -42,6 +52,7 @@ impl ScoreKind {
             Self::LogRatio => "which answer did all training so far make likelier, relative to the start?",
             Self::RoundReward => "which answer did this round alone make likelier?",
             Self::ImplicitReward => "does the reward that this round fitted rank the pair as labelled?",
+            Self::Reward => "does the reward model rank the pair as labelled?",
             Self::TotalReward => "how large is the whole change since the start, in units of reward?",
         }
     }

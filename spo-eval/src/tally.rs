@@ -24,6 +24,9 @@ pub struct Tally {
     pub interval: (f64, f64),
     /// Mean margin, in the unit of the score (nats for log-ratios).
     pub mean_margin: f64,
+    /// Prompts all of whose pairs have a positive margin: their share is ACC+. Absent in events of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whole_prompts: Option<usize>,
     /// Standard error of `mean_margin`, clustered by prompt; 0 for a single prompt, where it cannot be estimated.
     pub margin_stderr: f64,
 }
@@ -65,7 +68,24 @@ impl Tally {
         } else {
             bootstrapped
         };
-        Ok(Some(Self { pairs: pairs.len(), prompts, correct, tied, accuracy, interval, mean_margin, margin_stderr }))
+        let whole_prompts = Some(groups.iter().filter(|group| group.sums[0] == group.count as f64).count());
+        Ok(Some(Self {
+            pairs: pairs.len(),
+            prompts,
+            correct,
+            tied,
+            accuracy,
+            interval,
+            mean_margin,
+            whole_prompts,
+            margin_stderr,
+        }))
+    }
+
+    /// ACC+: the share of prompts all of whose pairs have a positive margin.
+    #[must_use]
+    pub fn accuracy_of_prompts(&self) -> Option<f64> {
+        self.whole_prompts.map(|whole| whole as f64 / self.prompts as f64)
     }
 
     /// Whether every margin was zero, as of the start against itself.

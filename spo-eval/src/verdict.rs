@@ -1,7 +1,7 @@
 //! One sentence about what holding earlier dimensions bought and cost, computed from the numbers.
 
 use crate::number::{interval_points, percent, plus_minus, signed};
-use crate::{PairedDifference, RoundSummary, RunSummary, Subset, find_score};
+use crate::{PairedDifference, RoundSummary, RunSummary, ScoreKind, Subset, find_score};
 
 /// Settings whose change between a round and its control would make the comparison unfair.
 const MUST_MATCH: [&str; 7] = ["alpha", "beta", "learning-rate", "steps", "epochs", "pairs-per-step", "schedule"];
@@ -12,6 +12,10 @@ const MUST_MATCH: [&str; 7] = ["alpha", "beta", "learning-rate", "steps", "epoch
 /// It never speaks of a better trade-off: that would need several seeds, matched divergence from the start and a re-tuned control.
 #[must_use]
 pub fn verdict(summary: &RunSummary) -> String {
+    if makes_rewards(summary) {
+        return "The run made a reward model: its accuracy on held-out pairs stands above, and nothing was held."
+            .to_owned();
+    }
     let Some(round) = summary.rounds.iter().rev().find(|round| !round.control && !held(round).is_empty()) else {
         return "No round held an earlier dimension (every λ is 0), so there is no holding to judge.".to_owned();
     };
@@ -60,6 +64,11 @@ pub fn verdict(summary: &RunSummary) -> String {
          intervals cover the choice of held-out prompts only).",
         join(clauses.into_iter())
     )
+}
+
+/// Whether what the run made gives rewards and no log-probabilities.
+pub(crate) fn makes_rewards(summary: &RunSummary) -> bool {
+    summary.matrix.iter().any(|score| score.kind == ScoreKind::Reward)
 }
 
 /// Earlier dimensions with a λ other than zero.

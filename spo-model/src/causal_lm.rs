@@ -3,6 +3,7 @@
 use crate::decoder::{Attend, Block, Linear, Norm, PackedInputs, RopeTables};
 use crate::load::{RandomSource, Storage, WeightSource};
 use crate::parameters::replace;
+use crate::reward::ScoreHead;
 use crate::{ModelError, ModelSpec};
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Int, Tensor};
@@ -30,6 +31,8 @@ pub struct CausalLm {
     pub norm: Norm,
     /// Head of its own; `None` when it shares the embedding's weight.
     pub lm_head: Option<Linear>,
+    /// Gives a text a number instead, in a reward model.
+    pub score: Option<ScoreHead>,
     #[module(skip)]
     spec: ModelSpec,
 }
@@ -56,7 +59,7 @@ impl CausalLm {
             true => None,
             false => Some(Linear::load(source, "lm_head", table, false)?),
         };
-        Ok(Self { embed_tokens, embed_positions, layers, norm, lm_head, spec: spec.clone() })
+        Ok(Self { embed_tokens, embed_positions, layers, norm, lm_head, score: None, spec: spec.clone() })
     }
 
     /// A model with random weights, N(0, 0.02), norms at 1: for tests and benchmarks.
@@ -112,7 +115,8 @@ impl CausalLm {
         self.layers.iter().fold(x, |x, block| block.forward(x, rope, attend))
     }
 
-    /// Normed hidden states of the rows that predict an answer token, `[rows, hidden]`.
+    /// Normed hidden states of the rows that predict an answer token, and behind them of those that a score head reads,
+    /// `[rows, hidden]`.
     pub fn hidden(&self, inputs: &PackedInputs) -> Tensor<2> {
         let x = self.embed(inputs.ids.clone(), inputs.positions.clone());
         let (rope, mut attend, rows) = (&inputs.rope, inputs.attention(), inputs.score_rows.clone());
@@ -130,6 +134,14 @@ impl CausalLm {
     /// by token, so it needs all of them.
     pub fn ends_in_rows(&self) -> bool {
         !self.layers.is_empty() && !self.has_dropout()
+    }
+
+    /// Without a head for tokens, in whose place the embedding's table stands: for a reward model that writes nothing.
+    #[must_use]
+    pub fn without_lm_head(mut self) -> Self {
+        self.lm_head = None;
+        self.spec.tied = true;
+        self
     }
 
     /// All logits `[rows, vocab]` of normed hidden states `[rows, hidden]`.

@@ -219,6 +219,20 @@ pub enum ModelError {
         /// What does not fit.
         reason: String,
     },
+    /// A reward model where a language model is expected.
+    #[error("{}: a reward model: it scores texts and has no log-probabilities of tokens", dir.display())]
+    OnlyScores {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A directory that is no reward model, or one that leaves open what the reward is.
+    #[error("{}: {reason}", dir.display())]
+    Reward {
+        /// The directory.
+        dir: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// The model's tokenizer is broken.
     #[error(transparent)]
     Tokenizer(#[from] spo_data::DataError),
@@ -263,6 +277,9 @@ impl ModelError {
                 "convert them with `model.save_pretrained(dir)` in transformers or PEFT, on a machine where you trust them"
                     .into(),
             ),
+            Self::OnlyScores { .. } => {
+                Some("name it as a scorer, or as the model of a run whose objective is `reward`".into())
+            }
             Self::Tokenizer(error) => error.hint(),
             Self::Gguf(error) => error.hint.map(str::to_owned),
             Self::LfsPointer { .. } => Some("`git lfs pull` in the repository's directory fetches it".into()),

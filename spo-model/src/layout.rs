@@ -3,7 +3,7 @@
 /// Names and layout of a family's checkpoint, against this crate's module paths.
 #[derive(Debug, PartialEq)]
 pub struct Layout {
-    /// Before every name but the head's. Checkpoints of the bare decoder lack it.
+    /// Before every name but the heads'. Checkpoints of the bare decoder lack it.
     pub prefix: &'static str,
     /// Modules that the checkpoint calls otherwise: inside a block (`mlp.up_proj`), `layers`
     /// itself, or outside the blocks (`embed_tokens`).
@@ -35,7 +35,7 @@ impl Layout {
             });
             found.unwrap_or_else(|| module.into())
         };
-        if path.starts_with("lm_head.") {
+        if ["lm_head.", "score."].iter().any(|head| path.starts_with(head)) {
             return rename(path);
         }
         let in_block = path.strip_prefix("layers.").and_then(|rest| rest.split_once('.'));

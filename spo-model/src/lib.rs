@@ -38,6 +38,7 @@ pub mod lora;
 pub mod memory;
 pub mod parameters;
 pub mod quant;
+pub mod reward;
 pub mod score;
 pub mod spec;
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use spo_eval::{KlEstimate, ScoreKind, Subset};
+use spo_eval::{KlEstimate, Subset};
 use spo_train::{Event, StepFigures};
 
 use super::words;
@@ -95,7 +95,7 @@ impl Board {
                 margin: of.margin,
             })),
             Event::Evaluated { policy, step, scores, .. } => {
-                for score in scores.iter().filter(|score| score.kind == ScoreKind::LogRatio) {
+                for score in scores.iter().filter(|score| score.kind.is_main()) {
                     let measured = score.tally(Subset::All).map(|tally| Measured {
                         policy: policy.clone(),
                         step: *step,

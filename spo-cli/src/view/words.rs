@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use spo_eval::{ConflictCount, DataSummary, DimensionScore, GateOutcome, ScoreKind, Subset};
+use spo_eval::{ConflictCount, DataSummary, DimensionScore, GateOutcome, Subset};
 use spo_train::events::{HeldOut, HeldOutDimension};
 use spo_train::{Event, StepFigures};
 
@@ -192,7 +192,7 @@ fn running(found: &HeldOut) -> String {
 
 /// Accuracy of each dimension by the plain log-ratio.
 fn held_out(scores: &[DimensionScore]) -> String {
-    let shown = scores.iter().filter(|score| score.kind == ScoreKind::LogRatio);
+    let shown = scores.iter().filter(|score| score.kind.is_main());
     let words = shown.filter_map(|score| {
         let tally = score.tally(Subset::All)?;
         if tally.all_tied() {

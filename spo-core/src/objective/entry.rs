@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::modifier;
 use super::options::{OptionDoc, complete};
-use super::{ListObjective, Needs, Objective, Registry, UnpairedObjective};
+use super::{ListObjective, Needs, Objective, Registry, RewardObjective, UnpairedObjective};
 use crate::CoreError;
 
 /// Everything there is to say about one objective.
@@ -42,7 +42,7 @@ pub type Made<T> = Result<Box<T>, serde_json::Error>;
 pub type Make<T> = fn(Value, &Registry) -> Made<T>;
 
 /// Makes an objective from its complete options. The registry is for objectives that name others; the functions
-/// [`pair`], [`unpaired`](fn@unpaired) and [`list`](fn@list) make those that do not.
+/// [`pair`], [`unpaired`](fn@unpaired), [`list`](fn@list) and [`reward`](fn@reward) make those that do not.
 #[derive(Debug, Clone, Copy)]
 pub enum Build {
     /// A loss on pairs.
@@ -53,6 +53,8 @@ pub enum Build {
     Either(Make<dyn Objective>, Make<dyn UnpairedObjective>),
     /// A loss on lists of answers with gains.
     List(Make<dyn ListObjective>),
+    /// A loss on the rewards that a score head gives the answers of pairs.
+    Reward(Make<dyn RewardObjective>),
 }
 
 impl Build {
@@ -72,13 +74,14 @@ impl Build {
         }
     }
 
-    /// The shape of data: `paired`, `unpaired`, both or `list-wise`.
+    /// The shape of data: `paired`, `unpaired`, both, `list-wise` or `pairwise reward`.
     pub fn takes(&self) -> &'static str {
         match self {
             Self::Pair(_) => "paired",
             Self::Either(..) => "paired or unpaired",
             Self::Unpaired(_) => "unpaired",
             Self::List(_) => "list-wise",
+            Self::Reward(_) => "pairwise reward",
         }
     }
 }
@@ -157,5 +160,16 @@ pub fn unpaired<T: DeserializeOwned + UnpairedObjective + 'static>(
 /// # Errors
 /// What serde finds wrong with them.
 pub fn list<T: DeserializeOwned + ListObjective + 'static>(options: Value, _: &Registry) -> Made<dyn ListObjective> {
+    Ok(Box::new(serde_json::from_value::<T>(options)?))
+}
+
+/// `T` decoded from its complete options: `Build::Reward(reward::<T>)`.
+///
+/// # Errors
+/// What serde finds wrong with them.
+pub fn reward<T: DeserializeOwned + RewardObjective + 'static>(
+    options: Value,
+    _: &Registry,
+) -> Made<dyn RewardObjective> {
     Ok(Box::new(serde_json::from_value::<T>(options)?))
 }

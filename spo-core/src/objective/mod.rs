@@ -9,6 +9,7 @@ pub mod modifier;
 mod needs;
 pub mod options;
 mod registry;
+pub mod reward;
 mod spec;
 pub mod unpaired;
 
@@ -17,6 +18,7 @@ mod aot;
 mod apo;
 mod bco;
 mod bfpo;
+mod bradley_terry;
 mod cdpo;
 mod chi_po;
 mod cpo;
@@ -50,11 +52,14 @@ use burn::tensor::Tensor;
 
 use crate::{CoreError, PairLogps, Sides};
 
-pub use entry::{Build, Entry, Made, Make, list, pair, unpaired};
+pub use entry::{Build, Entry, Made, Make, list, pair, reward, unpaired};
 pub use list::{ListGradient, ListLogps, ListLosses, ListNumbers, ListObjective, differentiate_lists};
 pub use needs::{Needs, present};
 pub use options::OptionDoc;
-pub use registry::{Registry, build, build_list, build_unpaired, entry, registry};
+pub use registry::{Registry, build, build_list, build_reward, build_unpaired, entry, registry};
+pub use reward::{
+    Critique, RewardGradient, RewardNumbers, RewardObjective, RewardPairs, RewardTensors, differentiate_rewards,
+};
 pub use spec::ObjectiveSpec;
 pub use unpaired::{
     AnswerGradient, AnswerLogps, AnswerLosses, AnswerNumbers, UnpairedObjective, differentiate_answers,

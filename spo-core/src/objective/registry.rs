@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::modifier::{self, Modified};
 use super::options::nearest;
-use super::{Build, Entry, ListObjective, Objective, UnpairedObjective};
+use super::{Build, Entry, ListObjective, Objective, RewardObjective, UnpairedObjective};
 use crate::CoreError;
 
 /// Every objective of this crate, one line each.
@@ -44,6 +44,7 @@ static BUILTIN: &[Entry] = &[
     super::kto::APO_ZERO_UNPAIRED,
     super::opo::ENTRY,
     super::plackett_luce::ENTRY,
+    super::bradley_terry::ENTRY,
 ];
 
 /// The objectives of this crate.
@@ -198,6 +199,22 @@ impl Registry {
         make(Value::Object(entry.resolve(options)?), self).map_err(|error| entry.invalid(error))
     }
 
+    /// The objective `name` on rewards with `options` over its defaults.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub fn build_reward(
+        &self,
+        name: &str,
+        options: &Map<String, Value>,
+    ) -> Result<Box<dyn RewardObjective>, CoreError> {
+        let entry = self.entry(name)?;
+        let Build::Reward(make) = entry.build else {
+            return Err(entry.wrong_shape("pairwise reward"));
+        };
+        make(Value::Object(entry.resolve(options)?), self).map_err(|error| entry.invalid(error))
+    }
+
     /// By which of its (complete) options the objective `name` multiplies log-ratios to make a reward of them, where it
     /// does.
     pub fn reward_scale(&self, name: &str, options: &Map<String, Value>) -> Option<f64> {
@@ -246,4 +263,12 @@ pub fn build_unpaired(name: &str, options: &Map<String, Value>) -> Result<Box<dy
 /// As there.
 pub fn build_list(name: &str, options: &Map<String, Value>) -> Result<Box<dyn ListObjective>, CoreError> {
     Registry::builtin().build_list(name, options)
+}
+
+/// As [`Registry::build_reward`] of the objectives of this crate.
+///
+/// # Errors
+/// As there.
+pub fn build_reward(name: &str, options: &Map<String, Value>) -> Result<Box<dyn RewardObjective>, CoreError> {
+    Registry::builtin().build_reward(name, options)
 }

@@ -7,8 +7,9 @@
 //! `chosen_safe`, `rejected_safe`, `chosen_on_policy`, `rejected_on_policy`. Unpaired objectives take `logp`, `ref_logp`
 //! and `label` (true for a desirable answer); a pair with a `label` counts as its chosen answer if that is true, else as
 //! the rejected one; pairs without labels count as one desirable and one undesirable answer each. `kl` is the estimate
-//! from mismatched answers, 0 where it is absent. List-wise objectives take `logps`, `ref_logps` and `gains`. Other keys
-//! are ignored.
+//! from mismatched answers, 0 where it is absent. List-wise objectives take `logps`, `ref_logps` and `gains`. Those
+//! on rewards take `chosen_reward`, `rejected_reward` and, where the row says so, `strength` and `tie`. Other keys are
+//! ignored.
 
 mod other;
 mod paired;
@@ -54,6 +55,7 @@ pub fn loss_table(name: &str, options: &Map<String, Value>, jsonl: &str, device:
             other::unpaired(objective::build_unpaired(name, options)?.as_ref(), &rows, device)?
         }
         Build::List(_) => other::lists(objective::build_list(name, options)?.as_ref(), &rows, device)?,
+        Build::Reward(_) => other::rewards(objective::build_reward(name, options)?.as_ref(), &rows, device)?,
     });
     Ok(table.into())
 }

@@ -7,7 +7,8 @@ use super::mean;
 use super::row::{Row, at_line, column, optional};
 use crate::CoreError;
 use crate::objective::{
-    AnswerNumbers, ListNumbers, ListObjective, UnpairedObjective, differentiate_answers, differentiate_lists,
+    AnswerNumbers, ListNumbers, ListObjective, RewardNumbers, RewardObjective, UnpairedObjective,
+    differentiate_answers, differentiate_lists, differentiate_rewards,
 };
 
 /// The table of an unpaired objective, of labelled answers or of pairs.
@@ -130,4 +131,36 @@ pub(super) fn lists(
     table.insert("reward".into(), json!(result.reward));
     table.insert("gradient".into(), gradient.into());
     Ok(table)
+}
+
+/// The table of an objective on rewards.
+pub(super) fn rewards(
+    objective: &dyn RewardObjective,
+    rows: &[Row],
+    device: &Device,
+) -> Result<Map<String, Value>, CoreError> {
+    let reason = "a pair needs the rewards of both answers";
+    let pairs = RewardNumbers {
+        chosen: column(rows, "chosen_reward", reason)?,
+        rejected: column(rows, "rejected_reward", reason)?,
+        strengths: optional(rows, "strength")?,
+        ties: optional(rows, "tie")?.unwrap_or_else(|| vec![0.0; rows.len()]),
+    };
+    let result = differentiate_rewards(objective, &pairs, device).map_err(|error| at_line(rows, error))?;
+    let margin: Vec<f64> = pairs.chosen.iter().zip(&pairs.rejected).map(|(w, l)| w - l).collect();
+    let gradient: Vec<Value> = result
+        .d_chosen
+        .iter()
+        .zip(&result.d_rejected)
+        .map(|(w, l)| json!({"chosen_reward": w, "rejected_reward": l}))
+        .collect();
+    let columns = [
+        ("loss", mean(&result.losses)),
+        ("per_pair", result.losses.into()),
+        ("chosen_reward", pairs.chosen.into()),
+        ("rejected_reward", pairs.rejected.into()),
+        ("margin", margin.into()),
+        ("gradient", gradient.into()),
+    ];
+    Ok(columns.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
 }

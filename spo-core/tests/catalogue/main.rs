@@ -7,4 +7,5 @@ mod derivatives;
 mod golden;
 mod options;
 mod other_shapes;
+mod rewards;
 mod table;

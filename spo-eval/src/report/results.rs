@@ -5,15 +5,35 @@ use crate::report::answers;
 use crate::report::document::{Block, Section, Table};
 use crate::report::matrix::{Detail, Pairs, has_boilerplate, matrix};
 use crate::report::svg::{Chart, ScatterPoint};
+use crate::verdict::makes_rewards;
 use crate::{
     DimensionScore, PairedDifference, RunSummary, ScoreKind, Subset, Tally, dimensions, find_score, forgetting,
     policies, verdict,
 };
 
 /// How to read the matrix.
-pub(crate) const LEGEND: &str = "accuracy %: pairs with a positive margin, ties count half; 95 % bootstrap interval over prompts. \
+const LEGEND: &str = "accuracy %: pairs with a positive margin, ties count half; 95 % bootstrap interval over prompts. \
     confl, agree: the same on pairs where the other dimension's label contradicts or agrees. margin: mean Δ log π/π_0 in nats. \
     The start is tied with itself. KL start: sampled KL to the start in nats per response, with its standard error.";
+
+/// As [`LEGEND`], of reward models.
+const REWARD_LEGEND: &str = "accuracy %: pairs whose chosen answer has the higher reward, ties count half; 95 % bootstrap interval \
+    over prompts. confl, agree: the same on pairs where the other dimension's label contradicts or agrees. margin: mean difference \
+    of the rewards, chosen minus rejected. ACC+: prompts all of whose pairs are right.";
+
+/// How to read the matrix of these scores.
+pub(crate) fn legend(scores: &[DimensionScore]) -> String {
+    let rewards: Vec<_> = scores.iter().filter(|score| score.kind == ScoreKind::Reward).collect();
+    if rewards.is_empty() {
+        return LEGEND.to_owned();
+    }
+    let whole = rewards.iter().filter_map(|score| {
+        let share = score.tally(Subset::All)?.accuracy_of_prompts()?;
+        Some(format!("{} on {} {} %", score.policy, score.dimension, percent(share)))
+    });
+    let whole: Vec<String> = whole.collect();
+    format!("{REWARD_LEGEND} {}.", whole.join(", "))
+}
 
 /// What the numbers of one run cannot show.
 const CLAIMS: &str = "At equal α and β, holding an earlier dimension is expected to keep it better than sequential DPO does, at a \
@@ -24,7 +44,9 @@ const CLAIMS: &str = "At equal α and β, holding an earlier dimension is expect
 pub(crate) fn sections(summary: &RunSummary) -> Vec<Section> {
     let mut outcome = Section::new("Outcome");
     outcome.text(verdict(summary));
-    outcome.text(CLAIMS);
+    if !makes_rewards(summary) {
+        outcome.text(CLAIMS);
+    }
     vec![
         outcome,
         matrices(summary),
@@ -45,7 +67,7 @@ fn matrices(summary: &RunSummary) -> Section {
     if has_boilerplate(&summary.matrix) {
         section.table(table(Pairs::Substantive));
     }
-    section.text(LEGEND);
+    section.text(legend(&summary.matrix));
     section.table(divergences(summary));
     section
 }

@@ -43,7 +43,7 @@ pub fn score_table(scores: &[DimensionScore], kl: &[KlEstimate], start: &str) ->
         text.push_str(&render(&matrix(scores, kl, start, Pairs::Substantive, Detail::Narrow)));
     }
     text.push('\n');
-    text.push_str(&wrapped(results::LEGEND));
+    text.push_str(&wrapped(&results::legend(scores)));
     text
 }
 

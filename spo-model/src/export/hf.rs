@@ -3,6 +3,7 @@
 use super::{create_dir, require_whole, write_file, write_safetensors};
 use crate::load::{GgufModel, Storage};
 use crate::parameters::{Parameter, for_each};
+use crate::reward::config_with_score_head;
 use crate::{CausalLm, ModelError, family};
 use serde_json::{Value, json};
 use spo_data::Tokenizer;
@@ -163,6 +164,7 @@ fn write_shards(tensors: Vec<Parameter>, dir: &Path, shard_bytes: usize) -> Resu
     write_file(&dir.join("model.safetensors.index.json"), format!("{index:#}\n").as_bytes())
 }
 
+/// `config.json` of what is saved: its type, and its class where it has a score head.
 fn with_dtype(config: &[u8], model: &CausalLm, path: &Path) -> Result<Vec<u8>, ModelError> {
     let mut config: Value = serde_json::from_slice(config)
         .map_err(|e| ModelError::Json { file: path.display().to_string(), reason: e.to_string() })?;
@@ -173,5 +175,8 @@ fn with_dtype(config: &[u8], model: &CausalLm, path: &Path) -> Result<Vec<u8>, M
     };
     let key = if config.get("dtype").is_some() { "dtype" } else { "torch_dtype" };
     config[key] = name.into();
+    if let Some(head) = &model.score {
+        config_with_score_head(&mut config, model.spec().family, head);
+    }
     Ok(format!("{config:#}\n").into_bytes())
 }

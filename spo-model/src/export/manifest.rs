@@ -39,13 +39,16 @@ impl Probe {
         Self { rows: (0..PROBES).map(|_| (tokens(), vec![tokens(), tokens()])).collect() }
     }
 
-    /// Sequence log-probs of the answers, in nats.
+    /// Sequence log-probs of the answers, in nats; of a reward model their rewards.
     pub fn score(&self, model: &CausalLm) -> Vec<f64> {
         let groups: Vec<Group> = self
             .rows
             .iter()
             .map(|(prompt, answers)| Group { prompt, answers: answers.iter().map(Vec::as_slice).collect() })
             .collect();
+        if model.score.is_some() {
+            return model.rewards(&groups, 0, PROBE_TOKENS, &mut |_| ()).concat();
+        }
         let scored = model.score(&groups, PROBE_TOKENS, &HeadOptions::default(), &mut |_| ());
         scored.iter().flatten().map(|logps| logps.iter().map(|logp| f64::from(*logp)).sum()).collect()
     }

@@ -36,6 +36,11 @@ impl Config {
         self.get(key).is_some()
     }
 
+    /// Present, be it null.
+    pub fn names(&self, key: &str) -> bool {
+        self.map.contains_key(key)
+    }
+
     /// The value of a key, if it is present and not null.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.map.get(key).filter(|value| !value.is_null())

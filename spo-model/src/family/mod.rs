@@ -37,6 +37,7 @@ mod rope;
 mod smollm3;
 
 use crate::load::{Checkpoint, GgufModel, LoadOptions};
+use crate::reward::refuse_reward_model;
 use crate::{CausalLm, ModelError, ModelSpec};
 use burn::tensor::Device;
 use spo_data::gguf::is_gguf;
@@ -143,11 +144,12 @@ impl Registry {
     ///
     /// # Errors
     /// Missing files, an unsupported architecture, damaged weights, missing, unexpected or wrongly
-    /// shaped tensors: each named.
+    /// shaped tensors: each named. A reward model, which [`open_reward`](Self::open_reward) loads.
     pub fn open(&self, dir: &Path, options: LoadOptions, device: &Device) -> Result<CausalLm, ModelError> {
         if is_gguf(dir) {
             return GgufModel::open(self, dir)?.load(options, device);
         }
+        refuse_reward_model(dir)?;
         CausalLm::from_checkpoint(&self.spec(dir)?, &Checkpoint::open(dir)?, options, device)
     }
 

@@ -37,8 +37,13 @@ pub fn reason(config: &Config, model_type: &str) -> Option<String> {
         "mamba" | "mamba2" | "rwkv" | "recurrent_gemma" | "falcon_mamba" => {
             "it has no attention; only attention decoders are trained"
         }
-        "t5" | "bart" | "mt5" | "whisper" => "it has an encoder; only decoders are trained",
-        "bert" | "roberta" | "distilbert" | "modernbert" => "it is an encoder, not a causal language model",
+        "t5" | "bart" | "mt5" | "whisper" => {
+            "it has an encoder; only decoders are trained (a reward model of this kind can score as an external scorer)"
+        }
+        "bert" | "roberta" | "distilbert" | "modernbert" | "deberta" | "deberta-v2" | "electra" | "albert"
+        | "xlm-roberta" | "camembert" | "longformer" => {
+            "it is an encoder, not a causal language model (a reward model of this kind can score as an external scorer)"
+        }
         _ => return None,
     };
     Some(why.into())

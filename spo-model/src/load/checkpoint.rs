@@ -275,6 +275,29 @@ impl CheckpointSource<'_> {
         }
     }
 
+    /// The tensor that the checkpoint calls `name`.
+    ///
+    /// # Errors
+    /// Its shape is another, or its type cannot be loaded. That it is missing is told by [`finish`](Self::finish).
+    pub fn named_tensor<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Result<Tensor<D>, ModelError> {
+        self.take(name.into(), shape, false)
+    }
+
+    fn take<const D: usize>(
+        &mut self,
+        name: String,
+        shape: [usize; D],
+        transposed: bool,
+    ) -> Result<Tensor<D>, ModelError> {
+        self.unused.remove(&name);
+        let tensor = self.checkpoint.read_from(&name, shape, transposed, self.options.storage, &self.device)?;
+        Ok(tensor.unwrap_or_else(|| {
+            // A placeholder, so that `finish` can name all that is missing at once.
+            self.missing.push(name);
+            Tensor::zeros([1; D], &self.device)
+        }))
+    }
+
     /// Refuses a checkpoint that lacked tensors or holds others. Rotary buffers and masks, and the
     /// copy of a tied head that some files carry, are derived from other values and may be there.
     ///
@@ -300,15 +323,7 @@ impl CheckpointSource<'_> {
 
 impl WeightSource for CheckpointSource<'_> {
     fn tensor<const D: usize>(&mut self, path: &str, shape: [usize; D]) -> Result<Tensor<D>, ModelError> {
-        let name = self.named(path);
-        self.unused.remove(&name);
-        let transposed = self.layout.transposed(path);
-        let tensor = self.checkpoint.read_from(&name, shape, transposed, self.options.storage, &self.device)?;
-        Ok(tensor.unwrap_or_else(|| {
-            // A placeholder, so that `finish` can name all that is missing at once.
-            self.missing.push(name);
-            Tensor::zeros([1; D], &self.device)
-        }))
+        self.take(self.named(path), shape, self.layout.transposed(path))
     }
 
     fn blocks(&self) -> Option<BlockBits> {

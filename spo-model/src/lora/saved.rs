@@ -5,7 +5,7 @@ use crate::spec::{NormPlacement, QkNorm};
 use crate::{ModelError, ModelSpec};
 
 /// Paths of the modules that can be trained in full; those of the blocks stand for all blocks.
-const PATHS: [&str; 10] = [
+const PATHS: [&str; 11] = [
     "embed_tokens",
     "embed_positions",
     "lm_head",
@@ -16,7 +16,10 @@ const PATHS: [&str; 10] = [
     "layers.0.post_feedforward_layernorm",
     "layers.0.self_attn.q_norm",
     "layers.0.self_attn.k_norm",
+    SCORE,
 ];
+/// The score head of a reward model.
+const SCORE: &str = "score";
 
 /// A set of module names.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -47,6 +50,12 @@ impl SavedModules {
             set.0 |= 1 << index;
         }
         Ok(set)
+    }
+
+    /// With the score head of a reward model.
+    #[must_use]
+    pub fn with_score_head(self) -> Self {
+        self.with("score.weight").expect("the score head is one of the modules")
     }
 
     /// Whether there are none.
@@ -88,6 +97,8 @@ impl SavedModules {
 fn exists(path: &str, spec: &ModelSpec) -> bool {
     match path {
         "embed_positions" => spec.learned_positions,
+        // Reward models always train it: nobody has to name it.
+        SCORE => false,
         "layers.0.input_layernorm" | "layers.0.pre_feedforward_layernorm" => {
             spec.norm_placement != NormPlacement::After
         }

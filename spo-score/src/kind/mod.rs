@@ -4,10 +4,12 @@ mod answer;
 mod command;
 mod http;
 mod implicit;
+mod reward_model;
 mod rules;
 mod weighted;
 
 use crate::entry::Entry;
 
 /// The kinds of this crate.
-pub(crate) const BUILTIN: &[Entry] = &[rules::ENTRY, implicit::ENTRY, command::ENTRY, http::ENTRY, weighted::ENTRY];
+pub(crate) const BUILTIN: &[Entry] =
+    &[rules::ENTRY, implicit::ENTRY, reward_model::ENTRY, command::ENTRY, http::ENTRY, weighted::ENTRY];

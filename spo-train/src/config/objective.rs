@@ -36,6 +36,11 @@ pub(crate) fn holds_earlier(registry: &Registry, name: &str) -> bool {
     all_options(registry, name).any(|option| option.key == "earlier")
 }
 
+/// Whether the objective makes a reward model.
+pub(crate) fn gives_rewards(registry: &Registry, name: &str) -> bool {
+    registry.entry(name).is_ok_and(|entry| matches!(entry.build, Build::Reward(_)))
+}
+
 /// All options of an objective, `given` over the defaults, checked.
 pub(crate) fn complete(
     registry: &Registry,
@@ -47,6 +52,7 @@ pub(crate) fn complete(
         Build::Pair(_) | Build::Either(..) => drop(registry.build(name, given)?),
         Build::Unpaired(_) => drop(registry.build_unpaired(name, given)?),
         Build::List(_) => drop(registry.build_list(name, given)?),
+        Build::Reward(_) => drop(registry.build_reward(name, given)?),
     }
     let mut options = entry.resolve(given)?;
     options.retain(|_, value| !value.is_null());
@@ -84,6 +90,16 @@ pub(crate) fn inputs(
                 words.push("KL on mismatched prompts and answers: one more forward pass per step".into());
             }
             words.extend(objective.whole_batch().then(at_once));
+            return Ok(words);
+        }
+        DataShape::Pairs if gives_rewards(registry, name) => {
+            let objective = registry.build_reward(name, options)?;
+            let mut words = vec!["a score head, trained in full".to_owned()];
+            words.extend(objective.needs_strengths().then(|| "strengths: differences of the data's scores".into()));
+            words.extend(objective.takes_ties().then(|| "rows labelled as ties".into()));
+            words.extend(
+                objective.critique().map(|_| "critiques: the rows' `chosen_critique` and `rejected_critique`".into()),
+            );
             return Ok(words);
         }
         DataShape::Pairs => registry.build(name, options)?.needs(),

@@ -6,11 +6,12 @@ use crate::config::spec::Best;
 use crate::evaluate::labelled_set::Judged;
 use crate::events::reporter::Reporter;
 use crate::events::{HeldOut, HeldOutDimension};
+use crate::policy::logps::score_answers;
 use crate::step::tape::observe;
 use crate::task::{PreferenceTally, StepAhead, StepTally, Task};
 use spo_core::Sides;
 use spo_core::logprob::HeadOptions;
-use spo_data::{Dataset, Group, PackedBatch, micro_batches};
+use spo_data::{Dataset, Group, micro_batches};
 use spo_model::CausalLm;
 use std::collections::HashMap;
 use std::time::Instant;
@@ -36,11 +37,11 @@ pub struct HeldOutMargins<'a> {
     pub dataset: &'a Dataset,
     /// Its rows.
     pub rows: Vec<Judged>,
-    /// `log π_0` of each; 0 for an absent answer.
-    pub start: Sides<Vec<f64>>,
+    /// `log π_0` of each; 0 for an absent answer. `None` where rewards are compared.
+    pub start: Option<Sides<Vec<f64>>>,
 }
 
-/// Sequence log-probs by prompt and answer.
+/// Sequence log-probs, or rewards, by prompt and answer.
 type Scores<'g> = HashMap<(&'g [u32], &'g [u32]), f64>;
 
 impl HeldOutTasks<'_> {
@@ -74,11 +75,9 @@ impl HeldOutTasks<'_> {
         tokens += groups.iter().map(|group| group.tokens() as u64).sum::<u64>();
         for chunk in groups.chunks(CHUNK) {
             reporter.check_stop()?;
-            let scored = model.score(chunk, token_budget, &HeadOptions::default(), &mut |_| ());
-            for (group, answers) in chunk.iter().zip(scored) {
-                scores.extend(
-                    group.answers.iter().zip(answers).map(|(answer, logps)| ((group.prompt, *answer), sum(&logps))),
-                );
+            for (group, answers) in chunk.iter().zip(score_answers(model, chunk, token_budget)) {
+                scores
+                    .extend(group.answers.iter().zip(answers).map(|(answer, score)| ((group.prompt, *answer), score)));
             }
         }
         Ok(HeldOut {
@@ -118,19 +117,21 @@ impl HeldOutMargins<'_> {
         let mut sums = PreferenceTally::default();
         for (index, row) in self.rows.iter().enumerate() {
             let (prompt, [chosen, rejected]) = self.answers(row);
-            let ratio =
-                |answer: Option<&[u32]>, start: &[f64]| answer.map(|answer| scores[&(prompt, answer)] - start[index]);
-            let [chosen, rejected] = [ratio(chosen, &self.start.chosen), ratio(rejected, &self.start.rejected)];
+            let start =
+                |side: fn(&Sides<Vec<f64>>) -> &Vec<f64>| self.start.as_ref().map_or(0.0, |all| side(all)[index]);
+            let ratio = |answer: Option<&[u32]>, start: f64| answer.map(|answer| scores[&(prompt, answer)] - start);
+            let chosen = ratio(chosen, start(|sides| &sides.chosen));
+            let rejected = ratio(rejected, start(|sides| &sides.rejected));
             sums.add(chosen.map(|ratio| (ratio, ratio)), rejected.map(|ratio| (ratio, ratio)));
         }
-        let rows = self.rows.len() as f64;
+        let (rows, of_ratios) = (self.rows.len() as f64, self.start.is_some());
         HeldOutDimension {
             dimension: self.dimension.clone(),
             pairs: self.rows.len(),
             accuracy: sums.correct / rows,
             margin: sums.margin / rows,
-            chosen_log_ratio: (sums.chosen > 0.0).then(|| sums.chosen_log_ratio / sums.chosen),
-            rejected_log_ratio: (sums.rejected > 0.0).then(|| sums.rejected_log_ratio / sums.rejected),
+            chosen_log_ratio: (of_ratios && sums.chosen > 0.0).then(|| sums.chosen_log_ratio / sums.chosen),
+            rejected_log_ratio: (of_ratios && sums.rejected > 0.0).then(|| sums.rejected_log_ratio / sums.rejected),
         }
     }
 }
@@ -156,14 +157,17 @@ fn own_loss<'t>(
         let empty = StepTally { weight: task.weight(&groups), ahead, ..Default::default() };
         for members in &batches {
             let of_batch: Vec<usize> = members.iter().map(|&member| rows[member]).collect();
-            let batch = PackedBatch::new(&members.iter().map(|&member| groups[member].clone()).collect::<Vec<_>>());
+            let members_of: Vec<Group> = members.iter().map(|&member| groups[member].clone()).collect();
+            let batch = task.pack(model, &of_batch, &members_of);
             let mut sums = empty.clone();
             observe(model, &batch, &head, |scored| {
                 let answers = members
                     .iter()
-                    .flat_map(|&member| groups[member].answers.iter().map(move |answer| (member, *answer)));
-                for ((member, answer), rows) in answers.zip(&batch.sequences) {
-                    scores.insert((groups[member].prompt, answer), sum(&scored.logps[rows.clone()]));
+                    .flat_map(|&member| task.answers(rows[member]).into_iter().map(move |answer| (member, answer)));
+                for (index, ((member, answer), rows)) in answers.zip(&batch.sequences).enumerate() {
+                    let score = scored.values.get(index).map(|value| f64::from(*value));
+                    let score = score.unwrap_or_else(|| sum(&scored.logps[rows.clone()]));
+                    scores.insert((groups[member].prompt, answer), score);
                 }
                 task.logp_gradients(&of_batch, &batch, scored, &mut sums)
             })?;

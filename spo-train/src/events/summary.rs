@@ -5,7 +5,7 @@ use crate::config::spec::Dtype;
 use crate::events::sink::Record;
 use crate::events::{Event, HeldOut, HeldOutDimension};
 use crate::persist::directory::{START, WARMUP};
-use spo_eval::{Artefact, CurvePoint, Evaluation, ModelSummary, Phase, RoundSummary, RunSummary, ScoreKind, Setting};
+use spo_eval::{Artefact, CurvePoint, Evaluation, ModelSummary, Phase, RoundSummary, RunSummary, Setting};
 
 /// Points of a training curve that are kept.
 const CURVE_POINTS: u64 = 100;
@@ -85,8 +85,7 @@ fn add(summary: &mut RunSummary, plan: &RunPlan, event: &Event) {
             }
         }
         Event::Evaluated { scores, margins, .. } => {
-            let (matrix, rest): (Vec<_>, Vec<_>) =
-                scores.iter().cloned().partition(|score| score.kind == ScoreKind::LogRatio);
+            let (matrix, rest): (Vec<_>, Vec<_>) = scores.iter().cloned().partition(|score| score.kind.is_main());
             summary.matrix.extend(matrix);
             summary.scores.extend(rest);
             summary.margins.extend(margins.iter().cloned());

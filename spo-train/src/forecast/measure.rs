@@ -10,7 +10,7 @@ use crate::phase::stopping::Stopping;
 use crate::phase::{Phase, PhaseState, side_by_side};
 use crate::policy::Policies;
 use crate::policy::adapters::policy_options;
-use crate::policy::logps::PolicyLogps;
+use crate::policy::logps::{PolicyLogps, score_answers};
 use crate::policy::sampling::SampledResponses;
 use crate::run::Prepared;
 use crate::run::schedule::{Stage, Training};
@@ -19,7 +19,6 @@ use crate::task::build::Frozen;
 use crate::task::data::TaskData;
 use crate::{TrainError, step::memory};
 use serde::Serialize;
-use spo_core::logprob::HeadOptions;
 use spo_data::{Example, Group, RowHash};
 use spo_model::{CausalLm, device};
 use std::collections::HashMap;
@@ -145,12 +144,9 @@ impl Measured<'_> {
             groups.push(Group { prompt: &row.prompt, answers: row.answers.iter().map(|ids| ids.as_slice()).collect() });
         }
         let budget = self.prepared.scored_at_once();
-        let scored = self.model.score(&groups, budget, &HeadOptions::default(), &mut |_| ());
         let mut logps = HashMap::new();
-        for (row, answers) in rows.iter().zip(scored) {
-            for (answer, tokens) in answers.iter().enumerate() {
-                logps.insert(row.answer_hash(answer), tokens.iter().map(|logp| f64::from(*logp)).sum());
-            }
+        for (row, answers) in rows.iter().zip(score_answers(&self.model, &groups, budget)) {
+            logps.extend(answers.into_iter().enumerate().map(|(answer, score)| (row.answer_hash(answer), score)));
         }
         self.scored.0 += rows.iter().map(|row| row.tokens() as u64).sum::<u64>();
         self.scored.1 += started.elapsed().as_secs_f64();

@@ -119,7 +119,7 @@ impl<'a> StepBatch<'a> {
         part_done: impl FnMut(CausalLm, &mut Gradients) -> Result<CausalLm, Fault>,
     ) -> Result<(CausalLm, StepTally), Fault> {
         let mut tally = self.start(&model)?;
-        let (rows, batch) = self.pack(&self.micro_batches[0]);
+        let (rows, batch) = self.pack(&model, &self.micro_batches[0]);
         let (options, dtype) = (self.tape_options(&model, &batch), model.dtype());
         let logp_gradients = |scored: &Scored| {
             let gradients = self.logp_gradients(&rows, &batch, scored, &mut tally)?;
@@ -136,7 +136,7 @@ impl<'a> StepBatch<'a> {
         let start = StepTally { step_zero: None, ..self.start(model)? };
         let mut tally = start.clone();
         for members in &self.micro_batches {
-            let (rows, batch) = self.pack(members);
+            let (rows, batch) = self.pack(model, members);
             let mut sums = start.clone();
             observe(model, &batch, &self.head, |scored| self.logp_gradients(&rows, &batch, scored, &mut sums))?;
             tally.merge(sums);
@@ -170,9 +170,11 @@ impl<'a> StepBatch<'a> {
     }
 
     /// The rows of a micro-batch, packed.
-    fn pack(&self, members: &[usize]) -> (Vec<usize>, PackedBatch) {
+    fn pack(&self, model: &CausalLm, members: &[usize]) -> (Vec<usize>, PackedBatch) {
         let groups: Vec<Group> = members.iter().map(|&member| self.groups[member].clone()).collect();
-        (members.iter().map(|&member| self.rows[member]).collect(), PackedBatch::new(&groups))
+        let rows: Vec<usize> = members.iter().map(|&member| self.rows[member]).collect();
+        let batch = self.task.pack(model, &rows, &groups);
+        (rows, batch)
     }
 
     /// Adds the gradients of a micro-batch; its sums begin at `start`.
@@ -183,7 +185,7 @@ impl<'a> StepBatch<'a> {
         start: &StepTally,
         gradients: &mut Gradients,
     ) -> Result<StepTally, Fault> {
-        let ((rows, batch), mut tally) = (self.pack(members), start.clone());
+        let ((rows, batch), mut tally) = (self.pack(model, members), start.clone());
         let options = self.tape_options(model, &batch);
         let dropped = with_dropout(model, &batch, members, [self.phase.seed, self.phase.round, self.done]);
         differentiate_scored(dropped.as_ref().unwrap_or(model), &batch, &options, gradients, |scored| {
@@ -201,6 +203,9 @@ impl<'a> StepBatch<'a> {
     ) -> Result<LogpGradients, Fault> {
         for logp in scored.logps {
             finite("a token log-prob", f64::from(*logp))?;
+        }
+        for value in scored.values {
+            finite("a reward", f64::from(*value))?;
         }
         Ok(self.task.logp_gradients(rows, batch, scored, tally)?)
     }

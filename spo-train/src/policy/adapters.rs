@@ -3,7 +3,7 @@
 use crate::TrainError;
 use crate::config::spec::{Dtype, LoraRounds, LoraSet, LoraTargets, QuantisedBase};
 use crate::config::{LoraPlan, RunPlan, RunSpec};
-use crate::policy::PolicyOptions;
+use crate::policy::{PolicyOptions, RewardHead};
 use burn::tensor::Device;
 use spo_model::decoder::blocks::BlockBits;
 use spo_model::device::check_dtype;
@@ -76,7 +76,13 @@ pub fn policy_options(plan: &RunPlan, model: &ModelSpec, device: &Device) -> Res
         base: plan.model.path.clone(),
         families: plan.families.clone(),
         load: LoadOptions { storage: Some(storage), blocks },
-        lora: plan.lora.as_ref().map(|lora| lora_spec(lora, model)).transpose()?,
+        lora: plan.lora.as_ref().map(|lora| lora_spec(lora, model)).transpose()?.map(|lora| {
+            match plan.gives_rewards() {
+                true => LoraSpec { saved: lora.saved.with_score_head(), ..lora },
+                false => lora,
+            }
+        }),
+        reward: plan.gives_rewards().then_some(RewardHead { critique_tokens: plan.critique_tokens() }),
         start: plan.lora.as_ref().and_then(|lora| lora.start.clone()),
         stack: plan.lora.as_ref().is_some_and(|lora| lora.rounds == LoraRounds::Stack),
         seed: plan.seed,

@@ -1,4 +1,4 @@
-//! Sequence log-probs of frozen policies, stored by content.
+//! Sequence log-probs of frozen policies, or a reward model's rewards, stored by content.
 //!
 //! One file per scoring policy, named by a hash of its weights, storage type and way of scoring.
 //! A record is `answer hash (16 bytes) · log-prob (f64) · tokens (u32) · crc32 of these (u32)`, so a
@@ -184,16 +184,29 @@ fn score<'d>(
     for ((example, _), group) in chunk.iter().zip(&groups) {
         model.spec().check_row(&example.id, group.prompt, &group.answers)?;
     }
-    let scored = model.score(&groups, token_budget, &HeadOptions::default(), &mut |_| ());
-    let of_row = |((example, answers), logps): (&Missing<'d>, Vec<Vec<f32>>)| {
+    let scored = score_answers(model, &groups, token_budget);
+    let of_row = |((example, answers), scores): (&Missing<'d>, Vec<f64>)| {
         let example = *example;
-        let of_answer = move |(answer, logps): (usize, Vec<f32>)| {
-            let logp = logps.iter().map(|logp| f64::from(*logp)).sum::<f64>();
-            (example.id.as_str(), example.answer_hash(answer), logp, logps.len() as u32)
+        let of_answer = move |(answer, score): (usize, f64)| {
+            (example.id.as_str(), example.answer_hash(answer), score, example.answers[answer].len() as u32)
         };
-        answers.clone().into_iter().zip(logps).map(of_answer)
+        answers.clone().into_iter().zip(scores).map(of_answer)
     };
     Ok(chunk.iter().zip(scored).flat_map(of_row).collect())
+}
+
+/// What a model says of each answer after its prompt: the log-prob of its tokens, or a reward model its reward, behind a
+/// critique of its own where it was trained so.
+pub(crate) fn score_answers(model: &CausalLm, groups: &[Group], token_budget: usize) -> Vec<Vec<f64>> {
+    if let Some(head) = &model.score {
+        return match &head.critic {
+            Some(critic) => model.rewards_after_critique(groups, 0, critic, token_budget, &mut |_| ()),
+            None => model.rewards(groups, 0, token_budget, &mut |_| ()),
+        };
+    }
+    let scored = model.score(groups, token_budget, &HeadOptions::default(), &mut |_| ());
+    let sum = |logps: Vec<f32>| logps.into_iter().map(f64::from).sum();
+    scored.into_iter().map(|answers| answers.into_iter().map(sum).collect()).collect()
 }
 
 /// The records of a chunk, if all of them stand at the start of `records`.

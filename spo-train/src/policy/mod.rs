@@ -12,13 +12,14 @@ use crate::persist::disk_space;
 use crate::persist::durable::{link_files, replace_dir, seal, seal_fault};
 use crate::step::gradients::Trainable;
 use burn::tensor::{DType, Device};
-use spo_data::{Dataset, TextSpec};
+use spo_data::{Dataset, TextSpec, Tokenizer};
 use spo_model::device::on_cpu;
 use spo_model::export::{self, Base, Manifest, ModelFiles, Parity, Probe, rounding};
 use spo_model::family;
 use spo_model::load::{LoadOptions, Storage};
 use spo_model::lora::{self, LoraSpec, is_adapter};
-use spo_model::{CausalLm, parameters};
+use spo_model::reward::{Critic, Pooling, RewardModel, is_reward_model};
+use spo_model::{CausalLm, ModelError, parameters};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -42,6 +43,8 @@ pub struct PolicyOptions {
     pub lora: Option<LoraSpec>,
     /// The adapter that the run starts from, where it is not a fresh one.
     pub start: Option<PathBuf>,
+    /// What is asked of a score head, where reward models are made.
+    pub reward: Option<RewardHead>,
     /// Whether a round leaves the adapter it starts from as it is and trains a fresh one on top.
     pub stack: bool,
     /// Seed of fresh adapters.
@@ -52,11 +55,22 @@ pub struct PolicyOptions {
     pub device: Device,
 }
 
+/// What reward models do beside scoring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RewardHead {
+    /// Most tokens of a critique, where they write any first: that takes the head for tokens.
+    pub critique_tokens: Option<usize>,
+}
+
 /// The policies of a run. At most one of them is in memory.
 #[derive(Debug)]
 pub struct Policies {
     options: PolicyOptions,
     files: ModelFiles,
+    /// Which token a fresh score head reads.
+    pooling: Pooling,
+    /// How critiques are asked for.
+    critic: Option<Critic>,
     dir: PathBuf,
     probe: Probe,
     hashes: BTreeMap<String, String>,
@@ -69,7 +83,13 @@ impl Policies {
     /// A file beside the weights cannot be read.
     pub fn new(options: PolicyOptions, dir: &Path, probes: &Dataset) -> Result<Self, TrainError> {
         let files = ModelFiles::from_path(&options.base)?.with_ends()?;
-        Ok(Self { options, files, dir: dir.into(), probe: Probe::new(probes.examples.iter()), hashes: BTreeMap::new() })
+        let pooling = if options.reward.is_some() { files.pooling()? } else { Pooling::Last };
+        let critic = match options.reward.and_then(|reward| reward.critique_tokens) {
+            Some(tokens) => Some(Critic::new(&Tokenizer::from_files(files.by_name())?, tokens)?),
+            None => None,
+        };
+        let probe = Probe::new(probes.examples.iter());
+        Ok(Self { options, files, pooling, critic, dir: dir.into(), probe, hashes: BTreeMap::new() })
     }
 
     /// What is trained.
@@ -273,7 +293,7 @@ impl Policies {
     fn read(&self, dir: &Path) -> Result<CausalLm, TrainError> {
         match &self.options.lora {
             Some(_) => Ok(lora::load_adapter(self.open_base()?, dir)?.0),
-            None => Ok(self.options.families.open(dir, self.options.load, &self.options.device)?),
+            None => self.open(dir, self.options.load),
         }
     }
 
@@ -290,9 +310,8 @@ impl Policies {
         let adapted = adapter.is_some();
         let (merged, before) = match &adapter {
             None if blocks.is_some() => {
-                let before =
-                    self.probe.score(&self.options.families.open(&self.options.base, whole, &self.options.device)?);
-                (self.options.families.open(&self.options.base, LoadOptions::default(), &self.options.device)?, before)
+                let before = self.probe.score(&self.open(&self.options.base, whole)?);
+                (self.open(&self.options.base, LoadOptions::default())?, before)
             }
             None => (model.without_lora(), in_memory.clone()),
             Some(adapter) => {
@@ -300,12 +319,11 @@ impl Policies {
                 let before = match blocks {
                     None => in_memory.clone(),
                     Some(_) => {
-                        let base = self.options.families.open(&self.options.base, whole, &self.options.device)?;
+                        let base = self.open(&self.options.base, whole)?;
                         self.probe.score(&lora::load_adapter(base, adapter)?.0)
                     }
                 };
-                let base =
-                    self.options.families.open(&self.options.base, LoadOptions::default(), &self.options.device)?;
+                let base = self.open(&self.options.base, LoadOptions::default())?;
                 (lora::merge_adapter(base, adapter)?, before)
             }
         };
@@ -316,7 +334,7 @@ impl Policies {
         export::save(&merged, &self.files, &aside, export::SHARD_BYTES)?;
         replace_dir(&aside, dir)?;
         drop(merged);
-        let saved = self.options.families.open(dir, whole, &self.options.device)?;
+        let saved = self.open(dir, whole)?;
         let allowed = match adapted {
             false => self.noise(&before),
             true => rounding(written, &before).max(rounding(saved.dtype(), &before)),
@@ -336,7 +354,34 @@ impl Policies {
     }
 
     fn open_base(&self) -> Result<CausalLm, TrainError> {
-        Ok(self.options.families.open(&self.options.base, self.options.load, &self.options.device)?)
+        self.open(&self.options.base, self.options.load)
+    }
+
+    /// A model directory, with a score head where reward models are made: its own, or a fresh one.
+    fn open(&self, dir: &Path, load: LoadOptions) -> Result<CausalLm, TrainError> {
+        let PolicyOptions { families, device, reward, seed, .. } = &self.options;
+        let Some(RewardHead { critique_tokens }) = *reward else { return Ok(families.open(dir, load, device)?) };
+        let (mut model, writes) = match is_reward_model(dir)? {
+            true => {
+                let RewardModel { model, writes, .. } = families.open_reward(dir, load, device)?;
+                (model, writes)
+            }
+            false => (families.open(dir, load, device)?.with_score_head(lora::mix(*seed), self.pooling), true),
+        };
+        let refuse = |reason: &str| {
+            let reason = format!("{reason}: start from the language model");
+            Err(ModelError::Reward { dir: dir.into(), reason }.into())
+        };
+        match critique_tokens {
+            None => model = model.without_lm_head(),
+            Some(_) if !writes => return refuse("it has no head for tokens, and cannot learn to write critiques"),
+            Some(_) => {}
+        }
+        match &mut model.score {
+            Some(head) if head.labels() == 1 && head.bias.is_none() => head.critic.clone_from(&self.critic),
+            _ => return refuse("training goes on from a score head of one label without bias only"),
+        }
+        Ok(model)
     }
 
     /// What a policy's adapter is for.

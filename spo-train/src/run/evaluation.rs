@@ -8,14 +8,16 @@ use crate::phase::gate::Gate;
 use crate::policy::logps::PolicyLogps;
 use burn::tensor::Device;
 use spo_eval::{
-    Bootstrap, DimensionScore, Distribution, GateOutcome, GateSummary, Subset, paired_difference, score_dimension,
+    Bootstrap, DimensionScore, Distribution, GateOutcome, GateSummary, ScoreKind, Subset, paired_difference,
+    score_dimension,
 };
 use std::collections::BTreeMap;
 
-/// Margins `Δ log(π/π_0)` of held-out rows, by dimension.
+/// Margins `Δ log(π/π_0)` of held-out rows, or `Δr` of a reward model, by dimension.
 pub(super) type Margins = BTreeMap<String, Vec<f64>>;
 
-/// A policy with its log-probs and those of the policies that it comes from, `π_0` first.
+/// A policy with its log-probs and those of the policies that it comes from, `π_0` first; or a reward model with its
+/// rewards, which comes from none.
 pub(super) struct Judged<'a> {
     pub name: &'a str,
     pub logps: &'a PolicyLogps,
@@ -27,8 +29,12 @@ impl Judged<'_> {
     pub fn margins(&self, set: &LabelledSet) -> Result<Margins, TrainError> {
         let margins = |dimension: &String| {
             let rows = set.judged(dimension);
-            let (own, start) = (set.logps(self.logps, &rows)?, set.logps(self.history[0], &rows)?);
-            Ok((dimension.clone(), log_ratio_margins(&own, &start)))
+            let own = set.logps(self.logps, &rows)?;
+            let margins = match self.history.first() {
+                Some(start) => log_ratio_margins(&own, &set.logps(start, &rows)?),
+                None => own.chosen.iter().zip(&own.rejected).map(|(chosen, rejected)| chosen - rejected).collect(),
+            };
+            Ok((dimension.clone(), margins))
         };
         set.dimensions.iter().map(margins).collect()
     }
@@ -42,6 +48,9 @@ impl Judged<'_> {
         bootstrap: &Bootstrap,
         device: &Device,
     ) -> Result<Vec<DimensionScore>, TrainError> {
+        if self.history.is_empty() {
+            return Ok(of_margins.to_vec());
+        }
         let (rewards, mut scores) = (Rewards::of(plan, arm)?, vec![]);
         for (dimension, of_margin) in set.dimensions.iter().zip(of_margins) {
             scores.push(of_margin.clone());
@@ -60,15 +69,17 @@ impl Judged<'_> {
     }
 }
 
-/// The scores of a policy's margins.
+/// The scores of a policy's margins, which are of this kind.
 pub(super) fn margin_scores(
     set: &LabelledSet,
     policy: &str,
+    kind: ScoreKind,
     margins: &Margins,
     bootstrap: &Bootstrap,
 ) -> Result<Vec<DimensionScore>, TrainError> {
     let score = |dimension: &String| {
-        Ok(score_dimension(policy, dimension, &set.pair_scores(dimension, &margins[dimension]), bootstrap)?)
+        let pairs = set.pair_scores(dimension, &margins[dimension]);
+        Ok(score_dimension(policy, dimension, &pairs, bootstrap)?.of_kind(kind))
     };
     set.dimensions.iter().map(score).collect()
 }

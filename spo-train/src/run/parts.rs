@@ -84,7 +84,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// What every dimension's labels say of the running policy; of a warm-up, which has no `π_0` yet, nothing.
+/// What every dimension's labels say of the running policy or reward model; of a warm-up, which has no `π_0` yet, nothing.
 fn margins<'a>(
     prepared: &'a Prepared,
     place: &Place,
@@ -93,7 +93,7 @@ fn margins<'a>(
     let set = &prepared.held_out;
     let of_dimension = |dimension: &String| {
         let rows = set.judged(dimension);
-        let start = set.logps(history[0], &rows)?;
+        let start = history.first().map(|start| set.logps(start, &rows)).transpose()?;
         Ok(HeldOutMargins { dimension: dimension.clone(), dataset: &set.dataset, rows, start })
     };
     match place.arm {

@@ -102,7 +102,8 @@ pub(crate) struct PhaseData {
 }
 
 impl PhaseData {
-    /// The rows of every phase of a plan, in the order of [`places`].
+    /// The rows of every phase of a plan, in the order of [`places`]; the tokenizer encodes what losses take beside prompts
+    /// and answers.
     ///
     /// # Errors
     /// An objective that needs what the data or the rounds before lack; no held-out rows where there must be some.
@@ -152,7 +153,7 @@ impl PhaseData {
         });
         let train = expected.as_ref().unwrap_or(train);
         let rows = |dataset: &Arc<Dataset>| match (&place.arm, &plan.warmup) {
-            (Some(arm), _) => TaskData::of_arm(dataset, &arm.round.dimension, arm.plan, limit),
+            (Some(arm), _) => TaskData::of_arm(dataset, &arm.round.dimension, arm.plan, tokenizer, limit),
             (None, Some(warmup)) => Ok(TaskData::of_warm_up(dataset, warmup, limit)),
             (None, None) => unreachable!("only the warm-up is no arm"),
         };

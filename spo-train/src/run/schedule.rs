@@ -174,7 +174,8 @@ pub(crate) fn schedule<'a>(
 ) -> Vec<Stage<'a>> {
     let phases = places(plan).into_iter().zip(data).collect();
     let prompts: HashSet<&[u32]> = held_out.examples.iter().map(|example| example.prompt.as_slice()).collect();
-    let kl_prompts = plan.evaluation.kl_samples.min(prompts.len());
+    // A reward model writes nothing.
+    let kl_prompts = if plan.gives_rewards() { 0 } else { plan.evaluation.kl_samples.min(prompts.len()) };
     Facts { plan, phases, train, held_out, kl_prompts }.stages()
 }
 
@@ -194,8 +195,11 @@ impl<'a> Facts<'a> {
         let warm_up = self.phases.iter().filter(|(place, _)| place.arm.is_none());
         let mut stages = vec![Stage::Start];
         stages.extend(warm_up.map(|(place, data)| self.training(place, data)));
-        stages.extend(self.asked(start, 0));
-        stages.extend(self.answers(start));
+        // A fresh score head says nothing that anybody asks for.
+        if !self.plan.gives_rewards() {
+            stages.extend(self.asked(start, 0));
+            stages.extend(self.answers(start));
+        }
         for (index, round) in self.plan.rounds.iter().enumerate() {
             let mut policies = vec![];
             stages.extend(self.making(index, round));
@@ -283,6 +287,9 @@ impl<'a> Facts<'a> {
 
     /// What a policy writes to prompts of the evaluation.
     fn answers(&self, policy: &str) -> Vec<Stage<'a>> {
+        if self.plan.gives_rewards() {
+            return vec![];
+        }
         let (evaluation, policy) = (&self.plan.evaluation, policy.to_string());
         let shown = self.responses(evaluation.samples + evaluation.sample_prompts.len());
         let mut stages = vec![Stage::Show { policy: policy.clone(), responses: shown }];

@@ -33,7 +33,7 @@ use burn::tensor::Device;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use spo_data::Example;
-use spo_eval::{Artefact, Bootstrap, DimensionScore, Sample};
+use spo_eval::{Artefact, Bootstrap, DimensionScore, Sample, ScoreKind};
 use spo_model::{device, parameters};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -299,9 +299,11 @@ impl<'a> Driver<'a> {
         Parts::new(self.prepared, training, given, &self.numbers)
     }
 
-    /// Log-probs of the policies that an arm's policy comes from; a warm-up's comes from none that has any.
+    /// Log-probs of the policies that an arm's policy comes from; a warm-up's or a reward model's comes from none that has
+    /// any.
     fn history(&self, place: &Place) -> Vec<&PolicyLogps> {
-        place.arm.map_or(vec![], |_| place.path.iter().map(|policy| &self.logps[policy]).collect())
+        let arm = place.arm.filter(|arm| !arm.plan.gives_rewards());
+        arm.map_or(vec![], |_| place.path.iter().map(|policy| &self.logps[policy]).collect())
     }
 
     /// Saves what a phase has come to as its policy.
@@ -375,7 +377,8 @@ impl<'a> Driver<'a> {
     fn evaluate(&mut self, name: &str, place: &Place) -> Result<(), TrainError> {
         let (policy, set) = (&place.policy, &self.prepared.held_out);
         let margins = self.judged(place).margins(set)?;
-        let of_margins = evaluation::margin_scores(set, policy, &margins, &self.bootstrap)?;
+        let kind = if self.plan.gives_rewards() { ScoreKind::Reward } else { ScoreKind::LogRatio };
+        let of_margins = evaluation::margin_scores(set, policy, kind, &margins, &self.bootstrap)?;
         self.stage(name, &[], |run| {
             if set.dimensions.is_empty() {
                 return Ok(());

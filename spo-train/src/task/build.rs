@@ -3,8 +3,8 @@
 use crate::TrainError;
 use crate::policy::logps::PolicyLogps;
 use crate::policy::sampling::Samples;
-use crate::task::data::{Rows, TaskData};
-use crate::task::{ListTask, PairInputs, PreferenceTask, Sampled, SupervisedTask, Task, UnpairedTask};
+use crate::task::data::{Rows, TaskData, strength};
+use crate::task::{ListTask, PairInputs, PreferenceTask, RewardTask, Sampled, SupervisedTask, Task, UnpairedTask};
 use burn::tensor::Device;
 use spo_core::objective::{ListObjective, UnpairedObjective};
 use spo_core::{Objective, Sides};
@@ -47,6 +47,9 @@ impl TaskData {
             Rows::Pairs(pairs, objective) => self.of_pairs(pairs, objective, frozen, device),
             Rows::Answers(answers, objective) => self.of_answers(answers, objective, &frozen, device),
             Rows::Lists(lists, objective) => self.of_lists(lists, objective, &frozen, device),
+            Rows::Rewards(pairs, objective) => {
+                Ok((Box::new(RewardTask::new(&self.dataset, pairs.clone(), objective.clone(), device)), None))
+            }
         }
     }
 
@@ -152,11 +155,7 @@ impl TaskData {
 
 /// By how much the chosen answer of each pair is better.
 fn strengths(dataset: &Dataset, dimension: &str, pairs: &[PairRef]) -> Vec<f64> {
-    let strength = |pair: &PairRef| {
-        let example = &dataset.examples[pair.example];
-        example.score_difference(dimension, pair.chosen, pair.rejected).map_or(f64::NAN, f64::from)
-    };
-    pairs.iter().map(strength).collect()
+    pairs.iter().map(|pair| strength(dataset, dimension, pair)).collect()
 }
 
 /// Whether each answer is safe: 1 or 0.

@@ -1,9 +1,13 @@
 //! Whether the data and the rounds before have what a loss needs, before anything is trained.
 
 use crate::TrainError;
+use crate::task::RewardPair;
 use crate::task::data::{Rows, TaskData};
+use crate::task::rewards::CRITIQUES;
 use spo_core::Objective;
+use spo_core::objective::RewardObjective;
 use spo_data::PairRef;
+use spo_model::ModelError;
 
 impl TaskData {
     /// Fails where the data lack what the objective needs; `names` are those of the policies before the round.
@@ -14,6 +18,7 @@ impl TaskData {
         match &self.rows {
             Rows::Pairs(pairs, objective) => self.check_pairs(pairs, objective.as_ref(), names),
             Rows::Lists(lists, objective) if objective.grades() => self.check_grades(lists),
+            Rows::Rewards(pairs, objective) => self.check_rewards(pairs, objective.as_ref()),
             _ => Ok(()),
         }
     }
@@ -29,6 +34,27 @@ impl TaskData {
             }
         }
         self.mixture(names).map(drop)
+    }
+
+    fn check_rewards(&self, pairs: &[RewardPair], objective: &dyn RewardObjective) -> Result<(), TrainError> {
+        if objective.needs_strengths() {
+            pairs.iter().filter(|pair| !pair.tie).try_for_each(|pair| self.check_strength(&pair.answers))?;
+        }
+        if objective.critique().is_some() && pairs.iter().all(|pair| pair.critiqued.iter().all(Option::is_none)) {
+            let [chosen, rejected] = CRITIQUES;
+            return Err(self.lacks(format!(
+                "`critique = true` learns critiques, and no row along {:?} has a text under `{chosen}` or `{rejected}`",
+                self.dimension
+            )));
+        }
+        for (row, pair) in pairs.iter().enumerate() {
+            let group = pair.group(&self.dataset);
+            let found = group.prompt.len() + group.answers.iter().map(|answer| answer.len()).max().unwrap_or(0);
+            if found > self.limit {
+                return Err(ModelError::TooLong { id: self.example(row).id.clone(), found, context: self.limit }.into());
+            }
+        }
+        Ok(())
     }
 
     fn check_strength(&self, pair: &PairRef) -> Result<(), TrainError> {

@@ -3,10 +3,10 @@
 
 use crate::TrainError;
 use crate::config::{ArmPlan, DataShape, WarmupPlan};
-use crate::task::{Mismatched, SupervisedTask};
-use spo_core::objective::{ListObjective, UnpairedObjective};
+use crate::task::{Mismatched, RewardPair, SupervisedTask};
+use spo_core::objective::{ListObjective, RewardObjective, UnpairedObjective};
 use spo_core::{Needs, Objective};
-use spo_data::{AnswerRef, Dataset, Example, Group, PairRef};
+use spo_data::{AnswerRef, Dataset, Example, Group, PairRef, Tokenizer};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -19,6 +19,8 @@ pub(super) enum Rows {
     Answers(Vec<AnswerRef>, Arc<dyn UnpairedObjective>),
     /// Indices of examples.
     Lists(Vec<usize>, Arc<dyn ListObjective>),
+    /// Pairs for a score head, ties behind the others.
+    Rewards(Vec<RewardPair>, Arc<dyn RewardObjective>),
 }
 
 /// The rows of a phase and its loss: what a task is made of before any policy is known.
@@ -35,7 +37,7 @@ pub(crate) struct TaskData {
     /// In which order the rows come: what mismatched answers are chosen by.
     order: Vec<usize>,
     /// Most tokens of a prompt with an answer that a loss makes.
-    limit: usize,
+    pub(super) limit: usize,
 }
 
 impl TaskData {
@@ -50,10 +52,20 @@ impl TaskData {
     /// The rows of a dimension for an arm, all of them visited in their own order.
     ///
     /// # Errors
-    /// Options that the objective refuses.
-    pub fn of_arm(dataset: &Arc<Dataset>, dimension: &str, arm: &ArmPlan, limit: usize) -> Result<Self, TrainError> {
+    /// Options that the objective refuses, a critique that cannot be encoded.
+    pub fn of_arm(
+        dataset: &Arc<Dataset>,
+        dimension: &str,
+        arm: &ArmPlan,
+        tokenizer: &Tokenizer,
+        limit: usize,
+    ) -> Result<Self, TrainError> {
         let (name, options) = (arm.objective.as_str(), &arm.options);
         let rows = match arm.data {
+            DataShape::Pairs if arm.gives_rewards() => {
+                let objective: Arc<dyn RewardObjective> = arm.objectives.build_reward(name, options)?.into();
+                Rows::Rewards(RewardPair::all(dataset, dimension, objective.as_ref(), tokenizer)?, objective)
+            }
             DataShape::Pairs => Rows::Pairs(dataset.pairs(dimension), arm.objectives.build(name, options)?.into()),
             DataShape::Answers => {
                 Rows::Answers(dataset.answers(dimension), arm.objectives.build_unpaired(name, options)?.into())
@@ -81,6 +93,7 @@ impl TaskData {
             Rows::Pairs(pairs, _) => pairs.len(),
             Rows::Answers(answers, _) | Rows::Supervised(answers) => answers.len(),
             Rows::Lists(lists, _) => lists.len(),
+            Rows::Rewards(pairs, _) => pairs.len(),
         }
     }
 
@@ -90,6 +103,7 @@ impl TaskData {
             Rows::Pairs(pairs, _) => pairs[row].example,
             Rows::Answers(answers, _) | Rows::Supervised(answers) => answers[row].example,
             Rows::Lists(lists, _) => lists[row],
+            Rows::Rewards(pairs, _) => pairs[row].answers.example,
         }
     }
 
@@ -99,11 +113,14 @@ impl TaskData {
 
     /// The prompt of a row with the answers that its loss looks at.
     pub fn group(&self, row: usize) -> Group<'_> {
+        if let Rows::Rewards(pairs, _) = &self.rows {
+            return pairs[row].group(&self.dataset);
+        }
         let example = self.example(row);
         let answers = match &self.rows {
             Rows::Pairs(pairs, _) => vec![pairs[row].chosen, pairs[row].rejected],
             Rows::Answers(answers, _) | Rows::Supervised(answers) => vec![answers[row].answer],
-            Rows::Lists(..) => (0..example.answers.len()).collect(),
+            Rows::Lists(..) | Rows::Rewards(..) => (0..example.answers.len()).collect(),
         };
         let answers = answers.into_iter().map(|answer| example.answers[answer].as_slice());
         Group { prompt: &example.prompt, answers: answers.collect() }
@@ -194,6 +211,12 @@ impl TaskData {
         }
         objective.needs_kl().then_some(Mismatched { partner, limit: self.limit, reference: vec![] })
     }
+}
+
+/// By how much the chosen answer of a pair is better; NaN where the data do not say.
+pub(super) fn strength(dataset: &Dataset, dimension: &str, pair: &PairRef) -> f64 {
+    let example = &dataset.examples[pair.example];
+    example.score_difference(dimension, pair.chosen, pair.rejected).map_or(f64::NAN, f64::from)
 }
 
 /// A prompt with one answer, to be scored.

@@ -8,6 +8,7 @@ pub(crate) mod data;
 mod inputs;
 mod lists;
 mod pairs;
+mod rewards;
 mod supervised;
 mod tally;
 
@@ -16,6 +17,7 @@ pub use answers::{Mismatched, UnpairedTask};
 pub use inputs::{PairInputs, Sampled};
 pub use lists::ListTask;
 pub use pairs::PreferenceTask;
+pub use rewards::{RewardPair, RewardTask};
 pub use supervised::SupervisedTask;
 pub use tally::{PreferenceTally, StepTally};
 
@@ -54,8 +56,19 @@ pub trait Task: Sync {
     /// The tokens of a row.
     fn group(&self, row: usize) -> Group<'_>;
 
+    /// The answers of a row that its sequences are about: those of [`group`](Self::group), without what stands behind them.
+    fn answers(&self, row: usize) -> Vec<&[u32]> {
+        self.group(row).answers
+    }
+
     /// Name of a row, for reports.
     fn id(&self, row: usize) -> &str;
+
+    /// The groups of some rows in one batch, for the heads of this model.
+    fn pack(&self, model: &CausalLm, rows: &[usize], groups: &[Group]) -> PackedBatch {
+        let _ = (model, rows);
+        PackedBatch::new(groups)
+    }
 
     /// What the batch's sums are divided by: its rows, or its answer tokens.
     fn weight(&self, groups: &[Group]) -> f64 {

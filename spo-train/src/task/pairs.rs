@@ -201,7 +201,7 @@ impl Task for PreferenceTask<'_> {
             }
         }
         let divergence = reference.map(|reference| DivergenceGradients { reference, rows: of_divergence });
-        Ok(LogpGradients { logps: logp_gradients, divergence })
+        Ok(LogpGradients { logps: logp_gradients, values: vec![], divergence })
     }
 }
 

@@ -209,7 +209,7 @@ pub fn write(model: &ModelSpec, spec: &LoraSpec, layers: &[(String, usize, f64)]
     }
     json!({
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
+        "task_type": if spec.saved.contains("score.weight") { "SEQ_CLS" } else { "CAUSAL_LM" },
         "base_model_name_or_path": base,
         "r": whole.rank,
         "lora_alpha": whole_number(whole.alpha),

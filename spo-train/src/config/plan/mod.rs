@@ -69,6 +69,18 @@ pub struct RunPlan {
 }
 
 impl RunPlan {
+    /// Whether the run makes a reward model: then it has one round, whose arms all do.
+    pub fn gives_rewards(&self) -> bool {
+        self.rounds.iter().any(|round| round.main().gives_rewards())
+    }
+
+    /// Most tokens of a critique, where the run's reward model writes one before it scores.
+    pub fn critique_tokens(&self) -> Option<usize> {
+        let arms = self.rounds.iter().flat_map(|round| &round.arms).filter(|arm| arm.gives_rewards());
+        let built = arms.filter_map(|arm| arm.objectives.build_reward(&arm.objective, &arm.options).ok());
+        built.filter_map(|objective| objective.critique()).map(|critique| critique.max_tokens).max()
+    }
+
     /// The plan in a run directory. Keys that are newer than the run get the values that it had without them.
     ///
     /// # Errors
@@ -206,6 +218,13 @@ pub struct ArmPlan {
     /// Where the objective's name is looked up; a plan that is read from a file has the builtin ones.
     #[serde(skip)]
     pub objectives: objective::Registry,
+}
+
+impl ArmPlan {
+    /// Whether it makes a reward model.
+    pub fn gives_rewards(&self) -> bool {
+        super::objective::gives_rewards(&self.objectives, &self.objective)
+    }
 }
 
 /// What one row of a round is.

@@ -31,6 +31,8 @@ pub struct Facts {
     pub desirable: BTreeMap<String, usize>,
     /// Scored lists.
     pub lists: BTreeMap<String, usize>,
+    /// Pairs labelled as ties.
+    pub ties: BTreeMap<String, usize>,
     /// Distinct prompts of the training data.
     pub prompts: usize,
     /// Most tokens the model can read, if it is limited.
@@ -47,6 +49,7 @@ pub(crate) struct DimensionRows {
     /// The desirable ones among the answers.
     pub desirable: usize,
     pub lists: usize,
+    pub ties: usize,
 }
 
 impl DimensionRows {
@@ -70,6 +73,7 @@ impl Facts {
             answers: counts(|train, name| train.answers(name).len()),
             desirable: counts(|train, name| train.answers(name).iter().filter(|row| row.desirable).count()),
             lists: counts(|train, name| train.lists(name).len()),
+            ties: counts(|train, name| train.ties(name).len()),
             prompts: train.examples.iter().map(|example| &example.prompt[..]).collect::<HashSet<_>>().len(),
             ..Self::default()
         }
@@ -84,6 +88,7 @@ impl Facts {
             answers: of(&self.answers).max(2 * pairs),
             desirable: of(&self.desirable).max(pairs),
             lists: of(&self.lists),
+            ties: of(&self.ties),
         }
     }
 

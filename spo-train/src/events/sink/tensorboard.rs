@@ -7,7 +7,7 @@
 
 use crate::TrainError;
 use crate::events::{Event, Sink};
-use spo_eval::{ScoreKind, Subset};
+use spo_eval::Subset;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -96,7 +96,7 @@ impl Sink for TensorBoard {
                 self.write(seconds, &found.phase, found.step, &values)
             }
             Event::Evaluated { policy, step, scores, .. } => {
-                let shown = scores.iter().filter(|score| score.kind == ScoreKind::LogRatio);
+                let shown = scores.iter().filter(|score| score.kind.is_main());
                 let values = shown.flat_map(|score| {
                     let tally = score.tally(Subset::All);
                     let of = |what: &str, value: f64| (format!("held-out/{what}/{}", score.dimension), value);

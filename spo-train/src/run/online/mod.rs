@@ -75,7 +75,13 @@ impl<'a> Driver<'a> {
         let mut policies: Vec<&String> = vec![];
         for (place, data) in &making.arms {
             let arm = place.arm.expect("an online round has arms").plan;
-            let made = TaskData::of_arm(dataset, &making.round.dimension, arm, self.prepared.model.context)?;
+            let made = TaskData::of_arm(
+                dataset,
+                &making.round.dimension,
+                arm,
+                &self.prepared.tokenizer,
+                self.prepared.model.context,
+            )?;
             made.check(&place.path)?;
             let (phase, rows) = (place.visiting(self.plan.seed), made.len());
             data.make(made.visiting(phase.visits(rows), phase.epoch(rows)));

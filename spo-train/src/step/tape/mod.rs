@@ -7,6 +7,7 @@
 
 mod block;
 mod lifted;
+mod value_head;
 
 use crate::step::gradients::{Gradients, Trainable};
 use block::{BlockTape, spread};
@@ -71,7 +72,9 @@ pub struct TapeOptions {
 pub struct Scored<'a> {
     /// `log p(target)` in nats, `[rows]`.
     pub logps: &'a [f32],
-    /// Final hidden states, `[rows, hidden]`.
+    /// What the score head gives, `[values]`: one per answer of a batch for a score head, in its order.
+    pub values: &'a [f32],
+    /// Final hidden states, `[rows, hidden]`; behind them those that the score head reads.
     pub hidden: &'a Tensor<2>,
     /// The head's weight, `[vocab, hidden]`.
     pub weight: &'a Tensor<2>,
@@ -86,6 +89,8 @@ pub struct Scored<'a> {
 pub struct LogpGradients {
     /// With respect to each `log p(target)`, `[rows]`.
     pub logps: Vec<f32>,
+    /// With respect to each of the score head's values, `[values]`.
+    pub values: Vec<f32>,
     /// With respect to each row's `KL(reference ‖ policy)` over the vocabulary, where the loss looks at that.
     pub divergence: Option<DivergenceGradients>,
 }
@@ -101,7 +106,7 @@ pub struct DivergenceGradients {
 
 impl From<Vec<f32>> for LogpGradients {
     fn from(logps: Vec<f32>) -> Self {
-        Self { logps, divergence: None }
+        Self { logps, values: vec![], divergence: None }
     }
 }
 
@@ -113,9 +118,10 @@ pub fn observe<T>(model: &CausalLm, batch: &PackedBatch, head: &HeadOptions, f: 
     let inputs = PackedInputs::new(batch, model.spec(), &model.device());
     let (hidden, weight) = (model.hidden(&inputs), model.head_weight());
     let head = &model.spec().head(head);
-    let logps = token_logps(hidden.clone(), weight.clone(), inputs.targets.clone(), head);
-    let logps: Vec<f32> = logps.into_data().iter::<f32>().collect();
-    f(&Scored { logps: &logps, hidden: &hidden, weight: &weight, inputs: &inputs, head })
+    let Rows { predicting, read } = Rows::of(&hidden, &inputs);
+    let logps = predicting.map(|rows| token_logps(rows, weight.clone(), inputs.targets.clone(), head));
+    let (logps, values) = (logps.map_or(vec![], host), read.map_or(vec![], |read| value_head::forward(model, read)));
+    f(&Scored { logps: &logps, values: &values, hidden: &hidden, weight: &weight, inputs: &inputs, head })
 }
 
 /// [`differentiate_scored`] for a loss that looks at the log-probs of the targets alone.
@@ -244,12 +250,21 @@ fn head_backward<E>(
     let name = if model.lm_head.is_some() { HEAD } else { EMBEDDING };
     let train_head = options.trainable.contains(name);
     let head_options = model.spec().head(&options.head);
-    let head = HeadPass::new(hidden.clone(), weight.clone(), inputs.targets.clone(), train_head, &head_options);
-    let logps: Vec<f32> = head.logps.clone().into_data().iter::<f32>().collect();
-    let scored = Scored { logps: &logps, hidden: &hidden, weight: &weight, inputs, head: &head_options };
-    let LogpGradients { logps: per_token, divergence } = logp_gradients(&scored)?;
+    let Rows { predicting, read } = Rows::of(&hidden, inputs);
+    let pass = |rows| HeadPass::new(rows, weight.clone(), inputs.targets.clone(), train_head, &head_options);
+    let head = predicting.map(pass);
+    let logps: Vec<f32> = head.as_ref().map_or(vec![], |head| host(head.logps.clone()));
+    let values = read.clone().map_or(vec![], |read| value_head::forward(model, read));
+    let scored =
+        Scored { logps: &logps, values: &values, hidden: &hidden, weight: &weight, inputs, head: &head_options };
+    let LogpGradients { logps: per_token, values: per_value, divergence } = logp_gradients(&scored)?;
     let device = hidden.device();
     let per_row = |values: Vec<f32>| Tensor::from_data(TensorData::new(values, [logps.len()]), &device);
+    let d_read = read.map(|read| value_head::backward(model, read, per_value, options.trainable, gradients));
+    let Some(head) = head else {
+        let hidden = d_read.expect("a batch has rows that predict, or rows that the score head reads");
+        return Ok(HeadGradient { hidden, weight: None });
+    };
     let sum = gradients.remove(name).map(|sum| sum.into_whole().reshape(weight.dims()));
     let mut head = head.backward(per_row(per_token), sum);
     if let Some(DivergenceGradients { reference, rows }) = divergence {
@@ -257,7 +272,35 @@ fn head_backward<E>(
         head.hidden = head.hidden + more.hidden;
         head.weight = head.weight.zip(more.weight).map(|(sum, gradient)| sum + gradient);
     }
+    if let Some(d_read) = d_read {
+        head.hidden = Tensor::cat(vec![head.hidden, d_read], 0);
+    }
     Ok(head)
+}
+
+/// The hidden states of a batch's rows, by which head reads them.
+struct Rows {
+    /// Those that predict a token, unless the batch is for a score head alone.
+    predicting: Option<Tensor<2>>,
+    /// Those that the score head reads, where there are any.
+    read: Option<Tensor<2>>,
+}
+
+impl Rows {
+    fn of(hidden: &Tensor<2>, inputs: &PackedInputs) -> Self {
+        let (all, predicting) = (hidden.dims()[0], inputs.targets.dims()[0]);
+        if all == predicting {
+            return Self { predicting: Some(hidden.clone()), read: None };
+        }
+        let part = |start: usize, rows: usize| hidden.clone().narrow(0, start, rows);
+        let read = Some(part(predicting, all - predicting));
+        Self { predicting: (predicting > 0).then(|| part(0, predicting)), read }
+    }
+}
+
+/// One number per row.
+fn host(values: Tensor<1>) -> Vec<f32> {
+    values.into_data().iter::<f32>().collect()
 }
 
 /// The first block with a trained parameter: the backward pass ends there.

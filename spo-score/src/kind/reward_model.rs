@@ -1,0 +1,166 @@
+//! A reward model: a checkpoint with a score head, which reads prompt and answer and gives one number.
+
+use schemars::{JsonSchema, schema_for};
+use serde::Deserialize;
+use spo_data::{AnswerText, DataError, Group, Record, RenderOptions, TextSpec, Tokenizer, encode_record};
+use spo_model::device;
+use spo_model::export::Manifest;
+use spo_model::reward::{Critic, RewardModel};
+use std::path::PathBuf;
+
+use crate::entry::{Entry, OpenError, decoded};
+use crate::{Item, ScoreError, Scorer, Scores, Watch};
+
+/// Items that are scored together.
+const CHUNK: usize = 64;
+/// Its name.
+const NAME: &str = "reward-model";
+
+pub(crate) const ENTRY: Entry = Entry {
+    name: NAME,
+    summary: "a reward model's directory: ...ForSequenceClassification, OpenRLHF's, or a value head beside a language model",
+    example: "reward-model:DIR",
+    options: || schema_for!(Options),
+    argument: Some("path"),
+    check: |options| {
+        let options: Options = decoded(options)?;
+        match options.max_critique_tokens {
+            0 => Err(OpenError::Options("max-critique-tokens is 0, expected at least 1".into())),
+            _ => Ok(()),
+        }
+    },
+    open: |options, _, _| {
+        let options: Options = decoded(options)?;
+        let failed = |error: spo_model::ModelError| {
+            let reason = error.hint().map_or_else(|| error.to_string(), |hint| format!("{error} ({hint})"));
+            ScoreError::Model { name: options.path.display().to_string(), source: reason.into() }
+        };
+        let device = device::open(&options.device).map_err(failed)?;
+        let mut model = RewardModel::open(&options.path, None, options.label, &device).map_err(failed)?;
+        // Rows of token ids need none.
+        let tokenizer = Tokenizer::from_path(&options.path);
+        if options.critique {
+            let tokenizer = tokenizer.as_ref().map_err(|error| OpenError::Options(error.to_string()))?;
+            let critic = Critic::new(tokenizer, options.max_critique_tokens).map_err(ScoreError::from)?;
+            model.set_critic(&options.path, critic).map_err(failed)?;
+        }
+        let tokenizer = tokenizer.ok();
+        let text = Manifest::text_of(&options.path).map_err(failed)?;
+        Ok(Box::new(Rewards { options, model, tokenizer, text }))
+    },
+};
+
+/// Options of `reward-model`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Options {
+    /// The model's directory, with its tokenizer.
+    path: PathBuf,
+    /// Which of the head's scores is the reward, counted from 0; where there is one it need not be said.
+    #[serde(default)]
+    label: Option<usize>,
+    /// Whether the model first writes a critique of the answer and is read behind it: for models trained with
+    /// `critique = true`.
+    #[serde(default)]
+    critique: bool,
+    /// Most tokens of such a critique.
+    #[serde(default = "critique_tokens")]
+    max_critique_tokens: usize,
+    /// Where it runs: `auto`, `cpu`, or a device of `spo list devices`.
+    #[serde(default = "auto")]
+    device: String,
+    /// Most tokens computed at once.
+    #[serde(default = "tokens")]
+    tokens_per_micro_batch: usize,
+}
+
+fn critique_tokens() -> usize {
+    256
+}
+
+fn auto() -> String {
+    "auto".into()
+}
+
+fn tokens() -> usize {
+    4096
+}
+
+struct Rewards {
+    options: Options,
+    model: RewardModel,
+    /// Its own; a directory without one scores rows of token ids only.
+    tokenizer: Option<Tokenizer>,
+    /// How it was trained to see text, where a run of this program made it.
+    text: Option<TextSpec>,
+}
+
+impl Rewards {
+    /// Prompt and answer as the reward model's own tokens: text as its template lays it out, a row of token ids as it is.
+    fn ids(&self, item: &Item) -> Result<Option<(Vec<u32>, Vec<u32>)>, ScoreError> {
+        if item.require_text(NAME).is_err() {
+            return Ok(Some((item.prompt_ids.clone(), item.response_ids.clone())));
+        }
+        if item.response.trim().is_empty() {
+            return Ok(None);
+        }
+        let tokenizer = self.tokenizer.as_ref().ok_or_else(|| ScoreError::Model {
+            name: self.options.path.display().to_string(),
+            source: "it has no tokenizer that can be read, and scores rows of token ids only".into(),
+        })?;
+        let Some(text) = &self.text else { return by_template(tokenizer, item).map(Some) };
+        let (prompt, answers) = (item.prompt.clone(), vec![AnswerText::Text(item.response.clone())]);
+        let record = Record { id: item.id.clone(), prompt, answers, ..Record::default() };
+        let (example, _) = encode_record(tokenizer, text, record)?;
+        Ok(example.map(|example| (example.prompt.to_vec(), example.answers[0].to_vec())))
+    }
+
+    fn scored(&self, rows: &[(usize, Vec<u32>, Vec<u32>)], items: &[Item]) -> Result<Vec<f64>, ScoreError> {
+        for (index, prompt, answer) in rows {
+            let fits = self.model.model.spec().check_row(&items[*index].id, prompt, &[answer]);
+            let name = self.options.path.display().to_string();
+            fits.map_err(|error| ScoreError::Model { name, source: error.into() })?;
+        }
+        // An answer of the same prompt shares it.
+        let mut groups: Vec<Group> = vec![];
+        for (_, prompt, answer) in rows {
+            match groups.last_mut().filter(|group| group.prompt == prompt.as_slice()) {
+                Some(group) => group.answers.push(answer),
+                None => groups.push(Group { prompt, answers: vec![answer] }),
+            }
+        }
+        Ok(self.model.score(&groups, self.options.tokens_per_micro_batch, &mut |_| ()).concat())
+    }
+}
+
+/// The whole conversation by the chat template, without special tokens beside those of the template, as TRL lays it out.
+fn by_template(tokenizer: &Tokenizer, item: &Item) -> Result<(Vec<u32>, Vec<u32>), ScoreError> {
+    let template = tokenizer.template_for(false)?.ok_or(DataError::NoTemplate)?;
+    let text = template.render(&item.messages(), &RenderOptions::default())?;
+    Ok((tokenizer.encode(&text, false)?, vec![]))
+}
+
+impl Scorer for Rewards {
+    fn score(&mut self, items: &[Item], watch: Watch) -> Result<Vec<Option<Scores>>, ScoreError> {
+        let mut scores = vec![None; items.len()];
+        for start in (0..items.len()).step_by(CHUNK) {
+            let mut rows = vec![];
+            for (index, item) in items.iter().enumerate().skip(start).take(CHUNK) {
+                if let Some((prompt, answer)) = self.ids(item)? {
+                    rows.push((index, prompt, answer));
+                }
+            }
+            for ((index, ..), score) in rows.iter().zip(self.scored(&rows, items)?) {
+                if !score.is_finite() {
+                    let (scorer, id) = (NAME.into(), items[*index].id.clone());
+                    return Err(ScoreError::NotFinite { scorer, id, found: score });
+                }
+                scores[*index] = Some(Scores::one(score));
+            }
+            if !watch((start + CHUNK).min(items.len())) {
+                return Err(ScoreError::Interrupted);
+            }
+        }
+        Ok(scores)
+    }
+}
