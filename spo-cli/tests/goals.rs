@@ -1,6 +1,7 @@
 //! Rewards in context: rows with scores in their prompts, goals for answers.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[allow(dead_code)]
 mod support;
 
 use std::fs;

@@ -2,6 +2,7 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[allow(dead_code)]
 mod support;
 
 use std::fs;
