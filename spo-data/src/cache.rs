@@ -12,8 +12,8 @@ use std::sync::Arc;
 use memmap2::Mmap;
 use serde::{Deserialize, Serialize};
 
-use crate::format::open;
-use crate::load::{Shared, load};
+use crate::files::expand;
+use crate::load::{Shared, of_files};
 use crate::{DataError, DataSpec, Dataset, Example, LoadReport, Preference, Registry, TextSpec, Tokenizer, Tokens};
 
 /// Changes with everything that changes what loading makes of the same input.
@@ -23,8 +23,44 @@ const IDS_AT: usize = COUNT_AT + 8;
 /// Bytes that a line may unpack to: the report has one for every row that something happened to.
 const MAX_LINE_BYTES: u64 = 1 << 30;
 
+/// As [`load`], but takes the dataset from `directory` if these files were loaded with the same tokenizer
+/// and settings before, and leaves it there otherwise; the flag says which.
+///
+/// An entry is keyed by the content of the files, the tokenizer's files, both specs and this format's
+/// version. A damaged entry is loaded anew. The ids of an entry are mapped: do not cut its file short while in use.
+///
+/// # Errors
+/// As [`load`], and when the directory cannot be written.
+pub fn load_cached(
+    specs: &[DataSpec],
+    text: &TextSpec,
+    tokenizer: &Tokenizer,
+    directory: &Path,
+    progress: &mut dyn FnMut(usize),
+) -> Result<(Dataset, bool), DataError> {
+    Registry::builtin().load_cached(specs, text, tokenizer, directory, progress)
+}
+
+impl Registry {
+    /// As [`crate::load_cached`]. The names of the entries are part of the key: give an entry that reads otherwise than
+    /// before another name.
+    ///
+    /// # Errors
+    /// As [`crate::load_cached`].
+    pub fn load_cached(
+        &self,
+        specs: &[DataSpec],
+        text: &TextSpec,
+        tokenizer: &Tokenizer,
+        directory: &Path,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<(Dataset, bool), DataError> {
+        cached(self, specs, text, tokenizer, directory, progress)
+    }
+}
+
 /// As [`crate::load_cached`].
-pub(crate) fn load_cached(
+fn cached(
     registry: &Registry,
     specs: &[DataSpec],
     text: &TextSpec,
@@ -37,7 +73,7 @@ pub(crate) fn load_cached(
         progress(dataset.report.rows());
         return Ok((dataset, true));
     }
-    let dataset = load(registry, specs, text, tokenizer, progress)?;
+    let dataset = of_files(registry, specs, text, tokenizer, progress)?;
     write(directory, &path, &dataset)?;
     Ok((dataset, false))
 }
@@ -50,7 +86,7 @@ fn key(registry: &Registry, specs: &[DataSpec], text: &TextSpec, tokenizer: &Tok
     hasher.update(settings.to_string().as_bytes());
     for spec in specs {
         for pattern in spec.path.as_slice() {
-            for path in open::expand(registry, pattern, spec.part)?.files {
+            for path in expand(registry, pattern, spec.part)?.files {
                 let mut content = blake3::Hasher::new();
                 let failed = |source| DataError::Read { path: path.clone(), source };
                 content.update_reader(File::open(&path).map_err(failed)?).map_err(failed)?;

@@ -10,7 +10,8 @@ use serde_json::{Map, Value};
 use crate::dataset::Dataset;
 use crate::encode::encode_record;
 use crate::expand::{copies, expand};
-use crate::format::{Input, RawRow, Rows, open};
+use crate::files::expand as expand_paths;
+use crate::format::{Input, RawRow, Rows};
 use crate::reading::{Reading, rename_columns, sample};
 use crate::record::Record;
 use crate::report::{FileReport, Incident, LoadReport};
@@ -24,8 +25,110 @@ const MOST_IN_MEMORY: usize = 64 << 20;
 /// Different sets of labels or tags that are remembered to be shared.
 const MOST_SHARED: usize = 4096;
 
+/// Loads files; `progress` is told the number of rows read so far.
+///
+/// # Errors
+/// When a file is missing or unreadable, a layout is not recognised or would leave out what looks like text of the row, a
+/// row is malformed or lacks a key, or the text settings do not fit the tokenizer. Empty and over-long rows are no errors
+/// but entries of [`Dataset::report`], as are columns that nobody read.
+///
+/// # Memory
+/// Files are read row by row and only token ids, labels, scores, tags and ids of rows are kept. Each time that 256 MiB
+/// of token ids have come together they go to a file without a name in the system's directory of temporary files
+/// (`TMPDIR`), which is mapped.
+pub fn load(
+    specs: &[DataSpec],
+    text: &TextSpec,
+    tokenizer: &Tokenizer,
+    progress: &mut dyn FnMut(usize),
+) -> Result<Dataset, DataError> {
+    Registry::builtin().load(specs, text, tokenizer, progress)
+}
+
+/// Loads a file from memory; its name decides the format and appears in ids and errors.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_bytes(
+    name: &str,
+    bytes: &[u8],
+    spec: &DataSpec,
+    text: &TextSpec,
+    tokenizer: &Tokenizer,
+) -> Result<Dataset, DataError> {
+    Registry::builtin().load_bytes(name, bytes, spec, text, tokenizer)
+}
+
+/// Loads rows that a program made; line `k` of errors and ids is the `k`-th row.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_rows(
+    name: &str,
+    rows: Vec<Map<String, Value>>,
+    spec: &DataSpec,
+    text: &TextSpec,
+    tokenizer: &Tokenizer,
+) -> Result<Dataset, DataError> {
+    Registry::builtin().load_rows(name, rows, spec, text, tokenizer)
+}
+
+impl Registry {
+    /// As [`crate::load`].
+    ///
+    /// # Errors
+    /// As [`crate::load`].
+    pub fn load(
+        &self,
+        specs: &[DataSpec],
+        text: &TextSpec,
+        tokenizer: &Tokenizer,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Dataset, DataError> {
+        of_files(self, specs, text, tokenizer, progress)
+    }
+
+    /// The records of files: rows with their fields understood, as text. For what is done with rows before any tokenizer.
+    ///
+    /// # Errors
+    /// As [`crate::load`], but for what is wrong with the text settings.
+    pub fn records(&self, specs: &[DataSpec]) -> Result<(Vec<Record>, LoadReport), DataError> {
+        records(self, specs)
+    }
+
+    /// As [`crate::load_bytes`].
+    ///
+    /// # Errors
+    /// As [`crate::load_bytes`].
+    pub fn load_bytes(
+        &self,
+        name: &str,
+        bytes: &[u8],
+        spec: &DataSpec,
+        text: &TextSpec,
+        tokenizer: &Tokenizer,
+    ) -> Result<Dataset, DataError> {
+        of_bytes(self, name, bytes, spec, text, tokenizer)
+    }
+
+    /// As [`crate::load_rows`].
+    ///
+    /// # Errors
+    /// As [`crate::load_rows`].
+    pub fn load_rows(
+        &self,
+        name: &str,
+        rows: Vec<Map<String, Value>>,
+        spec: &DataSpec,
+        text: &TextSpec,
+        tokenizer: &Tokenizer,
+    ) -> Result<Dataset, DataError> {
+        of_rows(self, name, rows, spec, text, tokenizer)
+    }
+}
+
 /// As [`crate::load`].
-pub(crate) fn load(
+pub(crate) fn of_files(
     registry: &Registry,
     specs: &[DataSpec],
     text: &TextSpec,
@@ -40,7 +143,7 @@ pub(crate) fn load(
 }
 
 /// As [`Registry::records`].
-pub(crate) fn records(registry: &Registry, specs: &[DataSpec]) -> Result<(Vec<Record>, LoadReport), DataError> {
+fn records(registry: &Registry, specs: &[DataSpec]) -> Result<(Vec<Record>, LoadReport), DataError> {
     let (mut records, mut report, mut files) = (vec![], LoadReport::default(), vec![]);
     each_file(registry, specs, &mut report, |spec, source, left| {
         let (count, file) = read(registry, spec, source, left, &mut |record, _| {
@@ -64,7 +167,7 @@ fn each_file(
     for spec in specs {
         let mut left = spec.limit.unwrap_or(usize::MAX);
         for pattern in spec.path.as_slice() {
-            let found = open::expand(registry, pattern, spec.part)?;
+            let found = expand_paths(registry, pattern, spec.part)?;
             report.left_out.extend(found.left_out);
             report.cached.extend(found.cached);
             for path in found.files {
@@ -119,7 +222,7 @@ fn read(
 }
 
 /// As [`crate::load_bytes`].
-pub(crate) fn load_bytes(
+fn of_bytes(
     registry: &Registry,
     name: &str,
     bytes: &[u8],
@@ -133,7 +236,7 @@ pub(crate) fn load_bytes(
 }
 
 /// As [`crate::load_rows`].
-pub(crate) fn load_rows(
+fn of_rows(
     registry: &Registry,
     name: &str,
     rows: Vec<Map<String, Value>>,
@@ -291,7 +394,10 @@ impl Loader<'_> {
             Some(file) => file,
             none => none.insert(TokenFile::create()?),
         };
-        file.take(&mut self.dataset.examples[self.in_memory_from..])?;
+        let examples = self.dataset.examples[self.in_memory_from..].iter_mut();
+        file.take(
+            examples.flat_map(|example| std::iter::once(&mut example.prompt).chain(&mut example.answers)).collect(),
+        )?;
         self.in_memory_from = self.dataset.examples.len();
         self.in_memory = 0;
         Ok(())

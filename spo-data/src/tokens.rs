@@ -9,8 +9,6 @@ use std::sync::Arc;
 use memmap2::{Mmap, MmapOptions};
 use serde::{Serialize, Serializer};
 
-use crate::Example;
-
 /// Token ids that read as a slice, wherever they are.
 ///
 /// The ids of a large dataset lie in a mapped file, so that the system can give their memory to others.
@@ -151,12 +149,12 @@ impl TokenFile {
         Ok(Self { file: tempfile::tempfile()?, written: 0 })
     }
 
-    /// Writes the ids of the examples and maps them in place of their memory.
-    pub(crate) fn take(&mut self, examples: &mut [Example]) -> Result<(), Error> {
+    /// Writes these ids and maps them in place of their memory.
+    pub(crate) fn take(&mut self, mut ids: Vec<&mut Tokens>) -> Result<(), Error> {
         let first = self.written;
         let mut writer = BufWriter::new(&self.file);
         let mut count = 0;
-        for tokens in examples.iter().flat_map(|example| std::iter::once(&example.prompt).chain(&example.answers)) {
+        for tokens in &ids {
             tokens.write(&mut writer)?;
             count += tokens.len();
         }
@@ -170,12 +168,10 @@ impl TokenFile {
         let map = unsafe { MmapOptions::new().offset(4 * first as u64).len(4 * count).map(&self.file)? };
         let map = Arc::new(map);
         let mut start = 0;
-        for example in examples {
-            for tokens in std::iter::once(&mut example.prompt).chain(&mut example.answers) {
-                let len = tokens.len();
-                *tokens = Tokens::mapped(&map, 0, start, len).ok_or(ErrorKind::UnexpectedEof)?;
-                start += len;
-            }
+        for tokens in &mut ids {
+            let len = tokens.len();
+            **tokens = Tokens::mapped(&map, 0, start, len).ok_or(ErrorKind::UnexpectedEof)?;
+            start += len;
         }
         Ok(())
     }

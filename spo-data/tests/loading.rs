@@ -382,8 +382,8 @@ fn directories_of_the_hub_and_of_datasets_are_read_by_split() {
         std::fs::write(directory.path().join(name), "{\"splits\": 1}").unwrap();
     }
     let base = directory.path().to_string_lossy().into_owned();
-    assert!(spo_data::format::has_splits(&base).unwrap());
-    assert!(!spo_data::format::has_splits(&format!("{base}/data/test-00000-of-00001.jsonl")).unwrap());
+    assert!(spo_data::has_splits(&base).unwrap());
+    assert!(!spo_data::has_splits(&format!("{base}/data/test-00000-of-00001.jsonl")).unwrap());
     let read = |path: &str, part| {
         let spec = DataSpec { part, ..DataSpec::new(path) };
         let data = load(&[spec], &plain(), &tiny("llama"), &mut |_| ()).unwrap();

@@ -5,18 +5,18 @@ mod columnar;
 mod csv;
 mod json;
 mod jsonl;
-pub(crate) mod open;
+mod open;
 mod parquet;
 pub(crate) mod python;
 mod state;
-
-pub use open::{files, is_lfs_pointer};
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use crate::DataError;
-pub use open::{Input, has_splits};
+pub use open::Input;
+pub(crate) use open::data_extension;
+pub(crate) use state::divide;
 
 /// Bytes that one row may have: beyond, a file is broken or hostile.
 pub const MAX_ROW_BYTES: usize = 64 << 20;

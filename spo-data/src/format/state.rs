@@ -10,7 +10,7 @@ use crate::DataError;
 ///
 /// `state.json` of `save_to_disk` names the data files; where only `dataset_info.json` is there, as in the directory of
 /// downloaded data sets, `cache-….arrow` is what a map or shuffle left.
-pub(super) fn divide(files: Vec<PathBuf>) -> Result<(Vec<PathBuf>, Vec<PathBuf>), DataError> {
+pub(crate) fn divide(files: Vec<PathBuf>) -> Result<(Vec<PathBuf>, Vec<PathBuf>), DataError> {
     let (mut data, mut caches) = (Vec::new(), Vec::new());
     let mut known: Option<(PathBuf, Option<Vec<String>>)> = None;
     for file in files {

@@ -87,7 +87,7 @@ pub fn template_files(directory: &Path) -> Result<Vec<String>, DataError> {
 
 fn read(path: &Path) -> Result<Vec<u8>, DataError> {
     let bytes = std::fs::read(path).map_err(|source| DataError::Read { path: path.into(), source })?;
-    if crate::format::is_lfs_pointer(&bytes) {
+    if crate::lfs::is_lfs_pointer(&bytes) {
         return Err(DataError::LfsPointer { path: path.into() });
     }
     Ok(bytes)

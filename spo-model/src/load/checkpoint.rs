@@ -11,7 +11,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::tensor::{Metadata, TensorInfo};
-use spo_data::format::is_lfs_pointer;
+use spo_data::lfs::is_lfs_pointer;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::ops::Range;

@@ -174,7 +174,7 @@ fn values(plan: &RunPlan) -> Vec<String> {
 fn data_files(entries: &[DataEntry]) -> Result<Vec<PathBuf>, TrainError> {
     let mut files = vec![];
     for pattern in entries.iter().flat_map(|entry| entry.source.path.as_slice()) {
-        files.extend(spo_data::format::files(pattern)?);
+        files.extend(spo_data::files(pattern)?);
     }
     Ok(files)
 }

@@ -10,7 +10,7 @@ mod preview;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use spo_data::format::has_splits;
+use spo_data::has_splits;
 use spo_data::{Dataset, Part, TextSpec, Tokenizer};
 use spo_model::export::Manifest;
 

@@ -1,5 +1,9 @@
 //! What can go wrong between a file and a batch.
 
+mod gguf;
+
+pub use gguf::GgufError;
+
 use std::path::PathBuf;
 
 /// An error of this crate; [`DataError::hint`] suggests what to do.
@@ -132,7 +136,7 @@ pub enum DataError {
     },
     /// A GGUF file is damaged, or its tokenizer is of no kind that is known here.
     #[error(transparent)]
-    Gguf(#[from] crate::gguf::GgufError),
+    Gguf(#[from] GgufError),
     /// A tokenizer file is broken.
     #[error("{file}: {message}")]
     BadTokenizer {
