@@ -57,6 +57,37 @@ fn where_no_row_is_left_the_reasons_and_the_rows_are_told() {
 }
 
 #[test]
+fn a_run_without_a_row_left_tells_the_reasons_and_names_the_rows() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let empty = "{\"prompt\": \"Q?\", \"chosen\": \"yes\", \"rejected\": \"\\n\\n\"}\n";
+    fs::write(at("pairs.jsonl"), empty.repeat(2)).unwrap();
+    let text = format!(
+        "schema = 1\nout = \"run\"\nholdout = 0\n[model]\npath = {:?}\ndevice = \"cpu\"\n[[data]]\npath = \"pairs.jsonl\"\n\
+         [training]\nsteps = 1\npairs-per-step = 1\n[[rounds]]\ndimension = \"preference\"\n[evaluation]\nkl-samples = 0\nsamples = 0\n",
+        fixture("trl/llama-tiny-policy")
+    );
+    fs::write(at("run.toml"), text).unwrap();
+    let (file, rows) = (path(&at("run.toml")), at("run/rows.jsonl"));
+
+    let planned = spo(&["plan", &file]);
+    assert!(planned.code == 1 && planned.err.contains("2 rows dropped: an answer is empty"), "{}", planned.err);
+    assert!(planned.err.contains("spo data check --rows FILE") && !at("run").exists(), "{}", planned.err);
+
+    let trained = spo(&["train", &file]);
+    assert!(trained.code == 1 && trained.err.contains("2 rows dropped: an answer is empty"), "{}", trained.err);
+    assert!(trained.err.contains("rows.jsonl names the rows"), "{}", trained.err);
+    let named = fs::read_to_string(&rows).unwrap();
+    let line = |at: usize| format!("{{\"id\":\"pairs.jsonl:{at}\",\"reason\":\"empty-answer\",\"dropped\":true}}\n");
+    assert_eq!(named, line(1) + &line(2));
+
+    // The directory is none of a run: mended data train in it, and the file of the attempt is gone.
+    fs::write(at("pairs.jsonl"), empty.replace("\\n\\n", "no")).unwrap();
+    let trained = spo(&["train", &file]);
+    assert!(trained.code == 0 && !rows.exists(), "{}", trained.err);
+}
+
+#[test]
 fn a_refused_layout_says_how_to_map_or_name_it() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("pairs.jsonl");

@@ -143,6 +143,9 @@ const COLUMNS: &[&str] = &[
     "answers",
     "chat_template_kwargs",
     "score_chosen",
+    "Prompt",
+    "user_prompt",
+    "critique",
     "",
 ];
 
@@ -157,7 +160,7 @@ enum Change {
 fn change() -> impl Strategy<Value = Change> {
     let column = || prop::sample::select(COLUMNS);
     prop_oneof![
-        3 => (column(), 0usize..4).prop_map(|(name, form)| Change::Extra(name, form)),
+        3 => (column(), 0usize..6).prop_map(|(name, form)| Change::Extra(name, form)),
         1 => (any::<prop::sample::Index>(), column()).prop_map(|(at, name)| Change::Rename(at, name)),
         1 => any::<prop::sample::Index>().prop_map(Change::Null),
         1 => any::<prop::sample::Index>().prop_map(Change::Missing),
@@ -168,7 +171,14 @@ fn apply(row: &mut Map<String, Value>, change: &Change, m: &mut Marks) {
     let name = |at: &prop::sample::Index, row: &Map<String, Value>| row.keys().nth(at.index(row.len())).cloned();
     match change {
         Change::Extra(name, form) => {
-            let value = [json!(m.next()), json!([m.turn("user")]), m.turn("system"), json!([m.next()])][*form].clone();
+            let value = match form {
+                0 => json!(m.next()),
+                1 => json!([m.turn("user")]),
+                2 => m.turn("system"),
+                3 => json!([m.next()]),
+                4 => json!({"inner": {"text": m.next()}}),
+                _ => json!([m.said("human"), m.said("gpt")]),
+            };
             row.entry(*name).or_insert(value);
         }
         Change::Rename(at, to) if !row.is_empty() && !row.contains_key(*to) => {

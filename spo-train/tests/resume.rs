@@ -79,7 +79,7 @@ impl Sink for Breaks<'_> {
         if self.seen == self.at {
             match self.stop {
                 Some(stop) => stop.store(true, Ordering::Relaxed),
-                None => return Err(TrainError::NoPairs { what: "broken off here".into() }),
+                None => return Err(TrainError::no_pairs("broken off here")),
             }
         }
         Ok(())

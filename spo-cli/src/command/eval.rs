@@ -57,7 +57,7 @@ impl Arguments {
         let dimensions = data.judged_dimensions();
         if dimensions.is_empty() {
             let files: Vec<String> = self.data.iter().map(|file| file.display().to_string()).collect();
-            return Err(TrainError::NoPairs { what: files.join(", ") }.into());
+            return Err(TrainError::nothing_left(files.join(", "), &data.report).into());
         }
         // One model is in memory at a time.
         let policy = self.logps(&device, &place, &data)?;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use spo_eval::{GateOutcome, report};
 use spo_train::config::RunSpec;
 use spo_train::forecast::Forecast;
-use spo_train::{Change, Event, Manifest, Sink, TrainError, prepare, run};
+use spo_train::{Change, Event, Manifest, Sink, TrainError, keep_dropped, prepare, run};
 
 use crate::error::CliError;
 use crate::interrupt::Interrupt;
@@ -151,7 +151,11 @@ pub(super) fn train(
     let interrupt = Interrupt::listen(tui)?;
     let shown = if tui { view::own_screen(&interrupt)? } else { view::progress() };
     let mut sink = interrupt.hearing(shown);
-    let mut prepared = prepare(spec, &mut OnlyReading(sink.as_mut()))?;
+    let prepared = prepare(spec, &mut OnlyReading(sink.as_mut()));
+    let mut prepared = match (prepared, resume) {
+        (Err(error), None) => return Err(keep_dropped(error, &spec.out()).into()),
+        (prepared, _) => prepared?,
+    };
     prepared.check_room = check_room;
     let summary = match resume {
         Some((out, allow)) => spo_train::resume(prepared, out, allow, sink.as_mut(), &interrupt.stop),

@@ -4,6 +4,7 @@ pub(crate) mod config;
 
 pub use config::{ConfigError, Place};
 
+use spo_data::LoadReport;
 use spo_eval::report::bytes;
 use std::path::{Path, PathBuf};
 
@@ -91,8 +92,12 @@ pub enum TrainError {
     /// No pairs are left to train or evaluate on.
     #[error("{what}: no pairs are left")]
     NoPairs {
-        /// Which set.
+        /// Which set, and why its rows were dropped.
         what: String,
+        /// What happened to its rows.
+        report: Box<LoadReport>,
+        /// The file that names them.
+        rows: Option<PathBuf>,
     },
     /// Log-probs that should be in the cache are not.
     #[error("cache {}: the log-probs of {policy} lack an answer of {id}", dir.display())]
@@ -184,6 +189,18 @@ impl TrainError {
         Self::Sink(error.into())
     }
 
+    /// The error for a set that has no pairs.
+    pub fn no_pairs(what: impl Into<String>) -> Self {
+        Self::NoPairs { what: what.into(), report: Box::default(), rows: None }
+    }
+
+    /// The error for a set without pairs, with the reasons for which its rows were dropped.
+    pub fn nothing_left(what: impl Into<String>, report: &LoadReport) -> Self {
+        let (what, dropped) = (what.into(), report.dropped().join("; "));
+        let what = if dropped.is_empty() { what } else { format!("{what} ({dropped})") };
+        Self::NoPairs { what, report: Box::new(report.clone()), rows: None }
+    }
+
     pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
         Self::Io { path: path.into(), source }
     }
@@ -263,7 +280,8 @@ impl TrainError {
                 "the policy and the report are in the run directory; `on-miss = \"roll-back\"` goes on with the round's best policy"
                     .into(),
             ),
-            Self::NoPairs { what } if what.starts_with("held-out") => Some(
+            Self::NoPairs { rows: Some(rows), .. } => Some(format!("{} names the rows that were dropped", rows.display())),
+            Self::NoPairs { what, report, .. } if report.dropped().is_empty() && what.starts_with("held-out") => Some(
                 "raise holdout, or give an entry of [[data]] the key split = \"test\"; with holdout = 0 nothing is evaluated"
                     .into(),
             ),

@@ -58,7 +58,7 @@ impl Phase<'_> {
         reporter: &mut Reporter,
     ) -> Result<PhaseState, TrainError> {
         if task.is_empty() {
-            return Err(TrainError::NoPairs { what: self.name.into() });
+            return Err(TrainError::no_pairs(self.name));
         }
         let order = self.order(task.len());
         self.check_memory(&state, task, &order)?;

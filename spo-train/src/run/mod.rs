@@ -33,8 +33,10 @@ use crate::phase::checkpoint::{self, Checkpoints, Saved};
 use lock::Lock;
 use manifest::Manifest;
 use prepare::check_room;
+use spo_data::LoadReport;
 use spo_eval::{RunSummary, report};
 use stages::Driver;
+use std::io::ErrorKind;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -47,21 +49,39 @@ use std::time::Duration;
 /// done before stays in the directory, and [`resume`] goes on from there.
 pub fn run(prepared: Prepared, sink: &mut dyn Sink, stop: &AtomicBool) -> Result<RunSummary, TrainError> {
     let out = prepared.plan.out.clone();
-    let taken = || RUN_MARKS.iter().any(|name| out.join(name).exists());
     let refused = || Err(TrainError::OutExists { path: out.clone() });
-    if taken() {
+    if is_run(&out) {
         return refused();
     }
     check_room(&prepared)?;
     std::fs::create_dir_all(&out).map_err(|e| TrainError::io(&out, e))?;
     let _lock = Lock::take(&out)?;
-    if taken() {
+    if is_run(&out) {
         return refused();
     }
     Manifest::of(&prepared)?.write(&out)?;
     let begun = Begun { journal: Journal::create(&out)?, saved: None, events: 0 };
     let warning = (!prepared.holds_out()).then(|| "nothing is held out (holdout = 0), so nothing is evaluated".into());
     go_through(&prepared, begun, warning, sink, stop)
+}
+
+/// Where `error` says that no pairs are left: names their rows in the run directory `out`, unless a run is there, and says
+/// so in the error. Other errors come back as they are.
+pub fn keep_dropped(error: TrainError, out: &Path) -> TrainError {
+    let TrainError::NoPairs { what, report, rows: None } = error else { return error };
+    if report.incidents.is_empty() || is_run(out) {
+        return TrainError::NoPairs { what, report, rows: None };
+    }
+    let path = out.join(directory::ROWS);
+    let failed = |e| TrainError::io(&path, e);
+    match std::fs::create_dir_all(out).map_err(failed).and_then(|()| write_rows([&*report], &path)) {
+        Ok(()) => TrainError::NoPairs { what, report, rows: Some(path) },
+        Err(error) => error,
+    }
+}
+
+fn is_run(out: &Path) -> bool {
+    RUN_MARKS.iter().any(|name| out.join(name).exists())
 }
 
 /// Goes on with the run in `out`, whose run file is prepared again, from its last checkpoint. On the
@@ -136,7 +156,8 @@ fn go_through(
     std::fs::create_dir_all(&policies).map_err(|e| TrainError::io(&policies, e))?;
     let text = serde_json::to_string_pretty(plan).expect("a plan holds only strings and numbers");
     write(&out.join(directory::PLAN), &text)?;
-    write_rows(prepared, &out.join(directory::ROWS))?;
+    let reports = [&prepared.train, &prepared.held_out].map(|set| &set.dataset.report);
+    write_rows(reports, &out.join(directory::ROWS))?;
     let events = out.join(directory::EVENTS);
     let finished = begun.journal.events.as_ref().map_or(0, |events| events.bytes);
     let file = EventFile::reopen(&events, begun.events)?;
@@ -190,12 +211,18 @@ fn write_reports(plan: &RunPlan, records: &[Record], out: &Path) -> Result<RunSu
 }
 
 /// Names every row that was dropped, cut or is doubtful, where there are any.
-fn write_rows(prepared: &Prepared, path: &Path) -> Result<(), TrainError> {
+fn write_rows<'a>(reports: impl IntoIterator<Item = &'a LoadReport>, path: &Path) -> Result<(), TrainError> {
+    let failed = |e| TrainError::io(path, e);
     let mut lines = Vec::new();
-    for set in [&prepared.train, &prepared.held_out] {
-        set.dataset.report.write_incidents(&mut lines).map_err(|e| TrainError::io(path, e))?;
+    reports.into_iter().try_for_each(|report| report.write_incidents(&mut lines)).map_err(failed)?;
+    if !lines.is_empty() {
+        return std::fs::write(path, lines).map_err(failed);
     }
-    if lines.is_empty() { Ok(()) } else { std::fs::write(path, lines).map_err(|e| TrainError::io(path, e)) }
+    // One of an attempt before is of other data.
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(failed(e)),
+        _ => Ok(()),
+    }
 }
 
 fn write(path: &Path, text: &str) -> Result<(), TrainError> {

@@ -165,7 +165,7 @@ impl PhaseData {
             held_out.check(&place.path)?;
             if let (Some(arm), 0) = (&place.arm, held_out.len()) {
                 let what = format!("held-out {} of `{}`", arm.plan.data.words(), arm.round.dimension);
-                return Err(TrainError::NoPairs { what });
+                return Err(TrainError::no_pairs(what));
             }
         }
         let (phase, rows) = (place.visiting(plan.seed), train.len());

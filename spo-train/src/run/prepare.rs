@@ -80,6 +80,10 @@ pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainErr
     let text = spec.text(Some(model.context))?;
     let mut read = |split| read(spec, split, &text, &tokenizer, sink);
     let (train, test) = (read(Split::Train)?, read(Split::Test)?);
+    // Without a row no dimension is known, which is no fault of the run file.
+    if train.examples.is_empty() {
+        return Err(TrainError::nothing_left("train data", &train.report));
+    }
     let (plan, train, test) = settle(spec, &model, train, test)?;
     check_rows(&model, [&train, &test])?;
     adapters::check(spec, &plan, &model)?;
@@ -171,7 +175,7 @@ fn check_warm_up(plan: &RunPlan, test: &Dataset) -> Result<(), TrainError> {
     let warmup = plan.warmup.iter().filter(|warmup| warmup.training.eval_every > 0);
     for dimension in warmup.flat_map(|warmup| &warmup.dimensions) {
         if !test.answers(dimension).iter().any(|row| row.desirable) {
-            return Err(no_pairs(format!("held-out answers of `{dimension}`"), test));
+            return Err(TrainError::nothing_left(format!("held-out answers of `{dimension}`"), &test.report));
         }
     }
     Ok(())
@@ -200,23 +204,18 @@ fn label(
     let mut sets = [train?, held_out?];
     if plan.holdout == Some(0.0) {
         if let Some(round) = plan.rounds.iter().find(|round| round.gate.is_some()) {
-            return Err(TrainError::NoPairs { what: format!("held-out data for the gate of {}", round.name) });
+            return Err(TrainError::no_pairs(format!("held-out data for the gate of {}", round.name)));
         }
         // Nothing is evaluated.
         sets[1].dimensions.clear();
     }
     for set in &sets {
         if let Some(dimension) = set.dimensions.iter().find(|dimension| set.judged(dimension).is_empty()) {
-            return Err(no_pairs(format!("{} data of `{dimension}`", set.split), &set.dataset));
+            let what = format!("{} data of `{dimension}`", set.split);
+            return Err(TrainError::nothing_left(what, &set.dataset.report));
         }
     }
     Ok(sets)
-}
-
-/// The error for a set without pairs, with the reasons for which rows were dropped.
-fn no_pairs(what: String, dataset: &Dataset) -> TrainError {
-    let dropped = dataset.report.dropped().join("; ");
-    TrainError::NoPairs { what: if dropped.is_empty() { what } else { format!("{what} ({dropped})") } }
 }
 
 /// What there is to say of both splits.

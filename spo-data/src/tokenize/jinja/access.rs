@@ -129,15 +129,13 @@ pub(crate) fn slice(of: &Value, parts: [Option<Value>; 3]) -> Result<Value> {
     if bounds[2] == Some(0) {
         return fail("slice step cannot be zero");
     }
-    let (start, count, step) = places(bounds, length as i128);
+    let [start, stop, step] = places(bounds, length as i128);
+    let count = range_length(start, stop, step) as i128;
     let picked = || (0..count).map(move |index| (start + index * step) as usize);
     match of {
         Value::List(seq) => Value::list(picked().map(|at| seq.items[at].clone()).collect()),
         Value::Tuple(seq) => Value::tuple(picked().map(|at| seq.items[at].clone()).collect()),
-        Value::Range(first, _, by) => {
-            let (first, by) = (first + start * by, by * step);
-            Ok(Value::Range(first, first + count * by, by))
-        }
+        Value::Range(first, _, by) => Ok(Value::Range(first + start * by, first + stop * by, by * step)),
         other => {
             let text = other.text().unwrap_or_default();
             let cut: String = if step == 1 {
@@ -151,12 +149,12 @@ pub(crate) fn slice(of: &Value, parts: [Option<Value>; 3]) -> Result<Value> {
     }
 }
 
-/// Where a slice starts, how many places it has, and its step, clipped as in Python.
-fn places([start, stop, step]: [Option<i128>; 3], length: i128) -> (i128, i128, i128) {
+/// Where a slice starts, where it stops, and its step, clipped as in Python.
+fn places([start, stop, step]: [Option<i128>; 3], length: i128) -> [i128; 3] {
     let step = step.unwrap_or(1);
     let (low, high) = if step > 0 { (0, length) } else { (-1, length - 1) };
     let clip = |at: i128| if at < 0 { at.saturating_add(length).max(low) } else { at.min(high) };
     let start = start.map_or(if step > 0 { low } else { high }, clip);
     let stop = stop.map_or(if step > 0 { high } else { low }, clip);
-    (start, range_length(start, stop, step) as i128, step)
+    [start, stop, step]
 }

@@ -7,7 +7,7 @@ use super::compare::{compare, contains, equal};
 use super::error::{Error, Result, fail};
 use super::filter;
 use super::string::is_kind;
-use super::value::Value;
+use super::value::{Key, Value};
 
 const NAMES: [&str; 39] = [
     "odd",
@@ -71,8 +71,8 @@ pub(crate) fn call(name: &str, value: &Value, args: Args) -> Result<bool> {
         "divisibleby" => rest(value, other()?)? == Some(0),
         "defined" => !value.is_undefined(),
         "undefined" => value.is_undefined(),
-        "filter" => value.text().is_some_and(filter::is_known),
-        "test" => value.text().is_some_and(is_known),
+        "filter" => is_name(value, filter::is_known)?,
+        "test" => is_name(value, is_known)?,
         "none" => matches!(value, Value::None),
         "boolean" => matches!(value, Value::Bool(_)),
         "false" => matches!(value, Value::Bool(false)),
@@ -100,6 +100,14 @@ pub(crate) fn call(name: &str, value: &Value, args: Args) -> Result<bool> {
         "in" => contains(&other()?, value)?,
         _ => return fail(format!("no test named '{name}'")),
     })
+}
+
+/// Whether a value is a known name. Python looks it up by its hash, which lists and dicts do not have.
+fn is_name(value: &Value, known: fn(&str) -> bool) -> Result<bool> {
+    match value {
+        Value::List(_) | Value::Dict(_) | Value::Tuple(_) | Value::View(..) => Key::of(value).map(|_| false),
+        _ => Ok(value.text().is_some_and(known)),
+    }
 }
 
 fn comparison(name: &str) -> Option<Comparison> {

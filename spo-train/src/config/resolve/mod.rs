@@ -175,7 +175,7 @@ impl<'a> Resolver<'a> {
             self.note_written(key);
         }
         let name = self.name(spec)?;
-        let out = self.out(&name);
+        let out = self.out(spec);
         Ok(RunPlan {
             schema: SCHEMA,
             seed: self.sections.seed.unwrap_or(defaults::SEED),

@@ -25,11 +25,11 @@ impl Resolver<'_> {
         Ok(name)
     }
 
-    pub(super) fn out(&mut self, name: &str) -> PathBuf {
-        self.sections.out.clone().unwrap_or_else(|| {
+    pub(super) fn out(&mut self, spec: &RunSpec) -> PathBuf {
+        if self.sections.out.is_none() {
             self.compute("out", "name");
-            PathBuf::from("runs").join(name)
-        })
+        }
+        spec.out()
     }
 
     pub(super) fn model(&mut self) -> ModelPlan {

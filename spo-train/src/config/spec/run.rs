@@ -209,6 +209,11 @@ impl RunSpec {
         self.sections.name.clone().unwrap_or_else(stem)
     }
 
+    /// The run directory: the key, or `runs/` and the run's name.
+    pub fn out(&self) -> PathBuf {
+        self.sections.out.clone().unwrap_or_else(|| Path::new("runs").join(self.name()))
+    }
+
     /// The fault of the value of a dotted key, or of its section where the key is absent.
     pub(crate) fn refused(&self, key: &str, message: String, hint: Option<String>) -> ConfigError {
         let mut node = &self.document.root;
