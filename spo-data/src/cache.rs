@@ -255,8 +255,8 @@ mod tests {
         let rows = b"{\"prompt_ids\":[1],\"chosen_ids\":[2],\"rejected_ids\":[3]}\n";
         std::fs::write(&data, rows).unwrap();
         let specs = [DataSpec::new(data.to_string_lossy())];
-        let (registry, tokenizer) = (Registry::builtin(), Tokenizer::ids_only(vec![]));
-        let load = |text: &TextSpec| load_cached(&registry, &specs, text, &tokenizer, &cache, &mut |_| ()).unwrap();
+        let tokenizer = Tokenizer::ids_only(vec![]);
+        let load = |text: &TextSpec| load_cached(&specs, text, &tokenizer, &cache, &mut |_| ()).unwrap();
         let plain = TextSpec::default();
         let (first, hit) = load(&plain);
         assert!(!hit);
@@ -277,7 +277,7 @@ mod tests {
         assert_eq!((more.examples.len(), hit), (2, false));
         std::fs::remove_dir_all(&cache).unwrap();
         std::fs::write(&cache, "a file").unwrap();
-        let failed = load_cached(&registry, &specs, &plain, &tokenizer, &cache, &mut |_| ());
+        let failed = load_cached(&specs, &plain, &tokenizer, &cache, &mut |_| ());
         assert!(matches!(failed, Err(DataError::Write { .. })));
     }
 }

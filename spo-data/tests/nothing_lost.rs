@@ -69,6 +69,14 @@ fn row(schema: &str, form: usize, m: &mut Marks) -> Map<String, Value> {
         "answers" => {
             json!({"prompt": m.next(), "answers": [{"answer": m.next(), "rank": 2}, {"answer": m.next(), "rank": 1}]})
         }
+        "responses" => pick(
+            &[
+                |m| json!({"prompt": m.next(), "responses": [m.next(), m.next(), m.next()]}),
+                |m| json!({"question": m.next(), "completions": [m.next(), m.next()], "system": m.next()}),
+                |m| json!({"prompt": [m.turn("user")], "responses": [[m.turn("assistant")], [m.turn("assistant")]]}),
+            ],
+            m,
+        ),
         "hh" => {
             let start = format!("{}Human: {}", if form.is_multiple_of(2) { "\n\n" } else { "" }, m.next());
             json!({"chosen": m.transcript(&start), "rejected": m.transcript(&start)})

@@ -7,6 +7,7 @@ pub(super) const ALIASES: &[(&str, &[&str])] = &[
     ("completion_ids", &["response_ids"]),
     ("messages", &["conversations", "conversation"]),
     ("answers", &["responses", "completions", "candidates"]),
+    ("responses", &["completions", "candidates", "answers"]),
     ("system", &["system_prompt", "system_message"]),
     ("label", &["kto_tag"]),
 ];
