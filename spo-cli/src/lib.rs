@@ -12,6 +12,7 @@ mod command;
 mod diagnostic;
 mod error;
 mod generation;
+mod goals;
 mod inputs;
 mod interrupt;
 mod logging;

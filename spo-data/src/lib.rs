@@ -50,6 +50,7 @@ mod example;
 mod expand;
 pub mod format;
 pub mod gguf;
+pub mod goals;
 mod layout;
 mod load;
 mod order;

@@ -34,8 +34,11 @@ pub struct Entry {
     /// What is wrong with its options, without opening anything.
     pub check: fn(Map<String, Value>) -> Result<(), OpenError>,
     /// Makes one of its options, which were checked; the opener is for scorers that consist of others.
-    pub open: fn(Map<String, Value>, &Opening, Opener) -> Result<Box<dyn Scorer>, OpenError>,
+    pub open: Open,
 }
+
+/// Makes a scorer of its options.
+pub type Open = fn(Map<String, Value>, &Opening, Opener) -> Result<Box<dyn Scorer>, OpenError>;
 
 /// Opens further scorers.
 pub type Opener<'a> = &'a dyn Fn(&ScorerSpec, &Opening) -> Result<Box<dyn Scorer>, ScoreError>;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use spo_data::{Message, PromptText};
+use spo_data::{AnswerText, Message, PromptText, Record, TextSpec, Tokenizer, encode_record};
 
 use crate::ScoreError;
 
@@ -65,6 +65,25 @@ impl Item {
         });
         let Value::Object(fields) = fields else { unreachable!("braces make an object") };
         fields.into_iter().filter(|(_, value)| !value.is_null()).collect()
+    }
+}
+
+/// Prompt and answer as the tokens of a model.
+pub(crate) struct Ids {
+    pub prompt: Vec<u32>,
+    pub answer: Vec<u32>,
+}
+
+impl Ids {
+    /// An item's text as a model's layout has it; `None` where there is no answer to score.
+    pub fn of_text(item: &Item, tokenizer: &Tokenizer, text: &TextSpec) -> Result<Option<Self>, ScoreError> {
+        if item.response.trim().is_empty() {
+            return Ok(None);
+        }
+        let (prompt, answers) = (item.prompt.clone(), vec![AnswerText::Text(item.response.clone())]);
+        let record = Record { id: item.id.clone(), prompt, answers, ..Record::default() };
+        let (example, _) = encode_record(tokenizer, text, record)?;
+        Ok(example.map(|example| Self { prompt: example.prompt.to_vec(), answer: example.answers[0].to_vec() }))
     }
 }
 

@@ -30,7 +30,7 @@ pub mod pairing;
 mod registry;
 mod spec;
 
-pub use entry::{Entry, OpenError, Opener, Opening, decoded};
+pub use entry::{Entry, Open, OpenError, Opener, Opening, decoded};
 pub use error::ScoreError;
 pub use item::{Item, Scorer, Scores, Watch};
 pub use models::{LoadedPolicy, Models, NoModels};

@@ -244,7 +244,8 @@ fn every_key_takes_or_refuses_every_kind_of_value() {
             accepted += usize::from(read(GOOD, &[&format!("{path}={value}")]).is_ok());
         }
     }
-    assert!(accepted > 2 * paths.len(), "{accepted} of {}", paths.len());
+    // Most options are those of an objective that the round does not have.
+    assert!(accepted > paths.len(), "{accepted} of {}", paths.len());
 }
 
 proptest! {

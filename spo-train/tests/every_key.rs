@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use serde_json::{Value, json};
-use spo_core::objective;
+use spo_core::objective::{self, Build};
 use spo_train::config::spec::Argument;
 use spo_train::config::{ConfigError, Facts, Origin, Registries, RunPlan, RunSpec, resolve, schema};
 use std::collections::BTreeSet;
@@ -21,6 +21,10 @@ dimension = "helpfulness"
 "#;
 
 fn plan(sets: &[String]) -> Result<RunPlan, ConfigError> {
+    plan_of(BASE, sets)
+}
+
+fn plan_of(text: &str, sets: &[String]) -> Result<RunPlan, ConfigError> {
     let counts = || [("honesty", 640), ("helpfulness", 650)].map(|(name, rows)| (name.to_owned(), rows)).into();
     let facts = Facts {
         pairs: counts(),
@@ -30,7 +34,7 @@ fn plan(sets: &[String]) -> Result<RunPlan, ConfigError> {
         prompts: 9,
         ..Facts::default()
     };
-    let mut spec = RunSpec::from_str("run.toml", BASE)?;
+    let mut spec = RunSpec::from_str("run.toml", text)?;
     // Paths stay as they are written.
     sets.iter().try_for_each(|text| spec.apply(&Argument { text: text.clone(), directory: None }))?;
     resolve(&spec, &facts)
@@ -196,6 +200,9 @@ fn every_option_of_every_objective_reaches_the_plan() {
         let sequential = entry.all_options().any(|option| option.key == "earlier");
         // Before the second round there is one to hold.
         let round = usize::from(sequential);
+        // A round that makes a reward model is alone.
+        let alone = matches!(entry.build, Build::Reward(_));
+        let base = if alone { BASE.split("\n[[rounds]]\ndimension = \"helpfulness\"").next().unwrap() } else { BASE };
         for option in entry.all_options() {
             let default = option.default_value();
             let mut candidates: Vec<Value> = option.choices.iter().map(|name| json!(name)).collect();
@@ -204,7 +211,8 @@ fn every_option_of_every_objective_reaches_the_plan() {
             for value in candidates.into_iter().filter(|value| !same(value, &default)) {
                 let key = format!("rounds.{round}.{}", option.key);
                 let argument = set(&key, &value);
-                let Ok(plan) = plan(&[format!("rounds.{round}.objective=\"{}\"", entry.name), argument.clone()]) else {
+                let sets = [format!("rounds.{round}.objective=\"{}\"", entry.name), argument.clone()];
+                let Ok(plan) = plan_of(base, &sets) else {
                     continue;
                 };
                 let options = &plan.rounds[round].main().options;

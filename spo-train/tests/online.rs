@@ -70,7 +70,6 @@ dimension = "style"
 scorer = "rules:length=3,ends=0.5"
 samples = 3
 max-new-tokens = 8
-unfinished = "keep"
 refresh = 2
 "#;
 const SCORER: &str = r#"scorer = "rules:length=3,ends=0.5""#;
@@ -107,6 +106,8 @@ fn a_round_answers_scores_pairs_and_trains_and_does_so_again() {
     assert_eq!(scored, ["warmup", "round-1-style-1", "round-1-style-2"]);
     let rates: Vec<(&str, &str)> = summary.win_rates.iter().map(|rate| (rate.a.as_str(), rate.b.as_str())).collect();
     assert_eq!(rates, [("round-1-style-1", "warmup"), ("round-1-style-2", "warmup")]);
+    let table = |name: &str| std::fs::read_to_string(dir.path().join("out").join(name)).unwrap();
+    assert_eq!((table("answers.csv").lines().count(), table("win-rates.csv").lines().count()), (4, 3));
     let report = std::fs::read_to_string(dir.path().join("out/report.md")).unwrap();
     assert!(report.contains("Answers in a scorer's eyes") && report.contains("round-1-style-2"), "{report}");
 }
@@ -172,7 +173,6 @@ samples = 1
 temperature = 0
 include-data = true
 max-new-tokens = 8
-unfinished = "keep"
 pair = "all"
 prompts-at-once = 5
 [[rounds.controls]]
@@ -215,7 +215,6 @@ scorer = "command:sh scorer.sh"
 prompts = "prompts.txt"
 samples = 4
 max-new-tokens = 8
-unfinished = "keep"
 "#;
     let (_, summary) = events(&spec(dir.path(), round, ""));
     assert_eq!((summary.online[0].prompts, summary.online[0].answers), (3, 12));
@@ -250,7 +249,7 @@ fn what_cannot_be_made_is_refused_with_a_hint() {
 #[test]
 fn a_round_without_pairs_ends_the_run_and_says_why() {
     let dir = tempfile::tempdir().unwrap();
-    let round = ROUND.replace("unfinished = \"keep\"", "").replace("max-new-tokens = 8", "max-new-tokens = 1");
+    let round = ROUND.replace("max-new-tokens = 8", "max-new-tokens = 1\nunfinished = \"drop\"");
     let spec = spec(dir.path(), &round, "");
     let prepared = prepare(&spec, &mut Memory::default()).unwrap();
     let error = run(prepared, &mut Memory::default(), &AtomicBool::new(false)).unwrap_err();

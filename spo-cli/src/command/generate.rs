@@ -11,6 +11,7 @@ use spo_model::generate::{Control, Ended, GenerateOptions, Generation, Generator
 
 use crate::error::CliError;
 use crate::generation::{DecodeArguments, SamplingArguments};
+use crate::goals::GoalArguments;
 use crate::inputs::{DeviceArguments, TextArguments};
 use crate::output::Output;
 use crate::places::Place;
@@ -23,7 +24,8 @@ const BATCHES: usize = 8;
 /// JSON keys: id (of prompts from files: the row's own, or file:line), ids (the new tokens, the one that ended the
 /// answer included), text (without special tokens and without what --stop cuts off; null where the model has no
 /// tokenizer), ended (stop: at the end of the answer; text: at a --stop text; length: at --max-new-tokens; context: the
-/// model's context is full).
+/// model's context is full). With --samples there is one object per prompt with id, prompt, responses (texts), ids and ended,
+/// which `spo data label` takes.
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["prompt", "ids", "prompts"]))]
 pub(crate) struct Arguments {
@@ -46,9 +48,14 @@ pub(crate) struct Arguments {
     /// Prompts that run together
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..), help_heading = "Device")]
     batch: u16,
+    /// Answers to each prompt; more than one needs --temperature and --json
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    samples: u16,
     /// One JSON object per prompt and line
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    goals: GoalArguments,
     #[command(flatten)]
     sampling: SamplingArguments,
     #[command(flatten)]
@@ -63,6 +70,8 @@ pub(crate) struct Arguments {
 struct Prompt {
     /// `None` for the one of the command line.
     id: Option<String>,
+    /// As it was given, with its goals.
+    text: PromptText,
     ids: Vec<u32>,
 }
 
@@ -72,6 +81,7 @@ impl Arguments {
         let place = Place::named(&self.model, self.adapter.as_deref())?;
         let tokenizer = place.tokenizer()?;
         let stops = self.sampling.stop_texts(&tokenizer)?;
+        self.check_samples(&tokenizer)?;
         let prompts = self.read(&tokenizer, &self.text.spec(place.text.as_ref()))?;
         let model = self.device.load(&device, &place.model, place.adapter.as_deref())?;
         let spec = model.spec().clone();
@@ -85,10 +95,14 @@ impl Arguments {
             return writer.finish();
         }
         let progress = ProgressBar::new(prompts.len() as u64);
+        if self.samples > 1 {
+            return self.sample(&prompts, &mut generator, &options, (&tokenizer, &stops), output);
+        }
         for (chunk, prompts) in prompts.chunks(BATCHES * batch).enumerate() {
             let first_stream = (chunk * BATCHES * batch) as u64;
             let options = GenerateOptions { first_stream, ..options.clone() };
-            for line in lines(&mut generator, prompts, &options, &tokenizer, &stops)? {
+            let prompts: Vec<&Prompt> = prompts.iter().collect();
+            for line in lines(&mut generator, &prompts, &options, &tokenizer, &stops)? {
                 progress.inc(1);
                 progress.suspend(|| if self.json { output.json(&line) } else { output.line(text(&line)) })?;
             }
@@ -100,22 +114,76 @@ impl Arguments {
 
     fn read(&self, tokenizer: &Tokenizer, spec: &TextSpec) -> Result<Vec<Prompt>, CliError> {
         if let Some(ids) = &self.ids {
-            return Ok(vec![Prompt { id: None, ids: ids.clone() }]);
+            return Ok(vec![Prompt { id: None, ids: ids.clone(), text: PromptText::Ids(ids.clone()) }]);
         }
-        let encode = |prompt: &PromptText| encode_prompt(tokenizer, spec, prompt);
+        let tags = self.goals.tags()?;
+        let made = |id: Option<String>, prompt: PromptText| {
+            let text = tags.as_ref().map_or_else(|| prompt.clone(), |tags| tags.on(&prompt));
+            Ok::<_, CliError>(Prompt { id, ids: encode_prompt(tokenizer, spec, &text)?, text })
+        };
         if let Some(text) = &self.prompt {
-            return Ok(vec![Prompt { id: None, ids: encode(&PromptText::Text(text.clone()))? }]);
+            return Ok(vec![made(None, PromptText::Text(text.clone()))?]);
         }
         let mut read = vec![];
         for file in &self.prompts {
             for named in read_prompts(file)? {
-                read.push(Prompt { ids: encode(&named.prompt)?, id: Some(named.id) });
+                read.push(made(Some(named.id), named.prompt)?);
             }
         }
         match read.is_empty() {
             true => Err(CliError::NoRows { file: self.prompts[0].display().to_string(), dropped: vec![] }),
             false => Ok(read),
         }
+    }
+}
+
+impl Arguments {
+    fn check_samples(&self, tokenizer: &Tokenizer) -> Result<(), CliError> {
+        let wrong = |expected| Err(CliError::argument("--samples", self.samples.to_string(), expected));
+        match self.samples {
+            1 => Ok(()),
+            _ if !self.json => wrong("--json with it"),
+            _ if self.sampling.temperature == 0.0 => {
+                wrong("--temperature above 0: without it all answers are the same")
+            }
+            _ if tokenizer.vocabulary_size() == 0 => wrong("a model with a tokenizer"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Several answers to each prompt, whose prompts are computed once; one object per prompt.
+    fn sample(
+        &self,
+        prompts: &[Prompt],
+        generator: &mut Generator,
+        options: &GenerateOptions,
+        (tokenizer, stops): (&Tokenizer, &[String]),
+        output: &mut Output,
+    ) -> Result<(), CliError> {
+        let samples = usize::from(self.samples);
+        let at_once = (BATCHES * usize::from(self.batch)).div_ceil(samples);
+        let progress = ProgressBar::new(prompts.len() as u64);
+        for (chunk, prompts) in prompts.chunks(at_once).enumerate() {
+            let first_stream = (chunk * at_once * samples) as u64;
+            let options = GenerateOptions { first_stream, ..options.clone() };
+            let repeated: Vec<&Prompt> =
+                prompts.iter().flat_map(|prompt| std::iter::repeat_n(prompt, samples)).collect();
+            let lines = lines(generator, &repeated, &options, tokenizer, stops)?;
+            for (prompt, lines) in prompts.iter().zip(lines.chunks(samples)) {
+                let of = |key: &str| lines.iter().map(|line| line[key].clone()).collect::<Vec<Value>>();
+                let mut line = Map::new();
+                prompt.id.as_ref().map(|id| line.insert("id".into(), id.as_str().into()));
+                line.insert("prompt".into(), prompt.text.to_json());
+                line.insert("responses".into(), of("text").into());
+                line.insert("ids".into(), of("ids").into());
+                line.insert("ended".into(), of("ended").into());
+                progress.inc(1);
+                progress.suspend(|| output.json(&line))?;
+            }
+            output.flush()?;
+        }
+        progress.finish_and_clear();
+        Ok(())
     }
 }
 
@@ -142,7 +210,7 @@ fn check(prompt: &Prompt, spec: &ModelSpec) -> Result<(), CliError> {
 /// Continues prompts; one object for each.
 fn lines(
     generator: &mut Generator,
-    prompts: &[Prompt],
+    prompts: &[&Prompt],
     options: &GenerateOptions,
     tokenizer: &Tokenizer,
     stops: &[String],
@@ -163,7 +231,7 @@ fn lines(
         }
     });
     failed?;
-    let line = |((prompt, stream), generation): ((&Prompt, &TextStream), Generation)| {
+    let line = |((prompt, stream), generation): ((&&Prompt, &TextStream), Generation)| {
         let mut line = Map::new();
         if let Some(id) = &prompt.id {
             line.insert("id".into(), id.as_str().into());

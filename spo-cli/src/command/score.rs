@@ -6,7 +6,8 @@ use clap::Args;
 use indicatif::ProgressBar;
 use serde_json::{Map, Value, json};
 use spo_data::Example;
-use spo_score::Item;
+use spo_score::pairing::by_dimension;
+use spo_score::{Item, Scores};
 
 use crate::error::CliError;
 use crate::output::Output;
@@ -45,6 +46,9 @@ pub(crate) struct Arguments {
     /// Also the log-probability of every token
     #[arg(long, requires = "model")]
     per_token: bool,
+    /// The mean of each score over all answers in place of the rows
+    #[arg(long, requires = "scorer")]
+    mean: bool,
     #[command(flatten)]
     scorer: ScorerArguments,
     #[command(flatten)]
@@ -75,9 +79,15 @@ impl Arguments {
         let records = self.scoring.records(&self.data)?;
         let mut scorer = self.scorer.open(&self.scoring.device()?)?;
         let progress = ProgressBar::new(records.len() as u64);
+        let mut all = vec![];
         for records in records.chunks(CHUNK) {
             let items: Vec<Vec<Item>> = records.iter().map(scorers::items).collect();
             let scores = scorer.score(&items.concat(), &mut |_| true)?;
+            progress.inc(records.len() as u64);
+            if self.mean {
+                all.extend(scores);
+                continue;
+            }
             let mut scores = scores.iter();
             for (record, items) in records.iter().zip(&items) {
                 let mut values: Vec<Value> =
@@ -90,12 +100,24 @@ impl Arguments {
                 };
                 progress.suspend(|| if self.json { output.json(&line) } else { output.line(text(&line)) })?;
             }
-            progress.inc(records.len() as u64);
             output.flush()?;
         }
         progress.finish_and_clear();
+        if self.mean {
+            let line = means(&all);
+            if self.json { output.json(&line)? } else { output.line(text(&line))? }
+        }
         Ok(())
     }
+}
+
+/// The mean of each score, and how many answers have it.
+fn means(scores: &[Option<Scores>]) -> Map<String, Value> {
+    let mean = |(name, scored): (String, Vec<(usize, f64)>)| {
+        let mean = scored.iter().map(|(_, score)| score).sum::<f64>() / scored.len() as f64;
+        (name, json!({ "mean": mean, "answers": scored.len() }))
+    };
+    by_dimension(scores, "score").into_iter().map(mean).collect()
 }
 
 /// Sequence log-prob of token log-probs.

@@ -1,5 +1,4 @@
 //! Running the program.
-#![allow(dead_code)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -5,6 +5,9 @@ use serde_json::{Map, Value, json};
 use spo_core::objective::{Critique, RewardGradient, RewardNumbers, build_reward, differentiate_rewards};
 use spo_core::{CoreError, loss_table};
 
+/// One side of some numbers.
+type Side = fn(&mut RewardNumbers) -> &mut Vec<f64>;
+
 fn pairs() -> RewardNumbers {
     RewardNumbers {
         chosen: vec![0.3, -1.2, 2.0, 40.0, -600.0, 0.7],
@@ -38,7 +41,7 @@ fn closed_form_and_finite_differences() {
                 + tie * of("tie-weight") * (chosen - rejected).powi(2)
                 + of("centre") * (chosen + rejected).powi(2);
             assert!((found.losses[row] - expected).abs() <= 1e-12 * expected.max(1.0), "{options} {row}");
-            let sides: [(fn(&mut RewardNumbers) -> &mut Vec<f64>, f64); 2] = [
+            let sides: [(Side, f64); 2] = [
                 (|pairs| &mut pairs.chosen, found.d_chosen[row]),
                 (|pairs| &mut pairs.rejected, found.d_rejected[row]),
             ];

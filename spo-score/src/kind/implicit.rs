@@ -3,9 +3,10 @@
 
 use schemars::{JsonSchema, schema_for};
 use serde::Deserialize;
-use spo_data::{AnswerText, Group, PromptText, Record, encode_record};
+use spo_data::Group;
 
 use crate::entry::{Entry, OpenError, decoded};
+use crate::item::Ids;
 use crate::{Item, LoadedPolicy, ScoreError, Scorer, Scores, Watch};
 
 /// Items that are scored together.
@@ -69,21 +70,11 @@ struct Implicit {
 
 impl Implicit {
     /// Prompt and answer as tokens: those that the item has, else as the policy lays text out.
-    fn ids(&self, item: &Item) -> Result<Option<(Vec<u32>, Vec<u32>)>, ScoreError> {
-        if !item.response_ids.is_empty() {
-            return Ok(Some((item.prompt_ids.clone(), item.response_ids.clone())));
+    fn ids(&self, item: &Item) -> Result<Option<Ids>, ScoreError> {
+        match item.response_ids.is_empty() {
+            false => Ok(Some(Ids { prompt: item.prompt_ids.clone(), answer: item.response_ids.clone() })),
+            true => Ids::of_text(item, &self.policy.tokenizer, &self.policy.text),
         }
-        if item.response.trim().is_empty() {
-            return Ok(None);
-        }
-        let prompt = match &item.prompt_ids {
-            ids if ids.is_empty() => item.prompt.clone(),
-            ids => PromptText::Ids(ids.clone()),
-        };
-        let answers = vec![AnswerText::Text(item.response.clone())];
-        let record = Record { id: item.id.clone(), prompt, answers, ..Record::default() };
-        let (example, _) = encode_record(&self.policy.tokenizer, &self.policy.text, record)?;
-        Ok(example.map(|example| (example.prompt.to_vec(), example.answers[0].to_vec())))
     }
 
     fn check(&self, item: &Item, prompt: &[u32], answer: &[u32]) -> Result<(), ScoreError> {
@@ -98,7 +89,7 @@ impl Scorer for Implicit {
         for start in (0..items.len()).step_by(CHUNK) {
             let mut rows = vec![];
             for (index, item) in items.iter().enumerate().skip(start).take(CHUNK) {
-                if let Some((prompt, answer)) = self.ids(item)? {
+                if let Some(Ids { prompt, answer }) = self.ids(item)? {
                     self.check(item, &prompt, &answer)?;
                     rows.push((index, prompt, answer));
                 }

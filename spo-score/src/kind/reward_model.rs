@@ -2,13 +2,14 @@
 
 use schemars::{JsonSchema, schema_for};
 use serde::Deserialize;
-use spo_data::{AnswerText, DataError, Group, Record, RenderOptions, TextSpec, Tokenizer, encode_record};
+use spo_data::{DataError, Group, RenderOptions, TextSpec, Tokenizer};
 use spo_model::device;
 use spo_model::export::Manifest;
 use spo_model::reward::{Critic, RewardModel};
 use std::path::PathBuf;
 
 use crate::entry::{Entry, OpenError, decoded};
+use crate::item::Ids;
 use crate::{Item, ScoreError, Scorer, Scores, Watch};
 
 /// Items that are scored together.
@@ -29,8 +30,11 @@ pub(crate) const ENTRY: Entry = Entry {
             _ => Ok(()),
         }
     },
-    open: |options, _, _| {
-        let options: Options = decoded(options)?;
+    open: |options, opening, _| {
+        let mut options: Options = decoded(options)?;
+        if let Some(directory) = &opening.directory {
+            options.path = directory.join(&options.path);
+        }
         let failed = |error: spo_model::ModelError| {
             let reason = error.hint().map_or_else(|| error.to_string(), |hint| format!("{error} ({hint})"));
             ScoreError::Model { name: options.path.display().to_string(), source: reason.into() }
@@ -97,22 +101,19 @@ struct Rewards {
 
 impl Rewards {
     /// Prompt and answer as the reward model's own tokens: text as its template lays it out, a row of token ids as it is.
-    fn ids(&self, item: &Item) -> Result<Option<(Vec<u32>, Vec<u32>)>, ScoreError> {
+    fn ids(&self, item: &Item) -> Result<Option<Ids>, ScoreError> {
         if item.require_text(NAME).is_err() {
-            return Ok(Some((item.prompt_ids.clone(), item.response_ids.clone())));
-        }
-        if item.response.trim().is_empty() {
-            return Ok(None);
+            return Ok(Some(Ids { prompt: item.prompt_ids.clone(), answer: item.response_ids.clone() }));
         }
         let tokenizer = self.tokenizer.as_ref().ok_or_else(|| ScoreError::Model {
             name: self.options.path.display().to_string(),
             source: "it has no tokenizer that can be read, and scores rows of token ids only".into(),
         })?;
-        let Some(text) = &self.text else { return by_template(tokenizer, item).map(Some) };
-        let (prompt, answers) = (item.prompt.clone(), vec![AnswerText::Text(item.response.clone())]);
-        let record = Record { id: item.id.clone(), prompt, answers, ..Record::default() };
-        let (example, _) = encode_record(tokenizer, text, record)?;
-        Ok(example.map(|example| (example.prompt.to_vec(), example.answers[0].to_vec())))
+        match &self.text {
+            Some(text) => Ids::of_text(item, tokenizer, text),
+            None if item.response.trim().is_empty() => Ok(None),
+            None => by_template(tokenizer, item).map(Some),
+        }
     }
 
     fn scored(&self, rows: &[(usize, Vec<u32>, Vec<u32>)], items: &[Item]) -> Result<Vec<f64>, ScoreError> {
@@ -134,10 +135,10 @@ impl Rewards {
 }
 
 /// The whole conversation by the chat template, without special tokens beside those of the template, as TRL lays it out.
-fn by_template(tokenizer: &Tokenizer, item: &Item) -> Result<(Vec<u32>, Vec<u32>), ScoreError> {
+fn by_template(tokenizer: &Tokenizer, item: &Item) -> Result<Ids, ScoreError> {
     let template = tokenizer.template_for(false)?.ok_or(DataError::NoTemplate)?;
     let text = template.render(&item.messages(), &RenderOptions::default())?;
-    Ok((tokenizer.encode(&text, false)?, vec![]))
+    Ok(Ids { prompt: tokenizer.encode(&text, false)?, answer: vec![] })
 }
 
 impl Scorer for Rewards {
@@ -146,7 +147,7 @@ impl Scorer for Rewards {
         for start in (0..items.len()).step_by(CHUNK) {
             let mut rows = vec![];
             for (index, item) in items.iter().enumerate().skip(start).take(CHUNK) {
-                if let Some((prompt, answer)) = self.ids(item)? {
+                if let Some(Ids { prompt, answer }) = self.ids(item)? {
                     rows.push((index, prompt, answer));
                 }
             }

@@ -96,7 +96,8 @@ pub(crate) fn online() -> OnlineSpec {
         temperature: Some(1.0),
         top_p: Some(1.0),
         max_new_tokens: Some(128),
-        unfinished: Some(Unfinished::Drop),
+        // Dropped, endless answers cost nothing: a policy of recipes/selm forgot in two parts of a round to end its answers.
+        unfinished: Some(Unfinished::Keep),
         pair: Some(Pairing::BestWorst),
         min_gap: Some(0.0),
         refresh: Some(0),

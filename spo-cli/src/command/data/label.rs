@@ -140,8 +140,11 @@ impl Arguments {
     }
 }
 
+/// What a scorer says of one answer.
+pub(super) type Scored = Option<spo_score::Scores>;
+
 /// The fields that every row has.
-fn start(record: &Record, id: String) -> Map<String, Value> {
+pub(super) fn start(record: &Record, id: String) -> Map<String, Value> {
     let mut row = Map::new();
     row.insert("id".into(), id.into());
     record.system.as_ref().map(|system| row.insert("system".into(), system.as_str().into()));

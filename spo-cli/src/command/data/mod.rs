@@ -2,6 +2,7 @@
 
 mod check;
 mod conflict;
+mod goals;
 mod label;
 mod picture;
 mod preview;
@@ -26,6 +27,7 @@ pub(crate) enum Command {
     Preview(preview::Arguments),
     Conflict(conflict::Arguments),
     Label(label::Arguments),
+    Goals(goals::Arguments),
 }
 
 impl Command {
@@ -35,6 +37,7 @@ impl Command {
             Self::Preview(arguments) => arguments.run(output).map(|()| Outcome::Done),
             Self::Conflict(arguments) => arguments.run(output).map(|()| Outcome::Done),
             Self::Label(arguments) => arguments.run(output).map(|()| Outcome::Done),
+            Self::Goals(arguments) => arguments.run(output).map(|()| Outcome::Done),
         }
     }
 }

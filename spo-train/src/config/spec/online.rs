@@ -49,9 +49,9 @@ pub struct OnlineSpec {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Unfinished {
-    /// They have no score and enter no pair.
+    /// They are scored as the others: the scorer should mind.
     #[default]
-    Drop,
-    /// They are scored as the others.
     Keep,
+    /// They have no score and enter no pair.
+    Drop,
 }

@@ -1,11 +1,11 @@
 //! The figures of a run as tables for spreadsheets: `metrics.csv` with a row per optimiser step, `held-out.csv` with
 //! a row per look at the held-out pairs and dimension, `evaluations.csv` with a row per finished policy, dimension,
-//! score and part of the pairs.
+//! score and part of the pairs; where a scorer is asked, `answers.csv` and `win-rates.csv` with a row per policy and dimension.
 
 use crate::TrainError;
 use crate::events::{Event, HeldOut, Sink, StepFigures};
 use csv::Writer;
-use spo_eval::{DimensionScore, ScoreKind};
+use spo_eval::{AnswerScores, DimensionScore, ScoreKind, WinRate};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -59,12 +59,34 @@ const EVALUATIONS: [&str; 13] = [
     "margin-stderr",
 ];
 
+const ANSWERS: [&str; 8] = ["at", "policy", "dimension", "answers", "mean", "mean-low", "mean-high", "mean-tokens"];
+
+const WIN_RATES: [&str; 13] = [
+    "at",
+    "policy",
+    "against",
+    "dimension",
+    "wins",
+    "ties",
+    "losses",
+    "rate",
+    "rate-low",
+    "rate-high",
+    "rate-at-equal-length",
+    "mean",
+    "mean-against",
+];
+
 /// The tables of a run.
 #[derive(Debug)]
 pub struct Tables {
+    out: PathBuf,
     metrics: Table,
     held_out: Table,
     evaluations: Table,
+    /// Made when there is a row for them.
+    answers: Option<Table>,
+    win_rates: Option<Table>,
 }
 
 #[derive(Debug)]
@@ -94,6 +116,9 @@ impl Tables {
     /// They cannot be written.
     pub fn create(out: &Path) -> Result<Self, TrainError> {
         Ok(Self {
+            out: out.into(),
+            answers: None,
+            win_rates: None,
             metrics: Table::create(out.join("metrics.csv"), &METRICS)?,
             held_out: Table::create(out.join("held-out.csv"), &HELD_OUT)?,
             evaluations: Table::create(out.join("evaluations.csv"), &EVALUATIONS)?,
@@ -110,6 +135,12 @@ impl Sink for Tables {
                 let rows = scores.iter().flat_map(|score| evaluations(seconds, policy, *step, score));
                 rows.into_iter().try_for_each(|row| self.evaluations.row(&row))
             }
+            Event::AnswersScored(scores) => {
+                late(&mut self.answers, &self.out, "answers.csv", &ANSWERS)?.row(&answers(seconds, scores))
+            }
+            Event::WinRate(found) => {
+                late(&mut self.win_rates, &self.out, "win-rates.csv", &WIN_RATES)?.row(&win_rate(seconds, found))
+            }
             _ => Ok(()),
         }
     }
@@ -117,6 +148,50 @@ impl Sink for Tables {
     fn earlier(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
         self.event(seconds, event)
     }
+}
+
+/// A table that is made with its first row.
+fn late<'t>(
+    table: &'t mut Option<Table>,
+    out: &Path,
+    name: &str,
+    header: &[&str],
+) -> Result<&'t mut Table, TrainError> {
+    match table {
+        Some(table) => Ok(table),
+        none => Ok(none.insert(Table::create(out.join(name), header)?)),
+    }
+}
+
+fn answers(seconds: f64, scores: &AnswerScores) -> [String; ANSWERS.len()] {
+    [
+        seconds.to_string(),
+        scores.policy.clone(),
+        scores.dimension.clone(),
+        scores.answers.to_string(),
+        scores.mean.to_string(),
+        scores.interval.0.to_string(),
+        scores.interval.1.to_string(),
+        scores.mean_tokens.to_string(),
+    ]
+}
+
+fn win_rate(seconds: f64, found: &WinRate) -> [String; WIN_RATES.len()] {
+    [
+        seconds.to_string(),
+        found.a.clone(),
+        found.b.clone(),
+        found.dimension.clone(),
+        found.wins.to_string(),
+        found.ties.to_string(),
+        found.losses.to_string(),
+        found.rate.to_string(),
+        found.rate_interval.0.to_string(),
+        found.rate_interval.1.to_string(),
+        optional(found.length_controlled),
+        found.a_score.to_string(),
+        found.b_score.to_string(),
+    ]
 }
 
 /// The value, or an empty cell.

@@ -50,16 +50,16 @@ impl<'a> Driver<'a> {
         let (round, parent) = (making.round, making.place().parent().to_owned());
         let [answers, scores, pairs] = ["answers", "scores", "pairs"].map(|what| rows::file(round, what));
         let out = self.reporter.out.clone();
-        self.stage(&format!("answer for {}", round.name), &[answers.clone()], |run| {
+        self.stage(&format!("answer for {}", round.name), std::slice::from_ref(&answers), |run| {
             rows::write(&out.join(&answers), &run.answer(&parent, making)?)
         })?;
-        self.stage(&format!("judge for {}", round.name), &[scores.clone()], |run| {
+        self.stage(&format!("judge for {}", round.name), std::slice::from_ref(&scores), |run| {
             let found = run.judge_answers(making, &rows::read(&out.join(&answers))?)?;
             rows::write(&out.join(&scores), &found)
         })?;
         let answered: Vec<Answers> = rows::read(&out.join(&answers))?;
         let paired = Paired::new(round, making.plan, &parent, &answered, &rows::read(&out.join(&scores))?);
-        self.stage(name, &[pairs.clone()], |run| {
+        self.stage(name, std::slice::from_ref(&pairs), |run| {
             rows::write(&out.join(&pairs), &paired.rows)?;
             run.reporter.emit(Event::PairsMade(paired.figures.clone()))?;
             match paired.figures.pairs {

@@ -1,0 +1,148 @@
+//! Every recipe, in a short form: the run file as it stands, its rows made by the commands of its README.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, missing_docs)]
+
+#[allow(dead_code)]
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use support::{ended, path, spo};
+use tempfile::{TempDir, tempdir};
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
+}
+
+/// A recipe in a directory of its own, whose way to the built-in files is the same.
+fn copied(name: &str) -> (TempDir, PathBuf) {
+    let directory = tempdir().unwrap();
+    let recipe = directory.path().join("recipes").join(name);
+    fs::create_dir_all(&recipe).unwrap();
+    for file in fs::read_dir(repository().join("recipes").join(name)).unwrap().map(Result::unwrap) {
+        if file.path().is_file() {
+            fs::copy(file.path(), recipe.join(file.file_name())).unwrap();
+        }
+    }
+    fs::create_dir(directory.path().join("spo-cli")).unwrap();
+    std::os::unix::fs::symlink(repository().join("spo-cli/assets"), directory.path().join("spo-cli/assets")).unwrap();
+    (directory, recipe)
+}
+
+/// The first rows of the built-in pairs.
+fn few(recipe: &Path, split: &str, rows: usize, name: &str) -> String {
+    let file = path(&recipe.join("../../spo-cli/assets/truthfulqa").join(format!("pairs.{split}.jsonl.gz")));
+    let out = path(&recipe.join(name));
+    let unpacked = Command::new("gzip").args(["-dc", &file]).output().unwrap().stdout;
+    let text: String = String::from_utf8(unpacked).unwrap().lines().take(rows).map(|row| format!("{row}\n")).collect();
+    fs::write(&out, text).unwrap();
+    out
+}
+
+#[track_caller]
+fn good(arguments: &[&str]) -> String {
+    let found = spo(arguments);
+    assert_eq!(found.code, 0, "{arguments:?}: {}", found.err);
+    found.out
+}
+
+/// Makes the rows that a recipe trains on, where it is not the built-in ones.
+fn prepare(name: &str, recipe: &Path) {
+    match name {
+        "mm-rlhf" => {
+            for split in ["train", "test"] {
+                let rows = few(recipe, split, 40, "rows.jsonl");
+                let out = path(&recipe.join(format!("{split}.jsonl")));
+                good(&["data", "label", &rows, "--scorer", "quality=rules:length=8,ends=0.5", "--out", &out]);
+            }
+        }
+        "opo" => {
+            let model = path(&recipe.join("../../spo-cli/assets/stories260K"));
+            for split in ["train", "test"] {
+                let prompts = few(recipe, split, 12, "prompts.jsonl");
+                let arguments = ["generate", "--model", &model, "--prompts", &prompts, "--device", "cpu"];
+                let sampling = ["--samples", "3", "--temperature", "1", "--max-new-tokens", "12", "--json"];
+                let answers = path(&recipe.join("answers.jsonl"));
+                fs::write(&answers, good(&[&arguments[..], &sampling].concat())).unwrap();
+                let out = path(&recipe.join(format!("{split}.jsonl")));
+                // Of an untrained model any letter will do.
+                let scorer = r#"coverage={ kind = "rules", keywords = ["a", "e", "i"], coverage = 3 }"#;
+                good(&["data", "label", &answers, "--scorer", scorer, "--as", "lists", "--out", &out]);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Changes that make a run short.
+fn short(text: &str) -> Vec<String> {
+    let mut sets: Vec<String> =
+        ["training.steps=2", "evaluation.kl-samples=2", "evaluation.kl-max-new-tokens=4", "evaluation.samples=1"]
+            .map(String::from)
+            .to_vec();
+    sets.extend(text.contains("[warmup]").then(|| "warmup.steps=2".into()));
+    let data = text.matches("[[data]]").count();
+    sets.extend((0..data).map(|index| format!("data.{index}.limit=40")));
+    let rounds = text.split("[[rounds]]").skip(1);
+    for (index, round) in rounds.enumerate() {
+        sets.extend(round.contains("\nsteps").then(|| format!("rounds.{index}.steps=2")));
+        if round.contains("[rounds.online]") {
+            let online = ["refresh=1", "prompts-at-once=4", "max-new-tokens=6"];
+            sets.extend(online.map(|set| format!("rounds.{index}.online.{set}")));
+        }
+    }
+    sets
+}
+
+#[test]
+fn every_recipe_runs_and_says_what_came_out() {
+    let recipes = fs::read_dir(repository().join("recipes")).unwrap().map(|entry| entry.unwrap().path());
+    let mut names: Vec<String> =
+        recipes.filter(|path| path.is_dir()).map(|path| path.file_name().unwrap().to_str().unwrap().into()).collect();
+    names.sort();
+    assert!(names.len() >= 5, "{names:?}");
+    for name in names {
+        let readme = fs::read_to_string(repository().join("recipes").join(&name).join("README.md")).unwrap();
+        assert!(readme.lines().count() >= 5, "{name}");
+        // Its own test runs all of its stages.
+        if name == "ric" {
+            continue;
+        }
+        let (_directory, recipe) = copied(&name);
+        prepare(&name, &recipe);
+        let file = recipe.join("run.toml");
+        let (text, out) = (fs::read_to_string(&file).unwrap(), path(&recipe.join("out")));
+        let file = path(&file);
+        let mut arguments = vec!["train", &file, "--out", &out];
+        let sets = short(&text);
+        sets.iter().for_each(|set| arguments.extend(["--set", set]));
+        good(&arguments);
+        let report = fs::read_to_string(recipe.join("out/report.md")).unwrap();
+        assert!(!report.contains("was stopped"), "{name}: {report}");
+    }
+}
+
+#[test]
+fn rewards_in_context_go_through_all_stages() {
+    let (_directory, recipe) = copied("ric");
+    for split in ["train", "test"] {
+        // A few rows in the place of all of them.
+        let rows = few(&recipe, split, 30, &format!("pairs.{split}.jsonl"));
+        Command::new("gzip").arg(&rows).status().unwrap();
+    }
+    let script = fs::read_to_string(recipe.join("ric.sh")).unwrap();
+    let script = script.replace("pairs=../../spo-cli/assets/truthfulqa", "pairs=.").replace("--draw 60", "--draw 2");
+    fs::write(recipe.join("ric.sh"), script).unwrap();
+    let mut command = Command::new("sh");
+    command.arg("ric.sh").current_dir(&recipe);
+    let settings = [("SPO", env!("CARGO_BIN_EXE_spo")), ("STEPS", "2"), ("ONLINE_STEPS", "2"), ("DRAWS", "6")];
+    let found = ended(command.envs(settings).env("ITERATIONS", "1"));
+    assert_eq!(found.code, 0, "{}", found.err);
+    let points: Vec<&str> = found.out.lines().filter(|line| line.starts_with("brevity=")).collect();
+    assert_eq!(points.len(), 11, "{}", found.out);
+    assert!(points.iter().all(|line| line.contains("\"mean\"")), "{points:?}");
+    let online = fs::read_to_string(recipe.join("work/online-1/events.jsonl")).unwrap();
+    assert!(online.contains("run-finished"));
+}
