@@ -129,6 +129,8 @@ fn heads_of_openrlhf() {
     let older =
         changed("llama", |config| config["architectures"] = json!(["RewardModel"]), |t| rename(t, "value_head.weight"));
     assert_eq!(one(&open(older.path(), None).unwrap(), &ids), expected);
+    let unnamed = changed("llama", |config| config["architectures"] = json!(["RewardModel"]), |_| ());
+    assert_eq!(one(&open(unnamed.path(), None).unwrap(), &ids), expected);
     let set = |config: &mut Value| {
         (config["value_head_prefix"], config["mean"], config["std"]) = (json!("reward"), json!(0.5), json!(2.0));
     };

@@ -107,16 +107,19 @@ impl HeadFiles {
             beside: None,
         };
         let names = checkpoint.names();
-        let of_rlhf = match config.has("value_head_prefix") {
-            true => Some(format!("{}.weight", config.string("value_head_prefix")?)),
+        let of_rlhf = match (config.has("value_head_prefix"), has_class(config)) {
+            (true, _) => Some(format!("{}.weight", config.string("value_head_prefix")?)),
             // Older files do not name it.
-            false => Some("value_head.weight".to_owned()).filter(|name| names.contains(name)),
+            (false, false) => {
+                ["value_head.weight", SCORE].map(String::from).into_iter().find(|name| names.contains(name))
+            }
+            (false, true) => None,
         };
         if let Some(weight) = of_rlhf {
             return Ok(Self { normalisation: normalisation(config)?, ..plain(&weight) });
         }
         let beside = dir.join(VALUE_HEAD);
-        if has_class(config) || (names.contains(SCORE) && !beside.exists()) {
+        if has_class(config) {
             return Ok(Self { labels: labels(config)?, pooling: pooling(config, spec)?, ..plain(SCORE) });
         }
         if beside.exists() {
