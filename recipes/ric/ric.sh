@@ -1,6 +1,7 @@
 #!/bin/sh
 # RiC on the built-in model and pairs: offline stage, ITERATIONS online stages, then answers to eleven preferences.
-# Everything goes to work/; `SPO=... STEPS=... sh ric.sh` for another program or a shorter run.
+# Everything goes to work/; `SPO=... STEPS=... sh ric.sh` for another program or a shorter run. `SHUFFLE=--shuffle ITERATIONS=0`
+# is the control: answers behind the scores of others.
 set -eu
 cd "$(dirname "$0")"
 spo=${SPO:-spo} pairs=../../spo-cli/assets/truthfulqa steps=${STEPS:-800} online=${ONLINE_STEPS:-200} draws=${DRAWS:-600}
@@ -9,7 +10,7 @@ brevity='brevity=rules:length=1'
 denial='denial={ kind = "rules", keywords = ["no", "not", "n'"'"'t", "never"] }'
 mkdir -p work
 goals() { "$spo" data goals "$@" --scorer "$brevity" --scorer "$denial" --scale work/goals.json; }
-[ -e work/train.jsonl ] || goals $pairs/pairs.train.jsonl.gz --out work/train.jsonl
+[ -e work/train.jsonl ] || goals $pairs/pairs.train.jsonl.gz ${SHUFFLE:-} --out work/train.jsonl
 [ -e work/test.jsonl ] || goals $pairs/pairs.test.jsonl.gz --out work/test.jsonl
 [ -e work/kept.jsonl ] || goals $pairs/pairs.train.jsonl.gz --keep 0.7 --limit 1500 --out work/kept.jsonl
 [ -d work/offline ] || "$spo" train run.toml --out work/offline --set training.steps="$steps"

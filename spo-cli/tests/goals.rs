@@ -53,6 +53,22 @@ fn scores_go_into_prompts_and_goals_come_out() {
     good(&[&["data", "goals", &out, "--scale", &scale, "--out", &again, "--keep", "0.9"][..], &SCORER].concat());
     let prompts: Vec<Value> = lines(Path::new(&again)).iter().map(|row| row["prompt"].clone()).collect();
     assert!(prompts.iter().all(|prompt| prompt.as_str().unwrap().ends_with(&format!("? <brevity> {}", tag(0.0)))));
+    // The control has the same tags, on other answers.
+    let control = path(&file("control.jsonl"));
+    good(
+        &[&["data", "goals", &rows, "--scale", &scale, "--out", &control, "--shuffle", "--seed", "3"][..], &SCORER]
+            .concat(),
+    );
+    let tags = |rows: &[Value]| {
+        let mut tags: Vec<String> =
+            rows.iter().map(|row| row["prompt"].as_str().unwrap().split_once(" <").unwrap().1.into()).collect();
+        tags.sort();
+        tags
+    };
+    let shuffled = lines(Path::new(&control));
+    assert_ne!(shuffled, found);
+    assert_eq!(shuffled.len(), found.len());
+    assert!(tags(&shuffled).iter().all(|tag| tags(&found).contains(tag)));
     // Drawn goals are those of their seed.
     let draw = |seed: &str, name: &str| {
         let out = path(&file(name));

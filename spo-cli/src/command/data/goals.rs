@@ -49,10 +49,13 @@ pub(crate) struct Arguments {
     /// Keep answers only that reach this quantile of the rows' scores in some dimension
     #[arg(long, value_name = "Q", requires = "scorer")]
     keep: Option<f64>,
+    /// Give every answer the scores of another one: the control, whose model must not heed its goals
+    #[arg(long, conflicts_with = "draw")]
+    shuffle: bool,
     /// The file to write, JSON lines
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Seed of the drawn goals
+    /// Seed of what is drawn or shuffled
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
@@ -123,10 +126,13 @@ impl Arguments {
 
     /// Rows of the records' answers with their scores.
     fn scored(&self, records: &[Record], known: Option<Goals>) -> Result<Vec<Map<String, Value>>, CliError> {
-        let scores: Vec<Vec<AnswerScores>> = match self.labels {
+        let mut scores: Vec<Vec<AnswerScores>> = match self.labels {
             true => records.iter().map(labelled).collect(),
             false => self.by_scorer(records)?,
         };
+        if self.shuffle {
+            shuffle(&mut scores, self.seed);
+        }
         let mut all: BTreeMap<String, Vec<f64>> = BTreeMap::new();
         for (name, score) in scores.iter().flatten().flatten() {
             all.entry(name.clone()).or_default().push(*score);
@@ -183,6 +189,16 @@ impl Arguments {
         progress.finish_and_clear();
         Ok(all)
     }
+}
+
+/// Deals the scores of all answers out anew.
+fn shuffle(scores: &mut [Vec<AnswerScores>], seed: u64) {
+    let all: Vec<AnswerScores> = scores.concat();
+    let mut order: Vec<(f64, usize)> =
+        (0..all.len()).map(|index| (uniforms(seed, index as u64, 1)[0], index)).collect();
+    order.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let mut dealt = order.into_iter().map(|(_, index)| all[index].clone());
+    scores.iter_mut().flatten().zip(&mut dealt).for_each(|(own, scores)| *own = scores);
 }
 
 /// The scores that a row has of its answers.
