@@ -1,6 +1,6 @@
 //! What training takes of the device's memory, as a formula over a model's shape: bytes, by what they are for.
 //!
-//! Counted is what lives at once at the top of a step: on the way back, when the tapes of all blocks are kept, or their
+//! Counted is what lives at once at the top of a step: in the backward pass, when the tapes of all blocks are kept, or their
 //! inputs and the tape of one where blocks are recomputed. What the tapes keep is counted operation by operation, for the
 //! fused operations of the CPU in f32 and for burn's elsewhere.
 
@@ -128,7 +128,7 @@ impl Training<'_> {
             true => layers * hidden + per_layer.iter().max().copied().unwrap_or(0),
             false => per_layer.iter().sum(),
         };
-        // On the way back through one block: slopes of its feed-forward part and of the residual stream.
+        // In the backward pass through one block: slopes of its feed-forward part and of the residual stream.
         let slopes = 3 * inner + 4 * hidden;
         let block_gradients = match self.lora {
             None => (spec.parameters() - hidden * spec.vocab_size) / layers.max(1) * 4,

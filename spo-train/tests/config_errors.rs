@@ -135,9 +135,9 @@ fn wrong_files() {
         ("warm-up on an unknown dimension", "[training]", "[warmup]\ndimensions = [\"honesty\", \"help\"]\n[training]"),
         ("early stopping without evaluations", "steps = 10", "steps = 10\nearly-stopping = {}"),
         ("KL budget without evaluations", "lambda = 1.0", "max-kl = 5.0"),
-        ("updates on the way back with a clip", "steps = 10", "update-in-backward = true"),
+        ("updates in the backward pass with a clip", "steps = 10", "update-in-backward = true"),
         (
-            "updates on the way back of adapters",
+            "updates in the backward pass of adapters",
             "[training]",
             "[lora]\nrank = 4\n[training]\nupdate-in-backward = true",
         ),

@@ -1,4 +1,4 @@
-//! See [`crate::rms_norm`]: a row at a time, with its statistics computed again on the way back.
+//! See [`crate::rms_norm`]: a row at a time, with its statistics computed again in the backward pass.
 
 use super::vector::dot;
 use super::{Values, rows, rows_of, tensor};

@@ -1,4 +1,4 @@
-//! See [`crate::rope`]: one pass, turning back on the way back.
+//! See [`crate::rope`]: one pass, turning back in the backward pass.
 
 use super::{Values, rows, tensor};
 use crate::Form;

@@ -3,8 +3,8 @@
 //!
 //! A block of [`BLOCK`] values of a row shares an f32 scale, its largest magnitude. An 8-bit code is a
 //! whole number of 127ths of it; a 4-bit code names one of the 16 quantiles of the normal
-//! distribution that QLoRA calls NF4. A product turns a few rows at a time back into numbers, on the
-//! way there and on the way back: no dense copy of a weight is kept.
+//! distribution that QLoRA calls NF4. A product turns a few rows at a time back into numbers, in the
+//! forward and the backward pass: no dense copy of a weight is kept.
 
 mod operation;
 

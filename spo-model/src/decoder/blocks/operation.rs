@@ -143,7 +143,7 @@ impl<B: BlockOperation, C: CheckpointStrategy> BlockOperation for Autodiff<B, C>
         }
     }
 
-    /// Only the way back needs it, where nothing is differentiated again.
+    /// Only the backward pass needs it, where nothing is differentiated again.
     fn block_product_transposed(
         y: FloatTensor<Self>,
         packed: IntTensor<Self>,

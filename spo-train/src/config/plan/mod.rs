@@ -283,7 +283,7 @@ pub struct TrainingPlan {
     pub shuffle: bool,
     /// Activation recompute.
     pub recompute: Recompute,
-    /// Each block is updated on the way back.
+    /// Each block is updated in the backward pass.
     #[serde(default)]
     pub update_in_backward: bool,
     /// Rows per head chunk; 0 = automatic.

@@ -125,7 +125,7 @@ impl Resolver<'_> {
 }
 
 impl Resolver<'_> {
-    /// A global norm, and adapters on a frozen base, do not go with updates on the way back.
+    /// A global norm, and adapters on a frozen base, do not go with updates in the backward pass.
     fn check_update_in_backward(&self, values: &Map<String, Value>, layers: &Layers<'_>) -> Result<(), ConfigError> {
         let Some(found) = layers.find("update-in-backward").filter(|_| values["update-in-backward"] == true) else {
             return Ok(());

@@ -46,7 +46,7 @@ pub struct TrainingSpec {
     pub max_grad_norm: Option<f64>,
     /// Draw the pairs in a new random order each epoch (a function of seed, round and epoch); false = file order.
     pub shuffle: Option<bool>,
-    /// Recompute activations on the way back to save memory. Gradients are the same.
+    /// Recompute activations in the backward pass to save memory. Gradients are the same.
     pub recompute: Option<Recompute>,
     /// Update each block with its gradient as soon as that is there, and free it: gradients take the memory of one block, or
     /// of the embedding if that is larger. A batch is one micro-batch then, whatever `tokens-per-micro-batch` says. Needs
@@ -104,7 +104,7 @@ pub enum Schedule {
     Constant,
 }
 
-/// What is computed a second time on the way back.
+/// What is computed a second time in the backward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Recompute {
