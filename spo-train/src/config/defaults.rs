@@ -158,11 +158,15 @@ pub(crate) fn checkpoints() -> CheckpointSpec {
 pub(crate) fn sections() -> Vec<(&'static str, Map<String, Value>)> {
     let top = serde_json::json!({ "seed": SEED, "holdout": HOLDOUT });
     let model = serde_json::json!({ "dtype": DTYPE, "device": DEVICE });
+    let mut training = table(&training());
+    // `zo-eps` depends on [lora].
+    let zeroth_order = table(&zeroth_order(OptimizerName::Subzero, false)).into_iter();
+    training.extend(zeroth_order.filter(|(key, _)| key.starts_with("zo-") && key != "zo-eps"));
     vec![
         ("", table(&top)),
         ("model", table(&model)),
         ("lora", table(&lora())),
-        ("training", table(&training())),
+        ("training", training),
         ("evaluation", table(&evaluation())),
         ("watchdog", table(&watchdog())),
         ("checkpoints", table(&checkpoints())),

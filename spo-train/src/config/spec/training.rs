@@ -23,21 +23,21 @@ pub struct TrainingSpec {
     /// training takes hardly more memory than scoring, and many times the steps; dropout, clipping and weight decay are off.
     pub optimizer: Option<OptimizerName>,
     /// Of `subzero`: rank of the subspace that each matrix moves in, at most its shorter side (arXiv 2410.08989).
-    #[schemars(range(min = 1), extend("default" = 8))]
+    #[schemars(range(min = 1))]
     pub zo_rank: Option<usize>,
     /// Of `subzero`: optimiser steps in one subspace, before the next is drawn and the sum goes into the weights.
-    #[schemars(range(min = 1), extend("default" = 1000))]
+    #[schemars(range(min = 1))]
     pub zo_refresh: Option<u64>,
     /// Of `mezo` and `subzero`: how far to both sides of the weights the loss is looked at. Without `[lora]` 1e-3, with
     /// `[lora]` 1e-2 (arXiv 2305.17333).
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub zo_eps: Option<f64>,
     /// Of `mezo` and `subzero`: directions that a step takes the mean of, of two passes over the batch each.
-    #[schemars(range(min = 1), extend("default" = 1))]
+    #[schemars(range(min = 1))]
     pub zo_estimates: Option<usize>,
     /// Of `mezo` and `subzero`: decay of the sum of earlier steps' estimates; of `subzero` within one subspace. `mezo` keeps
     /// the sum for every trained weight.
-    #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1, "default" = 0.0))]
+    #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
     pub zo_momentum: Option<f64>,
     /// Peak learning rate. Without `[lora]` 5e-6, with `[lora]` 5e-5; in `[warmup]` 2e-5 and 2e-4. Of `mezo` and `subzero`
     /// 1e-6, with `[lora]` 1e-4 (arXiv 2305.17333).

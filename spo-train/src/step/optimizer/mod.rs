@@ -1,8 +1,8 @@
 //! What changes the weights: an [`Optimizer`] takes gradients, as [`AdamW`] does, or only losses of models that it asks
-//! for.
+//! for, as [`Mezo`] and [`SubZero`] do.
 
 mod adamw;
-mod zeroth_order;
+pub mod zeroth_order;
 
 pub use adamw::{AdamW, AdamWConfig};
 pub use zeroth_order::{Mezo, SubZero, SubZeroConfig, ZerothOrder};

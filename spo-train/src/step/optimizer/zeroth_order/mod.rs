@@ -49,6 +49,3 @@ impl ZerothOrder {
         losses.as_chunks().0.iter().map(slope).collect()
     }
 }
-
-#[cfg(test)]
-mod tests;
