@@ -50,22 +50,20 @@ fn good(arguments: &[&str]) -> String {
 
 /// Makes the rows that a recipe trains on, where it is not the built-in ones.
 fn prepare(name: &str, recipe: &Path) {
-    match name {
-        "opo" => {
-            let model = path(&recipe.join("../../spo-cli/assets/stories260K"));
-            for split in ["train", "test"] {
-                let prompts = few(recipe, split, 12, "prompts.jsonl");
-                let arguments = ["generate", "--model", &model, "--prompts", &prompts, "--device", "cpu"];
-                let sampling = ["--samples", "3", "--temperature", "1", "--max-new-tokens", "12", "--json"];
-                let answers = path(&recipe.join("answers.jsonl"));
-                fs::write(&answers, good(&[&arguments[..], &sampling].concat())).unwrap();
-                let out = path(&recipe.join(format!("{split}.jsonl")));
-                // Of an untrained model any letter will do.
-                let scorer = r#"coverage={ kind = "rules", keywords = ["a", "e", "i"], coverage = 3 }"#;
-                good(&["data", "label", &answers, "--scorer", scorer, "--as", "lists", "--out", &out]);
-            }
-        }
-        _ => {}
+    if name != "opo" {
+        return;
+    }
+    let model = path(&recipe.join("../../spo-cli/assets/stories260K"));
+    for split in ["train", "test"] {
+        let prompts = few(recipe, split, 12, "prompts.jsonl");
+        let arguments = ["generate", "--model", &model, "--prompts", &prompts, "--device", "cpu"];
+        let sampling = ["--samples", "3", "--temperature", "1", "--max-new-tokens", "12", "--json"];
+        let answers = path(&recipe.join("answers.jsonl"));
+        fs::write(&answers, good(&[&arguments[..], &sampling].concat())).unwrap();
+        let out = path(&recipe.join(format!("{split}.jsonl")));
+        // Of an untrained model any letter will do.
+        let scorer = r#"coverage={ kind = "rules", keywords = ["a", "e", "i"], coverage = 3 }"#;
+        good(&["data", "label", &answers, "--scorer", scorer, "--as", "lists", "--out", &out]);
     }
 }
 

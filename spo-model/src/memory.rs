@@ -113,6 +113,46 @@ impl Training<'_> {
         self.fused && !spec.tied && trained
     }
 
+    /// What a zeroth-order optimiser keeps beside the weights, and the model it asks the loss of: frames of this rank of
+    /// each matrix, or without a rank a copy of all that is trained; with a momentum the sums of estimates.
+    ///
+    /// # Errors
+    /// As [`state`](Self::state).
+    pub fn zeroth_order(&self, spec: &ModelSpec, rank: Option<usize>, momentum: bool) -> Result<usize, ModelError> {
+        let trained = self.state(spec)?.gradients / 4;
+        let Some(rank) = rank else {
+            return Ok(trained * (self.storage.bytes() + if momentum { 4 } else { 0 }));
+        };
+        let (projections, targets) = (BTreeSet::from_iter(projection_names(spec)), self.targets(spec)?);
+        let mut frames = 0;
+        for (path, shape) in parameter_shapes(spec) {
+            let &[out, inputs] = shape.as_slice() else { continue };
+            let module = path.trim_end_matches(".weight");
+            frames += match self.lora {
+                // Both frames, and one of them times the core.
+                None if projections.contains(module) => rank.min(out).min(inputs) * (2 * out + inputs),
+                // Both factors are near squares.
+                Some(lora) if targets.contains(module) => {
+                    let sides = [lora.rank * out, lora.rank * inputs].map(|elements| 2 * elements.isqrt());
+                    rank * sides.iter().sum::<usize>()
+                }
+                _ => 0,
+            };
+        }
+        let copy = if self.lora.is_some() { trained * self.storage.bytes() } else { 0 };
+        Ok(4 * frames + copy)
+    }
+
+    /// What the decoder holds of a micro-batch that is only scored: one block's values.
+    ///
+    /// # Errors
+    /// As [`state`](Self::state).
+    pub fn scored_activations(&self, spec: &ModelSpec, batch: Batch) -> Result<usize, ModelError> {
+        let block = self.kept(spec, &self.targets(spec)?).into_iter().max().unwrap_or(0);
+        let values = batch.tokens * (block + spec.hidden_size) + batch.rows * spec.hidden_size;
+        Ok(self.storage.bytes() * values + 4 * spec.heads * batch.scores)
+    }
+
     fn targets(&self, spec: &ModelSpec) -> Result<BTreeSet<String>, ModelError> {
         Ok(BTreeSet::from_iter(self.lora.map(|lora| lora.targets.select(spec)).transpose()?.unwrap_or_default()))
     }

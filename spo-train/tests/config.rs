@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use spo_train::config::spec::Argument;
+use spo_train::config::spec::{Argument, Schedule};
 use spo_train::config::{ConfigError, Facts, Origin, RunPlan, RunSpec, init, reference, resolve, schema};
 
 fn facts() -> Facts {
@@ -159,6 +159,35 @@ fn an_optimiser_without_keys_has_the_defaults_of_the_library() {
     assert_eq!(training.adamw(), spo_train::step::optimizer::AdamWConfig::default());
     let rates = training.learning_rates();
     assert_eq!((rates.peak, rates.steps), (training.learning_rate, training.steps));
+}
+
+#[test]
+fn a_zeroth_order_optimiser_has_the_defaults_of_its_paper() {
+    let training = |text: &str| plan(&format!("{SMALL}{text}")).unwrap().rounds[0].main().training.clone();
+    let subzero = training("[training]\noptimizer = \"subzero\"\n");
+    let settings = subzero.zeroth_order.unwrap();
+    assert_eq!((settings.zo_rank, settings.zo_refresh), (Some(8), Some(1000)));
+    assert_eq!((settings.zo_eps, settings.zo_estimates, settings.zo_momentum), (1e-3, 1, 0.0));
+    assert_eq!((subzero.learning_rate, subzero.schedule, subzero.warmup_steps), (1e-6, Schedule::Constant, 0));
+    assert_eq!((subzero.max_grad_norm, subzero.weight_decay), (0.0, 0.0));
+    let mezo = training("[lora]\n[training]\noptimizer = \"mezo\"\nschedule = \"linear\"\n");
+    let settings = mezo.zeroth_order.unwrap();
+    assert_eq!((settings.zo_rank, settings.zo_eps, mezo.learning_rate), (None, 1e-2, 1e-4));
+    assert_eq!(mezo.schedule, Schedule::Linear);
+    assert_eq!(training("").zeroth_order, None);
+}
+
+#[test]
+fn what_training_says_for_adamw_does_not_bind_a_round_of_another_optimiser() {
+    let plan =
+        plan(&format!("{SMALL}optimizer = \"mezo\"\n[training]\nmax-grad-norm = 0.5\nadam-eps = 1e-6\n")).unwrap();
+    let training = &plan.rounds[0].main().training;
+    assert_eq!((training.max_grad_norm, training.adam_eps), (0.0, 1e-8));
+    let plan = plan_with(
+        &SMALL.replace("[model]", "[training]\noptimizer = \"subzero\"\nzo-rank = 3\n[model]"),
+        &["rounds.0.optimizer=\"adamw\""],
+    );
+    assert_eq!(plan.unwrap().rounds[0].main().training.zeroth_order, None);
 }
 
 #[test]

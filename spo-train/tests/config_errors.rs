@@ -141,6 +141,13 @@ fn wrong_files() {
             "[training]",
             "[lora]\nrank = 4\n[training]\nupdate-in-backward = true",
         ),
+        ("no such optimizer", "steps = 10", "optimizer = \"subzerro\""),
+        ("key of an optimizer that is not there", "steps = 10", "zo-rank = 4"),
+        ("rank of MeZO", "steps = 10", "optimizer = \"mezo\"\nzo-rank = 4"),
+        ("clipping what is not there", "steps = 10", "optimizer = \"subzero\"\nmax-grad-norm = 1.0"),
+        ("momentum of one", "steps = 10", "optimizer = \"mezo\"\nzo-momentum = 1.0"),
+        ("dropout between two losses", "[training]", "[lora]\ndropout = 0.1\n[training]\noptimizer = \"mezo\""),
+        ("magnitudes of SubZero", "[training]", "[lora]\ndora = true\n[training]\noptimizer = \"subzero\""),
         ("typo in early stopping", "steps = 10", "eval-every = 2\nearly-stopping = { patince = 2 }"),
         (
             "early stopping on no round's dimension",

@@ -107,6 +107,9 @@ fn companions(key: &str) -> Vec<String> {
         section @ ("lora" | "warmup") => vec![format!("{section}={{}}")],
         _ => vec![],
     };
+    if name.starts_with("zo-") {
+        sets.push(format!("{table}.optimizer=\"subzero\""));
+    }
     let within = table.strip_suffix(".early-stopping");
     match name {
         "update-in-backward" => sets.push(format!("{table}.max-grad-norm=0")),

@@ -102,7 +102,7 @@ fn steps(model: CausalLm, task: &dyn Task, per_step: usize) -> Vec<StepFigures> 
     let mut reporter = Reporter::new(std::env::temp_dir(), &mut memory, &stop);
     let training = TrainingPlan { learning_rate: 1e-4, ..common::training(per_step, 100_000) };
     let phase = Phase { name: "curve", round: 1, training: &training, trainable: Trainable::All, seed: 0 };
-    let start = PhaseState::new(model, training.optimizer());
+    let start = PhaseState::new(model, training.optimizer(Trainable::All, 0, 0));
     phase.run(start, task, None, Stopping::never(), None, &mut reporter).unwrap();
     let figures = |event| if let Event::Step(figures) = event { Some(figures) } else { None };
     memory.0.into_iter().filter_map(|record| figures(record.event)).collect()
@@ -375,7 +375,7 @@ impl spo_train::Sink for Broken {
     fn event(&mut self, _: f64, event: &Event) -> Result<(), TrainError> {
         if let Event::Step(_) = event {
             if self.steps == 0 {
-                return Err(TrainError::NoPairs { what: "broken off here".into() });
+                return Err(TrainError::sink("broken off here"));
             }
             self.steps -= 1;
         }

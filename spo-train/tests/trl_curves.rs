@@ -26,7 +26,14 @@ fn steps(model: CausalLm, task: &dyn Task, training: &TrainingPlan, trainable: T
     let mut reporter = Reporter::new(std::env::temp_dir(), &mut memory, &stop);
     let phase = Phase { name: "curve", round: 1, training, trainable, seed: 0 };
     phase
-        .run(PhaseState::new(model, training.optimizer()), task, None, Stopping::never(), None, &mut reporter)
+        .run(
+            PhaseState::new(model, training.optimizer(Trainable::All, 0, 0)),
+            task,
+            None,
+            Stopping::never(),
+            None,
+            &mut reporter,
+        )
         .unwrap();
     let figures = |record| match record {
         Event::Step(figures) => Some(figures),
@@ -244,7 +251,8 @@ fn updates_in_the_backward_pass_give_the_same_bits() {
             let (mut memory, stop) = (Memory::default(), AtomicBool::new(false));
             let mut reporter = Reporter::new(std::env::temp_dir(), &mut memory, &stop);
             let phase = Phase { name: "curve", round: 0, training, trainable: Trainable::All, seed: 0 };
-            let start = PhaseState::new(model(&format!("{arch}-tiny-policy")), training.optimizer());
+            let start =
+                PhaseState::new(model(&format!("{arch}-tiny-policy")), training.optimizer(Trainable::All, 0, 0));
             let state = phase.run(start, &task, None, Stopping::never(), None, &mut reporter).unwrap();
             let mut weights = vec![];
             spo_model::parameters::for_each(&state.model, "", |parameter| {
@@ -287,7 +295,7 @@ fn stops_at_the_second_step(training: &TrainingPlan, task: &dyn Task) {
     let phase = Phase { name: "blows up", round: 0, training, trainable: Trainable::All, seed: 0 };
     let error = phase
         .run(
-            PhaseState::new(model("llama-tiny-policy"), training.optimizer()),
+            PhaseState::new(model("llama-tiny-policy"), training.optimizer(Trainable::All, 0, 0)),
             task,
             None,
             Stopping::never(),

@@ -26,8 +26,8 @@ pub struct LoraAdapter {
 }
 
 impl LoraAdapter {
-    /// A plain adapter with the factor `scale`.
-    pub(super) fn new(a: Tensor<2>, b: Tensor<2>, scale: f64) -> Self {
+    /// A plain adapter of `a`, `[rank, in]`, and `b`, `[out, rank]`, with the factor `scale`.
+    pub fn new(a: Tensor<2>, b: Tensor<2>, scale: f64) -> Self {
         let (a, b) = (Param::from_tensor(a), Param::from_tensor(b));
         Self { a, b, magnitude: None, row_squares: None, scale, dropout: None }
     }

@@ -4,8 +4,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::spec::{
-    Best, CheckpointSpec, Dtype, EvaluationSpec, LoraRounds, LoraSet, LoraSpec, LoraTargets, OnlineSpec, QuantisedBase,
-    Recompute, Schedule, TrainingSpec, Unfinished, WatchdogSpec,
+    Best, CheckpointSpec, Dtype, EvaluationSpec, LoraRounds, LoraSet, LoraSpec, LoraTargets, OnlineSpec, OptimizerName,
+    QuantisedBase, Recompute, Schedule, TrainingSpec, Unfinished, WatchdogSpec,
 };
 use spo_score::pairing::Pairing;
 
@@ -25,6 +25,13 @@ pub(crate) fn training() -> TrainingSpec {
         epochs: Some(1.0),
         pairs_per_step: Some(32),
         tokens_per_micro_batch: Some(0),
+        optimizer: Some(OptimizerName::Adamw),
+        // Only of zeroth-order optimisers: `zeroth_order`.
+        zo_rank: None,
+        zo_refresh: None,
+        zo_eps: None,
+        zo_estimates: None,
+        zo_momentum: None,
         // Depends on [lora] and [warmup]: `learning_rate`.
         learning_rate: None,
         schedule: Some(Schedule::Cosine),
@@ -52,6 +59,25 @@ pub(crate) fn learning_rate(lora: bool, warmup: bool) -> f64 {
         (false, true) => 5e-5,
         (true, false) => 2e-5,
         (true, true) => 2e-4,
+    }
+}
+
+/// What differs with a zeroth-order optimiser, of which MeZO's and SubZero's papers have the values: rates are from MeZO's
+/// grids, rank and refresh from SubZero's runs. Nothing is clipped and nothing decays, as in both.
+pub(crate) fn zeroth_order(optimizer: OptimizerName, lora: bool) -> TrainingSpec {
+    let subzero = optimizer == OptimizerName::Subzero;
+    TrainingSpec {
+        optimizer: Some(optimizer),
+        zo_rank: subzero.then_some(8),
+        zo_refresh: subzero.then_some(1000),
+        zo_eps: Some(if lora { 1e-2 } else { 1e-3 }),
+        zo_estimates: Some(1),
+        zo_momentum: Some(0.0),
+        learning_rate: Some(if lora { 1e-4 } else { 1e-6 }),
+        schedule: Some(Schedule::Constant),
+        warmup_ratio: Some(0.0),
+        max_grad_norm: Some(0.0),
+        ..training()
     }
 }
 
@@ -133,11 +159,15 @@ pub(crate) fn checkpoints() -> CheckpointSpec {
 pub(crate) fn sections() -> Vec<(&'static str, Map<String, Value>)> {
     let top = serde_json::json!({ "seed": SEED, "holdout": HOLDOUT });
     let model = serde_json::json!({ "dtype": DTYPE, "device": DEVICE });
+    let mut training = table(&training());
+    // `zo-eps` depends on [lora].
+    let zeroth_order = table(&zeroth_order(OptimizerName::Subzero, false)).into_iter();
+    training.extend(zeroth_order.filter(|(key, _)| key.starts_with("zo-") && key != "zo-eps"));
     vec![
         ("", table(&top)),
         ("model", table(&model)),
         ("lora", table(&lora())),
-        ("training", table(&training())),
+        ("training", training),
         ("evaluation", table(&evaluation())),
         ("watchdog", table(&watchdog())),
         ("checkpoints", table(&checkpoints())),

@@ -122,7 +122,8 @@ impl Measured<'_> {
         let mut seen = Seen { batches: vec![], shown: self.sink };
         let stop = AtomicBool::new(false);
         let mut reporter = Reporter::new(std::env::temp_dir(), &mut seen, &stop);
-        let start = PhaseState::new(self.model.clone(), phase.training.optimizer());
+        let start =
+            PhaseState::new(self.model.clone(), phase.training.optimizer(phase.trainable, phase.seed, phase.round));
         phase.run(start, task, None, Stopping::never(), None, &mut reporter)?;
         // The first step also warms caches and compiles kernels.
         let counted = &seen.batches[seen.batches.len().min(2) - 1..];

@@ -57,7 +57,8 @@ pub struct PhaseMemory {
     pub adapters: usize,
     /// Sums of the gradients.
     pub gradients: usize,
-    /// The optimiser's moments, and f32 weights where they are stored in 16 bits.
+    /// The optimiser's moments, and f32 weights where they are stored in 16 bits; of a zeroth-order optimiser its frames,
+    /// or the copy of the weights whose loss it asks for.
     pub optimizer: usize,
     /// What the blocks keep of a micro-batch with `recompute = "none"`.
     pub activations_kept: usize,
@@ -142,6 +143,14 @@ fn phase(prepared: &Prepared, training: &schedule::Training, program: usize) -> 
         allocator: 0,
         total: 0,
     };
+    if let Some(zeroth_order) = &settings.zeroth_order {
+        let chunk = if settings.head_chunk_rows == 0 { batch.rows } else { batch.rows.min(settings.head_chunk_rows) };
+        let activations = model.scored_activations(spec, batch)?;
+        phase.gradients = 0;
+        phase.optimizer = model.zeroth_order(spec, zeroth_order.zo_rank, zeroth_order.zo_momentum > 0.0)?;
+        (phase.activations_kept, phase.activations_recomputed, phase.recomputes) = (activations, activations, false);
+        phase.head = scoring_head(spec, chunk);
+    }
     let passing = phase.gradients + phase.activations() + phase.head;
     phase.total = phase.weights + phase.adapters + phase.optimizer + passing;
     if host {

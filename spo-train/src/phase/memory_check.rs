@@ -3,6 +3,7 @@
 use crate::TrainError;
 use crate::phase::step_batch::{Fault, StepBatch};
 use crate::phase::{Phase, PhaseState};
+use crate::step::optimizer::Method;
 use crate::task::Task;
 use spo_data::Order;
 
@@ -13,7 +14,12 @@ impl Phase<'_> {
     /// Runs the longest row that the phase visits and drops what it gives, unless the coming batch takes as much
     /// memory: what does not suffice for it shows now, not hours later. A batch that is updated in the backward pass is
     /// one micro-batch of its own and changes the model; it is not checked.
-    pub(super) fn check_memory(&self, state: &PhaseState, task: &dyn Task, order: &Order) -> Result<(), TrainError> {
+    pub(super) fn check_memory(
+        &self,
+        state: &mut PhaseState,
+        task: &dyn Task,
+        order: &Order,
+    ) -> Result<(), TrainError> {
         let steps_left = self.training.steps.saturating_sub(state.step);
         if self.training.update_in_backward || steps_left < CHECKED_FROM_STEPS {
             return Ok(());
@@ -26,11 +32,17 @@ impl Phase<'_> {
         if StepBatch::new(self, task, &rows, state.step, &device).most_tokens() >= tokens(&longest) {
             return Ok(());
         }
-        match StepBatch::new(self, task, &[longest], state.step, &device).gradients(&state.model) {
+        let (longest, model) = ([longest], &state.model);
+        let batch = StepBatch::new(self, task, &longest, state.step, &device);
+        let ran = match state.optimizer.method() {
+            Method::Gradients(_) => batch.gradients(model).map(drop),
+            Method::Losses(_) => batch.loss(model).map(drop),
+        };
+        match ran {
             // The step that comes to the row says so, and saves it.
             Err(Fault::NotFinite(..)) => Ok(()),
             Err(Fault::Error(error)) => Err(error),
-            Ok(_) => Ok(()),
+            Ok(()) => Ok(()),
         }
     }
 }

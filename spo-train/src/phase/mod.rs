@@ -61,7 +61,7 @@ impl Phase<'_> {
             return Err(TrainError::no_pairs(self.name));
         }
         let order = self.order(task.len());
-        self.check_memory(&state, task, &order)?;
+        self.check_memory(&mut state, task, &order)?;
         loop {
             if let Some(held_out) = held_out.filter(|_| self.evaluation_due(&state)) {
                 let events = reporter.mark()?;
@@ -83,6 +83,7 @@ impl Phase<'_> {
                 return Err(self.interrupt(&state, checkpoints, events, reporter.out.clone()));
             }
             if state.step >= self.training.steps || state.evaluations.end() {
+                state.model = state.optimizer.settle(state.model);
                 return stopping.finish(state, self.training.steps, reporter);
             }
             state = self.step(state, task, &order, reporter)?;
@@ -113,7 +114,7 @@ impl Phase<'_> {
         reporter: &mut Reporter,
     ) -> Result<(), TrainError> {
         let started = Instant::now();
-        let found = held_out.evaluate(&state.model, (self.name, self.training), state.step, reporter)?;
+        let found = held_out.evaluate(&state.policy(), (self.name, self.training), state.step, reporter)?;
         reporter.emit(Event::HeldOut(found.clone()))?;
         stopping.evaluated(state, &found, reporter)?;
         state.evaluated = state.step;

@@ -45,6 +45,11 @@ impl PhaseState {
             rolled_back: false,
         }
     }
+
+    /// The policy as it is now, to be scored or saved.
+    pub fn policy(&mut self) -> CausalLm {
+        self.optimizer.policy(&self.model)
+    }
 }
 
 /// A policy at one evaluation, comparable: within the KL budget, how far from the round's gate, how good.

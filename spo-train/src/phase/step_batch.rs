@@ -134,12 +134,16 @@ impl<'a> StepBatch<'a> {
     /// The sums of the batch at a model, without a backward pass and without dropout.
     pub fn loss(&self, model: &CausalLm) -> Result<StepTally, Fault> {
         let start = StepTally { step_zero: None, ..self.start(model)? };
-        let mut tally = start.clone();
-        for members in &self.micro_batches {
-            let (rows, batch) = self.pack(model, members);
-            let mut sums = start.clone();
+        let run = |members: &Vec<usize>| {
+            let ((rows, batch), mut sums) = (self.pack(model, members), start.clone());
             observe(model, &batch, &self.head, |scored| self.logp_gradients(&rows, &batch, scored, &mut sums))?;
-            tally.merge(sums);
+            Ok::<_, Fault>(sums)
+        };
+        let at_once = if side_by_side(&model.device(), model.spec()) { rayon::current_num_threads() } else { 1 };
+        let mut tally = start.clone();
+        for wave in self.micro_batches.chunks(at_once) {
+            let all: Vec<_> = wave.par_iter().map(run).collect::<Result<_, _>>()?;
+            all.into_iter().for_each(|sums| tally.merge(sums));
         }
         Ok(tally)
     }

@@ -71,7 +71,8 @@ impl<'a> Stopping<'a> {
         let Some(keeper) = self.keeper.as_mut().filter(|_| self.acts) else { return Ok(()) };
         let kl = if keeper.training.max_kl > 0.0 { Some(keeper.kl(state, reporter)?) } else { None };
         if state.evaluations.take(keeper, found, kl) {
-            keeper.policies.keep(keeper.phase, state.step, &state.model)?;
+            let model = state.policy();
+            keeper.policies.keep(keeper.phase, state.step, &model)?;
         }
         Ok(())
     }
@@ -80,9 +81,9 @@ impl<'a> Stopping<'a> {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn keep_best(&self, state: &PhaseState) -> Result<(), TrainError> {
+    pub fn keep_best(&self, state: &mut PhaseState) -> Result<(), TrainError> {
         let Some(keeper) = &self.keeper else { return Ok(()) };
-        keeper.policies.keep_best(keeper.phase, &state.model)
+        keeper.policies.keep_best(keeper.phase, &state.policy())
     }
 
     /// Removes the kept policies that the checkpoint which was just written does not need.
@@ -162,10 +163,10 @@ impl Evaluations {
 
 impl Keeper<'_> {
     /// Sampled KL of the running policy to the one the phase started from.
-    fn kl(&mut self, state: &PhaseState, reporter: &mut Reporter) -> Result<f64, TrainError> {
+    fn kl(&mut self, state: &mut PhaseState, reporter: &mut Reporter) -> Result<f64, TrainError> {
         let sampled = SampledResponses::sample(
             self.phase,
-            &state.model,
+            &state.policy(),
             &self.held_out.dataset,
             self.evaluation,
             self.stop,

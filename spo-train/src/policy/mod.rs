@@ -280,12 +280,13 @@ impl Policies {
     fn write(&self, model: &CausalLm, dir: &Path) -> Result<(), TrainError> {
         let values = match &self.options.lora {
             Some(lora) => parameters::count(model, |path| is_adapter(path) || lora.saved.contains(path)),
-            None => parameters::count(model, |_| true),
+            None => parameters::count(model, |path| !is_adapter(path)),
         };
         disk_space::require(dir, (values * model.dtype().size()) as u64, true)?;
         match &self.options.lora {
             Some(spec) => lora::save_adapter(model, spec, &self.options.base.display().to_string(), dir)?,
-            None => export::save(model, &self.files, dir, export::SHARD_BYTES)?,
+            // What an optimiser keeps beside the weights goes into them.
+            None => export::save(&model.clone().merged(), &self.files, dir, export::SHARD_BYTES)?,
         }
         Ok(())
     }

@@ -264,9 +264,10 @@ impl<'a> Driver<'a> {
         let phase = Phase { name, round: place.round(), training: place.training, trainable, seed: plan.seed };
         let model = self.resident.take(parent)?;
         let model = self.resident.policies.begin_round(parent, model, phase.round)?;
+        let optimizer = phase.training.optimizer(trainable, phase.seed, phase.round);
         let state = match saved {
-            Some(saved) => saved.restore(model, training.place.training.optimizer())?,
-            None => PhaseState::new(model, training.place.training.optimizer()),
+            Some(saved) => saved.restore(model, optimizer)?,
+            None => PhaseState::new(model, optimizer),
         };
         let gate = training.gate.map(|gate| Gate::new(gate, &self.matrix, &place.path));
         let stopping = Stopping::new(Keeper {

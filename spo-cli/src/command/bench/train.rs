@@ -79,13 +79,25 @@ pub(super) fn measure(setting: &Setting) -> Result<Figures, CliError> {
     let inputs = PairInputs::new(&setting.data, &pairs, vec![reference]);
     let task = PreferenceTask::new(&setting.data, pairs, objective, inputs, device::cpu())?;
     let phase = Phase { name: "bench", round: 1, training: &arm.training, trainable, seed: plan.seed };
-    phase.run(PhaseState::new(model, arm.training.optimizer()), &task, None, Stopping::never(), None, &mut reporter)?;
+    phase.run(
+        PhaseState::new(model, arm.training.optimizer(trainable, plan.seed, 1)),
+        &task,
+        None,
+        Stopping::never(),
+        None,
+        &mut reporter,
+    )?;
 
     let peak_bytes = spo_train::step::memory::peak_resident_bytes();
     let epochs = clock.epoch_ends.windows(2).map(|ends| (ends[1] - ends[0]).as_secs_f64()).collect();
     let mut work = setting.work();
+    if let Some(settings) = &arm.training.zeroth_order {
+        // A token counts once, whichever models it runs through.
+        work.flops *= 2.0 * settings.zo_estimates as f64;
+    }
     // Back through frozen weights there is one product for each of the forward pass, through trained ones there are two.
     work.flops = match plan.lora {
+        _ if arm.training.zeroth_order.is_some() => work.flops,
         Some(_) => 2.0 * work.flops + 6.0 * adapters as f64 * work.tokens as f64,
         None => 3.0 * work.flops,
     };

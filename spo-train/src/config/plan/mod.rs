@@ -19,8 +19,8 @@ use serde_json::{Map, Value};
 use crate::TrainError;
 
 use super::spec::{
-    Best, DataEntry, Dtype, LoraRounds, LoraTargets, OnMiss, QuantisedBase, Recompute, Schedule, StoppingMetric,
-    TextSpec,
+    Best, DataEntry, Dtype, LoraRounds, LoraTargets, OnMiss, OptimizerName, QuantisedBase, Recompute, Schedule,
+    StoppingMetric, TextSpec,
 };
 pub use condition::Condition;
 pub use lines::{Origin, PlanLine};
@@ -263,6 +263,12 @@ pub struct TrainingPlan {
     pub pairs_per_step: usize,
     /// Token budget of a micro-batch; 0 leaves it to the device.
     pub tokens_per_micro_batch: usize,
+    /// What changes the weights.
+    #[serde(default)]
+    pub optimizer: OptimizerName,
+    /// Its settings, if it goes by losses alone.
+    #[serde(flatten)]
+    pub zeroth_order: Option<ZerothOrderPlan>,
     /// Peak learning rate.
     pub learning_rate: f64,
     /// Course of the learning rate after its warm-up.
@@ -296,6 +302,24 @@ pub struct TrainingPlan {
     /// Most KL to the policy it started from, nats per response; 0 = no budget.
     #[serde(default)]
     pub max_kl: f64,
+}
+
+/// The keys of the zeroth-order optimisers, resolved.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ZerothOrderPlan {
+    /// Rank of SubZero's subspaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zo_rank: Option<usize>,
+    /// Steps in one of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zo_refresh: Option<u64>,
+    /// Distance of the two losses.
+    pub zo_eps: f64,
+    /// Directions of a step.
+    pub zo_estimates: usize,
+    /// Decay of the sum of earlier estimates.
+    pub zo_momentum: f64,
 }
 
 /// `early-stopping`, resolved.

@@ -1,15 +1,33 @@
 //! What a plan says, in the types of [`step`](crate::step).
 
 use super::TrainingPlan;
-use crate::config::spec::{Recompute, Schedule};
-use crate::step::optimizer::{AdamW, AdamWConfig, Optimizer};
+use crate::config::spec::{OptimizerName, Recompute, Schedule};
+use crate::step::gradients::Trainable;
+use crate::step::optimizer::{AdamW, AdamWConfig, Mezo, Optimizer, SubZero, SubZeroConfig, ZerothOrder};
 use crate::step::schedule::{Decay, LearningRate};
 use crate::step::tape;
+use spo_model::lora::mix;
 
 impl TrainingPlan {
-    /// The optimiser before its first step.
-    pub fn optimizer(&self) -> Box<dyn Optimizer> {
-        Box::new(AdamW::new(self.adamw()))
+    /// The optimiser before its first step. `seed` is that of the run and `round` the phase's number in it: the directions
+    /// of a zeroth-order optimiser follow from both.
+    pub fn optimizer(&self, trainable: Trainable, seed: u64, round: u64) -> Box<dyn Optimizer> {
+        let Some(settings) = self.zeroth_order.filter(|_| self.optimizer.is_zeroth_order()) else {
+            return Box::new(AdamW::new(self.adamw()));
+        };
+        let common = ZerothOrder {
+            epsilon: settings.zo_eps,
+            estimates: settings.zo_estimates,
+            momentum: settings.zo_momentum,
+            seed: seed ^ mix(round),
+            trainable,
+        };
+        match (self.optimizer, settings.zo_rank, settings.zo_refresh) {
+            (OptimizerName::Subzero, Some(rank), Some(refresh)) => {
+                Box::new(SubZero::new(SubZeroConfig { common, rank, refresh }))
+            }
+            _ => Box::new(Mezo::new(common)),
+        }
     }
 
     /// Settings of AdamW.

@@ -42,6 +42,13 @@ impl<'a> Layers<'a> {
         self.layers.iter().find_map(|layer| layer.get(key))
     }
 
+    /// What [`find`](Self::find) finds of `key`, unless only layers less specific than the one with `other` have it.
+    pub fn find_as_near(&self, key: &str, other: &str) -> Option<Found<'a>> {
+        let layers = self.layers.iter();
+        let last = layers.clone().position(|layer| layer.get(other).is_some()).unwrap_or(usize::MAX);
+        layers.take(last.saturating_add(1)).find_map(|layer| layer.get(key))
+    }
+
     /// Every key of every layer.
     pub fn keys(&self) -> impl Iterator<Item = (&'a String, &'a Entry, String)> {
         self.layers.iter().flat_map(|layer| {

@@ -2,13 +2,14 @@
 
 use serde_json::{Map, Value, json};
 
-use super::layers::Layers;
+use super::layers::{Found, Layers};
 use super::sections::from_table;
 use super::stopping::Target;
 use super::{Resolver, rounds::checked_dimension};
 use crate::config::defaults;
 use crate::config::plan::{TrainingPlan, WarmupPlan};
 use crate::config::schema::section_keys;
+use crate::config::spec::OptimizerName;
 use crate::config::validate::join;
 use crate::error::ConfigError;
 
@@ -67,13 +68,18 @@ impl Resolver<'_> {
         layers: &Layers<'_>,
         target: &Target,
     ) -> Result<TrainingPlan, ConfigError> {
+        let optimizer = optimizer(layers);
         let mut defaults = defaults::table(&defaults::training());
-        let default_epochs = defaults.remove("epochs").unwrap_or_default();
-        let default_ratio = defaults.remove("warmup-ratio").unwrap_or_default();
         let rate = defaults::learning_rate(self.sections.lora.is_some(), target.dimension.is_none());
         defaults.insert("learning-rate".to_owned(), json!(rate));
+        if optimizer.is_zeroth_order() {
+            defaults = defaults::table(&defaults::zeroth_order(optimizer, self.sections.lora.is_some()));
+        }
+        let default_epochs = defaults.remove("epochs").unwrap_or_default();
+        let default_ratio = defaults.remove("warmup-ratio").unwrap_or_default();
         let mut plain = section_keys("training");
-        plain.retain(|key| !WORKED_OUT.contains(key));
+        let unused = unused(optimizer);
+        plain.retain(|key| !WORKED_OUT.contains(key) && !unused.iter().any(|(name, _)| name == key));
         let mut values = self.settle(prefix, defaults, &plain, layers);
 
         let per_step = values["pairs-per-step"].as_u64().unwrap_or(1);
@@ -119,12 +125,74 @@ impl Resolver<'_> {
             values.insert("early-stopping".to_owned(), json!(stopping));
         }
         self.check_looks(&values, layers)?;
+        self.check_zeroth_order(optimizer, layers)?;
         self.check_update_in_backward(&values, layers)?;
         Ok(from_table(values))
     }
 }
 
+/// Keys that are another optimiser's, and why they do not go with this one.
+fn unused(optimizer: OptimizerName) -> &'static [(&'static str, &'static str)] {
+    const OF_ANY: &str = "it is of `mezo` and `subzero`";
+    const OF_SUBZERO: &str = "it is of `subzero`";
+    match optimizer {
+        OptimizerName::Adamw => &[
+            ("zo-rank", OF_SUBZERO),
+            ("zo-refresh", OF_SUBZERO),
+            ("zo-eps", OF_ANY),
+            ("zo-estimates", OF_ANY),
+            ("zo-momentum", OF_ANY),
+        ],
+        OptimizerName::Mezo => {
+            const { &[("zo-rank", OF_SUBZERO), ("zo-refresh", OF_SUBZERO), BETAS, EPS, DECAY, CLIP, RECOMPUTE, IN_BACKWARD] }
+        }
+        OptimizerName::Subzero => const { &[BETAS, EPS, DECAY, CLIP, RECOMPUTE, IN_BACKWARD] },
+    }
+}
+
+/// The optimiser that the layers name; the schema admits no other names.
+fn optimizer(layers: &Layers<'_>) -> OptimizerName {
+    let found = layers.find("optimizer").map(|found| found.node.to_json());
+    found.and_then(|name| serde_json::from_value(name).ok()).unwrap_or_default()
+}
+
+const BETAS: (&str, &str) = ("adam-betas", "it is of `adamw`");
+const EPS: (&str, &str) = ("adam-eps", "it is of `adamw`");
+const DECAY: (&str, &str) = ("weight-decay", "it is of `adamw`; others have none");
+const CLIP: (&str, &str) = ("max-grad-norm", "there is no gradient to clip");
+const RECOMPUTE: (&str, &str) = ("recompute", "there is no backward pass to recompute in");
+const IN_BACKWARD: (&str, &str) = ("update-in-backward", "there is no backward pass");
+
 impl Resolver<'_> {
+    /// Refuses what has no meaning for an arm's optimiser, where it is written as near to the arm as the optimiser is: what
+    /// `[training]` says for others may stand there.
+    fn check_zeroth_order(&self, optimizer: OptimizerName, layers: &Layers<'_>) -> Result<(), ConfigError> {
+        let refuse = |found: Found, message: String, hint: &str| {
+            let hint = Some(hint.to_owned());
+            Err(ConfigError::Refused { at: self.document.place(&found.node.source), key: found.key, message, hint })
+        };
+        let name = json!(optimizer);
+        for (key, reason) in unused(optimizer) {
+            if let Some(found) = layers.find_as_near(key, "optimizer") {
+                return refuse(found, format!("the optimizer is {name}: {reason}"), "leave it out, or set `optimizer`");
+            }
+        }
+        let (Some(found), Some(lora)) = (layers.find("optimizer"), &self.sections.lora) else { return Ok(()) };
+        let saved = lora.modules_to_save.as_ref().is_some_and(|modules| !modules.is_empty());
+        if optimizer.is_zeroth_order() && lora.dropout.unwrap_or(0.0) > 0.0 {
+            return refuse(
+                found,
+                format!("{name} compares two losses, which lora.dropout would blur"),
+                "set `lora.dropout = 0`",
+            );
+        }
+        if optimizer == OptimizerName::Subzero && (lora.dora.unwrap_or(false) || saved) {
+            let message = format!("{name} moves the factors of adapters alone, no magnitudes and no modules in full");
+            return refuse(found, message, "use \"mezo\", or leave `dora` and `modules-to-save` out");
+        }
+        Ok(())
+    }
+
     /// A global norm, and adapters on a frozen base, do not go with updates in the backward pass.
     fn check_update_in_backward(&self, values: &Map<String, Value>, layers: &Layers<'_>) -> Result<(), ConfigError> {
         let Some(found) = layers.find("update-in-backward").filter(|_| values["update-in-backward"] == true) else {

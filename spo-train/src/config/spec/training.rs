@@ -19,10 +19,32 @@ pub struct TrainingSpec {
     /// Most tokens computed at once; a batch is split into micro-batches that fit. Changes memory and speed, not results.
     /// 0 = 512 on the CPU, which is as fast there as more, and 4096 on a GPU.
     pub tokens_per_micro_batch: Option<usize>,
-    /// Peak learning rate of AdamW. Without `[lora]` 5e-6, with `[lora]` 5e-5; in `[warmup]` 2e-5 and 2e-4.
+    /// What changes the weights. `adamw` goes by gradients. `mezo` and `subzero` go by losses alone: no backward pass runs,
+    /// training takes hardly more memory than scoring, and many times the steps; dropout, clipping and weight decay are off.
+    pub optimizer: Option<OptimizerName>,
+    /// Of `subzero`: rank of the subspace that each matrix moves in, at most its shorter side (arXiv 2410.08989).
+    #[schemars(range(min = 1))]
+    pub zo_rank: Option<usize>,
+    /// Of `subzero`: optimiser steps in one subspace, before the next is drawn and the sum goes into the weights.
+    #[schemars(range(min = 1))]
+    pub zo_refresh: Option<u64>,
+    /// Of `mezo` and `subzero`: how far to both sides of the weights the loss is looked at. Without `[lora]` 1e-3, with
+    /// `[lora]` 1e-2 (arXiv 2305.17333).
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub zo_eps: Option<f64>,
+    /// Of `mezo` and `subzero`: directions that a step takes the mean of, of two passes over the batch each.
+    #[schemars(range(min = 1))]
+    pub zo_estimates: Option<usize>,
+    /// Of `mezo` and `subzero`: decay of the sum of earlier steps' estimates; of `subzero` within one subspace. `mezo` keeps
+    /// the sum for every trained weight.
+    #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
+    pub zo_momentum: Option<f64>,
+    /// Peak learning rate. Without `[lora]` 5e-6, with `[lora]` 5e-5; in `[warmup]` 2e-5 and 2e-4. Of `mezo` and `subzero`
+    /// 1e-6, with `[lora]` 1e-4 (arXiv 2305.17333).
     #[schemars(range(min = 0))]
     pub learning_rate: Option<f64>,
-    /// Course of the learning rate after its warm-up.
+    /// Course of the learning rate after its warm-up. Of `mezo` and `subzero` it is `constant`, without a warm-up, unless
+    /// these keys say otherwise.
     pub schedule: Option<Schedule>,
     /// Steps over which the learning rate rises linearly from 0. Excludes `warmup-ratio`.
     pub warmup_steps: Option<u64>,
@@ -65,6 +87,27 @@ pub struct TrainingSpec {
     /// samples `kl-samples` responses, and reads the starting policy again.
     #[schemars(range(min = 0))]
     pub max_kl: Option<f64>,
+}
+
+/// What changes the weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OptimizerName {
+    /// AdamW (arXiv 1711.05101), by gradients.
+    #[default]
+    Adamw,
+    /// MeZO (arXiv 2305.17333): by losses at both sides of the weights along a random direction of all of them.
+    Mezo,
+    /// SubZero (arXiv 2410.08989): as MeZO, in a random low-rank subspace of each matrix of the blocks, or of each factor
+    /// of `[lora]`.
+    Subzero,
+}
+
+impl OptimizerName {
+    /// Whether it goes by losses alone.
+    pub fn is_zeroth_order(self) -> bool {
+        self != Self::Adamw
+    }
 }
 
 /// When a round ends early.

@@ -1,9 +1,11 @@
 //! What changes the weights: an [`Optimizer`] takes gradients, as [`AdamW`] does, or only losses of models that it asks
-//! for.
+//! for, as [`Mezo`] and [`SubZero`] do.
 
 mod adamw;
+pub mod zeroth_order;
 
 pub use adamw::{AdamW, AdamWConfig};
+pub use zeroth_order::{Mezo, SubZero, SubZeroConfig, ZerothOrder};
 
 use crate::step::gradients::Gradients;
 use crate::step::row_sparse::RowSparse;
@@ -34,6 +36,17 @@ pub trait Optimizer: Debug + Send {
     /// # Errors
     /// What is wrong with the state.
     fn restore(&mut self, steps: u64, state: BTreeMap<String, Tensor<1>>) -> Result<(), String>;
+
+    /// The policy that training has come to, to be scored or saved, where the optimiser keeps some of it beside the
+    /// weights: as adapters on them, if need be.
+    fn policy(&mut self, model: &CausalLm) -> CausalLm {
+        model.clone()
+    }
+
+    /// The same when training ends: all of it is in the weights.
+    fn settle(&mut self, model: CausalLm) -> CausalLm {
+        model
+    }
 }
 
 /// What an optimiser is given in a step.

@@ -1,0 +1,40 @@
+//! The recipe of SubZero, a few steps of it.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use spo_train::config::RunSpec;
+use spo_train::events::Event;
+use spo_train::events::sink::Memory;
+use spo_train::{prepare, run};
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+#[test]
+fn the_recipe_runs_and_its_control_too() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes/subzero/run.toml");
+    let out = tempfile::tempdir().unwrap();
+    let mut spec = RunSpec::from_file(&file).unwrap();
+    let out_of_the_way = format!("out={}", serde_json::json!(out.path().join("run")));
+    let short = ["training.steps=6", "training.eval-every=3", "training.zo-refresh=4", "rounds.0.controls.0.steps=2"];
+    let more =
+        ["rounds.0.controls.0.eval-every=0", "data.0.limit=40", "data.1.limit=20", "evaluation.bootstrap-resamples=10"];
+    for set in short.iter().chain(&more).copied().chain([out_of_the_way.as_str()]) {
+        spec.apply_set(set).unwrap();
+    }
+    let mut seen = Memory::default();
+    run(prepare(&spec, &mut Memory::default()).unwrap(), &mut seen, &AtomicBool::new(false)).unwrap();
+    let (mut steps, mut saved) = (vec![], vec![]);
+    for record in seen.0 {
+        match record.event {
+            Event::Step(figures) => steps.push((figures.phase, figures.tokens, figures.loss)),
+            Event::PolicySaved { policy, hash, .. } => saved.push((policy, hash)),
+            _ => {}
+        }
+    }
+    let of = |phase: &str| steps.iter().filter(|(name, ..)| name == phase).collect::<Vec<_>>();
+    let (main, control) = (&steps[0].0, &steps.last().unwrap().0);
+    assert_eq!((of(main).len(), of(control).len()), (6, 2), "{steps:?}");
+    // At the start the margin is 0, and two sides of it are close to ln 2 in the mean.
+    assert!((steps[0].2 - 2f64.ln()).abs() < 0.05, "{steps:?}");
+    assert_eq!(saved.len(), 2);
+    assert_ne!(saved[0].1, saved[1].1);
+}
