@@ -6,6 +6,7 @@ mod family;
 mod format;
 mod layout;
 mod objective;
+mod scorer;
 mod sink;
 
 use spo_train::config::{Registries, RunSpec};
@@ -23,7 +24,7 @@ out = "run"
 holdout = 0.25
 model = { path = "model", device = "cpu" }
 training = { steps = 4, pairs-per-step = 8, learning-rate = 1e-3 }
-evaluation = { bootstrap-resamples = 100, kl-samples = 0, samples = 0 }
+evaluation = { bootstrap-resamples = 100, kl-samples = 4, kl-max-new-tokens = 8, samples = 0, scorer = "digits" }
 data = [
     { path = "sums.duels", dimension = "sums" },
     { path = "products.duels", dimension = "products", format = "arrows", schema = "duel" },
@@ -44,6 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let registries = Registries {
         objectives: spo_core::objective::Registry::builtin().add(&objective::SQUARED_HINGE),
         families: spo_model::family::Registry::builtin().add(&family::HALF_ROPE),
+        scorers: spo_score::Registry::builtin().add(scorer::DIGITS),
         data: spo_data::Registry::builtin().add(layout::DUEL).add(format::ARROWS),
     };
     let directory = tempfile::tempdir()?;
@@ -78,6 +80,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("scored   {} on {}", score.policy, score.dimension);
     }
     assert_eq!(summary.matrix.len(), 2 * 2);
+    for answers in &summary.answers {
+        println!("judged   {}: {:.3}", answers.policy, answers.mean);
+    }
+    assert_eq!(summary.answers.len(), 1 + 2, "the start and both rounds");
     Ok(())
 }
 
