@@ -16,7 +16,7 @@ fn the_recipe_runs_and_its_control_too() {
     let out_of_the_way = format!("out={}", serde_json::json!(out.path().join("run")));
     let short = ["training.steps=6", "training.eval-every=3", "training.zo-refresh=4", "rounds.0.controls.0.steps=2"];
     let more =
-        ["rounds.0.controls.0.eval-every=0", "data.0.limit=40", "data.1.limit=20", "evaluation.bootstrap-resamples=10"];
+        ["rounds.0.controls.0.eval-every=0", "data.0.limit=40", "data.1.limit=20", "evaluation.bootstrap-resamples=40"];
     for set in short.iter().chain(&more).copied().chain([out_of_the_way.as_str()]) {
         spec.apply_set(set).unwrap();
     }
