@@ -133,8 +133,8 @@ impl Resolver<'_> {
 
 /// Keys that are another optimiser's, and why they do not go with this one.
 fn unused(optimizer: OptimizerName) -> &'static [(&'static str, &'static str)] {
-    const OF_ANY: &str = "it is of `mezo` and `subzero`";
-    const OF_SUBZERO: &str = "it is of `subzero`";
+    const OF_ANY: &str = "only `mezo` and `subzero` have it";
+    const OF_SUBZERO: &str = "only `subzero` has it";
     match optimizer {
         OptimizerName::Adamw => &[
             ("zo-rank", OF_SUBZERO),
@@ -156,9 +156,9 @@ fn optimizer(layers: &Layers<'_>) -> OptimizerName {
     found.and_then(|name| serde_json::from_value(name).ok()).unwrap_or_default()
 }
 
-const BETAS: (&str, &str) = ("adam-betas", "it is of `adamw`");
-const EPS: (&str, &str) = ("adam-eps", "it is of `adamw`");
-const DECAY: (&str, &str) = ("weight-decay", "it is of `adamw`; others have none");
+const BETAS: (&str, &str) = ("adam-betas", "only `adamw` has them");
+const EPS: (&str, &str) = ("adam-eps", "only `adamw` has it");
+const DECAY: (&str, &str) = ("weight-decay", "only `adamw` has it");
 const CLIP: (&str, &str) = ("max-grad-norm", "there is no gradient to clip");
 const RECOMPUTE: (&str, &str) = ("recompute", "there is no backward pass to recompute in");
 const IN_BACKWARD: (&str, &str) = ("update-in-backward", "there is no backward pass");
@@ -174,7 +174,11 @@ impl Resolver<'_> {
         let name = json!(optimizer);
         for (key, reason) in unused(optimizer) {
             if let Some(found) = layers.find_as_near(key, "optimizer") {
-                return refuse(found, format!("the optimizer is {name}: {reason}"), "leave it out, or set `optimizer`");
+                return refuse(
+                    found,
+                    format!("{reason}, and the optimizer is {name}"),
+                    "leave it out, or set `optimizer`",
+                );
             }
         }
         let (Some(found), Some(lora)) = (layers.find("optimizer"), &self.sections.lora) else { return Ok(()) };
