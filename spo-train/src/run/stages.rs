@@ -360,7 +360,6 @@ impl<'a> Driver<'a> {
             Ok::<Vec<Example>, TrainError>(written.map(row).collect())
         })?;
         let sets = [&later, &*self.prepared.held_out.dataset];
-        // What online rounds made is scored beside what is known of the policy by then.
         let hash = self.resident.policies.hash(policy).to_string();
         // Other rows, as of a changed run file, are other stages.
         let detail = format!("{DETAIL}{}", &rows_hash(&sets)[..8]);
