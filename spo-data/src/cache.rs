@@ -23,14 +23,14 @@ const IDS_AT: usize = COUNT_AT + 8;
 /// Bytes that a line may unpack to: the report has one for every row that something happened to.
 const MAX_LINE_BYTES: u64 = 1 << 30;
 
-/// As [`load`], but takes the dataset from `directory` if these files were loaded with the same tokenizer
+/// As [`crate::load`], but takes the dataset from `directory` if these files were loaded with the same tokenizer
 /// and settings before, and leaves it there otherwise; the flag says which.
 ///
 /// An entry is keyed by the content of the files, the tokenizer's files, both specs and this format's
 /// version. A damaged entry is loaded anew. The ids of an entry are mapped: do not cut its file short while in use.
 ///
 /// # Errors
-/// As [`load`], and when the directory cannot be written.
+/// As [`crate::load`], and when the directory cannot be written.
 pub fn load_cached(
     specs: &[DataSpec],
     text: &TextSpec,
