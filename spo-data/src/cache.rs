@@ -13,7 +13,7 @@ use memmap2::Mmap;
 use serde::{Deserialize, Serialize};
 
 use crate::files::expand;
-use crate::load::{Shared, of_files};
+use crate::load::Shared;
 use crate::{DataError, DataSpec, Dataset, Example, LoadReport, Preference, Registry, TextSpec, Tokenizer, Tokens};
 
 /// Changes with everything that changes what loading makes of the same input.
@@ -55,27 +55,15 @@ impl Registry {
         directory: &Path,
         progress: &mut dyn FnMut(usize),
     ) -> Result<(Dataset, bool), DataError> {
-        cached(self, specs, text, tokenizer, directory, progress)
+        let path = directory.join(format!("{}.tokens", key(self, specs, text, tokenizer)?));
+        if let Some(dataset) = read(&path) {
+            progress(dataset.report.rows());
+            return Ok((dataset, true));
+        }
+        let dataset = self.load(specs, text, tokenizer, progress)?;
+        write(directory, &path, &dataset)?;
+        Ok((dataset, false))
     }
-}
-
-/// As [`crate::load_cached`].
-fn cached(
-    registry: &Registry,
-    specs: &[DataSpec],
-    text: &TextSpec,
-    tokenizer: &Tokenizer,
-    directory: &Path,
-    progress: &mut dyn FnMut(usize),
-) -> Result<(Dataset, bool), DataError> {
-    let path = directory.join(format!("{}.tokens", key(registry, specs, text, tokenizer)?));
-    if let Some(dataset) = read(&path) {
-        progress(dataset.report.rows());
-        return Ok((dataset, true));
-    }
-    let dataset = of_files(registry, specs, text, tokenizer, progress)?;
-    write(directory, &path, &dataset)?;
-    Ok((dataset, false))
 }
 
 fn key(registry: &Registry, specs: &[DataSpec], text: &TextSpec, tokenizer: &Tokenizer) -> Result<String, DataError> {

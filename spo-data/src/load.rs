@@ -85,7 +85,11 @@ impl Registry {
         tokenizer: &Tokenizer,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Dataset, DataError> {
-        of_files(self, specs, text, tokenizer, progress)
+        let mut loader = Loader::new(self, text, tokenizer, progress)?;
+        let mut report = LoadReport::default();
+        each_file(self, specs, &mut report, |spec, source, left| loader.file(spec, source, left))?;
+        let LoadReport { left_out, cached, .. } = report;
+        Ok(Dataset { report: LoadReport { left_out, cached, ..loader.dataset.report }, ..loader.dataset })
     }
 
     /// The records of files: rows with their fields understood, as text. For what is done with rows before any tokenizer.
@@ -93,7 +97,16 @@ impl Registry {
     /// # Errors
     /// As [`crate::load`], but for what is wrong with the text settings.
     pub fn records(&self, specs: &[DataSpec]) -> Result<(Vec<Record>, LoadReport), DataError> {
-        records(self, specs)
+        let (mut records, mut report, mut files) = (vec![], LoadReport::default(), vec![]);
+        each_file(self, specs, &mut report, |spec, source, left| {
+            let (count, file) = read(self, spec, source, left, &mut |record, _| {
+                records.push(record);
+                Ok(())
+            })?;
+            files.push(file);
+            Ok(count)
+        })?;
+        Ok((records, LoadReport { files, ..report }))
     }
 
     /// As [`crate::load_bytes`].
@@ -108,7 +121,9 @@ impl Registry {
         text: &TextSpec,
         tokenizer: &Tokenizer,
     ) -> Result<Dataset, DataError> {
-        of_bytes(self, name, bytes, spec, text, tokenizer)
+        let format = self.format(name, spec.format.as_deref())?;
+        let rows = (format.open)(Input::Memory(bytes.to_vec()), name)?;
+        load_one(self, Source { file: name, short: name, format: format.name, rows }, spec, text, tokenizer)
     }
 
     /// As [`crate::load_rows`].
@@ -123,37 +138,9 @@ impl Registry {
         text: &TextSpec,
         tokenizer: &Tokenizer,
     ) -> Result<Dataset, DataError> {
-        of_rows(self, name, rows, spec, text, tokenizer)
+        let rows = rows.into_iter().enumerate().map(|(index, fields)| Ok(RawRow { line: index + 1, fields }));
+        load_one(self, Source { file: name, short: name, format: "rows", rows: Box::new(rows) }, spec, text, tokenizer)
     }
-}
-
-/// As [`crate::load`].
-pub(crate) fn of_files(
-    registry: &Registry,
-    specs: &[DataSpec],
-    text: &TextSpec,
-    tokenizer: &Tokenizer,
-    progress: &mut dyn FnMut(usize),
-) -> Result<Dataset, DataError> {
-    let mut loader = Loader::new(registry, text, tokenizer, progress)?;
-    let mut report = LoadReport::default();
-    each_file(registry, specs, &mut report, |spec, source, left| loader.file(spec, source, left))?;
-    let LoadReport { left_out, cached, .. } = report;
-    Ok(Dataset { report: LoadReport { left_out, cached, ..loader.dataset.report }, ..loader.dataset })
-}
-
-/// As [`Registry::records`].
-fn records(registry: &Registry, specs: &[DataSpec]) -> Result<(Vec<Record>, LoadReport), DataError> {
-    let (mut records, mut report, mut files) = (vec![], LoadReport::default(), vec![]);
-    each_file(registry, specs, &mut report, |spec, source, left| {
-        let (count, file) = read(registry, spec, source, left, &mut |record, _| {
-            records.push(record);
-            Ok(())
-        })?;
-        files.push(file);
-        Ok(count)
-    })?;
-    Ok((records, LoadReport { files, ..report }))
 }
 
 /// Opens the files that the specs name, one after the other; `take` reads at most as many rows of one as it is told and
@@ -219,33 +206,6 @@ fn read(
         take(whole, count)?;
     }
     Ok((count, reading.report(format, count)))
-}
-
-/// As [`crate::load_bytes`].
-fn of_bytes(
-    registry: &Registry,
-    name: &str,
-    bytes: &[u8],
-    spec: &DataSpec,
-    text: &TextSpec,
-    tokenizer: &Tokenizer,
-) -> Result<Dataset, DataError> {
-    let format = registry.format(name, spec.format.as_deref())?;
-    let rows = (format.open)(Input::Memory(bytes.to_vec()), name)?;
-    load_one(registry, Source { file: name, short: name, format: format.name, rows }, spec, text, tokenizer)
-}
-
-/// As [`crate::load_rows`].
-fn of_rows(
-    registry: &Registry,
-    name: &str,
-    rows: Vec<Map<String, Value>>,
-    spec: &DataSpec,
-    text: &TextSpec,
-    tokenizer: &Tokenizer,
-) -> Result<Dataset, DataError> {
-    let rows = rows.into_iter().enumerate().map(|(index, fields)| Ok(RawRow { line: index + 1, fields }));
-    load_one(registry, Source { file: name, short: name, format: "rows", rows: Box::new(rows) }, spec, text, tokenizer)
 }
 
 fn load_one(

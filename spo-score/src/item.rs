@@ -111,6 +111,30 @@ impl Scores {
     }
 }
 
+/// One number for each item, some items at a time.
+pub(crate) fn in_chunks(
+    scorer: &str,
+    items: &[Item],
+    watch: Watch,
+    mut score: impl FnMut(&[Item]) -> Result<Vec<Option<f64>>, ScoreError>,
+) -> Result<Vec<Option<Scores>>, ScoreError> {
+    /// Items that are scored together.
+    const CHUNK: usize = 64;
+    let mut scores = vec![];
+    for items in items.chunks(CHUNK) {
+        for (item, found) in items.iter().zip(score(items)?) {
+            if let Some(found) = found.filter(|found| !found.is_finite()) {
+                return Err(ScoreError::NotFinite { scorer: scorer.into(), id: item.id.clone(), found });
+            }
+            scores.push(found.map(Scores::one));
+        }
+        if !watch(scores.len()) {
+            return Err(ScoreError::Interrupted);
+        }
+    }
+    Ok(scores)
+}
+
 /// Told how many items are scored so far; `false` ends the work with [`ScoreError::Interrupted`].
 pub type Watch<'a> = &'a mut dyn FnMut(usize) -> bool;
 

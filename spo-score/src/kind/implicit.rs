@@ -6,11 +6,8 @@ use serde::Deserialize;
 use spo_data::Group;
 
 use crate::entry::{Entry, OpenError, decoded};
-use crate::item::Ids;
+use crate::item::{Ids, in_chunks};
 use crate::{Item, LoadedPolicy, ScoreError, Scorer, Scores, Watch};
-
-/// Items that are scored together.
-const CHUNK: usize = 64;
 
 pub(crate) const ENTRY: Entry = Entry {
     name: "implicit",
@@ -85,36 +82,31 @@ impl Implicit {
 
 impl Scorer for Implicit {
     fn score(&mut self, items: &[Item], watch: Watch) -> Result<Vec<Option<Scores>>, ScoreError> {
-        let mut scores = vec![None; items.len()];
-        for start in (0..items.len()).step_by(CHUNK) {
-            let mut rows = vec![];
-            for (index, item) in items.iter().enumerate().skip(start).take(CHUNK) {
-                if let Some(Ids { prompt, answer }) = self.ids(item)? {
-                    self.check(item, &prompt, &answer)?;
-                    rows.push((index, prompt, answer));
-                }
-            }
-            let groups: Vec<Group> =
-                rows.iter().map(|(_, prompt, answer)| Group { prompt, answers: vec![answer] }).collect();
-            let sums = [&self.policy, &self.reference].map(|policy| {
-                let budget = self.options.tokens_per_micro_batch;
-                let scored = policy.model.score(&groups, budget, &Default::default(), &mut |_| ());
-                scored.into_iter().map(|answers| answers[0].iter().map(|logp| f64::from(*logp)).sum()).collect()
-            });
-            let [own, other]: [Vec<f64>; 2] = sums;
-            for ((index, _, answer), (own, other)) in rows.iter().zip(own.iter().zip(&other)) {
-                let length = if self.options.per_token { answer.len() as f64 } else { 1.0 };
-                let score = self.options.beta * (own - other) / length;
-                if !score.is_finite() {
-                    let (scorer, id) = ("implicit".into(), items[*index].id.clone());
-                    return Err(ScoreError::NotFinite { scorer, id, found: score });
-                }
-                scores[*index] = Some(Scores::one(score));
-            }
-            if !watch((start + CHUNK).min(items.len())) {
-                return Err(ScoreError::Interrupted);
+        in_chunks("implicit", items, watch, |items| self.rewards(items))
+    }
+}
+
+impl Implicit {
+    fn rewards(&self, items: &[Item]) -> Result<Vec<Option<f64>>, ScoreError> {
+        let mut rows = vec![];
+        for (index, item) in items.iter().enumerate() {
+            if let Some(ids) = self.ids(item)? {
+                self.check(item, &ids.prompt, &ids.answer)?;
+                rows.push((index, ids));
             }
         }
-        Ok(scores)
+        let groups: Vec<Group> =
+            rows.iter().map(|(_, ids)| Group { prompt: &ids.prompt, answers: vec![&ids.answer] }).collect();
+        let [own, other] = [&self.policy, &self.reference].map(|policy| -> Vec<f64> {
+            let budget = self.options.tokens_per_micro_batch;
+            let scored = policy.model.score(&groups, budget, &Default::default(), &mut |_| ());
+            scored.into_iter().map(|answers| answers[0].iter().map(|logp| f64::from(*logp)).sum()).collect()
+        });
+        let mut rewards = vec![None; items.len()];
+        for ((index, ids), (own, other)) in rows.iter().zip(own.iter().zip(&other)) {
+            let length = if self.options.per_token { ids.answer.len() as f64 } else { 1.0 };
+            rewards[*index] = Some(self.options.beta * (own - other) / length);
+        }
+        Ok(rewards)
     }
 }

@@ -9,11 +9,9 @@ use spo_model::reward::{Critic, RewardModel};
 use std::path::PathBuf;
 
 use crate::entry::{Entry, OpenError, decoded};
-use crate::item::Ids;
+use crate::item::{Ids, in_chunks};
 use crate::{Item, ScoreError, Scorer, Scores, Watch};
 
-/// Items that are scored together.
-const CHUNK: usize = 64;
 /// Its name.
 const NAME: &str = "reward-model";
 
@@ -143,25 +141,18 @@ fn by_template(tokenizer: &Tokenizer, item: &Item) -> Result<Ids, ScoreError> {
 
 impl Scorer for Rewards {
     fn score(&mut self, items: &[Item], watch: Watch) -> Result<Vec<Option<Scores>>, ScoreError> {
-        let mut scores = vec![None; items.len()];
-        for start in (0..items.len()).step_by(CHUNK) {
+        in_chunks(NAME, items, watch, |items| {
             let mut rows = vec![];
-            for (index, item) in items.iter().enumerate().skip(start).take(CHUNK) {
+            for (index, item) in items.iter().enumerate() {
                 if let Some(Ids { prompt, answer }) = self.ids(item)? {
                     rows.push((index, prompt, answer));
                 }
             }
-            for ((index, ..), score) in rows.iter().zip(self.scored(&rows, items)?) {
-                if !score.is_finite() {
-                    let (scorer, id) = (NAME.into(), items[*index].id.clone());
-                    return Err(ScoreError::NotFinite { scorer, id, found: score });
-                }
-                scores[*index] = Some(Scores::one(score));
+            let mut rewards = vec![None; items.len()];
+            for ((index, ..), reward) in rows.iter().zip(self.scored(&rows, items)?) {
+                rewards[*index] = Some(reward);
             }
-            if !watch((start + CHUNK).min(items.len())) {
-                return Err(ScoreError::Interrupted);
-            }
-        }
-        Ok(scores)
+            Ok(rewards)
+        })
     }
 }
