@@ -4,6 +4,7 @@ use crate::decoder::{Attend, Block, Linear, Norm, PackedInputs, RopeTables};
 use crate::load::{RandomSource, Storage, WeightSource};
 use crate::parameters::replace;
 use crate::reward::ScoreHead;
+use crate::steering::Steering;
 use crate::{ModelError, ModelSpec};
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Int, Tensor};
@@ -33,6 +34,8 @@ pub struct CausalLm {
     pub lm_head: Option<Linear>,
     /// Gives a text a number instead, in a reward model.
     pub score: Option<ScoreHead>,
+    /// Makes it one policy for many users.
+    pub steering: Option<Steering>,
     #[module(skip)]
     spec: ModelSpec,
 }
@@ -59,7 +62,16 @@ impl CausalLm {
             true => None,
             false => Some(Linear::load(source, "lm_head", table, false)?),
         };
-        Ok(Self { embed_tokens, embed_positions, layers, norm, lm_head, score: None, spec: spec.clone() })
+        Ok(Self {
+            embed_tokens,
+            embed_positions,
+            layers,
+            norm,
+            lm_head,
+            score: None,
+            steering: None,
+            spec: spec.clone(),
+        })
     }
 
     /// A model with random weights, N(0, 0.02), norms at 1: for tests and benchmarks.

@@ -219,6 +219,14 @@ pub enum ModelError {
         /// What does not fit.
         reason: String,
     },
+    /// What steers a policy, or a user's vector, is damaged or does not fit.
+    #[error("{}: {reason}", file.display())]
+    Steering {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// A reward model where a language model is expected.
     #[error("{}: a reward model: it scores texts and has no log-probabilities of tokens", dir.display())]
     OnlyScores {
@@ -277,6 +285,9 @@ impl ModelError {
                 "convert them with `model.save_pretrained(dir)` in transformers or PEFT, on a machine where you trust them"
                     .into(),
             ),
+            Self::Steering { .. } => {
+                Some("`spo steer --model RUN:POLICY --examples FILE --out z.safetensors` makes a vector for a policy".into())
+            }
             Self::OnlyScores { .. } => {
                 Some("name it as a scorer, or as the model of a run whose objective is `reward`".into())
             }

@@ -41,6 +41,7 @@ pub mod quant;
 pub mod reward;
 pub mod score;
 pub mod spec;
+pub mod steering;
 
 pub use causal_lm::CausalLm;
 pub use error::ModelError;

@@ -3,6 +3,7 @@
 use super::{Attend, Attention, Mlp, Norm, RopeTables};
 use crate::load::WeightSource;
 use crate::spec::NormPlacement;
+use crate::steering::Film;
 use crate::{ModelError, ModelSpec};
 use burn::module::Module;
 use burn::tensor::{Int, Tensor};
@@ -23,6 +24,8 @@ pub struct Block {
     pub mlp: Mlp,
     /// On the feed-forward block's output.
     pub post_feedforward_layernorm: Option<Norm>,
+    /// On the block's output, in a policy for many users.
+    pub film: Option<Film>,
     #[module(skip)]
     parallel: bool,
 }
@@ -50,6 +53,7 @@ impl Block {
             pre_feedforward_layernorm: norm(source, "pre_feedforward_layernorm", before)?,
             mlp: Mlp::load(source, &path("mlp"), spec)?,
             post_feedforward_layernorm: norm(source, "post_feedforward_layernorm", after)?,
+            film: None,
             parallel: spec.parallel,
         })
     }
@@ -72,7 +76,7 @@ impl Block {
     ) -> Tensor<2> {
         let [q, k, v] = self.before_attention(x.clone(), rope);
         let y = attend.attend(self.self_attn.layer(), self.self_attn.spec(), q, k, v);
-        self.after_attention(x.select(0, rows.clone()), y.select(0, rows))
+        self.of_rows(&rows).after_attention(x.select(0, rows.clone()), y.select(0, rows))
     }
 
     /// What the tokens of a block's input `[tokens, hidden]` bring to the attention: queries, keys
@@ -88,7 +92,17 @@ impl Block {
         let sum = x.clone() + attended;
         let input = if self.parallel { x } else { sum.clone() };
         let fed = self.mlp.forward(normed(&self.pre_feedforward_layernorm, input));
-        sum + normed(&self.post_feedforward_layernorm, fed)
+        let output = sum + normed(&self.post_feedforward_layernorm, fed);
+        match &self.film {
+            Some(film) => film.forward(output),
+            None => output,
+        }
+    }
+
+    /// The block for these of the tokens alone, from the attention on.
+    #[must_use]
+    pub fn of_rows(&self, rows: &Tensor<1, Int>) -> Self {
+        Self { film: self.film.as_ref().map(|film| film.of_rows(rows)), ..self.clone() }
     }
 }
 

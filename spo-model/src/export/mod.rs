@@ -27,6 +27,9 @@ pub(crate) fn require_whole(model: &CausalLm, path: &Path) -> Result<(), ModelEr
     if model.is_quantised() {
         return refuse("a quantised base is not saved; merge the adapter into the model it was made from");
     }
+    if model.steering.is_some() {
+        return refuse("a policy for many users is saved as an adapter; no weights of a model alone hold it");
+    }
     Ok(())
 }
 

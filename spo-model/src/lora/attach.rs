@@ -112,6 +112,8 @@ impl CausalLm {
     /// The model without its adapters.
     pub fn without_lora(mut self) -> Self {
         projections(&mut self).into_iter().for_each(|(_, linear)| (linear.frozen, linear.lora) = (None, None));
+        self.layers.iter_mut().for_each(|block| block.film = None);
+        self.steering = None;
         self
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::spec::{
     Best, CheckpointSpec, Dtype, EvaluationSpec, LoraRounds, LoraSet, LoraSpec, LoraTargets, OnlineSpec, OptimizerName,
-    QuantisedBase, Recompute, Schedule, TrainingSpec, Unfinished, WatchdogSpec,
+    QuantisedBase, Recompute, Schedule, SteeringSpec, TrainingSpec, Unfinished, WatchdogSpec,
 };
 use spo_score::pairing::Pairing;
 
@@ -97,6 +97,19 @@ pub(crate) fn lora() -> LoraSpec {
     }
 }
 
+/// `[steering]`. Contexts and their numbers as in the paper's evaluation (arXiv 2412.13998, which has a width of 256 and 8
+/// heads beside a model of 1.5 billion parameters).
+pub(crate) fn steering() -> SteeringSpec {
+    SteeringSpec {
+        users: None,
+        column: None,
+        contexts: Some(10),
+        width: Some(64),
+        heads: Some(4),
+        evaluate: Some(vec![0, 1, 3, 5, 10]),
+    }
+}
+
 /// `[evaluation]`.
 pub(crate) fn evaluation() -> EvaluationSpec {
     EvaluationSpec {
@@ -167,6 +180,7 @@ pub(crate) fn sections() -> Vec<(&'static str, Map<String, Value>)> {
         ("", table(&top)),
         ("model", table(&model)),
         ("lora", table(&lora())),
+        ("steering", table(&steering())),
         ("training", training),
         ("evaluation", table(&evaluation())),
         ("watchdog", table(&watchdog())),

@@ -38,6 +38,12 @@ pub enum TrainError {
         /// What became of the answers.
         reason: String,
     },
+    /// Rows or contexts that a policy for many users cannot be made of.
+    #[error("steering: {reason}")]
+    Steering {
+        /// What is wrong.
+        reason: String,
+    },
     /// A sink of events from outside of this crate could not keep one; see [`TrainError::sink`].
     #[error(transparent)]
     Sink(Box<dyn std::error::Error + Send + Sync>),
@@ -189,6 +195,11 @@ impl TrainError {
         Self::Sink(error.into())
     }
 
+    /// The error for rows that cannot steer.
+    pub(crate) fn steering(reason: String) -> Self {
+        Self::Steering { reason }
+    }
+
     /// The error for a set that has no pairs.
     pub fn no_pairs(what: impl Into<String>) -> Self {
         Self::NoPairs { what: what.into(), report: Box::default(), rows: None }
@@ -226,6 +237,10 @@ impl TrainError {
         }
         match self {
             Self::Config(error) => error.hint(),
+            Self::Steering { .. } => Some(
+                "without `column` in [steering] every dimension of the rows is a user, of whom two or more are needed"
+                    .into(),
+            ),
             Self::Data(error) => error.hint(),
             Self::Model(error) => error.hint(),
             Self::Core(error) => error.hint(),

@@ -3,3 +3,4 @@
 
 pub mod held_out_loss;
 pub mod labelled_set;
+pub(crate) mod steered;

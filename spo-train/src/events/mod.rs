@@ -176,6 +176,24 @@ pub enum Event {
         /// Margins `Δ log(π/π_0)` per dimension.
         margins: Vec<Distribution>,
     },
+    /// Every answer was embedded by the frozen model.
+    Embedded {
+        /// Answers.
+        answers: usize,
+        /// Whether an earlier run had done it.
+        cached: bool,
+    },
+    /// A policy steered by a few pairs of each user, on the user's held-out pairs.
+    Steered {
+        /// The policy.
+        policy: String,
+        /// Contexts of each user.
+        contexts: usize,
+        /// Which labels they have: `own`, `shuffled` or `swapped`.
+        labels: String,
+        /// Per user.
+        scores: Vec<DimensionScore>,
+    },
     /// Two policies compared on the same pairs.
     Compared(PairedDifference),
     /// A round's policy was held against its gate.

@@ -107,7 +107,7 @@ impl Measured<'_> {
         let logps = PolicyLogps::of(START, if place.arm.is_some() { self.score(&data) } else { HashMap::new() });
         let history: Vec<&PolicyLogps> = place.path.iter().map(|_| &logps).collect();
         let reference = data.needs_reference_model().then(|| self.model.clone());
-        let frozen = Frozen { names: &place.path, history: &history, samples: None, reference };
+        let frozen = Frozen { names: &place.path, history: &history, samples: None, reference, contexts: None };
         let (task, _) = data.task(frozen, device::cpu())?;
         self.train(&phase, task.as_ref())
     }

@@ -5,7 +5,7 @@ use crate::phase::Phase;
 use crate::step::dropout::with_dropout;
 use crate::step::gradients::Gradients;
 use crate::step::tape::{LogpGradients, Scored, TapeOptions, differentiate_in_parts, differentiate_scored, observe};
-use crate::task::{StepAhead, StepTally, Task};
+use crate::task::{StepAhead, StepRows, StepTally, Task};
 use burn::tensor::{DType, Device};
 use rayon::prelude::*;
 use spo_core::logprob::HeadOptions;
@@ -192,7 +192,10 @@ impl<'a> StepBatch<'a> {
         let ((rows, batch), mut tally) = (self.pack(model, members), start.clone());
         let options = self.tape_options(model, &batch);
         let dropped = with_dropout(model, &batch, members, [self.phase.seed, self.phase.round, self.done]);
-        differentiate_scored(dropped.as_ref().unwrap_or(model), &batch, &options, gradients, |scored| {
+        let model = dropped.as_ref().unwrap_or(model);
+        let step = StepRows { all: self.rows, rows: &rows, done: self.done };
+        let conditioned = self.task.condition(model, &step, &batch);
+        differentiate_scored(conditioned.as_ref().unwrap_or(model), &batch, &options, gradients, |scored| {
             self.logp_gradients(&rows, &batch, scored, &mut tally)
         })?;
         Ok(tally)

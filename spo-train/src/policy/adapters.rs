@@ -2,7 +2,7 @@
 
 use crate::TrainError;
 use crate::config::spec::{Dtype, LoraRounds, LoraSet, LoraTargets, QuantisedBase};
-use crate::config::{LoraPlan, RunPlan, RunSpec};
+use crate::config::{LoraPlan, RunPlan, RunSpec, SteeringPlan};
 use crate::policy::{PolicyOptions, RewardHead};
 use burn::tensor::Device;
 use spo_model::decoder::blocks::BlockBits;
@@ -82,6 +82,7 @@ pub fn policy_options(plan: &RunPlan, model: &ModelSpec, device: &Device) -> Res
                 false => lora,
             }
         }),
+        steering: plan.steering.as_ref().map(SteeringPlan::spec),
         reward: plan.gives_rewards().then_some(RewardHead { critique_tokens: plan.critique_tokens() }),
         start: plan.lora.as_ref().and_then(|lora| lora.start.clone()),
         stack: plan.lora.as_ref().is_some_and(|lora| lora.rounds == LoraRounds::Stack),

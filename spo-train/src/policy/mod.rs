@@ -1,6 +1,7 @@
 //! Policies as named artefacts on disk: the whole weights, or an adapter on the starting model.
 
 pub mod adapters;
+pub mod embeddings;
 pub mod logps;
 pub mod sampling;
 
@@ -19,6 +20,7 @@ use spo_model::family;
 use spo_model::load::{LoadOptions, Storage};
 use spo_model::lora::{self, LoraSpec, is_adapter};
 use spo_model::reward::{Critic, Pooling, RewardModel, is_reward_model};
+use spo_model::steering::{SteeringSpec, is_steering};
 use spo_model::{CausalLm, ModelError, parameters};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -43,6 +45,8 @@ pub struct PolicyOptions {
     pub lora: Option<LoraSpec>,
     /// The adapter that the run starts from, where it is not a fresh one.
     pub start: Option<PathBuf>,
+    /// What makes them policies for many users.
+    pub steering: Option<SteeringSpec>,
     /// What is asked of a score head, where reward models are made.
     pub reward: Option<RewardHead>,
     /// Whether a round leaves the adapter it starts from as it is and trains a fresh one on top.
@@ -96,6 +100,7 @@ impl Policies {
     pub fn trainable(&self) -> Trainable {
         match &self.options.lora {
             None => Trainable::All,
+            Some(lora) if self.options.steering.is_some() => Trainable::AdaptersAndSteering(lora.saved),
             Some(lora) if lora.saved.is_empty() => Trainable::Adapters,
             Some(lora) => Trainable::AdaptersAnd(lora.saved),
         }
@@ -111,6 +116,10 @@ impl Policies {
             (Some(lora), Some(dir)) => lora::load_adapter_as(model, dir, lora)?,
             (Some(lora), None) => model.with_lora(lora, self.options.seed)?,
             (None, _) => model,
+        };
+        let model = match &self.options.steering {
+            Some(steering) => model.with_steering(steering, lora::mix(!self.options.seed)),
+            None => model,
         };
         self.hashes.insert(name.into(), hash(&model));
         Ok(model)
@@ -172,7 +181,7 @@ impl Policies {
         let dir = self.path(name);
         let aside = self.dir.join(format!(".{name}.part"));
         remove(&aside)?;
-        let model = model.joined();
+        let model = model.joined().unsteered();
         self.write(&model, &aside)?;
         replace_dir(&aside, &dir)?;
         let before = self.probe.score(&model);
@@ -279,7 +288,9 @@ impl Policies {
 
     fn write(&self, model: &CausalLm, dir: &Path) -> Result<(), TrainError> {
         let values = match &self.options.lora {
-            Some(lora) => parameters::count(model, |path| is_adapter(path) || lora.saved.contains(path)),
+            Some(lora) => {
+                parameters::count(model, |path| is_adapter(path) || is_steering(path) || lora.saved.contains(path))
+            }
             None => parameters::count(model, |path| !is_adapter(path)),
         };
         disk_space::require(dir, (values * model.dtype().size()) as u64, true)?;

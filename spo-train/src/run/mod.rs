@@ -14,6 +14,7 @@ mod resident;
 pub(crate) mod reuse;
 pub(crate) mod schedule;
 pub(crate) mod stages;
+mod steering;
 
 pub use prepare::{Prepared, prepare};
 

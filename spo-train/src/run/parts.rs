@@ -9,7 +9,7 @@ use crate::run::place::Place;
 use crate::run::prepare::Prepared;
 use crate::run::schedule::Training;
 use crate::task::Task;
-use crate::task::build::Frozen;
+use crate::task::build::{Embedded, Frozen};
 use burn::tensor::Device;
 use spo_eval::Distribution;
 use spo_model::CausalLm;
@@ -22,6 +22,8 @@ pub(super) struct Given<'h> {
     pub samples: [Option<Samples>; 2],
     /// Its reference, where its loss looks at whole distributions.
     pub reference: Option<CausalLm>,
+    /// What users are told apart by, in a run of several.
+    pub contexts: Option<Embedded>,
 }
 
 /// A phase's task, and the tasks that it is evaluated on.
@@ -44,8 +46,14 @@ impl<'a> Parts<'a> {
         device: &Device,
     ) -> Result<Self, TrainError> {
         let (place, data) = (&training.place, training.data);
-        let Given { history, samples: [samples, held_out_samples], reference } = given;
-        let frozen = |samples| Frozen { names: &place.path, history: &history, samples, reference: reference.clone() };
+        let Given { history, samples: [samples, held_out_samples], reference, contexts } = given;
+        let frozen = |samples| Frozen {
+            names: &place.path,
+            history: &history,
+            samples,
+            reference: reference.clone(),
+            contexts: contexts.clone(),
+        };
         let rows = data.rows();
         // Of the pairs that an online round made only the policies know that its loss looks at.
         let last = place.path.len() - 1;

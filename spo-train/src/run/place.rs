@@ -153,6 +153,10 @@ impl PhaseData {
         });
         let train = expected.as_ref().unwrap_or(train);
         let rows = |dataset: &Arc<Dataset>| match (&place.arm, &plan.warmup) {
+            (Some(arm), _) if plan.steering.is_some() => {
+                let steering = plan.steering.as_ref().expect("it is there");
+                TaskData::of_users(dataset, &arm.round.dimension, (arm.plan, steering), limit)
+            }
             (Some(arm), _) => TaskData::of_arm(dataset, &arm.round.dimension, arm.plan, tokenizer, limit),
             (None, Some(warmup)) => Ok(TaskData::of_warm_up(dataset, warmup, limit)),
             (None, None) => unreachable!("only the warm-up is no arm"),

@@ -198,6 +198,11 @@ fn label(
             dimensions.push(round.dimension.clone());
         }
     }
+    for user in plan.steering.iter().flat_map(|steering| &steering.users) {
+        if !dimensions.contains(user) {
+            dimensions.push(user.clone());
+        }
+    }
     let [train, held_out] = splits.map(|(name, dataset)| {
         LabelledSet::new(name, dataset, dimensions.clone(), &plan.evaluation.boilerplate, tokenizer)
     });

@@ -4,6 +4,7 @@
 //! model: the list follows from the plan and the rows.
 
 use crate::config::{GatePlan, RoundPlan, RunPlan};
+use crate::evaluate::steered::Asked;
 use crate::run::online::Making;
 use crate::run::place::{ArmPlace, PhaseData, Place, first_policy, places};
 use crate::run::reference::{Draw, Made, Scoring};
@@ -26,6 +27,10 @@ pub(crate) enum Stage<'a> {
     Sample { policy: String, draws: Vec<Draw<'a>> },
     /// A policy scores all that is needed of it later on.
     Score(Scoring<'a>),
+    /// The frozen model makes what users are told apart by of every row.
+    Embed { answers: usize, tokens: u64 },
+    /// A policy's scores on the held-out rows of each user, steered by the user's other rows.
+    Steer { place: Place<'a>, answers: usize, tokens: u64 },
     /// A policy's scores on the held-out rows.
     Evaluate(Place<'a>),
     /// A policy answers the prompts that the report shows.
@@ -95,6 +100,8 @@ impl<'a> Stage<'a> {
             Self::Sample { policy, .. } => format!("sample {policy}"),
             Self::Score(scoring) => format!("score {}", scoring.policy),
             Self::Evaluate(place) => format!("evaluate {}", place.policy),
+            Self::Embed { .. } => "embed".into(),
+            Self::Steer { place, .. } => format!("steer {}", place.policy),
             Self::Show { policy, .. } => format!("show {policy}"),
             Self::Respond { policy, .. } => format!("draw {policy}"),
             Self::Judge { policy, .. } => format!("judge {policy}"),
@@ -125,6 +132,9 @@ impl Stage<'_> {
                 summary.sampled_tokens = draws.iter().map(|draw| of(draw).tokens()).sum();
             }
             Self::Score(scoring) => (summary.rows, summary.scored_tokens) = (scoring.answers, scoring.tokens),
+            Self::Embed { answers, tokens } | Self::Steer { answers, tokens, .. } => {
+                (summary.rows, summary.scored_tokens) = (*answers, *tokens);
+            }
             Self::Judge { responses, .. } => summary.rows = *responses,
             Self::Make(making) => {
                 summary.rows = making.answers();
@@ -194,6 +204,7 @@ impl<'a> Facts<'a> {
         let start = first_policy(self.plan);
         let warm_up = self.phases.iter().filter(|(place, _)| place.arm.is_none());
         let mut stages = vec![Stage::Start];
+        stages.extend(self.embedding());
         stages.extend(warm_up.map(|(place, data)| self.training(place, data)));
         // A fresh score head says nothing that anybody asks for.
         if !self.plan.gives_rewards() {
@@ -252,12 +263,33 @@ impl<'a> Facts<'a> {
         let later = if arm.is_control() { self.plan.rounds.len() } else { arm.index + 1 };
         let mut stages = self.asked(&place.policy, later);
         stages.push(Stage::Evaluate(place.clone()));
+        stages.extend(self.steered(place, arm));
         stages.extend(self.answers(&place.policy));
         stages.extend(gate(arm).map(|plan| {
             let (policy, path) = (place.policy.clone(), place.path.clone());
             Stage::Gate { policy, path, round: arm.round, plan }
         }));
         stages
+    }
+
+    /// In a run of several users every answer is embedded.
+    fn embedding(&self) -> Option<Stage<'a>> {
+        self.plan.steering.as_ref()?;
+        let examples = || self.train.examples.iter().chain(&self.held_out.examples);
+        let answers = examples().map(|example| example.answers.len()).sum();
+        Some(Stage::Embed { answers, tokens: examples().map(|example| example.tokens() as u64).sum() })
+    }
+
+    /// The held-out pairs of all users, once for each number of contexts and kind of labels.
+    fn steered(&self, place: &Place<'a>, arm: &ArmPlace) -> Option<Stage<'a>> {
+        let steering = self.plan.steering.as_ref().filter(|_| !self.held_out.examples.is_empty())?;
+        let own = [arm.round.dimension.clone()];
+        let users = if steering.users.is_empty() { &own[..] } else { &steering.users };
+        let pairs = || users.iter().flat_map(|user| self.held_out.pairs(user));
+        let passes = Asked::all(&steering.evaluate).len();
+        let tokens: u64 = pairs().map(|pair| self.held_out.examples[pair.example].tokens() as u64).sum();
+        let (answers, tokens) = (2 * passes * pairs().count(), passes as u64 * tokens);
+        Some(Stage::Steer { place: place.clone(), answers, tokens })
     }
 
     /// What the losses of the rounds from `from` on need of a policy.

@@ -27,7 +27,9 @@ use crate::run::reference::{Draw, Scoring};
 use crate::run::resident::Resident;
 use crate::run::reuse::{SourceRuns, rows_hash};
 use crate::run::schedule::{Stage, Training};
+use crate::step::gradients::Trainable;
 use crate::step::memory;
+use crate::task::build::Embedded;
 use crate::task::data::answered;
 use burn::tensor::Device;
 use serde::de::DeserializeOwned;
@@ -69,6 +71,8 @@ pub(crate) struct Driver<'a> {
     trained: BTreeMap<String, Trained>,
     /// Log-probs of the policies so far.
     logps: BTreeMap<String, PolicyLogps>,
+    /// What the frozen model makes of the rows, in a run of several users.
+    pub(super) embedded: Option<Embedded>,
     /// Held-out margins of the policies so far.
     margins: BTreeMap<String, Margins>,
     /// Scores of the policies so far, in the scale of the main table.
@@ -101,6 +105,7 @@ impl<'a> Driver<'a> {
             source_runs: SourceRuns::default(),
             trained: BTreeMap::new(),
             logps: BTreeMap::new(),
+            embedded: None,
             margins: BTreeMap::new(),
             matrix: vec![],
             responses: vec![],
@@ -124,6 +129,8 @@ impl<'a> Driver<'a> {
             Stage::Sample { policy, draws } => self.sample(&name, policy, draws),
             Stage::Score(scoring) => self.score(&name, scoring),
             Stage::Evaluate(place) => self.evaluate(&name, place),
+            Stage::Embed { .. } => self.embed(&name),
+            Stage::Steer { place, .. } => self.steer(&name, place),
             Stage::Show { policy, .. } => self.stage(&name, &[], |run| run.show(policy)),
             Stage::Respond { policy, .. } => {
                 let responses = self.stage(&name, &[], |run| run.respond(policy))?;
@@ -260,7 +267,11 @@ impl<'a> Driver<'a> {
         if saved.is_none() {
             self.reporter.emit(parts.started(training)?)?;
         }
-        let trainable = self.resident.policies.trainable();
+        let trainable = match (self.resident.policies.trainable(), place.arm) {
+            // What steers stays as it is, so that the first reference is the same for every user.
+            (Trainable::AdaptersAndSteering(saved), None) => Trainable::AdaptersAnd(saved),
+            (trainable, _) => trainable,
+        };
         let phase = Phase { name, round: place.round(), training: place.training, trainable, seed: plan.seed };
         let model = self.resident.take(parent)?;
         let model = self.resident.policies.begin_round(parent, model, phase.round)?;
@@ -296,13 +307,14 @@ impl<'a> Driver<'a> {
         let samples = [read(draw(data.rows()))?, read(data.held_out.as_ref().and_then(draw))?];
         let wanted = data.rows().needs_reference_model();
         let reference = wanted.then(|| self.resident.policies.load(place.parent())).transpose()?;
-        let given = Given { history: self.history(place), samples, reference };
+        let contexts = self.embedded.clone();
+        let given = Given { history: self.history(place), samples, reference, contexts };
         Parts::new(self.prepared, training, given, &self.numbers)
     }
 
     /// Log-probs of the policies that an arm's policy comes from; a warm-up's or a reward model's comes from none that has
     /// any.
-    fn history(&self, place: &Place) -> Vec<&PolicyLogps> {
+    pub(super) fn history(&self, place: &Place) -> Vec<&PolicyLogps> {
         let arm = place.arm.filter(|arm| !arm.plan.gives_rewards());
         arm.map_or(vec![], |_| place.path.iter().map(|policy| &self.logps[policy]).collect())
     }
@@ -461,9 +473,15 @@ impl<'a> Driver<'a> {
 
     /// Writes a policy as a whole model.
     fn export(&mut self, policy: &str) -> Result<(), TrainError> {
-        let model = self.resident.take(policy)?;
-        let dir = self.reporter.out.join(directory::MODEL);
-        self.resident.policies.export(policy, model, &dir, &mut self.reporter)?;
+        let dir = match &self.plan.steering {
+            // No weights of a whole model are one policy for many users.
+            Some(_) => self.resident.policies.path(policy),
+            None => {
+                let (model, dir) = (self.resident.take(policy)?, self.reporter.out.join(directory::MODEL));
+                self.resident.policies.export(policy, model, &dir, &mut self.reporter)?;
+                dir
+            }
+        };
         let (seconds, report) = (self.reporter.seconds(), self.reporter.out.join(directory::REPORT));
         self.reporter.emit(Event::RunFinished { seconds, model: dir, report })
     }

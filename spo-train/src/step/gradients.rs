@@ -5,6 +5,7 @@ use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor};
 use spo_kernels::cpu::Values;
 use spo_kernels::squares::sum_of_squares;
 use spo_model::lora::{SavedModules, is_adapter};
+use spo_model::steering::is_steering;
 use std::collections::BTreeMap;
 
 /// Which parameters training changes.
@@ -17,6 +18,8 @@ pub enum Trainable {
     Adapters,
     /// The adapters, and these modules in full.
     AdaptersAnd(SavedModules),
+    /// The same and what steers the model.
+    AdaptersAndSteering(SavedModules),
 }
 
 impl Trainable {
@@ -26,6 +29,7 @@ impl Trainable {
             Self::All => true,
             Self::Adapters => is_adapter(path),
             Self::AdaptersAnd(saved) => is_adapter(path) || saved.contains(path),
+            Self::AdaptersAndSteering(saved) => is_adapter(path) || saved.contains(path) || is_steering(path),
         }
     }
 }

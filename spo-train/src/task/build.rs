@@ -1,9 +1,12 @@
 //! The task of a phase: its rows with what frozen policies say of them.
 
 use crate::TrainError;
+use crate::policy::embeddings::Embeddings;
 use crate::policy::logps::PolicyLogps;
 use crate::policy::sampling::Samples;
+use crate::task::contexts::ContextPool;
 use crate::task::data::{Rows, TaskData, strength};
+use crate::task::steered::SteeredTask;
 use crate::task::{ListTask, PairInputs, PreferenceTask, RewardTask, Sampled, SupervisedTask, Task, UnpairedTask};
 use burn::tensor::Device;
 use spo_core::objective::{ListObjective, UnpairedObjective};
@@ -25,6 +28,18 @@ pub(crate) struct Frozen<'a> {
     pub samples: Option<Samples>,
     /// `π_{n−1}` itself, where the arm needs it.
     pub reference: Option<CausalLm>,
+    /// What users are told apart by, in a run of several.
+    pub contexts: Option<Embedded>,
+}
+
+/// The embeddings of a run's answers.
+#[derive(Debug, Clone)]
+pub(crate) struct Embedded {
+    pub embeddings: Arc<Embeddings>,
+    /// Numbers of each.
+    pub width: usize,
+    /// Seed of the run.
+    pub seed: u64,
 }
 
 impl Frozen<'_> {
@@ -75,7 +90,11 @@ impl TaskData {
         inputs.reference = frozen.reference;
         let task = PreferenceTask::new(&self.dataset, pairs.to_vec(), objective.clone(), inputs, device)?;
         let margin_offset = task.margin_offset(&self.visited().collect::<Vec<_>>())?;
-        Ok((Box::new(task), margin_offset))
+        let (Some((users, most)), Some(contexts)) = (&self.users, frozen.contexts) else {
+            return Ok((Box::new(task), margin_offset));
+        };
+        let pool = ContextPool::new(&self.dataset, users.clone(), &contexts.embeddings, contexts.width)?;
+        Ok((Box::new(SteeredTask { own: task, pool, most: *most, seed: contexts.seed }), margin_offset))
     }
 
     fn of_answers<'a>(

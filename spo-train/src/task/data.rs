@@ -2,7 +2,8 @@
 //! for it.
 
 use crate::TrainError;
-use crate::config::{ArmPlan, DataShape, WarmupPlan};
+use crate::config::{ArmPlan, DataShape, SteeringPlan, WarmupPlan};
+use crate::task::contexts::UserPairs;
 use crate::task::{Mismatched, RewardPair, SupervisedTask};
 use spo_core::objective::{ListObjective, RewardObjective, UnpairedObjective};
 use spo_core::{Needs, Objective};
@@ -38,13 +39,15 @@ pub(crate) struct TaskData {
     order: Vec<usize>,
     /// Most tokens of a prompt with an answer that a loss makes.
     pub(super) limit: usize,
+    /// Whose each row is, in a run of several users, and the most contexts of one.
+    pub(super) users: Option<(UserPairs, usize)>,
 }
 
 impl TaskData {
     fn new(dataset: &Arc<Dataset>, dimension: String, objective: &str, rows: Rows, limit: usize) -> Self {
         let (visits, order) = (vec![], vec![]);
-        let data =
-            Self { dataset: dataset.clone(), dimension, objective: objective.into(), rows, visits, order, limit };
+        let (dataset, objective) = (dataset.clone(), objective.into());
+        let data = Self { dataset, dimension, objective, rows, visits, order, limit, users: None };
         let rows = data.len();
         data.visiting(vec![true; rows], (0..rows).collect())
     }
@@ -73,6 +76,24 @@ impl TaskData {
             DataShape::Lists => Rows::Lists(dataset.lists(dimension), arm.objectives.build_list(name, options)?.into()),
         };
         Ok(Self::new(dataset, dimension.into(), name, rows, limit))
+    }
+
+    /// The pairs of all users for an arm, all of them visited in their own order.
+    ///
+    /// # Errors
+    /// Options that the objective refuses, rows that name no user.
+    pub fn of_users(
+        dataset: &Arc<Dataset>,
+        dimension: &str,
+        (arm, steering): (&ArmPlan, &SteeringPlan),
+        limit: usize,
+    ) -> Result<Self, TrainError> {
+        let users = UserPairs::of(dataset, dimension, steering)?;
+        let objective = arm.objectives.build(&arm.objective, &arm.options)?.into();
+        let rows = Rows::Pairs(users.pairs.clone(), objective);
+        let dimension = if steering.users.is_empty() { dimension.to_owned() } else { steering.users.join(" + ") };
+        let data = Self::new(dataset, dimension, &arm.objective, rows, limit);
+        Ok(Self { users: Some((users, steering.contexts)), ..data })
     }
 
     /// The preferred answers of the warm-up's dimensions, all of them visited in their own order.

@@ -4,11 +4,13 @@ mod ahead;
 mod answers;
 pub(crate) mod build;
 mod check;
+pub(crate) mod contexts;
 pub(crate) mod data;
 mod inputs;
 mod lists;
 mod pairs;
 mod rewards;
+mod steered;
 mod supervised;
 mod tally;
 
@@ -42,6 +44,17 @@ pub struct StepAhead<'a> {
     pub head: &'a HeadOptions,
 }
 
+/// A micro-batch's rows among those of its step.
+#[derive(Debug)]
+pub struct StepRows<'a> {
+    /// The rows of the step's batch.
+    pub all: &'a [usize],
+    /// Those of the micro-batch, in its order.
+    pub rows: &'a [usize],
+    /// Steps done before this one.
+    pub done: u64,
+}
+
 /// A loss over rows, normalised over the whole batch. What it does with a batch depends on the batch's rows and the
 /// policy alone, so that a run can go on from any step.
 pub trait Task: Sync {
@@ -73,6 +86,13 @@ pub trait Task: Sync {
     /// What the batch's sums are divided by: its rows, or its answer tokens.
     fn weight(&self, groups: &[Group]) -> f64 {
         groups.len() as f64
+    }
+
+    /// The model as it is for the rows of a micro-batch, where it depends on them, as on the user that a row is of; `None`:
+    /// it is the same for all.
+    fn condition(&self, model: &CausalLm, step: &StepRows, batch: &PackedBatch) -> Option<CausalLm> {
+        let _ = (model, step, batch);
+        None
     }
 
     /// What [`logp_gradients`](Self::logp_gradients) must know of the batch's other rows, from a forward pass without a tape; nothing

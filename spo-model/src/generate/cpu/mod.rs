@@ -117,6 +117,9 @@ impl CpuDecoder {
             let mut fed = layer.down.forward(&gated(&gate_up, gate), weights);
             normalise(&mut fed, layer.fed_norm.as_deref(), eps);
             add_rows(&mut x, &fed);
+            if let Some([gain, shift]) = &layer.film {
+                x.rows_mut().for_each(|row| scale_and_shift(row, gain, shift));
+            }
         }
         for (sequence, token) in rows {
             self.running[*sequence].tokens.push(*token);
@@ -285,6 +288,10 @@ fn push_all(sequences: &mut [Sequence], logits: &Rows) {
 
 fn add_rows(x: &mut Rows, y: &Rows) {
     x.rows_mut().enumerate().for_each(|(row, x)| add(x, y.row(row)));
+}
+
+fn scale_and_shift(row: &mut [f32], gain: &[f32], shift: &[f32]) {
+    row.iter_mut().zip(gain.iter().zip(shift)).for_each(|(x, (gain, shift))| *x = *x * gain + shift);
 }
 
 /// Cosine and sine of each frequency at one position.

@@ -4,7 +4,7 @@ use crate::generate::WeightFormat;
 use crate::parameters::{Parameter, for_each};
 use crate::spec::NormKind;
 use crate::{CausalLm, ModelSpec};
-use burn::tensor::DType;
+use burn::tensor::{DType, Tensor};
 use spo_kernels::cpu::Values;
 use spo_kernels::cpu::decode::elementwise::add;
 use spo_kernels::cpu::decode::{Rows, Weight, product};
@@ -38,6 +38,8 @@ pub(super) struct Layer {
     pub down: Linear,
     /// On the feed-forward block's output.
     pub fed_norm: Option<Vec<f32>>,
+    /// What the block's output is multiplied by and what is added, where the model is steered.
+    pub film: Option<[Vec<f32>; 2]>,
 }
 
 /// Projections of the same input, their outputs side by side, and perhaps a smaller copy of their weights for drafts.
@@ -92,7 +94,8 @@ impl Weights {
     pub fn new(model: CausalLm, format: WeightFormat) -> Result<Self, String> {
         let spec = model.spec().clone();
         let embedding_scale = model.embedding_scale().map(|scale| scale as f32);
-        let mut source = Source::new(model.merged().dequantised(), &spec, format);
+        let (model, mut films) = without_films(model.merged().dequantised());
+        let mut source = Source::new(model, &spec, format);
         let (hidden, inner) = (spec.hidden_size, spec.intermediate_size);
         let (embedding, head) = match spec.tied {
             true => (None, source.projection(&["embed_tokens".into()], hidden)?),
@@ -101,7 +104,7 @@ impl Weights {
                 (Some(embedding), source.projection(&["lm_head".into()], hidden)?)
             }
         };
-        let layer = |layer: usize| {
+        let mut layer = |layer: usize| {
             let path = |name: &str| format!("layers.{layer}.{name}");
             let qkv = ["q_proj", "k_proj", "v_proj"].map(|name| path(&format!("self_attn.{name}")));
             let gate_up = ["gate_proj", "up_proj"].map(|name| path(&format!("mlp.{name}")));
@@ -116,9 +119,10 @@ impl Weights {
                 gate_up: source.stacked(&path("mlp.gate_up_proj"), &gate_up, hidden)?,
                 down: source.projection(&[path("mlp.down_proj")], inner)?,
                 fed_norm: source.norm(&path("post_feedforward_layernorm")),
+                film: films[layer].take(),
             })
         };
-        let layers = (0..spec.layers.len()).map(layer).collect::<Result<_, String>>()?;
+        let layers = (0..spec.layers.len()).map(&mut layer).collect::<Result<_, String>>()?;
         let norm = source.norm("norm").ok_or("it has no final norm")?;
         source.finish()?;
         Ok(Self { embedding, embedding_scale, layers, norm, head })
@@ -151,6 +155,15 @@ impl Weights {
         let layers = self.layers.iter_mut().flat_map(|l| [&mut l.qkv, &mut l.output, &mut l.gate_up, &mut l.down]);
         layers.chain([&mut self.head]).for_each(|linear| linear.copy(drafts));
     }
+}
+
+/// The model without what steers it, and the factors of each block by the z that it is steered by.
+fn without_films(mut model: CausalLm) -> (CausalLm, Vec<Option<[Vec<f32>; 2]>>) {
+    let numbers = |factor: Tensor<2>| factor.narrow(0, 0, 1).into_data().iter::<f32>().collect();
+    let films =
+        model.layers.iter_mut().map(|block| block.film.take().map(|film| film.factors().map(numbers))).collect();
+    model.steering = None;
+    (model, films)
 }
 
 /// The parameters not yet taken.

@@ -7,6 +7,7 @@ use super::{LoraAdapter, LoraSpec, SavedModules, is_adapter, projections};
 use crate::export::{create_dir, write_file, write_safetensors};
 use crate::load::Checkpoint;
 use crate::parameters::{for_each, replace};
+use crate::steering::{WEIGHTS as STEERING, load_beside, save_beside};
 use crate::{CausalLm, ModelError};
 use burn::tensor::{DType, Tensor};
 use config::AdapterConfig;
@@ -64,8 +65,12 @@ fn shapes(mut model: CausalLm) -> BTreeMap<String, String> {
 /// and rounded to it once.
 ///
 /// # Errors
-/// As [`load_adapter`].
+/// As [`load_adapter`]; the policy is one for many users, which no weights hold.
 pub fn merge_adapter(model: CausalLm, dir: &Path) -> Result<CausalLm, ModelError> {
+    if dir.join(STEERING).exists() {
+        let reason = "it scales every block's output by the user, which cannot be merged into the weights".into();
+        return Err(ModelError::Steering { file: dir.join(STEERING), reason });
+    }
     Ok(load(model, dir, DType::F32, None)?.0.merged())
 }
 
@@ -100,6 +105,7 @@ fn load(model: CausalLm, dir: &Path, dtype: DType, dropout: Option<f64>) -> Resu
     }
     let (saved, model) = take_saved(model, &mut tensors, &checkpoint)?;
     tensors.finish(&config, &model)?;
+    let model = load_beside(model, dir)?;
     Ok((model, LoraSpec { saved, ..config.spec }))
 }
 
@@ -157,6 +163,7 @@ pub fn save_adapter(model: &CausalLm, spec: &LoraSpec, base: &str, dir: &Path) -
         }
     });
     write_safetensors(tensors, &dir.join(WEIGHTS))?;
+    save_beside(&model, dir)?;
     let config = config::write(model.spec(), spec, &layers, base);
     write_file(&dir.join(CONFIG), format!("{config:#}\n").as_bytes())
 }

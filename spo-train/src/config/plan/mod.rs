@@ -3,6 +3,7 @@
 mod condition;
 mod lines;
 mod online;
+mod steering;
 mod step;
 
 use burn::tensor::Device;
@@ -25,6 +26,7 @@ use super::spec::{
 pub use condition::Condition;
 pub use lines::{Origin, PlanLine};
 pub use online::OnlinePlan;
+pub use steering::SteeringPlan;
 
 /// A run with every value settled.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,6 +44,9 @@ pub struct RunPlan {
     pub model: ModelPlan,
     /// Adapters; `None` = all weights are trained.
     pub lora: Option<LoraPlan>,
+    /// What makes it one policy for many users.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steering: Option<SteeringPlan>,
     /// Sources of pairs.
     pub data: Vec<DataEntry>,
     /// How text becomes tokens.

@@ -6,6 +6,7 @@ mod online;
 mod options;
 mod rounds;
 mod sections;
+mod steering;
 mod stopping;
 mod training;
 
@@ -176,17 +177,19 @@ impl<'a> Resolver<'a> {
         }
         let name = self.name(spec)?;
         let out = self.out(spec);
+        let steering = self.steering()?;
         Ok(RunPlan {
             schema: SCHEMA,
             seed: self.sections.seed.unwrap_or(defaults::SEED),
             model: self.model(),
             lora: self.lora(),
+            steering: steering.clone(),
             data: self.sections.data.clone(),
             text: self.text(spec)?,
             holdout: self.holdout()?,
             token_cache: self.sections.token_cache.clone(),
             warmup: self.warmup()?,
-            rounds: self.rounds()?,
+            rounds: self.rounds(steering.as_ref())?,
             evaluation: self.evaluation()?,
             watchdog: self.watchdog(),
             checkpoints: self.checkpoints(),

@@ -8,7 +8,7 @@ use super::stopping::Target;
 use super::{DimensionRows, Facts, Resolver};
 use crate::config::document::{Content, Document, Node};
 use crate::config::objective;
-use crate::config::plan::{ArmPlan, DataShape, RoundPlan};
+use crate::config::plan::{ArmPlan, DataShape, RoundPlan, SteeringPlan};
 use crate::config::validate::join;
 use crate::error::ConfigError;
 
@@ -50,7 +50,7 @@ impl Arm<'_> {
 }
 
 impl Resolver<'_> {
-    pub(super) fn rounds(&mut self) -> Result<Vec<RoundPlan>, ConfigError> {
+    pub(super) fn rounds(&mut self, steering: Option<&SteeringPlan>) -> Result<Vec<RoundPlan>, ConfigError> {
         let document = self.document;
         let mut finished = Vec::new();
         let mut rounds: Vec<RoundPlan> = Vec::new();
@@ -58,7 +58,7 @@ impl Resolver<'_> {
         for (index, node) in nodes.iter().enumerate() {
             let (mut number, mut done) = (0, 0);
             loop {
-                let whole = self.round(index, rounds.len(), node, &finished)?;
+                let whole = self.round((index, rounds.len()), node, &finished, steering)?;
                 let total = whole.main().training.steps;
                 let (plan, steps) = part(whole, number, done);
                 if let Some(first) = rounds.iter().position(|round| round.name == plan.name) {
@@ -78,6 +78,7 @@ impl Resolver<'_> {
             }
         }
         self.check_reward_rounds(&rounds)?;
+        self.check_steering(steering, &rounds)?;
         Ok(rounds)
     }
 
@@ -107,10 +108,10 @@ impl Resolver<'_> {
     /// The round at `index` of the run file, whose place in the plan is `planned`.
     fn round(
         &mut self,
-        index: usize,
-        planned: usize,
+        (index, planned): (usize, usize),
         node: &Node,
         finished: &[Finished],
+        steering: Option<&SteeringPlan>,
     ) -> Result<RoundPlan, ConfigError> {
         let document = self.document;
         let (key, planned) = (format!("rounds.{index}"), format!("rounds.{planned}"));
@@ -137,6 +138,10 @@ impl Resolver<'_> {
         let (online, rows) = match online {
             Some((online, rows)) => (Some(online), rows),
             None => (None, self.facts.rows(&dimension)),
+        };
+        let rows = match steering.and_then(|steering| self.pairs_of_users(steering)) {
+            Some(pairs) => DimensionRows { pairs, ..rows },
+            None => rows,
         };
         let rows = (dimension.as_str(), rows);
         let mut arms = vec![self.arm(MAIN.to_owned(), &main, None, rows, finished)?];

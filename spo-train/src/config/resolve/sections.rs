@@ -87,7 +87,7 @@ impl Resolver<'_> {
     }
 
     /// A section of plain values: every key that its type has is settled.
-    fn section<T: DeserializeOwned>(&mut self, name: &str) -> T {
+    pub(super) fn section<T: DeserializeOwned>(&mut self, name: &str) -> T {
         let defaults = defaults::sections();
         let defaults = defaults.into_iter().find(|(section, _)| *section == name);
         let defaults = defaults.map_or_else(Map::new, |(_, table)| table);

@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CheckpointSpec, DataEntry, EvaluationSpec, LoraSpec, ModelSpec, RoundSpec, TextSpec, TrainingSpec, WarmupSpec,
-    WatchdogSpec,
+    CheckpointSpec, DataEntry, EvaluationSpec, LoraSpec, ModelSpec, RoundSpec, SteeringSpec, TextSpec, TrainingSpec,
+    WarmupSpec, WatchdogSpec,
 };
 use crate::config::document::Document;
 use crate::config::migrate::migrate;
@@ -88,6 +88,9 @@ pub struct RunSections {
     pub model: ModelSpec,
     /// Train low-rank adapters and keep the model's own weights frozen. Without this section all weights are trained.
     pub lora: Option<LoraSpec>,
+    /// Make one policy for many users, which a few labelled pairs of a user steer (NP-DPO, arXiv 2412.13998). Trained beside
+    /// the adapters of `[lora]`, in a run of one round; docs/conditional.md.
+    pub steering: Option<SteeringSpec>,
     /// Sources of preference pairs.
     #[schemars(length(min = 1))]
     pub data: Vec<DataEntry>,

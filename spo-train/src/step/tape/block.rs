@@ -1,6 +1,7 @@
 //! A decoder block's tape.
 
 use super::lifted::{collect, lift};
+use super::steering::STEERED_BY;
 use crate::step::gradients::{Gradients, Trainable};
 use burn::tensor::{IndexingUpdateOp, Int, Tensor};
 use spo_model::decoder::{Attend, Block, PackedInputs, pull};
@@ -30,8 +31,11 @@ impl BlockTape {
         rows: Option<Tensor<1, Int>>,
         trainable: Trainable,
     ) -> Self {
-        let block = lift(block.clone(), &prefix(layer), trainable);
+        let mut block = lift(block.clone(), &prefix(layer), trainable);
         let leaf = |x: Tensor<2>| x.autodiff().require_grad();
+        if let Some(film) = &mut block.film {
+            film.z = leaf(film.z.clone());
+        }
         let input = leaf(x.clone());
         let projected = block.before_attention(input.clone(), &inputs.rope);
         let [q, k, v] = projected.clone().map(Tensor::inner);
@@ -40,7 +44,10 @@ impl BlockTape {
             Some(rows) => leaf(x.select(0, rows.clone())),
             None => leaf(x),
         });
-        let output = block.after_attention(residual.clone(), attended.clone());
+        let output = match &rows {
+            Some(rows) => block.of_rows(rows).after_attention(residual.clone(), attended.clone()),
+            None => block.after_attention(residual.clone(), attended.clone()),
+        };
         Self { block, input, projected, residual, attended, output, rows }
     }
 
@@ -63,6 +70,9 @@ impl BlockTape {
             None => gradient,
         });
         collect(&self.block, &prefix(layer), trainable, &mut tape, gradients);
+        if let Some(d_z) = self.block.film.as_ref().and_then(|film| film.z.grad_remove(&mut tape)) {
+            gradients.add(STEERED_BY, d_z);
+        }
 
         let [q, k, v] = self.projected.clone().map(Tensor::inner);
         let d_projected = inputs.attention().backward(self.block.self_attn.spec(), q, k, v, d_attended);

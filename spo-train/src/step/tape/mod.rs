@@ -7,6 +7,7 @@
 
 mod block;
 mod lifted;
+mod steering;
 mod value_head;
 
 use crate::step::gradients::{Gradients, Trainable};
@@ -233,6 +234,7 @@ pub fn differentiate_in_parts<E>(
         embedding_backward(&model, &inputs, d_x, options.trainable, gradients);
         model = part_done(model, gradients)?;
     }
+    steering::backward(&model, options.trainable, gradients);
     Ok(model)
 }
 

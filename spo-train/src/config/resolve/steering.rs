@@ -1,0 +1,141 @@
+//! `[steering]`: its values, and what a run with it may not have beside it.
+
+use super::{Resolver, wrong};
+use crate::config::plan::{ArmPlan, DataShape, RoundPlan, SteeringPlan};
+use crate::config::spec::{LoraSpec, OptimizerName, QuantisedBase};
+use crate::error::ConfigError;
+
+/// What cannot be beside `[steering]`, and what to do about it.
+type Fault = (&'static str, String, &'static str);
+
+impl Resolver<'_> {
+    pub(super) fn steering(&mut self) -> Result<Option<SteeringPlan>, ConfigError> {
+        if self.root("steering").is_none() {
+            return Ok(None);
+        }
+        let mut plan: SteeringPlan = self.section("steering");
+        let (document, section) = (self.document, self.document.root.get("steering").expect("it is there"));
+        let refused = |key: &str, expected: String| {
+            let node = section.get(key).unwrap_or(section);
+            Err(wrong(document, node, &format!("steering.{key}"), expected))
+        };
+        if !plan.width.is_multiple_of(plan.heads) {
+            let expected = format!("a number that divides the width of {}", plan.width);
+            return refused("heads", expected);
+        }
+        let known = self.facts.dimensions();
+        match (&plan.column, section.get("users")) {
+            (Some(_), Some(users)) => {
+                return Err(ConfigError::Exclusive {
+                    at: self.document.place(&users.source),
+                    key: "steering.users".into(),
+                    other: "steering.column".into(),
+                });
+            }
+            (Some(_), None) => {}
+            (None, None) => {
+                plan.users =
+                    known.iter().map(|(name, _)| name.clone()).filter(|name| self.facts.rows(name).pairs > 0).collect();
+                self.compute("steering.users", "the training data's dimensions");
+            }
+            (None, Some(node)) => {
+                if let Some(user) = plan.users.iter().find(|user| self.facts.rows(user).pairs == 0) {
+                    let (at, key) = (self.document.place(&node.source), "steering.users".to_owned());
+                    return Err(ConfigError::UnknownDimension { at, key, found: user.clone(), known });
+                }
+            }
+        }
+        if plan.column.is_none() && plan.users.len() < 2 {
+            let names = plan.users.join(", ");
+            return Err(self.steering_refused((
+                "steering",
+                format!("there is one user ({names}), and nothing to tell apart"),
+                "label rows along two dimensions or more, or name the field of the rows that says whose they are: `column`",
+            )));
+        }
+        Ok(Some(plan))
+    }
+
+    /// Pairs that a round of a steered run learns.
+    pub(super) fn pairs_of_users(&self, steering: &SteeringPlan) -> Option<usize> {
+        let pairs = |user: &String| self.facts.rows(user).pairs;
+        (!steering.users.is_empty()).then(|| steering.users.iter().map(pairs).sum())
+    }
+
+    /// Refuses what does not go with `[steering]`.
+    pub(super) fn check_steering(&self, plan: Option<&SteeringPlan>, rounds: &[RoundPlan]) -> Result<(), ConfigError> {
+        let Some(plan) = plan else { return Ok(()) };
+        let lora = self.sections.lora.as_ref();
+        let fault = adapters_fault(lora).or_else(|| rounds_fault(plan, rounds));
+        let fault = fault.or_else(|| rounds.iter().flat_map(|round| &round.arms).find_map(arm_fault));
+        fault.map_or(Ok(()), |fault| Err(self.steering_refused(fault)))
+    }
+
+    fn steering_refused(&self, (key, message, hint): Fault) -> ConfigError {
+        let root = &self.document.root;
+        let node = key.split('.').try_fold(root, |node, name| node.get(name)).or_else(|| root.get("steering"));
+        let at = self.document.place(&node.unwrap_or(root).source);
+        ConfigError::Refused { at, key: key.into(), message, hint: Some(hint.into()) }
+    }
+}
+
+fn adapters_fault(lora: Option<&LoraSpec>) -> Option<Fault> {
+    let Some(lora) = lora else {
+        let message = "what steers a policy is trained beside adapters, and the run has none".to_owned();
+        return Some(("steering", message, "add a section [lora]"));
+    };
+    if lora.start.is_some() {
+        let message = "pairs are embedded by the model of [model] alone".to_owned();
+        return Some(("lora.start", message, "merge the adapter (`spo export`), and start from that model"));
+    }
+    let quantised = lora.quantised_base.is_some_and(|base| base != QuantisedBase::None);
+    let message = || "pairs are embedded by the weights of the model's file, wherever the policy is used".to_owned();
+    quantised.then(|| ("lora.quantised-base", message(), "take it out"))
+}
+
+fn rounds_fault(plan: &SteeringPlan, rounds: &[RoundPlan]) -> Option<Fault> {
+    if rounds.len() > 1 {
+        let message = format!("found {} rounds, expected one, which learns the pairs of all users", rounds.len());
+        return Some(("rounds", message, "keep one round, and compare others as its controls or in runs of their own"));
+    }
+    let round = rounds.first()?;
+    if round.online.is_some() {
+        let message = "an online round makes pairs of one scorer, and knows no users".to_owned();
+        return Some(("rounds", message, "take `online` out"));
+    }
+    let named = plan.users.is_empty() || plan.users.contains(&round.dimension);
+    let message = || {
+        format!("the round's dimension is {:?}, expected one of the users: {}", round.dimension, plan.users.join(", "))
+    };
+    (!named).then(|| ("rounds", message(), "its pairs are those of all users, whichever is named"))
+}
+
+fn arm_fault(arm: &ArmPlan) -> Option<Fault> {
+    let training = &arm.training;
+    let needs = match arm.data {
+        DataShape::Pairs if !arm.gives_rewards() => arm.objectives.build(&arm.objective, &arm.options).ok()?.needs(),
+        _ => {
+            let message = format!("`{}` does not learn a policy from pairs, which contexts are made of", arm.objective);
+            return Some(("rounds", message, "an objective on pairs, such as `dpo`"));
+        }
+    };
+    if needs.whole_batch || needs.strengths {
+        let message = format!(
+            "`{}` compares the pairs of a batch, or their scores, and here they are of several users",
+            arm.objective
+        );
+        return Some(("rounds", message, "an objective that is a sum over pairs, such as `dpo`"));
+    }
+    if training.optimizer != OptimizerName::Adamw {
+        let message = "an estimate by losses alone was never shown to reach what steers a policy".to_owned();
+        return Some(("training.optimizer", message, "take `optimizer` out: adamw"));
+    }
+    let message = || "a running policy has no accuracy of its own, only one for each user".to_owned();
+    (training.eval_every > 0).then(|| {
+        (
+            "training.eval-every",
+            message(),
+            "take it out: the round's policy is measured at every number of `steering.evaluate`",
+        )
+    })
+}
