@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::command::{
     bench, chat, compare, data, eval, export, generate, init, list, loss, plan, quickstart, render, score, serve,
-    sweep, tokenize, train, watch,
+    steer, sweep, tokenize, train, watch,
 };
 use crate::error::CliError;
 use crate::outcome::Outcome;
@@ -34,6 +34,7 @@ pub(crate) enum Command {
     Eval(eval::Arguments),
     Compare(compare::Arguments),
     Score(score::Arguments),
+    Steer(steer::Arguments),
     Generate(generate::Arguments),
     Chat(chat::Arguments),
     Export(export::Arguments),
@@ -62,6 +63,7 @@ impl Command {
             Self::Export(arguments) => arguments.run(output).map(done),
             Self::Compare(arguments) => arguments.run(output).map(done),
             Self::Score(arguments) => arguments.run(output).map(done),
+            Self::Steer(arguments) => arguments.run(output).map(done),
             Self::Generate(arguments) => arguments.run(output).map(done),
             Self::Chat(arguments) => arguments.run(output).map(done),
             Self::Bench(arguments) => arguments.run(output).map(done),

@@ -21,6 +21,7 @@ mod output;
 mod places;
 mod scorers;
 mod scoring;
+mod steering;
 mod view;
 
 use std::io::ErrorKind;

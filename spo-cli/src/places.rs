@@ -30,17 +30,15 @@ impl Place {
     /// The run has no such policy, or its best one is damaged.
     pub fn named(model: &Path, adapter: Option<&Path>) -> Result<Self, CliError> {
         let name = model.display().to_string();
-        let split = name.rsplit_once(':').map(|(run, policy)| (Path::new(run), Some(policy)));
-        let run = [Some((model, None)), split].into_iter().flatten().find(|(run, _)| is_run(run));
-        let Some((run, policy)) = run else {
+        let Some((run, policy)) = run_of(model) else {
             return Self::directories(name, model, adapter);
         };
         if adapter.is_some() {
             return Err(CliError::argument("--adapter", "a policy of a run", "a model directory"));
         }
-        let plan = RunPlan::read(run)?;
-        let places = policies(run, &plan)?;
-        let place = place(&places, policy.unwrap_or_else(|| last(&plan)))?;
+        let plan = RunPlan::read(&run)?;
+        let places = policies(&run, &plan)?;
+        let place = place(&places, policy.as_deref().unwrap_or_else(|| last(&plan)))?;
         Ok(Self { name, ..place.clone() })
     }
 
@@ -56,6 +54,13 @@ impl Place {
     pub fn tokenizer(&self) -> Result<Tokenizer, CliError> {
         Ok(Tokenizer::of_model(&self.model)?)
     }
+}
+
+/// The run directory of `RUN:POLICY` or `RUN`, and the policy if one is named; `None` where it is no run's.
+pub(crate) fn run_of(model: &Path) -> Option<(PathBuf, Option<String>)> {
+    let name = model.display().to_string();
+    let split = name.rsplit_once(':').map(|(run, policy)| (PathBuf::from(run), Some(policy.to_owned())));
+    [Some((model.to_owned(), None)), split].into_iter().flatten().find(|(run, _)| is_run(run))
 }
 
 /// Whether a directory is that of a run.

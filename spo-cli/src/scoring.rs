@@ -11,6 +11,7 @@ use crate::error::CliError;
 use crate::inputs::{DeviceArguments, LayoutArguments, TextArguments, incidents, require_rows};
 use crate::output::note;
 use crate::places::Place;
+use crate::steering::SteerArguments;
 
 /// How rows are read and scored.
 #[derive(Debug, Args)]
@@ -18,6 +19,8 @@ pub(crate) struct ScoreArguments {
     /// Most tokens computed at once
     #[arg(long, value_name = "N", default_value_t = 4096, help_heading = "Device")]
     tokens_per_micro_batch: usize,
+    #[command(flatten)]
+    steering: SteerArguments,
     #[command(flatten)]
     device: DeviceArguments,
     #[command(flatten)]
@@ -61,6 +64,11 @@ impl ScoreArguments {
         let model = self.device.load(device, &place.model, place.adapter.as_deref())?;
         check_rows(model.spec(), data)?;
         Ok(model)
+    }
+
+    /// As [`Self::model`], steered by the user that `--steer` names.
+    pub fn steered_model(&self, device: &Device, place: &Place, data: &Dataset) -> Result<CausalLm, CliError> {
+        self.steering.on(self.model(device, place, data)?, place)
     }
 
     /// Token log-probs of each answer of each example.

@@ -43,6 +43,9 @@ pub(crate) struct Arguments {
     /// Plain layout of a message, with {prompt} in it; \n is a line break. Without it the chat template
     #[arg(long, value_name = "FORMAT", help_heading = "Text")]
     prompt_format: Option<String>,
+    /// A user's vector, which `spo steer` made for the policy of --policy, or for the one that the run ended with
+    #[arg(long, value_name = "FILE")]
+    steer: Option<PathBuf>,
     #[command(flatten)]
     sampling: SamplingArguments,
     #[command(flatten)]
@@ -55,6 +58,7 @@ impl Arguments {
     pub fn run(&self, output: &mut Output) -> Result<(), CliError> {
         let mut policies = Policies::open(self)?;
         policies.select(self.policy.as_deref())?;
+        policies.steer(self)?;
         let mut conversation = Conversation::new(policies.text(self));
         let interrupts = interrupts()?;
         let terminal = stdin().is_terminal();

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use burn::tensor::Device;
 use clap::Args;
 use serde_json::json;
 use spo_data::Dataset;
 use spo_eval::{Bootstrap, report, score_dimension};
+use spo_model::CausalLm;
 use spo_train::TrainError;
 use spo_train::evaluate::labelled_set::{Judged, LabelledSet};
 
@@ -60,8 +60,9 @@ impl Arguments {
             return Err(TrainError::nothing_left(files.join(", "), &data.report).into());
         }
         // One model is in memory at a time.
-        let policy = self.logps(&device, &place, &data)?;
-        let reference = self.logps(&device, &Place::named(&self.reference, None)?, &data)?;
+        let policy = self.logps(&self.scoring.steered_model(&device, &place, &data)?, &data)?;
+        let reference = Place::named(&self.reference, None)?;
+        let reference = self.logps(&self.scoring.model(&device, &reference, &data)?, &data)?;
         let set = LabelledSet::new("held-out", data, dimensions, &self.boilerplate, &tokenizer)?;
         let bootstrap = Bootstrap { resamples: self.resamples, seed: self.seed };
         let name = place.name;
@@ -81,9 +82,8 @@ impl Arguments {
     }
 
     /// Sequence log-probs of each answer of each example.
-    fn logps(&self, device: &Device, place: &Place, data: &Dataset) -> Result<Vec<Vec<f64>>, CliError> {
-        let model = self.scoring.model(device, place, data)?;
-        let scored = self.scoring.score(&model, &data.examples)?;
+    fn logps(&self, model: &CausalLm, data: &Dataset) -> Result<Vec<Vec<f64>>, CliError> {
+        let scored = self.scoring.score(model, &data.examples)?;
         Ok(scored.iter().map(|answers| answers.iter().map(|logps| sum(logps)).collect()).collect())
     }
 }

@@ -15,6 +15,7 @@ use crate::goals::GoalArguments;
 use crate::inputs::{DeviceArguments, TextArguments};
 use crate::output::Output;
 use crate::places::Place;
+use crate::steering::SteerArguments;
 
 /// Batches whose results are written together.
 const BATCHES: usize = 8;
@@ -55,6 +56,8 @@ pub(crate) struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    steering: SteerArguments,
+    #[command(flatten)]
     goals: GoalArguments,
     #[command(flatten)]
     sampling: SamplingArguments,
@@ -84,6 +87,7 @@ impl Arguments {
         self.check_samples(&tokenizer)?;
         let prompts = self.read(&tokenizer, &self.text.spec(place.text.as_ref()))?;
         let model = self.device.load(&device, &place.model, place.adapter.as_deref())?;
+        let model = self.steering.on(model, &place)?;
         let spec = model.spec().clone();
         prompts.iter().try_for_each(|prompt| check(prompt, &spec))?;
         let options = self.sampling.options(&tokenizer);

@@ -15,6 +15,7 @@ pub(crate) mod quickstart;
 pub(crate) mod render;
 pub(crate) mod score;
 pub(crate) mod serve;
+pub(crate) mod steer;
 pub(crate) mod sweep;
 pub(crate) mod tokenize;
 pub(crate) mod train;

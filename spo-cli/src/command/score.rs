@@ -59,7 +59,7 @@ impl Arguments {
     pub fn run(&self, output: &mut Output) -> Result<(), CliError> {
         let Some(model) = &self.model else { return self.by_scorer(output) };
         let Opened { device, place, data, .. } = self.scoring.open(model, self.adapter.as_deref(), &self.data)?;
-        let model = self.scoring.model(&device, &place, &data)?;
+        let model = self.scoring.steered_model(&device, &place, &data)?;
         for examples in data.examples.chunks(CHUNK) {
             let scored = self.scoring.score(&model, examples)?;
             for (example, answers) in examples.iter().zip(&scored) {

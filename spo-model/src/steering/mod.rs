@@ -2,7 +2,7 @@
 //! and shifted by (NP-DPO, arXiv 2412.13998).
 //!
 //! ```text
-//! c_j = W [e(x_j, y_w); e(x_j, y_l)]          e: the frozen model's last hidden state of an answer
+//! c_j = W [e(x_j, y_w); e(x_j, y_l)]          e: the frozen model's last hidden state of an answer, around the pair's middle
 //! z   = MLP(Σ_j attention(c, c, c)_j)         no context: the sum is 0
 //! h  ← γ(z) ⊙ h + b(z)                        after every block; γ = 1 and b = 0 before the first step
 //! ```

@@ -180,8 +180,6 @@ pub enum Event {
     Embedded {
         /// Answers.
         answers: usize,
-        /// Whether an earlier run had done it.
-        cached: bool,
     },
     /// A policy steered by a few pairs of each user, on the user's held-out pairs.
     Steered {

@@ -21,9 +21,7 @@ impl Driver<'_> {
         let dir = self.plan.token_cache.as_deref().unwrap_or(&own);
         let model = self.resident.get(START)?;
         let path = Embeddings::path(dir, model, &rows_hash(&sets));
-        let found = Embeddings::read(&path, width)?;
-        let cached = found.is_some();
-        let embeddings = match found {
+        let embeddings = match Embeddings::read(&path, width)? {
             Some(embeddings) => embeddings,
             None => {
                 let embeddings = Embeddings::compute(model, &sets, budget, &self.reporter)?;
@@ -33,7 +31,7 @@ impl Driver<'_> {
         };
         let answers = embeddings.len();
         self.embedded = Some(Embedded { embeddings: Arc::new(embeddings), width, seed: self.plan.seed });
-        self.stage(name, &[], |run| run.reporter.emit(Event::Embedded { answers, cached }))
+        self.stage(name, &[], |run| run.reporter.emit(Event::Embedded { answers }))
     }
 
     /// Scores an arm's policy on the held-out rows of every user, steered by other rows of the user.

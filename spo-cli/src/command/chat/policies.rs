@@ -11,6 +11,7 @@ use spo_train::config::RunPlan;
 use super::Arguments;
 use crate::error::CliError;
 use crate::places::{Place, is_run, last, place, policies};
+use crate::steering::steered;
 
 /// A model that answers.
 pub(super) struct Policy {
@@ -24,6 +25,8 @@ pub(super) struct Policies {
     places: Vec<Place>,
     loaded: BTreeMap<usize, Policy>,
     current: usize,
+    /// The one that `--steer` is for.
+    steered: Option<usize>,
     device: Device,
 }
 
@@ -45,7 +48,7 @@ impl Policies {
         let device = arguments.device.open()?;
         let last = plan.as_ref().map(last);
         let current = places.iter().position(|place| Some(place.name.as_str()) == last).unwrap_or(places.len() - 1);
-        Ok(Self { places, loaded: BTreeMap::new(), current, device })
+        Ok(Self { places, loaded: BTreeMap::new(), current, steered: None, device })
     }
 
     /// How text is laid out: as in the run that made the policies, else by the chat template.
@@ -68,6 +71,15 @@ impl Policies {
         Ok(())
     }
 
+    /// Steers the policy that answers by the user that `--steer` names, if it does.
+    pub fn steer(&mut self, arguments: &Arguments) -> Result<(), CliError> {
+        if arguments.steer.is_some() {
+            self.steered = Some(self.current);
+            self.policy(None, arguments)?;
+        }
+        Ok(())
+    }
+
     /// Name of the policy that answers.
     pub fn current(&self) -> &str {
         &self.places[self.current].name
@@ -84,6 +96,8 @@ impl Policies {
             let place = &self.places[number];
             let (Place { model: dir, adapter, .. }, tokenizer) = (place, place.tokenizer()?);
             let model = arguments.device.load(&self.device, dir, adapter.as_deref())?;
+            let file = arguments.steer.as_deref().filter(|_| self.steered == Some(number));
+            let model = steered(file, model, place)?;
             let spec = model.spec().clone();
             let generator = arguments.decode.generator(model, dir, 1);
             self.loaded.insert(number, Policy { generator, tokenizer, spec });

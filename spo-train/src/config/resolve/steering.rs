@@ -45,6 +45,9 @@ impl Resolver<'_> {
                 }
             }
         }
+        if let Some(twice) = plan.users.iter().enumerate().find(|(index, user)| plan.users[..*index].contains(user)) {
+            return refused("users", format!("each user once: {:?} stands there twice", twice.1));
+        }
         if plan.column.is_none() && plan.users.len() < 2 {
             let names = plan.users.join(", ");
             return Err(self.steering_refused((
