@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AnswerScores, DimensionScore, Distribution, KlEstimate, OnlinePairs, PairedDifference, WinRate};
+use crate::{AnswerScores, DimensionScore, Distribution, KlEstimate, OnlinePairs, PairedDifference, Steer, WinRate};
 
 /// Version of the JSON form of [`RunSummary`].
 pub const SCHEMA: u32 = 1;
@@ -43,6 +43,9 @@ pub struct RunSummary {
     /// The policies against the start in that scorer's eyes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub win_rates: Vec<WinRate>,
+    /// How far policies follow the preference that they are asked for, with the controls.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub steer: Vec<Steer>,
     /// What online rounds trained on.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub online: Vec<OnlinePairs>,
@@ -78,6 +81,7 @@ impl Default for RunSummary {
             kl: Vec::new(),
             answers: Vec::new(),
             win_rates: Vec::new(),
+            steer: Vec::new(),
             online: Vec::new(),
             margins: Vec::new(),
             samples: Vec::new(),

@@ -10,7 +10,7 @@ use crate::TrainError;
 use serde::{Deserialize, Serialize};
 use spo_eval::{
     AnswerScores, Artefact, ConflictCount, DataSummary, DimensionScore, Distribution, GateSummary, KlEstimate,
-    OnlinePairs, PairedDifference, Sample, WinRate,
+    OnlinePairs, PairedDifference, Sample, Steer, WinRate,
 };
 use std::path::PathBuf;
 
@@ -98,6 +98,8 @@ pub enum Event {
     AnswersScored(AnswerScores),
     /// A policy against the start in a scorer's eyes.
     WinRate(WinRate),
+    /// How far a policy follows the preference that it is asked for.
+    Steered(Steer),
     /// They are all in the cache.
     Scored {
         /// The policy.
