@@ -50,7 +50,7 @@ pub use pairwise::{DimensionScore, Subset, score_dimension};
 pub use regression::{Forgetting, PairedDifference, dimensions, find_score, forgetting, paired_difference, policies};
 pub use sampling::{KlEstimate, estimate_kl};
 pub use score::ScoreKind;
-pub use steer::{OpposedPair, Steer, SteerArm, steer, with_shuffled_labels, without_condition};
+pub use steer::{OpposedPair, Steer, SteerArm, SteeredScores, steer, with_shuffled_labels, without_condition};
 pub use summary::{
     Artefact, ConflictCount, CurvePoint, DataSummary, Evaluation, GateCheck, GateOutcome, GateSummary, ModelSummary,
     Phase, RoundSummary, RunSummary, SCHEMA, Sample, Setting,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::bootstrap::{Bootstrap, TAIL, clusters};
 use crate::pairwise::checked;
 use crate::tally::credit;
-use crate::{EvalError, PairScore};
+use crate::{DimensionScore, EvalError, PairScore};
 
 /// An exactly opposed pair under both conditions.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -86,6 +86,18 @@ pub struct Steer {
     /// the exact binomial bound with `prompts` trials is given instead, except where both margins of every pair are equal:
     /// then 0 is no estimate. A single prompt says nothing about others: −100 to 100.
     pub interval: (f64, f64),
+}
+
+/// What a policy is worth to each user in one setting, on all of the user's pairs.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SteeredScores {
+    /// The policy.
+    pub policy: String,
+    /// What it was told, such as "5 contexts, shuffled labels".
+    pub setting: String,
+    /// A score per user, who stands where a dimension does elsewhere.
+    pub scores: Vec<DimensionScore>,
 }
 
 impl Steer {

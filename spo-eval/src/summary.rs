@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AnswerScores, DimensionScore, Distribution, KlEstimate, OnlinePairs, PairedDifference, Steer, WinRate};
+use crate::{
+    AnswerScores, DimensionScore, Distribution, KlEstimate, OnlinePairs, PairedDifference, Steer, SteeredScores,
+    WinRate,
+};
 
 /// Version of the JSON form of [`RunSummary`].
 pub const SCHEMA: u32 = 1;
@@ -46,6 +49,9 @@ pub struct RunSummary {
     /// How far policies follow the preference that they are asked for, with the controls.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub steer: Vec<Steer>,
+    /// How policies do for each user by a few of the user's pairs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub steered: Vec<SteeredScores>,
     /// What online rounds trained on.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub online: Vec<OnlinePairs>,
@@ -82,6 +88,7 @@ impl Default for RunSummary {
             answers: Vec::new(),
             win_rates: Vec::new(),
             steer: Vec::new(),
+            steered: Vec::new(),
             online: Vec::new(),
             margins: Vec::new(),
             samples: Vec::new(),

@@ -20,8 +20,14 @@ controls = [{ name = "control" }]
 dimension = "helpfulness"
 "#;
 
+/// Without its second round: some rounds are alone.
+fn alone() -> &'static str {
+    BASE.split("\n[[rounds]]\ndimension = \"helpfulness\"").next().unwrap()
+}
+
 fn plan(sets: &[String]) -> Result<RunPlan, ConfigError> {
-    plan_of(BASE, sets)
+    let steered = sets.iter().any(|set| set.starts_with("steering"));
+    plan_of(if steered { alone() } else { BASE }, sets)
 }
 
 fn plan_of(text: &str, sets: &[String]) -> Result<RunPlan, ConfigError> {
@@ -68,6 +74,10 @@ fn another(key: &str, property: &Value) -> Value {
         "prompts" => return json!("Cargo.toml"),
         "targets" => return json!(["q_proj"]),
         "adam-betas" => return json!([0.5, 0.25]),
+        "users" => return json!(["honesty", "helpfulness"]),
+        "evaluate" => return json!([0, 2]),
+        "heads" => return json!(2),
+        "width" if key.starts_with("steering") => return json!(8),
         "columns" => return json!({ "prompt": "question" }),
         "prompt-format" => return json!("Q: {prompt}"),
         "response-format" => return json!(" {response}!"),
@@ -105,6 +115,7 @@ fn companions(key: &str) -> Vec<String> {
     let (table, name) = key.rsplit_once('.').unwrap_or(("", key));
     let mut sets: Vec<String> = match key.split('.').next().unwrap() {
         section @ ("lora" | "warmup") => vec![format!("{section}={{}}")],
+        "steering" => vec!["lora={}".into(), "steering={}".into()],
         _ => vec![],
     };
     if name.starts_with("zo-") {
@@ -204,8 +215,8 @@ fn every_option_of_every_objective_reaches_the_plan() {
         // Before the second round there is one to hold.
         let round = usize::from(sequential);
         // A round that makes a reward model is alone.
-        let alone = matches!(entry.build, Build::Reward(_));
-        let base = if alone { BASE.split("\n[[rounds]]\ndimension = \"helpfulness\"").next().unwrap() } else { BASE };
+        let single = matches!(entry.build, Build::Reward(_));
+        let base = if single { alone() } else { BASE };
         for option in entry.all_options() {
             let default = option.default_value();
             let mut candidates: Vec<Value> = option.choices.iter().map(|name| json!(name)).collect();

@@ -260,11 +260,16 @@ fn a_run_measures_each_user_and_an_interrupted_one_ends_with_the_same_bits() {
     let dir = tempfile::tempdir().unwrap();
     let (whole, broken, plain) = (dir.path().join("whole"), dir.path().join("broken"), dir.path().join("plain"));
     let events = finished(&whole, STEERING);
-    // One more than the number of contexts: the labels of 0 have no other kind.
-    let measured: Vec<(usize, String, Vec<f64>)> = events.iter().filter_map(measured).collect();
-    let kinds: Vec<(usize, &str)> = measured.iter().map(|(contexts, labels, _)| (*contexts, labels.as_str())).collect();
-    assert_eq!(kinds, [(0, "own"), (2, "own"), (2, "shuffled"), (2, "swapped")]);
-    assert_ne!(measured[1].2, measured[3].2);
+    let measured: Vec<(String, Vec<f64>)> = events.iter().filter_map(measured).collect();
+    let settings = ["0 contexts", "2 contexts", "2 contexts, shuffled labels", "2 contexts, swapped labels"];
+    assert_eq!(measured.iter().map(|(setting, _)| setting.as_str()).collect::<Vec<_>>(), settings);
+    let steer = events.iter().filter_map(|event| if let Event::Steered(found) = event { Some(found) } else { None });
+    let steer: Vec<_> = steer.collect();
+    assert_eq!(steer.iter().map(|found| found.setting.as_str()).collect::<Vec<_>>(), settings);
+    assert_eq!((steer[0].steer, steer[0].interval), (0.0, (0.0, 0.0)), "nobody is told apart without contexts");
+    assert_ne!(steer[1].accuracy_first + steer[3].accuracy_first, 0.0);
+    let summary = std::fs::read_to_string(whole.join("report.md")).unwrap();
+    assert!(summary.contains("STEER") && summary.contains("2 contexts, swapped labels"), "{summary}");
     // Without contexts the policy is the one that everything else measures.
     let matrix = events.iter().find_map(|event| match event {
         Event::Evaluated { scores, .. } => {
@@ -273,7 +278,7 @@ fn a_run_measures_each_user_and_an_interrupted_one_ends_with_the_same_bits() {
         _ => None,
     });
     let accuracy = |score: &spo_eval::DimensionScore| score.tally(spo_eval::Subset::All).unwrap().accuracy;
-    assert_eq!(matrix.unwrap().iter().map(accuracy).collect::<Vec<_>>(), measured[0].2);
+    assert_eq!(matrix.unwrap().iter().map(accuracy).collect::<Vec<_>>(), measured[0].1);
     assert!(!whole.join("model").exists(), "no weights of a whole model are a policy for many users");
     let policy = whole.join("policies/round-1-honesty");
     let base = CausalLm::from_dir(&assets().join("stories260K"), None, &device::cpu()).unwrap();
@@ -304,11 +309,11 @@ fn a_run_measures_each_user_and_an_interrupted_one_ends_with_the_same_bits() {
     }
 }
 
-/// Contexts, labels, and the accuracy of each user.
-fn measured(event: &Event) -> Option<(usize, String, Vec<f64>)> {
-    let Event::Steered { contexts, labels, scores, .. } = event else { return None };
+/// What was asked, and the accuracy of each user.
+fn measured(event: &Event) -> Option<(String, Vec<f64>)> {
+    let Event::SteeredScores(found) = event else { return None };
     let accuracy = |score: &spo_eval::DimensionScore| score.tally(spo_eval::Subset::All).unwrap().accuracy;
-    Some((*contexts, labels.clone(), scores.iter().map(accuracy).collect()))
+    Some((found.setting.clone(), found.scores.iter().map(accuracy).collect()))
 }
 
 #[test]
@@ -345,5 +350,5 @@ fn a_field_of_the_rows_may_name_the_users() {
     let events = finished(&dir.path().join("out"), column);
     let measured: Vec<_> = events.iter().filter_map(measured).collect();
     assert_eq!(measured.len(), 3);
-    assert!(measured[0].2.len() >= 2, "{measured:?}");
+    assert!(measured[0].1.len() >= 2, "{measured:?}");
 }

@@ -2,7 +2,7 @@
 
 use crate::number::{interval_points, percent, signed};
 use crate::report::document::{Section, Table};
-use crate::{RunSummary, Steer};
+use crate::{DimensionScore, RunSummary, Steer, SteeredScores, Subset};
 
 /// How to read the table.
 const LEGEND: &str = "Pairs whose two labels name different answers. STEER: accuracy on the first dimension's labels when asked for \
@@ -16,7 +16,31 @@ pub(crate) fn section(summary: &RunSummary) -> Section {
     if !summary.steer.is_empty() {
         section.text(LEGEND);
     }
+    section.table(by_user(&summary.steered));
     section
+}
+
+/// Accuracy and margin of each user's own pairs.
+fn by_user(found: &[SteeredScores]) -> Table {
+    let row = |(of, score): (&SteeredScores, &DimensionScore)| {
+        let all = score.tally(Subset::All)?;
+        Some(vec![
+            of.policy.clone(),
+            of.setting.clone(),
+            score.dimension.clone(),
+            all.pairs.to_string(),
+            percent(all.accuracy),
+            format!("{} to {}", percent(all.interval.0), percent(all.interval.1)),
+            signed(all.mean_margin),
+        ])
+    };
+    let scores = found.iter().flat_map(|of| of.scores.iter().map(move |score| (of, score)));
+    Table::of_rows(
+        "All pairs of each user, the policy steered by others of the user's pairs",
+        3,
+        &["policy", "asked by", "user", "pairs", "accuracy %", "interval", "margin"],
+        scores.filter_map(row).collect(),
+    )
 }
 
 /// The table of STEER.

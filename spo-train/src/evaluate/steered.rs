@@ -8,11 +8,11 @@ use crate::policy::logps::PolicyLogps;
 use crate::task::build::Embedded;
 use crate::task::contexts::{ContextPool, Labels, UserPairs};
 use spo_core::logprob::HeadOptions;
-use spo_data::{Dataset, Group, PackedBatch, micro_batches};
-use spo_eval::{Bootstrap, DimensionScore, PairScore, score_dimension};
+use spo_data::{Dataset, Group, PackedBatch, RowHash, micro_batches};
+use spo_eval::{Bootstrap, DimensionScore, OpposedPair, PairScore, Steer, SteerArm, score_dimension, steer};
 use spo_model::CausalLm;
 use spo_model::lora::mix;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// Pairs scored between two checks of the stop flag.
@@ -35,6 +35,24 @@ impl Asked {
             kinds.iter().map(move |labels| Self { contexts, labels: *labels }).collect::<Vec<_>>()
         };
         contexts.iter().flat_map(|count| kinds(*count)).collect()
+    }
+
+    /// In words, as reports have it.
+    pub fn setting(self) -> String {
+        let contexts = if self.contexts == 1 { "1 context".into() } else { format!("{} contexts", self.contexts) };
+        match self.labels {
+            Labels::Own => contexts,
+            Labels::Shuffled => format!("{contexts}, shuffled labels"),
+            Labels::Swapped => format!("{contexts}, swapped labels"),
+        }
+    }
+
+    fn arm(self) -> SteerArm {
+        match self.labels {
+            Labels::Shuffled => SteerArm::ShuffledLabels,
+            Labels::Own if self.contexts == 0 => SteerArm::Unconditioned,
+            Labels::Own | Labels::Swapped => SteerArm::Conditioned,
+        }
     }
 }
 
@@ -123,6 +141,49 @@ impl<'a> SteeredSet<'a> {
             Ok(score_dimension(policy, name, &own.map(pair).collect::<Vec<_>>(), bootstrap)?)
         };
         users.names.iter().enumerate().map(score).collect()
+    }
+
+    /// STEER between every two users who have exactly opposed pairs.
+    ///
+    /// # Errors
+    /// Too few resamples.
+    pub fn steer(
+        &self,
+        policy: &str,
+        asked: Asked,
+        margins: &[f64],
+        bootstrap: &Bootstrap,
+    ) -> Result<Vec<Steer>, TrainError> {
+        let users = &self.pool.users;
+        let (mut found, setting) = (vec![], asked.setting());
+        for second in 0..users.names.len() {
+            for first in 0..second {
+                let opposed = self.opposed(first, second, margins);
+                if !opposed.is_empty() {
+                    let names = (users.names[first].as_str(), users.names[second].as_str());
+                    found.push(steer(policy, names, &setting, asked.arm(), &opposed, bootstrap)?);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The pairs of the first user that the second has the other way round.
+    fn opposed(&self, first: usize, second: usize, margins: &[f64]) -> Vec<OpposedPair> {
+        let users = &self.pool.users;
+        let of = |user: usize| (0..margins.len()).filter(move |row| users.of[*row] == user);
+        let answers = |row: usize| {
+            let pair = &users.pairs[row];
+            [pair.chosen, pair.rejected].map(|answer| self.dataset.examples[pair.example].answer_hash(answer))
+        };
+        let others: HashMap<[RowHash; 2], usize> = of(second).map(|row| (answers(row), row)).collect();
+        let pair = |row: usize| {
+            let [chosen, rejected] = answers(row);
+            let other = others.get(&[rejected, chosen])?;
+            let prompt = Some(self.pool.prompt(row) as u64);
+            Some(OpposedPair { example: row, prompt, under_a: margins[row], under_b: -margins[*other] })
+        };
+        of(first).filter_map(pair).collect()
     }
 
     fn group(&self, pair: &spo_data::PairRef) -> Group<'a> {

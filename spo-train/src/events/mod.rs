@@ -10,7 +10,7 @@ use crate::TrainError;
 use serde::{Deserialize, Serialize};
 use spo_eval::{
     AnswerScores, Artefact, ConflictCount, DataSummary, DimensionScore, Distribution, GateSummary, KlEstimate,
-    OnlinePairs, PairedDifference, Sample, Steer, WinRate,
+    OnlinePairs, PairedDifference, Sample, Steer, SteeredScores, WinRate,
 };
 use std::path::PathBuf;
 
@@ -183,17 +183,8 @@ pub enum Event {
         /// Answers.
         answers: usize,
     },
-    /// A policy steered by a few pairs of each user, on the user's held-out pairs.
-    Steered {
-        /// The policy.
-        policy: String,
-        /// Contexts of each user.
-        contexts: usize,
-        /// Which labels they have: `own`, `shuffled` or `swapped`.
-        labels: String,
-        /// Per user.
-        scores: Vec<DimensionScore>,
-    },
+    /// A policy steered by a few pairs of each user, on all of the user's held-out pairs.
+    SteeredScores(SteeredScores),
     /// Two policies compared on the same pairs.
     Compared(PairedDifference),
     /// A round's policy was held against its gate.

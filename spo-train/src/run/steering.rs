@@ -10,6 +10,7 @@ use crate::run::place::Place;
 use crate::run::reuse::rows_hash;
 use crate::run::stages::Driver;
 use crate::task::build::Embedded;
+use spo_eval::SteeredScores;
 use std::sync::Arc;
 
 impl Driver<'_> {
@@ -47,8 +48,14 @@ impl Driver<'_> {
             for asked in Asked::all(&plan.evaluate) {
                 let margins = set.margins(policy, model, asked, budget, &run.reporter)?;
                 let scores = set.scores(policy, &margins, &run.bootstrap)?;
-                let (policy, contexts, labels) = (policy.clone(), asked.contexts, asked.labels.name().into());
-                run.reporter.emit(Event::Steered { policy, contexts, labels, scores })?;
+                run.reporter.emit(Event::SteeredScores(SteeredScores {
+                    policy: policy.clone(),
+                    setting: asked.setting(),
+                    scores,
+                }))?;
+                for found in set.steer(policy, asked, &margins, &run.bootstrap)? {
+                    run.reporter.emit(Event::Steered(found))?;
+                }
             }
             Ok(())
         })

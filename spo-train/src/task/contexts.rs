@@ -73,15 +73,6 @@ pub(crate) enum Labels {
 }
 
 impl Labels {
-    /// Its name in events.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Own => "own",
-            Self::Shuffled => "shuffled",
-            Self::Swapped => "swapped",
-        }
-    }
-
     fn swaps(self, key: u64, row: usize) -> bool {
         match self {
             Self::Own => false,

@@ -30,6 +30,15 @@ impl ModuleMapper for Lift {
     }
 }
 
+/// The value of a loss of a module alone, and the gradients of all its parameters by their paths.
+pub fn module_gradients<M: Module>(module: &M, loss: impl FnOnce(&M) -> Tensor<1>) -> (f64, Gradients) {
+    let (lifted, mut gradients) = (lift(module.clone(), "", Trainable::All), Gradients::default());
+    let loss = loss(&lifted);
+    let mut tape = loss.backward();
+    collect(&lifted, "", Trainable::All, &mut tape, &mut gradients);
+    (loss.inner().into_scalar::<f64>(), gradients)
+}
+
 /// Moves the gradients of a lifted module's trained parameters from the tape to the sums.
 pub(super) fn collect(
     module: &impl Module,

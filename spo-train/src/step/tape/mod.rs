@@ -13,6 +13,7 @@ mod value_head;
 use crate::step::gradients::{Gradients, Trainable};
 use block::{BlockTape, spread};
 use burn::tensor::{Tensor, TensorData};
+pub use lifted::module_gradients;
 use lifted::{collect, lift};
 use spo_core::logprob::divergence::{Head, token_kl_backward};
 use spo_core::logprob::{HeadGradient, HeadOptions, HeadPass, token_logps};
