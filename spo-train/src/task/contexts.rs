@@ -154,7 +154,7 @@ impl ContextPool {
 
     /// Sets of pairs with these labels, as an encoder takes them.
     pub fn contexts(&self, sets: &[Vec<usize>], labels: Labels, key: u64, device: &Device) -> Contexts {
-        let pair = |row: &usize| {
+        let pair = |row: &usize, key: u64| {
             let pair = &self.users.pairs[*row];
             let example = &self.dataset.examples[pair.example];
             let embedding = |answer: usize| {
@@ -163,7 +163,12 @@ impl ContextPool {
             let [chosen, rejected] = [pair.chosen, pair.rejected].map(embedding);
             if labels.swaps(key, *row) { [rejected, chosen] } else { [chosen, rejected] }
         };
-        let sets: Vec<Vec<_>> = sets.iter().map(|rows| rows.iter().map(pair).collect()).collect();
+        // A coin for each set: the same pair says something else elsewhere.
+        let set = |rows: &Vec<usize>| {
+            let key = rows.iter().fold(key, |key, row| mix(key ^ *row as u64));
+            rows.iter().map(|row| pair(row, key)).collect()
+        };
+        let sets: Vec<Vec<_>> = sets.iter().map(set).collect();
         Contexts::new(&sets, self.inputs, device)
     }
 }
