@@ -304,7 +304,8 @@ fn a_run_measures_each_user_and_an_interrupted_one_ends_with_the_same_bits() {
         let stop = AtomicBool::new(false);
         let error = run(prepared(&spec(&broken, STEERING)).unwrap(), &mut Stops(stop_at, &stop), &stop).unwrap_err();
         assert!(matches!(error, TrainError::Interrupted { .. }), "{error}");
-        resume(prepared(&spec(&broken, STEERING)).unwrap(), &mut Memory::default(), &AtomicBool::new(false)).unwrap();
+        let again = prepared(&spec(&broken, STEERING)).unwrap();
+        resume(again, &broken, &[], &mut Memory::default(), &AtomicBool::new(false)).unwrap();
         assert_same(&left(&broken), &left(&whole), &format!("event {stop_at}"));
     }
 }
