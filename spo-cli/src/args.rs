@@ -1,10 +1,10 @@
 //! The command line.
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::command::{
-    bench, chat, compare, data, eval, export, generate, init, list, loss, plan, quickstart, render, score, serve,
-    sweep, tokenize, train, watch,
+    bench, chat, compare, completions, data, doctor, eval, export, fetch, generate, init, list, loss, man, plan,
+    quickstart, render, score, serve, sweep, tokenize, train, watch,
 };
 use crate::error::CliError;
 use crate::outcome::Outcome;
@@ -37,6 +37,7 @@ pub(crate) enum Command {
     Generate(generate::Arguments),
     Chat(chat::Arguments),
     Export(export::Arguments),
+    Fetch(fetch::Arguments),
     Bench(bench::Arguments),
     #[command(subcommand)]
     Data(data::Command),
@@ -44,6 +45,9 @@ pub(crate) enum Command {
     Render(render::Arguments),
     Loss(loss::Arguments),
     List(list::Arguments),
+    Doctor(doctor::Arguments),
+    Completions(completions::Arguments),
+    Man(man::Arguments),
 }
 
 impl Command {
@@ -70,13 +74,17 @@ impl Command {
             Self::Render(arguments) => arguments.run(output).map(done),
             Self::Loss(arguments) => arguments.run(output).map(done),
             Self::List(arguments) => arguments.run(output).map(done),
+            Self::Fetch(arguments) => arguments.run(output).map(done),
+            Self::Doctor(arguments) => arguments.run(output).map(done),
+            Self::Completions(arguments) => arguments.run(Cli::command(), output).map(done),
+            Self::Man(arguments) => arguments.run(Cli::command(), output).map(done),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use super::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {

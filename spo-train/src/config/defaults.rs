@@ -107,6 +107,8 @@ pub(crate) fn evaluation() -> EvaluationSpec {
         samples: Some(4),
         sample_prompts: Some(Vec::new()),
         scorer: None,
+        command: None,
+        command_timeout: Some(7200.0),
         boilerplate: Some(Vec::new()),
     }
 }

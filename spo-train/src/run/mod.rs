@@ -1,7 +1,9 @@
 //! A run from its file to its reports.
 
+mod benchmark;
 pub mod disk;
 mod evaluation;
+mod hub;
 mod judge;
 pub(crate) mod lock;
 pub mod manifest;

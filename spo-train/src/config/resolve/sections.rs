@@ -50,6 +50,13 @@ impl Resolver<'_> {
                 return Err(wrong(self.document, node, "evaluation.scorer", expected.to_owned()));
             }
         }
+        if let Some(node) = self.root("evaluation").and_then(|section| section.get("command")) {
+            let words = plan.command.as_deref().and_then(shlex::split);
+            if words.is_none_or(|words| words.is_empty()) {
+                let expected = "a program with its arguments, every quote closed".to_owned();
+                return Err(wrong(self.document, node, "evaluation.command", expected));
+            }
+        }
         Ok(plan)
     }
 

@@ -21,6 +21,6 @@ pub use gate::{GateConditionsSpec, GateSpec, OnMiss};
 pub use model::{Dtype, LoraRounds, LoraSet, LoraSpec, LoraTargets, ModelSpec, QuantisedBase};
 pub use online::{OnlineSpec, Unfinished};
 pub use round::{ControlSpec, RoundSpec};
-pub use run::{Argument, RunSections, RunSpec, Source};
+pub use run::{Argument, Located, RunSections, RunSpec, Source};
 pub use training::{EarlyStoppingSpec, OptimizerName, Recompute, Schedule, StoppingMetric, TrainingSpec, WarmupSpec};
 pub use watchdog::WatchdogSpec;

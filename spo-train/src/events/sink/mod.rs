@@ -73,6 +73,7 @@ impl Sink for EventFile {
             Event::Scoring { .. }
                 | Event::Resumed { .. }
                 | Event::Reading { .. }
+                | Event::Downloading { .. }
                 | Event::Answering { .. }
                 | Event::Judging { .. }
         );
