@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 #[path = "../../spo-hub/tests/support/mod.rs"]
+// It hashes with `sha1` and `sha2`.
 mod server;
 mod support;
 
@@ -12,8 +13,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 use server::{Answer, COMMIT, Request, Server, listing_at, of_repository};
-// What the server hashes with.
-use {sha1 as _, sha2 as _};
 
 type Files = Vec<(String, Vec<u8>)>;
 

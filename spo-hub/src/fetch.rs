@@ -102,7 +102,8 @@ mod online {
 
     /// Where a data set is looked for: in the Parquet files of the Hub, then as it was uploaded.
     fn places(name: &Name, want: &Want) -> Vec<Name> {
-        let converted = name.kind == Kind::Dataset && name.revision.is_none() && name.file.is_none() && name.commit.is_none();
+        let converted =
+            name.kind == Kind::Dataset && name.revision.is_none() && name.file.is_none() && name.commit.is_none();
         match (converted, want) {
             (true, Want::Rows { .. }) => vec![name.at(PARQUET), name.clone()],
             _ => vec![name.clone()],

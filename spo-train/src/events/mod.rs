@@ -376,4 +376,9 @@ pub trait Sink {
         let _ = (seconds, event);
         Ok(())
     }
+
+    /// What went wrong since it was last asked and does not end the run; told as warnings.
+    fn warnings(&mut self) -> Vec<String> {
+        vec![]
+    }
 }

@@ -95,7 +95,7 @@ fn inputs(artefacts: &[Artefact]) -> impl Iterator<Item = &Artefact> {
 fn base(plan: &RunPlan) -> Value {
     let mut value = serde_json::to_value(plan).expect("a plan holds only strings and numbers");
     if let Value::Object(table) = &mut value {
-        for key in ["name", "out", "origins", "rounds", "watchdog", "hub"] {
+        for key in ["name", "out", "origins", "rounds", "watchdog", "hub", "track"] {
             table.remove(key);
         }
     }

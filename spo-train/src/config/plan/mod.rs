@@ -61,6 +61,9 @@ pub struct RunPlan {
     pub watchdog: WatchdogPlan,
     /// What is saved inside a round.
     pub checkpoints: CheckpointPlan,
+    /// Where the run is also told.
+    #[serde(default)]
+    pub track: TrackPlan,
     /// Names of the Hugging Face Hub, with the commits that they were.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hub: Vec<Located>,
@@ -405,6 +408,17 @@ pub struct EvaluationPlan {
     pub command_timeout: f64,
     /// Answers that say nothing.
     pub boilerplate: Vec<String>,
+}
+
+/// `[track]`, resolved.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct TrackPlan {
+    /// Address of an MLflow server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mlflow: Option<String>,
+    /// The experiment there.
+    pub experiment: String,
 }
 
 /// `[checkpoints]`, resolved.

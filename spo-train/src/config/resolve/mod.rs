@@ -190,6 +190,7 @@ impl<'a> Resolver<'a> {
             evaluation: self.evaluation()?,
             watchdog: self.watchdog(),
             checkpoints: self.checkpoints(),
+            track: self.track()?,
             hub: vec![],
             name,
             out,

@@ -10,7 +10,7 @@ use super::layers::Layers;
 use super::{Resolver, wrong};
 use crate::config::defaults;
 use crate::config::document::Node;
-use crate::config::plan::{CheckpointPlan, EvaluationPlan, LoraPlan, ModelPlan, WatchdogPlan};
+use crate::config::plan::{CheckpointPlan, EvaluationPlan, LoraPlan, ModelPlan, TrackPlan, WatchdogPlan};
 use crate::config::schema::section_keys;
 use crate::config::spec::{RunSpec, Split};
 use crate::error::ConfigError;
@@ -62,6 +62,18 @@ impl Resolver<'_> {
 
     pub(super) fn watchdog(&mut self) -> WatchdogPlan {
         self.section("watchdog")
+    }
+
+    pub(super) fn track(&mut self) -> Result<TrackPlan, ConfigError> {
+        let plan: TrackPlan = self.section("track");
+        if let Some(node) = self.root("track").and_then(|section| section.get("mlflow")) {
+            let address = plan.mlflow.as_deref().unwrap_or_default();
+            if !["http://", "https://"].iter().any(|scheme| address.starts_with(scheme)) {
+                let expected = "an address such as http://127.0.0.1:5000".to_owned();
+                return Err(wrong(self.document, node, "track.mlflow", expected));
+            }
+        }
+        Ok(plan)
     }
 
     pub(super) fn checkpoints(&mut self) -> CheckpointPlan {

@@ -11,6 +11,7 @@ mod model;
 mod online;
 mod round;
 mod run;
+mod track;
 mod training;
 mod watchdog;
 
@@ -22,5 +23,6 @@ pub use model::{Dtype, LoraRounds, LoraSet, LoraSpec, LoraTargets, ModelSpec, Qu
 pub use online::{OnlineSpec, Unfinished};
 pub use round::{ControlSpec, RoundSpec};
 pub use run::{Argument, Located, RunSections, RunSpec, Source};
+pub use track::TrackSpec;
 pub use training::{EarlyStoppingSpec, OptimizerName, Recompute, Schedule, StoppingMetric, TrainingSpec, WarmupSpec};
 pub use watchdog::WatchdogSpec;
