@@ -4,6 +4,7 @@
 #[path = "../../spo-hub/tests/support/mod.rs"]
 // It hashes with `sha1` and `sha2`.
 mod server;
+#[allow(dead_code)]
 mod support;
 
 use std::path::Path;

@@ -3,6 +3,7 @@
 
 #[path = "../../spo-hub/tests/support/mod.rs"]
 mod server;
+#[allow(dead_code)]
 mod support;
 
 use serde_json::{Value, json};

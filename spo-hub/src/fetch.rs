@@ -1,59 +1,6 @@
 //! The one place where a name becomes files.
 
-use std::path::PathBuf;
-
-use serde::{Deserialize, Serialize};
-
-use crate::{HubError, Name, Settings};
-
-/// What is needed of a repository.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Want {
-    /// Weights, configuration and tokenizer of a model or an adapter.
-    Model,
-    /// The tokenizer and the configuration.
-    Tokenizer,
-    /// Rows of a data set.
-    Rows {
-        /// The configuration; the only one, or `default`, if absent.
-        config: Option<String>,
-        /// The split; by `test` if absent.
-        split: Option<String>,
-        /// Whether `test`, or else `validation`, is the usual split, and not `train`.
-        test: bool,
-    },
-}
-
-/// A name, and where it lies now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Fetched {
-    /// The name.
-    pub name: String,
-    /// The commit that its revision is.
-    pub commit: String,
-    /// The directory, or the file that was named.
-    pub path: PathBuf,
-    /// The files that were asked for.
-    #[serde(skip)]
-    pub files: Vec<PathBuf>,
-}
-
-/// How far a download is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Progress {
-    /// So many bytes of all files are there.
-    Bytes {
-        /// The name.
-        name: String,
-        /// Bytes that are there, those of earlier attempts included.
-        done: u64,
-        /// Bytes in all.
-        total: u64,
-    },
-    /// Something a user should know.
-    Note(String),
-}
+use crate::{Fetched, HubError, Name, Progress, Settings, Want};
 
 /// Brings what is needed of a name into the cache. A data set at no revision comes from the Parquet files that the Hub has
 /// made of it, where there are some. With `HF_HUB_OFFLINE`, and where the Hub cannot be reached, the cache alone is used.
@@ -94,11 +41,10 @@ pub fn fetch(name: &Name, _: &Want, _: &Settings, _: &mut dyn FnMut(Progress)) -
 
 #[cfg(feature = "online")]
 mod online {
-    use super::{Fetched, Progress, Want};
     use crate::cache::Cache;
     use crate::client::Client;
     use crate::files::{PARQUET, Repository, chosen, fetched};
-    use crate::{HubError, Kind, Name, Settings, download};
+    use crate::{Fetched, HubError, Kind, Name, Progress, Settings, Want, download};
 
     /// Where a data set is looked for: in the Parquet files of the Hub, then as it was uploaded.
     fn places(name: &Name, want: &Want) -> Vec<Name> {

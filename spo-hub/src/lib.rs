@@ -17,9 +17,11 @@ mod files;
 mod name;
 mod push;
 mod settings;
+mod want;
 
 pub use error::HubError;
-pub use fetch::{Fetched, Progress, Want, fetch};
+pub use fetch::fetch;
 pub use name::{Kind, Name};
 pub use push::{Pushed, push};
 pub use settings::Settings;
+pub use want::{Fetched, Progress, Want};
