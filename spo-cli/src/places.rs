@@ -10,6 +10,7 @@ use spo_train::persist::directory;
 use spo_train::persist::durable::seal_fault;
 
 use crate::error::CliError;
+use crate::hub;
 
 /// A model directory, with the adapter on it if there is one.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,12 +45,13 @@ impl Place {
         Ok(Self { name, ..place.clone() })
     }
 
-    /// A model directory with an adapter's on it; text is laid out as the manifest of the adapter says, else as the
+    /// A model directory with an adapter's on it, or names of the Hub; text is laid out as the manifest of the adapter says, else as the
     /// model's.
     pub fn directories(name: String, model: &Path, adapter: Option<&Path>) -> Result<Self, CliError> {
-        let of_adapter = adapter.map(Manifest::text_of).transpose()?.flatten();
-        let text = if of_adapter.is_some() { of_adapter } else { Manifest::text_of(model)? };
-        Ok(Self { name, model: model.into(), adapter: adapter.map(Path::to_owned), text })
+        let (model, adapter) = (hub::model(model)?, adapter.map(hub::model).transpose()?);
+        let of_adapter = adapter.as_deref().map(Manifest::text_of).transpose()?.flatten();
+        let text = if of_adapter.is_some() { of_adapter } else { Manifest::text_of(&model)? };
+        Ok(Self { name, model, adapter, text })
     }
 
     /// Its tokenizer; a model without one can still score token ids.

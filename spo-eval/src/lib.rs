@@ -50,8 +50,8 @@ pub use regression::{Forgetting, PairedDifference, dimensions, find_score, forge
 pub use sampling::{KlEstimate, estimate_kl};
 pub use score::ScoreKind;
 pub use summary::{
-    Artefact, ConflictCount, CurvePoint, DataSummary, Evaluation, GateCheck, GateOutcome, GateSummary, ModelSummary,
-    Phase, RoundSummary, RunSummary, SCHEMA, Sample, Setting,
+    Artefact, Benchmark, ConflictCount, CurvePoint, DataSummary, Evaluation, GateCheck, GateOutcome, GateSummary,
+    ModelSummary, Phase, RoundSummary, RunSummary, SCHEMA, Sample, Setting,
 };
 pub use sweep::{FinishedRun, SweepRun, SweepSummary};
 pub use tally::Tally;

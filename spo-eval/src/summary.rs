@@ -1,5 +1,7 @@
 //! Everything a report says about a run, as plain data.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{AnswerScores, DimensionScore, Distribution, KlEstimate, OnlinePairs, PairedDifference, WinRate};
@@ -43,6 +45,9 @@ pub struct RunSummary {
     /// The policies against the start in that scorer's eyes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub win_rates: Vec<WinRate>,
+    /// What a program of the user's measured of each policy.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub benchmarks: Vec<Benchmark>,
     /// What online rounds trained on.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub online: Vec<OnlinePairs>,
@@ -78,6 +83,7 @@ impl Default for RunSummary {
             kl: Vec::new(),
             answers: Vec::new(),
             win_rates: Vec::new(),
+            benchmarks: Vec::new(),
             online: Vec::new(),
             margins: Vec::new(),
             samples: Vec::new(),
@@ -312,6 +318,17 @@ pub struct Phase {
     pub tokens: Option<u64>,
     /// Highest memory use in bytes, if it was measured.
     pub peak_bytes: Option<u64>,
+}
+
+/// What a program of the user's measured of a policy.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Benchmark {
+    /// The policy.
+    pub policy: String,
+    /// Numbers by what they are called.
+    pub results: BTreeMap<String, f64>,
+    /// Time taken.
+    pub seconds: f64,
 }
 
 /// Something a run read or wrote, with its hash.

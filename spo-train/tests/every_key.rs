@@ -63,6 +63,7 @@ fn another(key: &str, property: &Value) -> Value {
         "dimensions" => return json!(["helpfulness"]),
         "device" => return json!("cpu"),
         "objective" => return json!("ipo"),
+        "mlflow" => return json!("http://127.0.0.1:5000"),
         "scorer" => return json!("rules:length=3"),
         // A file that is there.
         "prompts" => return json!("Cargo.toml"),

@@ -1,10 +1,13 @@
 //! `spo export`
 
+mod card;
+
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use spo_data::{DataError, DataSpec, TextSpec, load_bytes};
+use spo_hub::{HubError, Kind, Name, Pushed, Settings};
 use spo_model::export::{self, Base, GgufType, Manifest, ModelFiles, Parity, Probe};
 use spo_model::load::{LoadOptions, Storage, load_gguf};
 use spo_model::lora::{load_adapter, merge_adapter};
@@ -12,6 +15,7 @@ use spo_model::{CausalLm, device};
 
 use super::quickstart::TEST_PAIRS;
 use crate::error::CliError;
+use crate::hub;
 use crate::output::{Output, note};
 use crate::places::Place;
 use crate::scoring::check_rows;
@@ -44,6 +48,13 @@ pub(crate) struct Arguments {
     /// hf: most bytes of a file of weights, with KB, MB or GB
     #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = size)]
     max_shard_size: usize,
+    /// Upload what was written to a model repository of the Hugging Face Hub, which is made where it is not there, with a
+    /// model card; HF_TOKEN must be set
+    #[arg(long, value_name = "ORG/NAME", help_heading = "Hub")]
+    push: Option<String>,
+    /// Make the repository a private one
+    #[arg(long, requires = "push", help_heading = "Hub")]
+    private: bool,
     /// Where to compute: auto, cpu, vulkan, metal, wgpu, cuda, or with an index: cuda:0
     #[arg(long, default_value = "auto", help_heading = "Device")]
     device: String,
@@ -86,7 +97,7 @@ enum Written {
 
 impl Arguments {
     pub fn run(&self, output: &mut Output) -> Result<(), CliError> {
-        let written = self.written()?;
+        let (written, target) = (self.written()?, self.target()?);
         if self.out.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
             return Err(CliError::Exists { path: self.out.clone() });
         }
@@ -143,7 +154,42 @@ impl Arguments {
             parity.sequences,
             parity.largest_difference
         ));
-        output.pretty_json(&json!({ "path": path, "manifest": manifest }))
+        let mut result = json!({ "path": path, "manifest": manifest });
+        if let Some(target) = &target {
+            let pushed = self.upload(target, &card::Facts { path: &path, dtype: &dtype, parity: &parity })?;
+            result["pushed"] = json!({ "page": pushed.page, "commit": pushed.commit });
+        }
+        output.pretty_json(&result)
+    }
+
+    /// Where to upload to; what cannot be done is said before anything is written.
+    fn target(&self) -> Result<Option<Name>, CliError> {
+        let Some(name) = &self.push else { return Ok(None) };
+        let name = format!("hf://{}", name.trim_start_matches("hf://"));
+        let parsed = Name::parse(&name, Path::new(""))?.filter(|name| name.kind == Kind::Model && name.file.is_none());
+        let parsed = parsed.ok_or_else(|| CliError::argument("--push", name, "ORG/NAME"))?;
+        if !cfg!(feature = "hub") {
+            return Err(HubError::NotBuilt { name: parsed.to_string() }.into());
+        }
+        if Settings::from_env().token.is_none() {
+            let message = "no token is set".into();
+            return Err(HubError::Token { name: parsed.to_string(), status: 401, message }.into());
+        }
+        Ok(Some(parsed))
+    }
+
+    fn upload(&self, target: &Name, facts: &card::Facts<'_>) -> Result<Pushed, CliError> {
+        let card = card::text(target, &self.model, facts)?;
+        let path = self.out.join("README.md");
+        std::fs::write(&path, card).map_err(|source| CliError::io(&path, source))?;
+        let mut bar = hub::Bar::default();
+        let message = concat!("Upload by spo ", env!("CARGO_PKG_VERSION"));
+        let settings = Settings::from_env();
+        let pushed =
+            spo_hub::push(target, &self.out, message, self.private, &settings, &mut |progress| bar.hear(progress))?;
+        drop(bar);
+        note(format_args!("uploaded to {}", pushed.page));
+        Ok(pushed)
     }
 
     fn written(&self) -> Result<Written, CliError> {

@@ -80,7 +80,14 @@ pub(crate) struct Arguments {
 impl Arguments {
     pub fn run(&self, output: &mut Output) -> Result<Outcome, CliError> {
         let spec = match (&self.file, &self.resume) {
-            (Some(file), _) => self.settings.spec(file)?,
+            (Some(file), resumed) => {
+                let mut spec = self.settings.spec(file)?;
+                // A run that goes on reads the commits that it began with.
+                if let Some(Ok(manifest)) = resumed.as_deref().map(Manifest::read) {
+                    spec.pin(&manifest.hub);
+                }
+                spec
+            }
             (None, Some(out)) => self.settings.change(Manifest::read(out)?.spec()?)?,
             (None, None) => unreachable!("the command line asks for one of them"),
         };

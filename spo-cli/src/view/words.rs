@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use spo_eval::report::bytes;
 use spo_eval::{ConflictCount, DataSummary, DimensionScore, GateOutcome, Subset};
 use spo_train::events::{HeldOut, HeldOutDimension};
 use spo_train::{Event, StepFigures};
@@ -64,6 +65,11 @@ pub(super) fn reading(split: &str, rows: usize) -> String {
     format!("{split} data: {rows} rows read")
 }
 
+/// How far a download is.
+pub(crate) fn downloading(done: u64, total: u64) -> String {
+    format!("{} of {}", bytes(done), bytes(total))
+}
+
 /// The events that happen seldom; nothing for those that a bar shows.
 pub(super) fn lines(event: &Event) -> Vec<String> {
     let line = match event {
@@ -91,6 +97,13 @@ pub(super) fn lines(event: &Event) -> Vec<String> {
             "{}: mean {} {:.3} ({:.3} to {:.3}) on {} responses",
             scores.policy, scores.dimension, scores.mean, scores.interval.0, scores.interval.1, scores.answers
         ),
+        Event::Benchmarked(found) => {
+            const SHOWN: usize = 6;
+            let numbers = found.results.iter().take(SHOWN).map(|(name, value)| format!("{name} {value:.4}"));
+            let more = if found.results.len() > SHOWN { ", …" } else { "" };
+            let numbers = numbers.collect::<Vec<_>>().join(", ");
+            format!("{}: {numbers}{more} by evaluation.command in {:.1} s", found.policy, found.seconds)
+        }
         Event::WinRate(found) => format!(
             "{} against {}, {}: {}/{}/{} won/tied/lost, {:.1} %",
             found.a,

@@ -3,6 +3,7 @@
 //! The content is built once, as a document of text, tables and charts; each form only renders it and escapes what it must.
 
 mod answers;
+mod benchmarks;
 mod document;
 pub(crate) mod escape;
 mod html;

@@ -1,10 +1,10 @@
 //! What a run achieved: verdict, matrix, differences, forgetting, score kinds, divergences, trade-off charts.
 
 use crate::number::{interval_points, percent, plain, plus_minus, signed};
-use crate::report::answers;
 use crate::report::document::{Block, Section, Table};
 use crate::report::matrix::{Detail, Pairs, has_boilerplate, matrix};
 use crate::report::svg::{Chart, ScatterPoint};
+use crate::report::{answers, benchmarks};
 use crate::verdict::makes_rewards;
 use crate::{
     DimensionScore, PairedDifference, RunSummary, ScoreKind, Subset, Tally, dimensions, find_score, forgetting,
@@ -51,6 +51,7 @@ pub(crate) fn sections(summary: &RunSummary) -> Vec<Section> {
         outcome,
         matrices(summary),
         answers::section(summary),
+        benchmarks::section(summary),
         comparisons(summary),
         kinds(summary),
         trade_off(summary),

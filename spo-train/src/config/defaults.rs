@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::spec::{
     Best, CheckpointSpec, Dtype, EvaluationSpec, LoraRounds, LoraSet, LoraSpec, LoraTargets, OnlineSpec, OptimizerName,
-    QuantisedBase, Recompute, Schedule, TrainingSpec, Unfinished, WatchdogSpec,
+    QuantisedBase, Recompute, Schedule, TrackSpec, TrainingSpec, Unfinished, WatchdogSpec,
 };
 use spo_score::pairing::Pairing;
 
@@ -107,6 +107,8 @@ pub(crate) fn evaluation() -> EvaluationSpec {
         samples: Some(4),
         sample_prompts: Some(Vec::new()),
         scorer: None,
+        command: None,
+        command_timeout: Some(7200.0),
         boilerplate: Some(Vec::new()),
     }
 }
@@ -155,6 +157,11 @@ pub(crate) fn checkpoints() -> CheckpointSpec {
     }
 }
 
+/// `[track]`.
+pub(crate) fn track() -> TrackSpec {
+    TrackSpec { mlflow: None, experiment: Some("spo".into()) }
+}
+
 /// The fixed defaults by section, as they stand in the schema and the reference.
 pub(crate) fn sections() -> Vec<(&'static str, Map<String, Value>)> {
     let top = serde_json::json!({ "seed": SEED, "holdout": HOLDOUT });
@@ -171,6 +178,7 @@ pub(crate) fn sections() -> Vec<(&'static str, Map<String, Value>)> {
         ("evaluation", table(&evaluation())),
         ("watchdog", table(&watchdog())),
         ("checkpoints", table(&checkpoints())),
+        ("track", table(&track())),
     ]
 }
 

@@ -40,8 +40,8 @@ pub use crate::error::{ConfigError, Place};
 pub(crate) use objective::holds_earlier;
 pub use plan::{
     ArmPlan, CheckpointPlan, Condition, DataShape, EarlyStoppingPlan, EvaluationPlan, GateConditions, GatePlan,
-    LoraPlan, ModelPlan, OnlinePlan, Origin, PlanLine, RoundPlan, RunPlan, TrainingPlan, WarmupPlan, WatchdogPlan,
-    ZerothOrderPlan,
+    LoraPlan, ModelPlan, OnlinePlan, Origin, PlanLine, RoundPlan, RunPlan, TrackPlan, TrainingPlan, WarmupPlan,
+    WatchdogPlan, ZerothOrderPlan,
 };
 pub use registries::Registries;
 pub use resolve::{Facts, resolve};

@@ -9,8 +9,8 @@ pub mod watchdog;
 use crate::TrainError;
 use serde::{Deserialize, Serialize};
 use spo_eval::{
-    AnswerScores, Artefact, ConflictCount, DataSummary, DimensionScore, Distribution, GateSummary, KlEstimate,
-    OnlinePairs, PairedDifference, Sample, WinRate,
+    AnswerScores, Artefact, Benchmark, ConflictCount, DataSummary, DimensionScore, Distribution, GateSummary,
+    KlEstimate, OnlinePairs, PairedDifference, Sample, WinRate,
 };
 use std::path::PathBuf;
 
@@ -45,6 +45,15 @@ pub enum Event {
         split: String,
         /// Rows so far.
         rows: usize,
+    },
+    /// Files of the Hugging Face Hub come into the cache. Not kept in `events.jsonl`.
+    Downloading {
+        /// The name.
+        name: String,
+        /// Bytes that are there.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
     },
     /// The data are read and tokenised.
     DataLoaded {
@@ -98,6 +107,8 @@ pub enum Event {
     AnswersScored(AnswerScores),
     /// A policy against the start in a scorer's eyes.
     WinRate(WinRate),
+    /// What a program of the user's measured of a policy.
+    Benchmarked(Benchmark),
     /// They are all in the cache.
     Scored {
         /// The policy.
@@ -364,5 +375,10 @@ pub trait Sink {
     fn earlier(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
         let _ = (seconds, event);
         Ok(())
+    }
+
+    /// What went wrong since it was last asked and does not end the run; told as warnings.
+    fn warnings(&mut self) -> Vec<String> {
+        vec![]
     }
 }

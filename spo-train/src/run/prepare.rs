@@ -8,6 +8,7 @@ use crate::events::{Event, Sink};
 use crate::persist::disk_space;
 use crate::policy::adapters;
 use crate::run::disk::Disk;
+use crate::run::hub;
 use crate::run::online::prompts::Texts;
 use crate::run::place::PhaseData;
 use crate::run::schedule::{Stage, schedule};
@@ -68,11 +69,12 @@ impl Prepared {
     }
 }
 
-/// Reads model shape, tokenizer and data, and resolves the plan. `spo plan` stops here.
+/// Brings what the run file names of the Hub into the cache, reads model shape, tokenizer and data, and resolves the plan. `spo plan` stops here.
 ///
 /// # Errors
 /// Whatever is wrong with the run file, the model directory, the device or the data.
 pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainError> {
+    let (spec, located) = &hub::local(spec, sink)?;
     let (sections, registries) = (spec.sections(), spec.registries());
     let model = registries.families.spec(&sections.model.path)?;
     let device = device::open(sections.model.device.as_deref().unwrap_or("auto"))?;
@@ -84,7 +86,8 @@ pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainErr
     if train.examples.is_empty() {
         return Err(TrainError::nothing_left("train data", &train.report));
     }
-    let (plan, train, test) = settle(spec, &model, train, test)?;
+    let (mut plan, train, test) = settle(spec, &model, train, test)?;
+    hub::note(&mut plan, located);
     check_rows(&model, [&train, &test])?;
     adapters::check(spec, &plan, &model)?;
     check_warm_up(&plan, &test)?;

@@ -34,6 +34,8 @@ pub(crate) enum Stage<'a> {
     Respond { policy: String, responses: Responses },
     /// A scorer says what it thinks of what a policy answered.
     Judge { policy: String, responses: usize },
+    /// A program of the user's measures a policy.
+    Benchmark { policy: String },
     /// An online round makes its pairs.
     Make(Making<'a>),
     /// A round's policy is held against its gate; `path` are the policies that it comes from.
@@ -98,6 +100,7 @@ impl<'a> Stage<'a> {
             Self::Show { policy, .. } => format!("show {policy}"),
             Self::Respond { policy, .. } => format!("draw {policy}"),
             Self::Judge { policy, .. } => format!("judge {policy}"),
+            Self::Benchmark { policy } => format!("command on {policy}"),
             Self::Make(making) => format!("pair for {}", making.round.name),
             Self::Gate { round, .. } => format!("gate {}", round.name),
             Self::Compare { round, .. } => format!("compare {}", round.name),
@@ -138,6 +141,7 @@ impl Stage<'_> {
             }
             Self::Start
             | Self::Evaluate(_)
+            | Self::Benchmark { .. }
             | Self::Gate { .. }
             | Self::Compare { .. }
             | Self::Distance { .. }
@@ -199,6 +203,7 @@ impl<'a> Facts<'a> {
         if !self.plan.gives_rewards() {
             stages.extend(self.asked(start, 0));
             stages.extend(self.answers(start));
+            stages.extend(self.benchmark(start));
         }
         for (index, round) in self.plan.rounds.iter().enumerate() {
             let mut policies = vec![];
@@ -253,6 +258,7 @@ impl<'a> Facts<'a> {
         let mut stages = self.asked(&place.policy, later);
         stages.push(Stage::Evaluate(place.clone()));
         stages.extend(self.answers(&place.policy));
+        stages.extend(self.benchmark(&place.policy));
         stages.extend(gate(arm).map(|plan| {
             let (policy, path) = (place.policy.clone(), place.path.clone());
             Stage::Gate { policy, path, round: arm.round, plan }
@@ -283,6 +289,10 @@ impl<'a> Facts<'a> {
         let score = Stage::Score(Scoring::new(policy, self.train, self.held_out, examples, made));
         let sample = (!draws.is_empty()).then(|| Stage::Sample { policy: policy.into(), draws });
         sample.into_iter().chain([score]).collect()
+    }
+
+    fn benchmark(&self, policy: &str) -> Option<Stage<'a>> {
+        self.plan.evaluation.command.as_ref().map(|_| Stage::Benchmark { policy: policy.into() })
     }
 
     /// What a policy writes to prompts of the evaluation.

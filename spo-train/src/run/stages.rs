@@ -131,6 +131,7 @@ impl<'a> Driver<'a> {
                 Ok(())
             }
             Stage::Judge { policy, .. } => self.judge_responses(&name, policy),
+            Stage::Benchmark { policy } => self.stage(&name, &[], |run| run.benchmark(policy)),
             Stage::Make(making) => self.make_pairs(&name, making),
             Stage::Gate { policy, path, plan, .. } => self.stage(&name, &[], |run| run.check_gate(policy, path, plan)),
             Stage::Compare { policies, .. } => self.stage(&name, &[], |run| run.compare(policies)),
@@ -188,6 +189,12 @@ impl<'a> Driver<'a> {
         self.reporter.emit(loaded(&prepared.train, &prepared.held_out))?;
         let artefacts = self.artefacts();
         self.source_runs = SourceRuns::new(&prepared.source_runs, self.plan, &artefacts)?;
+        let of_hub = self
+            .plan
+            .hub
+            .iter()
+            .map(|of_hub| Artefact { name: of_hub.name.clone(), hash: format!("commit:{}", of_hub.commit) });
+        let artefacts = artefacts.into_iter().chain(of_hub).collect();
         self.reporter.emit(Event::Lineage { artefacts })?;
         self.resident.put(START, model);
         let start = self.resident.policies.hash(START).to_string();

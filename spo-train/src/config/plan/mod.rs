@@ -19,8 +19,8 @@ use serde_json::{Map, Value};
 use crate::TrainError;
 
 use super::spec::{
-    Best, DataEntry, Dtype, LoraRounds, LoraTargets, OnMiss, OptimizerName, QuantisedBase, Recompute, Schedule,
-    StoppingMetric, TextSpec,
+    Best, DataEntry, Dtype, Located, LoraRounds, LoraTargets, OnMiss, OptimizerName, QuantisedBase, Recompute,
+    Schedule, StoppingMetric, TextSpec,
 };
 pub use condition::Condition;
 pub use lines::{Origin, PlanLine};
@@ -61,6 +61,12 @@ pub struct RunPlan {
     pub watchdog: WatchdogPlan,
     /// What is saved inside a round.
     pub checkpoints: CheckpointPlan,
+    /// Where the run is also told.
+    #[serde(default)]
+    pub track: TrackPlan,
+    /// Names of the Hugging Face Hub, with the commits that they were.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hub: Vec<Located>,
     /// Where each value came from, by dotted key; values that are not listed are defaults.
     pub origins: BTreeMap<String, Origin>,
     /// The families that the model may be of; a plan that is read from a file has the builtin ones.
@@ -394,8 +400,25 @@ pub struct EvaluationPlan {
     /// Who scores the responses sampled on held-out prompts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scorer: Option<ScorerSpec>,
+    /// A program that measures every policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// Seconds that it may take.
+    #[serde(default)]
+    pub command_timeout: f64,
     /// Answers that say nothing.
     pub boilerplate: Vec<String>,
+}
+
+/// `[track]`, resolved.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct TrackPlan {
+    /// Address of an MLflow server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mlflow: Option<String>,
+    /// The experiment there.
+    pub experiment: String,
 }
 
 /// `[checkpoints]`, resolved.

@@ -190,6 +190,8 @@ impl<'a> Resolver<'a> {
             evaluation: self.evaluation()?,
             watchdog: self.watchdog(),
             checkpoints: self.checkpoints(),
+            track: self.track()?,
+            hub: vec![],
             name,
             out,
             origins: self.origins,

@@ -10,7 +10,7 @@ use super::layers::Layers;
 use super::{Resolver, wrong};
 use crate::config::defaults;
 use crate::config::document::Node;
-use crate::config::plan::{CheckpointPlan, EvaluationPlan, LoraPlan, ModelPlan, WatchdogPlan};
+use crate::config::plan::{CheckpointPlan, EvaluationPlan, LoraPlan, ModelPlan, TrackPlan, WatchdogPlan};
 use crate::config::schema::section_keys;
 use crate::config::spec::{RunSpec, Split};
 use crate::error::ConfigError;
@@ -50,11 +50,30 @@ impl Resolver<'_> {
                 return Err(wrong(self.document, node, "evaluation.scorer", expected.to_owned()));
             }
         }
+        if let Some(node) = self.root("evaluation").and_then(|section| section.get("command")) {
+            let words = plan.command.as_deref().and_then(shlex::split);
+            if words.is_none_or(|words| words.is_empty()) {
+                let expected = "a program with its arguments, every quote closed".to_owned();
+                return Err(wrong(self.document, node, "evaluation.command", expected));
+            }
+        }
         Ok(plan)
     }
 
     pub(super) fn watchdog(&mut self) -> WatchdogPlan {
         self.section("watchdog")
+    }
+
+    pub(super) fn track(&mut self) -> Result<TrackPlan, ConfigError> {
+        let plan: TrackPlan = self.section("track");
+        if let Some(node) = self.root("track").and_then(|section| section.get("mlflow")) {
+            let address = plan.mlflow.as_deref().unwrap_or_default();
+            if !["http://", "https://"].iter().any(|scheme| address.starts_with(scheme)) {
+                let expected = "an address such as http://127.0.0.1:5000".to_owned();
+                return Err(wrong(self.document, node, "track.mlflow", expected));
+            }
+        }
+        Ok(plan)
     }
 
     pub(super) fn checkpoints(&mut self) -> CheckpointPlan {

@@ -11,6 +11,7 @@ mod model;
 mod online;
 mod round;
 mod run;
+mod track;
 mod training;
 mod watchdog;
 
@@ -21,6 +22,7 @@ pub use gate::{GateConditionsSpec, GateSpec, OnMiss};
 pub use model::{Dtype, LoraRounds, LoraSet, LoraSpec, LoraTargets, ModelSpec, QuantisedBase};
 pub use online::{OnlineSpec, Unfinished};
 pub use round::{ControlSpec, RoundSpec};
-pub use run::{Argument, RunSections, RunSpec, Source};
+pub use run::{Argument, Located, RunSections, RunSpec, Source};
+pub use track::TrackSpec;
 pub use training::{EarlyStoppingSpec, OptimizerName, Recompute, Schedule, StoppingMetric, TrainingSpec, WarmupSpec};
 pub use watchdog::WatchdogSpec;

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ModelSpec {
-    /// Required. Model directory in the Hugging Face layout (config.json, safetensors, tokenizer.json), or a GGUF file; relative to the run file.
+    /// Required. Model directory in the Hugging Face layout (config.json, safetensors, tokenizer.json), or a GGUF file; or a
+    /// name on the Hugging Face Hub, `org/name` or `hf://org/name@revision`, where there is no such path; relative to the run file.
     pub path: PathBuf,
     /// Number format of the weights in memory. Losses and sums of log-probabilities are f32 or wider in every case.
     pub dtype: Option<Dtype>,
