@@ -125,6 +125,13 @@ fn other_models_are_refused_with_the_reason() {
 }
 
 #[test]
+fn a_learned_activation_needs_a_block_without_a_gate() {
+    let error = ModelSpec::from_json(&format!(r#"{{"model_type": "llama", {SMALL}, "hidden_act": "xielu"}}"#));
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("hidden_act") && error.contains("found xielu"), "{error}");
+}
+
+#[test]
 fn rope_reads_the_same_in_old_and_new_form() {
     for (old, new) in [
         (r#""rope_theta": 5e5"#, r#""rope_parameters": {"rope_type": "default", "rope_theta": 5e5}"#),

@@ -40,7 +40,6 @@ pub struct Routing {
 impl Routing {
     /// That of scores `[tokens, experts]`: the `active` highest of each token; of equal ones the first.
     pub fn new(scores: &[f32], experts: usize, active: usize) -> Self {
-        let count = scores.len() / experts;
         let mut tokens = vec![vec![]; experts];
         let (mut within, mut chosen) = (vec![], vec![]);
         for (token, scores) in scores.chunks_exact(experts).enumerate() {
@@ -52,11 +51,12 @@ impl Routing {
                 tokens[expert].push(token);
             }
         }
-        let mut starts = vec![0; experts];
-        for expert in 1..experts {
-            starts[expert] = starts[expert - 1] + tokens[expert - 1].len();
-        }
-        debug_assert_eq!(within.len(), count * active);
+        let starts = tokens.iter().scan(0, |next, of_expert| {
+            let start = *next;
+            *next += of_expert.len();
+            Some(start)
+        });
+        let starts: Vec<usize> = starts.collect();
         let places = within.into_iter().map(|(expert, at)| (starts[expert] + at) as i32).collect();
         Self { tokens, places, chosen }
     }

@@ -53,6 +53,7 @@ mod smollm3;
 
 use crate::load::{Checkpoint, GgufModel, LoadOptions};
 use crate::reward::refuse_reward_model;
+use crate::spec::{Activation, MlpKind};
 use crate::{CausalLm, ModelError, ModelSpec};
 use burn::tensor::Device;
 use spo_data::gguf::is_gguf;
@@ -203,6 +204,9 @@ impl Registry {
         if !spec.heads.is_multiple_of(spec.kv_heads) {
             let expected = format!("a divisor of num_attention_heads = {}", spec.heads);
             return Err(config.error("num_key_value_heads", &spec.kv_heads.to_string(), &expected));
+        }
+        if spec.activation == Activation::Xielu && spec.mlp != MlpKind::Plain {
+            return Err(config.error("hidden_act", "xielu", "an activation of a gated block"));
         }
         if spec.head_dim == 0 {
             let found = format!("{} heads of a width of {}", spec.heads, spec.hidden_size);

@@ -231,6 +231,7 @@ fn check(spec: &ModelSpec) -> Result<(), String> {
         mlp,
         activation,
         learned_positions,
+        experts,
         // Known to the kernels, or the same for all.
         family: _,
         vocab_size: _,
@@ -252,13 +253,15 @@ fn check(spec: &ModelSpec) -> Result<(), String> {
         logit_scale: _,
         residual_scale: _,
         sinks: _,
-        experts: _,
         ropes: _,
         layers: _,
         layout: _,
         eos: _,
     } = spec;
+    let gate = experts.as_ref().map_or(*mlp, |experts| experts.mlp);
+    let clamped = matches!(activation, Activation::Clamped { .. });
     let lacking = [
+        ((gate == MlpKind::GatedInterleaved) != clamped, "such a gate"),
         (matches!(norm, NormKind::Layer | NormKind::LayerUnbiased), "layer norms"),
         (*parallel, "parallel attention and feed-forward blocks"),
         (*qkv == QkvLayout::PerHead, "projections stored head by head"),
