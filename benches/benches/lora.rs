@@ -39,7 +39,7 @@ fn lora(criterion: &mut Criterion) {
         targets: Targets::AllLinear,
         saved: SavedModules::default(),
     };
-    let up = |model: CausalLm| model.layers[0].mlp.up_proj.clone().expect("a gated block");
+    let up = |model: CausalLm| model.layers[0].mlp.clone().and_then(|mlp| mlp.up_proj).expect("a gated block");
     let (plain, adapted) = (up(model.clone()), up(model.with_lora(&spec, 2).expect("a rank above 0")));
     let [outer, inner] = plain.dims();
     let random = |width| Tensor::<2>::random([TOKENS, width], Distribution::Normal(0.0, 1.0), &device);

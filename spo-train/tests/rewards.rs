@@ -116,7 +116,8 @@ fn loss(model: &CausalLm, task: &dyn Task, recompute: Recompute, gradients: Opti
     let mut tally = StepTally { weight: task.weight(&groups), ..Default::default() };
     match gradients {
         Some(gradients) => {
-            let options = TapeOptions { recompute, trainable: Trainable::All, head: Default::default() };
+            let options =
+                TapeOptions { recompute, trainable: Trainable::All, head: Default::default(), router_loss: 0.0 };
             differentiate_scored(model, &batch, &options, gradients, |scored| {
                 task.logp_gradients(&rows, &batch, scored, &mut tally)
             })

@@ -226,7 +226,7 @@ fn recomputed_blocks_give_the_same_bits() {
     let model = model("llama-tiny-policy");
     use spo_train::step::tape::Recompute;
     let run = |recompute| {
-        let options = TapeOptions { recompute, trainable: Trainable::All, head: Default::default() };
+        let options = TapeOptions { recompute, trainable: Trainable::All, head: Default::default(), router_loss: 0.0 };
         let mut gradients = Gradients::default();
         differentiate(&model, &batch, &options, &mut gradients, |logps| Ok::<_, ()>(vec![-1.0; logps.len()])).unwrap();
         gradients

@@ -23,8 +23,8 @@ use crate::scoring::check_rows;
 /// Write a model as a Hugging Face directory or a GGUF file, with an adapter merged into it if one is named
 ///
 /// What was written is read back and compared with the model in memory on 8 pairs; manifest.json in the directory says
-/// how close it was. An adapter is merged in f32 into the weights as the model's files have them. GGUF takes every
-/// family with a BPE tokenizer, and refuses what llama.cpp would compute otherwise.
+/// how close it was. An adapter is merged in f32 into the weights as the model's files have them. GGUF takes the
+/// families that were compared with llama.cpp, with a BPE tokenizer, and refuses what it would compute otherwise.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Model directory or GGUF file; or a policy of a run, RUN:POLICY, the best one of a round RUN:ROUND@best

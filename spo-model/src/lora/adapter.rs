@@ -32,6 +32,11 @@ impl LoraAdapter {
         Self { a, b, magnitude: None, row_squares: None, scale, dropout: None }
     }
 
+    /// For these rows of a batch alone: what dropout drops is told by token.
+    pub(crate) fn on_rows(&mut self, rows: &[usize]) {
+        self.dropout = self.dropout.take().map(|dropout| dropout.of_rows(rows));
+    }
+
     /// With a magnitude, `[out]`; `None` starts from the lengths of the rows of `weight`, `[out, in]`.
     pub(super) fn with_magnitude(mut self, magnitude: Option<Tensor<1>>, weight: Tensor<2>) -> Self {
         let squares = row_squares(weight);

@@ -8,6 +8,7 @@ use burn::module::Param;
 use burn::tensor::{Tensor, TensorData};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 impl CausalLm {
@@ -18,7 +19,7 @@ impl CausalLm {
     /// What [`LoraSpec::check`] refuses.
     pub fn with_lora(mut self, spec: &LoraSpec, seed: u64) -> Result<Self, ModelError> {
         spec.check(self.spec())?;
-        let selected = spec.targets.select(self.spec())?;
+        let selected = BTreeSet::from_iter(spec.targets.select(self.spec())?);
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let (device, dtype) = (self.device(), self.dtype());
         for (path, linear) in projections(&mut self).into_iter().filter(|(path, _)| selected.contains(path)) {

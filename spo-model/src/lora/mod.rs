@@ -77,15 +77,21 @@ pub fn projection_names(spec: &ModelSpec) -> Vec<String> {
         QkvLayout::Separate => &["q_proj", "k_proj", "v_proj", "o_proj"],
         QkvLayout::Stacked | QkvLayout::PerHead => &["qkv_proj", "o_proj"],
     };
-    let mlp: &[&str] = match spec.mlp {
-        MlpKind::Gated => &["gate_proj", "up_proj", "down_proj"],
-        MlpKind::GatedFused => &["gate_up_proj", "down_proj"],
-        MlpKind::Plain => &["up_proj", "down_proj"],
+    let of_mlp = |module: String, kind: MlpKind| {
+        kind.projections().iter().map(move |name| format!("{module}.{name}")).collect::<Vec<_>>()
+    };
+    let feed_forward = |layer: usize| match spec.experts.as_ref().filter(|_| spec.layers[layer].experts) {
+        None => of_mlp("mlp".into(), spec.mlp),
+        Some(experts) => {
+            let each = (0..experts.count).flat_map(|expert| of_mlp(format!("moe.experts.{expert}"), experts.mlp));
+            let shared = experts.shared.map(|_| of_mlp("moe.shared_expert".into(), MlpKind::Gated));
+            each.chain(shared.into_iter().flatten()).collect()
+        }
     };
     let of_layer = |layer| {
-        let path = move |module: &str, name: &&str| format!("layers.{layer}.{module}.{name}");
-        let attention = attention.iter().map(move |name| path("self_attn", name));
-        attention.chain(mlp.iter().map(move |name| path("mlp", name)))
+        let attention = attention.iter().map(|name| format!("self_attn.{name}"));
+        let all = attention.chain(feed_forward(layer)).collect::<Vec<_>>();
+        all.into_iter().map(move |module| format!("layers.{layer}.{module}"))
     };
     (0..spec.layers.len()).flat_map(of_layer).collect()
 }
@@ -96,7 +102,10 @@ pub fn projections(model: &mut CausalLm) -> Vec<(String, &mut Linear)> {
     for (index, block) in model.layers.iter_mut().enumerate() {
         let path = |module: &str, name: &str| format!("layers.{index}.{module}.{name}");
         all.extend(block.self_attn.linears_mut().map(|(name, linear)| (path("self_attn", name), linear)));
-        all.extend(block.mlp.linears_mut().map(|(name, linear)| (path("mlp", name), linear)));
+        let mlp = block.mlp.iter_mut().flat_map(|mlp| mlp.linears_mut());
+        all.extend(mlp.map(|(name, linear)| (path("mlp", name), linear)));
+        let moe = block.moe.iter_mut().flat_map(|experts| experts.linears_mut());
+        all.extend(moe.map(|(name, linear)| (path("moe", &name), linear)));
     }
     all
 }

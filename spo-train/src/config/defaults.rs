@@ -45,6 +45,7 @@ pub(crate) fn training() -> TrainingSpec {
         shuffle: Some(true),
         recompute: Some(Recompute::Auto),
         update_in_backward: Some(false),
+        router_loss: Some(0.0),
         head_chunk_rows: Some(0),
         eval_every: Some(0),
         early_stopping: None,

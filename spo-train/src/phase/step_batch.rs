@@ -217,7 +217,10 @@ impl<'a> StepBatch<'a> {
     fn tape_options(&self, model: &CausalLm, batch: &PackedBatch) -> TapeOptions {
         let large = || activation_bytes(model, batch) > kept_activations(&model.device());
         let recompute = self.phase.training.recompute.settled(large);
-        TapeOptions { recompute, trainable: self.phase.trainable, head: self.head.clone() }
+        // Of the batch's mean: a micro-batch counts by its tokens.
+        let share = batch.tokens() as f64 / self.tokens().max(1) as f64;
+        let router_loss = self.phase.training.router_loss * share;
+        TapeOptions { recompute, trainable: self.phase.trainable, head: self.head.clone(), router_loss }
     }
 }
 

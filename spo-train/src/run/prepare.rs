@@ -90,6 +90,7 @@ pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainErr
     hub::note(&mut plan, located);
     check_rows(&model, [&train, &test])?;
     adapters::check(spec, &plan, &model)?;
+    check_router_loss(spec, &plan, &model)?;
     check_warm_up(&plan, &test)?;
     let [train, held_out] = label(&plan, &tokenizer, [("train", train), ("held-out", test)])?;
     let texts = Texts::of(spec, &plan, &tokenizer)?;
@@ -169,6 +170,17 @@ fn check_rows(model: &ModelSpec, sets: [&Dataset; 2]) -> Result<(), TrainError> 
     for example in sets.iter().flat_map(|set| &set.examples) {
         let answers: Vec<&[u32]> = example.answers.iter().map(|answer| answer.as_slice()).collect();
         model.check_row(&example.id, &example.prompt, &answers)?;
+    }
+    Ok(())
+}
+
+/// A loss of the router needs a router.
+fn check_router_loss(spec: &RunSpec, plan: &RunPlan, model: &ModelSpec) -> Result<(), TrainError> {
+    let arms = plan.rounds.iter().flat_map(|round| &round.arms).map(|arm| &arm.training);
+    let mut all = arms.chain(plan.warmup.iter().map(|warmup| &warmup.training));
+    if model.experts.is_none() && all.any(|training| training.router_loss != 0.0) {
+        let message = format!("the model, of the family {}, has no experts to spread tokens over", model.family);
+        return Err(spec.refused("training.router-loss", message, Some("leave it out".into())).into());
     }
     Ok(())
 }

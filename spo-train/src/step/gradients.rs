@@ -5,6 +5,7 @@ use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor};
 use spo_kernels::cpu::Values;
 use spo_kernels::squares::sum_of_squares;
 use spo_model::lora::{SavedModules, is_adapter};
+use spo_model::parameters::is_constant;
 use std::collections::BTreeMap;
 
 /// Which parameters training changes.
@@ -23,7 +24,7 @@ impl Trainable {
     /// Whether the parameter at this module path is trained.
     pub fn contains(self, path: &str) -> bool {
         match self {
-            Self::All => true,
+            Self::All => !is_constant(path),
             Self::Adapters => is_adapter(path),
             Self::AdaptersAnd(saved) => is_adapter(path) || saved.contains(path),
         }

@@ -84,7 +84,7 @@ fn load(model: CausalLm, dir: &Path, dtype: DType, dropout: Option<f64>) -> Resu
         tensors.take_tied_head(&checkpoint, &config, layout)?;
     }
     let mut model = model.without_lora();
-    let (device, adapted) = (model.device(), config.adapted(model.spec())?);
+    let (device, adapted) = (model.device(), BTreeSet::from_iter(config.adapted(model.spec())?));
     for (path, linear) in projections(&mut model).into_iter().filter(|(path, _)| adapted.contains(path)) {
         let (rank, scale) = config.rank_and_scale(&super::targets::module_path(layout, &path));
         let mut name = |part: &str| tensors.take(&peft_name(layout, &format!("{path}.lora.{part}"))).map(String::from);

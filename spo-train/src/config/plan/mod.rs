@@ -298,6 +298,9 @@ pub struct TrainingPlan {
     /// Each block is updated in the backward pass.
     #[serde(default)]
     pub update_in_backward: bool,
+    /// Weight of the loss that spreads tokens over experts; 0 = none.
+    #[serde(default)]
+    pub router_loss: f64,
     /// Rows per head chunk; 0 = automatic.
     pub head_chunk_rows: usize,
     /// Steps between two evaluations of the running policy; 0 = none.

@@ -144,9 +144,21 @@ fn unused(optimizer: OptimizerName) -> &'static [(&'static str, &'static str)] {
             ("zo-momentum", OF_ANY),
         ],
         OptimizerName::Mezo => {
-            const { &[("zo-rank", OF_SUBZERO), ("zo-refresh", OF_SUBZERO), BETAS, EPS, DECAY, CLIP, RECOMPUTE, IN_BACKWARD] }
+            const {
+                &[
+                    ("zo-rank", OF_SUBZERO),
+                    ("zo-refresh", OF_SUBZERO),
+                    BETAS,
+                    EPS,
+                    DECAY,
+                    CLIP,
+                    RECOMPUTE,
+                    IN_BACKWARD,
+                    ROUTER,
+                ]
+            }
         }
-        OptimizerName::Subzero => const { &[BETAS, EPS, DECAY, CLIP, RECOMPUTE, IN_BACKWARD] },
+        OptimizerName::Subzero => const { &[BETAS, EPS, DECAY, CLIP, RECOMPUTE, IN_BACKWARD, ROUTER] },
     }
 }
 
@@ -161,6 +173,7 @@ const EPS: (&str, &str) = ("adam-eps", "only `adamw` has it");
 const DECAY: (&str, &str) = ("weight-decay", "only `adamw` has it");
 const CLIP: (&str, &str) = ("max-grad-norm", "there is no gradient to clip");
 const RECOMPUTE: (&str, &str) = ("recompute", "there is no backward pass to recompute in");
+const ROUTER: (&str, &str) = ("router-loss", "it is known to gradients alone");
 const IN_BACKWARD: (&str, &str) = ("update-in-backward", "there is no backward pass");
 
 impl Resolver<'_> {

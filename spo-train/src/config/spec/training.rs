@@ -74,6 +74,10 @@ pub struct TrainingSpec {
     /// of the embedding if that is larger. A batch is one micro-batch then, whatever `tokens-per-micro-batch` says. Needs
     /// `max-grad-norm = 0`, as the global norm is known at the end only, and no `[lora]`.
     pub update_in_backward: Option<bool>,
+    /// Weight of the loss that spreads tokens over the experts of a mixture (arXiv 2101.03961, eq. 4), beside the round's own
+    /// loss, which is reported without it; 0 = none. Models without experts refuse it.
+    #[schemars(range(min = 0))]
+    pub router_loss: Option<f64>,
     /// Rows per chunk of the log-prob head; 0 = chosen so that a chunk's logits take at most 64 MiB.
     pub head_chunk_rows: Option<usize>,
     /// Optimiser steps between two evaluations on the held-out pairs while the round goes on, and one more after the last step;

@@ -17,7 +17,7 @@ use spo_core::logprob::divergence::{Head, token_kl_backward};
 use spo_core::logprob::{HeadGradient, HeadOptions, HeadPass, token_logps};
 use spo_data::PackedBatch;
 use spo_model::CausalLm;
-use spo_model::decoder::{Block, PackedInputs, pull};
+use spo_model::decoder::{Balance, Block, PackedInputs, pull};
 
 /// The path of a head of its own.
 const HEAD: &str = "lm_head.weight";
@@ -62,6 +62,9 @@ pub struct TapeOptions {
     pub trainable: Trainable,
     /// The log-prob head.
     pub head: HeadOptions,
+    /// Weight of the loss that spreads tokens over the experts of a mixture; 0 leaves it out. It counts the blocks from the
+    /// first trained one on, and is no part of what a loss is given.
+    pub router_loss: f64,
 }
 
 /// What the head gives for a micro-batch.
@@ -181,11 +184,12 @@ pub fn differentiate_in_parts<E>(
     let inputs = PackedInputs::new(batch, model.spec(), &device);
     let lowest = lowest_trained(&model, options.trainable);
 
-    let (blocks, in_rows) = (model.layers.len(), model.ends_in_rows());
+    // Every token of the last block counts for the balance.
+    let (blocks, in_rows) = (model.layers.len(), model.ends_in_rows() && options.router_loss == 0.0);
     let rows_of = |layer| (in_rows && layer + 1 == blocks).then(|| inputs.score_rows.clone());
 
     let mut x = model.embed(inputs.ids.clone(), inputs.positions.clone());
-    let mut steps = vec![];
+    let (mut steps, mut balance) = (vec![], Balance::default());
     for (layer, block) in model.layers.iter().enumerate() {
         if layer < lowest {
             x = match rows_of(layer) {
@@ -196,6 +200,10 @@ pub fn differentiate_in_parts<E>(
         }
         // With a tape even if it is dropped at once: without one, fused operations round differently.
         let tape = BlockTape::record(block, layer, x, &inputs, rows_of(layer), options.trainable);
+        if let (Some(experts), Some(scores)) = (&block.moe, tape.scores.as_ref().filter(|_| options.router_loss != 0.0))
+        {
+            balance.add(experts, scores);
+        }
         x = tape.output.clone().inner();
         steps.push(if options.recompute.keeps(layer) { Step::Tape(tape) } else { Step::Input(tape.input.inner()) });
     }
@@ -223,7 +231,9 @@ pub fn differentiate_in_parts<E>(
                 BlockTape::record(&model.layers[layer], layer, x, &inputs, rows_of(layer), options.trainable)
             }
         };
-        d_x = tape.backward(layer, d_x, &inputs, options.trainable, gradients);
+        let scores = tape.scores.clone().filter(|_| options.router_loss != 0.0);
+        let d_scores = scores.map(|scores| balance.gradient(options.router_loss, scores));
+        d_x = tape.backward(layer, (d_x, d_scores), &inputs, options.trainable, gradients);
         model = part_done(model, gradients)?;
     }
     if let Some(sum) = shared {
