@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AnswerScores, DimensionScore, Distribution, KlEstimate, OnlinePairs, PairedDifference, WinRate};
+use crate::{
+    AnswerScores, DimensionScore, Distribution, FrontSummary, KlEstimate, OnlinePairs, PairedDifference, WinRate,
+};
 
 /// Version of the JSON form of [`RunSummary`].
 pub const SCHEMA: u32 = 1;
@@ -43,6 +45,9 @@ pub struct RunSummary {
     /// The policies against the start in that scorer's eyes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub win_rates: Vec<WinRate>,
+    /// Conditional policies at weights over the whole simplex.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fronts: Vec<FrontSummary>,
     /// What online rounds trained on.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub online: Vec<OnlinePairs>,
@@ -78,6 +83,7 @@ impl Default for RunSummary {
             kl: Vec::new(),
             answers: Vec::new(),
             win_rates: Vec::new(),
+            fronts: Vec::new(),
             online: Vec::new(),
             margins: Vec::new(),
             samples: Vec::new(),

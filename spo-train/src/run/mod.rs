@@ -2,6 +2,7 @@
 
 pub mod disk;
 mod evaluation;
+mod front;
 mod judge;
 pub(crate) mod lock;
 pub mod manifest;
