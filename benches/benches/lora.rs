@@ -38,6 +38,7 @@ fn lora(criterion: &mut Criterion) {
         dropout: 0.0,
         targets: Targets::AllLinear,
         saved: SavedModules::default(),
+        front: None,
     };
     let up = |model: CausalLm| model.layers[0].mlp.clone().and_then(|mlp| mlp.up_proj).expect("a gated block");
     let (plain, adapted) = (up(model.clone()), up(model.with_lora(&spec, 2).expect("a rank above 0")));

@@ -51,13 +51,22 @@ impl DeviceArguments {
         Ok(device::open(&self.device)?)
     }
 
-    /// Loads a model, with an adapter if one is named.
-    pub fn load(&self, device: &Device, model: &Path, adapter: Option<&Path>) -> Result<CausalLm, CliError> {
+    /// Loads a model, with an adapter if one is named, which is at these weights if it is conditional.
+    pub fn load(
+        &self,
+        device: &Device,
+        model: &Path,
+        adapter: Option<&Path>,
+        point: Option<&[f64]>,
+    ) -> Result<CausalLm, CliError> {
         let start = Instant::now();
         let mut loaded =
             CausalLm::open(model, LoadOptions { storage: Some(self.dtype.storage()), blocks: None }, device)?;
         if let Some(adapter) = adapter {
             (loaded, _) = load_adapter(loaded, adapter)?;
+            if let Some(point) = point {
+                loaded = loaded.at_weights(point);
+            }
         }
         tracing::info!(model = %model.display(), ?device, seconds = start.elapsed().as_secs_f64(), "model loaded");
         Ok(loaded)

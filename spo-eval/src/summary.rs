@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AnswerScores, DimensionScore, Distribution, KlEstimate, OnlinePairs, PairedDifference, WinRate};
+use crate::{
+    AnswerScores, DimensionScore, Distribution, FrontSummary, KlEstimate, OnlinePairs, PairedDifference, WinRate,
+};
 
 /// Version of the JSON form of [`RunSummary`].
 pub const SCHEMA: u32 = 1;
@@ -48,6 +50,9 @@ pub struct RunSummary {
     /// What a program of the user's measured of each policy.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub benchmarks: Vec<Benchmark>,
+    /// Conditional policies at weights over the whole simplex.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fronts: Vec<FrontSummary>,
     /// What online rounds trained on.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub online: Vec<OnlinePairs>,
@@ -84,6 +89,7 @@ impl Default for RunSummary {
             answers: Vec::new(),
             win_rates: Vec::new(),
             benchmarks: Vec::new(),
+            fronts: Vec::new(),
             online: Vec::new(),
             margins: Vec::new(),
             samples: Vec::new(),

@@ -219,6 +219,16 @@ pub enum ModelError {
         /// What does not fit.
         reason: String,
     },
+    /// Weights of preferences that no policy can follow.
+    #[error("weights {found:?}: {reason}")]
+    Weights {
+        /// The weights as they were given.
+        found: String,
+        /// What is wrong.
+        reason: String,
+        /// Weights that would do.
+        hint: String,
+    },
     /// A reward model where a language model is expected.
     #[error("{}: a reward model: it scores texts and has no log-probabilities of tokens", dir.display())]
     OnlyScores {
@@ -277,6 +287,7 @@ impl ModelError {
                 "convert them with `model.save_pretrained(dir)` in transformers or PEFT, on a machine where you trust them"
                     .into(),
             ),
+            Self::Weights { hint, .. } => Some(hint.clone()),
             Self::OnlyScores { .. } => {
                 Some("name it as a scorer, or as the model of a run whose objective is `reward`".into())
             }

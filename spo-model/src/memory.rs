@@ -96,7 +96,8 @@ impl Training<'_> {
                 && targets.contains(module)
             {
                 let magnitude = if lora.dora { out } else { 0 };
-                let own = lora.rank * (out + inputs) + magnitude;
+                let core = lora.front.as_ref().map_or(0, |front| front.core_elements(lora.rank));
+                let own = lora.total_rank() * (out + inputs) + magnitude + core;
                 trained += own;
                 state.adapters += (own + self.frozen_ranks * (out + inputs)) * stored + 4 * magnitude;
             }
@@ -134,7 +135,7 @@ impl Training<'_> {
                 None if projections.contains(module) => rank.min(out).min(inputs) * (2 * out + inputs),
                 // Both factors are near squares.
                 Some(lora) if targets.contains(module) => {
-                    let sides = [lora.rank * out, lora.rank * inputs].map(|elements| 2 * elements.isqrt());
+                    let sides = [out, inputs].map(|side| lora.total_rank() * side).map(|elements| 2 * elements.isqrt());
                     rank * sides.iter().sum::<usize>()
                 }
                 _ => 0,
@@ -268,7 +269,9 @@ impl Training<'_> {
         };
         let magnitude = if lora.dora { out } else { 0 };
         let dropout = if lora.dropout > 0.0 { 2 * inputs } else { 0 };
-        2 * lora.rank + magnitude + dropout
+        // A core's input and output stand beside them.
+        let between = if lora.front.is_some() { 4 } else { 2 };
+        between * lora.total_rank() + magnitude + dropout
     }
 
     /// Logits and their gradients, in chunks of `chunk_rows` (0: automatic).
@@ -324,6 +327,7 @@ mod tests {
             dropout: 0.0,
             targets: Targets::Names(vec!["q_proj".into(), "down_proj".into()]),
             saved: crate::lora::SavedModules::new(&["norm".into()], &spec).expect("it has one"),
+            front: None,
         };
         let model = CausalLm::random(&spec, 0, &device::cpu());
         let plain = Training { storage: Storage::F32, blocks: None, lora: None, frozen_ranks: 0, fused: true };

@@ -107,6 +107,7 @@ fn spec(dora: bool) -> LoraSpec {
         dropout: 0.0,
         targets: Targets::AllLinear,
         saved: SavedModules::default(),
+        front: None,
     }
 }
 

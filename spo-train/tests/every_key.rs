@@ -20,6 +20,9 @@ controls = [{ name = "control" }]
 dimension = "helpfulness"
 "#;
 
+/// A round that weighs both dimensions, in the place of the others.
+const WEIGHED: &str = "rounds=[{ dimension = [\"honesty\", \"helpfulness\"] }]";
+
 fn plan(sets: &[String]) -> Result<RunPlan, ConfigError> {
     plan_of(BASE, sets)
 }
@@ -108,6 +111,9 @@ fn companions(key: &str) -> Vec<String> {
         section @ ("lora" | "warmup") => vec![format!("{section}={{}}")],
         _ => vec![],
     };
+    if ["lora.shared-rank", "lora.concentration"].contains(&key) {
+        sets.extend([WEIGHED.to_owned(), "lora.condition=\"weights\"".to_owned()]);
+    }
     if name.starts_with("zo-") {
         sets.push(format!("{table}.optimizer=\"subzero\""));
     }
@@ -169,8 +175,15 @@ fn every_key_reaches_the_plan() {
         let (table, name) = key.rsplit_once('.').unwrap_or(("", key));
         options.contains(name) && (table == "rounds.0" || table == "rounds.0.controls.0")
     };
-    // The schema has one value, and a warm-up has nothing but its loss to stop at.
-    let fixed = ["schema", "warmup.early-stopping.metric", "warmup.early-stopping.dimension"];
+    // The schema has one value, and a warm-up has nothing but its loss to stop at. The condition and the weights ask for
+    // each other's absence and a list of dimensions: below.
+    let fixed = [
+        "schema",
+        "warmup.early-stopping.metric",
+        "warmup.early-stopping.dimension",
+        "lora.condition",
+        "rounds.0.dimension-weights",
+    ];
     let own = found.iter().filter(|(key, _)| !is_option(key) && !fixed.contains(&key.as_str()));
     let own: Vec<&(String, Value)> = own.collect();
     assert!(own.len() > 100, "{}", own.len());
@@ -195,6 +208,26 @@ fn every_key_reaches_the_plan() {
         let origin = plan.origins.keys().find(of_key).map(|name| plan.origins[name].clone());
         assert_eq!(origin, Some(Origin::Set { argument: argument.clone() }), "{argument}");
     }
+}
+
+#[test]
+fn several_dimensions_their_condition_and_their_weights_reach_the_plan() {
+    let sets = |more: &[&str]| more.iter().map(|set| (*set).to_owned()).collect::<Vec<_>>();
+    let drawn = plan(&sets(&[WEIGHED, "lora={}", "lora.condition=\"weights\""])).unwrap();
+    let plan_of = |key: &str| at(&drawn, key).unwrap();
+    assert_eq!(plan_of("lora.condition"), "weights");
+    assert_eq!((plan_of("lora.rank"), plan_of("lora.alpha")), (json!(4), json!(8.0)));
+    assert_eq!((plan_of("lora.shared-rank"), plan_of("lora.concentration")), (json!(4), json!(0.5)));
+    assert_eq!(drawn.rounds[0].front, ["honesty", "helpfulness"]);
+    assert_eq!(
+        (drawn.rounds[0].name.as_str(), drawn.rounds[0].dimension.as_str()),
+        ("round-1-honesty-helpfulness", "honesty + helpfulness")
+    );
+    // An epoch is all pairs of both.
+    assert_eq!(drawn.rounds[0].main().training.steps, 1290_u64.div_ceil(32));
+    let fixed = plan(&sets(&[WEIGHED, "rounds.0.dimension-weights={ honesty = 0.25, helpfulness = 0.75 }"])).unwrap();
+    assert_eq!(fixed.rounds[0].dimension_weights["helpfulness"], 0.75);
+    assert!(fixed.origins.contains_key("rounds.0.dimension-weights.honesty"), "{:?}", fixed.origins);
 }
 
 #[test]

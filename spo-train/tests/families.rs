@@ -145,6 +145,7 @@ fn gradients_of_adapters_equal_those_through_burns_reparameterisation() {
         dropout: 0.0,
         targets: Targets::AllLinear,
         saved: Default::default(),
+        front: None,
     };
     for (name, model) in families() {
         let model = parameters::replace(model, "", |parameter| parameter.value.cast(DType::F64));

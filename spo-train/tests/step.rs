@@ -185,6 +185,7 @@ fn the_number_of_threads_changes_nothing() {
         dropout: 0.0,
         targets: Targets::AllLinear,
         saved: SavedModules::default(),
+        front: None,
     };
     let adapted = wide.clone().with_lora(&lora, 5).unwrap();
     let mut all: Vec<_> = models().into_iter().map(|(name, model)| (name, model, Trainable::All)).collect();

@@ -208,8 +208,16 @@ fn run(
 
 fn adapted(model: CausalLm) -> CausalLm {
     let (rank, saved) = (3, SavedModules::default());
-    let spec =
-        LoraSpec { rank, alpha: 6.0, rslora: false, dora: false, dropout: 0.0, targets: Targets::AllLinear, saved };
+    let spec = LoraSpec {
+        rank,
+        alpha: 6.0,
+        rslora: false,
+        dora: false,
+        dropout: 0.0,
+        targets: Targets::AllLinear,
+        saved,
+        front: None,
+    };
     model.with_lora(&spec, 2).unwrap()
 }
 

@@ -82,6 +82,14 @@ pub(super) fn lines(event: &Event) -> Vec<String> {
         Event::Scored { policy, answers, cached, seconds, .. } => {
             format!("{policy} scored on {answers} answers ({cached} from the cache) in {seconds:.1} s")
         }
+        Event::Front(front) => format!(
+            "{} at {} weights, held out: hypervolume {:.4} ({:.4} to {:.4})",
+            front.policy,
+            front.points.len(),
+            front.hypervolume,
+            front.interval.0,
+            front.interval.1
+        ),
         Event::PairsMade(made) => format!(
             "{}: {} pairs of {} answers of {} to {} prompts; mean {} {:.3}, mean gap {:.3}",
             made.round,

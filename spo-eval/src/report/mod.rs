@@ -6,6 +6,7 @@ mod answers;
 mod benchmarks;
 mod document;
 pub(crate) mod escape;
+mod front;
 mod html;
 mod json;
 mod markdown;

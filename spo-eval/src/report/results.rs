@@ -4,7 +4,7 @@ use crate::number::{interval_points, percent, plain, plus_minus, signed};
 use crate::report::document::{Block, Section, Table};
 use crate::report::matrix::{Detail, Pairs, has_boilerplate, matrix};
 use crate::report::svg::{Chart, ScatterPoint};
-use crate::report::{answers, benchmarks};
+use crate::report::{answers, benchmarks, front};
 use crate::verdict::makes_rewards;
 use crate::{
     DimensionScore, PairedDifference, RunSummary, ScoreKind, Subset, Tally, dimensions, find_score, forgetting,
@@ -50,6 +50,7 @@ pub(crate) fn sections(summary: &RunSummary) -> Vec<Section> {
     vec![
         outcome,
         matrices(summary),
+        front::section(summary),
         answers::section(summary),
         benchmarks::section(summary),
         comparisons(summary),

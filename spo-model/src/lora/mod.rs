@@ -7,13 +7,15 @@
 mod adapter;
 mod attach;
 mod dropout;
+pub mod front;
 mod peft;
 mod saved;
 mod targets;
 
 pub use adapter::LoraAdapter;
 pub use dropout::{Dropout, mix};
-pub use peft::{load_adapter, load_adapter_as, merge_adapter, save_adapter};
+pub use front::{FrontSpec, Weights};
+pub use peft::{load_adapter, load_adapter_as, merge_adapter, merge_adapter_at, save_adapter};
 pub use saved::SavedModules;
 pub use targets::Targets;
 
@@ -24,7 +26,7 @@ use crate::{CausalLm, ModelError, ModelSpec};
 /// Shape and targets of the adapters of a model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoraSpec {
-    /// Rank of the update.
+    /// Rank of the update; of a conditional one that of the part that the weights change.
     pub rank: usize,
     /// Numerator of the scale.
     pub alpha: f64,
@@ -38,6 +40,8 @@ pub struct LoraSpec {
     pub targets: Targets,
     /// Modules that are trained in full beside them.
     pub saved: SavedModules,
+    /// What the update is conditioned on, if it is.
+    pub front: Option<FrontSpec>,
 }
 
 impl LoraSpec {
@@ -54,6 +58,20 @@ impl LoraSpec {
         Self { rank, alpha, ..self.clone() }
     }
 
+    /// Rank of the whole update: that of the parts of a conditional one together.
+    pub fn total_rank(&self) -> usize {
+        self.front.as_ref().map_or(self.rank, |front| front.total_rank(self.rank))
+    }
+
+    /// That of the plain adapter which a conditional one is at any weights: of the same scale.
+    pub fn at_point(&self) -> Self {
+        let (rank, scale) = (self.total_rank(), self.scale());
+        match &self.front {
+            Some(_) => Self { rank, alpha: scale * rank as f64, rslora: false, front: None, ..self.clone() },
+            None => self.clone(),
+        }
+    }
+
     /// Checks names and numbers against a model's shape.
     ///
     /// # Errors
@@ -65,6 +83,12 @@ impl LoraSpec {
         }
         if !(0.0..1.0).contains(&self.dropout) {
             return refuse(format!("dropout: found {}, expected a number of at least 0 and below 1", self.dropout));
+        }
+        if let Some(front) = &self.front {
+            front.check().map_or(Ok(()), refuse)?;
+            if self.dora || !self.saved.is_empty() {
+                return refuse("a conditional adapter takes neither `dora` nor `modules-to-save`".into());
+            }
         }
         self.targets.select(spec).map(|_| ())
     }
@@ -112,5 +136,6 @@ pub fn projections(model: &mut CausalLm) -> Vec<(String, &mut Linear)> {
 
 /// Whether a module path belongs to the adapter that is trained.
 pub fn is_adapter(path: &str) -> bool {
-    [".lora.a", ".lora.b", ".lora.magnitude"].iter().any(|end| path.ends_with(end))
+    let ends = [".lora.a", ".lora.b", ".lora.magnitude", ".lora.core.shared", ".lora.core.weighed"];
+    ends.iter().any(|end| path.ends_with(end))
 }

@@ -4,8 +4,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::spec::{
-    Best, CheckpointSpec, Dtype, EvaluationSpec, LoraRounds, LoraSet, LoraSpec, LoraTargets, OnlineSpec, OptimizerName,
-    QuantisedBase, Recompute, Schedule, TrackSpec, TrainingSpec, Unfinished, WatchdogSpec,
+    Best, CheckpointSpec, Dtype, EvaluationSpec, LoraCondition, LoraRounds, LoraSet, LoraSpec, LoraTargets, OnlineSpec,
+    OptimizerName, QuantisedBase, Recompute, Schedule, TrackSpec, TrainingSpec, Unfinished, WatchdogSpec,
 };
 use spo_score::pairing::Pairing;
 
@@ -93,8 +93,23 @@ pub(crate) fn lora() -> LoraSpec {
         dora: Some(false),
         dropout: Some(0.0),
         modules_to_save: Some(Vec::new()),
+        condition: Some(LoraCondition::None),
+        shared_rank: None,
+        concentration: None,
         rounds: Some(LoraRounds::Continue),
         quantised_base: Some(QuantisedBase::None),
+    }
+}
+
+/// `[lora]` with a condition: PBLoRA's ranks and scale, and the distribution of its code (arXiv 2505.06274).
+pub(crate) fn conditional_lora() -> LoraSpec {
+    LoraSpec {
+        rank: Some(4),
+        alpha: Some(8.0),
+        condition: Some(LoraCondition::Weights),
+        shared_rank: Some(4),
+        concentration: Some(0.5),
+        ..lora()
     }
 }
 
@@ -171,10 +186,13 @@ pub(crate) fn sections() -> Vec<(&'static str, Map<String, Value>)> {
     // `zo-eps` depends on [lora].
     let zeroth_order = table(&zeroth_order(OptimizerName::Subzero, false)).into_iter();
     training.extend(zeroth_order.filter(|(key, _)| key.starts_with("zo-") && key != "zo-eps"));
+    let mut of_lora = table(&lora());
+    let conditional = table(&conditional_lora()).into_iter();
+    of_lora.extend(conditional.filter(|(key, _)| ["shared-rank", "concentration"].contains(&key.as_str())));
     vec![
         ("", table(&top)),
         ("model", table(&model)),
-        ("lora", table(&lora())),
+        ("lora", of_lora),
         ("training", training),
         ("evaluation", table(&evaluation())),
         ("watchdog", table(&watchdog())),

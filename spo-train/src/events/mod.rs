@@ -9,8 +9,8 @@ pub mod watchdog;
 use crate::TrainError;
 use serde::{Deserialize, Serialize};
 use spo_eval::{
-    AnswerScores, Artefact, Benchmark, ConflictCount, DataSummary, DimensionScore, Distribution, GateSummary,
-    KlEstimate, OnlinePairs, PairedDifference, Sample, WinRate,
+    AnswerScores, Artefact, Benchmark, ConflictCount, DataSummary, DimensionScore, Distribution, FrontSummary,
+    GateSummary, KlEstimate, OnlinePairs, PairedDifference, Sample, WinRate,
 };
 use std::path::PathBuf;
 
@@ -103,6 +103,8 @@ pub enum Event {
     },
     /// An online round made its pairs.
     PairsMade(OnlinePairs),
+    /// A conditional policy was scored on the held-out pairs at weights over the whole simplex.
+    Front(FrontSummary),
     /// What a scorer says of a policy's responses to held-out prompts.
     AnswersScored(AnswerScores),
     /// A policy against the start in a scorer's eyes.

@@ -1,7 +1,7 @@
 //! A run's summary from its plan and its events alone: what reports are made of.
 
-use crate::config::RunPlan;
 use crate::config::spec::Dtype;
+use crate::config::{LoraPlan, RunPlan};
 use crate::events::sink::Record;
 use crate::events::{Event, HeldOut, HeldOutDimension};
 use crate::persist::directory::{START, WARMUP};
@@ -33,6 +33,9 @@ fn add(summary: &mut RunSummary, plan: &RunPlan, event: &Event) {
                 parameters: *parameters,
                 trainable: *trainable,
                 method: match &plan.lora {
+                    Some(LoraPlan { rank, shared_rank: Some(shared), .. }) => {
+                        format!("conditional LoRA rank {shared} + {rank}")
+                    }
                     Some(lora) => format!("LoRA rank {}", lora.rank),
                     None => "full".into(),
                 },
@@ -91,6 +94,7 @@ fn add(summary: &mut RunSummary, plan: &RunPlan, event: &Event) {
             summary.margins.extend(margins.iter().cloned());
         }
         Event::Compared(difference) => summary.differences.push(difference.clone()),
+        Event::Front(front) => summary.fronts.push(front.clone()),
         Event::PairsMade(pairs) => summary.online.push(pairs.clone()),
         Event::AnswersScored(scores) => summary.answers.push(scores.clone()),
         Event::Benchmarked(found) => summary.benchmarks.push(found.clone()),

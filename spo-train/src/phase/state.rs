@@ -46,9 +46,9 @@ impl PhaseState {
         }
     }
 
-    /// The policy as it is now, to be scored or saved.
+    /// The policy as it is now, to be scored or saved; a conditional one at equal weights.
     pub fn policy(&mut self) -> CausalLm {
-        self.optimizer.policy(&self.model)
+        self.optimizer.policy(&self.model).at_equal_weights()
     }
 }
 

@@ -38,6 +38,10 @@ impl Phase<'_> {
         let learning_rate = self.training.learning_rates().after(done);
 
         let PhaseState { model, mut optimizer, .. } = state;
+        let model = match task.weights(done) {
+            Some(weights) => model.with_weights(&weights),
+            None => model,
+        };
         let updated = self.update(&batch, model, optimizer.as_mut(), learning_rate);
         let Updated { model, tally, norm, passes } = updated.map_err(|fault| match fault {
             Fault::NotFinite(quantity, found) => {

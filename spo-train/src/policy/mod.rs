@@ -172,7 +172,7 @@ impl Policies {
         let dir = self.path(name);
         let aside = self.dir.join(format!(".{name}.part"));
         remove(&aside)?;
-        let model = model.joined();
+        let model = model.joined().at_equal_weights();
         self.write(&model, &aside)?;
         replace_dir(&aside, &dir)?;
         let before = self.probe.score(&model);
@@ -412,8 +412,8 @@ fn remove(dir: &Path) -> Result<(), TrainError> {
 }
 
 /// Hash of what makes the model's log-probs: its weights and adapters, their type, and the way of
-/// scoring them.
-fn hash(model: &CausalLm) -> String {
+/// scoring them. Conditional adapters count with what they are at equal weights.
+pub(crate) fn hash(model: &CausalLm) -> String {
     let base = parameters::hash(model, |path| !is_adapter(path));
     let adapters = parameters::hash(model, is_adapter);
     let text = format!("packed-v1 {:?} {base} {adapters}", model.dtype());

@@ -3,6 +3,7 @@
 mod benchmark;
 pub mod disk;
 mod evaluation;
+mod front;
 mod hub;
 mod judge;
 pub(crate) mod lock;

@@ -7,6 +7,7 @@ use crate::phase::Phase;
 use crate::run::online::prompts::{Prompts, Texts};
 use crate::step::gradients::Trainable;
 use crate::task::data::TaskData;
+use crate::task::{Weighing, WeightDraws};
 use spo_data::{Dataset, Tokenizer};
 use spo_model::ModelSpec;
 use std::sync::{Arc, OnceLock};
@@ -153,6 +154,9 @@ impl PhaseData {
         });
         let train = expected.as_ref().unwrap_or(train);
         let rows = |dataset: &Arc<Dataset>| match (&place.arm, &plan.warmup) {
+            (Some(arm), _) if !arm.round.front.is_empty() => {
+                TaskData::of_front(dataset, &arm.round.front, arm.plan, weighing(plan, place, arm.round), limit)
+            }
             (Some(arm), _) => TaskData::of_arm(dataset, &arm.round.dimension, arm.plan, tokenizer, limit),
             (None, Some(warmup)) => Ok(TaskData::of_warm_up(dataset, warmup, limit)),
             (None, None) => unreachable!("only the warm-up is no arm"),
@@ -171,5 +175,17 @@ impl PhaseData {
         let (phase, rows) = (place.visiting(plan.seed), train.len());
         let train = train.visiting(phase.visits(rows), phase.epoch(rows));
         Ok(Self { train, held_out, online: prompts.map(|prompts| (prompts, OnceLock::new())) })
+    }
+}
+
+/// Where the weights of a phase of several dimensions come from.
+fn weighing(plan: &RunPlan, place: &Place, round: &RoundPlan) -> Weighing {
+    let lora = plan.lora.as_ref();
+    match lora.and_then(|lora| lora.concentration) {
+        Some(concentration) => Weighing::Drawn {
+            draws: WeightDraws { seed: plan.seed, round: place.round(), concentration },
+            fresh: lora.is_none_or(|lora| lora.start.is_none()),
+        },
+        None => Weighing::Fixed(round.front.iter().map(|dimension| round.dimension_weights[dimension]).collect()),
     }
 }

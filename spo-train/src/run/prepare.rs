@@ -208,9 +208,11 @@ fn label(
     let labelled =
         |dimension: &str| splits.iter().all(|(_, set)| set.judged_dimensions().iter().any(|d| d == dimension));
     for round in &plan.rounds {
-        let wanted = round.online.is_none() || labelled(&round.dimension);
-        if wanted && !dimensions.contains(&round.dimension) {
-            dimensions.push(round.dimension.clone());
+        for dimension in round.dimensions() {
+            let wanted = round.online.is_none() || labelled(dimension);
+            if wanted && !dimensions.contains(dimension) {
+                dimensions.push(dimension.clone());
+            }
         }
     }
     let [train, held_out] = splits.map(|(name, dataset)| {

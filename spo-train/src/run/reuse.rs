@@ -106,7 +106,15 @@ fn base(plan: &RunPlan) -> Value {
 fn path(plan: &RunPlan, (round, arm): (usize, usize)) -> Option<Value> {
     let part = |round: usize, arm: usize| {
         let plan = plan.rounds.get(round)?;
-        serde_json::to_value((&plan.name, &plan.dimension, &plan.gate, &plan.online, plan.arms.get(arm)?)).ok()
+        serde_json::to_value((
+            &plan.name,
+            plan.dimensions(),
+            &plan.dimension_weights,
+            &plan.gate,
+            &plan.online,
+            plan.arms.get(arm)?,
+        ))
+        .ok()
     };
     let main: Option<Vec<Value>> = (0..round).map(|round| part(round, 0)).collect();
     Some(Value::from(vec![Value::Array(main?), part(round, arm)?]))

@@ -10,6 +10,7 @@ use crate::run::reference::{Draw, Made, Scoring};
 use crate::task::data::TaskData;
 use serde::Serialize;
 use spo_data::Dataset;
+use spo_eval::front_weights;
 use std::collections::HashSet;
 
 #[cfg(test)]
@@ -28,6 +29,14 @@ pub(crate) enum Stage<'a> {
     Score(Scoring<'a>),
     /// A policy's scores on the held-out rows.
     Evaluate(Place<'a>),
+    /// A conditional policy's scores on the held-out rows at weights over the whole simplex.
+    Front {
+        place: Place<'a>,
+        /// Answers that it scores, at all weights.
+        answers: usize,
+        /// Their tokens with their prompts.
+        tokens: u64,
+    },
     /// A policy answers the prompts that the report shows.
     Show { policy: String, responses: Responses },
     /// A policy answers held-out prompts, for its distance from others.
@@ -97,6 +106,7 @@ impl<'a> Stage<'a> {
             Self::Sample { policy, .. } => format!("sample {policy}"),
             Self::Score(scoring) => format!("score {}", scoring.policy),
             Self::Evaluate(place) => format!("evaluate {}", place.policy),
+            Self::Front { place, .. } => format!("front {}", place.policy),
             Self::Show { policy, .. } => format!("show {policy}"),
             Self::Respond { policy, .. } => format!("draw {policy}"),
             Self::Judge { policy, .. } => format!("judge {policy}"),
@@ -128,6 +138,7 @@ impl Stage<'_> {
                 summary.sampled_tokens = draws.iter().map(|draw| of(draw).tokens()).sum();
             }
             Self::Score(scoring) => (summary.rows, summary.scored_tokens) = (scoring.answers, scoring.tokens),
+            Self::Front { answers, tokens, .. } => (summary.rows, summary.scored_tokens) = (*answers, *tokens),
             Self::Judge { responses, .. } => summary.rows = *responses,
             Self::Make(making) => {
                 summary.rows = making.answers();
@@ -257,6 +268,7 @@ impl<'a> Facts<'a> {
         let later = if arm.is_control() { self.plan.rounds.len() } else { arm.index + 1 };
         let mut stages = self.asked(&place.policy, later);
         stages.push(Stage::Evaluate(place.clone()));
+        stages.extend(self.front(place));
         stages.extend(self.answers(&place.policy));
         stages.extend(self.benchmark(&place.policy));
         stages.extend(gate(arm).map(|plan| {
@@ -293,6 +305,19 @@ impl<'a> Facts<'a> {
 
     fn benchmark(&self, policy: &str) -> Option<Stage<'a>> {
         self.plan.evaluation.command.as_ref().map(|_| Stage::Benchmark { policy: policy.into() })
+    }
+
+    /// What a conditional policy is worth at weights over the whole simplex.
+    fn front(&self, place: &Place<'a>) -> Option<Stage<'a>> {
+        let (dimensions, held_out) = (self.plan.front().len(), &self.held_out.examples);
+        let conditional = self.plan.lora.as_ref().is_some_and(|lora| lora.shared_rank.is_some());
+        if !conditional || held_out.is_empty() {
+            return None;
+        }
+        let points = front_weights(dimensions).len();
+        let answers = points * held_out.iter().map(|example| example.answers.len()).sum::<usize>();
+        let tokens = points as u64 * held_out.iter().map(|example| example.tokens() as u64).sum::<u64>();
+        Some(Stage::Front { place: place.clone(), answers, tokens })
     }
 
     /// What a policy writes to prompts of the evaluation.

@@ -56,7 +56,7 @@ pub(crate) struct Driver<'a> {
     journal: Journal,
     checkpoints: Checkpoints,
     pub(super) resident: Resident,
-    cache: LogpCache,
+    pub(super) cache: LogpCache,
     pub(super) bootstrap: Bootstrap,
     /// Where numbers of rows are computed.
     numbers: Device,
@@ -68,7 +68,7 @@ pub(crate) struct Driver<'a> {
     /// What became of the phases so far, by policy.
     trained: BTreeMap<String, Trained>,
     /// Log-probs of the policies so far.
-    logps: BTreeMap<String, PolicyLogps>,
+    pub(super) logps: BTreeMap<String, PolicyLogps>,
     /// Held-out margins of the policies so far.
     margins: BTreeMap<String, Margins>,
     /// Scores of the policies so far, in the scale of the main table.
@@ -124,6 +124,7 @@ impl<'a> Driver<'a> {
             Stage::Sample { policy, draws } => self.sample(&name, policy, draws),
             Stage::Score(scoring) => self.score(&name, scoring),
             Stage::Evaluate(place) => self.evaluate(&name, place),
+            Stage::Front { place, .. } => self.evaluate_front(&name, place),
             Stage::Show { policy, .. } => self.stage(&name, &[], |run| run.show(policy)),
             Stage::Respond { policy, .. } => {
                 let responses = self.stage(&name, &[], |run| run.respond(policy))?;

@@ -67,13 +67,17 @@ impl TaskData {
         let mut inputs = PairInputs::new(&self.dataset, pairs, earlier);
         inputs.numbers.length_desensitised = needs.length_desensitising;
         inputs.numbers.mixture = mixture;
-        inputs.numbers.strengths = needs.strengths.then(|| strengths(&self.dataset, &self.dimension, pairs));
+        inputs.numbers.strengths = needs.strengths.then(|| self.strengths(pairs));
         inputs.numbers.safety = needs.safety.then(|| safety(&self.dataset, pairs));
         if let Some(samples) = &frozen.samples {
             inputs = inputs.with_sampled(self.sampled(&frozen, samples)?);
         }
         inputs.reference = frozen.reference;
         let task = PreferenceTask::new(&self.dataset, pairs.to_vec(), objective.clone(), inputs, device)?;
+        let task = match &self.front {
+            Some(front) => task.with_front(front.clone()),
+            None => task,
+        };
         let margin_offset = task.margin_offset(&self.visited().collect::<Vec<_>>())?;
         Ok((Box::new(task), margin_offset))
     }
@@ -132,6 +136,12 @@ impl TaskData {
         Ok(sampled)
     }
 
+    /// By how much the chosen answer of each pair is better.
+    fn strengths(&self, pairs: &[PairRef]) -> Vec<f64> {
+        let of = |(row, pair)| strength(&self.dataset, self.dimension_of(row), pair);
+        pairs.iter().enumerate().map(of).collect()
+    }
+
     /// A policy's log-probs of pairs. With `alpha` the tokens beyond the pair's shorter answer count that much: the sum
     /// up to there is the log-prob of the shortened answer.
     fn sides(&self, logps: &PolicyLogps, pairs: &[PairRef], alpha: Option<f64>) -> Result<Sides<Vec<f64>>, TrainError> {
@@ -151,11 +161,6 @@ impl TaskData {
         }
         Ok(sides)
     }
-}
-
-/// By how much the chosen answer of each pair is better.
-fn strengths(dataset: &Dataset, dimension: &str, pairs: &[PairRef]) -> Vec<f64> {
-    pairs.iter().map(|pair| strength(dataset, dimension, pair)).collect()
 }
 
 /// Whether each answer is safe: 1 or 0.

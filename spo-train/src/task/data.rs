@@ -3,7 +3,7 @@
 
 use crate::TrainError;
 use crate::config::{ArmPlan, DataShape, WarmupPlan};
-use crate::task::{Mismatched, RewardPair, SupervisedTask};
+use crate::task::{FrontRows, Mismatched, RewardPair, SupervisedTask, Weighing};
 use spo_core::objective::{ListObjective, RewardObjective, UnpairedObjective};
 use spo_core::{Needs, Objective};
 use spo_data::{AnswerRef, Dataset, Example, Group, PairRef, Tokenizer};
@@ -38,13 +38,15 @@ pub(crate) struct TaskData {
     order: Vec<usize>,
     /// Most tokens of a prompt with an answer that a loss makes.
     pub(super) limit: usize,
+    /// The dimensions that are weighed, where there are several.
+    pub(super) front: Option<FrontRows>,
 }
 
 impl TaskData {
     fn new(dataset: &Arc<Dataset>, dimension: String, objective: &str, rows: Rows, limit: usize) -> Self {
         let (visits, order) = (vec![], vec![]);
-        let data =
-            Self { dataset: dataset.clone(), dimension, objective: objective.into(), rows, visits, order, limit };
+        let (dataset, objective, front) = (dataset.clone(), objective.into(), None);
+        let data = Self { dataset, dimension, objective, rows, visits, order, limit, front };
         let rows = data.len();
         data.visiting(vec![true; rows], (0..rows).collect())
     }
@@ -73,6 +75,33 @@ impl TaskData {
             DataShape::Lists => Rows::Lists(dataset.lists(dimension), arm.objectives.build_list(name, options)?.into()),
         };
         Ok(Self::new(dataset, dimension.into(), name, rows, limit))
+    }
+
+    /// The pairs of several dimensions for an arm that weighs them, in the order of their examples.
+    ///
+    /// # Errors
+    /// Options that the objective refuses.
+    pub fn of_front(
+        dataset: &Arc<Dataset>,
+        dimensions: &[String],
+        arm: &ArmPlan,
+        weighing: Weighing,
+        limit: usize,
+    ) -> Result<Self, TrainError> {
+        let (name, options) = (arm.objective.as_str(), &arm.options);
+        let of =
+            |(index, dimension): (usize, &String)| dataset.pairs(dimension).into_iter().map(move |pair| (pair, index));
+        let mut pairs: Vec<(PairRef, usize)> = dimensions.iter().enumerate().flat_map(of).collect();
+        pairs.sort_by_key(|(pair, _)| pair.example);
+        let (pairs, of_row) = pairs.into_iter().unzip();
+        let rows = Rows::Pairs(pairs, arm.objectives.build(name, options)?.into());
+        let front = Some(FrontRows { dimensions: dimensions.to_vec(), of_row, weighing });
+        Ok(Self { front, ..Self::new(dataset, dimensions.join(" + "), name, rows, limit) })
+    }
+
+    /// The dimension that a row is of.
+    pub(super) fn dimension_of(&self, row: usize) -> &str {
+        self.front.as_ref().map_or(&self.dimension, |front| front.dimension(row))
     }
 
     /// The preferred answers of the warm-up's dimensions, all of them visited in their own order.

@@ -5,6 +5,7 @@ mod answers;
 pub(crate) mod build;
 mod check;
 pub(crate) mod data;
+mod front;
 mod inputs;
 mod lists;
 mod pairs;
@@ -14,6 +15,7 @@ mod tally;
 
 pub use ahead::Ahead;
 pub use answers::{Mismatched, UnpairedTask};
+pub use front::{FrontRows, Weighing, WeightDraws};
 pub use inputs::{PairInputs, Sampled};
 pub use lists::ListTask;
 pub use pairs::PreferenceTask;
@@ -63,6 +65,12 @@ pub trait Task: Sync {
 
     /// Name of a row, for reports.
     fn id(&self, row: usize) -> &str;
+
+    /// The weights of the step after `done` steps, in a round that weighs several dimensions: the policy acts with them.
+    fn weights(&self, done: u64) -> Option<Vec<f64>> {
+        let _ = done;
+        None
+    }
 
     /// The groups of some rows in one batch, for the heads of this model.
     fn pack(&self, model: &CausalLm, rows: &[usize], groups: &[Group]) -> PackedBatch {

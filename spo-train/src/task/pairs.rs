@@ -1,6 +1,7 @@
 //! A preference objective on the pairs of one dimension, against frozen policies.
 
 use super::ahead::WholeBatch;
+use super::front::{FrontRows, Weighing, weigh};
 use super::{Ahead, PairInputs, StepAhead, StepTally, Task};
 use crate::TrainError;
 use crate::step::tape::{DivergenceGradients, LogpGradients, Scored, observe};
@@ -20,6 +21,8 @@ pub struct PreferenceTask<'a> {
     objective: Arc<dyn Objective>,
     inputs: PairInputs,
     device: Device,
+    /// The dimensions that are weighed, where there are several.
+    front: Option<FrontRows>,
 }
 
 impl<'a> PreferenceTask<'a> {
@@ -42,7 +45,13 @@ impl<'a> PreferenceTask<'a> {
         first.sequence_kl = inputs.reference.as_ref().and_then(|_| live());
         // Missing inputs show now, not at the first step.
         objective.needs().check(objective.name(), &first)?;
-        Ok(Self { dataset, pairs, objective, inputs, device })
+        Ok(Self { dataset, pairs, objective, inputs, device, front: None })
+    }
+
+    /// With pairs of several dimensions, whose losses are weighed. The loss must be one of single pairs.
+    #[must_use]
+    pub fn with_front(self, front: FrontRows) -> Self {
+        Self { front: Some(front), ..self }
     }
 
     /// SPO's `c` on some pairs; it depends on frozen policies only.
@@ -124,6 +133,19 @@ impl<'a> PreferenceTask<'a> {
     fn differentiate(&self, numbers: &PairNumbers) -> Result<PairGradient, TrainError> {
         Ok(differentiate(self.objective.as_ref(), numbers, &self.device)?)
     }
+
+    /// The sum of losses that theory gives while policy ≡ reference, if it says: where pairs count differently, of each
+    /// pair for itself.
+    fn step_zero(&self, numbers: &PairNumbers, factors: &[f64]) -> Result<Option<f64>, TrainError> {
+        let of = |numbers: &PairNumbers| step_zero(self.objective.as_ref(), numbers, &self.device);
+        match &self.front {
+            None => return Ok(of(numbers)?.map(|mean| mean * factors.len() as f64)),
+            Some(FrontRows { weighing: Weighing::Drawn { fresh: false, .. }, .. }) => return Ok(None),
+            Some(_) => {}
+        }
+        let weighed = |(row, factor): (usize, &f64)| Ok(of(&numbers.select(&[row]))?.map(|loss| loss * factor));
+        factors.iter().enumerate().map(weighed).sum()
+    }
 }
 
 impl Task for PreferenceTask<'_> {
@@ -143,7 +165,27 @@ impl Task for PreferenceTask<'_> {
         &self.dataset.examples[self.pairs[row].example].id
     }
 
+    fn weights(&self, done: u64) -> Option<Vec<f64>> {
+        match self.front.as_ref()? {
+            FrontRows { weighing: Weighing::Drawn { draws, .. }, dimensions, .. } => {
+                Some(draws.at(done, dimensions.len()))
+            }
+            FrontRows { weighing: Weighing::Fixed(_), .. } => None,
+        }
+    }
+
     fn look_ahead(&self, step: &StepAhead) -> Result<Option<Ahead>, TrainError> {
+        if let Some(front) = &self.front {
+            let weights = match &front.weighing {
+                Weighing::Drawn { .. } => step.model.weights(),
+                Weighing::Fixed(weights) => Some(weights.clone()),
+            };
+            let weights = weights.ok_or_else(|| TrainError::Objective {
+                name: self.objective.name().into(),
+                reason: "it weighs several dimensions, and the policy has no conditional adapter".into(),
+            })?;
+            return Ok(Some(Ahead::Weights(weights.into())));
+        }
         if !self.objective.needs().whole_batch || step.batches.len() < 2 {
             return Ok(None);
         }
@@ -171,16 +213,21 @@ impl Task for PreferenceTask<'_> {
         step: &mut StepTally,
     ) -> Result<LogpGradients, TrainError> {
         let (numbers, reference) = self.observe(rows, batch, scored)?;
-        let gradient = match &step.ahead {
+        let mut gradient = match &step.ahead {
             Some(Ahead::Pairs(whole)) => self.differentiate(&whole.numbers)?.select(&whole.places(rows)),
             _ => self.differentiate(&numbers)?,
         };
+        let factors = match (&self.front, &step.ahead) {
+            (Some(front), Some(Ahead::Weights(weights))) => front.factors(rows, weights),
+            _ => vec![1.0; rows.len()],
+        };
+        if self.front.is_some() {
+            weigh(&mut gradient, &factors);
+        }
         tally(&numbers, &gradient, step);
-        if let Some(total) = &mut step.step_zero {
-            match step_zero(self.objective.as_ref(), &numbers, &self.device)? {
-                Some(mean) => *total += mean * rows.len() as f64,
-                None => step.step_zero = None,
-            }
+        if step.step_zero.is_some() {
+            let expected = self.step_zero(&numbers, &factors)?;
+            step.step_zero = step.step_zero.zip(expected).map(|(total, expected)| total + expected);
         }
         let mut logp_gradients = vec![0.0; scored.logps.len()];
         let mut of_divergence = vec![0.0; if reference.is_some() { scored.logps.len() } else { 0 }];

@@ -19,8 +19,8 @@ use serde_json::{Map, Value};
 use crate::TrainError;
 
 use super::spec::{
-    Best, DataEntry, Dtype, Located, LoraRounds, LoraTargets, OnMiss, OptimizerName, QuantisedBase, Recompute,
-    Schedule, StoppingMetric, TextSpec,
+    Best, DataEntry, Dtype, Located, LoraCondition, LoraRounds, LoraTargets, OnMiss, OptimizerName, QuantisedBase,
+    Recompute, Schedule, StoppingMetric, TextSpec,
 };
 pub use condition::Condition;
 pub use lines::{Origin, PlanLine};
@@ -78,6 +78,11 @@ impl RunPlan {
     /// Whether the run makes a reward model: then it has one round, whose arms all do.
     pub fn gives_rewards(&self) -> bool {
         self.rounds.iter().any(|round| round.main().gives_rewards())
+    }
+
+    /// The dimensions that the run's only round weighs, if it weighs several.
+    pub fn front(&self) -> &[String] {
+        self.rounds.first().map_or(&[], |round| &round.front)
     }
 
     /// Most tokens of a critique, where the run's reward model writes one before it scores.
@@ -138,6 +143,15 @@ pub struct LoraPlan {
     /// Modules trained in full.
     #[serde(default)]
     pub modules_to_save: Vec<String>,
+    /// What the adapter is conditioned on.
+    #[serde(default)]
+    pub condition: LoraCondition,
+    /// Rank of the part that all weights share, with a condition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_rank: Option<usize>,
+    /// Parameter of the distribution that weights are drawn from, with a condition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concentration: Option<f64>,
     /// What a round does with the adapter it starts from.
     #[serde(default)]
     pub rounds: LoraRounds,
@@ -163,8 +177,14 @@ pub struct WarmupPlan {
 pub struct RoundPlan {
     /// Name in reports and directories.
     pub name: String,
-    /// Dimension trained on.
+    /// Dimension trained on; of a round that weighs several their names with `+` between them.
     pub dimension: String,
+    /// The dimensions that it weighs; empty in a round of one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub front: Vec<String>,
+    /// Their weights; none where a conditional adapter draws them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub dimension_weights: BTreeMap<String, f64>,
     /// The main arm first (its policy starts the next round), then the controls.
     pub arms: Vec<ArmPlan>,
     /// What the main arm's policy must reach.
@@ -178,6 +198,11 @@ impl RoundPlan {
     /// The arm whose policy is carried on.
     pub fn main(&self) -> &ArmPlan {
         self.arms.first().expect("resolve gives every round a main arm")
+    }
+
+    /// The dimensions that it learns: one, or those that it weighs.
+    pub fn dimensions(&self) -> &[String] {
+        if self.front.is_empty() { std::slice::from_ref(&self.dimension) } else { &self.front }
     }
 
     /// The arms that are only compared.

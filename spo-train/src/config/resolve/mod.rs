@@ -1,5 +1,6 @@
 //! From what the user wrote to a plan in which every value is settled and knows its origin.
 
+mod front;
 mod gate;
 mod layers;
 mod online;
@@ -92,6 +93,19 @@ impl Facts {
         }
     }
 
+    /// The rows of several dimensions together.
+    pub(crate) fn rows_of(&self, dimensions: &[String]) -> DimensionRows {
+        dimensions.iter().map(|dimension| self.rows(dimension)).fold(DimensionRows::default(), |sum, rows| {
+            DimensionRows {
+                pairs: sum.pairs + rows.pairs,
+                answers: sum.answers + rows.answers,
+                desirable: sum.desirable + rows.desirable,
+                lists: sum.lists + rows.lists,
+                ties: sum.ties + rows.ties,
+            }
+        })
+    }
+
     /// Dimensions with rows, and how many: pairs where there are some.
     pub(crate) fn dimensions(&self) -> Vec<(String, usize)> {
         let mut names: Vec<&String> = self.pairs.keys().chain(self.answers.keys()).chain(self.lists.keys()).collect();
@@ -180,7 +194,7 @@ impl<'a> Resolver<'a> {
             schema: SCHEMA,
             seed: self.sections.seed.unwrap_or(defaults::SEED),
             model: self.model(),
-            lora: self.lora(),
+            lora: self.lora()?,
             data: self.sections.data.clone(),
             text: self.text(spec)?,
             holdout: self.holdout()?,

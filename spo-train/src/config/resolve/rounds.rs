@@ -78,6 +78,7 @@ impl Resolver<'_> {
             }
         }
         self.check_reward_rounds(&rounds)?;
+        self.check_front(&rounds)?;
         Ok(rounds)
     }
 
@@ -96,6 +97,17 @@ impl Resolver<'_> {
             message: message.into(),
             hint: Some(hint.into()),
         })
+    }
+
+    /// The dimensions of a round, all of which the training data have.
+    pub(super) fn round_dimensions(&self, node: &Node, key: &str) -> Result<Vec<String>, ConfigError> {
+        match &node.content {
+            Content::Array(items) => {
+                let of = |(index, item)| checked_dimension(self.document, self.facts, item, &format!("{key}.{index}"));
+                items.iter().enumerate().map(of).collect()
+            }
+            _ => Ok(vec![checked_dimension(self.document, self.facts, node, key)?]),
+        }
     }
 
     fn takes_ties(&self, name: &str, options: &Map<String, Value>) -> bool {
@@ -117,10 +129,12 @@ impl Resolver<'_> {
         let dimension_node = node.get("dimension").expect("the schema requires a dimension");
         let online = self.online(&key, &planned, node)?;
         // A scorer may know dimensions that no row has a label of.
-        let dimension = match &online {
-            Some(_) => text(dimension_node),
-            None => checked_dimension(document, self.facts, dimension_node, &join(&key, "dimension"))?,
+        let dimensions = match &online {
+            Some(_) => names(dimension_node),
+            None => self.round_dimensions(dimension_node, &join(&key, "dimension"))?,
         };
+        let several = matches!(dimension_node.content, Content::Array(_));
+        let (dimension, front) = (dimensions.join(" + "), if several { dimensions } else { vec![] });
         self.note(&join(&planned, "dimension"), dimension_node);
         let name = self.round_name(index, &key, &planned, node, &dimension)?;
         let written = node.get("objective").map(text);
@@ -136,6 +150,7 @@ impl Resolver<'_> {
         };
         let (online, rows) = match online {
             Some((online, rows)) => (Some(online), rows),
+            None if several => (None, self.facts.rows_of(&front)),
             None => (None, self.facts.rows(&dimension)),
         };
         let rows = (dimension.as_str(), rows);
@@ -158,7 +173,8 @@ impl Resolver<'_> {
             });
         }
         let gate = self.gate(&key, node, arms[0].training.eval_every)?;
-        Ok(RoundPlan { name, dimension, arms, gate, online })
+        let dimension_weights = self.dimension_weights(node, &key, &main.planned, &front)?;
+        Ok(RoundPlan { name, dimension, front, dimension_weights, arms, gate, online })
     }
 
     /// The written name of a round, or its number with its dimension.
@@ -179,7 +195,7 @@ impl Resolver<'_> {
         }
         self.compute(planned, "the round's number and dimension");
         let plain = |letter: char| if letter.is_alphanumeric() { letter } else { '-' };
-        let dimension: String = dimension.chars().map(plain).collect();
+        let dimension: String = dimension.replace(" + ", "-").chars().map(plain).collect();
         Ok(format!("round-{}-{dimension}", index + 1))
     }
 
@@ -209,7 +225,11 @@ impl Resolver<'_> {
         let written = node.get("objective").map(text);
         let objective = objective::canonical(self.objectives(), written.as_ref().unwrap_or(&main.objective));
         let options = match objective == main.objective {
-            true => own.under(&main.key, Some(main.node), &["name", "objective", "controls", "gate", "online"]),
+            true => own.under(
+                &main.key,
+                Some(main.node),
+                &["name", "objective", "controls", "gate", "online", "dimension-weights"],
+            ),
             false => own,
         };
         Ok((name, Arm { options, objective, key, node, planned, number, index: main.index }))
@@ -307,6 +327,14 @@ pub(super) fn checked_dimension(
         return Ok(found);
     }
     Err(ConfigError::UnknownDimension { at: document.place(&node.source), key: key.to_owned(), found, known })
+}
+
+/// The strings of a node that is one, or a list of them.
+fn names(node: &Node) -> Vec<String> {
+    match &node.content {
+        Content::Array(items) => items.iter().map(text).collect(),
+        _ => vec![text(node)],
+    }
 }
 
 /// Layouts of rows that have this shape.

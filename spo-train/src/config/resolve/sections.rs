@@ -12,7 +12,7 @@ use crate::config::defaults;
 use crate::config::document::Node;
 use crate::config::plan::{CheckpointPlan, EvaluationPlan, LoraPlan, ModelPlan, TrackPlan, WatchdogPlan};
 use crate::config::schema::section_keys;
-use crate::config::spec::{RunSpec, Split};
+use crate::config::spec::{LoraCondition, RunSpec, Split};
 use crate::error::ConfigError;
 
 impl Resolver<'_> {
@@ -36,9 +36,24 @@ impl Resolver<'_> {
         self.section("model")
     }
 
-    pub(super) fn lora(&mut self) -> Option<LoraPlan> {
-        self.root("lora")?;
-        Some(self.section("lora"))
+    pub(super) fn lora(&mut self) -> Result<Option<LoraPlan>, ConfigError> {
+        const CONDITIONAL: [&str; 2] = ["shared-rank", "concentration"];
+        let (document, Some(spec)) = (self.document, &self.sections.lora) else { return Ok(None) };
+        let layers = Layers::default().under("lora", document.root.get("lora"), &[]);
+        let conditional = spec.condition == Some(LoraCondition::Weights);
+        let found = CONDITIONAL.iter().find_map(|key| layers.find(key)).filter(|_| !conditional);
+        if let Some(found) = found {
+            return Err(ConfigError::Refused {
+                at: document.place(&found.node.source),
+                key: found.key,
+                message: "only a conditional adapter has it".to_owned(),
+                hint: Some("set `condition = \"weights\"`, or leave it out".to_owned()),
+            });
+        }
+        let defaults = if conditional { defaults::conditional_lora() } else { defaults::lora() };
+        let keys = section_keys("lora");
+        let plan = from_table(self.settle("lora", defaults::table(&defaults), &keys, &layers));
+        Ok(Some(plan))
     }
 
     pub(super) fn evaluation(&mut self) -> Result<EvaluationPlan, ConfigError> {

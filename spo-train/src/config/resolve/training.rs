@@ -22,34 +22,31 @@ impl Resolver<'_> {
         let Some(node) = document.root.get("warmup") else {
             return Ok(None);
         };
-        let dimensions =
-            match node.get("dimensions") {
-                Some(list) => {
-                    self.note("warmup.dimensions", list);
-                    let items = list.items().iter().enumerate();
-                    let key = |index| format!("warmup.dimensions.{index}");
-                    items
-                        .map(|(index, node)| checked_dimension(document, self.facts, node, &key(index)))
-                        .collect::<Result<Vec<_>, _>>()?
-                }
-                None => {
-                    self.compute("warmup.dimensions", "the rounds");
-                    let mut dimensions: Vec<String> = Vec::new();
-                    for (index, round) in
-                        document.root.get("rounds").into_iter().flat_map(|rounds| rounds.items()).enumerate()
-                    {
-                        let Some(node) = round.get("dimension") else {
-                            continue;
-                        };
-                        let key = format!("rounds.{index}.dimension");
-                        let dimension = checked_dimension(document, self.facts, node, &key)?;
+        let dimensions = match node.get("dimensions") {
+            Some(list) => {
+                self.note("warmup.dimensions", list);
+                let items = list.items().iter().enumerate();
+                let key = |index| format!("warmup.dimensions.{index}");
+                items.map(|(index, node)| checked_dimension(document, self.facts, node, &key(index))).collect::<Result<
+                    Vec<_>,
+                    _,
+                >>(
+                )?
+            }
+            None => {
+                self.compute("warmup.dimensions", "the rounds");
+                let mut dimensions: Vec<String> = Vec::new();
+                let rounds = document.root.get("rounds").into_iter().flat_map(|rounds| rounds.items());
+                for (index, node) in rounds.enumerate().filter_map(|(i, round)| Some((i, round.get("dimension")?))) {
+                    for dimension in self.round_dimensions(node, &format!("rounds.{index}.dimension"))? {
                         if !dimensions.contains(&dimension) {
                             dimensions.push(dimension);
                         }
                     }
-                    dimensions
                 }
-            };
+                dimensions
+            }
+        };
         let examples = dimensions.iter().map(|dimension| self.facts.rows(dimension).desirable).sum();
         let layers = Layers::default().under("warmup", Some(node), &[]).under(
             "training",
