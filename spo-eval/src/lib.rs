@@ -24,6 +24,7 @@
 
 mod answers;
 pub mod bootstrap;
+mod degrees;
 mod distribution;
 mod error;
 mod number;
@@ -42,6 +43,7 @@ mod win_rate;
 
 pub use answers::{AnswerScores, OnlinePairs};
 pub use bootstrap::Bootstrap;
+pub use degrees::{DegreeScore, length_accuracy};
 pub use distribution::{Distribution, SATURATION};
 pub use error::EvalError;
 pub use pair::PairScore;

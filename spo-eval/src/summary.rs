@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AnswerScores, DimensionScore, Distribution, KlEstimate, OnlinePairs, PairedDifference, WinRate};
+use crate::{
+    AnswerScores, DegreeScore, DimensionScore, Distribution, KlEstimate, OnlinePairs, PairedDifference, WinRate,
+};
 
 /// Version of the JSON form of [`RunSummary`].
 pub const SCHEMA: u32 = 1;
@@ -46,6 +48,9 @@ pub struct RunSummary {
     /// What online rounds trained on.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub online: Vec<OnlinePairs>,
+    /// How well preference degrees are told apart.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub degrees: Vec<DegreeScore>,
     /// Histograms of held-out margins.
     pub margins: Vec<Distribution>,
     /// The same prompts answered by several policies.
@@ -79,6 +84,7 @@ impl Default for RunSummary {
             answers: Vec::new(),
             win_rates: Vec::new(),
             online: Vec::new(),
+            degrees: Vec::new(),
             margins: Vec::new(),
             samples: Vec::new(),
             timing: Vec::new(),

@@ -92,6 +92,7 @@ fn add(summary: &mut RunSummary, plan: &RunPlan, event: &Event) {
         }
         Event::Compared(difference) => summary.differences.push(difference.clone()),
         Event::PairsMade(pairs) => summary.online.push(pairs.clone()),
+        Event::DegreesClassified(score) => summary.degrees.push(score.clone()),
         Event::AnswersScored(scores) => summary.answers.push(scores.clone()),
         Event::WinRate(found) => summary.win_rates.push(found.clone()),
         Event::KlEstimated(estimate) => summary.kl.push(estimate.clone()),

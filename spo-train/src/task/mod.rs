@@ -5,6 +5,7 @@ mod answers;
 pub(crate) mod build;
 mod check;
 pub(crate) mod data;
+mod degrees;
 mod inputs;
 mod lists;
 mod pairs;
@@ -14,12 +15,13 @@ mod tally;
 
 pub use ahead::Ahead;
 pub use answers::{Mismatched, UnpairedTask};
+pub use degrees::{DegradedRows, DegreeTerm};
 pub use inputs::{PairInputs, Sampled};
 pub use lists::ListTask;
 pub use pairs::PreferenceTask;
 pub use rewards::{RewardPair, RewardTask};
 pub use supervised::SupervisedTask;
-pub use tally::{PreferenceTally, StepTally};
+pub use tally::{DegreeTally, PreferenceTally, StepTally};
 
 use crate::TrainError;
 use crate::step::tape::{LogpGradients, Scored};
@@ -63,6 +65,11 @@ pub trait Task: Sync {
 
     /// Name of a row, for reports.
     fn id(&self, row: usize) -> &str;
+
+    /// Whether the score head's values are the answers' rewards, by which they are compared.
+    fn gives_rewards(&self) -> bool {
+        false
+    }
 
     /// The groups of some rows in one batch, for the heads of this model.
     fn pack(&self, model: &CausalLm, rows: &[usize], groups: &[Group]) -> PackedBatch {

@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 use crate::TrainError;
 
 use super::spec::{
-    Best, DataEntry, Dtype, LoraRounds, LoraTargets, OnMiss, OptimizerName, QuantisedBase, Recompute, Schedule,
+    Best, DataEntry, Dtype, LoraRounds, LoraTargets, OnMiss, OptimizerName, QuantisedBase, Recompute, Schedule, Slopes,
     StoppingMetric, TextSpec,
 };
 pub use condition::Condition;
@@ -320,6 +320,9 @@ pub struct ZerothOrderPlan {
     pub zo_estimates: usize,
     /// Decay of the sum of earlier estimates.
     pub zo_momentum: f64,
+    /// What the slope along a direction is of.
+    #[serde(default)]
+    pub zo_slopes: Slopes,
 }
 
 /// `early-stopping`, resolved.

@@ -22,5 +22,7 @@ pub use model::{Dtype, LoraRounds, LoraSet, LoraSpec, LoraTargets, ModelSpec, Qu
 pub use online::{OnlineSpec, Unfinished};
 pub use round::{ControlSpec, RoundSpec};
 pub use run::{Argument, RunSections, RunSpec, Source};
-pub use training::{EarlyStoppingSpec, OptimizerName, Recompute, Schedule, StoppingMetric, TrainingSpec, WarmupSpec};
+pub use training::{
+    EarlyStoppingSpec, OptimizerName, Recompute, Schedule, Slopes, StoppingMetric, TrainingSpec, WarmupSpec,
+};
 pub use watchdog::WatchdogSpec;
