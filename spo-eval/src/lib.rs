@@ -24,6 +24,7 @@
 
 mod answers;
 pub mod bootstrap;
+mod degrees;
 mod distribution;
 mod error;
 mod front;
@@ -43,6 +44,7 @@ mod win_rate;
 
 pub use answers::{AnswerScores, OnlinePairs};
 pub use bootstrap::Bootstrap;
+pub use degrees::{DegreeScore, length_accuracy};
 pub use distribution::{Distribution, SATURATION};
 pub use error::EvalError;
 pub use front::{FrontPoint, FrontSummary, front_weights, score_front};

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AnswerScores, DimensionScore, Distribution, FrontSummary, KlEstimate, OnlinePairs, PairedDifference, WinRate,
+    AnswerScores, DegreeScore, DimensionScore, Distribution, FrontSummary, KlEstimate, OnlinePairs, PairedDifference,
+    WinRate,
 };
 
 /// Version of the JSON form of [`RunSummary`].
@@ -56,6 +57,9 @@ pub struct RunSummary {
     /// What online rounds trained on.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub online: Vec<OnlinePairs>,
+    /// How well preference degrees are told apart.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub degrees: Vec<DegreeScore>,
     /// Histograms of held-out margins.
     pub margins: Vec<Distribution>,
     /// The same prompts answered by several policies.
@@ -91,6 +95,7 @@ impl Default for RunSummary {
             benchmarks: Vec::new(),
             fronts: Vec::new(),
             online: Vec::new(),
+            degrees: Vec::new(),
             margins: Vec::new(),
             samples: Vec::new(),
             timing: Vec::new(),

@@ -144,6 +144,13 @@ impl CausalLm {
         self
     }
 
+    /// Without a score head.
+    #[must_use]
+    pub fn without_score_head(mut self) -> Self {
+        self.score = None;
+        self
+    }
+
     /// All logits `[rows, vocab]` of normed hidden states `[rows, hidden]`.
     pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
         let logits = hidden.matmul(self.head_weight().transpose());

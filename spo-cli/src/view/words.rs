@@ -26,6 +26,8 @@ pub(super) fn figures(figures: &StepFigures) -> String {
     words.extend(figures.accuracy.map(|accuracy| format!("accuracy {:.0} %", 100.0 * accuracy)));
     words.extend(figures.margin_offset.map(|margin_offset| format!("c {margin_offset:+.3}")));
     words.extend(figures.kl.map(|kl| format!("kl {kl:.3}")));
+    words.extend(figures.degree_accuracy.map(|accuracy| format!("degrees {:.0} %", 100.0 * accuracy)));
+    words.extend(figures.signal_to_noise.map(|signal| format!("signal/noise {signal:.0}")));
     words.push(format!("|grad| {:.3}", figures.grad_norm));
     words.push(format!("lr {:.2e}", figures.learning_rate));
     if figures.seconds > 0.0 {
@@ -100,6 +102,14 @@ pub(super) fn lines(event: &Event) -> Vec<String> {
             made.dimension,
             made.mean_score,
             made.mean_gap
+        ),
+        Event::DegreesClassified(score) => format!(
+            "{}: the head names the degree of {:.1} % of {} held-out answers; by chance {:.1} %, by length {:.1} %",
+            score.policy,
+            100.0 * score.accuracy,
+            score.answers,
+            100.0 / score.degrees as f64,
+            100.0 * score.length_accuracy
         ),
         Event::AnswersScored(scores) => format!(
             "{}: mean {} {:.3} ({:.3} to {:.3}) on {} responses",
@@ -207,8 +217,10 @@ fn running(found: &HeldOut) -> String {
         let HeldOutDimension { dimension, accuracy, margin, .. } = score;
         format!("; {dimension} {:.1} % right, margin {margin:+.2}", 100.0 * accuracy)
     });
-    let HeldOut { phase, step, steps, loss, .. } = found;
-    format!("{phase} step {step}/{steps}, held out: loss {loss:.4}{}", dimensions.collect::<String>())
+    let HeldOut { phase, step, steps, loss, degree_accuracy, .. } = found;
+    let degrees = degree_accuracy.map(|accuracy| format!("; degrees {:.1} % right", 100.0 * accuracy));
+    let degrees = degrees.unwrap_or_default();
+    format!("{phase} step {step}/{steps}, held out: loss {loss:.4}{}{degrees}", dimensions.collect::<String>())
 }
 
 /// Accuracy of each dimension by the plain log-ratio.
@@ -253,6 +265,9 @@ mod tests {
             chosen_tokens: None,
             margin_offset: Some(-0.5),
             kl: None,
+            degree_accuracy: None,
+            degree_loss: None,
+            signal_to_noise: None,
             tokens: 900,
             seconds: 0.5,
             memory_bytes: 0,

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::spec::{
     Best, CheckpointSpec, Dtype, EvaluationSpec, LoraCondition, LoraRounds, LoraSet, LoraSpec, LoraTargets, OnlineSpec,
-    OptimizerName, QuantisedBase, Recompute, Schedule, TrackSpec, TrainingSpec, Unfinished, WatchdogSpec,
+    OptimizerName, QuantisedBase, Recompute, Schedule, Slopes, TrackSpec, TrainingSpec, Unfinished, WatchdogSpec,
 };
 use spo_score::pairing::Pairing;
 
@@ -32,6 +32,7 @@ pub(crate) fn training() -> TrainingSpec {
         zo_eps: None,
         zo_estimates: None,
         zo_momentum: None,
+        zo_slopes: None,
         // Depends on [lora] and [warmup]: `learning_rate`.
         learning_rate: None,
         schedule: Some(Schedule::Cosine),
@@ -74,6 +75,7 @@ pub(crate) fn zeroth_order(optimizer: OptimizerName, lora: bool) -> TrainingSpec
         zo_eps: Some(if lora { 1e-2 } else { 1e-3 }),
         zo_estimates: Some(1),
         zo_momentum: Some(0.0),
+        zo_slopes: Some(Slopes::Loss),
         learning_rate: Some(if lora { 1e-4 } else { 1e-6 }),
         schedule: Some(Schedule::Constant),
         warmup_ratio: Some(0.0),

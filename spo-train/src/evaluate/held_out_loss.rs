@@ -8,7 +8,7 @@ use crate::events::reporter::Reporter;
 use crate::events::{HeldOut, HeldOutDimension};
 use crate::policy::logps::score_answers;
 use crate::step::tape::observe;
-use crate::task::{PreferenceTally, StepAhead, StepTally, Task};
+use crate::task::{DegreeTally, PreferenceTally, StepAhead, StepTally, Task};
 use spo_core::Sides;
 use spo_core::logprob::HeadOptions;
 use spo_data::{Dataset, Group, micro_batches};
@@ -85,6 +85,7 @@ impl HeldOutTasks<'_> {
             step,
             steps: training.steps,
             loss,
+            degree_accuracy: own.degrees.map(|degrees| degrees.accuracy()),
             dimensions: self.dimensions.iter().map(|margins| margins.figures(&scores)).collect(),
             tokens,
             seconds: started.elapsed().as_secs_f64(),
@@ -93,6 +94,22 @@ impl HeldOutTasks<'_> {
 }
 
 impl HeldOutTasks<'_> {
+    /// How well the model's head tells the preference degrees of held-out answers apart; `None` where none are classified.
+    ///
+    /// # Errors
+    /// As [`evaluate`](Self::evaluate).
+    pub fn degrees(
+        &self,
+        model: &CausalLm,
+        training: &TrainingPlan,
+        reporter: &Reporter,
+    ) -> Result<Option<DegreeTally>, TrainError> {
+        let token_budget = 2 * training.micro_batch_tokens(&model.device());
+        let (task, per_step) = (self.own.as_ref(), training.pairs_per_step);
+        let found = own_loss(task, model, per_step, token_budget, reporter, &mut Scores::new(), &mut 0)?;
+        Ok(found.degrees)
+    }
+
     /// The value by which the best checkpoint is chosen, higher is better; `None` if there is none.
     pub fn value(&self, found: &HeldOut, by: Best) -> Option<f64> {
         let own = found.dimensions.iter().find(|score| Some(&score.dimension) == self.dimension.as_ref());
@@ -161,13 +178,17 @@ fn own_loss<'t>(
             let batch = task.pack(model, &of_batch, &members_of);
             let mut sums = empty.clone();
             observe(model, &batch, &head, |scored| {
-                let answers = members
-                    .iter()
-                    .flat_map(|&member| task.answers(rows[member]).into_iter().map(move |answer| (member, answer)));
-                for (index, ((member, answer), rows)) in answers.zip(&batch.sequences).enumerate() {
-                    let score = scored.values.get(index).map(|value| f64::from(*value));
-                    let score = score.unwrap_or_else(|| sum(&scored.logps[rows.clone()]));
-                    scores.insert((groups[member].prompt, answer), score);
+                let mut first = 0;
+                for &member in members {
+                    // A group may have more answers than its row is about.
+                    for (index, answer) in task.answers(rows[member]).into_iter().enumerate() {
+                        let score = match task.gives_rewards() {
+                            true => f64::from(scored.values[first + index]),
+                            false => sum(&scored.logps[batch.sequences[first + index].clone()]),
+                        };
+                        scores.insert((groups[member].prompt, answer), score);
+                    }
+                    first += groups[member].answers.len();
                 }
                 task.logp_gradients(&of_batch, &batch, scored, &mut sums)
             })?;

@@ -9,8 +9,8 @@ pub mod watchdog;
 use crate::TrainError;
 use serde::{Deserialize, Serialize};
 use spo_eval::{
-    AnswerScores, Artefact, Benchmark, ConflictCount, DataSummary, DimensionScore, Distribution, FrontSummary,
-    GateSummary, KlEstimate, OnlinePairs, PairedDifference, Sample, WinRate,
+    AnswerScores, Artefact, Benchmark, ConflictCount, DataSummary, DegreeScore, DimensionScore, Distribution,
+    FrontSummary, GateSummary, KlEstimate, OnlinePairs, PairedDifference, Sample, WinRate,
 };
 use std::path::PathBuf;
 
@@ -156,6 +156,8 @@ pub enum Event {
     Step(StepFigures),
     /// The running policy was scored on the held-out pairs in the middle of a phase.
     HeldOut(HeldOut),
+    /// How well the head of a phase that is over tells preference degrees apart; the head itself goes then.
+    DegreesClassified(DegreeScore),
     /// The running policy's distance from the one its phase started from, on sampled responses.
     RunningKl {
         /// The phase.
@@ -307,6 +309,16 @@ pub struct StepFigures {
     /// The estimate of the KL from the reference that the loss looks at (kto, tdpo), nats per answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kl: Option<f64>,
+    /// Share of the answers whose preference degree the head names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub degree_accuracy: Option<f64>,
+    /// Their mean cross-entropy, in nats; `loss` has it times `degree-weight`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub degree_loss: Option<f64>,
+    /// Of an optimiser that goes by losses, in some steps: how far the two losses along its first direction are apart, over what
+    /// other micro-batches change of one of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal_to_noise: Option<f64>,
     /// Tokens run through the model, shared prompts counted once.
     pub tokens: u64,
     /// Time taken.
@@ -333,6 +345,9 @@ pub struct HeldOut {
     /// Mean loss of the phase's objective on the held-out pairs of its dimension; in a supervised
     /// warm-up per answer token.
     pub loss: f64,
+    /// Share of its answers whose preference degree the head names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub degree_accuracy: Option<f64>,
     /// Per dimension of the run; empty in a warm-up, which has no π_0 yet.
     pub dimensions: Vec<HeldOutDimension>,
     /// Tokens scored.

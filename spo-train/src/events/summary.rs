@@ -96,6 +96,7 @@ fn add(summary: &mut RunSummary, plan: &RunPlan, event: &Event) {
         Event::Compared(difference) => summary.differences.push(difference.clone()),
         Event::Front(front) => summary.fronts.push(front.clone()),
         Event::PairsMade(pairs) => summary.online.push(pairs.clone()),
+        Event::DegreesClassified(score) => summary.degrees.push(score.clone()),
         Event::AnswersScored(scores) => summary.answers.push(scores.clone()),
         Event::Benchmarked(found) => summary.benchmarks.push(found.clone()),
         Event::WinRate(found) => summary.win_rates.push(found.clone()),

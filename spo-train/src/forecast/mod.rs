@@ -60,6 +60,9 @@ pub struct PhaseForecast {
     pub evaluations: u64,
     /// Tokens scored for them, at least.
     pub evaluation_tokens: u64,
+    /// Pairs without preference degrees, where the loss takes any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub without_degrees: Option<usize>,
 }
 
 /// One frozen policy.
@@ -113,6 +116,7 @@ impl PhaseForecast {
             tokens: training.tokens,
             evaluations: training.evaluations,
             evaluation_tokens: training.evaluation_tokens,
+            without_degrees: training.data.train.without_degrees(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A phase of optimiser steps: batches of a task until its steps are done.
 
+mod by_losses;
 pub mod checkpoint;
 pub mod gate;
 mod memory_check;

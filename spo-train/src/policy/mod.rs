@@ -172,7 +172,7 @@ impl Policies {
         let dir = self.path(name);
         let aside = self.dir.join(format!(".{name}.part"));
         remove(&aside)?;
-        let model = model.joined().at_equal_weights();
+        let model = self.kept_parts(model.joined().at_equal_weights());
         self.write(&model, &aside)?;
         replace_dir(&aside, &dir)?;
         let before = self.probe.score(&model);
@@ -283,6 +283,7 @@ impl Policies {
             None => parameters::count(model, |path| !is_adapter(path)),
         };
         disk_space::require(dir, (values * model.dtype().size()) as u64, true)?;
+        let model = &self.kept_parts(model.clone());
         match &self.options.lora {
             Some(spec) => lora::save_adapter(model, spec, &self.options.base.display().to_string(), dir)?,
             // What an optimiser keeps beside the weights goes into them.
@@ -352,6 +353,11 @@ impl Policies {
         manifest.write(dir)?;
         let path = dir.into();
         reporter.emit(Event::ModelExported { policy: name.into(), path, drift: merge_drift, quantisation_drift })
+    }
+
+    /// The model without a head that only helped to train it.
+    fn kept_parts(&self, model: CausalLm) -> CausalLm {
+        if self.options.reward.is_some() { model } else { model.without_score_head() }
     }
 
     fn open_base(&self) -> Result<CausalLm, TrainError> {

@@ -3,6 +3,7 @@
 use crate::TrainError;
 use crate::evaluate::held_out_loss::{HeldOutMargins, HeldOutTasks};
 use crate::events::Event;
+use crate::events::reporter::Reporter;
 use crate::policy::logps::PolicyLogps;
 use crate::policy::sampling::Samples;
 use crate::run::place::Place;
@@ -10,8 +11,9 @@ use crate::run::prepare::Prepared;
 use crate::run::schedule::Training;
 use crate::task::Task;
 use crate::task::build::Frozen;
+use crate::task::data::TaskData;
 use burn::tensor::Device;
-use spo_eval::Distribution;
+use spo_eval::{DegreeScore, Distribution, length_accuracy};
 use spo_model::CausalLm;
 
 /// What earlier policies give to a phase.
@@ -62,6 +64,40 @@ impl<'a> Parts<'a> {
             }),
         };
         Ok(Self { task, held_out, margin_offset })
+    }
+
+    /// How well the phase's head tells preference degrees apart on held-out rows, in the end; nothing where there is no head.
+    ///
+    /// # Errors
+    /// A value that is not finite, or the user's interruption.
+    pub fn degrees(
+        &self,
+        training: &Training,
+        model: &CausalLm,
+        reporter: &Reporter,
+    ) -> Result<Option<Event>, TrainError> {
+        let (place, data) = (&training.place, training.data);
+        let (Some((degrees, lengths)), Some(held_out)) = (data.rows().classified(), &self.held_out) else {
+            return Ok(None);
+        };
+        let policy = place.policy.clone();
+        if model.score.is_none() {
+            let text =
+                format!("{policy} is an earlier policy of its round: how well it tells degrees apart is not known");
+            return Ok(Some(Event::Warning { text }));
+        }
+        let of_held_out = data.held_out.as_ref().and_then(TaskData::classified).map(|(_, lengths)| lengths);
+        let by_length = length_accuracy(&lengths, &of_held_out.unwrap_or_default(), degrees);
+        let found = held_out.degrees(model, place.training, reporter)?;
+        let (Some(length_accuracy), Some(found)) = (by_length, found) else {
+            let text = format!("{policy}: no held-out answer has preference degrees");
+            return Ok(Some(Event::Warning { text }));
+        };
+        let left_out = data.rows().without_degrees().unwrap_or_default();
+        let (pairs, answers) = (data.rows().len() - left_out, found.answers as usize);
+        let (accuracy, loss) = (found.accuracy(), found.mean_loss());
+        let score = DegreeScore { policy, degrees, pairs, left_out, answers, accuracy, loss, length_accuracy };
+        Ok(Some(Event::DegreesClassified(score)))
     }
 
     /// That the phase begins.

@@ -163,11 +163,13 @@ impl PhaseData {
         };
         let train = rows(train)?;
         train.check(&place.path)?;
-        // Its loss on held-out rows is computed on the way.
-        let held_out = (place.training.eval_every > 0).then(|| rows(held_out)).transpose()?;
+        train.check_degrees()?;
+        // Its loss on held-out rows is computed on the way, and in the end how well preference degrees are told apart.
+        let classifies = train.classified().is_some() && !held_out.examples.is_empty();
+        let held_out = (place.training.eval_every > 0 || classifies).then(|| rows(held_out)).transpose()?;
         if let Some(held_out) = &held_out {
             held_out.check(&place.path)?;
-            if let (Some(arm), 0) = (&place.arm, held_out.len()) {
+            if let (Some(arm), 0) = (place.arm.filter(|_| place.training.eval_every > 0), held_out.len()) {
                 let what = format!("held-out {} of `{}`", arm.plan.data.words(), arm.round.dimension);
                 return Err(TrainError::no_pairs(what));
             }

@@ -47,8 +47,8 @@ pub(crate) struct Scoring<'a> {
 /// Answers to score beside the data's own.
 #[derive(Debug)]
 pub(crate) enum Made<'a> {
-    /// See [`TaskData::shortened`].
-    Shortened(&'a TaskData),
+    /// See [`TaskData::derived`].
+    Derived(&'a TaskData),
     /// See [`TaskData::mismatched`].
     Mismatched(&'a TaskData),
     /// What the policy itself drew.
@@ -89,7 +89,7 @@ impl<'a> Scoring<'a> {
         let mut seen = HashSet::new();
         for made in &self.made {
             let made = match made {
-                Made::Shortened(data) => data.shortened(),
+                Made::Derived(data) => data.derived(),
                 Made::Mismatched(data) => data.mismatched(),
                 Made::Sampled(draw) => sampled(draw)?,
             };

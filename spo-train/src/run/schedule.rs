@@ -287,7 +287,7 @@ impl<'a> Facts<'a> {
             let known = data.prompts().is_none().then_some(&data.train);
             known.into_iter().flat_map(TaskData::visited_examples).for_each(|example| visited[example] = true);
             for rows in known.into_iter().chain(&data.held_out) {
-                made.push(Made::Shortened(rows));
+                made.push(Made::Derived(rows));
                 // The next round's reference is this policy.
                 if arm.index == from {
                     made.push(Made::Mismatched(rows));

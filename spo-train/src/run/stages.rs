@@ -268,10 +268,11 @@ impl<'a> Driver<'a> {
         if saved.is_none() {
             self.reporter.emit(parts.started(training)?)?;
         }
-        let trainable = self.resident.policies.trainable();
+        let trainable = training.data.rows().trainable(self.resident.policies.trainable());
         let phase = Phase { name, round: place.round(), training: place.training, trainable, seed: plan.seed };
         let model = self.resident.take(parent)?;
         let model = self.resident.policies.begin_round(parent, model, phase.round)?;
+        let model = training.data.rows().with_head(model);
         let optimizer = phase.training.optimizer(trainable, phase.seed, phase.round);
         let state = match saved {
             Some(saved) => saved.restore(model, optimizer)?,
@@ -293,6 +294,9 @@ impl<'a> Driver<'a> {
         let (task, held_out) = (parts.task.as_ref(), parts.held_out.as_ref());
         let checkpoints = Some(&mut self.checkpoints);
         let state = phase.run(state, task, held_out, stopping, checkpoints, &mut self.reporter)?;
+        if let Some(event) = parts.degrees(training, &state.model, &self.reporter)? {
+            self.reporter.emit(event)?;
+        }
         self.save(name, state)
     }
 

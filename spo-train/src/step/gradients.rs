@@ -21,6 +21,16 @@ pub enum Trainable {
 }
 
 impl Trainable {
+    /// With the score head, which is trained in full.
+    #[must_use]
+    pub fn with_score_head(self) -> Self {
+        match self {
+            Self::All => self,
+            Self::Adapters => Self::AdaptersAnd(SavedModules::default().with_score_head()),
+            Self::AdaptersAnd(saved) => Self::AdaptersAnd(saved.with_score_head()),
+        }
+    }
+
     /// Whether the parameter at this module path is trained.
     pub fn contains(self, path: &str) -> bool {
         match self {

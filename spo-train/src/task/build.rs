@@ -4,7 +4,9 @@ use crate::TrainError;
 use crate::policy::logps::PolicyLogps;
 use crate::policy::sampling::Samples;
 use crate::task::data::{Rows, TaskData, strength};
-use crate::task::{ListTask, PairInputs, PreferenceTask, RewardTask, Sampled, SupervisedTask, Task, UnpairedTask};
+use crate::task::{
+    DegreeTerm, ListTask, PairInputs, PreferenceTask, RewardTask, Sampled, SupervisedTask, Task, UnpairedTask,
+};
 use burn::tensor::Device;
 use spo_core::objective::{ListObjective, UnpairedObjective};
 use spo_core::{Objective, Sides};
@@ -73,13 +75,33 @@ impl TaskData {
             inputs = inputs.with_sampled(self.sampled(&frozen, samples)?);
         }
         inputs.reference = frozen.reference;
-        let task = PreferenceTask::new(&self.dataset, pairs.to_vec(), objective.clone(), inputs, device)?;
-        let task = match &self.front {
-            Some(front) => task.with_front(front.clone()),
-            None => task,
-        };
+        let mut task = PreferenceTask::new(&self.dataset, pairs.to_vec(), objective.clone(), inputs, device)?;
+        if let Some(front) = &self.front {
+            task = task.with_front(front.clone());
+        }
+        if let Some(term) = self.degree_term(pairs, frozen.history)? {
+            task = task.with_degrees(term);
+        }
         let margin_offset = task.margin_offset(&self.visited().collect::<Vec<_>>())?;
         Ok((Box::new(task), margin_offset))
+    }
+
+    /// What preference degrees add to the loss on pairs.
+    fn degree_term(&self, pairs: &[PairRef], history: &[&PolicyLogps]) -> Result<Option<DegreeTerm>, TrainError> {
+        let Some((rows, beta)) = &self.degrees else { return Ok(None) };
+        let mut reference = vec![];
+        if !rows.degrees.loss.classifies() {
+            let policy = history.last().expect("every round has a policy before it");
+            for (row, pair) in pairs.iter().enumerate() {
+                let example = self.example(row);
+                let logp = |answer: &[u32]| policy.logp(&example.id, &example.prompt, answer);
+                reference.push(match rows.of(row) {
+                    [last] if self.visits[row] => [logp(&example.answers[pair.chosen])?, logp(last)?],
+                    _ => [f64::NAN; 2],
+                });
+            }
+        }
+        Ok(Some(DegreeTerm { rows: rows.as_ref().clone(), beta: *beta, reference }))
     }
 
     fn of_answers<'a>(

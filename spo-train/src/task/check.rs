@@ -23,6 +23,24 @@ impl TaskData {
         }
     }
 
+    /// Fails where the loss takes preference degrees and no pair has any.
+    ///
+    /// # Errors
+    /// As said.
+    pub fn check_degrees(&self) -> Result<(), TrainError> {
+        let (Some(without), Some((rows, _))) = (self.without_degrees(), &self.degrees) else { return Ok(()) };
+        if without < self.len() {
+            return Ok(());
+        }
+        Err(self.lacks(format!(
+            "`degree-weight` takes chosen answers with key phrases removed, and none of {without} along {:?} has {} different \
+             phrases and comes back with the same tokens when it is decoded and encoded again; with fewer `degrees` shorter \
+             answers will do",
+            self.dimension,
+            rows.degrees.count - 1
+        )))
+    }
+
     fn check_pairs(&self, pairs: &[PairRef], objective: &dyn Objective, names: &[String]) -> Result<(), TrainError> {
         let needs = objective.needs();
         if self.front.is_some() && needs.whole_batch {

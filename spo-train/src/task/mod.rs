@@ -5,6 +5,7 @@ mod answers;
 pub(crate) mod build;
 mod check;
 pub(crate) mod data;
+mod degrees;
 mod front;
 mod inputs;
 mod lists;
@@ -15,13 +16,14 @@ mod tally;
 
 pub use ahead::Ahead;
 pub use answers::{Mismatched, UnpairedTask};
+pub use degrees::{DegradedRows, DegreeTerm};
 pub use front::{FrontRows, Weighing, WeightDraws};
 pub use inputs::{PairInputs, Sampled};
 pub use lists::ListTask;
 pub use pairs::PreferenceTask;
 pub use rewards::{RewardPair, RewardTask};
 pub use supervised::SupervisedTask;
-pub use tally::{PreferenceTally, StepTally};
+pub use tally::{DegreeTally, PreferenceTally, StepTally};
 
 use crate::TrainError;
 use crate::step::tape::{LogpGradients, Scored};
@@ -70,6 +72,11 @@ pub trait Task: Sync {
     fn weights(&self, done: u64) -> Option<Vec<f64>> {
         let _ = done;
         None
+    }
+
+    /// Whether the score head's values are the answers' rewards, by which they are compared.
+    fn gives_rewards(&self) -> bool {
+        false
     }
 
     /// The groups of some rows in one batch, for the heads of this model.

@@ -2,7 +2,7 @@
 
 use super::ahead::WholeBatch;
 use super::front::{FrontRows, Weighing, weigh};
-use super::{Ahead, PairInputs, StepAhead, StepTally, Task};
+use super::{Ahead, DegreeTerm, PairInputs, StepAhead, StepTally, Task};
 use crate::TrainError;
 use crate::step::tape::{DivergenceGradients, LogpGradients, Scored, observe};
 use burn::tensor::{DType, Device, Tensor};
@@ -11,6 +11,8 @@ use spo_core::logprob::weight::{desensitised, on_policy, token_collision};
 use spo_core::pair::SampledLogps;
 use spo_core::{CoreError, Objective, PairGradient, PairNumbers, Sides, differentiate};
 use spo_data::{Dataset, Group, PackedBatch, PairRef};
+use spo_model::CausalLm;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The pairs of a dimension with what is fixed about them.
@@ -20,6 +22,7 @@ pub struct PreferenceTask<'a> {
     pairs: Vec<PairRef>,
     objective: Arc<dyn Objective>,
     inputs: PairInputs,
+    degrees: Option<DegreeTerm>,
     device: Device,
     /// The dimensions that are weighed, where there are several.
     front: Option<FrontRows>,
@@ -45,13 +48,19 @@ impl<'a> PreferenceTask<'a> {
         first.sequence_kl = inputs.reference.as_ref().and_then(|_| live());
         // Missing inputs show now, not at the first step.
         objective.needs().check(objective.name(), &first)?;
-        Ok(Self { dataset, pairs, objective, inputs, device, front: None })
+        Ok(Self { dataset, pairs, objective, inputs, degrees: None, device, front: None })
     }
 
     /// With pairs of several dimensions, whose losses are weighed. The loss must be one of single pairs.
     #[must_use]
     pub fn with_front(self, front: FrontRows) -> Self {
         Self { front: Some(front), ..self }
+    }
+
+    /// With preference degrees, an entry for each pair, beside the objective's loss.
+    #[must_use]
+    pub fn with_degrees(self, degrees: DegreeTerm) -> Self {
+        Self { degrees: Some(degrees), ..self }
     }
 
     /// SPO's `c` on some pairs; it depends on frozen policies only.
@@ -69,9 +78,19 @@ impl<'a> PreferenceTask<'a> {
         Ok(differentiate(self.objective.as_ref(), &numbers, &self.device)?.margin_offset)
     }
 
-    /// Answers of each pair in a batch: chosen, rejected and, where there is one, that of the reference.
-    fn answers(&self) -> usize {
+    /// Answers of each pair before its degrees: chosen, rejected and, where there is one, that of the reference.
+    fn own_answers(&self) -> usize {
         if self.inputs.sampled.is_empty() { 2 } else { 3 }
+    }
+
+    /// The sequences of each of the rows of a batch.
+    fn sequences<'b>(&self, rows: &[usize], batch: &'b PackedBatch) -> Vec<&'b [Range<usize>]> {
+        let mut rest = batch.sequences.as_slice();
+        let of_row = |row: &usize| {
+            let degrees = self.degrees.as_ref().map_or(0, |degrees| degrees.rows.of(*row).len());
+            rest.split_off(..self.own_answers() + degrees).expect("a batch has the answers of its rows")
+        };
+        rows.iter().map(of_row).collect()
     }
 
     /// The weight of each token in its pair's sums, chosen and rejected.
@@ -95,12 +114,13 @@ impl<'a> PreferenceTask<'a> {
     ) -> Result<(PairNumbers, Option<Head>), TrainError> {
         let needs = self.objective.needs();
         let mut numbers = self.inputs.numbers.select(rows);
-        let sequences = || batch.sequences.chunks(self.answers());
-        let side = |answer: usize, f: &dyn Fn(usize, &std::ops::Range<usize>) -> f64| -> Vec<f64> {
-            rows.iter().zip(sequences()).map(|(&row, sequences)| f(row, &sequences[answer])).collect()
+        let sequences = self.sequences(rows, batch);
+        let side = |answer: usize, f: &dyn Fn(usize, &Range<usize>) -> f64| -> Vec<f64> {
+            rows.iter().zip(&sequences).map(|(&row, sequences)| f(row, &sequences[answer])).collect()
         };
-        let sides =
-            |f: &dyn Fn(usize, &std::ops::Range<usize>) -> f64| Sides { chosen: side(0, f), rejected: side(1, f) };
+        let sides = |f: &dyn Fn(usize, &Range<usize>) -> f64| Sides { chosen: side(0, f), rejected: side(1, f) };
+        // Behind them may be those that a head reads.
+        let predicting = |hidden: &Tensor<2>| hidden.clone().narrow(0, 0, scored.logps.len());
         let sum = |values: &[f32]| values.iter().map(|value| f64::from(*value)).sum::<f64>();
         for (answer, values) in [&mut numbers.policy_chosen, &mut numbers.policy_rejected].into_iter().enumerate() {
             *values = side(answer, &|row, tokens| {
@@ -110,7 +130,7 @@ impl<'a> PreferenceTask<'a> {
             });
         }
         if needs.on_policy {
-            let collisions = host(token_collision(scored.hidden.clone(), scored.weight.clone(), scored.head))?;
+            let collisions = host(token_collision(predicting(scored.hidden), scored.weight.clone(), scored.head))?;
             let wide = |values: &[f32]| values.iter().map(|value| f64::from(*value)).collect::<Vec<f64>>();
             numbers.on_policy = Some(sides(&|_, tokens| {
                 on_policy(&wide(&scored.logps[tokens.clone()]), &wide(&collisions[tokens.clone()]))
@@ -118,8 +138,8 @@ impl<'a> PreferenceTask<'a> {
         }
         let mut head = None;
         if let Some(reference) = self.inputs.reference.as_ref().filter(|_| needs.sequence_kl) {
-            let reference = (reference.hidden(scored.inputs), reference.head_weight());
-            let policy = (scored.hidden.clone(), scored.weight.clone());
+            let reference = (predicting(&reference.hidden(scored.inputs)), reference.head_weight());
+            let policy = (predicting(scored.hidden), scored.weight.clone());
             let kl = host(token_kl(policy, reference.clone(), scored.head))?;
             numbers.sequence_kl = Some(sides(&|_, tokens| sum(&kl[tokens.clone()])));
             head = Some(reference);
@@ -158,7 +178,21 @@ impl Task for PreferenceTask<'_> {
         let example = &self.dataset.examples[pair.example];
         let mut answers = vec![example.answers[pair.chosen].as_slice(), &example.answers[pair.rejected]];
         answers.extend(self.inputs.sampled.get(row).map(Vec::as_slice));
+        answers.extend(self.degrees.iter().flat_map(|degrees| degrees.rows.of(row)).map(Vec::as_slice));
         Group { prompt: &example.prompt, answers }
+    }
+
+    fn answers(&self, row: usize) -> Vec<&[u32]> {
+        let mut answers = self.group(row).answers;
+        answers.truncate(self.own_answers());
+        answers
+    }
+
+    fn pack(&self, _model: &CausalLm, _rows: &[usize], groups: &[Group]) -> PackedBatch {
+        match &self.degrees {
+            Some(degrees) => degrees.pack(groups, self.own_answers()),
+            None => PackedBatch::new(groups),
+        }
     }
 
     fn id(&self, row: usize) -> &str {
@@ -231,7 +265,8 @@ impl Task for PreferenceTask<'_> {
         }
         let mut logp_gradients = vec![0.0; scored.logps.len()];
         let mut of_divergence = vec![0.0; if reference.is_some() { scored.logps.len() } else { 0 }];
-        for (index, (&row, sequences)) in rows.iter().zip(batch.sequences.chunks(self.answers())).enumerate() {
+        let all = self.sequences(rows, batch);
+        for (index, (&row, sequences)) in rows.iter().zip(&all).enumerate() {
             let sides = [&gradient.d_chosen, &gradient.d_rejected];
             for ((tokens, weights), gradients) in sequences.iter().zip(self.weights(row)).zip(sides) {
                 for (of_token, weight) in logp_gradients[tokens.clone()].iter_mut().zip(weights) {
@@ -248,7 +283,12 @@ impl Task for PreferenceTask<'_> {
             }
         }
         let divergence = reference.map(|reference| DivergenceGradients { reference, rows: of_divergence });
-        Ok(LogpGradients { logps: logp_gradients, values: vec![], divergence })
+        let (mut values, mut head_only) = (vec![], false);
+        if let Some(degrees) = &self.degrees {
+            values = degrees.add((rows, self.own_answers()), &all, scored, &mut logp_gradients, step);
+            head_only = degrees.head_only();
+        }
+        Ok(LogpGradients { logps: logp_gradients, values, head_only, divergence })
     }
 }
 

@@ -20,7 +20,7 @@ use crate::TrainError;
 
 use super::spec::{
     Best, DataEntry, Dtype, Located, LoraCondition, LoraRounds, LoraTargets, OnMiss, OptimizerName, QuantisedBase,
-    Recompute, Schedule, StoppingMetric, TextSpec,
+    Recompute, Schedule, Slopes, StoppingMetric, TextSpec,
 };
 pub use condition::Condition;
 pub use lines::{Origin, PlanLine};
@@ -354,6 +354,9 @@ pub struct ZerothOrderPlan {
     pub zo_estimates: usize,
     /// Decay of the sum of earlier estimates.
     pub zo_momentum: f64,
+    /// What the slope along a direction is of.
+    #[serde(default)]
+    pub zo_slopes: Slopes,
 }
 
 /// `early-stopping`, resolved.

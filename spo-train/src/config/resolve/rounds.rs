@@ -9,6 +9,7 @@ use super::{DimensionRows, Facts, Resolver};
 use crate::config::document::{Content, Document, Node};
 use crate::config::objective;
 use crate::config::plan::{ArmPlan, DataShape, RoundPlan};
+use crate::config::spec::Slopes;
 use crate::config::validate::join;
 use crate::error::ConfigError;
 
@@ -172,9 +173,39 @@ impl Resolver<'_> {
                 hint: Some("an objective on pairs, such as `dpo`, or `spo data label` and a round on its file".into()),
             });
         }
+        if let Some((index, message)) = degree_fault(&arms, online.is_some()) {
+            let control = index.checked_sub(1).and_then(|index| controls.get(index));
+            return Err(ConfigError::Refused {
+                at: document.place(&control.unwrap_or(node).source),
+                key: join(&key, "degree-weight"),
+                message: message.to_owned(),
+                hint: Some("set `degree-weight = 0`".to_owned()),
+            });
+        }
+        self.check_slopes(&key, node, &arms)?;
         let gate = self.gate(&key, node, arms[0].training.eval_every)?;
         let dimension_weights = self.dimension_weights(node, &key, &main.planned, &front)?;
         Ok(RoundPlan { name, dimension, front, dimension_weights, arms, gate, online })
+    }
+
+    /// Slopes of log-probs need a loss on log-probs alone, a pair at a time.
+    fn check_slopes(&self, key: &str, node: &Node, arms: &[ArmPlan]) -> Result<(), ConfigError> {
+        let fits = |arm: &ArmPlan| {
+            arm.data == DataShape::Pairs
+                && arm.objectives.build(&arm.objective, &arm.options).is_ok_and(|objective| {
+                    let needs = objective.needs();
+                    !(needs.whole_batch || needs.sequence_kl || needs.on_policy)
+                })
+        };
+        let slopes =
+            |arm: &ArmPlan| arm.training.zeroth_order.is_some_and(|settings| settings.zo_slopes == Slopes::Pairs);
+        let Some(arm) = arms.iter().find(|arm| slopes(arm) && !fits(arm)) else { return Ok(()) };
+        Err(ConfigError::Refused {
+            at: self.document.place(&node.source),
+            key: join(key, "zo-slopes"),
+            message: format!("`{}` is no loss on the log-probs of one pair at a time", arm.objective),
+            hint: Some("set `zo-slopes = \"loss\"`".to_owned()),
+        })
     }
 
     /// The written name of a round, or its number with its dimension.
@@ -351,6 +382,21 @@ fn text(node: &Node) -> String {
         Content::String(text) => text.clone(),
         _ => unreachable!("the schema requires a string here"),
     }
+}
+
+/// The first arm whose loss takes preference degrees where that cannot be.
+fn degree_fault(arms: &[ArmPlan], online: bool) -> Option<(usize, &'static str)> {
+    let takes =
+        |arm: &ArmPlan| arm.options.get("degree-weight").and_then(Value::as_f64).is_some_and(|weight| weight > 0.0);
+    arms.iter().enumerate().filter(|(_, arm)| takes(arm)).find_map(|(index, arm)| {
+        if online {
+            Some((index, "an online round makes its pairs on the way, and preference degrees are made of the data's"))
+        } else if arm.training.optimizer.is_zeroth_order() {
+            Some((index, "the head of preference degrees learns by gradients, and the optimizer has none"))
+        } else {
+            None
+        }
+    })
 }
 
 /// What a run may not have beside the round of this index, which makes a reward model, and what to do about it.

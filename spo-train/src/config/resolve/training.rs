@@ -123,6 +123,7 @@ impl Resolver<'_> {
         }
         self.check_looks(&values, layers)?;
         self.check_zeroth_order(optimizer, layers)?;
+        self.check_learning_rate(optimizer, layers)?;
         self.check_update_in_backward(&values, layers)?;
         Ok(from_table(values))
     }
@@ -139,6 +140,7 @@ fn unused(optimizer: OptimizerName) -> &'static [(&'static str, &'static str)] {
             ("zo-eps", OF_ANY),
             ("zo-estimates", OF_ANY),
             ("zo-momentum", OF_ANY),
+            ("zo-slopes", OF_ANY),
         ],
         OptimizerName::Mezo => {
             const {
@@ -205,6 +207,24 @@ impl Resolver<'_> {
             return refuse(found, message, "use \"mezo\", or leave `dora` and `modules-to-save` out");
         }
         Ok(())
+    }
+
+    /// Refuses a learning rate that was written for an optimiser of the other kind, whose rates are of another order.
+    fn check_learning_rate(&self, own: OptimizerName, layers: &Layers<'_>) -> Result<(), ConfigError> {
+        let (Some(rate), Some(place)) = (layers.find("learning-rate"), layers.from("learning-rate")) else {
+            return Ok(());
+        };
+        let there = optimizer(&place);
+        if there.is_zeroth_order() == own.is_zeroth_order() {
+            return Ok(());
+        }
+        let (own, there) = (json!(own), json!(there));
+        Err(ConfigError::Refused {
+            at: self.document.place(&rate.node.source),
+            key: rate.key,
+            message: format!("this rate stands where the optimizer is {there}, and one of {own} is of another order"),
+            hint: Some(format!("write a `learning-rate` beside `optimizer = {own}`")),
+        })
     }
 
     /// A global norm, and adapters on a frozen base, do not go with updates in the backward pass.

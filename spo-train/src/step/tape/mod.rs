@@ -75,7 +75,7 @@ pub struct TapeOptions {
 pub struct Scored<'a> {
     /// `log p(target)` in nats, `[rows]`.
     pub logps: &'a [f32],
-    /// What the score head gives, `[values]`: one per answer of a batch for a score head, in its order.
+    /// What the score head gives, `[values]`: its scores of each answer of a batch for a score head, in their order.
     pub values: &'a [f32],
     /// Final hidden states, `[rows, hidden]`; behind them those that the score head reads.
     pub hidden: &'a Tensor<2>,
@@ -94,6 +94,8 @@ pub struct LogpGradients {
     pub logps: Vec<f32>,
     /// With respect to each of the score head's values, `[values]`.
     pub values: Vec<f32>,
+    /// Whether the values say nothing to the policy: only the score head learns from them.
+    pub head_only: bool,
     /// With respect to each row's `KL(reference ‖ policy)` over the vocabulary, where the loss looks at that.
     pub divergence: Option<DivergenceGradients>,
 }
@@ -109,7 +111,7 @@ pub struct DivergenceGradients {
 
 impl From<Vec<f32>> for LogpGradients {
     fn from(logps: Vec<f32>) -> Self {
-        Self { logps, values: vec![], divergence: None }
+        Self { logps, values: vec![], head_only: false, divergence: None }
     }
 }
 
@@ -267,10 +269,11 @@ fn head_backward<E>(
     let values = read.clone().map_or(vec![], |read| value_head::forward(model, read));
     let scored =
         Scored { logps: &logps, values: &values, hidden: &hidden, weight: &weight, inputs, head: &head_options };
-    let LogpGradients { logps: per_token, values: per_value, divergence } = logp_gradients(&scored)?;
+    let LogpGradients { logps: per_token, values: per_value, head_only, divergence } = logp_gradients(&scored)?;
     let device = hidden.device();
     let per_row = |values: Vec<f32>| Tensor::from_data(TensorData::new(values, [logps.len()]), &device);
     let d_read = read.map(|read| value_head::backward(model, read, per_value, options.trainable, gradients));
+    let d_read = if head_only { d_read.map(|d_read| d_read.zeros_like()) } else { d_read };
     let Some(head) = head else {
         let hidden = d_read.expect("a batch has rows that predict, or rows that the score head reads");
         return Ok(HeadGradient { hidden, weight: None });
@@ -278,7 +281,8 @@ fn head_backward<E>(
     let sum = gradients.remove(name).map(|sum| sum.into_whole().reshape(weight.dims()));
     let mut head = head.backward(per_row(per_token), sum);
     if let Some(DivergenceGradients { reference, rows }) = divergence {
-        let more = token_kl_backward((hidden, weight), reference, per_row(rows), train_head, &head_options);
+        let predicting = hidden.narrow(0, 0, logps.len());
+        let more = token_kl_backward((predicting, weight), reference, per_row(rows), train_head, &head_options);
         head.hidden = head.hidden + more.hidden;
         head.weight = head.weight.zip(more.weight).map(|(sum, gradient)| sum + gradient);
     }
