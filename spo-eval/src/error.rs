@@ -50,6 +50,12 @@ pub enum EvalError {
         /// Example that only one of them has.
         example: usize,
     },
+    /// The two dimensions that are held against each other are one.
+    #[error("STEER between '{dimension}' and '{dimension}', expected two dimensions")]
+    OneDimension {
+        /// The dimension.
+        dimension: String,
+    },
     /// Too few resamples for the tails of the interval.
     #[error("found {found} bootstrap resamples, expected at least {expected}")]
     TooFewResamples {
@@ -141,6 +147,7 @@ impl EvalError {
             Self::NonFiniteMargin { .. } | Self::LogRatioOutOfRange { .. } => {
                 "a policy gives an answer a non-finite log-probability: training has probably diverged"
             }
+            Self::OneDimension { .. } => "pairs are opposed where two dimensions prefer different answers",
             Self::DuplicateExample { .. } => "number each held-out row once",
             Self::UnpairedExample { .. } => "score both policies on the same held-out file",
             Self::TooFewResamples { .. } => "a 95 % interval needs at least one resample in each tail; 2000 is usual",

@@ -36,6 +36,7 @@ mod regression;
 pub mod report;
 mod sampling;
 mod score;
+mod steer;
 mod summary;
 mod sweep;
 mod tally;
@@ -53,6 +54,7 @@ pub use pairwise::{DimensionScore, Subset, score_dimension};
 pub use regression::{Forgetting, PairedDifference, dimensions, find_score, forgetting, paired_difference, policies};
 pub use sampling::{KlEstimate, estimate_kl};
 pub use score::ScoreKind;
+pub use steer::{OpposedPair, Steer, SteerArm, steer, with_shuffled_labels, without_condition};
 pub use summary::{
     Artefact, Benchmark, ConflictCount, CurvePoint, DataSummary, Evaluation, GateCheck, GateOutcome, GateSummary,
     ModelSummary, Phase, RoundSummary, RunSummary, SCHEMA, Sample, Setting,

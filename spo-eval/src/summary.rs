@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AnswerScores, DegreeScore, DimensionScore, Distribution, FrontSummary, KlEstimate, OnlinePairs, PairedDifference,
-    WinRate,
+    Steer, WinRate,
 };
 
 /// Version of the JSON form of [`RunSummary`].
@@ -54,6 +54,9 @@ pub struct RunSummary {
     /// Conditional policies at weights over the whole simplex.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fronts: Vec<FrontSummary>,
+    /// How far policies follow the preference that they are asked for, with the controls.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub steer: Vec<Steer>,
     /// What online rounds trained on.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub online: Vec<OnlinePairs>,
@@ -94,6 +97,7 @@ impl Default for RunSummary {
             win_rates: Vec::new(),
             benchmarks: Vec::new(),
             fronts: Vec::new(),
+            steer: Vec::new(),
             online: Vec::new(),
             degrees: Vec::new(),
             margins: Vec::new(),

@@ -6,7 +6,7 @@ mod example_run;
 
 use example_run::summary;
 use spo_eval::report::{WIDTH, from_json, html, markdown, score_table, table, to_json};
-use spo_eval::{EvalError, RunSummary};
+use spo_eval::{Bootstrap, EvalError, OpposedPair, RunSummary, SteerArm, steer};
 
 #[test]
 fn terminal_table() {
@@ -111,4 +111,26 @@ fn same_values(a: &serde_json::Value, b: &serde_json::Value) {
         }
         _ => assert_eq!(a, b),
     }
+}
+
+#[test]
+fn steering_is_in_every_report() {
+    let pair = |example: usize| {
+        let under_b = if example % 4 == 0 { 1.0 } else { -1.0 };
+        OpposedPair { example, prompt: None, under_a: 1.0, under_b }
+    };
+    let pairs: Vec<_> = (0..40).map(pair).collect();
+    let found = steer(
+        "conditional",
+        ("honesty", "<b>help"),
+        "5 contexts",
+        SteerArm::Conditioned,
+        &pairs,
+        &Bootstrap::default(),
+    );
+    let summary = RunSummary { steer: vec![found.unwrap()], ..summary() };
+    let (text, page, json) = (markdown(&summary), html(&summary), to_json(&summary).unwrap());
+    assert!(text.contains("STEER on opposed pairs") && text.contains("| +75.0 |"), "{text}");
+    assert!(page.contains("STEER on opposed pairs") && page.contains("&lt;b&gt;help") && page.contains("5 contexts"));
+    assert_eq!(from_json(&json).unwrap().steer, summary.steer);
 }

@@ -132,6 +132,17 @@ pub(super) fn lines(event: &Event) -> Vec<String> {
             found.losses,
             100.0 * found.rate
         ),
+        Event::Steered(found) => format!(
+            "{}: STEER {:.1} ({:.1} to {:.1}) between {} and {}, {}, {}",
+            found.policy,
+            found.steer,
+            found.interval.0,
+            found.interval.1,
+            found.first,
+            found.second,
+            found.setting,
+            found.arm.name()
+        ),
         Event::Reused { policy, from } => format!("{policy} is taken over from {}", tidy(from)),
         Event::PhaseStarted { phase, dimension, objective, control, start, pairs, steps, .. } => {
             let control = if *control { ", a control" } else { "" };

@@ -13,6 +13,7 @@ mod markdown;
 mod matrix;
 mod provenance;
 mod results;
+mod steering;
 pub mod svg;
 mod sweep;
 mod table;

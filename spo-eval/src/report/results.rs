@@ -4,7 +4,7 @@ use crate::number::{interval_points, percent, plain, plus_minus, signed};
 use crate::report::document::{Block, Section, Table};
 use crate::report::matrix::{Detail, Pairs, has_boilerplate, matrix};
 use crate::report::svg::{Chart, ScatterPoint};
-use crate::report::{answers, benchmarks, front};
+use crate::report::{answers, benchmarks, front, steering};
 use crate::verdict::makes_rewards;
 use crate::{
     DimensionScore, PairedDifference, RunSummary, ScoreKind, Subset, Tally, dimensions, find_score, forgetting,
@@ -51,6 +51,7 @@ pub(crate) fn sections(summary: &RunSummary) -> Vec<Section> {
         outcome,
         matrices(summary),
         front::section(summary),
+        steering::section(summary),
         answers::section(summary),
         benchmarks::section(summary),
         comparisons(summary),

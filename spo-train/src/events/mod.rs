@@ -10,7 +10,7 @@ use crate::TrainError;
 use serde::{Deserialize, Serialize};
 use spo_eval::{
     AnswerScores, Artefact, Benchmark, ConflictCount, DataSummary, DegreeScore, DimensionScore, Distribution,
-    FrontSummary, GateSummary, KlEstimate, OnlinePairs, PairedDifference, Sample, WinRate,
+    FrontSummary, GateSummary, KlEstimate, OnlinePairs, PairedDifference, Sample, Steer, WinRate,
 };
 use std::path::PathBuf;
 
@@ -111,6 +111,8 @@ pub enum Event {
     WinRate(WinRate),
     /// What a program of the user's measured of a policy.
     Benchmarked(Benchmark),
+    /// How far a policy follows the preference that it is asked for.
+    Steered(Steer),
     /// They are all in the cache.
     Scored {
         /// The policy.

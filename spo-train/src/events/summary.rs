@@ -100,6 +100,7 @@ fn add(summary: &mut RunSummary, plan: &RunPlan, event: &Event) {
         Event::AnswersScored(scores) => summary.answers.push(scores.clone()),
         Event::Benchmarked(found) => summary.benchmarks.push(found.clone()),
         Event::WinRate(found) => summary.win_rates.push(found.clone()),
+        Event::Steered(found) => summary.steer.push(found.clone()),
         Event::KlEstimated(estimate) => summary.kl.push(estimate.clone()),
         Event::Sampled(sample) => match summary.samples.iter_mut().find(|known| known.prompt == sample.prompt) {
             Some(known) => known.by_policy.extend(sample.by_policy.iter().cloned()),
