@@ -112,7 +112,11 @@ impl Sibling {
 /// Which of a repository's files are needed, sorted.
 pub(crate) fn chosen(name: &Name, want: &Want, paths: &[&str]) -> Result<Vec<String>, HubError> {
     let found: Vec<&str> = match (&name.file, want) {
-        (Some(pattern), _) => paths.iter().copied().filter(|path| matches(pattern, path)).collect(),
+        (Some(pattern), _) => {
+            // A model in several GGUF files is named by its first.
+            let parts = pattern.replace("-00001-of-", "-*-of-");
+            paths.iter().copied().filter(|path| matches(&parts, path)).collect()
+        }
         (None, Want::Model) => of_model(paths),
         (None, Want::Tokenizer) => of_model(paths).into_iter().filter(|path| !path.ends_with(".safetensors")).collect(),
         (None, Want::Rows { config, split, test }) if name.revision.as_deref() == Some(PARQUET) => {
@@ -263,6 +267,8 @@ mod tests {
         assert!(!found.iter().any(|path| path.ends_with("safetensors")));
         let error = chosen(&name("a/b"), &Want::Model, &["config.json", "x.gguf", "pytorch_model.bin"]).unwrap_err();
         assert!(error.to_string().contains("found files ending in bin, gguf, json"), "{error}");
+        let split = ["x-00001-of-00002.gguf", "x-00002-of-00002.gguf", "y.gguf"];
+        assert_eq!(chosen(&name("hf://a/b/x-00001-of-00002.gguf"), &Want::Model, &split).unwrap(), &split[..2]);
         assert_eq!(chosen(&name("hf://a/b/x.gguf"), &Want::Model, &["x.gguf", "y.gguf"]).unwrap(), ["x.gguf"]);
     }
 

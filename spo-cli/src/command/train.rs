@@ -137,12 +137,14 @@ impl Allowed {
     }
 }
 
-/// Hears how far the reading of data is; what was read is told again by the run, at its place among the events.
+/// Hears how far downloads and the reading of data are; what was read is told again by the run, at its place among the
+/// events.
 struct OnlyReading<'a>(&'a mut dyn Sink);
 
 impl Sink for OnlyReading<'_> {
     fn event(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
-        if matches!(event, Event::Reading { .. }) { self.0.event(seconds, event) } else { Ok(()) }
+        let passing = matches!(event, Event::Reading { .. } | Event::Downloading { .. } | Event::Warning { .. });
+        if passing { self.0.event(seconds, event) } else { Ok(()) }
     }
 }
 

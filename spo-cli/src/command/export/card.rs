@@ -35,7 +35,7 @@ pub(super) fn text(target: &Name, model: &Path, facts: &Facts<'_>) -> Result<Str
     let _ = writeln!(
         text,
         "## Files\n\nWeights in {}. Read back, the log-probabilities of {} answers differ from those in memory by at most \
-         {:.1e} nats (`manifest.json`).\n\nMade with [spo](https://crates.io/crates/spo-cli) {}.",
+         {:.1e} nats (`manifest.json`).\n\nMade with spo {}.",
         facts.dtype,
         facts.parity.sequences,
         facts.parity.largest_difference,
