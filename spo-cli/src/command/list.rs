@@ -106,7 +106,8 @@ fn optimizers() -> Vec<Value> {
             }
             _ => keys("zo-"),
         };
-        json!({ "name": one["const"], "about": one["description"], "keys": keys })
+        let about = one["description"].as_str().unwrap_or_default().replace('\n', " ");
+        json!({ "name": one["const"], "about": about, "keys": keys })
     };
     training["optimizer"]["oneOf"].as_array().into_iter().flatten().map(item).collect()
 }
