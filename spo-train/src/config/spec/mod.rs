@@ -22,12 +22,9 @@ pub use gate::{GateConditionsSpec, GateSpec, OnMiss};
 pub use model::{Dtype, LoraCondition, LoraRounds, LoraSet, LoraSpec, LoraTargets, ModelSpec, QuantisedBase};
 pub use online::{OnlineSpec, Unfinished};
 pub use round::{ControlSpec, Dimensions, RoundSpec};
-pub use round::{ControlSpec, RoundSpec};
 pub use run::{Argument, Located, RunSections, RunSpec, Source};
-pub use run::{Argument, RunSections, RunSpec, Source};
 pub use track::TrackSpec;
 pub use training::{
     EarlyStoppingSpec, OptimizerName, Recompute, Schedule, Slopes, StoppingMetric, TrainingSpec, WarmupSpec,
 };
-pub use training::{EarlyStoppingSpec, OptimizerName, Recompute, Schedule, StoppingMetric, TrainingSpec, WarmupSpec};
 pub use watchdog::WatchdogSpec;
