@@ -166,6 +166,7 @@ fn evaluations(losses: &[f64]) -> Vec<Event> {
             step: 10 * (index as u64 + 1),
             steps: 100,
             loss: *loss,
+            degree_accuracy: None,
             dimensions: vec![],
             tokens: 100,
             seconds: 0.1,
