@@ -26,6 +26,7 @@ mod answers;
 pub mod bootstrap;
 mod distribution;
 mod error;
+mod hold;
 mod number;
 mod pair;
 mod pairwise;
@@ -44,6 +45,7 @@ pub use answers::{AnswerScores, OnlinePairs};
 pub use bootstrap::Bootstrap;
 pub use distribution::{Distribution, SATURATION};
 pub use error::EvalError;
+pub use hold::{HoldPoint, HoldSummary};
 pub use pair::PairScore;
 pub use pairwise::{DimensionScore, Subset, score_dimension};
 pub use regression::{Forgetting, PairedDifference, dimensions, find_score, forgetting, paired_difference, policies};
@@ -54,6 +56,6 @@ pub use summary::{
     Phase, RoundSummary, RunSummary, SCHEMA, Sample, Setting,
 };
 pub use sweep::{FinishedRun, SweepRun, SweepSummary};
-pub use tally::Tally;
+pub use tally::{Tally, credit};
 pub use verdict::verdict;
 pub use win_rate::{Duel, WinRate, win_rate};

@@ -5,6 +5,7 @@
 mod answers;
 mod document;
 pub(crate) mod escape;
+mod hold;
 mod html;
 mod json;
 mod markdown;

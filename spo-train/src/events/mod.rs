@@ -9,8 +9,8 @@ pub mod watchdog;
 use crate::TrainError;
 use serde::{Deserialize, Serialize};
 use spo_eval::{
-    AnswerScores, Artefact, ConflictCount, DataSummary, DimensionScore, Distribution, GateSummary, KlEstimate,
-    OnlinePairs, PairedDifference, Sample, WinRate,
+    AnswerScores, Artefact, ConflictCount, DataSummary, DimensionScore, Distribution, GateSummary, HoldSummary,
+    KlEstimate, OnlinePairs, PairedDifference, Sample, WinRate,
 };
 use std::path::PathBuf;
 
@@ -143,6 +143,10 @@ pub enum Event {
     Step(StepFigures),
     /// The running policy was scored on the held-out pairs in the middle of a phase.
     HeldOut(HeldOut),
+    /// λ was moved to hold earlier dimensions at their bounds; step 0 is its start value.
+    Held(Held),
+    /// A finished policy was held against the bounds of its round, on held-out pairs.
+    HoldJudged(HoldSummary),
     /// The running policy's distance from the one its phase started from, on sampled responses.
     RunningKl {
         /// The phase.
@@ -346,6 +350,38 @@ pub struct HeldOutDimension {
     /// The same of the rejected answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rejected_log_ratio: Option<f64>,
+}
+
+/// The multipliers of a phase after an update.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Held {
+    /// The phase.
+    pub phase: String,
+    /// Optimiser steps done.
+    pub step: u64,
+    /// Steps of the phase.
+    pub steps: u64,
+    /// The held dimensions.
+    pub dimensions: Vec<HeldDimension>,
+}
+
+/// A held dimension on the pairs that drive its λ.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct HeldDimension {
+    /// The dimension.
+    pub dimension: String,
+    /// What is bounded: `accuracy`, `margin` or `reward`.
+    pub measure: String,
+    /// What the running policy has of it.
+    pub reached: f64,
+    /// What it must have at this step.
+    pub bound: f64,
+    /// λ from here on.
+    pub lambda: f64,
+    /// Mean λ over the updates since half of the phase's steps; before that λ.
+    pub mean_lambda: f64,
 }
 
 /// Where events go.

@@ -2,6 +2,7 @@
 
 pub mod disk;
 mod evaluation;
+mod hold;
 mod judge;
 pub(crate) mod lock;
 pub mod manifest;

@@ -10,14 +10,15 @@ use spo_core::logprob::weight::{desensitised, on_policy, token_collision};
 use spo_core::pair::SampledLogps;
 use spo_core::{CoreError, Objective, PairGradient, PairNumbers, Sides, differentiate};
 use spo_data::{Dataset, Group, PackedBatch, PairRef};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// The pairs of a dimension with what is fixed about them.
 #[derive(Debug)]
 pub struct PreferenceTask<'a> {
     dataset: &'a Dataset,
     pairs: Vec<PairRef>,
-    objective: Arc<dyn Objective>,
+    /// Its λ may move while it is trained.
+    objective: RwLock<Arc<dyn Objective>>,
     inputs: PairInputs,
     device: Device,
 }
@@ -42,22 +43,11 @@ impl<'a> PreferenceTask<'a> {
         first.sequence_kl = inputs.reference.as_ref().and_then(|_| live());
         // Missing inputs show now, not at the first step.
         objective.needs().check(objective.name(), &first)?;
-        Ok(Self { dataset, pairs, objective, inputs, device })
+        Ok(Self { dataset, pairs, objective: RwLock::new(objective), inputs, device })
     }
 
-    /// SPO's `c` on some pairs; it depends on frozen policies only.
-    ///
-    /// # Errors
-    /// The objective lacks an input.
-    pub fn margin_offset(&self, rows: &[usize]) -> Result<Option<Vec<f64>>, TrainError> {
-        let mut numbers = self.inputs.numbers.select(rows);
-        let Some(reference) = numbers.reference.clone().filter(|_| numbers.earlier.len() > 1) else { return Ok(None) };
-        (numbers.policy_chosen, numbers.policy_rejected) = (reference.chosen, reference.rejected);
-        let zeros = || Some(Sides { chosen: vec![0.0; rows.len()], rejected: vec![0.0; rows.len()] });
-        let needs = self.objective.needs();
-        numbers.on_policy = needs.on_policy.then(zeros).flatten();
-        numbers.sequence_kl = needs.sequence_kl.then(zeros).flatten();
-        Ok(differentiate(self.objective.as_ref(), &numbers, &self.device)?.margin_offset)
+    fn objective(&self) -> Arc<dyn Objective> {
+        self.objective.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Answers of each pair in a batch: chosen, rejected and, where there is one, that of the reference.
@@ -70,7 +60,7 @@ impl<'a> PreferenceTask<'a> {
         let pair = &self.pairs[row];
         let answers = &self.dataset.examples[pair.example].answers;
         let (chosen, rejected) = (answers[pair.chosen].len(), answers[pair.rejected].len());
-        match self.objective.needs().length_desensitising {
+        match self.objective().needs().length_desensitising {
             Some(alpha) => [(chosen, rejected), (rejected, chosen)]
                 .map(|(own, other)| desensitised(own, other, alpha).collect::<Vec<f64>>()),
             None => [vec![1.0; chosen], vec![1.0; rejected]],
@@ -84,7 +74,7 @@ impl<'a> PreferenceTask<'a> {
         batch: &PackedBatch,
         scored: &Scored,
     ) -> Result<(PairNumbers, Option<Head>), TrainError> {
-        let needs = self.objective.needs();
+        let needs = self.objective().needs();
         let mut numbers = self.inputs.numbers.select(rows);
         let sequences = || batch.sequences.chunks(self.answers());
         let side = |answer: usize, f: &dyn Fn(usize, &std::ops::Range<usize>) -> f64| -> Vec<f64> {
@@ -122,7 +112,7 @@ impl<'a> PreferenceTask<'a> {
     }
 
     fn differentiate(&self, numbers: &PairNumbers) -> Result<PairGradient, TrainError> {
-        Ok(differentiate(self.objective.as_ref(), numbers, &self.device)?)
+        Ok(differentiate(self.objective().as_ref(), numbers, &self.device)?)
     }
 }
 
@@ -143,8 +133,25 @@ impl Task for PreferenceTask<'_> {
         &self.dataset.examples[self.pairs[row].example].id
     }
 
+    fn margin_offset(&self, rows: &[usize]) -> Result<Option<Vec<f64>>, TrainError> {
+        let mut numbers = self.inputs.numbers.select(rows);
+        let Some(reference) = numbers.reference.clone().filter(|_| numbers.earlier.len() > 1) else { return Ok(None) };
+        (numbers.policy_chosen, numbers.policy_rejected) = (reference.chosen, reference.rejected);
+        let zeros = || Some(Sides { chosen: vec![0.0; rows.len()], rejected: vec![0.0; rows.len()] });
+        let needs = self.objective().needs();
+        numbers.on_policy = needs.on_policy.then(zeros).flatten();
+        numbers.sequence_kl = needs.sequence_kl.then(zeros).flatten();
+        Ok(differentiate(self.objective().as_ref(), &numbers, &self.device)?.margin_offset)
+    }
+
+    fn hold(&self, lambda: &[f64]) {
+        if let Some(held) = self.objective().with_lambda(lambda.len(), lambda) {
+            *self.objective.write().unwrap_or_else(PoisonError::into_inner) = held.into();
+        }
+    }
+
     fn look_ahead(&self, step: &StepAhead) -> Result<Option<Ahead>, TrainError> {
-        if !self.objective.needs().whole_batch || step.batches.len() < 2 {
+        if !self.objective().needs().whole_batch || step.batches.len() < 2 {
             return Ok(None);
         }
         let mut whole: Option<WholeBatch<PairNumbers>> = None;
@@ -177,7 +184,7 @@ impl Task for PreferenceTask<'_> {
         };
         tally(&numbers, &gradient, step);
         if let Some(total) = &mut step.step_zero {
-            match step_zero(self.objective.as_ref(), &numbers, &self.device)? {
+            match step_zero(self.objective().as_ref(), &numbers, &self.device)? {
                 Some(mean) => *total += mean * rows.len() as f64,
                 None => step.step_zero = None,
             }
