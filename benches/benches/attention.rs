@@ -37,7 +37,7 @@ fn attention(criterion: &mut Criterion) {
         let [heads, kv_heads, dim] = SHAPE;
         let random = |heads| Tensor::<3>::random([batch.tokens(), heads, dim], Distribution::Normal(0.0, 1.0), &device);
         let (q, k, v) = (random(heads), random(kv_heads), random(kv_heads));
-        let slopes = random(heads).reshape([batch.tokens(), heads * dim]);
+        let gradients = random(heads).reshape([batch.tokens(), heads * dim]);
 
         let plain = AttentionSpec::plain(dim);
         let mut group = criterion.benchmark_group(format!("attention, {name}"));
@@ -47,14 +47,14 @@ fn attention(criterion: &mut Criterion) {
         group.bench_function("forward and backward", |bencher| {
             bencher.iter(|| {
                 let y = own().into_data();
-                (y, inputs.attention().backward(plain, q.clone(), k.clone(), v.clone(), slopes.clone()))
+                (y, inputs.attention().backward(plain, q.clone(), k.clone(), v.clone(), gradients.clone()))
             });
         });
         group.bench_function("burn's operations, forward and backward", |bencher| {
             bencher.iter(|| {
                 let [q, k, v] = [&q, &k, &v].map(|x| x.clone().autodiff().require_grad());
                 let y = inputs.attention().reference(plain, q.clone(), k, v);
-                let tape = (y * slopes.clone().autodiff()).sum().backward();
+                let tape = (y * gradients.clone().autodiff()).sum().backward();
                 q.grad(&tape).map(Tensor::into_data)
             });
         });

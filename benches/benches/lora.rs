@@ -43,7 +43,7 @@ fn lora(criterion: &mut Criterion) {
     let (plain, adapted) = (up(model.clone()), up(model.with_lora(&spec, 2).expect("a rank above 0")));
     let [outer, inner] = plain.dims();
     let random = |width| Tensor::<2>::random([TOKENS, width], Distribution::Normal(0.0, 1.0), &device);
-    let (x, slopes) = (random(inner), random(outer));
+    let (x, gradients) = (random(inner), random(outer));
     let leaf = |x: &Tensor<2>| x.clone().autodiff().require_grad();
 
     let mut group = criterion.benchmark_group(format!("linear layer, {TOKENS} tokens, {inner} to {outer}"));
@@ -53,7 +53,7 @@ fn lora(criterion: &mut Criterion) {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 let (x, layer) = (leaf(&x), lifted(layer, weight));
-                let tape = pull([(&layer.forward(x.clone()), &slopes)]).backward();
+                let tape = pull([(&layer.forward(x.clone()), &gradients)]).backward();
                 let lora = layer.lora.as_ref().and_then(|lora| lora.a.val().grad(&tape));
                 (x.grad(&tape), weight.then(|| layer.dense().grad(&tape)), lora)
             });
@@ -64,7 +64,7 @@ fn lora(criterion: &mut Criterion) {
         bencher.iter(|| {
             let (x, a, b) = (leaf(&x), leaf(&lora.a.val()), leaf(&lora.b.val()));
             let weight = adapted.dense().autodiff() + b.clone().matmul(a.clone()) * (32.0 / RANK as f64);
-            let tape = pull([(&x.clone().matmul(weight.transpose()), &slopes)]).backward();
+            let tape = pull([(&x.clone().matmul(weight.transpose()), &gradients)]).backward();
             (x.grad(&tape), a.grad(&tape), b.grad(&tape))
         });
     });

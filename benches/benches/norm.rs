@@ -28,7 +28,7 @@ fn norm(criterion: &mut Criterion) {
     for width in [512, 2048] {
         let norm = Norm::load(&mut RandomSource::new(1, &device), "norm", width, &spec(width)).expect("random weights");
         let random = || Tensor::<2>::random([TOKENS, width], Distribution::Normal(0.0, 1.0), &device);
-        let (x, slopes) = (random(), random());
+        let (x, gradients) = (random(), random());
         let mut group = criterion.benchmark_group(format!("RMS norm, {TOKENS} tokens of {width}"));
         group.throughput(Throughput::Elements(TOKENS as u64));
         group.bench_function("forward", |bencher| bencher.iter(|| norm.forward(x.clone())));
@@ -37,7 +37,7 @@ fn norm(criterion: &mut Criterion) {
         });
         let backward = |of: &dyn Fn(Tensor<2>, Tensor<1>) -> Tensor<2>| {
             let (x, weight) = (x.clone().autodiff().require_grad(), norm.weight.val().autodiff().require_grad());
-            let tape = pull([(&of(x.clone(), weight.clone()), &slopes)]).backward();
+            let tape = pull([(&of(x.clone(), weight.clone()), &gradients)]).backward();
             (x.grad(&tape), weight.grad(&tape))
         };
         group.bench_function("forward and backward", |bencher| {

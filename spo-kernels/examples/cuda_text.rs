@@ -96,9 +96,9 @@ fn heads<E: Float + CubeElement>(client: &Client, softcap: Option<f32>) {
     let targets = Buffer::empty::<u32>(client, 1);
     let [logps, log_sums] = [(); 2].map(|()| Buffer::empty::<f32>(client, 1));
     head::log_probs(client, options, VOCAB, products.clone(), targets.clone(), logps, log_sums.clone());
-    let slopes = Buffer::empty::<E>(client, VOCAB);
-    head::slopes::<E>(client, options, VOCAB, products.clone(), targets.clone(), log_sums.clone(), slopes);
-    head::products_to_slopes(client, options, VOCAB, products, targets, log_sums);
+    let gradients = Buffer::empty::<E>(client, VOCAB);
+    head::gradients::<E>(client, options, VOCAB, products.clone(), targets.clone(), log_sums.clone(), gradients);
+    head::products_to_gradients(client, options, VOCAB, products, targets, log_sums);
 }
 
 fn others<E: Float + CubeElement>(client: &Client) {

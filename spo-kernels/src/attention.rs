@@ -2,7 +2,7 @@
 //! `y = softmax(cap · tanh(scale · q kᵀ / cap)) v`, where the tokens of a prompt see the prompt, and those of an answer the
 //! prompt and their own answer, up to themselves.
 //!
-//! With `P` the weights, `z` the scores and `g = d_y vᵀ`: `d_z = P (g − Σ P g)`, times `scale` and the slope of the cap;
+//! With `P` the weights, `z` the scores and `g = d_y vᵀ`: `d_z = P (g − Σ P g)`, times `scale` and the derivative of the cap;
 //! `d_q = d_z k`, `d_k = d_zᵀ q`, `d_v = Pᵀ d_y`.
 //!
 //! Token-wise layers see `[tokens, hidden]` without padding. The reference pads groups to the longest one and masks; the

@@ -1,7 +1,7 @@
 //! Log-probabilities from hidden states, and their gradient, of one chunk of rows: `z = scale · (h Wᵀ)`, then
 //! `cap · tanh(z / cap)` if there is a cap, and `log p(t) = z_t − log Σ_v e^(z_v)`.
 //!
-//! `∂ log p(t) / ∂ z_v = 1[v = t] − p(v)`, times the slopes of scale and cap.
+//! `∂ log p(t) / ∂ z_v = 1[v = t] − p(v)`, times the derivatives of scale and cap.
 
 use crate::cpu;
 use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, activation};
@@ -32,19 +32,19 @@ pub fn logps(
     logps.unwrap_or_else(|| reference_logps(hidden, weight, targets, wide, options))
 }
 
-/// The log-probabilities, `[rows]`, and their slopes with respect to `h Wᵀ`, `[rows, vocab]` in the type of `hidden`;
+/// The log-probabilities, `[rows]`, and their gradients with respect to `h Wᵀ`, `[rows, vocab]` in the type of `hidden`;
 /// arguments as of [`logps`].
-pub fn slopes(
+pub fn gradients(
     hidden: Tensor<2>,
     weight: Tensor<2>,
     targets: Tensor<1, Int>,
     wide: DType,
     options: LogitOptions,
 ) -> (Tensor<1>, Tensor<2>) {
-    let slopes = cpu::head::slopes(&hidden, &weight, &targets, options);
+    let gradients = cpu::head::gradients(&hidden, &weight, &targets, options);
     #[cfg(feature = "gpu")]
-    let slopes = slopes.or_else(|| crate::gpu::form::slopes(&hidden, &weight, &targets, options));
-    slopes.unwrap_or_else(|| reference_slopes(hidden, weight, targets, wide, options))
+    let gradients = gradients.or_else(|| crate::gpu::form::gradients(&hidden, &weight, &targets, options));
+    gradients.unwrap_or_else(|| reference_gradients(hidden, weight, targets, wide, options))
 }
 
 /// [`logps`] in burn's operations.
@@ -60,8 +60,8 @@ pub fn reference_logps(
     activation::log_softmax(logits, 1).gather(1, targets.reshape([rows, 1])).reshape([rows])
 }
 
-/// [`slopes`] in burn's operations.
-pub fn reference_slopes(
+/// [`gradients`] in burn's operations.
+pub fn reference_gradients(
     hidden: Tensor<2>,
     weight: Tensor<2>,
     targets: Tensor<1, Int>,
@@ -76,8 +76,8 @@ pub fn reference_slopes(
     let logps = activation::log_softmax(logits, 1);
     let of_targets = logps.clone().gather(1, targets.clone());
     let ones = Tensor::<2>::ones([rows, 1], (&logps.device(), wide));
-    let slopes = logps.exp().neg().scatter(1, targets, ones, IndexingUpdateOp::Add);
-    (of_targets.reshape([rows]), uncapped(slopes, squashed, options).cast(compute))
+    let gradients = logps.exp().neg().scatter(1, targets, ones, IndexingUpdateOp::Add);
+    (of_targets.reshape([rows]), uncapped(gradients, squashed, options).cast(compute))
 }
 
 /// Scaled (not yet capped) logits `[rows, vocab]` in `wide`, of the weight's transpose `[hidden, vocab]`.
@@ -121,9 +121,10 @@ mod tests {
             for options in [LogitOptions { scale: 1.0, softcap: None }, LogitOptions { scale: 0.5, softcap: Some(3.0) }]
             {
                 let exact = |x: &Tensor<2>| x.clone().cast(DType::F64);
-                let (logp, slope) =
-                    reference_slopes(exact(&hidden), exact(&weight), targets.clone(), DType::F64, options);
-                let (found, slopes) = slopes(hidden.clone(), weight.clone(), targets.clone(), DType::F32, options);
+                let (logp, gradient) =
+                    reference_gradients(exact(&hidden), exact(&weight), targets.clone(), DType::F64, options);
+                let (found, gradients) =
+                    gradients(hidden.clone(), weight.clone(), targets.clone(), DType::F32, options);
                 let alone = logps(hidden.clone(), weight.clone(), targets.clone(), DType::F32, options);
                 assert_eq!(wide(&found), wide(&alone));
                 let close = |found: Vec<f64>, expected: Vec<f64>| {
@@ -131,7 +132,7 @@ mod tests {
                     found.iter().zip(&expected).all(|(a, b)| (a - b).abs() <= 5e-6 * largest)
                 };
                 assert!(close(wide(&found), wide(&logp)), "{rows} {options:?}");
-                assert!(close(wide(&slopes), wide(&slope)), "{rows} {options:?}");
+                assert!(close(wide(&gradients), wide(&gradient)), "{rows} {options:?}");
             }
         }
     }

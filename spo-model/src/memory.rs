@@ -12,7 +12,7 @@ use crate::{CausalLm, ModelError, ModelSpec, device};
 use burn::tensor::Tensor;
 use std::collections::BTreeSet;
 
-/// Bytes of a chunk of logits, and of slopes that the head keeps; see `spo_core::logprob`.
+/// Bytes of a chunk of logits, and of gradients that the head keeps; see `spo_core::logprob`.
 const HEAD_CHUNK: usize = 64 << 20;
 const HEAD_KEPT: usize = 128 << 20;
 
@@ -168,15 +168,15 @@ impl Training<'_> {
             true => layers * hidden + per_layer.iter().max().copied().unwrap_or(0),
             false => per_layer.iter().sum(),
         };
-        // In the backward pass through one block: slopes of its feed-forward part and of the residual stream.
-        let slopes = 3 * inner + 4 * hidden;
+        // In the backward pass through one block: gradients of its feed-forward part and of the residual stream.
+        let gradients = 3 * inner + 4 * hidden;
         let block_gradients = match self.lora {
             None => (spec.parameters() - hidden * spec.vocab_size) / layers.max(1) * 4,
             Some(_) => 0,
         };
         let rows = 4 * batch.rows * hidden;
         let scores = 3 * spec.heads * batch.scores;
-        Ok(self.storage.bytes() * (batch.tokens * (tapes + hidden + slopes) + rows) + 4 * scores + block_gradients)
+        Ok(self.storage.bytes() * (batch.tokens * (tapes + hidden + gradients) + rows) + 4 * scores + block_gradients)
     }
 
     /// Values per token that the tape of each block keeps, its output among them.
@@ -246,7 +246,7 @@ impl Training<'_> {
         2 * lora.rank + magnitude + dropout
     }
 
-    /// Logits and their slopes, in chunks of `chunk_rows` (0: automatic).
+    /// Logits and their gradients, in chunks of `chunk_rows` (0: automatic).
     pub fn head(&self, spec: &ModelSpec, batch: Batch, chunk_rows: usize) -> usize {
         let row = 4 * spec.vocab_size;
         let chunk = if chunk_rows == 0 { (HEAD_CHUNK / row).max(1) } else { chunk_rows };
@@ -268,7 +268,7 @@ pub fn generation(spec: &ModelSpec, sequences: usize, tokens: usize) -> usize {
     4 * (spec.parameters() + cache)
 }
 
-/// Logits of so many rows while they are scored, without slopes.
+/// Logits of so many rows while they are scored, without gradients.
 pub fn scoring_head(spec: &ModelSpec, rows: usize) -> usize {
     HEAD_CHUNK.min(4 * spec.vocab_size * rows)
 }

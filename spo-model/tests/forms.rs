@@ -155,12 +155,12 @@ fn heads() {
             {
                 let exact = [&hidden, &weight].map(|x| x.clone().cast(DType::F64));
                 let [h, w] = exact;
-                let (logps, slopes) = head::reference_slopes(h, w, targets(&Device::flex()), DType::F64, options);
+                let (logps, gradients) = head::reference_gradients(h, w, targets(&Device::flex()), DType::F64, options);
                 let [h, w] = [&hidden, &weight].map(|x| x.clone().to_device(&device));
-                let found = head::slopes(h.clone(), w.clone(), targets(&device), DType::F32, options);
+                let found = head::gradients(h.clone(), w.clone(), targets(&device), DType::F32, options);
                 let what = format!("head {rows} {vocab} {options:?} {dtype:?}");
                 assert_close(&what, &wide(&found.0), &wide(&logps), tolerance);
-                assert_close(&what, &wide(&found.1), &wide(&slopes), tolerance);
+                assert_close(&what, &wide(&found.1), &wide(&gradients), tolerance);
                 let alone = head::logps(h, w, targets(&device), DType::F32, options);
                 assert_eq!(wide(&alone), wide(&found.0), "{what}");
             }

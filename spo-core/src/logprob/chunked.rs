@@ -9,13 +9,13 @@ use spo_kernels::product::{add_transposed, product};
 struct Room {
     /// Of one chunk of f32 logits when `chunk_rows` is 0.
     chunk: usize,
-    /// Of slopes of logits that are kept for the weight's gradient; what is beyond is computed again.
+    /// Of gradients of logits that are kept for the weight's gradient; what is beyond is computed again.
     kept: usize,
 }
 
 impl Room {
     /// The CPU's caches want small chunks. A card wants many rows at once: a GiB of logits, as far as one tensor may be
-    /// that large, and the slopes of a sixteenth of its memory.
+    /// that large, and the gradients of a sixteenth of its memory.
     fn of(device: &Device) -> Self {
         match card(device) {
             None => Self { chunk: 64 << 20, kept: 128 << 20 },
@@ -135,9 +135,9 @@ pub fn token_logps(hidden: Tensor<2>, weight: Tensor<2>, targets: Tensor<1, Int>
 
 /// The head of a batch that is trained: its log-probabilities, and what their gradients need.
 ///
-/// The gradient of `log p(t)` with respect to the logits, `1[v = t] − p(v)` (times the slopes of scale and cap), does not
+/// The gradient of `log p(t)` with respect to the logits, `1[v = t] − p(v)` (times the derivatives of scale and cap), does not
 /// depend on the loss. So the forward pass takes it to the hidden states at once, and no chunk of logits is computed
-/// twice unless the weight's gradient is wanted and the slopes would fill more than 128 MiB, on a card a
+/// twice unless the weight's gradient is wanted and the gradients would fill more than 128 MiB, on a card a
 /// sixteenth of its memory.
 #[derive(Debug)]
 pub struct HeadPass {
@@ -148,7 +148,7 @@ pub struct HeadPass {
     targets: Tensor<1, Int>,
     /// `∂ log p(t) / ∂ h`, `[rows, hidden]`
     unit: Tensor<2>,
-    /// The logits' slopes of the first chunks, each `[chunk, vocab]`.
+    /// The logits' gradients of the first chunks, each `[chunk, vocab]`.
     kept: Vec<Tensor<2>>,
     want_weight: bool,
     options: HeadOptions,
@@ -171,12 +171,12 @@ impl HeadPass {
             let chunk = compute.clone().narrow(0, start, length);
             let chunk_targets = targets.clone().narrow(0, start, length);
             let weight = compute_weight.clone();
-            let (logp, slopes) = head::slopes(chunk, weight, chunk_targets, dtype, options.logits());
+            let (logp, gradients) = head::gradients(chunk, weight, chunk_targets, dtype, options.logits());
             logps.push(logp);
-            units.push(product(slopes.clone(), compute_weight.clone()));
-            kept_bytes += length * vocab * slopes.dtype().size();
+            units.push(product(gradients.clone(), compute_weight.clone()));
+            kept_bytes += length * vocab * gradients.dtype().size();
             if want_weight && kept_bytes <= kept_at_most {
-                kept.push(slopes);
+                kept.push(gradients);
             }
         }
         let device = hidden.device();
@@ -203,12 +203,12 @@ impl HeadPass {
         let mut d_weight = sum.unwrap_or_else(|| Tensor::zeros(weight.dims(), (&hidden.device(), dtype)));
         let mut kept = self.kept.into_iter();
         for (start, length) in chunks(rows, vocab, self.options.chunk_rows, &hidden.device()) {
-            let slopes = kept.next().unwrap_or_else(|| {
+            let gradients = kept.next().unwrap_or_else(|| {
                 let chunk = hidden.clone().narrow(0, start, length);
                 let targets = self.targets.clone().narrow(0, start, length);
-                head::slopes(chunk, weight.clone(), targets, dtype, self.options.logits()).1
+                head::gradients(chunk, weight.clone(), targets, dtype, self.options.logits()).1
             });
-            d_weight = add_transposed(d_weight, slopes, pulled.clone().narrow(0, start, length));
+            d_weight = add_transposed(d_weight, gradients, pulled.clone().narrow(0, start, length));
         }
         HeadGradient { hidden: d_hidden, weight: Some(d_weight) }
     }

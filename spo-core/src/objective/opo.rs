@@ -117,8 +117,9 @@ impl Opo {
             - scores.clone().unsqueeze_dim::<3>(2).expand(shape))
         .abs();
         let spread = (distance * columns.clone()).sum_dim(2).reshape([rows, 1, answers]).expand(shape);
-        let slope = count.clone() + 1.0 - position.clone() * 2.0;
-        let logits = slope.unsqueeze_dim::<3>(2).expand(shape) * scores.unsqueeze_dim::<3>(1).expand(shape) - spread;
+        let coefficient = count.clone() + 1.0 - position.clone() * 2.0;
+        let logits =
+            coefficient.unsqueeze_dim::<3>(2).expand(shape) * scores.unsqueeze_dim::<3>(1).expand(shape) - spread;
         let logits = logits * self.tau.recip() + (columns - 1.0) * -NOWHERE;
         let logits = logits.clone() - logits.detach().max_dim(2);
         let weights = logits.exp();

@@ -8,7 +8,7 @@ use super::entry::{Build, list};
 use super::list::{ListLogps, ListLosses, ListObjective};
 use super::{Entry, Needs};
 use crate::CoreError;
-use crate::numerics::with_slope;
+use crate::numerics::with_derivative;
 
 pub(crate) const ENTRY: Entry = Entry {
     name: "plackett-luce",
@@ -62,8 +62,8 @@ impl ListObjective for PlackettLuce {
         let terms = ((sums.clone().log() + largest).reshape([rows, answers]) - scores.clone()) * lists.present.clone();
         // Rows of padding take no part.
         let shares = weights / sums * lists.present.clone().unsqueeze_dim::<3>(2).expand(shape);
-        let slope = shares.sum_dim(1).reshape([rows, answers]) - lists.present.clone();
-        let terms = with_slope(tracked, terms, slope);
+        let derivative = shares.sum_dim(1).reshape([rows, answers]) - lists.present.clone();
+        let terms = with_derivative(tracked, terms, derivative);
         Ok(ListLosses { per_list: terms.sum_dim(1).reshape([rows]), reward: scores })
     }
 }

@@ -21,9 +21,12 @@ fn check(label: &str, objective: &dyn Objective, pairs: &PairNumbers) {
                 pick(&mut pairs)[row] += by;
                 total(&pairs)
             };
-            let slope = (moved(step) - moved(-step)) / (2.0 * step);
+            let derivative = (moved(step) - moved(-step)) / (2.0 * step);
             let tolerance = 1e-5 * coded.abs() + 1e-9 * scale * pairs.len() as f64;
-            assert!((slope - coded).abs() <= tolerance, "{label} row {row}: differences {slope}, coded {coded}");
+            assert!(
+                (derivative - coded).abs() <= tolerance,
+                "{label} row {row}: differences {derivative}, coded {coded}"
+            );
         }
     };
     compare(&result.d_chosen, |pairs| &mut pairs.policy_chosen);
@@ -37,7 +40,7 @@ fn check(label: &str, objective: &dyn Objective, pairs: &PairNumbers) {
         if objective.name() == "tdpo-1" {
             compare(&chosen, |pairs| &mut pairs.sequence_kl.as_mut().unwrap().chosen);
         } else {
-            assert!(chosen.iter().all(|slope| *slope == 0.0)); // the fixed base line of tdpo-2
+            assert!(chosen.iter().all(|derivative| *derivative == 0.0)); // the fixed base line of tdpo-2
         }
     }
 }
@@ -95,18 +98,18 @@ fn single_precision_agrees_and_stays_finite() {
             logps.policy_chosen = logps.policy_chosen.require_grad();
             let losses = objective.forward(&logps).unwrap().per_pair;
             let gradients = losses.clone().sum().backward();
-            let slopes = logps.policy_chosen.grad(&gradients).unwrap().try_into_vec_as::<f64>().unwrap();
+            let derivatives = logps.policy_chosen.grad(&gradients).unwrap().try_into_vec_as::<f64>().unwrap();
             let losses = losses.try_into_vec_as::<f64>().unwrap();
             assert!(
-                losses.iter().chain(&slopes).all(|value| value.is_finite()),
-                "{}: {losses:?} {slopes:?}",
+                losses.iter().chain(&derivatives).all(|value| value.is_finite()),
+                "{}: {losses:?} {derivatives:?}",
                 entry.name
             );
             if compare {
                 let exact = run(objective.as_ref(), pairs);
                 let near =
                     |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-4 * b.abs().max(1.0));
-                assert!(near(&losses, &exact.losses) && near(&slopes, &exact.d_chosen), "{}", entry.name);
+                assert!(near(&losses, &exact.losses) && near(&derivatives, &exact.d_chosen), "{}", entry.name);
             }
         }
     }

@@ -104,9 +104,9 @@ fn one(pairs: &PairNumbers, row: usize) -> PairNumbers {
     alone
 }
 
-/// What the spacing of f32 log-probabilities does to a loss or reward: two steps on each of the four, times the slopes.
-fn spacing(logp: f64, slope: f64) -> f64 {
-    logp.abs() * slope.abs() * 4.0 * f64::from(f32::EPSILON)
+/// What the spacing of f32 log-probabilities does to a loss or reward: two steps on each of the four, times the derivatives.
+fn spacing(logp: f64, derivative: f64) -> f64 {
+    logp.abs() * derivative.abs() * 4.0 * f64::from(f32::EPSILON)
 }
 
 #[track_caller]

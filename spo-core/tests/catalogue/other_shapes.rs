@@ -44,9 +44,9 @@ fn list_wise_finite_differences() {
                         numbers.policy[row][column] += by;
                         total(&numbers)
                     };
-                    let slope = (moved(1e-4) - moved(-1e-4)) / 2e-4;
+                    let derivative = (moved(1e-4) - moved(-1e-4)) / 2e-4;
                     let tolerance = 1e-5 * coded.abs() + 1e-11 * spread.max(100.0);
-                    assert!((slope - coded).abs() < tolerance, "{name} {options}: {slope} {coded}");
+                    assert!((derivative - coded).abs() < tolerance, "{name} {options}: {derivative} {coded}");
                 }
             }
         }
@@ -168,8 +168,8 @@ fn unpaired_formulas_and_finite_differences() {
                 answers.policy[row] += by;
                 run(&answers).losses[row]
             };
-            let slope = (moved(1e-4) - moved(-1e-4)) / 2e-4;
-            assert!((slope - result.d_policy[row]).abs() < 1e-8);
+            let derivative = (moved(1e-4) - moved(-1e-4)) / 2e-4;
+            assert!((derivative - result.d_policy[row]).abs() < 1e-8);
         }
     }
 }

@@ -45,7 +45,7 @@ fn closed_form_and_finite_differences() {
                 (|pairs| &mut pairs.chosen, found.d_chosen[row]),
                 (|pairs| &mut pairs.rejected, found.d_rejected[row]),
             ];
-            for (side, slope) in sides {
+            for (side, derivative) in sides {
                 let moved = |by: f64| {
                     let mut pairs = pairs.clone();
                     side(&mut pairs)[row] += by;
@@ -53,8 +53,8 @@ fn closed_form_and_finite_differences() {
                 };
                 let difference = (moved(1e-4) - moved(-1e-4)) / 2e-4;
                 assert!(
-                    (difference - slope).abs() <= 1e-6 * slope.abs().max(1.0),
-                    "{options} {row}: {difference} {slope}"
+                    (difference - derivative).abs() <= 1e-6 * derivative.abs().max(1.0),
+                    "{options} {row}: {difference} {derivative}"
                 );
             }
         }

@@ -115,8 +115,8 @@ fn finite_differences_equal_the_gradient() {
         };
         let coded = if chosen { &result.d_chosen } else { &result.d_rejected };
         for ((up, down), coded) in moved(step).iter().zip(moved(-step)).zip(coded) {
-            let slope = (up - down) / (2.0 * step);
-            assert!((slope - coded).abs() < 1e-5 * coded.abs() + 1e-10, "{slope} {coded}");
+            let derivative = (up - down) / (2.0 * step);
+            assert!((derivative - coded).abs() < 1e-5 * coded.abs() + 1e-10, "{derivative} {coded}");
         }
     }
 }

@@ -17,8 +17,8 @@ fn certain_pairs(reward: &Table) -> Vec<(usize, usize, usize)> {
         .collect()
 }
 
-/// Mean loss on certain labels, and its slope along the reward.
-fn loss_and_slope(objective: &dyn Objective, reward: &Table, history: &[Table], policy: &Table) -> (f64, f64) {
+/// Mean loss on certain labels, and its derivative along the reward.
+fn loss_and_gradient(objective: &dyn Objective, reward: &Table, history: &[Table], policy: &Table) -> (f64, f64) {
     let index = certain_pairs(reward);
     let sides = |table: &Table| Sides {
         chosen: index.iter().map(|(x, i, _)| table[*x][*i]).collect::<Vec<_>>(),
@@ -30,9 +30,9 @@ fn loss_and_slope(objective: &dyn Objective, reward: &Table, history: &[Table], 
     pairs.earlier = history.iter().map(&sides).collect();
     let result = differentiate(objective, &pairs, &Device::flex()).unwrap();
     let pushes = result.d_chosen.iter().zip(&result.d_rejected).zip(&index);
-    let slope: f64 = pushes.map(|((c, r), (x, i, j))| c * reward[*x][*i] + r * reward[*x][*j]).sum();
+    let derivative: f64 = pushes.map(|((c, r), (x, i, j))| c * reward[*x][*i] + r * reward[*x][*j]).sum();
     let count = index.len() as f64;
-    (result.losses.iter().sum::<f64>() / count, slope / count)
+    (result.losses.iter().sum::<f64>() / count, derivative / count)
 }
 
 fn check(objective: &dyn Objective, reward: &Table, history: &[Table]) {
@@ -40,8 +40,8 @@ fn check(objective: &dyn Objective, reward: &Table, history: &[Table]) {
     let mut rng = ChaCha8Rng::seed_from_u64(8);
     for width in [0.1, 1.0, 10.0] {
         let policy = normalised(map(reward, |_, _, _| width * normal(&mut rng)));
-        let (_, slope) = loss_and_slope(objective, reward, history, &policy);
-        assert!(slope < 0.0, "a slope of {slope} at a policy of width {width}");
+        let (_, derivative) = loss_and_gradient(objective, reward, history, &policy);
+        assert!(derivative < 0.0, "a derivative of {derivative} at a policy of width {width}");
     }
     // The infimum is 0. It is approached as the policy becomes deterministic, which spends any KL budget.
     let start = history.last().unwrap();
@@ -60,7 +60,7 @@ fn check(objective: &dyn Objective, reward: &Table, history: &[Table]) {
     let (mut loss, mut spent) = (f64::INFINITY, 0.0);
     for t in [0.0, 1.0, 10.0, 100.0, 1e3, 1e4] {
         let policy = along(t);
-        let next = loss_and_slope(objective, reward, history, &policy).0;
+        let next = loss_and_gradient(objective, reward, history, &policy).0;
         let divergence = divergence(&policy);
         assert!(next < loss && divergence >= spent, "loss {loss} then {next}, KL {spent} then {divergence} at t = {t}");
         (loss, spent) = (next, divergence);

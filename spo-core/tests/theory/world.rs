@@ -81,7 +81,7 @@ pub fn spo(alpha: f64, lambda: &[f64], earlier: &[(f64, Vec<f64>)], margin: &str
 
 /// Minimises the population loss `Σ_x Σ_{i≠j} σ(R(i) − R(j)) · ℓ(i ≻ j)` by Newton's method from the last of `history`.
 ///
-/// Gradients are those of the objective under test. The curvature is that of a logistic loss with slope `scale`; it
+/// Gradients are those of the objective under test. The curvature is that of a logistic loss with derivative `scale`; it
 /// only decides how fast the fixed point is reached.
 pub fn minimise(objective: &dyn Objective, scale: f64, reward: &Table, history: &[Table]) -> Table {
     let (prompts, responses) = (reward.len(), reward[0].len());

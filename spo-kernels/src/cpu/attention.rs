@@ -35,7 +35,7 @@ pub fn backward(groups: &[Group], heads: Heads, q: &[f32], k: &[f32], v: &[f32],
         let dim = heads.dim;
         let mut sums = [(); 3].map(|()| vec![0.0; group.tokens() * dim]);
         let [d_q, d_k, d_v] = &mut sums;
-        let (mut weights, mut slopes, mut squashed) = (vec![], vec![], vec![]);
+        let (mut weights, mut gradients, mut squashed) = (vec![], vec![], vec![]);
         for block in blocks(group, heads.window) {
             block.weigh(heads, q, k, &mut weights);
             if let Some(cap) = heads.softcap {
@@ -43,18 +43,18 @@ pub fn backward(groups: &[Group], heads: Heads, q: &[f32], k: &[f32], v: &[f32],
                 pulp::Arch::new().dispatch(|| squash(&mut squashed, heads.scale / cap));
             }
             let (q, d_y) = (q.rows(block.rows.clone()), d_y.rows(block.rows.clone()));
-            slopes.resize(weights.len(), 0.0);
+            gradients.resize(weights.len(), 0.0);
             for (columns, keys) in block.parts() {
-                let to = &mut slopes[columns.start..];
+                let to = &mut gradients[columns.start..];
                 product_into(d_y, v.rows(keys).transposed(), to, block.columns(), false);
             }
-            block.softmax_slopes(heads.scale, &weights, &squashed, &mut slopes);
+            block.softmax_gradient(heads.scale, &weights, &squashed, &mut gradients);
             let d_q = &mut d_q[block.rows.start * dim..block.rows.end * dim];
             for (columns, keys) in block.parts() {
                 let to = keys.start * dim..keys.end * dim;
-                let (weights, slopes) = (block.of(&weights, &columns), block.of(&slopes, &columns));
-                product_into(slopes, k.rows(keys), d_q, dim, columns.start > 0);
-                product_into(slopes.transposed(), q, &mut d_k[to.clone()], dim, true);
+                let (weights, gradients) = (block.of(&weights, &columns), block.of(&gradients, &columns));
+                product_into(gradients, k.rows(keys), d_q, dim, columns.start > 0);
+                product_into(gradients.transposed(), q, &mut d_k[to.clone()], dim, true);
                 product_into(weights.transposed(), d_y, &mut d_v[to], dim, true);
             }
         }
@@ -198,16 +198,19 @@ impl Block {
         }
     }
 
-    /// `slopes ← scale · weights · (slopes − Σ weights · slopes)`, 0 where the weights are. `squashed` has the `tanh` of
+    /// `gradients ← scale · weights · (gradients − Σ weights · gradients)`, 0 where the weights are. `squashed` has the `tanh` of
     /// capped scores, and is empty without a cap.
-    fn softmax_slopes(&self, scale: f32, weights: &[f32], squashed: &[f32], slopes: &mut [f32]) {
+    fn softmax_gradient(&self, scale: f32, weights: &[f32], squashed: &[f32], gradients: &mut [f32]) {
         let columns = self.columns();
         pulp::Arch::new().dispatch(|| {
-            for (weights, slopes) in weights.chunks_exact(columns).zip(slopes.chunks_exact_mut(columns)) {
-                let mean = vector::dot(weights, slopes);
-                weights.iter().zip(slopes).for_each(|(weight, slope)| *slope = scale * *weight * (*slope - mean));
+            for (weights, gradients) in weights.chunks_exact(columns).zip(gradients.chunks_exact_mut(columns)) {
+                let mean = vector::dot(weights, gradients);
+                weights
+                    .iter()
+                    .zip(gradients)
+                    .for_each(|(weight, gradient)| *gradient = scale * *weight * (*gradient - mean));
             }
-            slopes.iter_mut().zip(squashed).for_each(|(slope, t)| *slope *= 1.0 - t * t);
+            gradients.iter_mut().zip(squashed).for_each(|(gradient, t)| *gradient *= 1.0 - t * t);
         });
     }
 }

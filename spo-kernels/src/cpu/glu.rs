@@ -7,7 +7,7 @@ use crate::glu::Glu;
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 
-/// Value and slope.
+/// Value and derivative.
 #[inline(always)]
 fn silu(x: f32) -> (f32, f32) {
     let s = sigmoid(x);
@@ -20,11 +20,11 @@ fn value(gate: &[f32], up: &[f32], out: &mut [f32]) {
 }
 
 #[inline(always)]
-fn slopes(gate: &[f32], up: &[f32], d_y: &[f32], [d_gate, d_up]: [&mut [f32]; 2]) {
+fn gradients(gate: &[f32], up: &[f32], d_y: &[f32], [d_gate, d_up]: [&mut [f32]; 2]) {
     let outputs = d_gate.iter_mut().zip(d_up);
     for ((d_gate, d_up), ((gate, up), d_y)) in outputs.zip(gate.iter().zip(up).zip(d_y)) {
-        let (value, slope) = silu(*gate);
-        (*d_gate, *d_up) = (d_y * up * slope, d_y * value);
+        let (value, derivative) = silu(*gate);
+        (*d_gate, *d_up) = (d_y * up * derivative, d_y * value);
     }
 }
 
@@ -53,7 +53,7 @@ impl Form<Flex, 2> for Glu {
         let outputs = rows::build_many(count, [width; 2], |first, outputs| {
             let part = first * width..first * width + outputs[0].len();
             let (gate, up, d_y) = (&gate[part.clone()], &up[part.clone()], &d_y[part]);
-            pulp::Arch::new().dispatch(|| slopes(gate, up, d_y, outputs));
+            pulp::Arch::new().dispatch(|| gradients(gate, up, d_y, outputs));
         });
         outputs.map(|values| Some(tensor(values, shape.clone())))
     }

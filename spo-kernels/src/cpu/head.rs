@@ -16,8 +16,8 @@ pub fn logps(
     Some(Values::new(logps, [hidden.dims()[0]]).into_tensor())
 }
 
-/// See [`crate::head::slopes`]; `None` for tensors that are not f32 tensors of the CPU.
-pub fn slopes(
+/// See [`crate::head::gradients`]; `None` for tensors that are not f32 tensors of the CPU.
+pub fn gradients(
     hidden: &Tensor<2>,
     weight: &Tensor<2>,
     targets: &Tensor<1, Int>,
@@ -40,18 +40,18 @@ fn ids(targets: &Tensor<1, Int>) -> Vec<usize> {
     targets.clone().into_data().iter::<i64>().map(|id| id as usize).collect()
 }
 
-/// The log-probability of each row's target. The products `h Wᵀ` become slopes if those are wanted.
-fn each_row(logits: &mut [f32], targets: &[usize], options: LogitOptions, want_slopes: bool) -> Vec<f32> {
+/// The log-probability of each row's target. The products `h Wᵀ` become gradients if those are wanted.
+fn each_row(logits: &mut [f32], targets: &[usize], options: LogitOptions, want_gradients: bool) -> Vec<f32> {
     let vocab = logits.len() / targets.len().max(1);
     let mut logps = vec![0.0; targets.len()];
     rows::zip(logits, vocab, &mut logps, |row, logits, logp| {
-        *logp = pulp::Arch::new().dispatch(|| one_row(logits, targets[row], options, want_slopes));
+        *logp = pulp::Arch::new().dispatch(|| one_row(logits, targets[row], options, want_gradients));
     });
     logps
 }
 
 #[inline(always)]
-fn one_row(logits: &mut [f32], target: usize, options: LogitOptions, want_slopes: bool) -> f32 {
+fn one_row(logits: &mut [f32], target: usize, options: LogitOptions, want_gradients: bool) -> f32 {
     let scale = options.scale as f32;
     if let Some(cap) = options.softcap {
         let inverse = 1.0 / cap as f32;
@@ -63,17 +63,17 @@ fn one_row(logits: &mut [f32], target: usize, options: LogitOptions, want_slopes
     let of_target = logits[target];
     let sum = vector::sum_of_exp(logits, top);
     let logp = of_target - top - sum.ln();
-    if !want_slopes {
+    if !want_gradients {
         return logp;
     }
     let factor = -scale / sum;
     match options.softcap {
-        // The slope of the cap, 1 − (z / cap)², in terms of the capped logits.
+        // The derivative of the cap, 1 − (z / cap)², in terms of the capped logits.
         Some(cap) => {
             let inverse = 1.0 / cap as f32;
-            let slope = |z: f32| 1.0 - (z * inverse) * (z * inverse);
-            logits.iter_mut().for_each(|z| *z = vector::exp(*z - top) * factor * slope(*z));
-            logits[target] += scale * slope(of_target);
+            let derivative = |z: f32| 1.0 - (z * inverse) * (z * inverse);
+            logits.iter_mut().for_each(|z| *z = vector::exp(*z - top) * factor * derivative(*z));
+            logits[target] += scale * derivative(of_target);
         }
         None => {
             logits.iter_mut().for_each(|z| *z = vector::exp(*z - top) * factor);

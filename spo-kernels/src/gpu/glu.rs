@@ -38,7 +38,11 @@ fn inner<N: Size>(x: Vector<f32, N>) -> Vector<f32, N> {
 
 /// The derivative of an activation whose factor is `fraction`.
 #[cube]
-fn slope<N: Size>(x: Vector<f32, N>, fraction: Vector<f32, N>, #[comptime] activation: Activation) -> Vector<f32, N> {
+fn derivative<N: Size>(
+    x: Vector<f32, N>,
+    fraction: Vector<f32, N>,
+    #[comptime] activation: Activation,
+) -> Vector<f32, N> {
     let one = Vector::<f32, N>::new(1.0f32);
     if comptime!(activation == Activation::Silu) {
         fraction * (one + x * (one - fraction))
@@ -79,7 +83,7 @@ fn gated_backward<E: Float, N: Size>(
     if at < d_y.len() {
         let (x, d) = (Vector::<f32, N>::cast_from(gate[at]), Vector::<f32, N>::cast_from(d_y[at]));
         let fraction = fraction(x, activation);
-        gate[at] = Vector::cast_from(d * Vector::cast_from(up[at]) * slope(x, fraction, activation));
+        gate[at] = Vector::cast_from(d * Vector::cast_from(up[at]) * derivative(x, fraction, activation));
         up[at] = Vector::cast_from(d * x * fraction);
     }
 }
@@ -112,7 +116,7 @@ fn gated_rows_backward<E: Float, N: Size>(
         let from = at + at / width * width;
         let (x, d) = (Vector::<f32, N>::cast_from(both[from]), Vector::<f32, N>::cast_from(d_y[at]));
         let fraction = fraction(x, activation);
-        both[from] = Vector::cast_from(d * Vector::cast_from(both[from + width]) * slope(x, fraction, activation));
+        both[from] = Vector::cast_from(d * Vector::cast_from(both[from + width]) * derivative(x, fraction, activation));
         both[from + width] = Vector::cast_from(d * x * fraction);
     }
 }
@@ -135,8 +139,8 @@ fn activated_backward<E: Float, N: Size>(
     let at = ABSOLUTE_POS as usize;
     if at < d_y.len() {
         let value = Vector::<f32, N>::cast_from(x[at]);
-        let slope = slope(value, fraction(value, activation), activation);
-        x[at] = Vector::cast_from(slope * Vector::cast_from(d_y[at]));
+        let by = derivative(value, fraction(value, activation), activation);
+        x[at] = Vector::cast_from(by * Vector::cast_from(d_y[at]));
     }
 }
 

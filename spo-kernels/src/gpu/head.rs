@@ -76,7 +76,7 @@ fn log_probabilities<N: Size>(
 
 /// The derivatives of a row's log-probability by its products: `scale · z'(…) · (1[v = target] − p(v))`.
 #[cube]
-fn slope<N: Size>(
+fn gradient<N: Size>(
     products: Vector<f32, N>,
     column: usize,
     target: usize,
@@ -101,26 +101,27 @@ fn slope<N: Size>(
 }
 
 #[cube(launch_unchecked, create_dummy_kernel)]
-fn slopes_of_rows<E: Float, N: Size>(
+fn gradients_of_rows<E: Float, N: Size>(
     products: &[Vector<f32, N>],
     targets: &[u32],
     log_sums: &[f32],
-    slopes: &mut [Vector<E, N>],
+    gradients: &mut [Vector<E, N>],
     width: usize,
     scale: f32,
     cap: f32,
     #[comptime] capped: bool,
 ) {
     let at = ABSOLUTE_POS as usize;
-    if at < slopes.len() {
+    if at < gradients.len() {
         let (row, column) = (at / width, at % width);
         let target = targets[row] as usize;
-        slopes[at] = Vector::cast_from(slope::<N>(products[at], column, target, log_sums[row], scale, cap, capped));
+        gradients[at] =
+            Vector::cast_from(gradient::<N>(products[at], column, target, log_sums[row], scale, cap, capped));
     }
 }
 
 #[cube(launch_unchecked, create_dummy_kernel)]
-fn slopes_in_place<N: Size>(
+fn gradients_in_place<N: Size>(
     products: &mut [Vector<f32, N>],
     targets: &[u32],
     log_sums: &[f32],
@@ -133,7 +134,7 @@ fn slopes_in_place<N: Size>(
     if at < products.len() {
         let (row, column) = (at / width, at % width);
         let target = targets[row] as usize;
-        products[at] = slope::<N>(products[at], column, target, log_sums[row], scale, cap, capped);
+        products[at] = gradient::<N>(products[at], column, target, log_sums[row], scale, cap, capped);
     }
 }
 
@@ -169,29 +170,29 @@ pub fn log_probs(
 }
 
 /// `∂ log p(target) / ∂ (h Wᵀ)` of each row, `[rows, vocab]` in `E`; `log_sums` from [`log_probs`].
-pub fn slopes<E: Float>(
+pub fn gradients<E: Float>(
     client: &Client,
     options: Options,
     vocab: usize,
     products: Buffer,
     targets: Buffer,
     log_sums: Buffer,
-    slopes: Buffer,
+    gradients: Buffer,
 ) {
     let rows = targets.len;
-    expect([(&products, "products"), (&slopes, "slopes")], rows * vocab);
+    expect([(&products, "products"), (&gradients, "gradients")], rows * vocab);
     log_sums.expect("log_sums", rows);
     let (lanes, (scale, cap, capped)) = (lanes(vocab), options.numbers());
     let (width, count) = (vocab / lanes, grid((rows * vocab / lanes).div_ceil(UNITS)));
-    let [products, slopes] = [products, slopes].map(|buffer| buffer.argument(lanes));
+    let [products, gradients] = [products, gradients].map(|buffer| buffer.argument(lanes));
     let [targets, log_sums] = [targets, log_sums].map(|buffer| buffer.argument(1));
-    launch!(client, slopes_of_rows::<E>[count, UNITS](
-        lanes, products, targets, log_sums, slopes, width, scale, cap, capped
+    launch!(client, gradients_of_rows::<E>[count, UNITS](
+        lanes, products, targets, log_sums, gradients, width, scale, cap, capped
     ));
 }
 
-/// [`slopes`] in f32, in place of the products.
-pub fn products_to_slopes(
+/// [`gradients`] in f32, in place of the products.
+pub fn products_to_gradients(
     client: &Client,
     options: Options,
     vocab: usize,
@@ -206,5 +207,5 @@ pub fn products_to_slopes(
     let (width, count) = (vocab / lanes, grid((rows * vocab / lanes).div_ceil(UNITS)));
     let products = products.argument(lanes);
     let [targets, log_sums] = [targets, log_sums].map(|buffer| buffer.argument(1));
-    launch!(client, slopes_in_place[count, UNITS](lanes, products, targets, log_sums, width, scale, cap, capped));
+    launch!(client, gradients_in_place[count, UNITS](lanes, products, targets, log_sums, width, scale, cap, capped));
 }

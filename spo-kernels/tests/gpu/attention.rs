@@ -88,10 +88,10 @@ fn reference_backward(heads: Heads, seen: &[Vec<usize>], [q, k, v, d_y]: [&[f64]
             let weight = (score - log_sum).exp();
             let along: f64 = d_row.iter().zip(&v[at..]).map(|(d_y, v)| d_y * v).sum();
             let steep = heads.softcap.map_or(1.0, |cap| 1.0 - (score / f64::from(cap)).powi(2));
-            let slope = weight * (along - mean) * steep * scale;
+            let gradient = weight * (along - mean) * steep * scale;
             for channel in 0..dim {
-                d_q[place * dim + channel] += slope * k[at + channel];
-                d_k[at + channel] += slope * q[place * dim + channel];
+                d_q[place * dim + channel] += gradient * k[at + channel];
+                d_k[at + channel] += gradient * q[place * dim + channel];
                 d_v[at + channel] += weight * d_row[channel];
             }
         }

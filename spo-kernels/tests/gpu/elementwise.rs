@@ -30,7 +30,7 @@ fn activation(x: f64, activation: Activation) -> f64 {
 }
 
 /// The central difference of an activation.
-fn slope(x: f64, of: Activation) -> f64 {
+fn gradient(x: f64, of: Activation) -> f64 {
     (activation(x + 1e-5, of) - activation(x - 1e-5, of)) / 2e-5
 }
 
@@ -43,7 +43,7 @@ fn gated_inputs<E: Stored>(count: usize) -> [Vec<f64>; 3] {
 fn expected_gradients([gate, up, d_y]: &[Vec<f64>; 3], of: Activation) -> [Vec<f64>; 2] {
     let each = || gate.iter().zip(up).zip(d_y);
     [
-        each().map(|((gate, up), d_y)| d_y * up * slope(*gate, of)).collect(),
+        each().map(|((gate, up), d_y)| d_y * up * gradient(*gate, of)).collect(),
         each().map(|((gate, _), d_y)| d_y * activation(*gate, of)).collect(),
     ]
 }
@@ -110,7 +110,7 @@ fn activations<E: Stored>(count: usize) {
         let expected: Vec<_> = x.iter().map(|x| activation(*x, of)).collect();
         assert_close("y", &download::<E>(&client, &y), &expected, E::TOLERANCE);
         glu::activate_backward::<E>(&client, of, on_device.clone(), upload::<E>(&client, &d_y));
-        let expected: Vec<_> = x.iter().zip(&d_y).map(|(x, d_y)| d_y * slope(*x, of)).collect();
+        let expected: Vec<_> = x.iter().zip(&d_y).map(|(x, d_y)| d_y * gradient(*x, of)).collect();
         assert_close("d_x", &download::<E>(&client, &on_device), &expected, E::TOLERANCE);
     }
 }

@@ -24,9 +24,9 @@ fn log_prob(products: &[f64], target: usize, options: Options) -> [f64; 2] {
 }
 
 /// The derivative of a row's log-probability by each product, in closed form.
-fn slopes(products: &[f64], target: usize, options: Options) -> Vec<f64> {
+fn gradients(products: &[f64], target: usize, options: Options) -> Vec<f64> {
     let [_, log_sum] = log_prob(products, target, options);
-    let slope = |(column, product): (usize, &f64)| {
+    let gradient = |(column, product): (usize, &f64)| {
         let z = f64::from(options.scale) * product;
         let (z, steep) = options.softcap.map_or((z, 1.0), |cap| {
             let squashed = (z / f64::from(cap)).tanh();
@@ -34,15 +34,15 @@ fn slopes(products: &[f64], target: usize, options: Options) -> Vec<f64> {
         });
         (f64::from(u8::from(column == target)) - (z - log_sum).exp()) * steep * f64::from(options.scale)
     };
-    products.iter().enumerate().map(slope).collect()
+    products.iter().enumerate().map(gradient).collect()
 }
 
 #[test]
-fn slopes_are_those_of_the_reference() {
+fn gradients_are_those_of_the_reference() {
     let products: Vec<f64> = numbers::<f32>(40, 1).into_iter().map(|x| 8.0 * x).collect();
     for options in OPTIONS {
         let by_difference = differences(&products, &[1.0], |products| vec![log_prob(products, 7, options)[0]]);
-        assert_close("slopes", &slopes(&products, 7, options), &by_difference, 1e-7);
+        assert_close("gradients", &gradients(&products, 7, options), &by_difference, 1e-7);
     }
 }
 
@@ -73,17 +73,17 @@ fn head<E: Stored>(rows: usize, vocab: usize, options: Options) {
     let (of_targets, sums): (Vec<_>, Vec<_>) = expected.into_iter().map(|[logp, sum]| (logp, sum)).unzip();
     assert_close("logps", &logps, &of_targets, 1e-5);
     assert_close("log_sums", &download::<f32>(&client, &log_sums), &sums, 1e-5);
-    let expected: Vec<_> = each().flat_map(|(row, target)| slopes(row, *target as usize, options)).collect();
+    let expected: Vec<_> = each().flat_map(|(row, target)| gradients(row, *target as usize, options)).collect();
     let found = poisoned::<E>(&client, rows * vocab);
     let (from, sums) = (on_products.clone(), log_sums.clone());
-    head::slopes::<E>(&client, options, vocab, from, on_targets.clone(), sums, found.clone());
-    assert_close("slopes", &download::<E>(&client, &found), &expected, f64::max(E::TOLERANCE, 3e-5));
-    head::products_to_slopes(&client, options, vocab, on_products.clone(), on_targets, log_sums);
-    assert_close("slopes in place", &download::<f32>(&client, &on_products), &expected, 3e-5);
+    head::gradients::<E>(&client, options, vocab, from, on_targets.clone(), sums, found.clone());
+    assert_close("gradients", &download::<E>(&client, &found), &expected, f64::max(E::TOLERANCE, 3e-5));
+    head::products_to_gradients(&client, options, vocab, on_products.clone(), on_targets, log_sums);
+    assert_close("gradients in place", &download::<f32>(&client, &on_products), &expected, 3e-5);
 }
 
 #[test]
-fn log_probabilities_and_slopes() {
+fn log_probabilities_and_gradients() {
     for options in OPTIONS {
         for (rows, vocab) in [(1, 1), (2, 3), (7, 257), (5, 1000), (3, 4098)] {
             head::<f32>(rows, vocab, options);

@@ -136,7 +136,7 @@ mod tests {
         linear
     }
 
-    /// `Σ slopes · y` of the layer with a dropout and a frozen adapter below.
+    /// `Σ gradients · y` of the layer with a dropout and a frozen adapter below.
     fn value(x: Tensor<2>, a: Tensor<2>, b: Tensor<2>) -> Tensor<1> {
         let y = layer(a, b).forward(x).tanh();
         (y.clone() * numbers(3, 4, 9.0)).sum()

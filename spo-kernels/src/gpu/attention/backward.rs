@@ -2,7 +2,7 @@
 //! the gradients of 32 rows of queries, or of 32 keys and their values, so no two write to one place.
 
 use super::super::Buffer;
-use super::tile::{OWN, PITCH, SIZE, TEAM, TILE, UNITS, chunks, dot, load, mix, score, sees, slope, store, zeros};
+use super::tile::{OWN, PITCH, SIZE, TEAM, TILE, UNITS, chunks, derivative, dot, load, mix, score, sees, store, zeros};
 use super::{DevicePlan, Heads, Inputs, Outputs};
 use cubecl::prelude::*;
 
@@ -41,7 +41,7 @@ fn attend_backward_queries<E: Float>(
     let mut b = Shared::<[f32]>::new_slice(SIZE);
     let mut c = Shared::<[f32]>::new_slice(SIZE);
     let mut d = Shared::<[f32]>::new_slice(SIZE);
-    let mut slopes = Shared::<[f32]>::new_slice(SIZE);
+    let mut gradients = Shared::<[f32]>::new_slice(SIZE);
     let mut team = Shared::<[f32]>::new_slice(UNITS);
 
     let mut own = 0.0f32;
@@ -84,14 +84,15 @@ fn attend_backward_queries<E: Float>(
             let score = score(products[i], scale, cap, capped);
             let seen = sees(ranges, row, tokens, keys + first + i * TEAM);
             let weight = select(seen, f32::exp(score - log_sum), 0.0f32);
-            slopes[line * PITCH + first + i * TEAM] = weight * (d_weights[i] - mean) * slope(score, scale, cap, capped);
+            gradients[line * PITCH + first + i * TEAM] =
+                weight * (d_weights[i] - mean) * derivative(score, scale, cap, capped);
         }
         #[unroll]
         for chunk in 0..chunks {
             sync_cube();
             load::<E>(k, &mut b, keys, tokens, kv_heads, kv, chunk, dim);
             sync_cube();
-            mix(&slopes, &b, &mut sums, comptime!(chunk * OWN));
+            mix(&gradients, &b, &mut sums, comptime!(chunk * OWN));
         }
     }
     if row < tokens {
@@ -137,7 +138,7 @@ fn attend_backward_keys<E: Float>(
     let mut c = Shared::<[f32]>::new_slice(SIZE);
     let mut d = Shared::<[f32]>::new_slice(SIZE);
     let mut weights = Shared::<[f32]>::new_slice(SIZE);
-    let mut slopes = Shared::<[f32]>::new_slice(SIZE);
+    let mut gradients = Shared::<[f32]>::new_slice(SIZE);
     let mut d_keys = zeros(comptime!(chunks * OWN));
     let mut d_values = zeros(comptime!(chunks * OWN));
 
@@ -167,8 +168,8 @@ fn attend_backward_keys<E: Float>(
                 let seen = sees(ranges, row, tokens, key);
                 let weight = select(seen, f32::exp(score - log_sums[place]), 0.0f32);
                 weights[line * PITCH + column] = weight;
-                slopes[line * PITCH + column] =
-                    weight * (d_weights[i] - means[place]) * slope(score, scale, cap, capped);
+                gradients[line * PITCH + column] =
+                    weight * (d_weights[i] - means[place]) * derivative(score, scale, cap, capped);
             }
             #[unroll]
             for chunk in 0..chunks {
@@ -176,7 +177,7 @@ fn attend_backward_keys<E: Float>(
                 load::<E>(q, &mut b, rows, tokens, heads, head, chunk, dim);
                 load::<E>(d_y, &mut d, rows, tokens, heads, head, chunk, dim);
                 sync_cube();
-                mix(&slopes, &b, &mut d_keys, comptime!(chunk * OWN));
+                mix(&gradients, &b, &mut d_keys, comptime!(chunk * OWN));
                 mix(&weights, &d, &mut d_values, comptime!(chunk * OWN));
             }
         }

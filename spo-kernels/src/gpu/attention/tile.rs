@@ -102,7 +102,7 @@ pub(super) fn score(product: f32, scale: f32, cap: f32, #[comptime] capped: bool
 
 /// The derivative of [`score`] by the product, from the score.
 #[cube]
-pub(super) fn slope(score: f32, scale: f32, cap: f32, #[comptime] capped: bool) -> f32 {
+pub(super) fn derivative(score: f32, scale: f32, cap: f32, #[comptime] capped: bool) -> f32 {
     if comptime!(capped) {
         let squashed = score / cap;
         scale * (1.0f32 - squashed * squashed)

@@ -1,8 +1,8 @@
-//! See [`crate::head`]: the product with logits in f32, then one pass over its rows, and another one for slopes.
+//! See [`crate::head`]: the product with logits in f32, then one pass over its rows, and another one for gradients.
 
 use super::{beside, buffer, typed};
 use crate::gpu::Buffer;
-use crate::gpu::head::{Options, log_probs, products_to_slopes, slopes as write_slopes};
+use crate::gpu::head::{Options, gradients as write_gradients, log_probs, products_to_gradients};
 use crate::head::LogitOptions;
 use burn::tensor::{DType, Int, IntDType, Tensor};
 use burn_cubecl::CubeBackend;
@@ -56,8 +56,8 @@ pub(crate) fn logps(
     Some(Tensor::from_primitive::<CubeBackend>(rows.logps))
 }
 
-/// See [`crate::head::slopes`].
-pub(crate) fn slopes(
+/// See [`crate::head::gradients`].
+pub(crate) fn gradients(
     hidden: &Tensor<2>,
     weight: &Tensor<2>,
     targets: &Tensor<1, Int>,
@@ -65,18 +65,18 @@ pub(crate) fn slopes(
 ) -> Option<(Tensor<1>, Tensor<2>)> {
     let Rows { products, targets, logps, log_sums, vocab, options } = Rows::new(hidden, weight, targets, options)?;
     let (client, [from, sums]) = (&products.client, [&products, &log_sums].map(buffer));
-    let slopes = match hidden.dtype() {
+    let gradients = match hidden.dtype() {
         DType::F32 => {
-            products_to_slopes(client, options, vocab, from, targets, sums);
+            products_to_gradients(client, options, vocab, from, targets, sums);
             products
         }
         dtype => {
             let to = beside(&products, hidden_shape(&products), dtype);
-            typed!(dtype, E => write_slopes::<E>(client, options, vocab, from, targets, sums, buffer(&to)));
+            typed!(dtype, E => write_gradients::<E>(client, options, vocab, from, targets, sums, buffer(&to)));
             to
         }
     };
-    Some((Tensor::from_primitive::<CubeBackend>(logps), Tensor::from_primitive::<CubeBackend>(slopes)))
+    Some((Tensor::from_primitive::<CubeBackend>(logps), Tensor::from_primitive::<CubeBackend>(gradients)))
 }
 
 fn hidden_shape(products: &CubeTensor) -> burn::tensor::Shape {

@@ -9,7 +9,7 @@ mod rms_norm;
 mod rope;
 mod squares;
 
-pub(crate) use head::{logps, slopes};
+pub(crate) use head::{gradients, logps};
 pub(crate) use rope::DeviceAngles;
 pub(crate) use squares::sum_of_squares;
 

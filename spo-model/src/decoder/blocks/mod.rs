@@ -229,11 +229,11 @@ mod tests {
     #[test]
     fn the_gradient_is_that_of_the_dense_weight() {
         let blocks = BlockWeight::new(weight(9, 70), BlockBits::Four);
-        let slopes = weight(4, 9);
+        let gradients = weight(4, 9);
         let x = weight(4, 70).autodiff().require_grad();
-        let mut tape = (blocks.product(x.clone()) * slopes.clone().autodiff()).sum().backward();
+        let mut tape = (blocks.product(x.clone()) * gradients.clone().autodiff()).sum().backward();
         let found = x.grad_remove(&mut tape).expect("the product depends on x");
-        assert!(largest(found - slopes.matmul(blocks.dense())) < 1e-7);
+        assert!(largest(found - gradients.matmul(blocks.dense())) < 1e-7);
     }
 
     #[test]
