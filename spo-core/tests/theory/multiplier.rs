@@ -70,7 +70,8 @@ fn held(objective: &dyn spo_core::Objective, pairs: &spo_core::PairNumbers, dime
 
 #[test]
 fn the_coded_ascent_meets_two_constraints() {
-    let (alpha, ascent) = (0.5, Ascent { rate: 0.5, gain: 1.0, most: 20.0 });
+    // The minimiser follows λ at once, with a slope of Var(R)/α = 2: gain times slope must stay below 1.
+    let (alpha, ascent) = (0.5, Ascent { rate: 0.3, gain: 0.2, most: 20.0 });
     let world = World::new(50, 32, 3, -0.4, 32);
     let first = world.closed_form(&world.start, 1, alpha, &[]);
     let second = world.closed_form(&first, 2, alpha, &[0.0]);
