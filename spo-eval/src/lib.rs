@@ -28,6 +28,7 @@ mod degrees;
 mod distribution;
 mod error;
 mod front;
+mod hold;
 mod number;
 mod pair;
 mod pairwise;
@@ -49,6 +50,7 @@ pub use degrees::{DegreeScore, length_accuracy};
 pub use distribution::{Distribution, SATURATION};
 pub use error::EvalError;
 pub use front::{FrontPoint, FrontSummary, front_weights, score_front};
+pub use hold::{HoldPoint, HoldSummary};
 pub use pair::PairScore;
 pub use pairwise::{DimensionScore, Subset, score_dimension};
 pub use regression::{Forgetting, PairedDifference, dimensions, find_score, forgetting, paired_difference, policies};
@@ -60,6 +62,6 @@ pub use summary::{
     ModelSummary, Phase, RoundSummary, RunSummary, SCHEMA, Sample, Setting,
 };
 pub use sweep::{FinishedRun, SweepRun, SweepSummary};
-pub use tally::Tally;
+pub use tally::{Tally, credit};
 pub use verdict::verdict;
 pub use win_rate::{Duel, WinRate, win_rate};

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AnswerScores, DegreeScore, DimensionScore, Distribution, FrontSummary, KlEstimate, OnlinePairs, PairedDifference,
-    Steer, WinRate,
+    AnswerScores, DegreeScore, DimensionScore, Distribution, FrontSummary, HoldPoint, HoldSummary, KlEstimate,
+    OnlinePairs, PairedDifference, Steer, WinRate,
 };
 
 /// Version of the JSON form of [`RunSummary`].
@@ -71,6 +71,9 @@ pub struct RunSummary {
     pub timing: Vec<Phase>,
     /// Rounds that were held against a gate.
     pub gates: Vec<GateSummary>,
+    /// Rounds that were held against bounds on earlier dimensions.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub holds: Vec<HoldSummary>,
     /// What the reader should know before trusting the run.
     pub warnings: Vec<String>,
     /// Hashes of what went in and came out.
@@ -104,6 +107,7 @@ impl Default for RunSummary {
             samples: Vec::new(),
             timing: Vec::new(),
             gates: Vec::new(),
+            holds: Vec::new(),
             warnings: Vec::new(),
             lineage: Vec::new(),
         }
@@ -234,6 +238,9 @@ pub struct RoundSummary {
     /// Evaluations on the held-out pairs on the way.
     #[serde(alias = "looks")]
     pub evaluations: Vec<Evaluation>,
+    /// λ on the way, where it followed bounds.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub held: Vec<HoldPoint>,
     /// Why it ended before its steps were done, or went back to an earlier policy.
     pub ended: Option<String>,
     /// Distribution of the margin offset `c` over the round's training pairs.

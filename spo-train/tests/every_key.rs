@@ -18,6 +18,7 @@ controls = [{ name = "control" }]
 
 [[rounds]]
 dimension = "helpfulness"
+controls = [{ name = "control" }]
 "#;
 
 /// A round that weighs both dimensions, in the place of the others.
@@ -75,6 +76,7 @@ fn another(key: &str, property: &Value) -> Value {
         "columns" => return json!({ "prompt": "question" }),
         "prompt-format" => return json!("Q: {prompt}"),
         "response-format" => return json!(" {response}!"),
+        "accuracy" | "margin" | "reward" if key.contains(".hold.") => return json!("-0.25"),
         "accuracy" | "margin" if key.contains(".gate.") => return json!(">= 0.5"),
         _ => {}
     }
@@ -116,6 +118,13 @@ fn companions(key: &str) -> Vec<String> {
     }
     if name.starts_with("zo-") {
         sets.push(format!("{table}.optimizer=\"subzero\""));
+    }
+    // Bounds are on earlier dimensions.
+    match key.split_once(".hold.") {
+        Some((_, bound)) if bound.contains("accuracy") || bound.contains("margin") || bound.contains("reward") => {}
+        Some((round, _)) => sets.push(format!("{round}.hold.honesty.accuracy=\"-0.5\"")),
+        None if key == "hold-share" => sets.push("rounds.1.hold.honesty.accuracy=\"-0.5\"".into()),
+        None => {}
     }
     let within = table.strip_suffix(".early-stopping");
     match name {
@@ -169,7 +178,13 @@ fn options() -> BTreeSet<&'static str> {
 #[test]
 fn every_key_reaches_the_plan() {
     let mut found = vec![];
+    let second = |(key, property): (String, Value)| match key.strip_prefix("rounds.0.") {
+        // There is nothing to hold before the second round.
+        Some(rest) if rest.contains("hold.") => (format!("rounds.1.{rest}"), property),
+        _ => (key, property),
+    };
     keys(&schema::json_schema(&Registries::default()), "", &mut found);
+    let found: Vec<(String, Value)> = found.into_iter().map(second).collect();
     let options = options();
     let is_option = |key: &str| {
         let (table, name) = key.rsplit_once('.').unwrap_or(("", key));

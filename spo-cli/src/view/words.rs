@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use spo_eval::report::bytes;
 use spo_eval::{ConflictCount, DataSummary, DimensionScore, GateOutcome, Subset};
-use spo_train::events::{HeldOut, HeldOutDimension};
+use spo_train::events::{Held, HeldDimension, HeldOut, HeldOutDimension};
 use spo_train::{Event, StepFigures};
 
 /// `m:ss` since the start.
@@ -162,6 +162,18 @@ pub(super) fn lines(event: &Event) -> Vec<String> {
         Event::PhaseEnded { phase, step, steps, policy_of, reason } => {
             format!("{phase} ended after {step} of {steps} steps with the policy of step {policy_of}: {reason}")
         }
+        Event::Held(held) => self::held(held),
+        Event::HoldJudged(hold) => format!(
+            "{} holds {} {}: asked at least {}, reached {} ({} to {}), λ {:.3}",
+            hold.round,
+            hold.dimension,
+            hold.measure,
+            hold.value(hold.asked),
+            hold.value(hold.reached),
+            hold.value(hold.interval.0),
+            hold.value(hold.interval.1),
+            hold.lambda
+        ),
         Event::GateChecked(gate) => match gate.outcome {
             GateOutcome::Passed => format!("{} passes its gate", gate.policy),
             GateOutcome::RolledBack => format!("{} passes its gate with an earlier policy", gate.policy),
@@ -232,6 +244,15 @@ fn running(found: &HeldOut) -> String {
     let degrees = degree_accuracy.map(|accuracy| format!("; degrees {:.1} % right", 100.0 * accuracy));
     let degrees = degrees.unwrap_or_default();
     format!("{phase} step {step}/{steps}, held out: loss {loss:.4}{}{degrees}", dimensions.collect::<String>())
+}
+
+/// λ after an update, with what moved it.
+fn held(held: &Held) -> String {
+    let dimensions = held.dimensions.iter().map(|of| {
+        let HeldDimension { dimension, measure, reached, bound, lambda, .. } = of;
+        format!("{dimension} {measure} {reached:.4}, bound {bound:.4}, λ {lambda:.3}")
+    });
+    format!("{} step {}/{}, held: {}", held.phase, held.step, held.steps, dimensions.collect::<Vec<_>>().join("; "))
 }
 
 /// Accuracy of each dimension by the plain log-ratio.

@@ -121,6 +121,13 @@ pub trait Objective: Send + Sync + Debug {
         None
     }
 
+    /// The same objective with other `λ` of one round, `round` counted from 0 among the policies' rounds, this one the last;
+    /// `None` where the loss holds no earlier rounds, or `lambda` is not one number for each round before.
+    fn with_lambda(&self, round: usize, lambda: &[f64]) -> Option<Box<dyn Objective>> {
+        let _ = (round, lambda);
+        None
+    }
+
     /// Checks that hyper-parameters fit together; ranges of single ones are checked before.
     ///
     /// # Errors

@@ -165,6 +165,11 @@ impl Objective for Modified {
         Some(self.settings.degrees).filter(|degrees| degrees.weight > 0.0)
     }
 
+    fn with_lambda(&self, round: usize, lambda: &[f64]) -> Option<Box<dyn Objective>> {
+        let inner = self.inner.with_lambda(round, lambda)?;
+        Some(Box::new(Self { inner, settings: self.settings.clone() }))
+    }
+
     fn forward(&self, logps: &PairLogps) -> Result<PairLosses, CoreError> {
         let mut losses = self.inner.forward(logps)?;
         if self.settings.divergence != Divergence::ReverseKl {

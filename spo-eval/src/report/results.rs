@@ -2,6 +2,7 @@
 
 use crate::number::{interval_points, percent, plain, plus_minus, signed};
 use crate::report::document::{Block, Section, Table};
+use crate::report::hold;
 use crate::report::matrix::{Detail, Pairs, has_boilerplate, matrix};
 use crate::report::svg::{Chart, ScatterPoint};
 use crate::report::{answers, benchmarks, front, steering};
@@ -52,6 +53,7 @@ pub(crate) fn sections(summary: &RunSummary) -> Vec<Section> {
         matrices(summary),
         front::section(summary),
         steering::section(summary),
+        hold::section(summary),
         answers::section(summary),
         benchmarks::section(summary),
         comparisons(summary),
@@ -150,6 +152,7 @@ fn kinds(summary: &RunSummary) -> Section {
                 format!("{} ({} to {})", percent(all.accuracy), percent(all.interval.0), percent(all.interval.1)),
                 part(Subset::Conflicting),
                 part(Subset::Agreeing),
+                part(Subset::Single),
                 format!("{} ± {:.2}", signed(all.mean_margin), all.margin_stderr),
             ]);
         }
@@ -163,7 +166,7 @@ fn kinds(summary: &RunSummary) -> Section {
     section.table(Table::of_rows(
         "",
         3,
-        &["score", "policy", "dimension", "accuracy %", "confl", "agree", "margin"],
+        &["score", "policy", "dimension", "accuracy %", "confl", "agree", "alone", "margin"],
         rows,
     ));
     section

@@ -4,13 +4,16 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::spec::{
-    Best, CheckpointSpec, Dtype, EvaluationSpec, LoraCondition, LoraRounds, LoraSet, LoraSpec, LoraTargets, OnlineSpec,
-    OptimizerName, QuantisedBase, Recompute, Schedule, Slopes, TrackSpec, TrainingSpec, Unfinished, WatchdogSpec,
+    Best, CheckpointSpec, Dtype, EvaluationSpec, HoldSpec, LoraCondition, LoraRounds, LoraSet, LoraSpec, LoraTargets,
+    OnlineSpec, OptimizerName, QuantisedBase, Recompute, Schedule, Slopes, TrackSpec, TrainingSpec, Unfinished,
+    WatchdogSpec,
 };
 use spo_score::pairing::Pairing;
 
 /// Share of the prompts held out when no data has `split = "test"`.
 pub(crate) const HOLDOUT: f64 = 0.1;
+/// Share of the training prompts that drives λ, where a round has `hold`.
+pub(crate) const HOLD_SHARE: f64 = 0.1;
 /// Seed.
 pub(crate) const SEED: u64 = 0;
 /// Weights as the losses: f32.
@@ -150,6 +153,18 @@ pub(crate) fn online() -> OnlineSpec {
     }
 }
 
+/// `hold`. Choices: no paper has them, and no run of a language model has tuned them yet.
+pub(crate) fn hold() -> HoldSpec {
+    HoldSpec {
+        every: Some(10),
+        spend: Some(0.5),
+        rate: Some(1.0),
+        gain: Some(5.0),
+        max_lambda: Some(10.0),
+        dimensions: Default::default(),
+    }
+}
+
 /// Evaluations without a new best before a round is ended.
 pub(crate) const PATIENCE: usize = 3;
 
@@ -182,7 +197,7 @@ pub(crate) fn track() -> TrackSpec {
 
 /// The fixed defaults by section, as they stand in the schema and the reference.
 pub(crate) fn sections() -> Vec<(&'static str, Map<String, Value>)> {
-    let top = serde_json::json!({ "seed": SEED, "holdout": HOLDOUT });
+    let top = serde_json::json!({ "seed": SEED, "holdout": HOLDOUT, "hold-share": HOLD_SHARE });
     let model = serde_json::json!({ "dtype": DTYPE, "device": DEVICE });
     let mut training = table(&training());
     // `zo-eps` depends on [lora].

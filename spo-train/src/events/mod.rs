@@ -10,7 +10,7 @@ use crate::TrainError;
 use serde::{Deserialize, Serialize};
 use spo_eval::{
     AnswerScores, Artefact, Benchmark, ConflictCount, DataSummary, DegreeScore, DimensionScore, Distribution,
-    FrontSummary, GateSummary, KlEstimate, OnlinePairs, PairedDifference, Sample, Steer, WinRate,
+    FrontSummary, GateSummary, HoldSummary, KlEstimate, OnlinePairs, PairedDifference, Sample, Steer, WinRate,
 };
 use std::path::PathBuf;
 
@@ -160,6 +160,10 @@ pub enum Event {
     HeldOut(HeldOut),
     /// How well the head of a phase that is over tells preference degrees apart; the head itself goes then.
     DegreesClassified(DegreeScore),
+    /// λ was moved to hold earlier dimensions at their bounds; step 0 is its start value.
+    Held(Held),
+    /// A finished policy was held against the bounds of its round, on held-out pairs.
+    HoldJudged(HoldSummary),
     /// The running policy's distance from the one its phase started from, on sampled responses.
     RunningKl {
         /// The phase.
@@ -376,6 +380,38 @@ pub struct HeldOutDimension {
     /// The same of the rejected answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rejected_log_ratio: Option<f64>,
+}
+
+/// The multipliers of a phase after an update.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Held {
+    /// The phase.
+    pub phase: String,
+    /// Optimiser steps done.
+    pub step: u64,
+    /// Steps of the phase.
+    pub steps: u64,
+    /// The held dimensions.
+    pub dimensions: Vec<HeldDimension>,
+}
+
+/// A held dimension on the pairs that drive its λ.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct HeldDimension {
+    /// The dimension.
+    pub dimension: String,
+    /// What is bounded: `accuracy`, `margin` or `reward`.
+    pub measure: String,
+    /// What the running policy has of it.
+    pub reached: f64,
+    /// What it must have at this step.
+    pub bound: f64,
+    /// λ from here on.
+    pub lambda: f64,
+    /// Mean λ over the updates since half of the phase's steps; before that λ.
+    pub mean_lambda: f64,
 }
 
 /// Where events go.

@@ -3,9 +3,9 @@
 use crate::config::spec::Dtype;
 use crate::config::{LoraPlan, RunPlan};
 use crate::events::sink::Record;
-use crate::events::{Event, HeldOut, HeldOutDimension};
+use crate::events::{Event, HeldDimension, HeldOut, HeldOutDimension};
 use crate::persist::directory::{START, WARMUP};
-use spo_eval::{Artefact, CurvePoint, Evaluation, ModelSummary, Phase, RoundSummary, RunSummary, Setting};
+use spo_eval::{Artefact, CurvePoint, Evaluation, HoldPoint, ModelSummary, Phase, RoundSummary, RunSummary, Setting};
 
 /// Points of a training curve that are kept.
 const CURVE_POINTS: u64 = 100;
@@ -67,6 +67,7 @@ fn add(summary: &mut RunSummary, plan: &RunPlan, event: &Event) {
                 evaluations: vec![],
                 ended: None,
                 margin_offset: margin_offset.clone(),
+                held: vec![],
             });
         }
         Event::Step(figures) => {
@@ -106,6 +107,18 @@ fn add(summary: &mut RunSummary, plan: &RunPlan, event: &Event) {
             Some(known) => known.by_policy.extend(sample.by_policy.iter().cloned()),
             None => summary.samples.push(sample.clone()),
         },
+        Event::Held(held) => {
+            if let Some(round) = summary.rounds.iter_mut().find(|round| round.policy == held.phase) {
+                round.held.extend(held.dimensions.iter().map(|of| point(held.step, of)));
+            }
+        }
+        Event::HoldJudged(hold) => {
+            if let Some(round) = summary.rounds.iter_mut().find(|round| round.policy == hold.round) {
+                let own = round.lambda.iter_mut().filter(|(dimension, _)| *dimension == hold.dimension);
+                own.for_each(|(_, lambda)| *lambda = hold.lambda);
+            }
+            summary.holds.push(hold.clone());
+        }
         Event::GateChecked(gate) => summary.gates.push(gate.clone()),
         Event::PhaseEnded { phase, step, steps, policy_of, reason } => {
             let text = format!("ended after {step} of {steps} steps with the policy of step {policy_of}: {reason}");
@@ -135,6 +148,11 @@ fn add(summary: &mut RunSummary, plan: &RunPlan, event: &Event) {
         Event::Warning { text } => summary.warnings.push(text.clone()),
         _ => {}
     }
+}
+
+fn point(step: u64, of: &HeldDimension) -> HoldPoint {
+    let HeldDimension { dimension, measure, reached, bound, lambda, .. } = of.clone();
+    HoldPoint { step, dimension, measure, reached, bound, lambda }
 }
 
 fn look(found: &HeldOut) -> Evaluation {

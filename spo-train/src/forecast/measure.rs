@@ -15,7 +15,7 @@ use crate::policy::sampling::SampledResponses;
 use crate::run::Prepared;
 use crate::run::schedule::{Stage, Training};
 use crate::task::Task;
-use crate::task::build::Frozen;
+use crate::task::build::{Frozen, Lambdas};
 use crate::task::data::TaskData;
 use crate::{TrainError, step::memory};
 use serde::Serialize;
@@ -103,13 +103,14 @@ impl Measured<'_> {
         let few = self.short(place.training);
         let (name, round, seed) = (place.policy.as_str(), place.round(), self.prepared.plan.seed);
         let trainable = data.trainable(self.policies.trainable());
-        let phase = Phase { name, round, training: &few, trainable, seed };
+        let phase = Phase { name, round, training: &few, trainable, seed, hold: None };
         let data = data.clone().visiting(phase.visits(data.len()), phase.epoch(data.len()));
         let logps = PolicyLogps::of(START, if place.arm.is_some() { self.score(&data) } else { HashMap::new() });
         let history: Vec<&PolicyLogps> = place.path.iter().map(|_| &logps).collect();
         let reference = data.needs_reference_model().then(|| self.model.clone());
-        let frozen = Frozen { names: &place.path, history: &history, samples: None, reference };
-        let (task, _) = data.task(frozen, device::cpu())?;
+        let frozen =
+            Frozen { names: &place.path, history: &history, samples: None, reference, lambdas: Lambdas::default() };
+        let task = data.task(frozen, device::cpu())?;
         self.train(&phase, task.as_ref(), data.with_head(self.model.clone()))
     }
 

@@ -4,6 +4,7 @@ mod benchmark;
 pub mod disk;
 mod evaluation;
 mod front;
+mod hold;
 mod hub;
 mod judge;
 pub(crate) mod lock;

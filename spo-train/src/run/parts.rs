@@ -4,13 +4,15 @@ use crate::TrainError;
 use crate::evaluate::held_out_loss::{HeldOutMargins, HeldOutTasks};
 use crate::events::Event;
 use crate::events::reporter::Reporter;
+use crate::phase::hold::Hold;
 use crate::policy::logps::PolicyLogps;
 use crate::policy::sampling::Samples;
+use crate::run::hold;
 use crate::run::place::Place;
 use crate::run::prepare::Prepared;
 use crate::run::schedule::Training;
 use crate::task::Task;
-use crate::task::build::Frozen;
+use crate::task::build::{Frozen, Lambdas};
 use crate::task::data::TaskData;
 use burn::tensor::Device;
 use spo_eval::{DegreeScore, Distribution, length_accuracy};
@@ -24,12 +26,16 @@ pub(super) struct Given<'h> {
     pub samples: [Option<Samples>; 2],
     /// Its reference, where its loss looks at whole distributions.
     pub reference: Option<CausalLm>,
+    /// λ of earlier rounds that was found in training.
+    pub lambdas: Lambdas,
 }
 
 /// A phase's task, and the tasks that it is evaluated on.
 pub(super) struct Parts<'a> {
     pub task: Box<dyn Task + 'a>,
     pub held_out: Option<HeldOutTasks<'a>>,
+    /// Bounds that its λ follows.
+    pub hold: Option<Hold<'a>>,
     /// SPO's `c` on the pairs that it visits.
     margin_offset: Option<Vec<f64>>,
 }
@@ -46,24 +52,35 @@ impl<'a> Parts<'a> {
         device: &Device,
     ) -> Result<Self, TrainError> {
         let (place, data) = (&training.place, training.data);
-        let Given { history, samples: [samples, held_out_samples], reference } = given;
-        let frozen = |samples| Frozen { names: &place.path, history: &history, samples, reference: reference.clone() };
+        let Given { history, samples: [samples, held_out_samples], reference, lambdas } = given;
+        let frozen = |samples| Frozen {
+            names: &place.path,
+            history: &history,
+            samples,
+            reference: reference.clone(),
+            lambdas: lambdas.clone(),
+        };
         let rows = data.rows();
         // Of the pairs that an online round made only the policies know that its loss looks at.
         let last = place.path.len() - 1;
         let since = if data.prompts().is_some() && !rows.looks_at_all_policies() { last } else { 0 };
         let own =
             Frozen { names: &place.path[since..], history: history.get(since..).unwrap_or(&[]), ..frozen(samples) };
-        let (task, margin_offset) = rows.task(own, device.clone())?;
+        let (task, visited) = (rows.task(own, device.clone())?, rows.visited().collect::<Vec<_>>());
+        let hold = match place.arm {
+            Some(arm) => hold::hold((&prepared.plan, arm), &prepared.steer, &history, task.as_ref(), &visited)?,
+            None => None,
+        };
+        let margin_offset = task.margin_offset(&visited)?;
         let held_out = match &data.held_out {
             None => None,
             Some(rows) => Some(HeldOutTasks {
-                own: rows.task(frozen(held_out_samples), device.clone())?.0,
+                own: rows.task(frozen(held_out_samples), device.clone())?,
                 dimension: place.arm.map(|arm| arm.round.dimension.clone()),
                 dimensions: margins(prepared, place, &history)?,
             }),
         };
-        Ok(Self { task, held_out, margin_offset })
+        Ok(Self { task, held_out, hold, margin_offset })
     }
 
     /// How well the phase's head tells preference degrees apart on held-out rows, in the end; nothing where there is no head.

@@ -17,6 +17,9 @@ use spo_data::{DataSpec, Dataset, Part, TextSpec, Tokenizer, split_by_prompt};
 use spo_model::{ModelSpec, device};
 use std::path::PathBuf;
 
+/// What the split of the pairs that drive λ adds to the seed.
+const STEER: u64 = 0x7374_6565_72;
+
 /// Everything a run needs, read and checked; nothing written yet.
 #[derive(Debug)]
 pub struct Prepared {
@@ -34,6 +37,8 @@ pub struct Prepared {
     pub train: LabelledSet,
     /// The pairs to evaluate on.
     pub held_out: LabelledSet,
+    /// The pairs that drive λ of rounds with bounds; none where no round has any.
+    pub steer: LabelledSet,
     /// The rows of each phase, in the order of the plan.
     pub(crate) phases: Vec<PhaseData>,
     /// The prompts as text, where scorers read them.
@@ -49,7 +54,8 @@ pub struct Prepared {
 impl Prepared {
     /// What the run does, stage by stage.
     pub(crate) fn stages(&self) -> Vec<Stage<'_>> {
-        schedule(&self.plan, &self.phases, &self.train.dataset, &self.held_out.dataset)
+        let sets = [&self.train, &self.held_out, &self.steer].map(|set| &*set.dataset);
+        schedule(&self.plan, &self.phases, sets)
     }
 
     /// Rows to compare a saved policy on: the held-out ones, where there are any.
@@ -86,16 +92,17 @@ pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainErr
     if train.examples.is_empty() {
         return Err(TrainError::nothing_left("train data", &train.report));
     }
-    let (mut plan, train, test) = settle(spec, &model, train, test)?;
+    let (mut plan, [train, test, steer]) = settle(spec, &model, train, test)?;
     hub::note(&mut plan, located);
-    check_rows(&model, [&train, &test])?;
+    check_rows(&model, [&train, &test, &steer])?;
     adapters::check(spec, &plan, &model)?;
     check_router_loss(spec, &plan, &model)?;
     check_warm_up(&plan, &test)?;
     let [train, held_out] = label(&plan, &tokenizer, [("train", train), ("held-out", test)])?;
+    let steer = steering(&plan, &tokenizer, steer, &train)?;
     let texts = Texts::of(spec, &plan, &tokenizer)?;
     let phases = PhaseData::all(&plan, &train.dataset, &held_out.dataset, &model, (&texts, &tokenizer))?;
-    sink.event(0.0, &loaded(&train, &held_out))?;
+    sink.event(0.0, &loaded([&train, &held_out, &steer]))?;
     let (source, source_runs) = (spec.source().clone(), vec![]);
     let scorers = registries.scorers.clone();
     let check_room = true;
@@ -107,6 +114,7 @@ pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainErr
         tokenizer,
         train,
         held_out,
+        steer,
         phases,
         texts,
         scorers,
@@ -144,13 +152,13 @@ fn read(
     told.map(|()| dataset)
 }
 
-/// The plan, and the rows on both sides of its split.
+/// The plan, and the rows of its splits: to train on, held out, and those that drive λ.
 fn settle(
     spec: &RunSpec,
     model: &ModelSpec,
     train: Dataset,
     test: Dataset,
-) -> Result<(RunPlan, Dataset, Dataset), TrainError> {
+) -> Result<(RunPlan, [Dataset; 3]), TrainError> {
     let bytes = match spec.sections().model.dtype.unwrap_or(Dtype::F32) {
         Dtype::F32 => 4,
         Dtype::Bf16 | Dtype::F16 => 2,
@@ -160,13 +168,20 @@ fn settle(
         resolve(spec, &Facts { context_length: Some(model.context), model_bytes, ..Facts::of(train) })
     };
     let plan = resolved(&train)?;
-    let Some(holdout) = plan.holdout else { return Ok((plan, train, test)) };
-    let (train, test) = split_by_prompt(train, holdout, plan.seed);
-    Ok((resolved(&train)?, train, test))
+    let (train, test) = match plan.holdout {
+        Some(holdout) => split_by_prompt(train, holdout, plan.seed),
+        None => (train, test),
+    };
+    let (train, steer) = match plan.hold_share {
+        // By another hash than the held-out prompts, which would else have taken all of the smallest ones.
+        Some(share) => split_by_prompt(train, share, plan.seed.wrapping_add(STEER)),
+        None => (train, Dataset::default()),
+    };
+    Ok((resolved(&train)?, [train, test, steer]))
 }
 
 /// Refuses a row that is too long for the model.
-fn check_rows(model: &ModelSpec, sets: [&Dataset; 2]) -> Result<(), TrainError> {
+fn check_rows(model: &ModelSpec, sets: [&Dataset; 3]) -> Result<(), TrainError> {
     for example in sets.iter().flat_map(|set| &set.examples) {
         let answers: Vec<&[u32]> = example.answers.iter().map(|answer| answer.as_slice()).collect();
         model.check_row(&example.id, &example.prompt, &answers)?;
@@ -223,6 +238,9 @@ fn label(
         if let Some(round) = plan.rounds.iter().find(|round| round.gate.is_some()) {
             return Err(TrainError::no_pairs(format!("held-out data for the gate of {}", round.name)));
         }
+        if plan.holds() {
+            return Err(TrainError::no_pairs("held-out data to judge the bounds of `hold` by"));
+        }
         // Nothing is evaluated.
         sets[1].dimensions.clear();
     }
@@ -235,11 +253,31 @@ fn label(
     Ok(sets)
 }
 
-/// What there is to say of both splits.
-pub(super) fn loaded(train: &LabelledSet, held_out: &LabelledSet) -> Event {
+/// The pairs that drive λ, of which every held dimension must have some.
+fn steering(
+    plan: &RunPlan,
+    tokenizer: &Tokenizer,
+    rows: Dataset,
+    train: &LabelledSet,
+) -> Result<LabelledSet, TrainError> {
+    let dimensions = if plan.holds() { train.dimensions.clone() } else { vec![] };
+    let set = LabelledSet::new("hold", rows, dimensions, &plan.evaluation.boilerplate, tokenizer)?;
+    let holds = plan.rounds.iter().flat_map(|round| &round.arms).filter_map(|arm| arm.hold.as_ref());
+    for dimension in holds.flat_map(|hold| hold.dimensions.keys()) {
+        if set.judged(dimension).is_empty() {
+            return Err(TrainError::no_pairs(format!("data of `{dimension}` that drive λ (`hold-share`)")));
+        }
+    }
+    Ok(set)
+}
+
+/// What there is to say of the splits.
+pub(super) fn loaded(sets: [&LabelledSet; 3]) -> Event {
+    // Most runs have no pairs that drive λ.
+    let sets = || sets.into_iter().filter(|set| !set.dimensions.is_empty());
     Event::DataLoaded {
-        sets: [train.summaries(), held_out.summaries()].concat(),
-        conflicts: [train.conflicts(), held_out.conflicts()].concat(),
+        sets: sets().flat_map(LabelledSet::summaries).collect(),
+        conflicts: sets().flat_map(LabelledSet::conflicts).collect(),
     }
 }
 

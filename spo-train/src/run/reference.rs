@@ -53,6 +53,8 @@ pub(crate) enum Made<'a> {
     Mismatched(&'a TaskData),
     /// What the policy itself drew.
     Sampled(Draw<'a>),
+    /// The pairs that drive λ.
+    Steering(&'a Dataset),
 }
 
 impl<'a> Scoring<'a> {
@@ -92,6 +94,10 @@ impl<'a> Scoring<'a> {
                 Made::Derived(data) => data.derived(),
                 Made::Mismatched(data) => data.mismatched(),
                 Made::Sampled(draw) => sampled(draw)?,
+                Made::Steering(rows) => {
+                    examples.extend(rows.examples.iter().cloned());
+                    continue;
+                }
             };
             examples.extend(made.into_iter().filter(|example| seen.insert(example.answer_hash(0))));
         }

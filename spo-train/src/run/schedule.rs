@@ -9,7 +9,7 @@ use crate::run::place::{ArmPlace, PhaseData, Place, first_policy, places};
 use crate::run::reference::{Draw, Made, Scoring};
 use crate::task::data::TaskData;
 use serde::Serialize;
-use spo_data::Dataset;
+use spo_data::{Dataset, Example};
 use spo_eval::front_weights;
 use std::collections::HashSet;
 
@@ -180,18 +180,18 @@ pub struct StageSummary {
     pub sampled_tokens: u64,
 }
 
-/// The stages of a run, in order; `data` are the rows of its phases, as [`PhaseData::all`] gives them.
+/// The stages of a run, in order; `data` are the rows of its phases, as [`PhaseData::all`] gives them,
+/// and the sets what is trained on, held out, and drives λ.
 pub(crate) fn schedule<'a>(
     plan: &'a RunPlan,
     data: &'a [PhaseData],
-    train: &'a Dataset,
-    held_out: &'a Dataset,
+    [train, held_out, steer]: [&'a Dataset; 3],
 ) -> Vec<Stage<'a>> {
     let phases = places(plan).into_iter().zip(data).collect();
     let prompts: HashSet<&[u32]> = held_out.examples.iter().map(|example| example.prompt.as_slice()).collect();
     // A reward model writes nothing.
     let kl_prompts = if plan.gives_rewards() { 0 } else { plan.evaluation.kl_samples.min(prompts.len()) };
-    Facts { plan, phases, train, held_out, kl_prompts }.stages()
+    Facts { plan, phases, train, held_out, steer, kl_prompts }.stages()
 }
 
 /// What the list follows from.
@@ -200,6 +200,8 @@ struct Facts<'a> {
     phases: Vec<(Place<'a>, &'a PhaseData)>,
     train: &'a Dataset,
     held_out: &'a Dataset,
+    /// The pairs that drive λ.
+    steer: &'a Dataset,
     /// Prompts that distances are sampled on.
     kl_prompts: usize,
 }
@@ -257,9 +259,20 @@ impl<'a> Facts<'a> {
             gate: place.arm.as_ref().and_then(gate),
             tokens: place.visiting(self.plan.seed).tokens(&data.train.lengths()),
             evaluations,
-            evaluation_tokens: evaluations * held_out,
+            evaluation_tokens: evaluations * held_out + self.steering(place),
             evaluation_responses: self.responses(sampled),
         })
+    }
+
+    /// Tokens of the pairs that drive λ in all updates of a phase.
+    fn steering(&self, place: &Place) -> u64 {
+        let Some(hold) = place.arm.and_then(|arm| arm.plan.hold.as_ref()) else { return 0 };
+        let held = |example: &&Example| {
+            let mut names = hold.dimensions.keys();
+            names.any(|name| example.pair(name).is_some() || example.desirable(name).is_some())
+        };
+        let tokens = self.steer.examples.iter().filter(held).map(|example| example.tokens() as u64).sum::<u64>();
+        tokens * hold.updates(place.training.steps)
     }
 
     /// What follows the training of an arm's policy.
@@ -297,6 +310,11 @@ impl<'a> Facts<'a> {
                 }
             }
         }
+        // The start and the policy that a round starts from are what its bounds are measured against.
+        let bounded = |(place, _): &(Place, &PhaseData)| {
+            place.arm.is_some_and(|arm| arm.index >= from && arm.plan.hold.is_some())
+        };
+        made.extend(self.phases.iter().any(bounded).then_some(Made::Steering(self.steer)));
         let examples = (0..visited.len()).filter(|&example| visited[example]).collect();
         let score = Stage::Score(Scoring::new(policy, self.train, self.held_out, examples, made));
         let sample = (!draws.is_empty()).then(|| Stage::Sample { policy: policy.into(), draws });

@@ -14,9 +14,6 @@ use spo_data::{AnswerRef, Dataset, Example, PairRef};
 use spo_model::CausalLm;
 use std::sync::Arc;
 
-/// A task and SPO's `c` on its visited pairs, where there is one.
-pub(crate) type TaskWithOffset<'a> = (Box<dyn Task + 'a>, Option<Vec<f64>>);
-
 /// What a task is made of, beside its data.
 pub(crate) struct Frozen<'a> {
     /// Names of `π_0 … π_{n−1}`.
@@ -27,6 +24,21 @@ pub(crate) struct Frozen<'a> {
     pub samples: Option<Samples>,
     /// `π_{n−1}` itself, where the arm needs it.
     pub reference: Option<CausalLm>,
+    /// λ of earlier rounds that was found in training.
+    pub lambdas: Lambdas,
+}
+
+/// λ of rounds, one for each round before, where the plan does not have it because the run found it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Lambdas(pub Vec<(usize, Vec<f64>)>);
+
+impl Lambdas {
+    /// An objective with these λ in place of the plan's.
+    pub fn held(&self, objective: Arc<dyn Objective>) -> Arc<dyn Objective> {
+        self.0.iter().fold(objective, |objective, (round, lambda)| {
+            objective.with_lambda(*round, lambda).map_or(objective, Arc::from)
+        })
+    }
 }
 
 impl Frozen<'_> {
@@ -38,19 +50,18 @@ impl Frozen<'_> {
 }
 
 impl TaskData {
-    /// The task of a phase; numbers of rows that are not visited are not looked up. With SPO's `c` on the visited pairs,
-    /// where there is one.
+    /// The task of a phase; numbers of rows that are not visited are not looked up.
     ///
     /// # Errors
     /// Log-probs that are not in the cache.
-    pub fn task<'a>(&'a self, frozen: Frozen, device: Device) -> Result<TaskWithOffset<'a>, TrainError> {
+    pub fn task<'a>(&'a self, frozen: Frozen, device: Device) -> Result<Box<dyn Task + 'a>, TrainError> {
         match &self.rows {
-            Rows::Supervised(rows) => Ok((Box::new(SupervisedTask::of(&self.dataset, rows.clone())), None)),
+            Rows::Supervised(rows) => Ok(Box::new(SupervisedTask::of(&self.dataset, rows.clone()))),
             Rows::Pairs(pairs, objective) => self.of_pairs(pairs, objective, frozen, device),
             Rows::Answers(answers, objective) => self.of_answers(answers, objective, &frozen, device),
             Rows::Lists(lists, objective) => self.of_lists(lists, objective, &frozen, device),
             Rows::Rewards(pairs, objective) => {
-                Ok((Box::new(RewardTask::new(&self.dataset, pairs.clone(), objective.clone(), device)), None))
+                Ok(Box::new(RewardTask::new(&self.dataset, pairs.clone(), objective.clone(), device)))
             }
         }
     }
@@ -61,7 +72,7 @@ impl TaskData {
         objective: &Arc<dyn Objective>,
         frozen: Frozen,
         device: Device,
-    ) -> Result<TaskWithOffset<'a>, TrainError> {
+    ) -> Result<Box<dyn Task + 'a>, TrainError> {
         let needs = objective.needs();
         let of = |logps: &&PolicyLogps| self.sides(logps, pairs, needs.length_desensitising);
         let earlier = frozen.history.iter().map(of).collect::<Result<Vec<_>, _>>()?;
@@ -75,15 +86,15 @@ impl TaskData {
             inputs = inputs.with_sampled(self.sampled(&frozen, samples)?);
         }
         inputs.reference = frozen.reference;
-        let mut task = PreferenceTask::new(&self.dataset, pairs.to_vec(), objective.clone(), inputs, device)?;
+        let objective = frozen.lambdas.held(objective.clone());
+        let mut task = PreferenceTask::new(&self.dataset, pairs.to_vec(), objective, inputs, device)?;
         if let Some(front) = &self.front {
             task = task.with_front(front.clone());
         }
         if let Some(term) = self.degree_term(pairs, frozen.history)? {
             task = task.with_degrees(term);
         }
-        let margin_offset = task.margin_offset(&self.visited().collect::<Vec<_>>())?;
-        Ok((Box::new(task), margin_offset))
+        Ok(Box::new(task))
     }
 
     /// What preference degrees add to the loss on pairs.
@@ -110,7 +121,7 @@ impl TaskData {
         objective: &Arc<dyn UnpairedObjective>,
         frozen: &Frozen,
         device: Device,
-    ) -> Result<TaskWithOffset<'a>, TrainError> {
+    ) -> Result<Box<dyn Task + 'a>, TrainError> {
         let own =
             |(row, answer): (usize, &AnswerRef)| self.look_up(frozen, row, &self.example(row).answers[answer.answer]);
         let own = answers.iter().enumerate().map(own).collect::<Result<Vec<_>, _>>()?;
@@ -124,7 +135,7 @@ impl TaskData {
         }
         let objective = objective.clone();
         let task = UnpairedTask::new(&self.dataset, answers.to_vec(), objective, own, mismatched, device)?;
-        Ok((Box::new(task), None))
+        Ok(Box::new(task))
     }
 
     fn of_lists<'a>(
@@ -133,13 +144,13 @@ impl TaskData {
         objective: &Arc<dyn ListObjective>,
         frozen: &Frozen,
         device: Device,
-    ) -> Result<TaskWithOffset<'a>, TrainError> {
+    ) -> Result<Box<dyn Task + 'a>, TrainError> {
         let of = |row: usize| {
             let answers = self.example(row).answers.iter();
             answers.map(|answer| self.look_up(frozen, row, answer)).collect::<Result<Vec<_>, _>>()
         };
         let logps = (0..lists.len()).map(of).collect::<Result<Vec<_>, _>>()?;
-        Ok((Box::new(ListTask::new(&self.dataset, &self.dimension, objective.clone(), logps, device)), None))
+        Ok(Box::new(ListTask::new(&self.dataset, &self.dimension, objective.clone(), logps, device)))
     }
 
     /// The log-prob of an answer to a row's prompt under the reference; NaN where the row is not visited.

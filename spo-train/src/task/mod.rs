@@ -46,8 +46,8 @@ pub struct StepAhead<'a> {
     pub head: &'a HeadOptions,
 }
 
-/// A loss over rows, normalised over the whole batch. What it does with a batch depends on the batch's rows and the
-/// policy alone, so that a run can go on from any step.
+/// A loss over rows, normalised over the whole batch. What it does with a batch depends on the batch's rows, the
+/// policy and the λ that it was last given, so that a run can go on from any step.
 pub trait Task: Sync {
     /// Number of rows: pairs, answers or lists.
     fn len(&self) -> usize;
@@ -98,6 +98,20 @@ pub trait Task: Sync {
     fn look_ahead(&self, step: &StepAhead) -> Result<Option<Ahead>, TrainError> {
         let _ = step;
         Ok(None)
+    }
+
+    /// SPO's `c` on some rows; it depends on frozen policies and λ only. `None` where the loss has none.
+    ///
+    /// # Errors
+    /// The objective lacks an input.
+    fn margin_offset(&self, rows: &[usize]) -> Result<Option<Vec<f64>>, TrainError> {
+        let _ = rows;
+        Ok(None)
+    }
+
+    /// Takes another λ for each earlier round, where the loss holds earlier rounds.
+    fn hold(&self, lambda: &[f64]) {
+        let _ = lambda;
     }
 
     /// For the rows of one micro-batch: adds to the batch's tallies and returns the gradient of

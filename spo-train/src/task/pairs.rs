@@ -13,14 +13,15 @@ use spo_core::{CoreError, Objective, PairGradient, PairNumbers, Sides, different
 use spo_data::{Dataset, Group, PackedBatch, PairRef};
 use spo_model::CausalLm;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// The pairs of a dimension with what is fixed about them.
 #[derive(Debug)]
 pub struct PreferenceTask<'a> {
     dataset: &'a Dataset,
     pairs: Vec<PairRef>,
-    objective: Arc<dyn Objective>,
+    /// Its λ may move while it is trained.
+    objective: RwLock<Arc<dyn Objective>>,
     inputs: PairInputs,
     degrees: Option<DegreeTerm>,
     device: Device,
@@ -48,6 +49,7 @@ impl<'a> PreferenceTask<'a> {
         first.sequence_kl = inputs.reference.as_ref().and_then(|_| live());
         // Missing inputs show now, not at the first step.
         objective.needs().check(objective.name(), &first)?;
+        let objective = RwLock::new(objective);
         Ok(Self { dataset, pairs, objective, inputs, degrees: None, device, front: None })
     }
 
@@ -63,19 +65,8 @@ impl<'a> PreferenceTask<'a> {
         Self { degrees: Some(degrees), ..self }
     }
 
-    /// SPO's `c` on some pairs; it depends on frozen policies only.
-    ///
-    /// # Errors
-    /// The objective lacks an input.
-    pub fn margin_offset(&self, rows: &[usize]) -> Result<Option<Vec<f64>>, TrainError> {
-        let mut numbers = self.inputs.numbers.select(rows);
-        let Some(reference) = numbers.reference.clone().filter(|_| numbers.earlier.len() > 1) else { return Ok(None) };
-        (numbers.policy_chosen, numbers.policy_rejected) = (reference.chosen, reference.rejected);
-        let zeros = || Some(Sides { chosen: vec![0.0; rows.len()], rejected: vec![0.0; rows.len()] });
-        let needs = self.objective.needs();
-        numbers.on_policy = needs.on_policy.then(zeros).flatten();
-        numbers.sequence_kl = needs.sequence_kl.then(zeros).flatten();
-        Ok(differentiate(self.objective.as_ref(), &numbers, &self.device)?.margin_offset)
+    fn objective(&self) -> Arc<dyn Objective> {
+        self.objective.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Answers of each pair before its degrees: chosen, rejected and, where there is one, that of the reference.
@@ -98,7 +89,7 @@ impl<'a> PreferenceTask<'a> {
         let pair = &self.pairs[row];
         let answers = &self.dataset.examples[pair.example].answers;
         let (chosen, rejected) = (answers[pair.chosen].len(), answers[pair.rejected].len());
-        match self.objective.needs().length_desensitising {
+        match self.objective().needs().length_desensitising {
             Some(alpha) => [(chosen, rejected), (rejected, chosen)]
                 .map(|(own, other)| desensitised(own, other, alpha).collect::<Vec<f64>>()),
             None => [vec![1.0; chosen], vec![1.0; rejected]],
@@ -112,7 +103,7 @@ impl<'a> PreferenceTask<'a> {
         batch: &PackedBatch,
         scored: &Scored,
     ) -> Result<(PairNumbers, Option<Head>), TrainError> {
-        let needs = self.objective.needs();
+        let needs = self.objective().needs();
         let mut numbers = self.inputs.numbers.select(rows);
         let sequences = self.sequences(rows, batch);
         let side = |answer: usize, f: &dyn Fn(usize, &Range<usize>) -> f64| -> Vec<f64> {
@@ -151,13 +142,13 @@ impl<'a> PreferenceTask<'a> {
     }
 
     fn differentiate(&self, numbers: &PairNumbers) -> Result<PairGradient, TrainError> {
-        Ok(differentiate(self.objective.as_ref(), numbers, &self.device)?)
+        Ok(differentiate(self.objective().as_ref(), numbers, &self.device)?)
     }
 
     /// The sum of losses that theory gives while policy ≡ reference, if it says: where pairs count differently, of each
     /// pair for itself.
     fn step_zero(&self, numbers: &PairNumbers, factors: &[f64]) -> Result<Option<f64>, TrainError> {
-        let of = |numbers: &PairNumbers| step_zero(self.objective.as_ref(), numbers, &self.device);
+        let of = |numbers: &PairNumbers| step_zero(self.objective().as_ref(), numbers, &self.device);
         match &self.front {
             None => return Ok(of(numbers)?.map(|mean| mean * factors.len() as f64)),
             Some(FrontRows { weighing: Weighing::Drawn { fresh: false, .. }, .. }) => return Ok(None),
@@ -208,6 +199,23 @@ impl Task for PreferenceTask<'_> {
         }
     }
 
+    fn margin_offset(&self, rows: &[usize]) -> Result<Option<Vec<f64>>, TrainError> {
+        let mut numbers = self.inputs.numbers.select(rows);
+        let Some(reference) = numbers.reference.clone().filter(|_| numbers.earlier.len() > 1) else { return Ok(None) };
+        (numbers.policy_chosen, numbers.policy_rejected) = (reference.chosen, reference.rejected);
+        let zeros = || Some(Sides { chosen: vec![0.0; rows.len()], rejected: vec![0.0; rows.len()] });
+        let needs = self.objective().needs();
+        numbers.on_policy = needs.on_policy.then(zeros).flatten();
+        numbers.sequence_kl = needs.sequence_kl.then(zeros).flatten();
+        Ok(differentiate(self.objective().as_ref(), &numbers, &self.device)?.margin_offset)
+    }
+
+    fn hold(&self, lambda: &[f64]) {
+        if let Some(held) = self.objective().with_lambda(lambda.len(), lambda) {
+            *self.objective.write().unwrap_or_else(PoisonError::into_inner) = held.into();
+        }
+    }
+
     fn look_ahead(&self, step: &StepAhead) -> Result<Option<Ahead>, TrainError> {
         if let Some(front) = &self.front {
             let weights = match &front.weighing {
@@ -215,12 +223,12 @@ impl Task for PreferenceTask<'_> {
                 Weighing::Fixed(weights) => Some(weights.clone()),
             };
             let weights = weights.ok_or_else(|| TrainError::Objective {
-                name: self.objective.name().into(),
+                name: self.objective().name().into(),
                 reason: "it weighs several dimensions, and the policy has no conditional adapter".into(),
             })?;
             return Ok(Some(Ahead::Weights(weights.into())));
         }
-        if !self.objective.needs().whole_batch || step.batches.len() < 2 {
+        if !self.objective().needs().whole_batch || step.batches.len() < 2 {
             return Ok(None);
         }
         let mut whole: Option<WholeBatch<PairNumbers>> = None;

@@ -1,6 +1,7 @@
 //! The resolved run: plain values, stored as plan.json in the run directory and read again on resume.
 
 mod condition;
+mod hold;
 mod lines;
 mod online;
 mod step;
@@ -23,6 +24,7 @@ use super::spec::{
     Recompute, Schedule, Slopes, StoppingMetric, TextSpec,
 };
 pub use condition::Condition;
+pub use hold::{Bound, HeldPlan, HoldPlan};
 pub use lines::{Origin, PlanLine};
 pub use online::OnlinePlan;
 
@@ -48,6 +50,9 @@ pub struct RunPlan {
     pub text: TextSpec,
     /// Share of the prompts held out; `None` if some data has `split = "test"`.
     pub holdout: Option<f64>,
+    /// Share of the training prompts that drives λ; `None` if no round has `hold`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_share: Option<f64>,
     /// Directory of tokenised data; `None` keeps none.
     #[serde(default)]
     pub token_cache: Option<PathBuf>,
@@ -75,6 +80,11 @@ pub struct RunPlan {
 }
 
 impl RunPlan {
+    /// Whether any arm finds its λ by bounds.
+    pub fn holds(&self) -> bool {
+        self.rounds.iter().flat_map(|round| &round.arms).any(|arm| arm.hold.is_some())
+    }
+
     /// Whether the run makes a reward model: then it has one round, whose arms all do.
     pub fn gives_rewards(&self) -> bool {
         self.rounds.iter().any(|round| round.main().gives_rewards())
@@ -243,6 +253,9 @@ pub struct ArmPlan {
     /// All of the objective's options, defaults included, as [`objective::Registry::build`] takes them. For `spo`: `alpha`,
     /// `lambda` (one per earlier round, oldest first), `earlier` (alpha and lambda of each earlier round), `margin`.
     pub options: Map<String, Value>,
+    /// Bounds that λ is found by; `None` = it is the one in `options`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<HoldPlan>,
     /// Optimiser settings.
     #[serde(flatten)]
     pub training: TrainingPlan,

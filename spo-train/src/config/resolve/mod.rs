@@ -2,6 +2,7 @@
 
 mod front;
 mod gate;
+mod hold;
 mod layers;
 mod online;
 mod options;
@@ -185,11 +186,12 @@ struct Resolver<'a> {
 
 impl<'a> Resolver<'a> {
     fn run(mut self, spec: &RunSpec) -> Result<RunPlan, ConfigError> {
-        for key in ["schema", "name", "seed", "out", "holdout", "token-cache", "data"] {
+        for key in ["schema", "name", "seed", "out", "holdout", "hold-share", "token-cache", "data"] {
             self.note_written(key);
         }
         let name = self.name(spec)?;
         let out = self.out(spec);
+        let rounds = self.rounds()?;
         Ok(RunPlan {
             schema: SCHEMA,
             seed: self.sections.seed.unwrap_or(defaults::SEED),
@@ -200,7 +202,8 @@ impl<'a> Resolver<'a> {
             holdout: self.holdout()?,
             token_cache: self.sections.token_cache.clone(),
             warmup: self.warmup()?,
-            rounds: self.rounds()?,
+            hold_share: self.hold_share(&rounds)?,
+            rounds,
             evaluation: self.evaluation()?,
             watchdog: self.watchdog(),
             checkpoints: self.checkpoints(),

@@ -16,6 +16,9 @@ use crate::error::ConfigError;
 /// Name of the arm that is carried on.
 const MAIN: &str = "main";
 
+/// Keys that a control does not take from its round, `lambda` only beside bounds of its own.
+const OF_A_ROUND: &[&str] = &["lambda", "name", "objective", "controls", "gate", "hold", "online", "dimension-weights"];
+
 /// What later rounds must know of a finished one.
 pub(super) struct Finished {
     /// Index of the round in the run file, of which this may be a part.
@@ -38,6 +41,8 @@ pub(super) struct Arm<'a> {
     number: usize,
     /// Index of its round in the run file.
     pub index: usize,
+    /// Whether its round samples anew on the way.
+    pub refreshes: bool,
     pub objective: String,
     /// Tables its options come from.
     pub options: Layers<'a>,
@@ -146,6 +151,7 @@ impl Resolver<'_> {
             planned,
             number: 0,
             index,
+            refreshes: online.as_ref().is_some_and(|(online, _)| online.refresh > 0),
             key: key.clone(),
             node,
         };
@@ -256,14 +262,12 @@ impl Resolver<'_> {
         let written = node.get("objective").map(text);
         let objective = objective::canonical(self.objectives(), written.as_ref().unwrap_or(&main.objective));
         let options = match objective == main.objective {
-            true => own.under(
-                &main.key,
-                Some(main.node),
-                &["name", "objective", "controls", "gate", "online", "dimension-weights"],
-            ),
+            // Bounds of its own take the place of the round's λ.
+            true if node.get("hold").is_some() => own.under(&main.key, Some(main.node), OF_A_ROUND),
+            true => own.under(&main.key, Some(main.node), &OF_A_ROUND[1..]),
             false => own,
         };
-        Ok((name, Arm { options, objective, key, node, planned, number, index: main.index }))
+        Ok((name, Arm { options, objective, key, node, planned, number, index: main.index, refreshes: main.refreshes }))
     }
 
     fn arm(
@@ -279,7 +283,8 @@ impl Resolver<'_> {
         if let Some(node) = objective_node {
             self.note(&join(&prefix, "objective"), node);
         }
-        let options = self.options(arm, finished)?;
+        let hold = self.hold(arm, main, finished)?;
+        let options = self.options(arm, hold.as_ref(), finished)?;
         let data = objective::shape(self.objectives(), &arm.objective, rows);
         let refused = |message, hint: Option<String>| ConfigError::Refused {
             at: document.place(&objective_node.unwrap_or(arm.node).source),
@@ -319,6 +324,7 @@ impl Resolver<'_> {
             data,
             inputs,
             options,
+            hold,
             training,
             objectives: self.objectives().clone(),
         })

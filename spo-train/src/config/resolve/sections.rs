@@ -10,7 +10,7 @@ use super::layers::Layers;
 use super::{Resolver, wrong};
 use crate::config::defaults;
 use crate::config::document::Node;
-use crate::config::plan::{CheckpointPlan, EvaluationPlan, LoraPlan, ModelPlan, TrackPlan, WatchdogPlan};
+use crate::config::plan::{CheckpointPlan, EvaluationPlan, LoraPlan, ModelPlan, RoundPlan, TrackPlan, WatchdogPlan};
 use crate::config::schema::section_keys;
 use crate::config::spec::{LoraCondition, RunSpec, Split};
 use crate::error::ConfigError;
@@ -116,6 +116,22 @@ impl Resolver<'_> {
                 at: self.document.place(&node.source),
                 key: "holdout".to_owned(),
                 other: format!("data.{index}.split"),
+            }),
+        }
+    }
+
+    /// Only bounds need pairs of their own.
+    pub(super) fn hold_share(&self, rounds: &[RoundPlan]) -> Result<Option<f64>, ConfigError> {
+        if rounds.iter().flat_map(|round| &round.arms).any(|arm| arm.hold.is_some()) {
+            return Ok(Some(self.sections.hold_share.unwrap_or(defaults::HOLD_SHARE)));
+        }
+        match self.root("hold-share") {
+            None => Ok(None),
+            Some(node) => Err(ConfigError::Refused {
+                at: self.document.place(&node.source),
+                key: "hold-share".to_owned(),
+                message: "no round has a `hold` whose λ these pairs would drive".to_owned(),
+                hint: Some("leave it out, and all pairs are trained on".to_owned()),
             }),
         }
     }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
-use super::{GateSpec, OnlineSpec, TrainingSpec};
+use super::{GateSpec, HoldSpec, OnlineSpec, TrainingSpec};
 
 /// One round: train on the pairs of one dimension, starting from the policy the round before ended with.
 /// Also takes every key of `[training]` and every option of its objective.
@@ -26,6 +26,8 @@ pub struct RoundSpec {
     pub controls: Option<Vec<ControlSpec>>,
     /// What the round's policy must reach.
     pub gate: Option<GateSpec>,
+    /// What the round may cost earlier dimensions, in place of their `lambda`.
+    pub hold: Option<HoldSpec>,
     /// Pairs that the round makes itself, of answers of the policy that it starts from.
     pub online: Option<OnlineSpec>,
     /// Overrides of `[training]`.
@@ -71,6 +73,8 @@ pub struct ControlSpec {
     pub name: String,
     /// Objective; default: the round's.
     pub objective: Option<String>,
+    /// Other bounds than the round's; with a `lambda` of its own a control holds none.
+    pub hold: Option<HoldSpec>,
     /// Overrides of `[training]`.
     #[serde(flatten)]
     pub training: TrainingSpec,

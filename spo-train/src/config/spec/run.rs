@@ -96,6 +96,10 @@ pub struct RunSections {
     /// Share of the prompts held out for evaluation, chosen by a hash of the prompt; 0 holds out none, and nothing is evaluated. Only without `split = "test"` data.
     #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
     pub holdout: Option<f64>,
+    /// Share of the training prompts, chosen by a hash of the prompt, whose pairs drive the λ of rounds with `hold` and nothing
+    /// else: no round trains on them, and what was reached is judged on the held-out pairs. Without `hold` none are kept.
+    #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
+    pub hold_share: Option<f64>,
     /// Directory that keeps tokenised data, so that `spo plan` and later runs on the same files, tokenizer and settings
     /// need not tokenise again; without it nothing is kept.
     pub token_cache: Option<PathBuf>,
