@@ -42,7 +42,7 @@ fn attention(criterion: &mut Criterion) {
         let plain = AttentionSpec::plain(dim);
         let mut group = criterion.benchmark_group(format!("attention, {name}"));
         group.sample_size(20).throughput(Throughput::Elements(batch.tokens() as u64));
-        let own = || inputs.attention().attend(0, plain, q.clone(), k.clone(), v.clone());
+        let own = || inputs.attention().attend(0, plain, [q.clone(), k.clone(), v.clone()], None);
         group.bench_function("forward", |bencher| bencher.iter(|| own().into_data()));
         group.bench_function("forward and backward", |bencher| {
             bencher.iter(|| {

@@ -38,8 +38,9 @@ fn lora(criterion: &mut Criterion) {
         dropout: 0.0,
         targets: Targets::AllLinear,
         saved: SavedModules::default(),
+        front: None,
     };
-    let up = |model: CausalLm| model.layers[0].mlp.up_proj.clone().expect("a gated block");
+    let up = |model: CausalLm| model.layers[0].mlp.clone().and_then(|mlp| mlp.up_proj).expect("a gated block");
     let (plain, adapted) = (up(model.clone()), up(model.with_lora(&spec, 2).expect("a rank above 0")));
     let [outer, inner] = plain.dims();
     let random = |width| Tensor::<2>::random([TOKENS, width], Distribution::Normal(0.0, 1.0), &device);

@@ -19,7 +19,7 @@ fn pairs() -> Dataset {
 }
 
 fn gradients(model: &CausalLm, batch: &PackedBatch, recompute: Recompute) -> Gradients {
-    let options = TapeOptions { recompute, trainable: Trainable::All, head: HeadOptions::default() };
+    let options = TapeOptions { recompute, trainable: Trainable::All, head: HeadOptions::default(), router_loss: 0.0 };
     let mut gradients = Gradients::default();
     let logp_gradients =
         |logps: &[f32]| Ok::<_, std::convert::Infallible>(vec![-1.0 / logps.len() as f32; logps.len()]);

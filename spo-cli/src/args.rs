@@ -1,10 +1,10 @@
 //! The command line.
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::command::{
-    bench, chat, compare, data, eval, export, generate, init, list, loss, plan, quickstart, render, score, serve,
-    steer, sweep, tokenize, train, watch,
+    bench, chat, compare, completions, data, doctor, eval, export, fetch, generate, init, list, loss, man, plan,
+    quickstart, render, score, serve, steer, sweep, tokenize, train, watch,
 };
 use crate::error::CliError;
 use crate::outcome::Outcome;
@@ -14,6 +14,7 @@ use crate::output::Output;
 #[derive(Debug, Parser)]
 #[command(name = "spo", version, max_term_width = 100, disable_help_subcommand = true)]
 #[command(after_help = "\
+Models, adapters and tokenizers may be names on the Hugging Face Hub, org/name; data hf://datasets/org/name.
 Results go to standard output, progress and errors to standard error.
 Exit codes: 0 ok, 1 failed, 2 usage or run file, 3 quality gate missed, 130 interrupted.
 Environment: SPO_LOG=info shows what is loaded and how long it takes; NO_COLOR=1 leaves out colours.")]
@@ -38,6 +39,7 @@ pub(crate) enum Command {
     Generate(generate::Arguments),
     Chat(chat::Arguments),
     Export(export::Arguments),
+    Fetch(fetch::Arguments),
     Bench(bench::Arguments),
     #[command(subcommand)]
     Data(data::Command),
@@ -45,6 +47,9 @@ pub(crate) enum Command {
     Render(render::Arguments),
     Loss(loss::Arguments),
     List(list::Arguments),
+    Doctor(doctor::Arguments),
+    Completions(completions::Arguments),
+    Man(man::Arguments),
 }
 
 impl Command {
@@ -72,13 +77,17 @@ impl Command {
             Self::Render(arguments) => arguments.run(output).map(done),
             Self::Loss(arguments) => arguments.run(output).map(done),
             Self::List(arguments) => arguments.run(output).map(done),
+            Self::Fetch(arguments) => arguments.run(output).map(done),
+            Self::Doctor(arguments) => arguments.run(output).map(done),
+            Self::Completions(arguments) => arguments.run(Cli::command(), output).map(done),
+            Self::Man(arguments) => arguments.run(Cli::command(), output).map(done),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use super::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use spo_core::CoreError;
 use spo_data::DataError;
 use spo_eval::EvalError;
+use spo_hub::HubError;
 use spo_model::ModelError;
 use spo_score::ScoreError;
 use spo_train::TrainError;
@@ -29,6 +30,9 @@ pub(crate) enum CliError {
     /// The evaluation.
     #[error(transparent)]
     Eval(#[from] EvalError),
+    /// The Hugging Face Hub.
+    #[error(transparent)]
+    Hub(#[from] HubError),
     /// A scorer.
     #[error(transparent)]
     Score(#[from] ScoreError),
@@ -158,6 +162,7 @@ impl CliError {
             Self::Train(TrainError::GateMissed { .. }) => 3,
             Self::Train(TrainError::Score(ScoreError::UnknownKind { .. } | ScoreError::BadSpec { .. })) => 2,
             Self::Train(TrainError::Config(_) | TrainError::Changed { .. }) | Self::Unexpected { usage: true, .. } => 2,
+            Self::Train(TrainError::Hub(error)) | Self::Hub(error) => hub_code(error),
             Self::Train(TrainError::Model(error)) | Self::Model(error) => model_code(error),
             Self::Train(TrainError::Data(error)) | Self::Data(error) => data_code(error),
             Self::Train(TrainError::Core(error)) | Self::Core(error) | Self::Rows { source: error, .. } => {
@@ -180,6 +185,7 @@ impl CliError {
             Self::Core(error) | Self::Rows { source: error, .. } => error.hint(),
             Self::Eval(error) => error.hint(),
             Self::Score(error) => error.hint(),
+            Self::Hub(error) => error.hint(),
             Self::Exists { .. } => Some("nothing was written: name another file, or remove this one".into()),
             Self::PromptTooLong { .. } => Some("shorten the prompt".into()),
             Self::NoRun { .. } => {
@@ -202,6 +208,11 @@ impl CliError {
 
 fn model_code(error: &ModelError) -> u8 {
     if matches!(error, ModelError::Device { .. }) { 2 } else { 1 }
+}
+
+fn hub_code(error: &HubError) -> u8 {
+    use HubError::{BadName, Choice, NotBuilt};
+    if matches!(error, BadName { .. } | Choice { .. } | NotBuilt { .. }) { 2 } else { 1 }
 }
 
 fn data_code(error: &DataError) -> u8 {

@@ -47,7 +47,7 @@ pub(crate) struct SamplingArguments {
 pub(crate) struct DecodeArguments {
     /// Weights during generation on the CPU: f32 is as loaded, bf16 and q8 round them and may change tokens
     #[arg(long, value_enum, default_value_t = Weights::F32, help_heading = "Device")]
-    pub weights: Weights,
+    pub weight_format: Weights,
     /// Most tokens that 8-bit weights guess ahead on the CPU, for one or two prompts at a time; the weights proper
     /// check them, so this changes speed and memory, never a token; 0 = none
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u8).range(0..=15), help_heading = "Device")]
@@ -114,7 +114,7 @@ impl SamplingArguments {
 impl DecodeArguments {
     /// Makes a model ready, and says so where the CPU's kernels do not know it.
     pub fn generator(&self, model: CausalLm, name: &Path, batch: usize) -> Generator {
-        let weights = match self.weights {
+        let weights = match self.weight_format {
             Weights::F32 => WeightFormat::F32,
             Weights::Bf16 => WeightFormat::Bf16,
             Weights::Q8 => WeightFormat::Q8,
@@ -122,7 +122,7 @@ impl DecodeArguments {
         let generator = Generator::new(model, &DecodeOptions { batch, weights, drafts: self.drafts.into() });
         tracing::info!(model = %name.display(), path = %generator.path(), "ready to generate");
         if let Way::Tensors { reason: Some(_) } = generator.path() {
-            note(format_args!("{}: {}; slower, and --weights has no effect", name.display(), generator.path()));
+            note(format_args!("{}: {}; slower, and --weight-format has no effect", name.display(), generator.path()));
         }
         generator
     }

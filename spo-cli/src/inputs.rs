@@ -13,6 +13,7 @@ use spo_model::lora::load_adapter;
 use spo_model::{CausalLm, device};
 
 use crate::error::CliError;
+use crate::hub;
 use crate::output::note;
 
 /// Where and in which number format to compute.
@@ -50,13 +51,22 @@ impl DeviceArguments {
         Ok(device::open(&self.device)?)
     }
 
-    /// Loads a model, with an adapter if one is named.
-    pub fn load(&self, device: &Device, model: &Path, adapter: Option<&Path>) -> Result<CausalLm, CliError> {
+    /// Loads a model, with an adapter if one is named, which is at these weights if it is conditional.
+    pub fn load(
+        &self,
+        device: &Device,
+        model: &Path,
+        adapter: Option<&Path>,
+        point: Option<&[f64]>,
+    ) -> Result<CausalLm, CliError> {
         let start = Instant::now();
         let mut loaded =
             CausalLm::open(model, LoadOptions { storage: Some(self.dtype.storage()), blocks: None }, device)?;
         if let Some(adapter) = adapter {
             (loaded, _) = load_adapter(loaded, adapter)?;
+            if let Some(point) = point {
+                loaded = loaded.at_weights(point);
+            }
         }
         tracing::info!(model = %model.display(), ?device, seconds = start.elapsed().as_secs_f64(), "model loaded");
         Ok(loaded)
@@ -198,13 +208,14 @@ impl LayoutArguments {
 
     /// The rows of files as text; says which columns nobody read.
     pub fn records(&self, files: &[PathBuf]) -> Result<Vec<Record>, CliError> {
-        let (records, report) = Registry::builtin().records(&[self.spec(files, self.part(), self.limit)])?;
+        let (records, report) = Registry::builtin().records(&[self.spec(files, self.part(), self.limit)?])?;
         report.unused().for_each(note);
         Ok(records)
     }
 
-    fn spec(&self, files: &[PathBuf], part: Part, limit: Option<usize>) -> DataSpec {
-        DataSpec {
+    fn spec(&self, files: &[PathBuf], part: Part, limit: Option<usize>) -> Result<DataSpec, CliError> {
+        let files = hub::rows(files, part == Part::Test)?;
+        Ok(DataSpec {
             path: Paths::Many(files.iter().map(|file| file.to_string_lossy().into_owned()).collect()),
             format: self.format.clone(),
             schema: self.schema.clone(),
@@ -213,7 +224,7 @@ impl LayoutArguments {
             limit,
             part,
             ..DataSpec::default()
-        }
+        })
     }
 
     fn part(&self) -> Part {
@@ -259,7 +270,7 @@ impl LayoutArguments {
         text: &TextSpec,
         tokenizer: &Tokenizer,
     ) -> Result<Dataset, CliError> {
-        let spec = self.spec(files, part, limit);
+        let spec = self.spec(files, part, limit)?;
         let start = Instant::now();
         let mut rows = reading();
         let data = match &self.token_cache {

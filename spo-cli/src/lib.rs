@@ -13,6 +13,7 @@ mod diagnostic;
 mod error;
 mod generation;
 mod goals;
+mod hub;
 mod inputs;
 mod interrupt;
 mod logging;

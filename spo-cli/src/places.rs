@@ -2,14 +2,36 @@
 
 use std::path::{Path, PathBuf};
 
+use burn::tensor::Device;
+use clap::Args;
 use spo_data::{TextSpec, Tokenizer};
+use spo_model::CausalLm;
 use spo_model::export::Manifest;
+use spo_model::lora::front::{FRONT_CONFIG, equal, front_of};
+use spo_model::lora::{FrontSpec, Weights};
 use spo_train::TrainError;
 use spo_train::config::RunPlan;
 use spo_train::persist::directory;
 use spo_train::persist::durable::seal_fault;
 
 use crate::error::CliError;
+use crate::hub;
+use crate::inputs::DeviceArguments;
+
+/// A point of a conditional policy's front.
+#[derive(Debug, Args)]
+pub(crate) struct PointArguments {
+    /// How much each dimension counts for a policy of a run with `condition = "weights"`: honesty=0.7,helpfulness=0.3
+    #[arg(long, value_name = "DIMENSION=W,...", value_parser = weights)]
+    pub weights: Option<Weights>,
+}
+
+fn weights(text: &str) -> Result<Weights, String> {
+    match text {
+        "f32" | "bf16" | "q8" => Err(format!("the number format of weights is `--weight-format {text}` now")),
+        other => other.parse(),
+    }
+}
 
 /// A model directory, with the adapter on it if there is one.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,17 +40,64 @@ pub(crate) struct Place {
     pub name: String,
     pub model: PathBuf,
     pub adapter: Option<PathBuf>,
+    /// The weights of a conditional adapter's dimensions.
+    pub point: Option<Vec<f64>>,
     /// How the run that made it laid out text, where that is known.
     pub text: Option<TextSpec>,
 }
 
 impl Place {
-    /// What `--model` and `--adapter` name: a model directory, `RUN:POLICY` with a run directory, or the run directory alone
-    /// for the policy that its last round made.
+    /// What `--model`, `--adapter` and `--weights` name: a model directory, `RUN:POLICY` with a run directory, or the run
+    /// directory alone for the policy that its last round made. Behind an `@` the name may have weights of its own.
     ///
     /// # Errors
-    /// The run has no such policy, or its best one is damaged.
-    pub fn named(model: &Path, adapter: Option<&Path>) -> Result<Self, CliError> {
+    /// The run has no such policy, or its best one is damaged; weights for a policy that follows none, or none for one that
+    /// does.
+    pub fn named(model: &Path, adapter: Option<&Path>, weights: Option<&Weights>) -> Result<Self, CliError> {
+        let name = model.display().to_string();
+        match name.rsplit_once('@').filter(|(_, own)| own.contains('=')) {
+            Some((model, own)) => {
+                let own = own.parse().map_err(|reason: String| CliError::argument("weights", own, reason))?;
+                Self::whole(Path::new(model), adapter)?.at(Some(&own))
+            }
+            None => Self::whole(model, adapter)?.at(weights),
+        }
+    }
+
+    /// The place, at a point of its front if it has one.
+    ///
+    /// # Errors
+    /// Weights for a policy that follows none, none for one that does, or other weights than it needs.
+    pub fn at(self, weights: Option<&Weights>) -> Result<Self, CliError> {
+        let (front, name) = (self.front()?, &self.name);
+        match (front, weights) {
+            (None, None) => Ok(self),
+            (None, Some(weights)) => {
+                let found = format!("{weights} for {name}");
+                Err(CliError::argument("--weights", found, "none: the policy is not conditioned on weights"))
+            }
+            (Some(front), None) => {
+                let example = Weights::new(&front.dimensions, &equal(front.dimensions.len()));
+                let expected = format!("weights, such as {example}: {name} is conditioned on them");
+                Err(CliError::argument("--weights", "none", expected))
+            }
+            (Some(front), Some(weights)) => {
+                let point = weights.on(&front)?;
+                let name = format!("{name}@{}", Weights::new(&front.dimensions, &point));
+                Ok(Self { name, point: Some(point), ..self })
+            }
+        }
+    }
+
+    /// What its adapter is conditioned on, if it is.
+    ///
+    /// # Errors
+    /// The adapter's configuration cannot be read.
+    pub fn front(&self) -> Result<Option<FrontSpec>, CliError> {
+        Ok(self.adapter.as_deref().map(front_of).transpose()?.flatten())
+    }
+
+    fn whole(model: &Path, adapter: Option<&Path>) -> Result<Self, CliError> {
         let name = model.display().to_string();
         let Some((run, policy)) = run_of(model) else {
             return Self::directories(name, model, adapter);
@@ -42,12 +111,21 @@ impl Place {
         Ok(Self { name, ..place.clone() })
     }
 
-    /// A model directory with an adapter's on it; text is laid out as the manifest of the adapter says, else as the
+    /// A model directory with an adapter's on it, or names of the Hub; text is laid out as the manifest of the adapter says, else as the
     /// model's.
     pub fn directories(name: String, model: &Path, adapter: Option<&Path>) -> Result<Self, CliError> {
-        let of_adapter = adapter.map(Manifest::text_of).transpose()?.flatten();
-        let text = if of_adapter.is_some() { of_adapter } else { Manifest::text_of(model)? };
-        Ok(Self { name, model: model.into(), adapter: adapter.map(Path::to_owned), text })
+        let (model, adapter) = (hub::model(model)?, adapter.map(hub::model).transpose()?);
+        let of_adapter = adapter.as_deref().map(Manifest::text_of).transpose()?.flatten();
+        let text = if of_adapter.is_some() { of_adapter } else { Manifest::text_of(&model)? };
+        Ok(Self { name, model, adapter, point: None, text })
+    }
+
+    /// Loads its model.
+    ///
+    /// # Errors
+    /// Files that are missing or do not fit.
+    pub fn load(&self, arguments: &DeviceArguments, device: &Device) -> Result<CausalLm, CliError> {
+        arguments.load(device, &self.model, self.adapter.as_deref(), self.point.as_deref())
     }
 
     /// Its tokenizer; a model without one can still score token ids.
@@ -88,7 +166,8 @@ pub(crate) fn policies(run: &Path, plan: &RunPlan) -> Result<Vec<Place>, CliErro
     let base = plan.model.path.clone();
     let adapter = plan.lora.as_ref().and_then(|lora| lora.start.clone());
     let text = Some(plan.text.clone());
-    let mut places = vec![Place { name: directory::START.into(), model: base.clone(), adapter, text: text.clone() }];
+    let place = |name, model, adapter| Place { name, model, adapter, point: None, text: text.clone() };
+    let mut places = vec![place(directory::START.into(), base.clone(), adapter)];
     let dir = run.join(directory::POLICIES);
     let entries = std::fs::read_dir(&dir).map_err(|source| CliError::io(&dir, source))?;
     let mut names: Vec<String> = entries
@@ -99,10 +178,8 @@ pub(crate) fn policies(run: &Path, plan: &RunPlan) -> Result<Vec<Place>, CliErro
     names.sort_by_key(|name| (order(name).map_or(0, |round| round + 1), name.clone()));
     for name in names {
         let policy = dir.join(&name);
-        places.push(match policy.join("adapter_config.json").is_file() {
-            true => Place { name, model: base.clone(), adapter: Some(policy), text: text.clone() },
-            false => Place { name, model: policy, adapter: None, text: text.clone() },
-        });
+        let adapted = ["adapter_config.json", FRONT_CONFIG].iter().any(|file| policy.join(file).is_file());
+        places.push(if adapted { place(name, base.clone(), Some(policy)) } else { place(name, policy, None) });
     }
     Ok(places)
 }

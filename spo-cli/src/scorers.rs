@@ -67,10 +67,13 @@ impl Models for Places<'_> {
 }
 
 fn load(name: &str, device: &Device) -> Result<LoadedPolicy, CliError> {
-    let place = Place::named(Path::new(name), None)?;
+    let place = Place::named(Path::new(name), None, None)?;
     let mut model = CausalLm::open(&place.model, LoadOptions::default(), device)?;
     if let Some(adapter) = &place.adapter {
         (model, _) = load_adapter(model, adapter)?;
+        if let Some(point) = &place.point {
+            model = model.at_weights(point);
+        }
     }
     Ok(LoadedPolicy { model, tokenizer: place.tokenizer()?, text: place.text.unwrap_or_default() })
 }

@@ -10,7 +10,7 @@ use spo_model::{CausalLm, ModelSpec};
 use crate::error::CliError;
 use crate::inputs::{DeviceArguments, LayoutArguments, TextArguments, incidents, require_rows};
 use crate::output::note;
-use crate::places::Place;
+use crate::places::{Place, PointArguments};
 use crate::steering::SteerArguments;
 
 /// How rows are read and scored.
@@ -39,9 +39,15 @@ pub(crate) struct Opened {
 
 impl ScoreArguments {
     /// Reads the rows with the tokenizer of a model, and says what happened to them.
-    pub fn open(&self, model: &Path, adapter: Option<&Path>, files: &[PathBuf]) -> Result<Opened, CliError> {
+    pub fn open(
+        &self,
+        model: &Path,
+        adapter: Option<&Path>,
+        point: &PointArguments,
+        files: &[PathBuf],
+    ) -> Result<Opened, CliError> {
         let device = self.device.open()?;
-        let place = Place::named(model, adapter)?;
+        let place = Place::named(model, adapter, point.weights.as_ref())?;
         let tokenizer = place.tokenizer()?;
         let data = self.layout.load(files, &self.text.spec(place.text.as_ref()), &tokenizer)?;
         incidents(&data).into_iter().for_each(note);
@@ -61,7 +67,7 @@ impl ScoreArguments {
 
     /// Loads a model that can take all rows.
     pub fn model(&self, device: &Device, place: &Place, data: &Dataset) -> Result<CausalLm, CliError> {
-        let model = self.device.load(device, &place.model, place.adapter.as_deref())?;
+        let model = place.load(&self.device, device)?;
         check_rows(model.spec(), data)?;
         Ok(model)
     }

@@ -100,6 +100,8 @@ fn a_typo_in_the_run_file() {
     assert!(shown.next().is_some(), "the line is shown:\n{}", found.err);
     fs::write(&file, text).unwrap();
     refused(&train(directory.path(), &["--set", "rounds.1.lamda=2"]), 2, &["--set rounds.1.lamda=2", "`lambda`"]);
+    let router = ["no experts to spread tokens over", "training.router-loss"];
+    refused(&train(directory.path(), &["--set", "training.router-loss=0.1"]), 2, &router);
     refused(&train(directory.path(), &["--set", "rounds.7.lambda=2"]), 2, &["`7` is not an index"]);
     assert!(!directory.path().join("run").exists());
 }

@@ -278,6 +278,8 @@ fn a_directory_is_checked_by_its_splits() {
 fn lists_name_what_there_is() {
     for (what, expected) in [
         ("objectives", "spo"),
+        ("pair-options", "degree-weight"),
+        ("optimizers", "subzero"),
         ("families", "llama"),
         ("schemas", "token-ids"),
         ("formats", "jsonl"),

@@ -70,7 +70,7 @@ fn an_answer_ends_before_a_stop_text_and_the_penalty_changes_it() {
     assert_eq!(stopped["text"], text[..text.find("a little").unwrap()]);
     let penalised = &generated(&["--prompt", "Once upon a time", "--repetition-penalty", "20"])[0];
     assert_ne!(penalised["text"], plain["text"]);
-    let rounded = &generated(&["--prompt", "Once upon a time", "--weights", "q8"])[0];
+    let rounded = &generated(&["--prompt", "Once upon a time", "--weight-format", "q8"])[0];
     assert_eq!(rounded["ids"].as_array().unwrap().len(), 24);
 }
 

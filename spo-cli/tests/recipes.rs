@@ -83,15 +83,17 @@ fn every_recipe_runs_and_says_what_came_out() {
             continue;
         }
         let (_directory, recipe) = copied(&name);
-        let file = recipe.join("run.toml");
-        let (text, out) = (fs::read_to_string(&file).unwrap(), path(&recipe.join("out")));
-        let file = path(&file);
-        let mut arguments = vec!["train", &file, "--out", &out];
-        let sets = short(&text);
-        sets.iter().for_each(|set| arguments.extend(["--set", set]));
-        good(&arguments);
-        let report = fs::read_to_string(recipe.join("out/report.md")).unwrap();
-        assert!(!report.contains("was stopped"), "{name}: {report}");
+        // The run, and a control in a file of its own.
+        for file in ["run.toml", "weighted.toml"].map(|file| recipe.join(file)).iter().filter(|file| file.is_file()) {
+            let (text, out) = (fs::read_to_string(file).unwrap(), path(&file.with_extension("out")));
+            let file = path(file);
+            let mut arguments = vec!["train", &file, "--out", &out];
+            let sets = short(&text);
+            sets.iter().for_each(|set| arguments.extend(["--set", set]));
+            good(&arguments);
+            let report = fs::read_to_string(Path::new(&out).join("report.md")).unwrap();
+            assert!(!report.contains("was stopped"), "{name}: {report}");
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 //!   gradient.
 //! - [`objective`]: the registry of preference losses, one file each.
 //! - [`mod@differentiate`]: losses and gradients of a batch of pairs on plain numbers.
+//! - [`dual`]: multipliers that hold earlier dimensions at a stated bound.
 //! - [`table`]: losses and gradients of rows of log-probabilities, as JSON.
 //! - [`docs`]: the reference of all objectives, from the registry.
 //! - [`numerics`]: stable elementary functions.
@@ -26,6 +27,7 @@
 
 pub mod differentiate;
 pub mod docs;
+pub mod dual;
 pub mod error;
 pub mod logprob;
 pub mod numerics;

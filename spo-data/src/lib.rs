@@ -44,6 +44,7 @@ mod cache;
 mod check;
 mod conflict;
 mod dataset;
+pub mod degrees;
 mod encode;
 mod error;
 mod example;

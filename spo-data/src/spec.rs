@@ -11,7 +11,8 @@ use crate::DataError;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct DataSpec {
-    /// A file, directory or pattern (`data/*.jsonl.gz`), or a list of them.
+    /// A file, directory or pattern (`data/*.jsonl.gz`), a data set on the Hugging Face Hub (`hf://datasets/org/name`), or a list
+    /// of them.
     pub path: Paths,
     /// File format by name; by the file's extension if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]

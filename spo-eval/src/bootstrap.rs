@@ -90,6 +90,38 @@ impl Bootstrap {
         }))
     }
 
+    /// 95 % interval of each of some figures, of which `figures` has as many every time: it is told how often each of the
+    /// clusters was drawn.
+    ///
+    /// # Errors
+    /// As [`Bootstrap::intervals`], or those of `figures`.
+    pub fn statistics(
+        &self,
+        clusters: usize,
+        mut figures: impl FnMut(&[usize]) -> Result<Vec<f64>, EvalError>,
+    ) -> Result<Vec<(f64, f64)>, EvalError> {
+        if self.resamples < MINIMUM_RESAMPLES {
+            return Err(EvalError::TooFewResamples { found: self.resamples, expected: MINIMUM_RESAMPLES });
+        }
+        if clusters == 0 {
+            return Err(EvalError::NoValues { name: "bootstrap".to_owned() });
+        }
+        let mut random = ChaCha8Rng::seed_from_u64(self.seed);
+        let mut all: Vec<Vec<f64>> = vec![];
+        for _ in 0..self.resamples {
+            let mut times = vec![0; clusters];
+            (0..clusters).for_each(|_| times[random.random_range(0..clusters as u32) as usize] += 1);
+            let found = figures(&times)?;
+            all.resize(found.len(), vec![]);
+            all.iter_mut().zip(found).for_each(|(list, value)| list.push(value));
+        }
+        let interval = |mut list: Vec<f64>| {
+            list.sort_by(f64::total_cmp);
+            (quantile(&list, TAIL), quantile(&list, 1.0 - TAIL))
+        };
+        Ok(all.into_iter().map(interval).collect())
+    }
+
     /// 95 % interval of the mean of `values`, each its own cluster.
     ///
     /// # Errors

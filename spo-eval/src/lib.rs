@@ -24,8 +24,11 @@
 
 mod answers;
 pub mod bootstrap;
+mod degrees;
 mod distribution;
 mod error;
+mod front;
+mod hold;
 mod number;
 mod pair;
 mod pairwise;
@@ -43,8 +46,11 @@ mod win_rate;
 
 pub use answers::{AnswerScores, OnlinePairs};
 pub use bootstrap::Bootstrap;
+pub use degrees::{DegreeScore, length_accuracy};
 pub use distribution::{Distribution, SATURATION};
 pub use error::EvalError;
+pub use front::{FrontPoint, FrontSummary, front_weights, score_front};
+pub use hold::{HoldPoint, HoldSummary};
 pub use pair::PairScore;
 pub use pairwise::{DimensionScore, Subset, score_dimension};
 pub use regression::{Forgetting, PairedDifference, dimensions, find_score, forgetting, paired_difference, policies};
@@ -52,10 +58,10 @@ pub use sampling::{KlEstimate, estimate_kl};
 pub use score::ScoreKind;
 pub use steer::{OpposedPair, Steer, SteerArm, SteeredScores, steer, with_shuffled_labels, without_condition};
 pub use summary::{
-    Artefact, ConflictCount, CurvePoint, DataSummary, Evaluation, GateCheck, GateOutcome, GateSummary, ModelSummary,
-    Phase, RoundSummary, RunSummary, SCHEMA, Sample, Setting,
+    Artefact, Benchmark, ConflictCount, CurvePoint, DataSummary, Evaluation, GateCheck, GateOutcome, GateSummary,
+    ModelSummary, Phase, RoundSummary, RunSummary, SCHEMA, Sample, Setting,
 };
 pub use sweep::{FinishedRun, SweepRun, SweepSummary};
-pub use tally::Tally;
+pub use tally::{Tally, credit};
 pub use verdict::verdict;
 pub use win_rate::{Duel, WinRate, win_rate};

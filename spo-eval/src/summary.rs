@@ -1,10 +1,12 @@
 //! Everything a report says about a run, as plain data.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AnswerScores, DimensionScore, Distribution, KlEstimate, OnlinePairs, PairedDifference, Steer, SteeredScores,
-    WinRate,
+    AnswerScores, DegreeScore, DimensionScore, Distribution, FrontSummary, HoldPoint, HoldSummary, KlEstimate,
+    OnlinePairs, PairedDifference, Steer, SteeredScores, WinRate,
 };
 
 /// Version of the JSON form of [`RunSummary`].
@@ -46,6 +48,12 @@ pub struct RunSummary {
     /// The policies against the start in that scorer's eyes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub win_rates: Vec<WinRate>,
+    /// What a program of the user's measured of each policy.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub benchmarks: Vec<Benchmark>,
+    /// Conditional policies at weights over the whole simplex.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fronts: Vec<FrontSummary>,
     /// How far policies follow the preference that they are asked for, with the controls.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub steer: Vec<Steer>,
@@ -55,6 +63,9 @@ pub struct RunSummary {
     /// What online rounds trained on.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub online: Vec<OnlinePairs>,
+    /// How well preference degrees are told apart.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub degrees: Vec<DegreeScore>,
     /// Histograms of held-out margins.
     pub margins: Vec<Distribution>,
     /// The same prompts answered by several policies.
@@ -63,6 +74,9 @@ pub struct RunSummary {
     pub timing: Vec<Phase>,
     /// Rounds that were held against a gate.
     pub gates: Vec<GateSummary>,
+    /// Rounds that were held against bounds on earlier dimensions.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub holds: Vec<HoldSummary>,
     /// What the reader should know before trusting the run.
     pub warnings: Vec<String>,
     /// Hashes of what went in and came out.
@@ -87,13 +101,17 @@ impl Default for RunSummary {
             kl: Vec::new(),
             answers: Vec::new(),
             win_rates: Vec::new(),
+            benchmarks: Vec::new(),
+            fronts: Vec::new(),
             steer: Vec::new(),
             steered: Vec::new(),
             online: Vec::new(),
+            degrees: Vec::new(),
             margins: Vec::new(),
             samples: Vec::new(),
             timing: Vec::new(),
             gates: Vec::new(),
+            holds: Vec::new(),
             warnings: Vec::new(),
             lineage: Vec::new(),
         }
@@ -224,6 +242,9 @@ pub struct RoundSummary {
     /// Evaluations on the held-out pairs on the way.
     #[serde(alias = "looks")]
     pub evaluations: Vec<Evaluation>,
+    /// λ on the way, where it followed bounds.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub held: Vec<HoldPoint>,
     /// Why it ended before its steps were done, or went back to an earlier policy.
     pub ended: Option<String>,
     /// Distribution of the margin offset `c` over the round's training pairs.
@@ -323,6 +344,17 @@ pub struct Phase {
     pub tokens: Option<u64>,
     /// Highest memory use in bytes, if it was measured.
     pub peak_bytes: Option<u64>,
+}
+
+/// What a program of the user's measured of a policy.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Benchmark {
+    /// The policy.
+    pub policy: String,
+    /// Numbers by what they are called.
+    pub results: BTreeMap<String, f64>,
+    /// Time taken.
+    pub seconds: f64,
 }
 
 /// Something a run read or wrote, with its hash.

@@ -32,7 +32,8 @@ pub struct Tally {
 }
 
 /// What a pair counts: 1 right, 0 wrong, ½ tied.
-pub(crate) fn credit(margin: f64) -> f64 {
+#[must_use]
+pub fn credit(margin: f64) -> f64 {
     if margin > 0.0 {
         1.0
     } else if margin < 0.0 {

@@ -5,6 +5,9 @@
 //! With `P` the weights, `z` the scores and `g = d_y vᵀ`: `d_z = P (g − Σ P g)`, times `scale` and the derivative of the cap;
 //! `d_q = d_z k`, `d_k = d_zᵀ q`, `d_v = Pᵀ d_y`.
 //!
+//! A head may have a sink, a score of its own that takes its share `P₀` of the softmax and adds nothing: the formulas stay,
+//! `P` summing to less than 1, and the sink's gradient is `−Σ P₀ (d_y · y)`.
+//!
 //! Token-wise layers see `[tokens, hidden]` without padding. The reference pads groups to the longest one and masks; the
 //! forms do neither.
 
@@ -90,6 +93,8 @@ impl Group {
 pub struct PackedAttention {
     groups: Arc<[Group]>,
     device: Device,
+    /// The score of each head that takes its share of the softmax, `[heads]`.
+    sinks: Option<Tensor<1>>,
     /// What the reference needs beside the groups, made when it runs first.
     padding: Arc<OnceLock<Padding>>,
     /// Additive mask `[groups, 1, longest, longest]` for each window met so far.
@@ -139,6 +144,7 @@ impl PackedAttention {
         Self {
             groups: groups.into(),
             device: device.clone(),
+            sinks: None,
             padding: Arc::default(),
             masks: Arc::default(),
             #[cfg(feature = "gpu")]
@@ -146,19 +152,40 @@ impl PackedAttention {
         }
     }
 
+    /// The attention of heads with these sinks, `[heads]`.
+    #[must_use]
+    pub fn with_sinks(self, sinks: Option<Tensor<1>>) -> Self {
+        Self { sinks, ..self }
+    }
+
+    /// The sinks as the CPU's form takes them.
+    fn host_sinks(&self) -> Option<Vec<f32>> {
+        self.sinks.as_ref().map(|sinks| sinks.clone().into_data().iter::<f32>().collect())
+    }
+
     /// Queries `[tokens, heads, head_dim]`, keys and values `[tokens, kv_heads, head_dim]`
     /// → `[tokens, heads · head_dim]`.
     pub fn forward(&self, spec: AttentionSpec, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>) -> Tensor<2> {
         let heads = Heads::of(&q, &k, spec);
         if !Values::fit(&q) {
+            // The kernels of a graphics card know no sinks.
             #[cfg(feature = "gpu")]
-            if let Some(y) = form::attention::forward(&self.plans, &self.groups, heads, [&q, &k, &v]) {
+            if self.sinks.is_none()
+                && let Some(y) = form::attention::forward(&self.plans, &self.groups, heads, [&q, &k, &v])
+            {
                 return y;
             }
             return self.reference(spec, q, k, v);
         }
         let [tokens, width] = [q.dims()[0], heads.heads * heads.dim];
-        let y = cpu::attention::forward(&self.groups, heads, &values(q), &values(k), &values(v));
+        let y = cpu::attention::forward(
+            &self.groups,
+            heads,
+            &values(q),
+            &values(k),
+            &values(v),
+            self.host_sinks().as_deref(),
+        );
         Values::new(y, [tokens, width]).into_tensor()
     }
 
@@ -174,7 +201,7 @@ impl PackedAttention {
     ) -> [Tensor<3>; 3] {
         if !on_cpu(&self.device) || q.dtype() != DType::F32 {
             #[cfg(feature = "gpu")]
-            {
+            if self.sinks.is_none() {
                 let (heads, inputs) = (Heads::of(&q, &k, spec), [&q, &k, &v]);
                 if let Some(found) = form::attention::backward(&self.plans, &self.groups, heads, inputs, &d_y) {
                     return found;
@@ -184,17 +211,29 @@ impl PackedAttention {
         }
         let (heads, mut shapes) = (Heads::of(&q, &k, spec), [q.dims(), k.dims(), v.dims()].into_iter());
         let [q, k, v] = [q, k, v].map(values);
-        let gradients = cpu::attention::backward(&self.groups, heads, &q, &k, &v, &values(d_y));
+        let gradients =
+            cpu::attention::backward(&self.groups, heads, [&q, &k, &v], self.host_sinks().as_deref(), &values(d_y));
         gradients.map(|gradient| {
             let shape = shapes.next().expect("three gradients, three shapes");
             Values::new(gradient, shape).into_tensor()
         })
     }
 
+    /// The gradient of the sinks, `[heads]`, for a gradient `[tokens, heads · head_dim]` of the output. Without autodiff.
+    pub fn sinks_gradient(&self, spec: AttentionSpec, [q, k, v]: [Tensor<3>; 3], d_y: Tensor<2>) -> Tensor<1> {
+        let [tokens, heads, dim] = q.dims();
+        // What a head gives for values of 1 is what its sink leaves of the softmax.
+        let left = self.forward(spec, q.clone(), k.clone(), v.ones_like());
+        let given = self.forward(spec, q, k, v) * d_y;
+        let of_heads = |x: Tensor<2>| x.reshape([tokens, heads, dim]);
+        let taken = of_heads(left).narrow(2, 0, 1).neg() + 1.0;
+        (taken * of_heads(given).sum_dim(2)).sum_dim(0).neg().reshape([heads])
+    }
+
     /// [`forward`](Self::forward) in burn's own operations, on any device and under autodiff.
     pub fn reference(&self, spec: AttentionSpec, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>) -> Tensor<2> {
         let (q, k, v) = (self.padded_heads(q), self.padded_heads(k), self.padded_heads(v));
-        self.unpad(join(masked_attention(q, k, v, self.mask(spec.window), spec)))
+        self.unpad(join(masked_attention([q, k, v], self.mask(spec.window), spec, self.sinks.clone())))
     }
 
     /// [`backward`](Self::backward) in burn's own operations.
@@ -211,7 +250,7 @@ impl PackedAttention {
         let filled = self.padding().filled.clone().cast(d_y.dtype());
         let d_y = self.padded_heads(d_y.reshape(shapes[0])) * filled;
         let (q, k, v) = (self.padded_heads(q), self.padded_heads(k), self.padded_heads(v));
-        let gradients = masked_attention_backward(q, k, v, self.mask(spec.window), spec, d_y);
+        let gradients = masked_attention_backward([q, k, v], self.mask(spec.window), spec, self.sinks.clone(), d_y);
         let mut shapes = shapes.into_iter();
         gradients.map(|gradient| {
             let shape = shapes.next().expect("three gradients, three shapes");
@@ -276,8 +315,13 @@ fn values<const D: usize>(x: Tensor<D>) -> Values {
 
 /// Softmax attention of queries `[batch, heads, rows, dim]` over keys and values
 /// `[batch, kv_heads, columns, dim]` with an additive mask `[batch, 1, rows, columns]`; the softmax
-/// in f32. → `[batch, heads, rows, dim]`
-pub fn masked_attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, bias: Tensor<4>, spec: AttentionSpec) -> Tensor<4> {
+/// in f32, with a sink for each head, `[heads]`, if there are any. → `[batch, heads, rows, dim]`
+pub fn masked_attention(
+    [q, k, v]: [Tensor<4>; 3],
+    bias: Tensor<4>,
+    spec: AttentionSpec,
+    sinks: Option<Tensor<1>>,
+) -> Tensor<4> {
     let [batch, heads, rows, dim] = q.dims();
     let [_, kv_heads, columns, _] = k.dims();
     let dtype = q.dtype();
@@ -292,18 +336,25 @@ pub fn masked_attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, bias: Tensor<4
     if let Some(cap) = spec.softcap {
         scores = (scores * cap.recip()).tanh() * cap;
     }
-    let weights = softmax(scores + bias.cast(wide), 3).cast(dtype);
+    let weights = weights(scores + bias.cast(wide), sinks).cast(dtype);
     let y = weights.reshape([shared, heads / kv_heads * rows, columns]).matmul(v);
     y.reshape([batch, heads, rows, dim])
 }
 
+/// Softmax weights of scores `[batch, heads, rows, columns]`, without what the sinks `[heads]` take.
+fn weights(scores: Tensor<4>, sinks: Option<Tensor<1>>) -> Tensor<4> {
+    let Some(sinks) = sinks else { return softmax(scores, 3) };
+    let [batch, heads, rows, columns] = scores.dims();
+    let sinks = sinks.cast(scores.dtype()).reshape([1, heads, 1, 1]).expand([batch, heads, rows, 1]);
+    softmax(Tensor::cat(vec![scores, sinks], 3), 3).narrow(3, 0, columns)
+}
+
 /// Gradients of [`masked_attention`]'s queries, keys and values, in their shapes.
 fn masked_attention_backward(
-    q: Tensor<4>,
-    k: Tensor<4>,
-    v: Tensor<4>,
+    [q, k, v]: [Tensor<4>; 3],
     bias: Tensor<4>,
     spec: AttentionSpec,
+    sinks: Option<Tensor<1>>,
     d_y: Tensor<4>,
 ) -> [Tensor<4>; 3] {
     let ([batch, heads, rows, dim], [_, kv_heads, columns, _]) = (q.dims(), k.dims());
@@ -321,7 +372,7 @@ fn masked_attention_backward(
         (Some(squashed), Some(cap)) => squashed.clone() * cap,
         _ => scores,
     };
-    let weights = softmax(scores + bias.cast(wide), 3);
+    let weights = weights(scores + bias.cast(wide), sinks);
     let d_weights = d_y.clone().matmul(v.swap_dims(1, 2)).reshape([batch, heads, rows, columns]).cast(wide);
     let mean = (weights.clone() * d_weights.clone()).sum_dim(3);
     let mut d_scores = weights.clone() * (d_weights - mean);
@@ -387,9 +438,9 @@ mod tests {
             let first = Group { start: 0, prompt_len: 5, answer_lens: vec![2, 4] };
             vec![first, Group { start: 11, prompt_len: 1, answer_lens: vec![3] }]
         };
-        for (window, softcap) in [(None, None), (Some(3), Some(5.0))] {
+        for (window, softcap, sinks) in [(None, None, false), (Some(3), Some(5.0), false), (Some(4), None, true)] {
             let spec = AttentionSpec { window, softcap, ..AttentionSpec::plain(8) };
-            let attention = PackedAttention::new(groups(), &Device::flex());
+            let attention = PackedAttention::new(groups(), &Device::flex()).with_sinks(sinks.then(|| random([4])));
             let ([q, k, v], d_y) = ([4, 2, 2].map(|heads| random([15, heads, 8])), random([15, 32]));
             let y = attention.forward(spec, q.clone(), k.clone(), v.clone());
             let gradients = attention.backward(spec, q.clone(), k.clone(), v.clone(), d_y.clone());

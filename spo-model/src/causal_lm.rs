@@ -57,7 +57,7 @@ impl CausalLm {
         };
         let layers = (0..spec.layers.len()).map(|layer| Block::load(source, spec, layer));
         let layers = layers.collect::<Result<_, _>>()?;
-        let norm = Norm::load(source, "norm", spec.hidden_size, spec)?;
+        let norm = Norm::load(source, "norm", spec.hidden_size, spec)?.scaled(spec.logit_scale);
         let lm_head = match spec.tied {
             true => None,
             false => Some(Linear::load(source, "lm_head", table, false)?),
@@ -153,6 +153,13 @@ impl CausalLm {
     pub fn without_lm_head(mut self) -> Self {
         self.lm_head = None;
         self.spec.tied = true;
+        self
+    }
+
+    /// Without a score head.
+    #[must_use]
+    pub fn without_score_head(mut self) -> Self {
+        self.score = None;
         self
     }
 

@@ -227,6 +227,16 @@ pub enum ModelError {
         /// What is wrong.
         reason: String,
     },
+    /// Weights of preferences that no policy can follow.
+    #[error("weights {found:?}: {reason}")]
+    Weights {
+        /// The weights as they were given.
+        found: String,
+        /// What is wrong.
+        reason: String,
+        /// Weights that would do.
+        hint: String,
+    },
     /// A reward model where a language model is expected.
     #[error("{}: a reward model: it scores texts and has no log-probabilities of tokens", dir.display())]
     OnlyScores {
@@ -288,6 +298,7 @@ impl ModelError {
             Self::Steering { .. } => {
                 Some("`spo steer --model RUN:POLICY --examples FILE --out z.safetensors` makes a vector for a policy".into())
             }
+            Self::Weights { hint, .. } => Some(hint.clone()),
             Self::OnlyScores { .. } => {
                 Some("name it as a scorer, or as the model of a run whose objective is `reward`".into())
             }

@@ -7,19 +7,35 @@ use spo_data::PackedBatch;
 impl ModelSpec {
     /// Operations that one forward pass over a batch cannot do without: two for each weight of a block and token, the
     /// attention's two products for each visible position, and the head at the rows that predict an answer token; the last
-    /// block's weights beyond its attention at these rows only. Prompts count once for all answers. The backward pass of a whole model takes twice as many, that of adapters on
+    /// block's weights beyond its attention at these rows only. Prompts count once for all answers; of a mixture of
+    /// experts those that a token goes through. The backward pass of a whole model takes twice as many, that of adapters on
     /// frozen weights once as many.
     pub fn forward_flops(&self, batch: &PackedBatch) -> f64 {
         let positions = if self.learned_positions { self.context } else { 0 };
         let tables = self.hidden_size * (positions + self.vocab_size * if self.tied { 1 } else { 2 });
         let (tokens, rows) = (batch.tokens() as f64, batch.targets.len() as f64);
-        let matrices = if self.mlp == MlpKind::Plain { 2 } else { 3 };
-        let beyond = self.hidden_size * (self.heads * self.head_dim + matrices * self.intermediate_size);
-        let beyond = if self.layers.is_empty() { 0.0 } else { beyond as f64 };
-        let blocks = 2.0 * ((self.parameters() - tables) as f64 * tokens - beyond * (tokens - rows));
+        // Tokens beyond the last block's attention: those that are scored.
+        let beyond = match self.layers.len().checked_sub(1) {
+            Some(last) => self.hidden_size * self.heads * self.head_dim + self.feed_forward_products(last),
+            None => 0,
+        };
+        let blocks = 2.0 * ((self.active_parameters() - tables) as f64 * tokens - beyond as f64 * (tokens - rows));
         let head = 2.0 * (self.vocab_size * self.hidden_size) as f64 * rows;
         let seen: f64 = self.layers.iter().map(|layer| seen_positions(batch, layer.attention.window)).sum();
         blocks + head + 4.0 * (self.heads * self.head_dim) as f64 * seen
+    }
+
+    /// Weights of a block's feed-forward products that one token meets.
+    fn feed_forward_products(&self, layer: usize) -> usize {
+        let matrices = |kind: MlpKind| if kind == MlpKind::Plain { 2 } else { 3 };
+        let inner = match self.experts.as_ref().filter(|_| self.layers[layer].experts) {
+            None => matrices(self.mlp) * self.intermediate_size,
+            Some(experts) => {
+                let shared = experts.shared.map_or(0, |inner| 3 * inner + 1);
+                experts.count + shared + experts.active * matrices(experts.mlp) * experts.intermediate_size
+            }
+        };
+        self.hidden_size * inner
     }
 }
 

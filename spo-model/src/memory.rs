@@ -7,7 +7,8 @@
 use crate::decoder::blocks::BlockBits;
 use crate::load::{Storage, WeightSource};
 use crate::lora::{LoraSpec, projection_names};
-use crate::spec::{Activation, MlpKind, NormKind, QkNorm};
+use crate::parameters::is_constant;
+use crate::spec::{Activation, ExpertsSpec, MlpKind, NormKind, NormPlacement, QkNorm};
 use crate::{CausalLm, ModelError, ModelSpec, device};
 use burn::tensor::Tensor;
 use std::collections::BTreeSet;
@@ -85,7 +86,7 @@ impl Training<'_> {
                 _ => elements * stored,
             };
             let Some(lora) = self.lora else {
-                trained += elements;
+                trained += if is_constant(&path) { 0 } else { elements };
                 continue;
             };
             if lora.saved.contains(&path) {
@@ -95,7 +96,8 @@ impl Training<'_> {
                 && targets.contains(module)
             {
                 let magnitude = if lora.dora { out } else { 0 };
-                let own = lora.rank * (out + inputs) + magnitude;
+                let core = lora.front.as_ref().map_or(0, |front| front.core_elements(lora.rank));
+                let own = lora.total_rank() * (out + inputs) + magnitude + core;
                 trained += own;
                 state.adapters += (own + self.frozen_ranks * (out + inputs)) * stored + 4 * magnitude;
             }
@@ -133,7 +135,7 @@ impl Training<'_> {
                 None if projections.contains(module) => rank.min(out).min(inputs) * (2 * out + inputs),
                 // Both factors are near squares.
                 Some(lora) if targets.contains(module) => {
-                    let sides = [lora.rank * out, lora.rank * inputs].map(|elements| 2 * elements.isqrt());
+                    let sides = [out, inputs].map(|side| lora.total_rank() * side).map(|elements| 2 * elements.isqrt());
                     rank * sides.iter().sum::<usize>()
                 }
                 _ => 0,
@@ -162,13 +164,17 @@ impl Training<'_> {
     /// # Errors
     /// As [`state`](Self::state).
     pub fn activations(&self, spec: &ModelSpec, batch: Batch, recomputed: bool) -> Result<usize, ModelError> {
-        let (hidden, inner, layers) = (spec.hidden_size, spec.intermediate_size, spec.layers.len());
+        let (hidden, layers) = (spec.hidden_size, spec.layers.len());
         let per_layer = self.kept(spec, &self.targets(spec)?);
         let tapes: usize = match recomputed {
             true => layers * hidden + per_layer.iter().max().copied().unwrap_or(0),
             false => per_layer.iter().sum(),
         };
         // In the backward pass through one block: gradients of its feed-forward part and of the residual stream.
+        let inner = match &spec.experts {
+            Some(of) => spec.intermediate_size.max(of.active * of.intermediate_size + of.shared.unwrap_or(0)),
+            None => spec.intermediate_size,
+        };
         let gradients = 3 * inner + 4 * hidden;
         let block_gradients = match self.lora {
             None => (spec.parameters() - hidden * spec.vocab_size) / layers.max(1) * 4,
@@ -181,34 +187,21 @@ impl Training<'_> {
 
     /// Values per token that the tape of each block keeps, its output among them.
     fn kept(&self, spec: &ModelSpec, targets: &BTreeSet<String>) -> Vec<usize> {
-        let (hidden, inner) = (spec.hidden_size, spec.intermediate_size);
-        let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
-        let (placement_before, placement_after) = match spec.norm_placement {
-            crate::spec::NormPlacement::Before => (true, false),
-            crate::spec::NormPlacement::After => (false, true),
-            crate::spec::NormPlacement::Around => (true, true),
-        };
+        let (hidden, q, kv) = (spec.hidden_size, spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
+        let (placement_before, placement_after) = spec.norm_placement.before_and_after();
         // What a norm keeps beside its input and its output.
         let norm = |width: usize| match spec.norm {
-            NormKind::Layer if self.lora.is_none() => 2 * width,
-            NormKind::Layer => width,
+            NormKind::Layer | NormKind::LayerUnbiased if self.lora.is_none() => 2 * width,
+            NormKind::Layer | NormKind::LayerUnbiased => width,
             _ if self.fused => 0,
             _ => 2 * width,
         };
-        let activation = match (spec.activation, self.fused) {
-            (Activation::Silu, true) => 0,
-            (Activation::Silu, false) => 2 * inner,
-            (Activation::Gelu, _) => inner,
-            (Activation::GeluTanh, _) => 4 * inner,
-        };
-        let mlp = activation
-            + match spec.mlp {
-                MlpKind::Plain => 2 * inner,
-                MlpKind::Gated | MlpKind::GatedFused => 3 * inner,
-            };
         let of_layer = |layer: usize| {
-            let mut kept = hidden + q + 2 * kv + q + mlp;
-            if placement_before {
+            let mut kept = hidden + q + 2 * kv + q + self.kept_by_feed_forward(spec, layer);
+            if spec.norm_placement == NormPlacement::Shared {
+                // The normed input, which either tape has of its own.
+                kept += 2 * (hidden + norm(hidden));
+            } else if placement_before {
                 // The normed inputs of both parts, and the sum between them.
                 kept += 2 * (hidden + norm(hidden)) + if spec.parallel { 0 } else { hidden };
             } else {
@@ -222,15 +215,48 @@ impl Training<'_> {
             }
             let prefix = format!("layers.{layer}.");
             let adapters = targets.iter().filter(|path| path.starts_with(&prefix));
-            kept + adapters.map(|path| self.kept_by_adapter(spec, path)).sum::<usize>()
+            // A token goes through some of the experts.
+            let (of_experts, others): (Vec<_>, Vec<_>) = adapters.partition(|path| path.contains(".experts."));
+            let sum = |paths: Vec<&String>| paths.iter().map(|path| self.kept_by_adapter(spec, path)).sum::<usize>();
+            let of_experts = spec.experts.as_ref().map_or(0, |e| sum(of_experts) * e.active / e.count);
+            kept + sum(others) + of_experts
         };
         (0..spec.layers.len()).map(of_layer).collect()
+    }
+
+    /// Values per token that the tape of a feed-forward block keeps.
+    fn kept_by_feed_forward(&self, spec: &ModelSpec, layer: usize) -> usize {
+        let one = |kind: MlpKind, inner: usize| {
+            let activation = match (spec.activation, self.fused) {
+                (Activation::Silu, true) => 0,
+                (Activation::Silu, false) => 2 * inner,
+                (Activation::Gelu, _) => inner,
+                (Activation::GeluTanh, _) => 4 * inner,
+                (Activation::Xielu, _) => 6 * inner,
+                (Activation::Clamped { .. }, _) => 5 * inner,
+            };
+            activation + if kind == MlpKind::Plain { 2 * inner } else { 3 * inner }
+        };
+        match spec.experts.as_ref().filter(|_| spec.layers[layer].experts) {
+            None => one(spec.mlp, spec.intermediate_size),
+            Some(experts) => {
+                // Of each expert its input, its output, in the order of the experts and in that of the tokens.
+                let of_expert = one(experts.mlp, experts.intermediate_size) + 4 * spec.hidden_size;
+                let shared = experts.shared.map_or(0, |inner| one(MlpKind::Gated, inner) + 2 * spec.hidden_size);
+                3 * experts.count + experts.active * of_expert + shared
+            }
+        }
     }
 
     /// What the adapter of a layer keeps per token: between its factors, for a magnitude, for dropout.
     fn kept_by_adapter(&self, spec: &ModelSpec, path: &str) -> usize {
         let Some(lora) = self.lora else { return 0 };
-        let (hidden, inner) = (spec.hidden_size, spec.intermediate_size);
+        let inner = match &spec.experts {
+            Some(experts) if path.contains(".experts.") => experts.intermediate_size,
+            Some(ExpertsSpec { shared: Some(inner), .. }) if path.contains(".shared_expert.") => *inner,
+            _ => spec.intermediate_size,
+        };
+        let hidden = spec.hidden_size;
         let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
         let [out, inputs] = match path.rsplit('.').next().unwrap_or_default() {
             "q_proj" => [q, hidden],
@@ -243,7 +269,9 @@ impl Training<'_> {
         };
         let magnitude = if lora.dora { out } else { 0 };
         let dropout = if lora.dropout > 0.0 { 2 * inputs } else { 0 };
-        2 * lora.rank + magnitude + dropout
+        // A core's input and output stand beside them.
+        let between = if lora.front.is_some() { 4 } else { 2 };
+        between * lora.total_rank() + magnitude + dropout
     }
 
     /// Logits and their gradients, in chunks of `chunk_rows` (0: automatic).
@@ -299,6 +327,7 @@ mod tests {
             dropout: 0.0,
             targets: Targets::Names(vec!["q_proj".into(), "down_proj".into()]),
             saved: crate::lora::SavedModules::new(&["norm".into()], &spec).expect("it has one"),
+            front: None,
         };
         let model = CausalLm::random(&spec, 0, &device::cpu());
         let plain = Training { storage: Storage::F32, blocks: None, lora: None, frozen_ranks: 0, fused: true };

@@ -14,6 +14,11 @@ pub struct Parameter {
     pub value: Tensor<1>,
 }
 
+/// Whether the parameter at a module path is a constant that the checkpoint holds: nothing trains it.
+pub fn is_constant(path: &str) -> bool {
+    [".xielu.beta", ".xielu.eps"].iter().any(|end| path.ends_with(end))
+}
+
 /// Calls `visit` for each parameter of a module, in the module's own order. `prefix` is put
 /// before the paths: `""` for a whole model, `"layers.3."` for a block.
 pub fn for_each(module: &impl Module, prefix: &str, visit: impl FnMut(Parameter)) {

@@ -62,7 +62,7 @@ fn forward_and_backward_equal_the_reference_under_autodiff() {
         let expected = inputs.attention().reference(spec, lq.clone(), lk.clone(), lv.clone());
         let mut tape = (expected.clone() * d_y.clone().autodiff()).sum().backward();
 
-        let found = inputs.attention().attend(0, spec, q.clone(), k.clone(), v.clone());
+        let found = inputs.attention().attend(0, spec, [q.clone(), k.clone(), v.clone()], None);
         close(&floats(found), &floats(expected.inner()), "output");
         let expected = [&lq, &lk, &lv].map(|leaf| floats(leaf.grad_remove(&mut tape).unwrap()));
         let found = inputs.attention().backward(spec, q.clone(), k.clone(), v.clone(), d_y.clone());

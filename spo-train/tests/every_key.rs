@@ -18,12 +18,15 @@ controls = [{ name = "control" }]
 
 [[rounds]]
 dimension = "helpfulness"
+controls = [{ name = "control" }]
 "#;
 
 /// Without its second round: some rounds are alone.
 fn alone() -> &'static str {
     BASE.split("\n[[rounds]]\ndimension = \"helpfulness\"").next().unwrap()
 }
+/// A round that weighs both dimensions, in the place of the others.
+const WEIGHED: &str = "rounds=[{ dimension = [\"honesty\", \"helpfulness\"] }]";
 
 fn plan(sets: &[String]) -> Result<RunPlan, ConfigError> {
     let steered = sets.iter().any(|set| set.starts_with("steering"));
@@ -69,6 +72,7 @@ fn another(key: &str, property: &Value) -> Value {
         "dimensions" => return json!(["helpfulness"]),
         "device" => return json!("cpu"),
         "objective" => return json!("ipo"),
+        "mlflow" => return json!("http://127.0.0.1:5000"),
         "scorer" => return json!("rules:length=3"),
         // A file that is there.
         "prompts" => return json!("Cargo.toml"),
@@ -81,6 +85,7 @@ fn another(key: &str, property: &Value) -> Value {
         "columns" => return json!({ "prompt": "question" }),
         "prompt-format" => return json!("Q: {prompt}"),
         "response-format" => return json!(" {response}!"),
+        "accuracy" | "margin" | "reward" if key.contains(".hold.") => return json!("-0.25"),
         "accuracy" | "margin" if key.contains(".gate.") => return json!(">= 0.5"),
         _ => {}
     }
@@ -118,8 +123,18 @@ fn companions(key: &str) -> Vec<String> {
         "steering" => vec!["lora={}".into(), "steering={}".into()],
         _ => vec![],
     };
+    if ["lora.shared-rank", "lora.concentration"].contains(&key) {
+        sets.extend([WEIGHED.to_owned(), "lora.condition=\"weights\"".to_owned()]);
+    }
     if name.starts_with("zo-") {
         sets.push(format!("{table}.optimizer=\"subzero\""));
+    }
+    // Bounds are on earlier dimensions.
+    match key.split_once(".hold.") {
+        Some((_, bound)) if bound.contains("accuracy") || bound.contains("margin") || bound.contains("reward") => {}
+        Some((round, _)) => sets.push(format!("{round}.hold.honesty.accuracy=\"-0.5\"")),
+        None if key == "hold-share" => sets.push("rounds.1.hold.honesty.accuracy=\"-0.5\"".into()),
+        None => {}
     }
     let within = table.strip_suffix(".early-stopping");
     match name {
@@ -173,14 +188,27 @@ fn options() -> BTreeSet<&'static str> {
 #[test]
 fn every_key_reaches_the_plan() {
     let mut found = vec![];
+    let second = |(key, property): (String, Value)| match key.strip_prefix("rounds.0.") {
+        // There is nothing to hold before the second round.
+        Some(rest) if rest.contains("hold.") => (format!("rounds.1.{rest}"), property),
+        _ => (key, property),
+    };
     keys(&schema::json_schema(&Registries::default()), "", &mut found);
+    let found: Vec<(String, Value)> = found.into_iter().map(second).collect();
     let options = options();
     let is_option = |key: &str| {
         let (table, name) = key.rsplit_once('.').unwrap_or(("", key));
         options.contains(name) && (table == "rounds.0" || table == "rounds.0.controls.0")
     };
-    // The schema has one value, and a warm-up has nothing but its loss to stop at.
-    let fixed = ["schema", "warmup.early-stopping.metric", "warmup.early-stopping.dimension"];
+    // The schema has one value, and a warm-up has nothing but its loss to stop at. The condition and the weights ask for
+    // each other's absence and a list of dimensions: below.
+    let fixed = [
+        "schema",
+        "warmup.early-stopping.metric",
+        "warmup.early-stopping.dimension",
+        "lora.condition",
+        "rounds.0.dimension-weights",
+    ];
     let own = found.iter().filter(|(key, _)| !is_option(key) && !fixed.contains(&key.as_str()));
     let own: Vec<&(String, Value)> = own.collect();
     assert!(own.len() > 100, "{}", own.len());
@@ -205,6 +233,26 @@ fn every_key_reaches_the_plan() {
         let origin = plan.origins.keys().find(of_key).map(|name| plan.origins[name].clone());
         assert_eq!(origin, Some(Origin::Set { argument: argument.clone() }), "{argument}");
     }
+}
+
+#[test]
+fn several_dimensions_their_condition_and_their_weights_reach_the_plan() {
+    let sets = |more: &[&str]| more.iter().map(|set| (*set).to_owned()).collect::<Vec<_>>();
+    let drawn = plan(&sets(&[WEIGHED, "lora={}", "lora.condition=\"weights\""])).unwrap();
+    let plan_of = |key: &str| at(&drawn, key).unwrap();
+    assert_eq!(plan_of("lora.condition"), "weights");
+    assert_eq!((plan_of("lora.rank"), plan_of("lora.alpha")), (json!(4), json!(8.0)));
+    assert_eq!((plan_of("lora.shared-rank"), plan_of("lora.concentration")), (json!(4), json!(0.5)));
+    assert_eq!(drawn.rounds[0].front, ["honesty", "helpfulness"]);
+    assert_eq!(
+        (drawn.rounds[0].name.as_str(), drawn.rounds[0].dimension.as_str()),
+        ("round-1-honesty-helpfulness", "honesty + helpfulness")
+    );
+    // An epoch is all pairs of both.
+    assert_eq!(drawn.rounds[0].main().training.steps, 1290_u64.div_ceil(32));
+    let fixed = plan(&sets(&[WEIGHED, "rounds.0.dimension-weights={ honesty = 0.25, helpfulness = 0.75 }"])).unwrap();
+    assert_eq!(fixed.rounds[0].dimension_weights["helpfulness"], 0.75);
+    assert!(fixed.origins.contains_key("rounds.0.dimension-weights.honesty"), "{:?}", fixed.origins);
 }
 
 #[test]

@@ -36,7 +36,12 @@ fn norms(case: &Value, dir: &Path, recompute: Recompute) -> Vec<(String, f64)> {
     let rows = rows(case);
     let groups: Vec<Group> = rows.iter().map(|[p, c, r]| Group { prompt: p, answers: vec![c, r] }).collect();
     let batch = PackedBatch::new(&groups);
-    let options = TapeOptions { recompute, trainable: Trainable::AdaptersAnd(spec.saved), head: Default::default() };
+    let options = TapeOptions {
+        recompute,
+        trainable: Trainable::AdaptersAnd(spec.saved),
+        head: Default::default(),
+        router_loss: 0.0,
+    };
     let mut gradients = Gradients::default();
     differentiate(&adapted, &batch, &options, &mut gradients, |logps| {
         let mut logp_gradients = vec![0.0; logps.len()];

@@ -101,7 +101,7 @@ fn steps(model: CausalLm, task: &dyn Task, per_step: usize) -> Vec<StepFigures> 
     let (mut memory, stop) = (Memory::default(), AtomicBool::new(false));
     let mut reporter = Reporter::new(std::env::temp_dir(), &mut memory, &stop);
     let training = TrainingPlan { learning_rate: 1e-4, ..common::training(per_step, 100_000) };
-    let phase = Phase { name: "curve", round: 1, training: &training, trainable: Trainable::All, seed: 0 };
+    let phase = Phase { name: "curve", round: 1, training: &training, trainable: Trainable::All, seed: 0, hold: None };
     let start = PhaseState::new(model, training.optimizer(Trainable::All, 0, 0));
     phase.run(start, task, None, Stopping::never(), None, &mut reporter).unwrap();
     let figures = |event| if let Event::Step(figures) = event { Some(figures) } else { None };
@@ -116,7 +116,8 @@ fn loss(model: &CausalLm, task: &dyn Task, recompute: Recompute, gradients: Opti
     let mut tally = StepTally { weight: task.weight(&groups), ..Default::default() };
     match gradients {
         Some(gradients) => {
-            let options = TapeOptions { recompute, trainable: Trainable::All, head: Default::default() };
+            let options =
+                TapeOptions { recompute, trainable: Trainable::All, head: Default::default(), router_loss: 0.0 };
             differentiate_scored(model, &batch, &options, gradients, |scored| {
                 task.logp_gradients(&rows, &batch, scored, &mut tally)
             })

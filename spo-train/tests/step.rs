@@ -54,7 +54,7 @@ struct Step {
 /// A batch whose answers are in the order of [`pairs`]; the first `lengths[i]` tokens of answer `i` count.
 fn step(model: &CausalLm, groups: &[Group], lengths: &[usize], trainable: Trainable, head: &HeadOptions) -> Step {
     let batch = PackedBatch::new(groups);
-    let options = TapeOptions { recompute: Recompute::None, trainable, head: head.clone() };
+    let options = TapeOptions { recompute: Recompute::None, trainable, head: head.clone(), router_loss: 0.0 };
     let (mut gradients, mut sums) = (Gradients::default(), vec![]);
     differentiate(model, &batch, &options, &mut gradients, |logps| {
         let mut logp_gradients = vec![0.0; logps.len()];
@@ -146,8 +146,12 @@ fn micro_batches_add_up_to_the_batch() {
         let (mut logps, mut gradients) = (vec![], Gradients::default());
         for (index, group) in shared(&pairs).into_iter().enumerate() {
             let batch = PackedBatch::new(&[group]);
-            let options =
-                TapeOptions { recompute: Recompute::None, trainable: Trainable::All, head: Default::default() };
+            let options = TapeOptions {
+                recompute: Recompute::None,
+                trainable: Trainable::All,
+                head: Default::default(),
+                router_loss: 0.0,
+            };
             differentiate(&model, &batch, &options, &mut gradients, |of_rows| {
                 let mut logp_gradients = vec![0.0; of_rows.len()];
                 for (side, rows) in batch.sequences.iter().enumerate() {
@@ -181,6 +185,7 @@ fn the_number_of_threads_changes_nothing() {
         dropout: 0.0,
         targets: Targets::AllLinear,
         saved: SavedModules::default(),
+        front: None,
     };
     let adapted = wide.clone().with_lora(&lora, 5).unwrap();
     let mut all: Vec<_> = models().into_iter().map(|(name, model)| (name, model, Trainable::All)).collect();

@@ -81,8 +81,12 @@ fn gradient_norms_equal_trl() {
             let rows: Vec<usize> = (0..task.len()).collect();
             let groups: Vec<Group> = rows.iter().map(|&row| task.group(row)).collect();
             let batch = PackedBatch::new(&groups);
-            let options =
-                TapeOptions { recompute: Recompute::None, trainable: Trainable::All, head: Default::default() };
+            let options = TapeOptions {
+                recompute: Recompute::None,
+                trainable: Trainable::All,
+                head: Default::default(),
+                router_loss: 0.0,
+            };
             let mut figures = StepTally { weight: 4.0, ..Default::default() };
             let mut gradients = Gradients::default();
             differentiate_scored(&policy, &batch, &options, &mut gradients, |scored| {

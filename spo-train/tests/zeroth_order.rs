@@ -197,7 +197,7 @@ fn run(
     let task = SupervisedTask::new(&data, &["preference".to_string()]);
     let (mut memory, stop) = (Memory::default(), AtomicBool::new(false));
     let mut reporter = Reporter::new(std::env::temp_dir(), &mut memory, &stop);
-    let phase = Phase { name: "probed", round: 0, training: plan, trainable, seed: 0 };
+    let phase = Phase { name: "probed", round: 0, training: plan, trainable, seed: 0, hold: None };
     let state = phase.run(state, &task, None, Stopping::never(), checkpoints, &mut reporter).unwrap();
     let figures = memory.0.into_iter().filter_map(|record| match record.event {
         Event::Step(figures) => Some(figures),
@@ -208,8 +208,16 @@ fn run(
 
 fn adapted(model: CausalLm) -> CausalLm {
     let (rank, saved) = (3, SavedModules::default());
-    let spec =
-        LoraSpec { rank, alpha: 6.0, rslora: false, dora: false, dropout: 0.0, targets: Targets::AllLinear, saved };
+    let spec = LoraSpec {
+        rank,
+        alpha: 6.0,
+        rslora: false,
+        dora: false,
+        dropout: 0.0,
+        targets: Targets::AllLinear,
+        saved,
+        front: None,
+    };
     model.with_lora(&spec, 2).unwrap()
 }
 

@@ -46,17 +46,30 @@ gguf() {
         --tolerance "$3" || failed=1
 }
 
-# family CONFIG TOKENIZER TOLERANCE [JSON]: a small model with random weights, adapters both ways, and GGUF
-family() {
-    local name=$1 model=$work/$1 tokenizer=$2
-    rm -rf "$model" "$work/peft"
-    "$python" "$here/family.py" "$root/fixtures/families/$name/config.json" "$tokenizer" "$model" "${4:-{\}}"
+# random CONFIG TOKENIZER [JSON]: a small model with random weights, and one that is trained and exported
+random() {
+    local name=$1 model=$work/$1
+    rm -rf "$model"
+    "$python" "$here/family.py" "$root/fixtures/families/$name/config.json" "$2" "$model" "${3:-{\}}"
     compare "$name, random weights" "$model"
+    train "$name-lora" --set "model.path=\"$model\"" --set lora.rank=4 --set lora.alpha=8
+    compare "$name with an adapter trained by spo, merged and exported" "$work/$name-lora/model"
+}
+
+# adapters NAME: those of a model of `random`, both ways
+adapters() {
+    local name=$1 model=$work/$1
+    rm -rf "$work/peft"
     "$python" "$here/adapter.py" "$model" "$work/peft"
     compare "$name with a random adapter written by PEFT" "$model" "$work/peft"
-    train "$name-lora" --set "model.path=\"$model\"" --set lora.rank=4 --set lora.alpha=8
     compare "$name with an adapter trained by spo" "$model" "$work/$name-lora/policies/round-2-helpfulness"
-    gguf "$name" "$work/$name-lora/model" "$3"
+}
+
+# family CONFIG TOKENIZER TOLERANCE [JSON]: adapters both ways, and GGUF
+family() {
+    random "$1" "$2" "${4:-{\}}"
+    adapters "$1"
+    gguf "$1" "$work/$1-lora/model" "$3"
 }
 
 base=$root/spo-cli/assets/stories260K
@@ -110,6 +123,16 @@ family olmo2 "$byte_level" 1e-4
 family smollm3 "$byte_level" 1e-4 '{"num_hidden_layers": 5, "layer_types": null, "no_rope_layers": null, "no_rope_layer_interval": 4}'
 family gpt2 "$byte_level" 2e-2
 family gpt-neox "$byte_level" 2e-2
+
+# Families that llama.cpp was not tried on.
+for name in granite seed-oss hunyuan-dense exaone4 olmo3 ministral3 glm4 cohere2 apertus; do
+    random "$name" "$base"
+    adapters "$name"
+done
+# PEFT has a form of its own for adapters of experts.
+for name in mixtral qwen2-moe qwen3-moe olmoe granitemoe gpt-oss; do
+    random "$name" "$base"
+done
 
 # Chat templates in Jinja2 as transformers sets it up.
 SPO=$spo "$python" "$here/templates.py" "$root/fixtures/tokenizers/chat_templates" || failed=1

@@ -17,6 +17,7 @@ use crate::error::CliError;
 use crate::generation::{DecodeArguments, SamplingArguments};
 use crate::inputs::DeviceArguments;
 use crate::output::{Output, note};
+use crate::places::PointArguments;
 use commands::Command;
 use conversation::Conversation;
 use policies::Policies;
@@ -24,7 +25,8 @@ use policies::Policies;
 /// Talk to a model, or to the policies of a run
 ///
 /// Reads a message per line, from the terminal or a pipe, and streams the answer. /help lists the commands: /policy
-/// changes the policy in the middle of a conversation, /compare lets all of them answer. Ctrl-C stops an answer; Ctrl-D
+/// changes the policy in the middle of a conversation, /weights how much a conditional one counts each dimension, /compare
+/// lets all of them answer. Ctrl-C stops an answer; Ctrl-D
 /// or /quit ends.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -37,6 +39,8 @@ pub(crate) struct Arguments {
     /// Policy of a run to start with; without it the one that the run ended with
     #[arg(long, value_name = "NAME")]
     policy: Option<String>,
+    #[command(flatten)]
+    point: PointArguments,
     /// System message
     #[arg(long, value_name = "TEXT", help_heading = "Text")]
     system: Option<String>,
@@ -58,6 +62,9 @@ impl Arguments {
     pub fn run(&self, output: &mut Output) -> Result<(), CliError> {
         let mut policies = Policies::open(self)?;
         policies.select(self.policy.as_deref())?;
+        if let Some(weights) = &self.point.weights {
+            policies.weigh(weights.clone())?;
+        }
         policies.steer(self)?;
         let mut conversation = Conversation::new(policies.text(self));
         let interrupts = interrupts()?;

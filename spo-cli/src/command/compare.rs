@@ -16,7 +16,7 @@ use crate::error::CliError;
 use crate::generation::{DecodeArguments, SamplingArguments};
 use crate::inputs::{DeviceArguments, TextArguments};
 use crate::output::{Output, note};
-use crate::places::Place;
+use crate::places::{Place, PointArguments};
 use crate::scorers::{ScorerArguments, answer_text, value};
 
 /// Compare policies by what a scorer says of their answers
@@ -26,13 +26,16 @@ use crate::scorers::{ScorerArguments, answer_text, value};
 /// interval over prompts, the rate at equal length, mean scores and lengths.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Two or more: model directories, GGUF files, or policies of a run, RUN:POLICY
+    /// Two or more: model directories, GGUF files, or policies of a run, RUN:POLICY; of a conditional one a point of its front,
+    /// RUN:POLICY@honesty=0.7,helpfulness=0.3
     #[arg(required = true, num_args = 2.., value_name = "POLICY")]
     policies: Vec<PathBuf>,
     /// File of prompts, may be repeated: of .jsonl the keys prompt (text or messages), messages or prompt_ids, and id; of
     /// any other one prompt per line
     #[arg(long, value_name = "FILE", required = true)]
     prompts: Vec<PathBuf>,
+    #[command(flatten)]
+    point: PointArguments,
     #[command(flatten)]
     scorer: ScorerArguments,
     /// Answers of each policy to each prompt; more than one needs --temperature
@@ -73,7 +76,7 @@ impl Arguments {
         let mut answers = vec![];
         let mut names = vec![];
         for policy in &self.policies {
-            let place = Place::named(policy, None)?;
+            let place = self.place(policy)?;
             names.push(place.name.clone());
             answers.push(self.answer(&place, &device)?);
         }
@@ -96,6 +99,13 @@ impl Arguments {
             return output.pretty_json(&found);
         }
         output.line(report::win_rate_table(&found).trim_end())
+    }
+
+    /// What a policy's name stands for; `--weights` is for those that follow some and name none of their own.
+    fn place(&self, policy: &Path) -> Result<Place, CliError> {
+        let weights = self.point.weights.as_ref();
+        let named = |weights| Place::named(policy, None, weights);
+        named(weights).or_else(|error| if weights.is_some() { named(None).map_err(|_| error) } else { Err(error) })
     }
 
     fn check(&self) -> Result<(), CliError> {
@@ -124,7 +134,7 @@ impl Arguments {
         if prompts.is_empty() {
             return Err(CliError::NoRows { file: self.prompts[0].display().to_string(), dropped: vec![] });
         }
-        let model = self.device.load(device, &place.model, place.adapter.as_deref())?;
+        let model = place.load(&self.device, device)?;
         for prompt in &prompts {
             if prompt.ids.len() >= model.spec().context {
                 let (name, context) = (prompt.id.clone(), model.spec().context);

@@ -13,7 +13,7 @@ use spo_train::evaluate::labelled_set::{Judged, LabelledSet};
 use super::score::sum;
 use crate::error::CliError;
 use crate::output::Output;
-use crate::places::Place;
+use crate::places::{Place, PointArguments};
 use crate::scoring::{Opened, ScoreArguments};
 
 /// Compare a model with a reference on preference pairs
@@ -28,6 +28,8 @@ pub(crate) struct Arguments {
     /// Adapter directory in PEFT's format
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
+    #[command(flatten)]
+    point: PointArguments,
     /// The model to compare with: a directory, or a policy of a run, RUN:start
     #[arg(long, value_name = "DIR")]
     reference: PathBuf,
@@ -53,7 +55,7 @@ pub(crate) struct Arguments {
 impl Arguments {
     pub fn run(&self, output: &mut Output) -> Result<(), CliError> {
         let Opened { device, place, tokenizer, data } =
-            self.scoring.open(&self.model, self.adapter.as_deref(), &self.data)?;
+            self.scoring.open(&self.model, self.adapter.as_deref(), &self.point, &self.data)?;
         let dimensions = data.judged_dimensions();
         if dimensions.is_empty() {
             let files: Vec<String> = self.data.iter().map(|file| file.display().to_string()).collect();
@@ -61,7 +63,7 @@ impl Arguments {
         }
         // One model is in memory at a time.
         let policy = self.logps(&self.scoring.steered_model(&device, &place, &data)?, &data)?;
-        let reference = Place::named(&self.reference, None)?;
+        let reference = Place::named(&self.reference, None, None)?;
         let reference = self.logps(&self.scoring.model(&device, &reference, &data)?, &data)?;
         let set = LabelledSet::new("held-out", data, dimensions, &self.boilerplate, &tokenizer)?;
         let bootstrap = Bootstrap { resamples: self.resamples, seed: self.seed };

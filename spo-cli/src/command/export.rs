@@ -1,34 +1,42 @@
 //! `spo export`
 
+mod card;
+
 use std::path::{Path, PathBuf};
 
+use burn::tensor::{DType, Device};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use spo_data::{DataError, DataSpec, TextSpec, load_bytes};
+use spo_hub::{HubError, Kind, Name, Pushed, Settings};
 use spo_model::export::{self, Base, GgufType, Manifest, ModelFiles, Parity, Probe};
 use spo_model::load::{LoadOptions, Storage, load_gguf};
-use spo_model::lora::{load_adapter, merge_adapter};
+use spo_model::lora::{load_adapter, merge_adapter, merge_adapter_at, save_adapter};
 use spo_model::{CausalLm, device};
 
 use super::quickstart::TEST_PAIRS;
 use crate::error::CliError;
+use crate::hub;
 use crate::output::{Output, note};
-use crate::places::Place;
+use crate::places::{Place, PointArguments};
 use crate::scoring::check_rows;
 
 /// Write a model as a Hugging Face directory or a GGUF file, with an adapter merged into it if one is named
 ///
 /// What was written is read back and compared with the model in memory on 8 pairs; manifest.json in the directory says
-/// how close it was. An adapter is merged in f32 into the weights as the model's files have them. GGUF takes every
-/// family with a BPE tokenizer, and refuses what llama.cpp would compute otherwise.
+/// how close it was. An adapter is merged in f32 into the weights as the model's files have them; of a conditional policy
+/// --weights says at which point of its front, or with --format peft it becomes a plain adapter. GGUF takes the
+/// families that were compared with llama.cpp, with a BPE tokenizer, and refuses what it would compute otherwise.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Model directory or GGUF file; or a policy of a run, RUN:POLICY, the best one of a round RUN:ROUND@best
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// Adapter directory in PEFT's format
-    #[arg(long, value_name = "DIR", requires = "merge")]
+    #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
+    #[command(flatten)]
+    point: PointArguments,
     /// Merge the adapter into the model; that of a run's policy is merged in any case
     #[arg(long, requires = "adapter")]
     merge: bool,
@@ -44,6 +52,13 @@ pub(crate) struct Arguments {
     /// hf: most bytes of a file of weights, with KB, MB or GB
     #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = size)]
     max_shard_size: usize,
+    /// Upload what was written to a model repository of the Hugging Face Hub, which is made where it is not there, with a
+    /// model card; HF_TOKEN must be set
+    #[arg(long, value_name = "ORG/NAME", help_heading = "Hub")]
+    push: Option<String>,
+    /// Make the repository a private one
+    #[arg(long, requires = "push", help_heading = "Hub")]
+    private: bool,
     /// Where to compute: auto, cpu, vulkan, metal, wgpu, cuda, or with an index: cuda:0
     #[arg(long, default_value = "auto", help_heading = "Device")]
     device: String,
@@ -55,6 +70,8 @@ enum Format {
     Hf,
     /// File for llama.cpp and its relatives
     Gguf,
+    /// Adapter directory: that of a policy by itself, of a conditional one the plain adapter that it is at --weights
+    Peft,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -86,25 +103,30 @@ enum Written {
 
 impl Arguments {
     pub fn run(&self, output: &mut Output) -> Result<(), CliError> {
-        let written = self.written()?;
+        let (written, target) = (self.written()?, self.target()?);
+        if self.adapter.is_some() && !self.merge && self.format != Format::Peft {
+            return Err(CliError::argument("--adapter", "no --merge", "--merge with it, or --format peft"));
+        }
         if self.out.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
             return Err(CliError::Exists { path: self.out.clone() });
         }
-        let place = Place::named(&self.model, self.adapter.as_deref())?;
+        let place = Place::named(&self.model, self.adapter.as_deref(), self.point.weights.as_ref())?;
         let device = device::open(&self.device)?;
+        let Some(written) = written else { return self.adapter_alone(place, &device, output) };
         let files = ModelFiles::from_path(&place.model)?.with_ends()?;
         let model = CausalLm::open(&place.model, LoadOptions::default(), &device)?;
         let probe = probe(&model, &place)?;
-        let Place { name, model: dir, adapter, text } = place;
+        let Place { name, model: dir, adapter, point, text } = place;
         // The probe is scored in f32, so that rounding of the type written is all that differs.
         let wide = || CausalLm::open(&dir, LoadOptions { storage: Some(Storage::F32), blocks: None }, &device);
         let before = match &adapter {
-            Some(adapter) => probe.score(&load_adapter(wide()?, adapter)?.0),
+            Some(adapter) => probe.score(&at(load_adapter(wide()?, adapter)?.0, point.as_deref())),
             None => probe.score(&wide()?),
         };
-        let model = match &adapter {
-            Some(adapter) => merge_adapter(model, adapter)?,
-            None => model,
+        let model = match (&adapter, &point) {
+            (Some(adapter), Some(point)) => merge_adapter_at(model, adapter, point)?,
+            (Some(adapter), None) => merge_adapter(model, adapter)?,
+            (None, _) => model,
         };
         std::fs::create_dir_all(&self.out).map_err(|error| CliError::io(&self.out, error))?;
         let (saved, dtype, path) = match written {
@@ -132,6 +154,7 @@ impl Arguments {
         let format = if self.format == Format::Hf { "hf" } else { "gguf" };
         let mut manifest = Manifest::new(format, dtype.clone(), parity.clone());
         manifest.text = text;
+        manifest.policy = point.map(|_| name);
         if let Some(adapter) = &adapter {
             manifest.base = Some(Base { path: dir.display().to_string(), quantised: None });
             manifest.merged_adapter = Some(adapter.display().to_string());
@@ -143,12 +166,49 @@ impl Arguments {
             parity.sequences,
             parity.largest_difference
         ));
-        output.pretty_json(&json!({ "path": path, "manifest": manifest }))
+        let mut result = json!({ "path": path, "manifest": manifest });
+        if let Some(target) = &target {
+            let pushed = self.upload(target, &card::Facts { path: &path, dtype: &dtype, parity: &parity })?;
+            result["pushed"] = json!({ "page": pushed.page, "commit": pushed.commit });
+        }
+        output.pretty_json(&result)
     }
 
-    fn written(&self) -> Result<Written, CliError> {
+    /// Where to upload to; what cannot be done is said before anything is written.
+    fn target(&self) -> Result<Option<Name>, CliError> {
+        let Some(name) = &self.push else { return Ok(None) };
+        let name = format!("hf://{}", name.trim_start_matches("hf://"));
+        let parsed = Name::parse(&name, Path::new(""))?.filter(|name| name.kind == Kind::Model && name.file.is_none());
+        let parsed = parsed.ok_or_else(|| CliError::argument("--push", name, "ORG/NAME"))?;
+        if !cfg!(feature = "hub") {
+            return Err(HubError::NotBuilt { name: parsed.to_string() }.into());
+        }
+        if Settings::from_env().token.is_none() {
+            let message = "no token is set".into();
+            return Err(HubError::Token { name: parsed.to_string(), status: 401, message }.into());
+        }
+        Ok(Some(parsed))
+    }
+
+    fn upload(&self, target: &Name, facts: &card::Facts<'_>) -> Result<Pushed, CliError> {
+        let card = card::text(target, &self.model, facts)?;
+        let path = self.out.join("README.md");
+        std::fs::write(&path, card).map_err(|source| CliError::io(&path, source))?;
+        let mut bar = hub::Bar::default();
+        let message = concat!("Upload by spo ", env!("CARGO_PKG_VERSION"));
+        let settings = Settings::from_env();
+        let pushed =
+            spo_hub::push(target, &self.out, message, self.private, &settings, &mut |progress| bar.hear(progress))?;
+        drop(bar);
+        note(format_args!("uploaded to {}", pushed.page));
+        Ok(pushed)
+    }
+
+    fn written(&self) -> Result<Option<Written>, CliError> {
         let wrong = |found: &str, expected: &str| Err(CliError::argument("--dtype", found, expected));
-        Ok(match (self.format, self.dtype) {
+        Ok(Some(match (self.format, self.dtype) {
+            (Format::Peft, None) => return Ok(None),
+            (Format::Peft, Some(_)) => return wrong("a number format", "none: an adapter is written in f32"),
             (Format::Hf, None) => Written::Hf(None),
             (Format::Hf, Some(Dtype::F32)) => Written::Hf(Some(Storage::F32)),
             (Format::Hf, Some(Dtype::Bf16)) => Written::Hf(Some(Storage::Bf16)),
@@ -158,7 +218,43 @@ impl Arguments {
             (Format::Gguf, Some(Dtype::F32)) => Written::Gguf(GgufType::F32),
             (Format::Gguf, Some(Dtype::Q8)) => Written::Gguf(GgufType::Q8),
             (Format::Gguf, Some(Dtype::Bf16)) => return wrong("bf16", "f32, f16 or q8_0 with --format gguf"),
-        })
+        }))
+    }
+
+    /// Writes the adapter of a place by itself, a conditional one at its point.
+    fn adapter_alone(&self, place: Place, device: &Device, output: &mut Output) -> Result<(), CliError> {
+        let Some(adapter) = &place.adapter else {
+            return Err(CliError::argument("--format", "peft", "hf or gguf: the model has no adapter"));
+        };
+        let wide = || CausalLm::open(&place.model, LoadOptions { storage: Some(Storage::F32), blocks: None }, device);
+        let (model, spec) = load_adapter(wide()?, adapter)?;
+        let model = at(model, place.point.as_deref());
+        let probe = probe(&model, &place)?;
+        let before = probe.score(&model);
+        save_adapter(&model, &spec.at_point(), &place.model.display().to_string(), &self.out)?;
+        let after = probe.score(&load_adapter(wide()?, &self.out)?.0);
+        let parity = Parity::check(&probe, &before, &after, export::rounding(DType::F32, &before), &self.out)?;
+        let mut manifest = Manifest::new("peft", "f32".into(), parity.clone());
+        manifest.text.clone_from(&place.text);
+        manifest.policy = Some(place.name.clone());
+        manifest.base = Some(Base { path: place.model.display().to_string(), quantised: None });
+        manifest.write(&self.out)?;
+        note(format_args!(
+            "{}: rank {}; read back, the log-probs of {} answers differ by at most {:.1e} nats",
+            self.out.display(),
+            spec.total_rank(),
+            parity.sequences,
+            parity.largest_difference
+        ));
+        output.pretty_json(&json!({ "path": self.out, "manifest": manifest }))
+    }
+}
+
+/// The model at a point of its front, if there is one.
+fn at(model: CausalLm, point: Option<&[f64]>) -> CausalLm {
+    match point {
+        Some(point) => model.at_weights(point),
+        None => model,
     }
 }
 
@@ -178,7 +274,6 @@ fn probe(model: &CausalLm, place: &Place) -> Result<Probe, CliError> {
 
 /// How far log-probs may be off: rounding in the narrowest type involved, and for q8_0 a twentieth.
 fn allowed(written: Written, model: &CausalLm, before: &[f64]) -> f64 {
-    use burn::tensor::DType;
     let scale = export::rounding(DType::F32, before) / 1e-4;
     match written {
         Written::Gguf(GgufType::Q8) => 0.05 * scale,

@@ -14,7 +14,7 @@ use crate::generation::{DecodeArguments, SamplingArguments};
 use crate::goals::GoalArguments;
 use crate::inputs::{DeviceArguments, TextArguments};
 use crate::output::Output;
-use crate::places::Place;
+use crate::places::{Place, PointArguments};
 use crate::steering::SteerArguments;
 
 /// Batches whose results are written together.
@@ -36,6 +36,8 @@ pub(crate) struct Arguments {
     /// Adapter directory in PEFT's format
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
+    #[command(flatten)]
+    point: PointArguments,
     /// The prompt as text, laid out as in training: by the chat template, or by --prompt-format
     #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
@@ -81,12 +83,12 @@ struct Prompt {
 impl Arguments {
     pub fn run(&self, output: &mut Output) -> Result<(), CliError> {
         let device = self.device.open()?;
-        let place = Place::named(&self.model, self.adapter.as_deref())?;
+        let place = Place::named(&self.model, self.adapter.as_deref(), self.point.weights.as_ref())?;
         let tokenizer = place.tokenizer()?;
         let stops = self.sampling.stop_texts(&tokenizer)?;
         self.check_samples(&tokenizer)?;
         let prompts = self.read(&tokenizer, &self.text.spec(place.text.as_ref()))?;
-        let model = self.device.load(&device, &place.model, place.adapter.as_deref())?;
+        let model = place.load(&self.device, &device)?;
         let model = self.steering.on(model, &place)?;
         let spec = model.spec().clone();
         prompts.iter().try_for_each(|prompt| check(prompt, &spec))?;

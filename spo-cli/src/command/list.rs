@@ -2,10 +2,11 @@
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
-use spo_core::objective::registry;
+use spo_core::objective::{OptionDoc, modifier, registry};
 use spo_data::Registry;
 use spo_model::device::{self, COMPILED};
 use spo_model::family::FAMILIES;
+use spo_train::config::Registries;
 
 use crate::error::CliError;
 use crate::output::Output;
@@ -24,6 +25,10 @@ pub(crate) struct Arguments {
 enum What {
     /// Losses with formula, options, defaults and paper
     Objectives,
+    /// Options that every paired objective takes beside its own, preference degrees among them
+    PairOptions,
+    /// What changes the weights, with the keys of each
+    Optimizers,
     /// Model families
     Families,
     /// Layouts of rows
@@ -40,6 +45,8 @@ impl Arguments {
     pub fn run(&self, output: &mut Output) -> Result<(), CliError> {
         let items = match self.what {
             What::Objectives => objectives(),
+            What::PairOptions => pair_options(),
+            What::Optimizers => optimizers(),
             What::Families => {
                 FAMILIES.iter().map(|family| json!({ "name": family.name, "about": family.about })).collect()
             }
@@ -63,16 +70,49 @@ impl Arguments {
     }
 }
 
-fn objectives() -> Vec<Value> {
-    let option = |option: &spo_core::objective::OptionDoc| {
-        json!({
-            "key": option.key,
-            "default": option.default_value(),
-            "expected": option.expected(),
-            "meaning": option.meaning,
-            "source": option.source,
-        })
+fn option(option: &OptionDoc) -> Value {
+    json!({
+        "key": option.key,
+        "default": option.default_value(),
+        "expected": option.expected(),
+        "meaning": option.meaning,
+        "source": option.source,
+    })
+}
+
+fn pair_options() -> Vec<Value> {
+    let named = |doc: &OptionDoc| {
+        let (mut item, about) = (option(doc), format!("{}; default {}: {}", doc.expected(), doc.default, doc.source));
+        item["name"] = doc.key.into();
+        item["about"] = format!("{} ({about})", doc.meaning).into();
+        item
     };
+    modifier::OPTIONS.iter().map(named).collect()
+}
+
+/// The names and keys that the run file's schema has.
+fn optimizers() -> Vec<Value> {
+    let schema = spo_train::config::schema::json_schema(&Registries::default());
+    let training = &schema["properties"]["training"]["properties"];
+    let keys = |prefix: &str| -> Vec<&String> {
+        let all = training.as_object().into_iter().flatten();
+        all.map(|(key, _)| key).filter(|key| key.starts_with(prefix)).collect()
+    };
+    let item = |one: &Value| {
+        let keys = match one["const"].as_str() {
+            Some("adamw") => [keys("adam-"), keys("weight-"), keys("max-grad-")].concat(),
+            Some("mezo") => {
+                keys("zo-").into_iter().filter(|key| !["zo-rank", "zo-refresh"].contains(&key.as_str())).collect()
+            }
+            _ => keys("zo-"),
+        };
+        let about = one["description"].as_str().unwrap_or_default().replace('\n', " ");
+        json!({ "name": one["const"], "about": about, "keys": keys })
+    };
+    training["optimizer"]["oneOf"].as_array().into_iter().flatten().map(item).collect()
+}
+
+fn objectives() -> Vec<Value> {
     let entry = |entry: &spo_core::objective::Entry| {
         json!({
             "name": entry.name,

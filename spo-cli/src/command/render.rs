@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use spo_data::{Message, RenderOptions, Tokenizer};
 
 use crate::error::CliError;
+use crate::hub;
 use crate::output::Output;
 
 /// Render messages with a tokenizer's chat template, as transformers does
@@ -43,7 +44,7 @@ enum Conversation {
 
 impl Arguments {
     pub fn run(&self, output: &mut Output) -> Result<(), CliError> {
-        let tokenizer = Tokenizer::from_path(&self.tokenizer)?;
+        let tokenizer = Tokenizer::from_path(&hub::tokenizer(&self.tokenizer)?)?;
         let (messages, tools, variables) = match self.read()? {
             Conversation::Messages(messages) => (messages, None, Map::new()),
             Conversation::Full { messages, tools, chat_template_kwargs } => (messages, tools, chat_template_kwargs),

@@ -11,6 +11,7 @@ use spo_score::{Item, Scores};
 
 use crate::error::CliError;
 use crate::output::Output;
+use crate::places::PointArguments;
 use crate::scorers::{self, ScorerArguments};
 use crate::scoring::{Opened, ScoreArguments};
 
@@ -37,6 +38,8 @@ pub(crate) struct Arguments {
     /// Adapter directory in PEFT's format
     #[arg(long, value_name = "DIR", requires = "model")]
     adapter: Option<PathBuf>,
+    #[command(flatten)]
+    point: PointArguments,
     /// File, directory or pattern with the rows; may be repeated
     #[arg(long, value_name = "FILE", required = true)]
     data: Vec<PathBuf>,
@@ -57,8 +60,14 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     pub fn run(&self, output: &mut Output) -> Result<(), CliError> {
-        let Some(model) = &self.model else { return self.by_scorer(output) };
-        let Opened { device, place, data, .. } = self.scoring.open(model, self.adapter.as_deref(), &self.data)?;
+        let Some(model) = &self.model else {
+            return match &self.point.weights {
+                None => self.by_scorer(output),
+                Some(weights) => Err(CliError::argument("--weights", weights.to_string(), "--model with it")),
+            };
+        };
+        let Opened { device, place, data, .. } =
+            self.scoring.open(model, self.adapter.as_deref(), &self.point, &self.data)?;
         let model = self.scoring.steered_model(&device, &place, &data)?;
         for examples in data.examples.chunks(CHUNK) {
             let scored = self.scoring.score(&model, examples)?;

@@ -51,21 +51,21 @@ impl Arguments {
         if self.out.exists() {
             return Err(CliError::Exists { path: self.out.clone() });
         }
-        let (place, plan) = (Place::named(&self.model, None)?, self.steering()?);
+        let (place, plan) = (Place::named(&self.model, None, None)?, self.steering()?);
         let Some((dir, policy)) = place.adapter.as_ref().zip(policy_of(&place)?) else {
             return Err(CliError::argument("--model", &place.name, "a policy of a run with [steering]"));
         };
         let data = self.data(&place)?;
         let pairs = self.pairs(&data, &plan)?;
         let device = self.device.open()?;
-        let frozen = self.device.load(&device, &place.model, None)?;
+        let frozen = self.device.load(&device, &place.model, None, None)?;
         check_rows(frozen.spec(), &data)?;
         let groups: Vec<Group> = pairs.iter().map(|pair| group(&data, pair)).collect();
         let embedded = frozen.embeddings(&groups, TOKENS);
         let hidden = frozen.spec().hidden_size;
         drop(frozen);
         let set = embedded.iter().map(|pair| [pair[0].as_slice(), &pair[1]]).collect();
-        let model = self.device.load(&device, &place.model, Some(dir))?;
+        let model = place.load(&self.device, &device)?;
         let z = model.z(&Contexts::new(&[set], 2 * hidden, &device));
         let saved = SavedZ { z: z.into_data().iter::<f32>().collect(), policy, contexts: pairs.len() };
         saved.write(&self.out)?;

@@ -7,6 +7,7 @@ use serde_json::json;
 use spo_data::{TokenSpan, Tokenizer};
 
 use crate::error::CliError;
+use crate::hub;
 use crate::output::Output;
 
 /// Show the tokens of a text
@@ -28,7 +29,7 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     pub fn run(&self, output: &mut Output) -> Result<(), CliError> {
-        let tokenizer = Tokenizer::from_path(&self.tokenizer)?;
+        let tokenizer = Tokenizer::from_path(&hub::tokenizer(&self.tokenizer)?)?;
         let spans = tokenizer.encode_spans(&self.text, !self.no_special)?;
         if self.json {
             let list = |value: fn(&TokenSpan) -> serde_json::Value| spans.iter().map(value).collect::<Vec<_>>();

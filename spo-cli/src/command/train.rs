@@ -80,7 +80,14 @@ pub(crate) struct Arguments {
 impl Arguments {
     pub fn run(&self, output: &mut Output) -> Result<Outcome, CliError> {
         let spec = match (&self.file, &self.resume) {
-            (Some(file), _) => self.settings.spec(file)?,
+            (Some(file), resumed) => {
+                let mut spec = self.settings.spec(file)?;
+                // A run that goes on reads the commits that it began with.
+                if let Some(Ok(manifest)) = resumed.as_deref().map(Manifest::read) {
+                    spec.pin(&manifest.hub);
+                }
+                spec
+            }
             (None, Some(out)) => self.settings.change(Manifest::read(out)?.spec()?)?,
             (None, None) => unreachable!("the command line asks for one of them"),
         };
@@ -130,12 +137,14 @@ impl Allowed {
     }
 }
 
-/// Hears how far the reading of data is; what was read is told again by the run, at its place among the events.
+/// Hears how far downloads and the reading of data are; what was read is told again by the run, at its place among the
+/// events.
 struct OnlyReading<'a>(&'a mut dyn Sink);
 
 impl Sink for OnlyReading<'_> {
     fn event(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
-        if matches!(event, Event::Reading { .. }) { self.0.event(seconds, event) } else { Ok(()) }
+        let passing = matches!(event, Event::Reading { .. } | Event::Downloading { .. } | Event::Warning { .. });
+        if passing { self.0.event(seconds, event) } else { Ok(()) }
     }
 }
 

@@ -43,6 +43,10 @@ impl Sink for Lines {
 pub(crate) fn plain_lines(seconds: f64, event: &Event) -> Vec<String> {
     let lines = match event {
         Event::Reading { split, rows } if many(*rows) => vec![words::reading(split, *rows)],
+        // A line when all is there.
+        Event::Downloading { name, done, total } if done == total && *total > 0 => {
+            vec![format!("{name} is there, {}", words::downloading(*done, *total))]
+        }
         Event::Step(figures) if !shown(figures.step, figures.steps) => vec![],
         Event::Step(figures) => vec![words::step(figures)],
         event => words::lines(event),

@@ -105,6 +105,14 @@ pub(crate) fn forecast_text(forecast: &Forecast) -> String {
     let (checkpoints, log_probs) = (bytes(disk.checkpoints), bytes(disk.log_probs));
     line(format!("{:<19} checkpoints {checkpoints}, log-probs {log_probs}", ""));
     text += &memory_text(&forecast.memory);
+    for hold in &forecast.holds {
+        let (driving, judging) = (count(hold.driving as u64), count(hold.judging as u64));
+        let _ = writeln!(
+            text,
+            "  hold {} in {}: {driving} pairs drive λ in {} updates, {judging} held-out pairs judge",
+            hold.dimension, hold.phase, hold.updates
+        );
+    }
     let mut line = |line: String| {
         let _ = writeln!(text, "  {line}");
     };

@@ -53,6 +53,12 @@ impl Sink for Progress {
                 let message = words::reading(split, *rows);
                 self.bar("reading", 0).set_message(message);
             }
+            Event::Downloading { name, done, total } => {
+                let message = words::downloading(*done, *total);
+                let bar = self.bar(name, *total);
+                bar.set_message(message);
+                bar.set_position(*done);
+            }
             Event::Scoring { policy, done, total } => {
                 self.bar(&format!("scoring {policy}"), *total as u64).set_position(*done as u64);
             }

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use spo_eval::report::bytes;
 use spo_eval::{ConflictCount, DataSummary, DimensionScore, GateOutcome, Subset};
-use spo_train::events::{HeldOut, HeldOutDimension};
+use spo_train::events::{Held, HeldDimension, HeldOut, HeldOutDimension};
 use spo_train::{Event, StepFigures};
 
 /// `m:ss` since the start.
@@ -25,6 +26,8 @@ pub(super) fn figures(figures: &StepFigures) -> String {
     words.extend(figures.accuracy.map(|accuracy| format!("accuracy {:.0} %", 100.0 * accuracy)));
     words.extend(figures.margin_offset.map(|margin_offset| format!("c {margin_offset:+.3}")));
     words.extend(figures.kl.map(|kl| format!("kl {kl:.3}")));
+    words.extend(figures.degree_accuracy.map(|accuracy| format!("degrees {:.0} %", 100.0 * accuracy)));
+    words.extend(figures.signal_to_noise.map(|signal| format!("signal/noise {signal:.0}")));
     words.push(format!("|grad| {:.3}", figures.grad_norm));
     words.push(format!("lr {:.2e}", figures.learning_rate));
     if figures.seconds > 0.0 {
@@ -64,6 +67,11 @@ pub(super) fn reading(split: &str, rows: usize) -> String {
     format!("{split} data: {rows} rows read")
 }
 
+/// How far a download is.
+pub(crate) fn downloading(done: u64, total: u64) -> String {
+    format!("{} of {}", bytes(done), bytes(total))
+}
+
 /// The events that happen seldom; nothing for those that a bar shows.
 pub(super) fn lines(event: &Event) -> Vec<String> {
     let line = match event {
@@ -76,6 +84,14 @@ pub(super) fn lines(event: &Event) -> Vec<String> {
         Event::Scored { policy, answers, cached, seconds, .. } => {
             format!("{policy} scored on {answers} answers ({cached} from the cache) in {seconds:.1} s")
         }
+        Event::Front(front) => format!(
+            "{} at {} weights, held out: hypervolume {:.4} ({:.4} to {:.4})",
+            front.policy,
+            front.points.len(),
+            front.hypervolume,
+            front.interval.0,
+            front.interval.1
+        ),
         Event::PairsMade(made) => format!(
             "{}: {} pairs of {} answers of {} to {} prompts; mean {} {:.3}, mean gap {:.3}",
             made.round,
@@ -87,10 +103,25 @@ pub(super) fn lines(event: &Event) -> Vec<String> {
             made.mean_score,
             made.mean_gap
         ),
+        Event::DegreesClassified(score) => format!(
+            "{}: the head names the degree of {:.1} % of {} held-out answers; by chance {:.1} %, by length {:.1} %",
+            score.policy,
+            100.0 * score.accuracy,
+            score.answers,
+            100.0 / score.degrees as f64,
+            100.0 * score.length_accuracy
+        ),
         Event::AnswersScored(scores) => format!(
             "{}: mean {} {:.3} ({:.3} to {:.3}) on {} responses",
             scores.policy, scores.dimension, scores.mean, scores.interval.0, scores.interval.1, scores.answers
         ),
+        Event::Benchmarked(found) => {
+            const SHOWN: usize = 6;
+            let numbers = found.results.iter().take(SHOWN).map(|(name, value)| format!("{name} {value:.4}"));
+            let more = if found.results.len() > SHOWN { ", …" } else { "" };
+            let numbers = numbers.collect::<Vec<_>>().join(", ");
+            format!("{}: {numbers}{more} by evaluation.command in {:.1} s", found.policy, found.seconds)
+        }
         Event::WinRate(found) => format!(
             "{} against {}, {}: {}/{}/{} won/tied/lost, {:.1} %",
             found.a,
@@ -131,6 +162,18 @@ pub(super) fn lines(event: &Event) -> Vec<String> {
         Event::PhaseEnded { phase, step, steps, policy_of, reason } => {
             format!("{phase} ended after {step} of {steps} steps with the policy of step {policy_of}: {reason}")
         }
+        Event::Held(held) => self::held(held),
+        Event::HoldJudged(hold) => format!(
+            "{} holds {} {}: asked at least {}, reached {} ({} to {}), λ {:.3}",
+            hold.round,
+            hold.dimension,
+            hold.measure,
+            hold.value(hold.asked),
+            hold.value(hold.reached),
+            hold.value(hold.interval.0),
+            hold.value(hold.interval.1),
+            hold.lambda
+        ),
         Event::GateChecked(gate) => match gate.outcome {
             GateOutcome::Passed => format!("{} passes its gate", gate.policy),
             GateOutcome::RolledBack => format!("{} passes its gate with an earlier policy", gate.policy),
@@ -197,8 +240,19 @@ fn running(found: &HeldOut) -> String {
         let HeldOutDimension { dimension, accuracy, margin, .. } = score;
         format!("; {dimension} {:.1} % right, margin {margin:+.2}", 100.0 * accuracy)
     });
-    let HeldOut { phase, step, steps, loss, .. } = found;
-    format!("{phase} step {step}/{steps}, held out: loss {loss:.4}{}", dimensions.collect::<String>())
+    let HeldOut { phase, step, steps, loss, degree_accuracy, .. } = found;
+    let degrees = degree_accuracy.map(|accuracy| format!("; degrees {:.1} % right", 100.0 * accuracy));
+    let degrees = degrees.unwrap_or_default();
+    format!("{phase} step {step}/{steps}, held out: loss {loss:.4}{}{degrees}", dimensions.collect::<String>())
+}
+
+/// λ after an update, with what moved it.
+fn held(held: &Held) -> String {
+    let dimensions = held.dimensions.iter().map(|of| {
+        let HeldDimension { dimension, measure, reached, bound, lambda, .. } = of;
+        format!("{dimension} {measure} {reached:.4}, bound {bound:.4}, λ {lambda:.3}")
+    });
+    format!("{} step {}/{}, held: {}", held.phase, held.step, held.steps, dimensions.collect::<Vec<_>>().join("; "))
 }
 
 /// Accuracy of each dimension by the plain log-ratio.
@@ -243,6 +297,9 @@ mod tests {
             chosen_tokens: None,
             margin_offset: Some(-0.5),
             kl: None,
+            degree_accuracy: None,
+            degree_loss: None,
+            signal_to_noise: None,
             tokens: 900,
             seconds: 0.5,
             memory_bytes: 0,

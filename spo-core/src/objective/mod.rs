@@ -3,6 +3,7 @@
 //! A new objective is one file with a struct of its hyper-parameters, an [`Objective`] implementation and an
 //! [`Entry`], plus one line in `registry.rs`; outside of this crate, instead of that line, [`Registry::add`].
 
+mod degrees;
 mod entry;
 pub mod list;
 pub mod modifier;
@@ -52,6 +53,7 @@ use burn::tensor::Tensor;
 
 use crate::{CoreError, PairLogps, Sides};
 
+pub use degrees::{DegreeAnswers, DegreeLoss, Degrees, cross_entropy, logistic};
 pub use entry::{Build, Entry, Made, Make, list, pair, reward, unpaired};
 pub use list::{ListGradient, ListLogps, ListLosses, ListNumbers, ListObjective, differentiate_lists};
 pub use needs::{Needs, present};
@@ -112,6 +114,18 @@ pub trait Objective: Send + Sync + Debug {
     /// mixture; all of them if empty.
     fn mixed_policies(&self) -> &[String] {
         &[]
+    }
+
+    /// The loss on preference degrees beside this one, where there is one.
+    fn degrees(&self) -> Option<Degrees> {
+        None
+    }
+
+    /// The same objective with other `λ` of one round, `round` counted from 0 among the policies' rounds, this one the last;
+    /// `None` where the loss holds no earlier rounds, or `lambda` is not one number for each round before.
+    fn with_lambda(&self, round: usize, lambda: &[f64]) -> Option<Box<dyn Objective>> {
+        let _ = (round, lambda);
+        None
     }
 
     /// Checks that hyper-parameters fit together; ranges of single ones are checked before.

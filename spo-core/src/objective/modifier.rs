@@ -1,9 +1,10 @@
-//! Options that every paired objective takes: f-divergences, a likelihood anchor, WPO weights, LD-DPO.
+//! Options that every paired objective takes: f-divergences, a likelihood anchor, WPO weights, LD-DPO, preference degrees.
 
 use burn::tensor::Tensor;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::degrees::{self, Degrees};
 use super::needs::present;
 use super::options::{ANY, NON_NEGATIVE, OptionDoc, SHARE};
 use super::{Entry, Needs, Objective, PairLosses, normalised};
@@ -52,6 +53,10 @@ pub const OPTIONS: &[OptionDoc] = &[
         source: "half-way between reverse (a → 0) and forward (a = 1) KL",
         ..OptionDoc::POSITIVE
     },
+    degrees::OPTIONS[0],
+    degrees::OPTIONS[1],
+    degrees::OPTIONS[2],
+    degrees::OPTIONS[3],
 ];
 
 /// The first of [`OPTIONS`] that is not at its default.
@@ -77,6 +82,8 @@ struct Settings {
     ld_alpha: Option<f64>,
     divergence: Divergence,
     divergence_alpha: f64,
+    #[serde(flatten)]
+    degrees: Degrees,
 }
 
 impl Settings {
@@ -108,6 +115,14 @@ impl Modified {
             found,
             expected: expected.into(),
         };
+        if !options["degrees"].is_u64() {
+            return Err(CoreError::InvalidOption {
+                objective: entry.name.into(),
+                key: "degrees".into(),
+                found: options["degrees"].to_string(),
+                expected: "a whole number ≥ 2 and ≤ 64".into(),
+            });
+        }
         let settings: Settings = serde_json::from_value(options)
             .map_err(|error| invalid(error.to_string(), "reverse-kl, forward-kl, js or alpha"))?;
         if settings.divergence != Divergence::ReverseKl && !entry.difference_only {
@@ -117,7 +132,8 @@ impl Modified {
         let plain = settings.nll_weight == 0.0
             && !settings.wpo
             && settings.ld_alpha.is_none()
-            && settings.divergence == Divergence::ReverseKl;
+            && settings.divergence == Divergence::ReverseKl
+            && settings.degrees.weight == 0.0;
         Ok(if plain { inner } else { Box::new(Self { inner, settings }) })
     }
 }
@@ -143,6 +159,15 @@ impl Objective for Modified {
 
     fn mixed_policies(&self) -> &[String] {
         self.inner.mixed_policies()
+    }
+
+    fn degrees(&self) -> Option<Degrees> {
+        Some(self.settings.degrees).filter(|degrees| degrees.weight > 0.0)
+    }
+
+    fn with_lambda(&self, round: usize, lambda: &[f64]) -> Option<Box<dyn Objective>> {
+        let inner = self.inner.with_lambda(round, lambda)?;
+        Some(Box::new(Self { inner, settings: self.settings.clone() }))
     }
 
     fn forward(&self, logps: &PairLogps) -> Result<PairLosses, CoreError> {

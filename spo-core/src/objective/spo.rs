@@ -209,6 +209,16 @@ impl Objective for Spo {
         }))
     }
 
+    fn with_lambda(&self, round: usize, lambda: &[f64]) -> Option<Box<dyn Objective>> {
+        let mut other = self.clone();
+        if round == self.earlier.len() {
+            other.lambda = Lambda::PerRound(lambda.into());
+        } else {
+            other.earlier.get_mut(round)?.lambda = lambda.into();
+        }
+        (lambda.len() == round && other.validate().is_ok()).then(|| Box::new(other) as Box<dyn Objective>)
+    }
+
     fn validate(&self) -> Result<(), CoreError> {
         for (index, round) in self.earlier.iter().enumerate() {
             let fine =

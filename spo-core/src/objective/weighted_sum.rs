@@ -70,6 +70,9 @@ impl Term {
         if objective.needs().length_desensitising.is_some() {
             return Err("`ld-alpha` belongs to the whole sum, not to one term".into());
         }
+        if objective.degrees().is_some() {
+            return Err("`degree-weight` belongs to the whole sum, not to one term".into());
+        }
         Ok(Self { weight: spec.weight, objective })
     }
 }

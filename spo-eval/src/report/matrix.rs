@@ -33,7 +33,13 @@ pub(crate) fn has_boilerplate(scores: &[DimensionScore]) -> bool {
     scores.iter().any(|score| pairs(score, Subset::All) != pairs(score, Subset::AllSubstantive))
 }
 
-/// Rows: the number of pairs, then the policies. Columns: per dimension accuracy, its two parts and the mean margin; KL to `start`.
+/// Whether some pairs are labelled in one dimension only, beside others that are labelled in several.
+pub(crate) fn has_single(scores: &[DimensionScore]) -> bool {
+    let any = |subset| scores.iter().any(|score| score.tally(subset).is_some());
+    any(Subset::Single) && (any(Subset::Agreeing) || any(Subset::Conflicting))
+}
+
+/// Rows: the number of pairs, then the policies. Columns: per dimension accuracy, that of its parts and the mean margin; KL to `start`.
 pub(crate) fn matrix(scores: &[DimensionScore], kl: &[KlEstimate], start: &str, pairs: Pairs, detail: Detail) -> Table {
     let policies = policies(scores);
     let caption = match pairs {
@@ -65,12 +71,16 @@ pub(crate) fn matrix(scores: &[DimensionScore], kl: &[KlEstimate], start: &str, 
         };
         groups.push(Group {
             title: dimension.to_owned(),
-            columns: vec![
-                column("accuracy %", Subset::All, &|tally| accuracy(tally, detail), true),
-                column("confl", Subset::Conflicting, &part, true),
-                column("agree", Subset::Agreeing, &part, true),
-                column("margin", Subset::All, &margin, false),
-            ],
+            columns: [
+                Some(column("accuracy %", Subset::All, &|tally| accuracy(tally, detail), true)),
+                Some(column("confl", Subset::Conflicting, &part, true)),
+                Some(column("agree", Subset::Agreeing, &part, true)),
+                has_single(scores).then(|| column("alone", Subset::Single, &part, true)),
+                Some(column("margin", Subset::All, &margin, false)),
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
         });
     }
     let divergence = |policy: &&str| {

@@ -3,8 +3,11 @@
 //! The content is built once, as a document of text, tables and charts; each form only renders it and escapes what it must.
 
 mod answers;
+mod benchmarks;
 mod document;
 pub(crate) mod escape;
+mod front;
+mod hold;
 mod html;
 mod json;
 mod markdown;

@@ -2,9 +2,10 @@
 
 use crate::number::{interval_points, percent, plain, plus_minus, signed};
 use crate::report::document::{Block, Section, Table};
+use crate::report::hold;
 use crate::report::matrix::{Detail, Pairs, has_boilerplate, matrix};
 use crate::report::svg::{Chart, ScatterPoint};
-use crate::report::{answers, steering};
+use crate::report::{answers, benchmarks, front, steering};
 use crate::verdict::makes_rewards;
 use crate::{
     DimensionScore, PairedDifference, RunSummary, ScoreKind, Subset, Tally, dimensions, find_score, forgetting,
@@ -50,8 +51,11 @@ pub(crate) fn sections(summary: &RunSummary) -> Vec<Section> {
     vec![
         outcome,
         matrices(summary),
+        front::section(summary),
         steering::section(summary),
+        hold::section(summary),
         answers::section(summary),
+        benchmarks::section(summary),
         comparisons(summary),
         kinds(summary),
         trade_off(summary),
@@ -148,6 +152,7 @@ fn kinds(summary: &RunSummary) -> Section {
                 format!("{} ({} to {})", percent(all.accuracy), percent(all.interval.0), percent(all.interval.1)),
                 part(Subset::Conflicting),
                 part(Subset::Agreeing),
+                part(Subset::Single),
                 format!("{} ± {:.2}", signed(all.mean_margin), all.margin_stderr),
             ]);
         }
@@ -161,7 +166,7 @@ fn kinds(summary: &RunSummary) -> Section {
     section.table(Table::of_rows(
         "",
         3,
-        &["score", "policy", "dimension", "accuracy %", "confl", "agree", "margin"],
+        &["score", "policy", "dimension", "accuracy %", "confl", "agree", "alone", "margin"],
         rows,
     ));
     section

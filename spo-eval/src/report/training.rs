@@ -3,11 +3,11 @@
 use crate::number::{percent, plain, plus_minus};
 use crate::report::document::{Block, Section, Table};
 use crate::report::svg::{Chart, Series};
-use crate::{CurvePoint, Distribution, Evaluation, RoundSummary, RunSummary};
+use crate::{CurvePoint, DegreeScore, Distribution, Evaluation, RoundSummary, RunSummary};
 
 /// Every section about training.
 pub(crate) fn sections(summary: &RunSummary) -> Vec<Section> {
-    vec![rounds(summary), distributions(summary), settings(summary)]
+    vec![rounds(summary), degrees(summary), distributions(summary), settings(summary)]
 }
 
 fn rounds(summary: &RunSummary) -> Section {
@@ -71,6 +71,45 @@ fn rounds(summary: &RunSummary) -> Section {
         let title = format!("Held-out accuracy on {dimension}");
         chart(&title, "accuracy %", &|round| round.evaluations.iter().filter_map(of).collect());
     }
+    section
+}
+
+fn degrees(summary: &RunSummary) -> Section {
+    let mut section = Section::new("Preference degrees");
+    if summary.degrees.is_empty() {
+        return section;
+    }
+    section.text(
+        "right: held-out answers whose degree the head names. by length: the same for a logistic regression on the answer's \
+         length alone. A head that is no better has learnt lengths, not content.",
+    );
+    let row = |score: &DegreeScore| {
+        vec![
+            score.policy.clone(),
+            score.degrees.to_string(),
+            format!("{} / {}", score.pairs, score.pairs + score.left_out),
+            score.answers.to_string(),
+            percent(score.accuracy),
+            percent(1.0 / score.degrees as f64),
+            percent(score.length_accuracy),
+            plain(score.loss),
+        ]
+    };
+    section.table(Table::of_rows(
+        "",
+        1,
+        &[
+            "policy",
+            "degrees",
+            "pairs with degrees",
+            "held-out answers",
+            "right %",
+            "by chance %",
+            "by length %",
+            "loss",
+        ],
+        summary.degrees.iter().map(row).collect(),
+    ));
     section
 }
 

@@ -61,6 +61,7 @@ fn round(policy: &str, reference: &str, dimension: &str, lambda: &[(&str, f64)],
     };
     let carried: Vec<f64> = (0..300).map(|index| 4.0 * (spread(index) - 0.6)).collect();
     RoundSummary {
+        held: vec![],
         policy: policy.to_owned(),
         reference: reference.to_owned(),
         dimension: dimension.to_owned(),

@@ -10,13 +10,13 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 /// Queries `[tokens, heads · dim]`, keys and values `[tokens, kv_heads · dim]`
-/// → `[tokens, heads · dim]`.
-pub fn forward(groups: &[Group], heads: Heads, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f32> {
+/// → `[tokens, heads · dim]`; `sinks` are those of the heads, `[heads]`.
+pub fn forward(groups: &[Group], heads: Heads, q: &[f32], k: &[f32], v: &[f32], sinks: Option<&[f32]>) -> Vec<f32> {
     let outputs = each_head(groups, heads, |group, head| {
-        let [q, k, v] = heads.slices(group, head, [q, k, v]);
+        let ([q, k, v], sink) = (heads.slices(group, head, [q, k, v]), sinks.map(|sinks| sinks[head]));
         let (mut y, mut weights) = (vec![0.0; group.tokens() * heads.dim], vec![]);
         for block in blocks(group, heads.window) {
-            block.weigh(heads, q, k, &mut weights);
+            block.weigh(heads, q, k, sink, &mut weights);
             let y = &mut y[block.rows.start * heads.dim..block.rows.end * heads.dim];
             for (columns, keys) in block.parts() {
                 product_into(block.of(&weights, &columns), v.rows(keys), y, heads.dim, columns.start > 0);
@@ -28,16 +28,16 @@ pub fn forward(groups: &[Group], heads: Heads, q: &[f32], k: &[f32], v: &[f32]) 
 }
 
 /// Gradients of queries, keys and values for a gradient of the output; shapes as in [`forward`].
-pub fn backward(groups: &[Group], heads: Heads, q: &[f32], k: &[f32], v: &[f32], d_y: &[f32]) -> [Vec<f32>; 3] {
+pub fn backward(groups: &[Group], heads: Heads, qkv: [&[f32]; 3], sinks: Option<&[f32]>, d_y: &[f32]) -> [Vec<f32>; 3] {
     let outputs = each_head(groups, heads, |group, head| {
-        let [q, k, v] = heads.slices(group, head, [q, k, v]);
+        let ([q, k, v], sink) = (heads.slices(group, head, qkv), sinks.map(|sinks| sinks[head]));
         let d_y = heads.slice(group, heads.heads, head, d_y);
         let dim = heads.dim;
         let mut sums = [(); 3].map(|()| vec![0.0; group.tokens() * dim]);
         let [d_q, d_k, d_v] = &mut sums;
         let (mut weights, mut gradients, mut squashed) = (vec![], vec![], vec![]);
         for block in blocks(group, heads.window) {
-            block.weigh(heads, q, k, &mut weights);
+            block.weigh(heads, q, k, sink, &mut weights);
             if let Some(cap) = heads.softcap {
                 block.score(q, k, &mut squashed);
                 pulp::Arch::new().dispatch(|| squash(&mut squashed, heads.scale / cap));
@@ -189,12 +189,12 @@ impl Block {
     }
 
     /// Softmax weights `[rows, columns]`, 0 where a token does not see another.
-    fn weigh(&self, heads: Heads, q: Matrix, k: Matrix, weights: &mut Vec<f32>) {
+    fn weigh(&self, heads: Heads, q: Matrix, k: Matrix, sink: Option<f32>, weights: &mut Vec<f32>) {
         self.score(q, k, weights);
         let columns = self.columns();
         for (row, weights) in weights.chunks_exact_mut(columns).enumerate() {
             let visible = self.visible(row);
-            pulp::Arch::new().dispatch(|| softmax(weights, &visible, heads.scale, heads.softcap));
+            pulp::Arch::new().dispatch(|| softmax(weights, &visible, heads, sink));
         }
     }
 
@@ -223,8 +223,9 @@ fn squash(values: &mut [f32], factor: f32) {
 
 /// Scores to softmax weights over the visible columns of a row; the others become 0.
 #[inline(always)]
-fn softmax(row: &mut [f32], visible: &[Range<usize>; 2], scale: f32, softcap: Option<f32>) {
-    let mut top = f32::NEG_INFINITY;
+fn softmax(row: &mut [f32], visible: &[Range<usize>; 2], heads: Heads, sink: Option<f32>) {
+    let Heads { scale, softcap, .. } = heads;
+    let mut top = sink.unwrap_or(f32::NEG_INFINITY);
     for range in visible {
         let row = &mut row[range.clone()];
         match softcap {
@@ -236,7 +237,7 @@ fn softmax(row: &mut [f32], visible: &[Range<usize>; 2], scale: f32, softcap: Op
         }
         top = top.max(vector::max(row));
     }
-    let mut sum = 0.0;
+    let mut sum = sink.map_or(0.0, |sink| vector::exp(sink - top));
     for range in visible {
         let row = &mut row[range.clone()];
         row.iter_mut().for_each(|z| *z = vector::exp(*z - top));

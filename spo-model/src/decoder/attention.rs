@@ -6,14 +6,15 @@ use super::{Linear, Norm, RopeTables};
 use crate::load::WeightSource;
 use crate::spec::{AttentionSpec, LayerSpec, QkNorm, QkvLayout};
 use crate::{ModelError, ModelSpec};
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
 /// Mixes the tokens of a batch: packed training batches and the key-value cache differ here only.
 pub trait Attend {
     /// Queries `[tokens, heads, head_dim]`, keys and values `[tokens, kv_heads, head_dim]`
-    /// → `[tokens, heads · head_dim]`. `layer` counts from 0.
-    fn attend(&mut self, layer: usize, spec: AttentionSpec, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>) -> Tensor<2>;
+    /// → `[tokens, heads · head_dim]`. `layer` counts from 0; `sinks`, `[heads]`, are those of its heads, if it has any.
+    fn attend(&mut self, layer: usize, spec: AttentionSpec, qkv: [Tensor<3>; 3], sinks: Option<Tensor<1>>)
+    -> Tensor<2>;
 }
 
 /// Projections around the attention of one block.
@@ -34,6 +35,8 @@ pub struct Attention {
     pub q_norm: Option<Norm>,
     /// Norm of the keys.
     pub k_norm: Option<Norm>,
+    /// Scores that take their share of each head's softmax, `[heads]`.
+    pub sinks: Option<Param<Tensor<1>>>,
     #[module(skip)]
     layer: usize,
     #[module(skip)]
@@ -76,10 +79,16 @@ impl Attention {
         let o_proj = linear("o_proj", [hidden, q], spec.output_bias)?;
         let mut norm = |name: &str, width| match spec.qk_norm {
             QkNorm::None => Ok(None),
-            QkNorm::PerHead => Norm::load(source, &format!("{path}.{name}"), spec.head_dim, spec).map(Some),
+            QkNorm::PerHead | QkNorm::PerHeadRotated => {
+                Norm::load(source, &format!("{path}.{name}"), spec.head_dim, spec).map(Some)
+            }
             QkNorm::Whole => Norm::load(source, &format!("{path}.{name}"), width, spec).map(Some),
         };
         let (q_norm, k_norm) = (norm("q_norm", q)?, norm("k_norm", kv)?);
+        let sinks = match spec.sinks {
+            true => Some(Param::from_tensor(source.tensor(&format!("{path}.sinks"), [spec.heads])?)),
+            false => None,
+        };
         let shape = Shape {
             heads: spec.heads,
             kv_heads: spec.kv_heads,
@@ -88,17 +97,28 @@ impl Attention {
             qk_norm: spec.qk_norm,
             layer: spec.layers[layer],
         };
-        Ok(Self { q_proj, k_proj, v_proj, qkv_proj, o_proj, q_norm, k_norm, layer, shape })
+        Ok(Self { q_proj, k_proj, v_proj, qkv_proj, o_proj, q_norm, k_norm, sinks, layer, shape })
     }
 
     /// Rotated queries and keys, and values, of `[tokens, hidden]`: each `[tokens, heads, head_dim]`.
     pub fn project(&self, x: Tensor<2>, rope: &RopeTables) -> [Tensor<3>; 3] {
         let [q, k, v] = self.separate(x);
-        let (q, k) = (self.norm_heads(&self.q_norm, q), self.norm_heads(&self.k_norm, k));
-        match self.shape.layer.rope {
-            Some(table) => [rope.rotate(table, q), rope.rotate(table, k), v],
-            None => [q, k, v],
-        }
+        let normed = |q, k| (self.norm_heads(&self.q_norm, q), self.norm_heads(&self.k_norm, k));
+        let rotated = |q, k| match self.shape.layer.rope {
+            Some(table) => (rope.rotate_queries(table, q), rope.rotate(table, k)),
+            None => (q, k),
+        };
+        let (q, k) = match self.shape.qk_norm {
+            QkNorm::PerHeadRotated => {
+                let (q, k) = rotated(q, k);
+                normed(q, k)
+            }
+            _ => {
+                let (q, k) = normed(q, k);
+                rotated(q, k)
+            }
+        };
+        [q, k, v]
     }
 
     /// Queries, keys and values, each `[tokens, heads, head_dim]`.
@@ -133,6 +153,11 @@ impl Attention {
             }
             _ => normed(norm, x),
         }
+    }
+
+    /// The scores that take their share of each head's softmax, `[heads]`.
+    pub fn sink_scores(&self) -> Option<Tensor<1>> {
+        self.sinks.as_ref().map(Param::val)
     }
 
     /// Index of its block.

@@ -1,6 +1,7 @@
 //! One decoder block.
 
-use super::{Attend, Attention, Mlp, Norm, RopeTables};
+use super::norm::scaled;
+use super::{Attend, Attention, Experts, Mlp, MlpShape, Norm, RopeTables};
 use crate::load::WeightSource;
 use crate::spec::NormPlacement;
 use crate::steering::Film;
@@ -21,13 +22,18 @@ pub struct Block {
     /// Before the feed-forward block.
     pub pre_feedforward_layernorm: Option<Norm>,
     /// Feed-forward block.
-    pub mlp: Mlp,
+    pub mlp: Option<Mlp>,
+    /// Mixture of experts in its place.
+    pub moe: Option<Experts>,
     /// On the feed-forward block's output.
     pub post_feedforward_layernorm: Option<Norm>,
     /// On the block's output, in a policy for many users.
     pub film: Option<Film>,
     #[module(skip)]
     parallel: bool,
+    /// Factor on what both parts add.
+    #[module(skip)]
+    residual_scale: f64,
 }
 
 impl Block {
@@ -37,31 +43,33 @@ impl Block {
     /// As the source.
     pub fn load(source: &mut impl WeightSource, spec: &ModelSpec, layer: usize) -> Result<Self, ModelError> {
         let path = |name: &str| format!("layers.{layer}.{name}");
-        let (before, after) = match spec.norm_placement {
-            NormPlacement::Before => (true, false),
-            NormPlacement::After => (false, true),
-            NormPlacement::Around => (true, true),
-        };
+        let ((before, after), shared) =
+            (spec.norm_placement.before_and_after(), spec.norm_placement == NormPlacement::Shared);
         let norm = |source: &mut _, name: &str, wanted: bool| match wanted {
             true => Norm::load(source, &path(name), spec.hidden_size, spec).map(Some),
             false => Ok(None),
         };
+        let experts = spec.experts.as_ref().filter(|_| spec.layers[layer].experts);
         Ok(Self {
-            input_layernorm: norm(source, "input_layernorm", before)?,
+            input_layernorm: norm(source, "input_layernorm", before || shared)?,
             self_attn: Attention::load(source, &path("self_attn"), spec, layer)?,
             post_attention_layernorm: norm(source, "post_attention_layernorm", after)?,
             pre_feedforward_layernorm: norm(source, "pre_feedforward_layernorm", before)?,
-            mlp: Mlp::load(source, &path("mlp"), spec)?,
+            mlp: match experts {
+                None => Some(Mlp::load(source, &path("mlp"), MlpShape::of(spec))?),
+                Some(_) => None,
+            },
+            moe: experts.map(|experts| Experts::load(source, &path("moe"), spec, experts)).transpose()?,
             post_feedforward_layernorm: norm(source, "post_feedforward_layernorm", after)?,
             film: None,
             parallel: spec.parallel,
+            residual_scale: spec.residual_scale,
         })
     }
 
     /// `[tokens, hidden]` → `[tokens, hidden]`
     pub fn forward(&self, x: Tensor<2>, rope: &RopeTables, attend: &mut dyn Attend) -> Tensor<2> {
-        let [q, k, v] = self.before_attention(x.clone(), rope);
-        let y = attend.attend(self.self_attn.layer(), self.self_attn.spec(), q, k, v);
+        let y = self.attended(x.clone(), rope, attend);
         self.after_attention(x, y)
     }
 
@@ -74,9 +82,13 @@ impl Block {
         attend: &mut dyn Attend,
         rows: Tensor<1, Int>,
     ) -> Tensor<2> {
-        let [q, k, v] = self.before_attention(x.clone(), rope);
-        let y = attend.attend(self.self_attn.layer(), self.self_attn.spec(), q, k, v);
+        let y = self.attended(x.clone(), rope, attend);
         self.of_rows(&rows).after_attention(x.select(0, rows.clone()), y.select(0, rows))
+    }
+
+    fn attended(&self, x: Tensor<2>, rope: &RopeTables, attend: &mut dyn Attend) -> Tensor<2> {
+        let (qkv, attention) = (self.before_attention(x, rope), &self.self_attn);
+        attend.attend(attention.layer(), attention.spec(), qkv, attention.sink_scores())
     }
 
     /// What the tokens of a block's input `[tokens, hidden]` bring to the attention: queries, keys
@@ -88,11 +100,38 @@ impl Block {
     /// The block's output from its input `[tokens, hidden]` and its attention's result
     /// `[tokens, heads · head_dim]`.
     pub fn after_attention(&self, x: Tensor<2>, y: Tensor<2>) -> Tensor<2> {
+        self.after_attention_scored(x, y).0
+    }
+
+    /// As [`after_attention`](Self::after_attention), with the scores of a mixture's router, `[tokens, experts]`.
+    pub fn after_attention_scored(&self, x: Tensor<2>, y: Tensor<2>) -> (Tensor<2>, Option<Tensor<2>>) {
+        let (sum, input) = self.between(x, y);
+        let (fed, scores) = match (&self.mlp, &self.moe) {
+            (_, Some(experts)) => {
+                let scores = experts.scores(&input);
+                (experts.forward_routed(input, scores.clone()), Some(scores))
+            }
+            (Some(mlp), _) => (mlp.forward(input), None),
+            (None, None) => unreachable!("a block has one of them"),
+        };
+        (self.fed(sum, fed), scores)
+    }
+
+    /// The residual stream behind the attention, and the input of the feed-forward block.
+    fn between(&self, x: Tensor<2>, y: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
         let attended = normed(&self.post_attention_layernorm, self.self_attn.o_proj.forward(y));
-        let sum = x.clone() + attended;
-        let input = if self.parallel { x } else { sum.clone() };
-        let fed = self.mlp.forward(normed(&self.pre_feedforward_layernorm, input));
-        let output = sum + normed(&self.post_feedforward_layernorm, fed);
+        let sum = x.clone() + scaled(attended, self.residual_scale);
+        let input = match (&self.pre_feedforward_layernorm, self.parallel) {
+            (None, true) => normed(&self.input_layernorm, x),
+            (norm, true) => normed(norm, x),
+            (norm, false) => normed(norm, sum.clone()),
+        };
+        (sum, input)
+    }
+
+    /// The residual stream with what the feed-forward block gave.
+    fn fed(&self, sum: Tensor<2>, fed: Tensor<2>) -> Tensor<2> {
+        let output = sum + scaled(normed(&self.post_feedforward_layernorm, fed), self.residual_scale);
         match &self.film {
             Some(film) => film.forward(output),
             None => output,

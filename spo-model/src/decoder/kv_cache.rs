@@ -118,9 +118,15 @@ pub struct Prefill<'a> {
 }
 
 impl Attend for Prefill<'_> {
-    fn attend(&mut self, layer: usize, spec: AttentionSpec, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>) -> Tensor<2> {
+    fn attend(
+        &mut self,
+        layer: usize,
+        spec: AttentionSpec,
+        [q, k, v]: [Tensor<3>; 3],
+        sinks: Option<Tensor<1>>,
+    ) -> Tensor<2> {
         self.cache.layers.push((self.attention.padded_heads(k.clone()), self.attention.padded_heads(v.clone())));
-        self.attention.attend(layer, spec, q, k, v)
+        self.attention.attend(layer, spec, [q, k, v], sinks)
     }
 }
 
@@ -134,7 +140,13 @@ pub struct Step<'a> {
 }
 
 impl Attend for Step<'_> {
-    fn attend(&mut self, layer: usize, spec: AttentionSpec, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>) -> Tensor<2> {
+    fn attend(
+        &mut self,
+        layer: usize,
+        spec: AttentionSpec,
+        [q, k, v]: [Tensor<3>; 3],
+        sinks: Option<Tensor<1>>,
+    ) -> Tensor<2> {
         let column = self.cache.filled() - 1;
         let (keys, values) = &mut self.cache.layers[layer];
         write(keys, column, k.unsqueeze_dim(2));
@@ -145,7 +157,7 @@ impl Attend for Step<'_> {
         }
         let (_, bias) = self.bias.clone().expect("just made");
         let [sequences, heads, dim] = q.dims();
-        let y = masked_attention(q.unsqueeze_dim(2), keys, values, bias, spec);
+        let y = masked_attention([q.unsqueeze_dim(2), keys, values], bias, spec, sinks);
         y.reshape([sequences, heads * dim])
     }
 }

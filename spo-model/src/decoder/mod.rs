@@ -2,20 +2,26 @@
 
 mod activation;
 pub mod attention;
+pub mod balance;
 pub mod block;
 pub mod blocks;
+pub mod experts;
 pub mod kv_cache;
 pub mod linear;
 pub mod mlp;
 pub mod norm;
 pub mod packed;
 pub mod rope;
+pub mod xielu;
 
 pub use attention::{Attend, Attention};
+pub use balance::Balance;
 pub use block::Block;
+pub use experts::Experts;
 pub use linear::Linear;
-pub use mlp::Mlp;
+pub use mlp::{Mlp, MlpShape};
 pub use norm::Norm;
 pub use packed::{PackedAttention, PackedInputs};
 pub use rope::RopeTables;
 pub use spo_kernels::pull::pull;
+pub use xielu::Xielu;

@@ -19,6 +19,9 @@ pub struct Norm {
     kind: NormKind,
     #[module(skip)]
     epsilon: f64,
+    /// Factor on what comes out; 1 but for the final norm of some families.
+    #[module(skip)]
+    scale: f64,
 }
 
 impl Norm {
@@ -35,19 +38,33 @@ impl Norm {
         let mut take = |name: &str| source.tensor(&format!("{path}.{name}"), [channels]).map(Param::from_tensor);
         let weight = take("weight")?;
         let bias = if spec.norm == NormKind::Layer { Some(take("bias")?) } else { None };
-        Ok(Self { weight, bias, kind: spec.norm, epsilon: spec.norm_eps })
+        Ok(Self { weight, bias, kind: spec.norm, epsilon: spec.norm_eps, scale: 1.0 })
+    }
+
+    /// The norm with a factor on what comes out.
+    #[must_use]
+    pub fn scaled(self, scale: f64) -> Self {
+        Self { scale, ..self }
     }
 
     /// Normalises the last dimension of `[…, channels]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let weight = self.weight.val();
-        match (self.kind, &self.bias) {
+        let y = match (self.kind, &self.bias) {
             (NormKind::Rms, _) => rms_norm(x, weight, self.epsilon, 0.0),
             // Weights are stored as the distance from 1.
             (NormKind::RmsFromOne, _) => rms_norm(x, weight, self.epsilon, 1.0),
-            (NormKind::Layer, bias) => layer_norm(x, weight, bias.as_ref().map(Param::val), self.epsilon),
-        }
+            (NormKind::Layer | NormKind::LayerUnbiased, bias) => {
+                layer_norm(x, weight, bias.as_ref().map(Param::val), self.epsilon)
+            }
+        };
+        scaled(y, self.scale)
     }
+}
+
+/// `x` times a factor.
+pub(super) fn scaled<const D: usize>(x: Tensor<D>, factor: f64) -> Tensor<D> {
+    if factor == 1.0 { x } else { x * factor }
 }
 
 /// The type of statistics: f32, or f64 where the input is.

@@ -51,7 +51,13 @@ impl PackedInputs {
 }
 
 impl Attend for PackedAttention {
-    fn attend(&mut self, _layer: usize, spec: AttentionSpec, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>) -> Tensor<2> {
-        self.forward(spec, q, k, v)
+    fn attend(
+        &mut self,
+        _layer: usize,
+        spec: AttentionSpec,
+        [q, k, v]: [Tensor<3>; 3],
+        sinks: Option<Tensor<1>>,
+    ) -> Tensor<2> {
+        self.clone().with_sinks(sinks).forward(spec, q, k, v)
     }
 }

@@ -1,8 +1,8 @@
 //! A Hugging Face model directory: `config.json`, `model.safetensors`, tokenizer files.
 
-use super::{create_dir, require_whole, write_file, write_safetensors};
+use super::{Stored, create_dir, require_whole, write_file, write_stored};
 use crate::load::{GgufModel, Storage};
-use crate::parameters::{Parameter, for_each};
+use crate::parameters::for_each;
 use crate::reward::config_with_score_head;
 use crate::{CausalLm, ModelError, family};
 use serde_json::{Value, json};
@@ -118,28 +118,41 @@ pub fn save(model: &CausalLm, files: &ModelFiles, dir: &Path, shard_bytes: usize
             _ => write_file(&path, bytes)?,
         }
     }
-    let mut tensors = vec![];
-    for_each(model, "", |mut parameter| {
-        let layout = model.spec().layout;
-        if layout.transposed(&parameter.path) {
-            let [out, inputs] = [parameter.shape[0], parameter.shape[1]];
-            let matrix = parameter.value.reshape([out, inputs]).transpose();
-            parameter.value = matrix.reshape([out * inputs]);
-            parameter.shape = vec![inputs, out];
+    write_shards(stored(model), dir, shard_bytes)
+}
+
+/// A model's tensors as its family's checkpoints have them, in the order of its parameters.
+fn stored(model: &CausalLm) -> Vec<Stored> {
+    let (layout, mut tensors, mut places) = (model.spec().layout, Vec::<Stored>::new(), BTreeMap::new());
+    for_each(model, "", |parameter| {
+        let transposed = layout.transposed(&parameter.path);
+        let mut shape = parameter.shape.clone();
+        if transposed {
+            shape.reverse();
         }
-        parameter.path = layout.name(&parameter.path);
-        tensors.push(parameter);
+        let Some((name, _)) = layout.stacked(&parameter.path) else {
+            let name = layout.name(&parameter.path);
+            let shape = if layout.is_scalar(&name) { vec![] } else { shape };
+            tensors.push(Stored { name, shape, parts: vec![(parameter, transposed)] });
+            return;
+        };
+        let at = *places.entry(name.clone()).or_insert(tensors.len());
+        if at == tensors.len() {
+            shape.insert(0, 0);
+            tensors.push(Stored { name, shape, parts: vec![] });
+        }
+        tensors[at].shape[0] += 1;
+        tensors[at].parts.push((parameter, transposed));
     });
-    write_shards(tensors, dir, shard_bytes)
+    tensors
 }
 
 /// One file, or several with an index.
-fn write_shards(tensors: Vec<Parameter>, dir: &Path, shard_bytes: usize) -> Result<(), ModelError> {
-    let bytes = |tensor: &Parameter| tensor.shape.iter().product::<usize>() * tensor.value.dtype().size();
-    let total: usize = tensors.iter().map(bytes).sum();
-    let mut shards: Vec<(usize, Vec<Parameter>)> = vec![];
+fn write_shards(tensors: Vec<Stored>, dir: &Path, shard_bytes: usize) -> Result<(), ModelError> {
+    let total: usize = tensors.iter().map(Stored::bytes).sum();
+    let mut shards: Vec<(usize, Vec<Stored>)> = vec![];
     for tensor in tensors {
-        let size = bytes(&tensor);
+        let size = tensor.bytes();
         match shards.last_mut().filter(|(filled, _)| filled + size <= shard_bytes) {
             Some((filled, shard)) => {
                 *filled += size;
@@ -151,13 +164,13 @@ fn write_shards(tensors: Vec<Parameter>, dir: &Path, shard_bytes: usize) -> Resu
     let count = shards.len();
     if count == 1 {
         let (_, tensors) = shards.remove(0);
-        return write_safetensors(tensors, &dir.join("model.safetensors"));
+        return write_stored(tensors, &dir.join("model.safetensors"));
     }
     let mut weight_map = serde_json::Map::new();
     for (index, (_, tensors)) in shards.into_iter().enumerate() {
         let name = format!("model-{:05}-of-{count:05}.safetensors", index + 1);
-        weight_map.extend(tensors.iter().map(|tensor| (tensor.path.clone(), name.as_str().into())));
-        write_safetensors(tensors, &dir.join(name))?;
+        weight_map.extend(tensors.iter().map(|tensor| (tensor.name.clone(), name.as_str().into())));
+        write_stored(tensors, &dir.join(name))?;
     }
     weight_map.sort_keys();
     let index = json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
@@ -175,6 +188,10 @@ fn with_dtype(config: &[u8], model: &CausalLm, path: &Path) -> Result<Vec<u8>, M
     };
     let key = if config.get("dtype").is_some() { "dtype" } else { "torch_dtype" };
     config[key] = name.into();
+    // The weights are dense now, whatever they were read from.
+    if let Some(keys) = config.as_object_mut() {
+        keys.shift_remove("quantization_config");
+    }
     if let Some(head) = &model.score {
         config_with_score_head(&mut config, model.spec().family, head);
     }

@@ -53,8 +53,13 @@ pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), ModelError> {
 /// Writes parameters under their `path` as names, each read from the device only when its turn
 /// comes.
 pub(crate) fn write_safetensors(parameters: Vec<Parameter>, path: &Path) -> Result<(), ModelError> {
+    write_stored(parameters.into_iter().map(Stored::from).collect(), path)
+}
+
+/// As [`write_safetensors`], tensors that may be made of several parameters.
+pub(crate) fn write_stored(tensors: Vec<Stored>, path: &Path) -> Result<(), ModelError> {
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-    let tensors = parameters.into_iter().map(|parameter| (parameter.path.clone(), Saved(parameter)));
+    let tensors = tensors.into_iter().map(|tensor| (tensor.name.clone(), tensor));
     safetensors::serialize_to_file(tensors, Some(metadata), path).map_err(|error| match error {
         safetensors::SafeTensorError::IoError(e) => ModelError::io(path, e),
         other => ModelError::Safetensors { path: path.into(), reason: other.to_string() },
@@ -68,25 +73,53 @@ pub(crate) fn write_safetensors(parameters: Vec<Parameter>, path: &Path) -> Resu
     finish().map_err(|e| ModelError::io(path, e))
 }
 
-struct Saved(Parameter);
+/// A tensor of a file.
+pub(crate) struct Stored {
+    /// Its name there.
+    pub name: String,
+    /// Its shape there.
+    pub shape: Vec<usize>,
+    /// The parameters that it is made of, one after the other, and whether each, `[out, in]`, is stored as `[in, out]`.
+    pub parts: Vec<(Parameter, bool)>,
+}
 
-impl Saved {
-    fn storage(&self) -> Storage {
-        Storage::of_dtype(self.0.value.dtype()).expect("models are loaded in one of the three storage types")
+impl From<Parameter> for Stored {
+    fn from(parameter: Parameter) -> Self {
+        Self { name: parameter.path.clone(), shape: parameter.shape.clone(), parts: vec![(parameter, false)] }
     }
 }
 
-impl View for Saved {
+impl Stored {
+    fn storage(&self) -> Storage {
+        let dtype = self.parts[0].0.value.dtype();
+        Storage::of_dtype(dtype).expect("models are loaded in one of the three storage types")
+    }
+
+    /// Its size.
+    pub fn bytes(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.storage().bytes()
+    }
+}
+
+impl View for Stored {
     fn dtype(&self) -> safetensors::Dtype {
         self.storage().file_dtype()
     }
     fn shape(&self) -> &[usize] {
-        &self.0.shape
+        &self.shape
     }
     fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Owned(self.0.value.to_data().as_bytes().to_vec())
+        let mut bytes = Vec::with_capacity(self.bytes());
+        for (part, transposed) in &self.parts {
+            let value = match (transposed, part.shape.as_slice()) {
+                (true, &[out, inputs]) => part.value.clone().reshape([out, inputs]).transpose().reshape([out * inputs]),
+                _ => part.value.clone(),
+            };
+            bytes.extend_from_slice(value.into_data().as_bytes());
+        }
+        Cow::Owned(bytes)
     }
     fn data_len(&self) -> usize {
-        self.0.shape.iter().product::<usize>() * self.storage().bytes()
+        self.bytes()
     }
 }

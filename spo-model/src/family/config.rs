@@ -2,7 +2,9 @@
 
 use super::rope::RopeDefaults;
 use crate::layout::Layout;
-use crate::spec::{Activation, AttentionSpec, LayerSpec, MlpKind, NormKind, NormPlacement, QkNorm, QkvLayout};
+use crate::spec::{
+    Activation, AttentionSpec, ExpertsSpec, LayerSpec, MlpKind, NormKind, NormPlacement, QkNorm, QkvLayout,
+};
 use crate::{ModelError, ModelSpec};
 use serde_json::{Map, Value};
 
@@ -145,10 +147,11 @@ impl Config {
     /// # Errors
     /// A name that is none of an activation.
     pub fn activation_or(&self, key: &str, default: Activation) -> Result<Activation, ModelError> {
-        self.or(key, default, "silu, gelu or gelu_pytorch_tanh", |value| match value.as_str()? {
+        self.or(key, default, "silu, gelu, gelu_pytorch_tanh or xielu", |value| match value.as_str()? {
             "silu" | "swish" => Some(Activation::Silu),
             "gelu" | "gelu_python" => Some(Activation::Gelu),
             "gelu_pytorch_tanh" | "gelu_new" | "gelu_fast" | "gelu_python_tanh" => Some(Activation::GeluTanh),
+            "xielu" => Some(Activation::Xielu),
             _ => None,
         })
     }
@@ -186,6 +189,43 @@ impl Config {
         Ok(())
     }
 
+    /// The model with `sliding_window` in all blocks, where there is one.
+    ///
+    /// # Errors
+    /// As [`windows`](Self::windows).
+    pub fn windowed(&self, mut spec: ModelSpec) -> Result<ModelSpec, ModelError> {
+        if self.has("sliding_window") {
+            let window = self.count("sliding_window")?;
+            self.windows(&mut spec, window, |_| true)?;
+        }
+        Ok(spec)
+    }
+
+    /// Experts of gated blocks without biases, whose weights sum to 1: the key `count` of them, of this width inside.
+    ///
+    /// # Errors
+    /// A key is missing or holds something else, or a token goes through more experts than there are.
+    pub fn experts(&self, count: &str, intermediate_size: usize) -> Result<ExpertsSpec, ModelError> {
+        let (count, active) = (self.count(count)?, self.count("num_experts_per_tok")?);
+        if active > count {
+            let expected = format!("at most the {count} experts");
+            return Err(self.error("num_experts_per_tok", &active.to_string(), &expected));
+        }
+        let mlp = MlpKind::Gated;
+        Ok(ExpertsSpec { count, active, intermediate_size, mlp, bias: false, renormalised: true, shared: None })
+    }
+
+    /// A list of indices below `count`.
+    ///
+    /// # Errors
+    /// The key is absent, null or something else.
+    pub fn indices(&self, key: &str, count: usize) -> Result<Vec<usize>, ModelError> {
+        self.required(key, &format!("a list of whole numbers below {count}"), |value| {
+            let index = |value: &Value| value.as_u64().map(|index| index as usize).filter(|index| *index < count);
+            value.as_array()?.iter().map(index).collect()
+        })
+    }
+
     /// The part that Llama and its relatives share; a family file changes what differs. `head_dim` is
     /// the width of a head where `config.json` has none; `None`: the hidden size shared among the heads.
     ///
@@ -218,9 +258,13 @@ impl Config {
             embedding_scale: None,
             learned_positions: false,
             logit_softcap: None,
+            logit_scale: 1.0,
+            residual_scale: 1.0,
+            sinks: false,
+            experts: None,
             ropes: vec![],
             layers: vec![
-                LayerSpec { attention: AttentionSpec::plain(head_dim), rope: None };
+                LayerSpec { attention: AttentionSpec::plain(head_dim), rope: None, experts: false };
                 self.count("num_hidden_layers")?
             ],
             layout: &Layout::LLAMA,

@@ -24,6 +24,7 @@ const LAYOUT: Layout = Layout {
     ],
     conv1d: true,
     buffers: &[".attn.bias", ".attn.masked_bias"],
+    ..Layout::LLAMA
 };
 
 fn parse(config: &Config) -> Result<ModelSpec, ModelError> {
@@ -38,7 +39,7 @@ fn parse(config: &Config) -> Result<ModelSpec, ModelError> {
         let mut attention = AttentionSpec::plain(head_dim);
         attention.scale = if scaled { attention.scale } else { 1.0 };
         attention.scale /= if by_layer { (index + 1) as f64 } else { 1.0 };
-        LayerSpec { attention, rope: None }
+        LayerSpec { attention, rope: None, experts: false }
     });
     Ok(ModelSpec {
         family: "gpt2",
@@ -64,6 +65,10 @@ fn parse(config: &Config) -> Result<ModelSpec, ModelError> {
         embedding_scale: None,
         learned_positions: true,
         logit_softcap: None,
+        logit_scale: 1.0,
+        residual_scale: 1.0,
+        sinks: false,
+        experts: None,
         ropes: vec![],
         layers: layers.collect(),
         layout: &LAYOUT,

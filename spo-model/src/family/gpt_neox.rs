@@ -23,6 +23,7 @@ const LAYOUT: Layout = Layout {
     ],
     conv1d: false,
     buffers: &[".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"],
+    ..Layout::LLAMA
 };
 
 fn parse(config: &Config) -> Result<ModelSpec, ModelError> {

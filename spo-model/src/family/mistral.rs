@@ -6,10 +6,5 @@ use crate::{ModelError, ModelSpec};
 pub const FAMILY: Family = Family { name: "mistral", about: "Mistral, with its sliding window", parse };
 
 fn parse(config: &Config) -> Result<ModelSpec, ModelError> {
-    let mut spec = config.llama_like("mistral", None)?;
-    if config.has("sliding_window") {
-        let window = config.count("sliding_window")?;
-        config.windows(&mut spec, window, |_| true)?;
-    }
-    Ok(spec)
+    config.windowed(config.llama_like("mistral", None)?)
 }

@@ -20,24 +20,40 @@
 //! # Ok::<(), ModelError>(())
 //! ```
 
+mod apertus;
+mod cohere2;
 mod config;
+mod exaone4;
 mod gemma;
 mod gemma2;
 mod gemma3;
+mod glm4;
 mod gpt2;
 mod gpt_neox;
+mod gpt_oss;
+mod granite;
+mod granitemoe;
+mod hunyuan_dense;
 mod llama;
+mod ministral3;
 mod mistral;
+mod mixtral;
 mod olmo2;
+mod olmo3;
+mod olmoe;
 mod phi3;
 mod qwen2;
+mod qwen2_moe;
 mod qwen3;
+mod qwen3_moe;
 mod refused;
 mod rope;
+mod seed_oss;
 mod smollm3;
 
 use crate::load::{Checkpoint, GgufModel, LoadOptions};
 use crate::reward::refuse_reward_model;
+use crate::spec::{Activation, MlpKind};
 use crate::{CausalLm, ModelError, ModelSpec};
 use burn::tensor::Device;
 use spo_data::gguf::is_gguf;
@@ -74,6 +90,21 @@ pub const FAMILIES: &[Family] = &[
     smollm3::FAMILY,
     gpt2::FAMILY,
     gpt_neox::FAMILY,
+    granite::FAMILY,
+    seed_oss::FAMILY,
+    hunyuan_dense::FAMILY,
+    exaone4::FAMILY,
+    olmo3::FAMILY,
+    ministral3::FAMILY,
+    glm4::FAMILY,
+    cohere2::FAMILY,
+    apertus::FAMILY,
+    mixtral::FAMILY,
+    qwen2_moe::FAMILY,
+    qwen3_moe::FAMILY,
+    olmoe::FAMILY,
+    granitemoe::FAMILY,
+    gpt_oss::FAMILY,
 ];
 
 /// Model families by `model_type`. [`ModelSpec::from_path`] and [`CausalLm::open`] use [`Registry::builtin`].
@@ -162,11 +193,20 @@ impl Registry {
         if let Some(reason) = refused::reason(&config, &found).filter(|_| ours) {
             return Err(ModelError::RefusedFamily { file: file.into(), found, reason });
         }
-        let family = family.ok_or_else(|| self.unknown(file, &found))?;
+        let refused = |reason| ModelError::RefusedFamily { file: file.into(), found: found.clone(), reason };
+        let Some(family) = family else {
+            return Err(refused::experts(&config).map_or_else(|| self.unknown(file, &found), refused));
+        };
         let spec = (family.parse)(&config)?;
+        if let Some(reason) = refused::experts(&config).filter(|_| ours && spec.experts.is_none()) {
+            return Err(refused(reason));
+        }
         if !spec.heads.is_multiple_of(spec.kv_heads) {
             let expected = format!("a divisor of num_attention_heads = {}", spec.heads);
             return Err(config.error("num_key_value_heads", &spec.kv_heads.to_string(), &expected));
+        }
+        if spec.activation == Activation::Xielu && spec.mlp != MlpKind::Plain {
+            return Err(config.error("hidden_act", "xielu", "an activation of a gated block"));
         }
         if spec.head_dim == 0 {
             let found = format!("{} heads of a width of {}", spec.heads, spec.hidden_size);

@@ -8,6 +8,11 @@ use crate::{ModelError, ModelSpec};
 pub const FAMILY: Family = Family { name: "olmo2", about: "OLMo 2", parse };
 
 fn parse(config: &Config) -> Result<ModelSpec, ModelError> {
+    olmo2_like(config, "olmo2")
+}
+
+/// What OLMo 2 and 3 share.
+pub fn olmo2_like(config: &Config, family: &'static str) -> Result<ModelSpec, ModelError> {
     let bias = config.flag_or("attention_bias", false)?;
     Ok(ModelSpec {
         norm_placement: NormPlacement::After,
@@ -16,6 +21,6 @@ fn parse(config: &Config) -> Result<ModelSpec, ModelError> {
         qkv_bias: bias,
         output_bias: bias,
         layout: &Layout::NORMS_BY_PLACE,
-        ..config.llama_like("olmo2", None)?
+        ..config.llama_like(family, None)?
     })
 }

@@ -16,24 +16,51 @@ const EXPERTS: &[&str] = &[
 const MODALITIES: &[&str] =
     &["vision_config", "text_config", "audio_config", "image_token_id", "vision_start_token_id"];
 
+fn present(config: &Config, keys: &[&'static str]) -> Option<&'static str> {
+    keys.iter().copied().find(|key| config.has(key))
+}
+
+/// Why a model without experts is refused, if a key says that it has some.
+pub fn experts(config: &Config) -> Option<String> {
+    let key = present(config, EXPERTS)?;
+    Some(format!("`{key}` marks a mixture of experts of a kind that is not built here"))
+}
+
 /// Why a configuration is refused, if it is.
 pub fn reason(config: &Config, model_type: &str) -> Option<String> {
-    let present = |keys: &[&'static str]| keys.iter().copied().find(|key| config.has(key));
-    if let Some(key) = present(EXPERTS) {
-        return Some(format!("`{key}` marks a mixture of experts; only dense decoders are trained"));
-    }
-    if let Some(key) = present(MODALITIES) {
+    if let Some(key) = present(config, MODALITIES) {
         return Some(format!("`{key}` marks a model of more than text; only text decoders are trained"));
     }
     if let Some(quantization) = config.get("quantization_config") {
         let method = quantization["quant_method"].as_str().unwrap_or("an unnamed method");
+        if (model_type, method) == ("gpt_oss", "mxfp4") {
+            return None;
+        }
         return Some(format!(
             "`quantization_config`: its weights are stored by {method}; use the original model in f32, bf16 or f16"
         ));
     }
     let why = match model_type {
-        "mixtral" | "qwen2_moe" | "qwen3_moe" | "olmoe" | "phimoe" | "deepseek_v2" | "deepseek_v3" | "gpt_oss"
-        | "dbrx" | "jamba" | "granitemoe" => "a mixture of experts; only dense decoders are trained",
+        "llama4_text" | "llama4" => {
+            "chunked attention, and experts whose weights scale their input; neither is built here"
+        }
+        "deepseek_v2" | "deepseek_v3" | "kimi_k2" | "glm4_moe_lite" => {
+            "keys and values are compressed (multi-head latent attention), which is not built here"
+        }
+        "qwen3_next" | "qwen3_5_text" | "qwen3_5_moe_text" | "kimi_linear" | "olmo_hybrid" => {
+            "most blocks have linear attention (gated delta rule), which is not built here"
+        }
+        "lfm2" | "lfm2_moe" => "most blocks are short convolutions, which are not built here",
+        "jamba" | "granitemoehybrid" | "nemotron_h" | "falcon_h1" | "zamba2" | "bamba" => {
+            "some blocks are state-space models (Mamba), which are not built here"
+        }
+        "gemma4_text" | "gemma3n_text" => {
+            "each block has embeddings of its own (per-layer inputs), and later blocks use the keys and values of earlier ones; \
+             neither is built here"
+        }
+        "phimoe" | "dbrx" | "glm4_moe" | "ernie4_5_moe" | "hunyuan_v1_moe" | "minimax" | "exaone_moe" => {
+            "a mixture of experts of a kind that is not built here"
+        }
         "mamba" | "mamba2" | "rwkv" | "recurrent_gemma" | "falcon_mamba" => {
             "it has no attention; only attention decoders are trained"
         }

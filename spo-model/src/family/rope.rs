@@ -2,7 +2,7 @@
 //! `rope_parameters`, and its form with an entry per layer type.
 
 use super::Config;
-use crate::spec::{Rope, RopeScaling};
+use crate::spec::{QueryGrowth, Rope, RopeScaling};
 use crate::{ModelError, ModelSpec};
 use serde_json::Value;
 
@@ -56,7 +56,14 @@ impl Config {
             let found = format!("{dim} rotated channels of a head of {}", spec.head_dim);
             return Err(self.error("partial_rotary_factor", &found, "an even number, at most the whole head"));
         }
-        Ok(Rope { theta, dim, scaling: self.rope_scaling(of, dim, spec)? })
+        let growth = match of.has("llama_4_scaling_beta") {
+            true => Some(QueryGrowth {
+                beta: of.number("llama_4_scaling_beta")?,
+                context: of.number("original_max_position_embeddings")?,
+            }),
+            false => None,
+        };
+        Ok(Rope { theta, dim, scaling: self.rope_scaling(of, dim, spec)?, pairs: false, growth })
     }
 
     fn rope_scaling(&self, of: &Config, dim: usize, spec: &mut ModelSpec) -> Result<RopeScaling, ModelError> {
@@ -102,6 +109,15 @@ impl Config {
             }
             other => Err(of.error(key, other, "default, linear, dynamic, yarn, llama3 or longrope")),
         }
+    }
+
+    /// A number of `rope_parameters` or `rope_scaling`, if it is there.
+    ///
+    /// # Errors
+    /// It is something else than a number.
+    pub fn rope_number(&self, key: &str) -> Result<Option<f64>, ModelError> {
+        let of = if self.has("rope_parameters") { "rope_parameters" } else { "rope_scaling" };
+        self.object(of)?.optional_number(key, None)
     }
 
     /// The object under a key; empty where there is none.

@@ -2,7 +2,7 @@
 
 use super::dtype::{Storage, Weight, convert, convert_transposed, first_not_finite};
 use super::index::read_index;
-use super::{LoadOptions, WeightSource, header, release};
+use super::{LoadOptions, WeightSource, header, mxfp4, release};
 use crate::decoder::blocks::BlockBits;
 use crate::device::check_dtype;
 use crate::layout::Layout;
@@ -98,23 +98,29 @@ impl Checkpoint {
         storage: Option<Storage>,
         device: &Device,
     ) -> Result<Option<Tensor<D>>, ModelError> {
-        self.read_from(name, shape, false, storage, device)
+        self.read_from(name, shape, As::default(), storage, device)
     }
 
-    /// As [`read`](Self::read); `transposed` where the file has the last two dimensions swapped.
+    /// As [`read`](Self::read), stored otherwise.
     fn read_from<const D: usize>(
         &self,
         name: &str,
         shape: [usize; D],
-        transposed: bool,
+        stored: As,
         storage: Option<Storage>,
         device: &Device,
     ) -> Result<Option<Tensor<D>>, ModelError> {
         let Some((shard, info)) = self.find(name) else { return Ok(None) };
+        let As { transposed, part, scalar } = stored;
         let mut expected = shape.to_vec();
         if transposed {
             expected.swap(D - 1, D - 2);
         }
+        let info = &match part {
+            Some(part) => part_of(info, part).unwrap_or_else(|| info.clone()),
+            None if scalar && info.shape.is_empty() => TensorInfo { shape: vec![1], ..info.clone() },
+            None => info.clone(),
+        };
         if info.shape != expected {
             let (path, name, found) = (shard.path.clone(), name.into(), info.shape.clone());
             return Err(ModelError::Shape { path, name, found, expected });
@@ -186,9 +192,35 @@ impl Checkpoint {
         Ok(wide(one, a, first)? == wide(other, b, second)?)
     }
 
+    /// The tensor called `name` of bytes: its shape and its values.
+    pub(super) fn bytes_of(&self, name: &str) -> Option<(&[usize], &[u8])> {
+        let (shard, info) = self.find(name)?;
+        (info.dtype == safetensors::Dtype::U8).then(|| (info.shape.as_slice(), shard.bytes(info)))
+    }
+
     fn find(&self, name: &str) -> Option<(&Shard, &TensorInfo)> {
         self.shards.iter().find_map(|shard| Some((shard, shard.metadata.info(name)?)))
     }
+}
+
+/// How a tensor is stored.
+#[derive(Debug, Clone, Copy, Default)]
+struct As {
+    /// With the last two dimensions swapped.
+    transposed: bool,
+    /// As this entry of a first dimension more.
+    part: Option<usize>,
+    /// As one number without a dimension.
+    scalar: bool,
+}
+
+/// An entry of a tensor's first dimension.
+fn part_of(info: &TensorInfo, part: usize) -> Option<TensorInfo> {
+    let (count, shape) = info.shape.split_first().filter(|(count, _)| part < **count)?;
+    let (start, end) = info.data_offsets;
+    let size = (end - start) / count;
+    let start = start + part * size;
+    Some(TensorInfo { dtype: info.dtype, shape: shape.to_vec(), data_offsets: (start, start + size) })
 }
 
 impl Shard {
@@ -268,7 +300,11 @@ impl CheckpointSource<'_> {
     /// The checkpoint's name of the tensor at a module path, with the layout's prefix or, in a file of the bare decoder,
     /// without.
     fn named(&self, path: &str) -> String {
-        let name = self.layout.name(path);
+        self.with_prefix(self.layout.name(path))
+    }
+
+    /// A checkpoint's name with the layout's prefix or, in a file of the bare decoder, without.
+    fn with_prefix(&self, name: String) -> String {
         match name.strip_prefix(self.layout.prefix) {
             Some(bare) if self.checkpoint.find(&name).is_none() && self.checkpoint.find(bare).is_some() => bare.into(),
             _ => name,
@@ -280,22 +316,61 @@ impl CheckpointSource<'_> {
     /// # Errors
     /// Its shape is another, or its type cannot be loaded. That it is missing is told by [`finish`](Self::finish).
     pub fn named_tensor<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Result<Tensor<D>, ModelError> {
-        self.take(name.into(), shape, false)
+        self.take(name.into(), shape, As::default())
     }
 
-    fn take<const D: usize>(
-        &mut self,
-        name: String,
-        shape: [usize; D],
-        transposed: bool,
-    ) -> Result<Tensor<D>, ModelError> {
+    fn take<const D: usize>(&mut self, name: String, shape: [usize; D], stored: As) -> Result<Tensor<D>, ModelError> {
         self.unused.remove(&name);
-        let tensor = self.checkpoint.read_from(&name, shape, transposed, self.options.storage, &self.device)?;
+        let tensor = self.checkpoint.read_from(&name, shape, stored, self.options.storage, &self.device)?;
         Ok(tensor.unwrap_or_else(|| {
             // A placeholder, so that `finish` can name all that is missing at once.
             self.missing.push(name);
             Tensor::zeros([1; D], &self.device)
         }))
+    }
+
+    /// The part of a weight `[out, in]` of all experts that is stored in MXFP4 under this name.
+    fn mxfp4(&mut self, name: &str, part: usize, shape: &[usize]) -> Result<Option<Tensor<1>>, ModelError> {
+        let (blocks, scales) = (format!("{name}_blocks"), format!("{name}_scales"));
+        let found = self.checkpoint.bytes_of(&blocks).zip(self.checkpoint.bytes_of(&scales));
+        let (Some((of_blocks, of_scales)), &[out, inputs]) = (found, shape) else { return Ok(None) };
+        for (name, (found, _), last) in [(&blocks, of_blocks, Some(mxfp4::BLOCK / 2)), (&scales, of_scales, None)] {
+            let count = found.first().copied().unwrap_or_default().max(part + 1);
+            let expected: Vec<usize> = [count, out, inputs / mxfp4::BLOCK].into_iter().chain(last).collect();
+            if *found != *expected || !inputs.is_multiple_of(mxfp4::BLOCK) {
+                let (path, name, found) = (self.checkpoint.path.clone(), name.clone(), found.to_vec());
+                return Err(ModelError::Shape { path, name, found, expected });
+            }
+        }
+        self.unused.retain(|unused| *unused != blocks && *unused != scales);
+        let (count, groups) = (of_blocks.0[0], out * inputs / mxfp4::BLOCK);
+        debug_assert_eq!(of_scales.1.len(), count * groups);
+        let part_of = |bytes: &'_ [u8], each: usize| bytes[part * groups * each..(part + 1) * groups * each].to_vec();
+        let values = mxfp4::values(&part_of(of_blocks.1, mxfp4::BLOCK / 2), &part_of(of_scales.1, 1));
+        let to = self.options.storage.unwrap_or(Storage::Bf16);
+        check_dtype(&self.device, to)?;
+        let tensor = Tensor::<1>::from_data(TensorData::new(values, [out * inputs]), (&self.device, to.dtype()));
+        Ok(Some(tensor))
+    }
+
+    /// Refuses tensors of another number of experts than the model has.
+    fn check_experts(&self, spec: &ModelSpec) -> Result<(), ModelError> {
+        let Some(experts) = &spec.experts else { return Ok(()) };
+        let layers = spec.layers.iter().enumerate().filter(|(_, layer)| layer.experts);
+        let parameters = || experts.mlp.projections().iter().flat_map(|name| ["weight", "bias"].map(|of| (name, of)));
+        for (layer, (projection, of)) in layers.flat_map(|(layer, _)| parameters().map(move |of| (layer, of))) {
+            let path = format!("layers.{layer}.moe.experts.0.{projection}.{of}");
+            let Some((name, _)) = self.layout.stacked(&path) else { continue };
+            let names = [self.with_prefix(name.clone()), format!("{}_blocks", self.with_prefix(name))];
+            let found = names.into_iter().find_map(|name| Some((self.checkpoint.find(&name)?, name)));
+            let Some(((shard, info), name)) = found else { continue };
+            if info.shape.first() != Some(&experts.count) {
+                let mut expected = info.shape.clone();
+                expected[0] = experts.count;
+                return Err(ModelError::Shape { path: shard.path.clone(), name, found: info.shape.clone(), expected });
+            }
+        }
+        Ok(())
     }
 
     /// Refuses a checkpoint that lacked tensors or holds others. Rotary buffers and masks, and the
@@ -305,6 +380,7 @@ impl CheckpointSource<'_> {
     /// [`ModelError::MissingTensors`], [`ModelError::UnexpectedTensors`], [`ModelError::TiedHead`]
     pub fn finish(self, spec: &ModelSpec) -> Result<(), ModelError> {
         let path = self.checkpoint.path.clone();
+        self.check_experts(spec)?;
         if !self.missing.is_empty() {
             return Err(ModelError::MissingTensors { path, names: self.missing });
         }
@@ -323,7 +399,21 @@ impl CheckpointSource<'_> {
 
 impl WeightSource for CheckpointSource<'_> {
     fn tensor<const D: usize>(&mut self, path: &str, shape: [usize; D]) -> Result<Tensor<D>, ModelError> {
-        self.take(self.named(path), shape, self.layout.transposed(path))
+        let transposed = self.layout.transposed(path);
+        match self.layout.stacked(path) {
+            Some((name, part)) => {
+                let name = self.with_prefix(name);
+                match self.mxfp4(&name, part, &shape)? {
+                    Some(tensor) => Ok(tensor.reshape(shape)),
+                    None => self.take(name, shape, As { transposed, part: Some(part), scalar: false }),
+                }
+            }
+            None => {
+                let name = self.named(path);
+                let scalar = self.layout.is_scalar(&name);
+                self.take(name, shape, As { transposed, part: None, scalar })
+            }
+        }
     }
 
     fn blocks(&self) -> Option<BlockBits> {

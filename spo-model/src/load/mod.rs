@@ -5,6 +5,7 @@ mod dtype;
 mod gguf;
 mod header;
 mod index;
+mod mxfp4;
 mod random;
 
 pub use checkpoint::{Checkpoint, CheckpointSource};

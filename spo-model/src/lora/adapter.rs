@@ -1,9 +1,10 @@
 //! The adapter of one linear layer.
 
 use super::dropout::Dropout;
+use super::front::FrontCore;
 use crate::load::Storage;
 use burn::module::{Module, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use spo_kernels::linear::linear;
 
 /// LoRA, `x Wᵀ + s · (x Aᵀ) Bᵀ` (Hu et al. 2021, arXiv 2106.09685), or with a magnitude DoRA (Liu et
@@ -17,6 +18,8 @@ pub struct LoraAdapter {
     pub b: Param<Tensor<2>>,
     /// `[out]`; of DoRA only.
     pub magnitude: Option<Param<Tensor<1>>>,
+    /// What stands between the factors; of a conditional adapter only.
+    pub core: Option<FrontCore>,
     /// Squared lengths of the rows of `W`, f32 `[out]`; of DoRA only.
     row_squares: Option<Tensor<1>>,
     #[module(skip)]
@@ -29,7 +32,12 @@ impl LoraAdapter {
     /// A plain adapter of `a`, `[rank, in]`, and `b`, `[out, rank]`, with the factor `scale`.
     pub fn new(a: Tensor<2>, b: Tensor<2>, scale: f64) -> Self {
         let (a, b) = (Param::from_tensor(a), Param::from_tensor(b));
-        Self { a, b, magnitude: None, row_squares: None, scale, dropout: None }
+        Self { a, b, magnitude: None, core: None, row_squares: None, scale, dropout: None }
+    }
+
+    /// For these rows of a batch alone: what dropout drops is told by token.
+    pub(crate) fn on_rows(&mut self, rows: &[usize]) {
+        self.dropout = self.dropout.take().map(|dropout| dropout.of_rows(rows));
     }
 
     /// With a magnitude, `[out]`; `None` starts from the lengths of the rows of `weight`, `[out, in]`.
@@ -56,7 +64,9 @@ impl LoraAdapter {
     pub fn forward(&self, x: Tensor<2>, base: &dyn Fn(Tensor<2>) -> Tensor<2>) -> Tensor<2> {
         let dropped = self.dropout.as_ref().and_then(|dropout| dropout.apply(x.clone()));
         let seen = dropped.clone().unwrap_or_else(|| x.clone());
-        let update = linear(linear(seen, self.a.val()) * self.scale, self.b.val());
+        let inner = linear(seen, self.a.val());
+        let inner = self.core.as_ref().map_or_else(|| inner.clone(), |core| core.apply(inner.clone()));
+        let update = linear(inner * self.scale, self.b.val());
         let y = base(x);
         let Some(magnitude) = &self.magnitude else { return y + update };
         let lengths = self.row_lengths(base).cast(y.dtype());
@@ -84,11 +94,23 @@ impl LoraAdapter {
 
     /// The weight `[out, in]` with this adapter folded in, f32.
     pub fn merge(&self, weight: Tensor<2>) -> Tensor<2> {
-        let delta = wide(self.b.val()).matmul(wide(self.a.val())) * self.scale;
+        let plain = self.clone().at_point();
+        let delta = wide(plain.b.val()).matmul(wide(plain.a.val())) * self.scale;
         let merged = wide(weight) + delta;
         let Some(magnitude) = &self.magnitude else { return merged };
         let lengths = row_squares(merged.clone()).sqrt();
         merged * (magnitude.val().cast(Storage::F32.dtype()) / lengths).unsqueeze_dim::<2>(1)
+    }
+
+    /// The plain adapter that a conditional one is at its weights, of the sum of its ranks: the core goes into `A`, in
+    /// f32 at least.
+    pub(super) fn at_point(mut self) -> Self {
+        if let Some(core) = self.core.take() {
+            let a = self.a.val();
+            let a = if a.dtype() == DType::F64 { a } else { wide(a) };
+            self.a = Param::from_tensor(core.times(a));
+        }
+        self
     }
 
     /// One adapter that adds what `self` and `other` add. Both are plain and have the same scale.
@@ -114,7 +136,7 @@ mod tests {
     use super::*;
     use crate::decoder::Linear;
     use crate::device;
-    use burn::tensor::{DType, TensorData};
+    use burn::tensor::TensorData;
     use std::sync::Arc;
 
     /// f64 values that look random, of this shape.

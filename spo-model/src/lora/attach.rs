@@ -1,5 +1,6 @@
 //! Adapters of a whole model: attaching, stacking, merging, taking off.
 
+use super::front::{FrontCore, equal};
 use super::{Dropout, LoraAdapter, LoraSpec, is_adapter, projections};
 use crate::decoder::Linear;
 use crate::parameters::count;
@@ -8,28 +9,74 @@ use burn::module::Param;
 use burn::tensor::{Tensor, TensorData};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 impl CausalLm {
-    /// Attaches fresh adapters: A from U(−1/√in, 1/√in) as in PEFT, B at 0, magnitudes at the lengths
-    /// of the weight's rows, so that the model is unchanged. They are stored in the base's type.
+    /// Attaches fresh adapters: A, and the matrices of a core, from U(−1/√in, 1/√in) as in PEFT, B at 0, magnitudes at the
+    /// lengths of the weight's rows, so that the model is unchanged. They are stored in the base's type.
     ///
     /// # Errors
     /// What [`LoraSpec::check`] refuses.
     pub fn with_lora(mut self, spec: &LoraSpec, seed: u64) -> Result<Self, ModelError> {
         spec.check(self.spec())?;
-        let selected = spec.targets.select(self.spec())?;
+        let selected = BTreeSet::from_iter(spec.targets.select(self.spec())?);
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let (device, dtype) = (self.device(), self.dtype());
         for (path, linear) in projections(&mut self).into_iter().filter(|(path, _)| selected.contains(path)) {
             let [out, inputs] = linear.dims();
-            let bound = (inputs as f32).sqrt().recip();
-            let values: Vec<f32> = (0..spec.rank * inputs).map(|_| rng.random_range(-bound..bound)).collect();
-            let a = Tensor::<2>::from_data(TensorData::new(values, [spec.rank, inputs]), &device).cast(dtype);
-            let b = Tensor::zeros([out, spec.rank], (&device, dtype));
-            linear.attach(&path, spec, LoraAdapter::new(a, b, spec.scale()), None);
+            let rank = spec.total_rank();
+            let mut fresh = |rows: usize, inputs: usize| {
+                let bound = (inputs as f32).sqrt().recip();
+                let values: Vec<f32> = (0..rows * inputs).map(|_| rng.random_range(-bound..bound)).collect();
+                Tensor::<2>::from_data(TensorData::new(values, [rows, inputs]), &device).cast(dtype)
+            };
+            let mut lora =
+                LoraAdapter::new(fresh(rank, inputs), Tensor::zeros([out, rank], (&device, dtype)), spec.scale());
+            lora.core = spec.front.as_ref().map(|front| {
+                let (shared, rank) = (front.shared_rank, spec.rank);
+                FrontCore::new(fresh(shared, shared), fresh(front.dimensions.len() * rank, rank))
+            });
+            linear.attach(&path, spec, lora, None);
         }
         Ok(self)
+    }
+
+    /// Conditional adapters at these weights, one for each dimension; they keep their parameters. Other adapters stay as
+    /// they are.
+    pub fn with_weights(mut self, weights: &[f64]) -> Self {
+        let linears = projections(&mut self).into_iter().map(|(_, linear)| linear);
+        linears.filter_map(|linear| linear.lora.as_mut()?.core.as_mut()).for_each(|core| core.weigh(weights));
+        self
+    }
+
+    /// The weights that conditional adapters act with, where there are any.
+    pub fn weights(&self) -> Option<Vec<f64>> {
+        let mut model = self.clone();
+        let mut linears = projections(&mut model).into_iter();
+        linears.find_map(|(_, linear)| Some(linear.lora.as_ref()?.core.as_ref()?.weights().to_vec()))
+    }
+
+    /// Conditional adapters as they are when nobody says how to weigh: at equal weights.
+    pub fn at_equal_weights(self) -> Self {
+        match self.weights() {
+            Some(weights) => self.with_weights(&equal(weights.len())),
+            None => self,
+        }
+    }
+
+    /// The model at one point of its front: its conditional adapters are plain ones with the same effect.
+    pub fn at_weights(self, weights: &[f64]) -> Self {
+        let mut model = self.with_weights(weights);
+        for (_, linear) in projections(&mut model) {
+            linear.lora = linear.lora.take().map(|lora| {
+                let dtype = lora.b.val().dtype();
+                let mut plain = lora.at_point();
+                plain.a = plain.a.map(|a| a.cast(dtype));
+                plain
+            });
+        }
+        model
     }
 
     /// Freezes the adapters, on top of those frozen before, and attaches fresh ones.

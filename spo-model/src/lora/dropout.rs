@@ -29,6 +29,12 @@ impl Dropout {
         Self { keys: Some(keys), ..self.clone() }
     }
 
+    /// That of these rows alone.
+    pub fn of_rows(&self, rows: &[usize]) -> Self {
+        let keys = self.keys.as_ref().map(|keys| rows.iter().map(|row| keys[*row]).collect());
+        Self { keys, ..self.clone() }
+    }
+
     /// The input `[tokens, in]` with values dropped, or `None` if it is switched off.
     pub fn apply(&self, x: Tensor<2>) -> Option<Tensor<2>> {
         let keys = self.keys.as_ref().filter(|_| self.dropped > 0)?;

@@ -7,13 +7,15 @@
 mod adapter;
 mod attach;
 mod dropout;
+pub mod front;
 mod peft;
 mod saved;
 mod targets;
 
 pub use adapter::LoraAdapter;
 pub use dropout::{Dropout, mix};
-pub use peft::{load_adapter, load_adapter_as, merge_adapter, save_adapter};
+pub use front::{FrontSpec, Weights};
+pub use peft::{load_adapter, load_adapter_as, merge_adapter, merge_adapter_at, save_adapter};
 pub use saved::SavedModules;
 pub use targets::Targets;
 
@@ -24,7 +26,7 @@ use crate::{CausalLm, ModelError, ModelSpec};
 /// Shape and targets of the adapters of a model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoraSpec {
-    /// Rank of the update.
+    /// Rank of the update; of a conditional one that of the part that the weights change.
     pub rank: usize,
     /// Numerator of the scale.
     pub alpha: f64,
@@ -38,6 +40,8 @@ pub struct LoraSpec {
     pub targets: Targets,
     /// Modules that are trained in full beside them.
     pub saved: SavedModules,
+    /// What the update is conditioned on, if it is.
+    pub front: Option<FrontSpec>,
 }
 
 impl LoraSpec {
@@ -54,6 +58,20 @@ impl LoraSpec {
         Self { rank, alpha, ..self.clone() }
     }
 
+    /// Rank of the whole update: that of the parts of a conditional one together.
+    pub fn total_rank(&self) -> usize {
+        self.front.as_ref().map_or(self.rank, |front| front.total_rank(self.rank))
+    }
+
+    /// That of the plain adapter which a conditional one is at any weights: of the same scale.
+    pub fn at_point(&self) -> Self {
+        let (rank, scale) = (self.total_rank(), self.scale());
+        match &self.front {
+            Some(_) => Self { rank, alpha: scale * rank as f64, rslora: false, front: None, ..self.clone() },
+            None => self.clone(),
+        }
+    }
+
     /// Checks names and numbers against a model's shape.
     ///
     /// # Errors
@@ -66,6 +84,12 @@ impl LoraSpec {
         if !(0.0..1.0).contains(&self.dropout) {
             return refuse(format!("dropout: found {}, expected a number of at least 0 and below 1", self.dropout));
         }
+        if let Some(front) = &self.front {
+            front.check().map_or(Ok(()), refuse)?;
+            if self.dora || !self.saved.is_empty() {
+                return refuse("a conditional adapter takes neither `dora` nor `modules-to-save`".into());
+            }
+        }
         self.targets.select(spec).map(|_| ())
     }
 }
@@ -77,15 +101,21 @@ pub fn projection_names(spec: &ModelSpec) -> Vec<String> {
         QkvLayout::Separate => &["q_proj", "k_proj", "v_proj", "o_proj"],
         QkvLayout::Stacked | QkvLayout::PerHead => &["qkv_proj", "o_proj"],
     };
-    let mlp: &[&str] = match spec.mlp {
-        MlpKind::Gated => &["gate_proj", "up_proj", "down_proj"],
-        MlpKind::GatedFused => &["gate_up_proj", "down_proj"],
-        MlpKind::Plain => &["up_proj", "down_proj"],
+    let of_mlp = |module: String, kind: MlpKind| {
+        kind.projections().iter().map(move |name| format!("{module}.{name}")).collect::<Vec<_>>()
+    };
+    let feed_forward = |layer: usize| match spec.experts.as_ref().filter(|_| spec.layers[layer].experts) {
+        None => of_mlp("mlp".into(), spec.mlp),
+        Some(experts) => {
+            let each = (0..experts.count).flat_map(|expert| of_mlp(format!("moe.experts.{expert}"), experts.mlp));
+            let shared = experts.shared.map(|_| of_mlp("moe.shared_expert".into(), MlpKind::Gated));
+            each.chain(shared.into_iter().flatten()).collect()
+        }
     };
     let of_layer = |layer| {
-        let path = move |module: &str, name: &&str| format!("layers.{layer}.{module}.{name}");
-        let attention = attention.iter().map(move |name| path("self_attn", name));
-        attention.chain(mlp.iter().map(move |name| path("mlp", name)))
+        let attention = attention.iter().map(|name| format!("self_attn.{name}"));
+        let all = attention.chain(feed_forward(layer)).collect::<Vec<_>>();
+        all.into_iter().map(move |module| format!("layers.{layer}.{module}"))
     };
     (0..spec.layers.len()).flat_map(of_layer).collect()
 }
@@ -96,12 +126,16 @@ pub fn projections(model: &mut CausalLm) -> Vec<(String, &mut Linear)> {
     for (index, block) in model.layers.iter_mut().enumerate() {
         let path = |module: &str, name: &str| format!("layers.{index}.{module}.{name}");
         all.extend(block.self_attn.linears_mut().map(|(name, linear)| (path("self_attn", name), linear)));
-        all.extend(block.mlp.linears_mut().map(|(name, linear)| (path("mlp", name), linear)));
+        let mlp = block.mlp.iter_mut().flat_map(|mlp| mlp.linears_mut());
+        all.extend(mlp.map(|(name, linear)| (path("mlp", name), linear)));
+        let moe = block.moe.iter_mut().flat_map(|experts| experts.linears_mut());
+        all.extend(moe.map(|(name, linear)| (path("moe", &name), linear)));
     }
     all
 }
 
 /// Whether a module path belongs to the adapter that is trained.
 pub fn is_adapter(path: &str) -> bool {
-    [".lora.a", ".lora.b", ".lora.magnitude"].iter().any(|end| path.ends_with(end))
+    let ends = [".lora.a", ".lora.b", ".lora.magnitude", ".lora.core.shared", ".lora.core.weighed"];
+    ends.iter().any(|end| path.ends_with(end))
 }

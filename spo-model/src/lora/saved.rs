@@ -99,11 +99,10 @@ fn exists(path: &str, spec: &ModelSpec) -> bool {
         "embed_positions" => spec.learned_positions,
         // Reward models always train it: nobody has to name it.
         SCORE => false,
-        "layers.0.input_layernorm" | "layers.0.pre_feedforward_layernorm" => {
-            spec.norm_placement != NormPlacement::After
-        }
+        "layers.0.input_layernorm" => spec.norm_placement != NormPlacement::After,
+        "layers.0.pre_feedforward_layernorm" => spec.norm_placement.before_and_after().0,
         "layers.0.post_attention_layernorm" | "layers.0.post_feedforward_layernorm" => {
-            spec.norm_placement != NormPlacement::Before
+            spec.norm_placement.before_and_after().1
         }
         "layers.0.self_attn.q_norm" | "layers.0.self_attn.k_norm" => spec.qk_norm != QkNorm::None,
         _ => true,

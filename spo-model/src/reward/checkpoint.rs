@@ -160,7 +160,10 @@ fn pooling(config: &Config, spec: &ModelSpec) -> Result<Pooling, ModelError> {
     let of_class = match spec.family {
         "gemma" | "gemma2" | "gemma3_text" => Some(0),
         "phi3" => Some(32_000),
-        "olmo2" => Some(1),
+        "hunyuan_v1_dense" => Some(0),
+        "olmo2" | "olmo3" | "seed_oss" => Some(1),
+        "ministral3" => Some(11),
+        "glm4" => Some(151_329),
         "smollm3" => Some(128_004),
         _ => None,
     };

@@ -107,6 +107,16 @@ impl CausalLm {
         self
     }
 
+    /// With a head of this many scores whose weights are zero, in the model's type: it says the same of every text, whose last
+    /// token it reads.
+    #[must_use]
+    pub fn with_zero_head(mut self, labels: usize) -> Self {
+        let weight = Tensor::<2>::zeros([labels, self.spec().hidden_size], (&self.device(), self.dtype()));
+        self.score =
+            Some(ScoreHead { weight: Param::from_tensor(weight), bias: None, pooling: Pooling::Last, critic: None });
+        self
+    }
+
     /// Rewards of groups of answers, in packed batches of at most `token_budget` tokens: for each group, for each of its
     /// answers, the score of this label after the prompt. A prompt is computed once for all of its answers. `progress` is
     /// called with the groups done.

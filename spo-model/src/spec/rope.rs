@@ -11,6 +11,26 @@ pub struct Rope {
     pub dim: usize,
     /// How the frequencies are stretched for long contexts.
     pub scaling: RopeScaling,
+    /// Neighbouring channels turn together, not those of the two halves (Cohere 2, GLM 4).
+    pub pairs: bool,
+    /// Queries grow with their position (Ministral 3).
+    pub growth: Option<QueryGrowth>,
+}
+
+/// Queries at position `p` are multiplied by `1 + beta · ln(1 + ⌊p / context⌋)`, as in Llama 4.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct QueryGrowth {
+    /// How fast they grow.
+    pub beta: f64,
+    /// Positions without growth.
+    pub context: f64,
+}
+
+impl QueryGrowth {
+    /// The factor at a position.
+    pub fn at(self, position: usize) -> f32 {
+        (1.0 + self.beta * (position as f64 / self.context).floor().ln_1p()) as f32
+    }
 }
 
 /// Stretching of rotary frequencies.

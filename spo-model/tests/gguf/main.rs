@@ -424,7 +424,8 @@ fn refused() -> Vec<(&'static str, &'static str, Value, &'static str)> {
     let longrope = json!({"rope_type": "longrope", "short_factor": [1, 1, 1, 1], "long_factor": [1, 1, 1, 1]});
     let two_scalings = json!({"full_attention": {"rope_type": "default", "rope_theta": 1e6},
         "sliding_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}});
-    vec![
+    let others = ["granite", "seed-oss", "exaone4", "cohere2", "apertus", "mixtral", "qwen3-moe", "gpt-oss"];
+    let mut all = vec![
         ("llama", "rope_parameters", json!({"rope_type": "yarn", "factor": 4.0, "beta_fast": 16.0}), "YaRN"),
         ("llama", "hidden_act", "gelu".into(), "Gelu"),
         ("llama", "rope_parameters", json!({"rope_type": "default", "partial_rotary_factor": 0.5}), "4 of 8 channels"),
@@ -447,5 +448,7 @@ fn refused() -> Vec<(&'static str, &'static str, Value, &'static str)> {
         ("gemma", "tie_word_embeddings", false.into(), "a head of its own"),
         ("olmo2", "tie_word_embeddings", true.into(), "a tied head"),
         ("smollm3", "no_rope_layers", json!([1, 0, 1]), "rotary embedding in other blocks"),
-    ]
+    ];
+    all.extend(others.map(|name| (name, "use_cache", true.into(), "the family ")));
+    all
 }

@@ -4,13 +4,16 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::spec::{
-    Best, CheckpointSpec, Dtype, EvaluationSpec, LoraRounds, LoraSet, LoraSpec, LoraTargets, OnlineSpec, OptimizerName,
-    QuantisedBase, Recompute, Schedule, SteeringSpec, TrainingSpec, Unfinished, WatchdogSpec,
+    Best, CheckpointSpec, Dtype, EvaluationSpec, HoldSpec, LoraCondition, LoraRounds, LoraSet, LoraSpec, LoraTargets,
+    OnlineSpec, OptimizerName, QuantisedBase, Recompute, Schedule, Slopes, SteeringSpec, TrackSpec, TrainingSpec,
+    Unfinished, WatchdogSpec,
 };
 use spo_score::pairing::Pairing;
 
 /// Share of the prompts held out when no data has `split = "test"`.
 pub(crate) const HOLDOUT: f64 = 0.1;
+/// Share of the training prompts that drives λ, where a round has `hold`.
+pub(crate) const HOLD_SHARE: f64 = 0.1;
 /// Seed.
 pub(crate) const SEED: u64 = 0;
 /// Weights as the losses: f32.
@@ -32,6 +35,7 @@ pub(crate) fn training() -> TrainingSpec {
         zo_eps: None,
         zo_estimates: None,
         zo_momentum: None,
+        zo_slopes: None,
         // Depends on [lora] and [warmup]: `learning_rate`.
         learning_rate: None,
         schedule: Some(Schedule::Cosine),
@@ -45,6 +49,7 @@ pub(crate) fn training() -> TrainingSpec {
         shuffle: Some(true),
         recompute: Some(Recompute::Auto),
         update_in_backward: Some(false),
+        router_loss: Some(0.0),
         head_chunk_rows: Some(0),
         eval_every: Some(0),
         early_stopping: None,
@@ -73,6 +78,7 @@ pub(crate) fn zeroth_order(optimizer: OptimizerName, lora: bool) -> TrainingSpec
         zo_eps: Some(if lora { 1e-2 } else { 1e-3 }),
         zo_estimates: Some(1),
         zo_momentum: Some(0.0),
+        zo_slopes: Some(Slopes::Loss),
         learning_rate: Some(if lora { 1e-4 } else { 1e-6 }),
         schedule: Some(Schedule::Constant),
         warmup_ratio: Some(0.0),
@@ -92,6 +98,9 @@ pub(crate) fn lora() -> LoraSpec {
         dora: Some(false),
         dropout: Some(0.0),
         modules_to_save: Some(Vec::new()),
+        condition: Some(LoraCondition::None),
+        shared_rank: None,
+        concentration: None,
         rounds: Some(LoraRounds::Continue),
         quantised_base: Some(QuantisedBase::None),
     }
@@ -110,6 +119,18 @@ pub(crate) fn steering() -> SteeringSpec {
     }
 }
 
+/// `[lora]` with a condition: PBLoRA's ranks and scale, and the distribution of its code (arXiv 2505.06274).
+pub(crate) fn conditional_lora() -> LoraSpec {
+    LoraSpec {
+        rank: Some(4),
+        alpha: Some(8.0),
+        condition: Some(LoraCondition::Weights),
+        shared_rank: Some(4),
+        concentration: Some(0.5),
+        ..lora()
+    }
+}
+
 /// `[evaluation]`.
 pub(crate) fn evaluation() -> EvaluationSpec {
     EvaluationSpec {
@@ -120,6 +141,8 @@ pub(crate) fn evaluation() -> EvaluationSpec {
         samples: Some(4),
         sample_prompts: Some(Vec::new()),
         scorer: None,
+        command: None,
+        command_timeout: Some(7200.0),
         boilerplate: Some(Vec::new()),
     }
 }
@@ -140,6 +163,18 @@ pub(crate) fn online() -> OnlineSpec {
         pair: Some(Pairing::BestWorst),
         min_gap: Some(0.0),
         refresh: Some(0),
+    }
+}
+
+/// `hold`. Choices: no paper has them, and no run of a language model has tuned them yet.
+pub(crate) fn hold() -> HoldSpec {
+    HoldSpec {
+        every: Some(10),
+        spend: Some(0.5),
+        rate: Some(1.0),
+        gain: Some(5.0),
+        max_lambda: Some(10.0),
+        dimensions: Default::default(),
     }
 }
 
@@ -168,23 +203,32 @@ pub(crate) fn checkpoints() -> CheckpointSpec {
     }
 }
 
+/// `[track]`.
+pub(crate) fn track() -> TrackSpec {
+    TrackSpec { mlflow: None, experiment: Some("spo".into()) }
+}
+
 /// The fixed defaults by section, as they stand in the schema and the reference.
 pub(crate) fn sections() -> Vec<(&'static str, Map<String, Value>)> {
-    let top = serde_json::json!({ "seed": SEED, "holdout": HOLDOUT });
+    let top = serde_json::json!({ "seed": SEED, "holdout": HOLDOUT, "hold-share": HOLD_SHARE });
     let model = serde_json::json!({ "dtype": DTYPE, "device": DEVICE });
     let mut training = table(&training());
     // `zo-eps` depends on [lora].
     let zeroth_order = table(&zeroth_order(OptimizerName::Subzero, false)).into_iter();
     training.extend(zeroth_order.filter(|(key, _)| key.starts_with("zo-") && key != "zo-eps"));
+    let mut of_lora = table(&lora());
+    let conditional = table(&conditional_lora()).into_iter();
+    of_lora.extend(conditional.filter(|(key, _)| ["shared-rank", "concentration"].contains(&key.as_str())));
     vec![
         ("", table(&top)),
         ("model", table(&model)),
-        ("lora", table(&lora())),
+        ("lora", of_lora),
         ("steering", table(&steering())),
         ("training", training),
         ("evaluation", table(&evaluation())),
         ("watchdog", table(&watchdog())),
         ("checkpoints", table(&checkpoints())),
+        ("track", table(&track())),
     ]
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Number, Value};
+use spo_hub::Name;
 use toml::de::{DeFloat, DeInteger, DeTable, DeValue};
 
 use super::plan::Origin;
@@ -94,38 +95,68 @@ impl Document {
     }
 
     fn anchor(&mut self, base: &Path, own: &[&str], of: fn(&Source) -> bool) {
-        let anchor = |node: &mut Node| {
-            if let (true, Content::String(path)) = (of(&node.source), &mut node.content) {
-                // Through its components, so that `out = "."` gives the directory itself.
-                *path = base.join(&*path).components().collect::<PathBuf>().to_string_lossy().into_owned();
+        if let Content::Table(root) = &mut self.root.content {
+            for key in own {
+                let Some(entry) = root.get_mut(*key) else { continue };
+                if let (true, Content::String(path)) = (of(&entry.node.source), &mut entry.node.content) {
+                    anchored(path, base);
+                }
             }
-        };
-        let Content::Table(root) = &mut self.root.content else {
-            return;
-        };
-        for key in own {
-            let Some(path) = root.get_mut(*key) else { continue };
-            anchor(&mut path.node);
         }
+        self.visit_sources(&mut |key, node| {
+            let Content::String(path) = &mut node.content else { return };
+            if of(&node.source) {
+                match hub_name(key, path, base) {
+                    Some(name) => *path = name,
+                    None => anchored(path, base),
+                }
+            }
+        });
+    }
+
+    /// Visits what a run reads from, models, adapters, rows and prompts: each value with its dotted key.
+    pub fn visit_sources(&mut self, visit: &mut dyn FnMut(&str, &mut Node)) {
+        let Content::Table(root) = &mut self.root.content else { return };
         for (section, key) in [("model", "path"), ("lora", "start")] {
             if let Some(path) = root.get_mut(section).and_then(|section| section.node.get_mut(key)) {
-                anchor(path);
+                visit(&format!("{section}.{key}"), path);
             }
         }
         if let Some(Content::Array(rounds)) = root.get_mut("rounds").map(|rounds| &mut rounds.node.content) {
-            let online = rounds.iter_mut().filter_map(|round| round.get_mut("online"));
-            online.filter_map(|online| online.get_mut("prompts")).for_each(anchor);
+            for (index, round) in rounds.iter_mut().enumerate() {
+                if let Some(path) = round.get_mut("online").and_then(|online| online.get_mut("prompts")) {
+                    visit(&format!("rounds.{index}.online.prompts"), path);
+                }
+            }
         }
-        let Some(Content::Array(data)) = root.get_mut("data").map(|data| &mut data.node.content) else {
-            return;
-        };
-        for path in data.iter_mut().filter_map(|entry| entry.get_mut("path")) {
+        let Some(Content::Array(data)) = root.get_mut("data").map(|data| &mut data.node.content) else { return };
+        for (index, entry) in data.iter_mut().enumerate() {
+            let Some(path) = entry.get_mut("path") else { continue };
+            let key = format!("data.{index}.path");
             match &mut path.content {
-                Content::Array(paths) => paths.iter_mut().for_each(anchor),
-                _ => anchor(path),
+                Content::Array(paths) => {
+                    paths.iter_mut().for_each(|path| visit(&key, path));
+                    // One of them may have become several.
+                    *paths = std::mem::take(paths).into_iter().flat_map(Node::flat).collect();
+                }
+                _ => visit(&key, path),
             }
         }
     }
+}
+
+/// Through its components, so that `out = "."` gives the directory itself.
+fn anchored(path: &mut String, base: &Path) {
+    *path = base.join(&*path).components().collect::<PathBuf>().to_string_lossy().into_owned();
+}
+
+/// The whole name, `hf://…`, of what is one. A bare `org/name` is only ever a model or adapter.
+fn hub_name(key: &str, path: &str, base: &Path) -> Option<String> {
+    if path.starts_with("hf://") {
+        return Some(path.to_owned());
+    }
+    let of_model = matches!(key, "model.path" | "lora.start");
+    Some(Name::parse(path, base).ok()?.filter(|_| of_model)?.to_string())
 }
 
 impl Node {
@@ -149,6 +180,14 @@ impl Node {
         match &self.content {
             Content::Array(items) => items,
             _ => &[],
+        }
+    }
+
+    /// The items of a list, or the node itself.
+    fn flat(self) -> Vec<Self> {
+        match self.content {
+            Content::Array(items) => items,
+            content => vec![Self { content, ..self }],
         }
     }
 

@@ -104,6 +104,7 @@ pub(crate) fn inputs(
         }
         DataShape::Pairs => registry.build(name, options)?.needs(),
     };
+    let degrees = if shape == DataShape::Pairs { registry.build(name, options)?.degrees() } else { None };
     let Needs { reference: of_reference, history, earlier, mixture, sequence_kl, sampled, .. } = needs;
     let mut words = Vec::new();
     words.extend((of_reference && !history && earlier == 0).then(reference));
@@ -119,6 +120,12 @@ pub(crate) fn inputs(
         None => "the reference's distributions: it stays in memory".into(),
     }));
     words.extend(needs.whole_batch.then(at_once));
+    words.extend(degrees.map(|degrees| match (degrees.loss.classifies(), degrees.count - 1) {
+        (true, more) => {
+            format!("{more} more answers per pair, and a head of {} scores that is not kept", degrees.count)
+        }
+        (false, _) => "one more answer per pair, the reference's log-probs of it cached".into(),
+    }));
     Ok(words)
 }
 

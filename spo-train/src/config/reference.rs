@@ -52,6 +52,10 @@ pub fn markdown() -> String {
             let gate = &table["properties"]["gate"];
             section(&mut text, "`[rounds.gate]`", gate, |_, _| true);
             rows(&mut text, &gate["additionalProperties"], "DIMENSION.", |_, _| true);
+            let hold = &table["properties"]["hold"];
+            section(&mut text, "`[rounds.hold]`", hold, |_, _| true);
+            rows(&mut text, &hold["additionalProperties"], "DIMENSION.", |_, _| true);
+            text.push_str(HOLD);
             section(&mut text, "`[[rounds.controls]]`", &rounds["properties"]["controls"]["items"], |key, _| {
                 !training.contains_key(key) && !options.contains_key(key)
             });
@@ -65,6 +69,12 @@ const OPTIONS: &str = "
 The options of the objective stand beside these keys; docs/objectives.md lists them. The usual ones are `beta` of `dpo`
 and `alpha`, `lambda` and `margin` of `spo`. `lambda` is one number for all earlier rounds, or a table that names every
 earlier dimension: `lambda = { honesty = 1.0, brevity = 0.5 }`.
+";
+
+const HOLD: &str = "
+A bound is a change from the policy that the round starts from, with its sign (`\"-0.02\"`), or a value to keep (`\">= 0.60\"`).
+Of a dimension with a bound there is no `lambda`; the other earlier dimensions have theirs as ever. docs/theory.md says how λ
+is found, and what its price is.
 ";
 
 fn section(text: &mut String, title: &str, table: &Value, shown: impl Fn(&str, &Value) -> bool) {

@@ -100,9 +100,13 @@ fn add_defaults(schema: &mut Value) {
             }
         }
     }
-    let online = &mut schema["properties"]["rounds"]["items"]["properties"]["online"]["properties"];
+    let rounds = &mut schema["properties"]["rounds"]["items"]["properties"];
     for (key, default) in defaults::table(&defaults::online()) {
-        online[&key]["default"] = default;
+        rounds["online"]["properties"][&key]["default"] = default;
+    }
+    for (key, default) in defaults::table(&defaults::hold()) {
+        rounds["controls"]["items"]["properties"]["hold"]["properties"][&key]["default"] = default.clone();
+        rounds["hold"]["properties"][&key]["default"] = default;
     }
 }
 
@@ -114,7 +118,7 @@ fn close(schema: &mut Value) {
                 && table.get("type").is_some_and(|kind| kind == "object")
             {
                 table.remove("unevaluatedProperties");
-                // Gates have dimensions as further keys.
+                // Gates and holds have dimensions as further keys.
                 if !table.get("additionalProperties").is_some_and(Value::is_object) {
                     table.insert("additionalProperties".to_owned(), Value::Bool(false));
                 }

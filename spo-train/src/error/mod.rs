@@ -30,6 +30,21 @@ pub enum TrainError {
     /// A scorer.
     #[error(transparent)]
     Score(#[from] spo_score::ScoreError),
+    /// The Hugging Face Hub.
+    #[error(transparent)]
+    Hub(#[from] spo_hub::HubError),
+    /// The user's program that measures policies.
+    #[error("evaluation.command on {policy}, `{command}`: {reason}")]
+    Command {
+        /// The program with its arguments.
+        command: String,
+        /// The policy.
+        policy: String,
+        /// What went wrong.
+        reason: String,
+        /// Where its standard error went.
+        log: PathBuf,
+    },
     /// An online round whose answers make no pair.
     #[error("{round}: no pairs: {reason}")]
     NoOnlinePairs {
@@ -246,6 +261,12 @@ impl TrainError {
             Self::Core(error) => error.hint(),
             Self::Eval(error) => error.hint(),
             Self::Score(error) => error.hint(),
+            Self::Hub(error) => error.hint(),
+            Self::Command { log, .. } => {
+                let run = log.parent().unwrap_or(log);
+                let said = format!("its standard error is in {}", log.display());
+                Some(format!("{said}; {} with this policy, and trains nothing twice", go_on(run)))
+            }
             Self::NoOnlinePairs { .. } => {
                 Some("more samples, longer answers, a smaller min-gap, or a scorer that tells answers apart".into())
             }

@@ -8,7 +8,7 @@ use crate::events::reporter::Reporter;
 use crate::events::{HeldOut, HeldOutDimension};
 use crate::policy::logps::score_answers;
 use crate::step::tape::observe;
-use crate::task::{PreferenceTally, StepAhead, StepTally, Task};
+use crate::task::{DegreeTally, PreferenceTally, StepAhead, StepTally, Task};
 use spo_core::Sides;
 use spo_core::logprob::HeadOptions;
 use spo_data::{Dataset, Group, micro_batches};
@@ -30,6 +30,7 @@ pub struct HeldOutTasks<'a> {
 }
 
 /// The judged rows of one dimension with their log-probs under `π_0`.
+#[derive(Debug)]
 pub struct HeldOutMargins<'a> {
     /// Name of the dimension.
     pub dimension: String,
@@ -71,20 +72,13 @@ impl HeldOutTasks<'_> {
         )?;
         let loss = own.mean_loss();
         reporter.check_finite(phase, step, &[("the held-out loss", loss)], Vec::new)?;
-        let groups = missing(&self.dimensions, &scores);
-        tokens += groups.iter().map(|group| group.tokens() as u64).sum::<u64>();
-        for chunk in groups.chunks(CHUNK) {
-            reporter.check_stop()?;
-            for (group, answers) in chunk.iter().zip(score_answers(model, chunk, token_budget)) {
-                scores
-                    .extend(group.answers.iter().zip(answers).map(|(answer, score)| ((group.prompt, *answer), score)));
-            }
-        }
+        tokens += complete(self.dimensions.iter(), &mut scores, model, token_budget, reporter)?;
         Ok(HeldOut {
             phase: phase.into(),
             step,
             steps: training.steps,
             loss,
+            degree_accuracy: own.degrees.map(|degrees| degrees.accuracy()),
             dimensions: self.dimensions.iter().map(|margins| margins.figures(&scores)).collect(),
             tokens,
             seconds: started.elapsed().as_secs_f64(),
@@ -92,7 +86,64 @@ impl HeldOutTasks<'_> {
     }
 }
 
+/// Scores the answers of these rows that have no score yet; the tokens that took.
+fn complete<'t>(
+    dimensions: impl Iterator<Item = &'t HeldOutMargins<'t>>,
+    scores: &mut Scores<'t>,
+    model: &CausalLm,
+    token_budget: usize,
+    reporter: &Reporter,
+) -> Result<u64, TrainError> {
+    let groups = missing(dimensions, scores);
+    for chunk in groups.chunks(CHUNK) {
+        reporter.check_stop()?;
+        for (group, answers) in chunk.iter().zip(score_answers(model, chunk, token_budget)) {
+            scores.extend(group.answers.iter().zip(answers).map(|(answer, score)| ((group.prompt, *answer), score)));
+        }
+    }
+    Ok(groups.iter().map(|group| group.tokens() as u64).sum())
+}
+
+/// The margins `Δ log(π/π_0)` of a model on the rows of each set, in their order.
+///
+/// # Errors
+/// The user's interruption.
+pub fn row_margins(
+    sets: &[&HeldOutMargins],
+    model: &CausalLm,
+    token_budget: usize,
+    reporter: &Reporter,
+) -> Result<Vec<Vec<f64>>, TrainError> {
+    let mut scores = Scores::new();
+    complete(sets.iter().copied(), &mut scores, model, token_budget, reporter)?;
+    Ok(sets
+        .iter()
+        .map(|set| set.ratios(&scores).map(|[chosen, rejected]| difference(chosen, rejected)).collect())
+        .collect())
+}
+
+/// Chosen minus rejected, of which an absent one is 0.
+fn difference(chosen: Option<f64>, rejected: Option<f64>) -> f64 {
+    chosen.unwrap_or(0.0) - rejected.unwrap_or(0.0)
+}
+
 impl HeldOutTasks<'_> {
+    /// How well the model's head tells the preference degrees of held-out answers apart; `None` where none are classified.
+    ///
+    /// # Errors
+    /// As [`evaluate`](Self::evaluate).
+    pub fn degrees(
+        &self,
+        model: &CausalLm,
+        training: &TrainingPlan,
+        reporter: &Reporter,
+    ) -> Result<Option<DegreeTally>, TrainError> {
+        let token_budget = 2 * training.micro_batch_tokens(&model.device());
+        let (task, per_step) = (self.own.as_ref(), training.pairs_per_step);
+        let found = own_loss(task, model, per_step, token_budget, reporter, &mut Scores::new(), &mut 0)?;
+        Ok(found.degrees)
+    }
+
     /// The value by which the best checkpoint is chosen, higher is better; `None` if there is none.
     pub fn value(&self, found: &HeldOut, by: Best) -> Option<f64> {
         let own = found.dimensions.iter().find(|score| Some(&score.dimension) == self.dimension.as_ref());
@@ -113,15 +164,20 @@ impl HeldOutMargins<'_> {
         (&example.prompt, [tokens(row.chosen), tokens(row.rejected)])
     }
 
-    fn figures(&self, scores: &Scores) -> HeldOutDimension {
-        let mut sums = PreferenceTally::default();
-        for (index, row) in self.rows.iter().enumerate() {
+    /// `log(π/π_0)` of each row's chosen and rejected answer.
+    fn ratios<'s>(&'s self, scores: &'s Scores) -> impl Iterator<Item = [Option<f64>; 2]> + 's {
+        self.rows.iter().enumerate().map(move |(index, row)| {
             let (prompt, [chosen, rejected]) = self.answers(row);
             let start =
                 |side: fn(&Sides<Vec<f64>>) -> &Vec<f64>| self.start.as_ref().map_or(0.0, |all| side(all)[index]);
             let ratio = |answer: Option<&[u32]>, start: f64| answer.map(|answer| scores[&(prompt, answer)] - start);
-            let chosen = ratio(chosen, start(|sides| &sides.chosen));
-            let rejected = ratio(rejected, start(|sides| &sides.rejected));
+            [ratio(chosen, start(|sides| &sides.chosen)), ratio(rejected, start(|sides| &sides.rejected))]
+        })
+    }
+
+    fn figures(&self, scores: &Scores) -> HeldOutDimension {
+        let mut sums = PreferenceTally::default();
+        for [chosen, rejected] in self.ratios(scores) {
             sums.add(chosen.map(|ratio| (ratio, ratio)), rejected.map(|ratio| (ratio, ratio)));
         }
         let (rows, of_ratios) = (self.rows.len() as f64, self.start.is_some());
@@ -161,13 +217,17 @@ fn own_loss<'t>(
             let batch = task.pack(model, &of_batch, &members_of);
             let mut sums = empty.clone();
             observe(model, &batch, &head, |scored| {
-                let answers = members
-                    .iter()
-                    .flat_map(|&member| task.answers(rows[member]).into_iter().map(move |answer| (member, answer)));
-                for (index, ((member, answer), rows)) in answers.zip(&batch.sequences).enumerate() {
-                    let score = scored.values.get(index).map(|value| f64::from(*value));
-                    let score = score.unwrap_or_else(|| sum(&scored.logps[rows.clone()]));
-                    scores.insert((groups[member].prompt, answer), score);
+                let mut first = 0;
+                for &member in members {
+                    // A group may have more answers than its row is about.
+                    for (index, answer) in task.answers(rows[member]).into_iter().enumerate() {
+                        let score = match task.gives_rewards() {
+                            true => f64::from(scored.values[first + index]),
+                            false => sum(&scored.logps[batch.sequences[first + index].clone()]),
+                        };
+                        scores.insert((groups[member].prompt, answer), score);
+                    }
+                    first += groups[member].answers.len();
                 }
                 task.logp_gradients(&of_batch, &batch, scored, &mut sums)
             })?;
@@ -180,9 +240,9 @@ fn own_loss<'t>(
 }
 
 /// Each answer that has no score yet once, with its prompt.
-fn missing<'t>(dimensions: &'t [HeldOutMargins], scores: &Scores) -> Vec<Group<'t>> {
+fn missing<'t>(dimensions: impl Iterator<Item = &'t HeldOutMargins<'t>>, scores: &Scores) -> Vec<Group<'t>> {
     let mut seen = std::collections::HashSet::new();
-    let rows = dimensions.iter().flat_map(|margins| margins.rows.iter().map(|row| margins.answers(row)));
+    let rows = dimensions.flat_map(|margins| margins.rows.iter().map(|row| margins.answers(row)));
     let groups = rows.filter_map(|(prompt, answers)| {
         let absent = answers.into_iter().flatten().filter(|answer| !scores.contains_key(&(prompt, *answer)));
         let answers: Vec<&[u32]> = absent.filter(|answer| seen.insert((prompt, *answer))).collect();

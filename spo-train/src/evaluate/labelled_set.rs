@@ -3,6 +3,7 @@
 use crate::TrainError;
 use crate::config::{ArmPlan, RunPlan, holds_earlier};
 use crate::policy::logps::PolicyLogps;
+use crate::task::build::Lambdas;
 use burn::tensor::Device;
 use spo_core::{Objective, PairNumbers, Sides, differentiate};
 use spo_data::{Dataset, Example, Preference, Tokenizer, row_hash};
@@ -222,22 +223,22 @@ pub struct Rewards {
     /// `β` of round 1.
     pub first_scale: f64,
     /// The objective without further options, if it holds earlier dimensions.
-    pub sequential: Option<Box<dyn Objective>>,
+    pub sequential: Option<Arc<dyn Objective>>,
 }
 
 impl Rewards {
-    /// Those of an arm in a plan.
+    /// Those of an arm in a plan, with the λ that were found in training.
     ///
     /// # Errors
     /// Options that the objective refuses.
-    pub fn of(plan: &RunPlan, arm: &ArmPlan) -> Result<Self, TrainError> {
+    pub(crate) fn of(plan: &RunPlan, arm: &ArmPlan, found: &Lambdas) -> Result<Self, TrainError> {
         let scale = |arm: &ArmPlan| arm.objectives.reward_scale(&arm.objective, &arm.options).unwrap_or(1.0);
         let sequential = match holds_earlier(&arm.objectives, &arm.objective) {
             true => {
                 let own = arm.objectives.entry(&arm.objective)?.options;
                 let mut options = arm.options.clone();
                 options.retain(|key, _| own.iter().any(|option| option.key == key));
-                Some(arm.objectives.build(&arm.objective, &options)?)
+                Some(found.held(arm.objectives.build(&arm.objective, &options)?.into()))
             }
             false => None,
         };

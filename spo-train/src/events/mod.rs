@@ -9,8 +9,9 @@ pub mod watchdog;
 use crate::TrainError;
 use serde::{Deserialize, Serialize};
 use spo_eval::{
-    AnswerScores, Artefact, ConflictCount, DataSummary, DimensionScore, Distribution, GateSummary, KlEstimate,
-    OnlinePairs, PairedDifference, Sample, Steer, SteeredScores, WinRate,
+    AnswerScores, Artefact, Benchmark, ConflictCount, DataSummary, DegreeScore, DimensionScore, Distribution,
+    FrontSummary, GateSummary, HoldSummary, KlEstimate, OnlinePairs, PairedDifference, Sample, Steer, SteeredScores,
+    WinRate,
 };
 use std::path::PathBuf;
 
@@ -45,6 +46,15 @@ pub enum Event {
         split: String,
         /// Rows so far.
         rows: usize,
+    },
+    /// Files of the Hugging Face Hub come into the cache. Not kept in `events.jsonl`.
+    Downloading {
+        /// The name.
+        name: String,
+        /// Bytes that are there.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
     },
     /// The data are read and tokenised.
     DataLoaded {
@@ -94,10 +104,14 @@ pub enum Event {
     },
     /// An online round made its pairs.
     PairsMade(OnlinePairs),
+    /// A conditional policy was scored on the held-out pairs at weights over the whole simplex.
+    Front(FrontSummary),
     /// What a scorer says of a policy's responses to held-out prompts.
     AnswersScored(AnswerScores),
     /// A policy against the start in a scorer's eyes.
     WinRate(WinRate),
+    /// What a program of the user's measured of a policy.
+    Benchmarked(Benchmark),
     /// How far a policy follows the preference that it is asked for.
     Steered(Steer),
     /// They are all in the cache.
@@ -145,6 +159,12 @@ pub enum Event {
     Step(StepFigures),
     /// The running policy was scored on the held-out pairs in the middle of a phase.
     HeldOut(HeldOut),
+    /// How well the head of a phase that is over tells preference degrees apart; the head itself goes then.
+    DegreesClassified(DegreeScore),
+    /// λ was moved to hold earlier dimensions at their bounds; step 0 is its start value.
+    Held(Held),
+    /// A finished policy was held against the bounds of its round, on held-out pairs.
+    HoldJudged(HoldSummary),
     /// The running policy's distance from the one its phase started from, on sampled responses.
     RunningKl {
         /// The phase.
@@ -303,6 +323,16 @@ pub struct StepFigures {
     /// The estimate of the KL from the reference that the loss looks at (kto, tdpo), nats per answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kl: Option<f64>,
+    /// Share of the answers whose preference degree the head names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub degree_accuracy: Option<f64>,
+    /// Their mean cross-entropy, in nats; `loss` has it times `degree-weight`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub degree_loss: Option<f64>,
+    /// Of an optimiser that goes by losses, in some steps: how far the two losses along its first direction are apart, over what
+    /// other micro-batches change of one of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal_to_noise: Option<f64>,
     /// Tokens run through the model, shared prompts counted once.
     pub tokens: u64,
     /// Time taken.
@@ -329,6 +359,9 @@ pub struct HeldOut {
     /// Mean loss of the phase's objective on the held-out pairs of its dimension; in a supervised
     /// warm-up per answer token.
     pub loss: f64,
+    /// Share of its answers whose preference degree the head names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub degree_accuracy: Option<f64>,
     /// Per dimension of the run; empty in a warm-up, which has no π_0 yet.
     pub dimensions: Vec<HeldOutDimension>,
     /// Tokens scored.
@@ -357,6 +390,38 @@ pub struct HeldOutDimension {
     pub rejected_log_ratio: Option<f64>,
 }
 
+/// The multipliers of a phase after an update.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Held {
+    /// The phase.
+    pub phase: String,
+    /// Optimiser steps done.
+    pub step: u64,
+    /// Steps of the phase.
+    pub steps: u64,
+    /// The held dimensions.
+    pub dimensions: Vec<HeldDimension>,
+}
+
+/// A held dimension on the pairs that drive its λ.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct HeldDimension {
+    /// The dimension.
+    pub dimension: String,
+    /// What is bounded: `accuracy`, `margin` or `reward`.
+    pub measure: String,
+    /// What the running policy has of it.
+    pub reached: f64,
+    /// What it must have at this step.
+    pub bound: f64,
+    /// λ from here on.
+    pub lambda: f64,
+    /// Mean λ over the updates since half of the phase's steps; before that λ.
+    pub mean_lambda: f64,
+}
+
 /// Where events go.
 pub trait Sink {
     /// Takes one event, `seconds` after the start of the run.
@@ -373,5 +438,10 @@ pub trait Sink {
     fn earlier(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
         let _ = (seconds, event);
         Ok(())
+    }
+
+    /// What went wrong since it was last asked and does not end the run; told as warnings.
+    fn warnings(&mut self) -> Vec<String> {
+        vec![]
     }
 }

@@ -66,7 +66,8 @@ impl<'a> Reporter<'a> {
         let seconds = self.seconds();
         self.tell(seconds, &event)?;
         let warnings = self.watchdogs.as_mut().map(|watchdogs| watchdogs.look(&event)).unwrap_or_default();
-        warnings.into_iter().try_for_each(|text| self.tell(seconds, &Event::Warning { text }))
+        let of_sinks = self.sink.warnings();
+        warnings.into_iter().chain(of_sinks).try_for_each(|text| self.tell(seconds, &Event::Warning { text }))
     }
 
     fn tell(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {

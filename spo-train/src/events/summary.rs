@@ -1,11 +1,11 @@
 //! A run's summary from its plan and its events alone: what reports are made of.
 
-use crate::config::RunPlan;
 use crate::config::spec::Dtype;
+use crate::config::{LoraPlan, RunPlan};
 use crate::events::sink::Record;
-use crate::events::{Event, HeldOut, HeldOutDimension};
+use crate::events::{Event, HeldDimension, HeldOut, HeldOutDimension};
 use crate::persist::directory::{START, WARMUP};
-use spo_eval::{Artefact, CurvePoint, Evaluation, ModelSummary, Phase, RoundSummary, RunSummary, Setting};
+use spo_eval::{Artefact, CurvePoint, Evaluation, HoldPoint, ModelSummary, Phase, RoundSummary, RunSummary, Setting};
 
 /// Points of a training curve that are kept.
 const CURVE_POINTS: u64 = 100;
@@ -33,6 +33,9 @@ fn add(summary: &mut RunSummary, plan: &RunPlan, event: &Event) {
                 parameters: *parameters,
                 trainable: *trainable,
                 method: match &plan.lora {
+                    Some(LoraPlan { rank, shared_rank: Some(shared), .. }) => {
+                        format!("conditional LoRA rank {shared} + {rank}")
+                    }
                     Some(lora) => format!("LoRA rank {}", lora.rank),
                     None => "full".into(),
                 },
@@ -64,6 +67,7 @@ fn add(summary: &mut RunSummary, plan: &RunPlan, event: &Event) {
                 evaluations: vec![],
                 ended: None,
                 margin_offset: margin_offset.clone(),
+                held: vec![],
             });
         }
         Event::Step(figures) => {
@@ -91,8 +95,11 @@ fn add(summary: &mut RunSummary, plan: &RunPlan, event: &Event) {
             summary.margins.extend(margins.iter().cloned());
         }
         Event::Compared(difference) => summary.differences.push(difference.clone()),
+        Event::Front(front) => summary.fronts.push(front.clone()),
         Event::PairsMade(pairs) => summary.online.push(pairs.clone()),
+        Event::DegreesClassified(score) => summary.degrees.push(score.clone()),
         Event::AnswersScored(scores) => summary.answers.push(scores.clone()),
+        Event::Benchmarked(found) => summary.benchmarks.push(found.clone()),
         Event::WinRate(found) => summary.win_rates.push(found.clone()),
         Event::Steered(found) => summary.steer.push(found.clone()),
         Event::SteeredScores(found) => summary.steered.push(found.clone()),
@@ -101,6 +108,18 @@ fn add(summary: &mut RunSummary, plan: &RunPlan, event: &Event) {
             Some(known) => known.by_policy.extend(sample.by_policy.iter().cloned()),
             None => summary.samples.push(sample.clone()),
         },
+        Event::Held(held) => {
+            if let Some(round) = summary.rounds.iter_mut().find(|round| round.policy == held.phase) {
+                round.held.extend(held.dimensions.iter().map(|of| point(held.step, of)));
+            }
+        }
+        Event::HoldJudged(hold) => {
+            if let Some(round) = summary.rounds.iter_mut().find(|round| round.policy == hold.round) {
+                let own = round.lambda.iter_mut().filter(|(dimension, _)| *dimension == hold.dimension);
+                own.for_each(|(_, lambda)| *lambda = hold.lambda);
+            }
+            summary.holds.push(hold.clone());
+        }
         Event::GateChecked(gate) => summary.gates.push(gate.clone()),
         Event::PhaseEnded { phase, step, steps, policy_of, reason } => {
             let text = format!("ended after {step} of {steps} steps with the policy of step {policy_of}: {reason}");
@@ -130,6 +149,11 @@ fn add(summary: &mut RunSummary, plan: &RunPlan, event: &Event) {
         Event::Warning { text } => summary.warnings.push(text.clone()),
         _ => {}
     }
+}
+
+fn point(step: u64, of: &HeldDimension) -> HoldPoint {
+    let HeldDimension { dimension, measure, reached, bound, lambda, .. } = of.clone();
+    HoldPoint { step, dimension, measure, reached, bound, lambda }
 }
 
 fn look(found: &HeldOut) -> Evaluation {

@@ -15,7 +15,7 @@ use crate::policy::sampling::SampledResponses;
 use crate::run::Prepared;
 use crate::run::schedule::{Stage, Training};
 use crate::task::Task;
-use crate::task::build::Frozen;
+use crate::task::build::{Frozen, Lambdas};
 use crate::task::data::TaskData;
 use crate::{TrainError, step::memory};
 use serde::Serialize;
@@ -102,14 +102,22 @@ impl Measured<'_> {
         }
         let few = self.short(place.training);
         let (name, round, seed) = (place.policy.as_str(), place.round(), self.prepared.plan.seed);
-        let phase = Phase { name, round, training: &few, trainable: self.policies.trainable(), seed };
+        let trainable = data.trainable(self.policies.trainable());
+        let phase = Phase { name, round, training: &few, trainable, seed, hold: None };
         let data = data.clone().visiting(phase.visits(data.len()), phase.epoch(data.len()));
         let logps = PolicyLogps::of(START, if place.arm.is_some() { self.score(&data) } else { HashMap::new() });
         let history: Vec<&PolicyLogps> = place.path.iter().map(|_| &logps).collect();
         let reference = data.needs_reference_model().then(|| self.model.clone());
-        let frozen = Frozen { names: &place.path, history: &history, samples: None, reference, contexts: None };
-        let (task, _) = data.task(frozen, device::cpu())?;
-        self.train(&phase, task.as_ref())
+        let frozen = Frozen {
+            names: &place.path,
+            history: &history,
+            samples: None,
+            reference,
+            contexts: None,
+            lambdas: Lambdas::default(),
+        };
+        let task = data.task(frozen, device::cpu())?;
+        self.train(&phase, task.as_ref(), data.with_head(self.model.clone()))
     }
 
     /// A phase's settings for a few steps with nothing between them.
@@ -118,12 +126,11 @@ impl Measured<'_> {
         TrainingPlan { steps, eval_every: 0, early_stopping: None, max_kl: 0.0, ..training.clone() }
     }
 
-    fn train(&mut self, phase: &Phase, task: &dyn Task) -> Result<(), TrainError> {
+    fn train(&mut self, phase: &Phase, task: &dyn Task, model: CausalLm) -> Result<(), TrainError> {
         let mut seen = Seen { batches: vec![], shown: self.sink };
         let stop = AtomicBool::new(false);
         let mut reporter = Reporter::new(std::env::temp_dir(), &mut seen, &stop);
-        let start =
-            PhaseState::new(self.model.clone(), phase.training.optimizer(phase.trainable, phase.seed, phase.round));
+        let start = PhaseState::new(model, phase.training.optimizer(phase.trainable, phase.seed, phase.round));
         phase.run(start, task, None, Stopping::never(), None, &mut reporter)?;
         // The first step also warms caches and compiles kernels.
         let counted = &seen.batches[seen.batches.len().min(2) - 1..];
@@ -137,7 +144,7 @@ impl Measured<'_> {
     /// The log-probs of the rows that a phase visits, and of what its loss makes of them.
     fn score(&mut self, data: &TaskData) -> HashMap<RowHash, f64> {
         let started = Instant::now();
-        let made = [data.shortened(), data.mismatched()].concat();
+        let made = [data.derived(), data.mismatched()].concat();
         let visited = data.visited_examples().map(|example| &self.prepared.train.dataset.examples[example]);
         let rows: Vec<&Example> = visited.chain(&made).collect();
         let mut groups = vec![];

@@ -121,6 +121,11 @@ fn phase(prepared: &Prepared, training: &schedule::Training, program: usize) -> 
     let [untouched, untouched_in_a_step] = touched.map(|rows| 4 * spec.hidden_size * (spec.vocab_size - rows));
     state.optimizer -= 2 * untouched;
     state.gradients -= untouched_in_a_step;
+    // The head of preference degrees, which AdamW trains as well.
+    let head = 4 * data.head_values(spec.hidden_size);
+    state.weights += head;
+    state.gradients += head;
+    state.optimizer += 2 * head;
     let sets = if at_once > 1 { at_once + 1 } else { 1 };
     let gradients = match settings.update_in_backward {
         true => largest_part(spec, untouched_in_a_step),

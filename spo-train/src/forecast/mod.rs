@@ -26,6 +26,9 @@ pub struct Forecast {
     pub phases: Vec<PhaseForecast>,
     /// Policies whose log-probs are computed once and cached.
     pub passes: Vec<PassForecast>,
+    /// Pairs behind the bounds of `hold`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub holds: Vec<HoldForecast>,
     /// Tokens of sampled responses, at most.
     pub sampled_tokens: u64,
     /// Room in the run directory.
@@ -60,6 +63,25 @@ pub struct PhaseForecast {
     pub evaluations: u64,
     /// Tokens scored for them, at least.
     pub evaluation_tokens: u64,
+    /// Pairs without preference degrees, where the loss takes any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub without_degrees: Option<usize>,
+}
+
+/// The pairs behind one bound.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct HoldForecast {
+    /// The phase that holds.
+    pub phase: String,
+    /// The held dimension.
+    pub dimension: String,
+    /// Pairs that drive λ; no phase trains on them.
+    pub driving: usize,
+    /// Held-out pairs that judge what was reached.
+    pub judging: usize,
+    /// Updates of λ.
+    pub updates: u64,
 }
 
 /// One frozen policy.
@@ -87,8 +109,10 @@ impl Forecast {
         let disk = Disk::of(prepared, phases.len(), passes.iter().map(|pass| pass.answers).sum())?;
         let memory = MemoryForecast::of(prepared, &list)?;
         let warnings = warnings::of(prepared, &phases, &disk, &memory);
+        let holds =
+            list.iter().filter_map(Stage::training).flat_map(|stage| HoldForecast::of(prepared, stage)).collect();
         let sampled_tokens = stages.iter().map(|stage| stage.sampled_tokens).sum();
-        Ok(Self { stages, phases, passes, sampled_tokens, disk, memory, warnings, speed: None, seconds: None })
+        Ok(Self { stages, phases, passes, holds, sampled_tokens, disk, memory, warnings, speed: None, seconds: None })
     }
 
     /// With a speed, and the time that follows from it.
@@ -113,7 +137,22 @@ impl PhaseForecast {
             tokens: training.tokens,
             evaluations: training.evaluations,
             evaluation_tokens: training.evaluation_tokens,
+            without_degrees: training.data.train.without_degrees(),
         }
+    }
+}
+
+impl HoldForecast {
+    fn of(prepared: &Prepared, training: &Training) -> Vec<Self> {
+        let Some(hold) = training.place.arm.and_then(|arm| arm.plan.hold.as_ref()) else { return vec![] };
+        let of = |dimension: &String| Self {
+            phase: training.place.policy.clone(),
+            dimension: dimension.clone(),
+            driving: prepared.steer.judged(dimension).len(),
+            judging: prepared.held_out.judged(dimension).len(),
+            updates: hold.updates(training.place.training.steps),
+        };
+        hold.dimensions.keys().map(of).collect()
     }
 }
 

@@ -22,6 +22,13 @@ pub(super) fn of(prepared: &Prepared, phases: &[PhaseForecast], disk: &Disk, nee
         let (share, rows) = (100.0 * phase.epochs, phase.rows);
         warnings.push(format!("{} sees {share:.0} % of its {rows} rows: raise steps, or set epochs", phase.phase));
     }
+    for phase in phases {
+        if let Some(count) = phase.without_degrees.filter(|count| *count > 0) {
+            let (name, rows) = (&phase.phase, phase.rows);
+            warnings
+                .push(format!("{name}: {count} of {rows} pairs have no preference degrees, and are trained without"));
+        }
+    }
     for summary in prepared.held_out.summaries().iter().filter(|summary| summary.pairs < FEW_HELD_OUT) {
         let (pairs, dimension) = (summary.pairs, &summary.dimension);
         warnings.push(format!("only {pairs} held-out pairs of {dimension}: its accuracies will be rough"));

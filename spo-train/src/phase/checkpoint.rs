@@ -11,6 +11,7 @@ use crate::config::spec::Best;
 use crate::persist::durable::{Mark, files, hash_start, seal_fault, sync, sync_parent};
 use crate::persist::float;
 use crate::persist::{directory, disk_space};
+use crate::phase::hold::HoldState;
 use crate::phase::state::{Evaluations, PhaseState};
 use crate::policy;
 use crate::step::optimizer::Optimizer;
@@ -48,6 +49,9 @@ pub struct Header {
     /// What the evaluations of the running policy found.
     #[serde(alias = "looks")]
     pub evaluations: Evaluations,
+    /// λ, where it follows bounds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<HoldState>,
     /// How far `events.jsonl` was; absent in a loop that writes none.
     pub events: Option<Mark>,
     /// Bytes of it when the stage before the phase was finished.
@@ -213,6 +217,7 @@ fn write(
         evaluated: state.evaluated,
         best: state.best,
         evaluations: state.evaluations.clone(),
+        hold: state.hold.clone(),
         events,
         stage,
     };
@@ -320,6 +325,7 @@ impl Saved {
             evaluated: header.evaluated,
             best: header.best,
             evaluations: header.evaluations.clone(),
+            hold: header.hold.clone(),
             rolled_back: false,
         })
     }

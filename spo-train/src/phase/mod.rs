@@ -1,7 +1,9 @@
 //! A phase of optimiser steps: batches of a task until its steps are done.
 
+mod by_losses;
 pub mod checkpoint;
 pub mod gate;
+pub mod hold;
 mod memory_check;
 pub mod state;
 mod step;
@@ -17,6 +19,7 @@ use crate::events::Event;
 use crate::events::reporter::Reporter;
 use crate::persist::durable::Mark;
 use crate::phase::checkpoint::Checkpoints;
+use crate::phase::hold::Hold;
 use crate::phase::stopping::Stopping;
 use crate::step::gradients::Trainable;
 use crate::task::Task;
@@ -39,6 +42,8 @@ pub struct Phase<'a> {
     pub trainable: Trainable,
     /// Seed of the run.
     pub seed: u64,
+    /// Bounds that its λ follows; `None` where λ is fixed.
+    pub hold: Option<&'a Hold<'a>>,
 }
 
 impl Phase<'_> {
@@ -62,7 +67,21 @@ impl Phase<'_> {
         }
         let order = self.order(task.len());
         self.check_memory(&mut state, task, &order)?;
+        let tasks: Vec<&dyn Task> = [task].into_iter().chain(held_out.map(|held_out| held_out.own.as_ref())).collect();
+        if let Some(hold) = self.hold {
+            hold.begin(self, &mut state, &tasks, reporter)?;
+        }
         loop {
+            if let Some(hold) = self.hold.filter(|hold| hold.due(&state, self.training.steps)) {
+                let events = reporter.mark()?;
+                match hold.update(self, &mut state, &tasks, reporter) {
+                    // Then λ is moved on resuming.
+                    Err(TrainError::Interrupted { out }) => {
+                        return Err(self.interrupt(&state, checkpoints, events, out));
+                    }
+                    updated => updated?,
+                }
+            }
             if let Some(held_out) = held_out.filter(|_| self.evaluation_due(&state)) {
                 let events = reporter.mark()?;
                 let best_by = checkpoints.as_ref().map_or(Best::None, |checkpoints| checkpoints.best_by());

@@ -1,6 +1,7 @@
 //! What a phase has come to between two of its steps: what a checkpoint holds.
 
 use crate::persist::float;
+use crate::phase::hold::HoldState;
 use crate::step::optimizer::Optimizer;
 use serde::{Deserialize, Serialize};
 use spo_model::CausalLm;
@@ -26,6 +27,8 @@ pub struct PhaseState {
     pub best: Option<f64>,
     /// What the evaluations of the running policy found, where they may end the phase.
     pub evaluations: Evaluations,
+    /// λ, where it follows bounds.
+    pub hold: Option<HoldState>,
     /// Whether the policy is an earlier one, because the last one misses the round's gate.
     pub rolled_back: bool,
 }
@@ -42,13 +45,14 @@ impl PhaseState {
             evaluated: 0,
             best: None,
             evaluations: Evaluations::default(),
+            hold: None,
             rolled_back: false,
         }
     }
 
-    /// The policy as it is now, to be scored or saved.
+    /// The policy as it is now, to be scored or saved; a conditional one at equal weights.
     pub fn policy(&mut self) -> CausalLm {
-        self.optimizer.policy(&self.model)
+        self.optimizer.policy(&self.model).at_equal_weights()
     }
 }
 

@@ -13,13 +13,15 @@ use spo_model::CausalLm;
 use std::time::Instant;
 
 /// What a step has come to.
-struct Updated {
-    model: CausalLm,
-    tally: StepTally,
+pub(super) struct Updated {
+    pub model: CausalLm,
+    pub tally: StepTally,
     /// Of the mean gradient or its estimate, before clipping.
-    norm: f64,
+    pub norm: f64,
     /// How often the batch ran through a model.
-    passes: usize,
+    pub passes: usize,
+    /// The difference of two losses over the noise of one, where it was measured.
+    pub signal: Option<f64>,
 }
 
 impl Phase<'_> {
@@ -38,8 +40,12 @@ impl Phase<'_> {
         let learning_rate = self.training.learning_rates().after(done);
 
         let PhaseState { model, mut optimizer, .. } = state;
+        let model = match task.weights(done) {
+            Some(weights) => model.with_weights(&weights),
+            None => model,
+        };
         let updated = self.update(&batch, model, optimizer.as_mut(), learning_rate);
-        let Updated { model, tally, norm, passes } = updated.map_err(|fault| match fault {
+        let Updated { model, tally, norm, passes, signal } = updated.map_err(|fault| match fault {
             Fault::NotFinite(quantity, found) => {
                 let ids: Vec<String> = rows.iter().map(|&row| task.id(row).to_owned()).collect();
                 reporter.not_finite(self.name, number, quantity, found, &ids)
@@ -66,6 +72,9 @@ impl Phase<'_> {
             chosen_tokens: pairs.and_then(|sums| over(sums.chosen_tokens, sums.chosen)),
             margin_offset: pairs.and_then(|sums| sums.margin_offset).map(mean),
             kl: tally.kl(),
+            degree_accuracy: tally.degrees.map(|degrees| degrees.accuracy()),
+            degree_loss: tally.degrees.map(|degrees| degrees.mean_loss()),
+            signal_to_noise: signal,
             tokens,
             seconds: taken.as_secs_f64(),
             memory_bytes: memory::resident_bytes(),
@@ -91,7 +100,7 @@ impl Phase<'_> {
                     squares += norm * norm;
                     Ok(optimizer.update(model, part, learning_rate, 1.0))
                 })?;
-                Ok(Updated { model, tally, norm: squares.sqrt(), passes: 1 })
+                Ok(Updated { model, tally, norm: squares.sqrt(), passes: 1, signal: None })
             }
             Method::Gradients(optimizer) => {
                 let (mut gradients, tally) = batch.gradients(&model)?;
@@ -101,21 +110,9 @@ impl Phase<'_> {
                 let scale = clip_factor(norm, self.training.max_grad_norm);
                 optimizer.begin_step();
                 let model = optimizer.update(model, &mut gradients, learning_rate, scale);
-                Ok(Updated { model, tally, norm, passes: 1 })
+                Ok(Updated { model, tally, norm, passes: 1, signal: None })
             }
-            Method::Losses(optimizer) => {
-                let (mut losses, mut total) = (vec![], StepTally::default());
-                while let Some(probe) = optimizer.probe(&model, &losses) {
-                    // Here too.
-                    let tally = batch.loss(&probe)?;
-                    losses.push(finite("the loss", tally.mean_loss())?);
-                    total.weight += tally.weight;
-                    total.merge(tally);
-                }
-                let (model, norm) = optimizer.update(model, &losses, learning_rate);
-                let norm = finite("the estimate of the gradient norm", norm)?;
-                Ok(Updated { model, tally: total, norm, passes: losses.len() })
-            }
+            Method::Losses(optimizer) => self.by_losses(batch, model, optimizer, learning_rate),
         }
     }
 }

@@ -131,21 +131,65 @@ impl<'a> StepBatch<'a> {
         Ok((model, tally))
     }
 
-    /// The sums of the batch at a model, without a backward pass and without dropout.
-    pub fn loss(&self, model: &CausalLm) -> Result<StepTally, Fault> {
+    /// The sums of the batch at a model, without a backward pass and without dropout, and the log-probs of each
+    /// micro-batch's tokens.
+    pub fn loss(&self, model: &CausalLm) -> Result<(StepTally, Vec<Vec<f32>>), Fault> {
+        self.pass(model, |_, rows, batch, scored, sums| {
+            self.logp_gradients(rows, batch, scored, sums)?;
+            Ok(scored.logps.to_vec())
+        })
+    }
+
+    /// The sums half-way between the log-probs `first` of another model and those of this one, and the difference of the
+    /// losses along the tangent there: `Σ ∂L/∂logp · (first − own)`. It has no part in the curvature of the loss.
+    pub fn between(&self, model: &CausalLm, first: &[Vec<f32>]) -> Result<(StepTally, f64), Fault> {
+        let (tally, differences) = self.pass(model, |index, rows, batch, scored, sums| {
+            let both = || first[index].iter().zip(scored.logps);
+            let middle: Vec<f32> = both().map(|(first, own)| (first + own) / 2.0).collect();
+            let gradient = self.logp_gradients(rows, batch, &Scored { logps: &middle, ..*scored }, sums)?;
+            let along = both().zip(&gradient.logps);
+            Ok(along.map(|((first, own), slope)| f64::from(*slope) * f64::from(first - own)).sum::<f64>())
+        })?;
+        Ok((tally, differences.into_iter().sum()))
+    }
+
+    /// Runs every micro-batch through a model and hands its number, rows, tokens and log-probs to `f`, with the sums of the
+    /// batch before it.
+    fn pass<T: Send>(
+        &self,
+        model: &CausalLm,
+        f: impl Fn(usize, &[usize], &PackedBatch, &Scored, &mut StepTally) -> Result<T, Fault> + Sync,
+    ) -> Result<(StepTally, Vec<T>), Fault> {
         let start = StepTally { step_zero: None, ..self.start(model)? };
-        let run = |members: &Vec<usize>| {
+        let run = |(index, members): (usize, &Vec<usize>)| {
             let ((rows, batch), mut sums) = (self.pack(model, members), start.clone());
-            observe(model, &batch, &self.head, |scored| self.logp_gradients(&rows, &batch, scored, &mut sums))?;
-            Ok::<_, Fault>(sums)
+            let found = observe(model, &batch, &self.head, |scored| f(index, &rows, &batch, scored, &mut sums))?;
+            Ok::<_, Fault>((sums, found))
         };
         let at_once = if side_by_side(&model.device(), model.spec()) { rayon::current_num_threads() } else { 1 };
-        let mut tally = start.clone();
-        for wave in self.micro_batches.chunks(at_once) {
-            let all: Vec<_> = wave.par_iter().map(run).collect::<Result<_, _>>()?;
-            all.into_iter().for_each(|sums| tally.merge(sums));
+        let (mut tally, mut all) = (start.clone(), vec![]);
+        for (wave, members) in self.micro_batches.chunks(at_once).enumerate() {
+            let numbered =
+                members.par_iter().enumerate().map(|(index, members)| run((wave * at_once + index, members)));
+            for (sums, found) in numbered.collect::<Result<Vec<_>, _>>()? {
+                tally.merge(sums);
+                all.push(found);
+            }
         }
-        Ok(tally)
+        Ok((tally, all))
+    }
+
+    /// The same rows in other micro-batches: what differs in their loss is rounding.
+    pub fn repacked(&self) -> Self {
+        let lengths: Vec<usize> = self.groups.iter().map(Group::tokens).collect();
+        let mut micro_batches = micro_batches(&lengths, self.token_budget / 2);
+        micro_batches.iter_mut().for_each(|members| members.reverse());
+        Self { groups: self.groups.clone(), micro_batches, head: self.head.clone(), ..*self }
+    }
+
+    /// Steps done before this one.
+    pub fn done(&self) -> u64 {
+        self.done
     }
 
     /// What a batch's sums must be, before the model is changed.
@@ -220,7 +264,10 @@ impl<'a> StepBatch<'a> {
     fn tape_options(&self, model: &CausalLm, batch: &PackedBatch) -> TapeOptions {
         let large = || activation_bytes(model, batch) > kept_activations(&model.device());
         let recompute = self.phase.training.recompute.settled(large);
-        TapeOptions { recompute, trainable: self.phase.trainable, head: self.head.clone() }
+        // Of the batch's mean: a micro-batch counts by its tokens.
+        let share = batch.tokens() as f64 / self.tokens().max(1) as f64;
+        let router_loss = self.phase.training.router_loss * share;
+        TapeOptions { recompute, trainable: self.phase.trainable, head: self.head.clone(), router_loss }
     }
 }
 

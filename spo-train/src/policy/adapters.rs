@@ -1,21 +1,22 @@
 //! `[lora]` as `spo-model` takes it.
 
 use crate::TrainError;
-use crate::config::spec::{Dtype, LoraRounds, LoraSet, LoraTargets, QuantisedBase};
+use crate::config::spec::{Dtype, LoraCondition, LoraRounds, LoraSet, LoraTargets, QuantisedBase};
 use crate::config::{LoraPlan, RunPlan, RunSpec, SteeringPlan};
 use crate::policy::{PolicyOptions, RewardHead};
 use burn::tensor::Device;
 use spo_model::decoder::blocks::BlockBits;
 use spo_model::device::check_dtype;
 use spo_model::load::{LoadOptions, Storage};
-use spo_model::lora::{LoraSpec, SavedModules, Targets};
+use spo_model::lora::front::FRONT_CONFIG;
+use spo_model::lora::{FrontSpec, LoraSpec, SavedModules, Targets};
 use spo_model::{ModelError, ModelSpec};
 
 /// The adapters that a plan asks for, checked against the model's shape.
 ///
 /// # Errors
 /// A target or a module that the model does not have.
-pub fn lora_spec(plan: &LoraPlan, model: &ModelSpec) -> Result<LoraSpec, ModelError> {
+pub fn lora_spec(run: &RunPlan, plan: &LoraPlan, model: &ModelSpec) -> Result<LoraSpec, ModelError> {
     let spec = LoraSpec {
         rank: plan.rank,
         alpha: plan.alpha,
@@ -28,6 +29,7 @@ pub fn lora_spec(plan: &LoraPlan, model: &ModelSpec) -> Result<LoraSpec, ModelEr
             LoraTargets::Pattern(pattern) => Targets::Pattern(pattern.clone()),
         },
         saved: SavedModules::new(&plan.modules_to_save, model)?,
+        front: plan.shared_rank.map(|shared_rank| FrontSpec { dimensions: run.front().to_vec(), shared_rank }),
     };
     spec.check(model)?;
     Ok(spec)
@@ -45,12 +47,16 @@ pub fn check(spec: &RunSpec, plan: &RunPlan, model: &ModelSpec) -> Result<(), Tr
         let hint = "set `rounds = \"continue\"`, or `dora = false`";
         return Err(spec.refused("lora.rounds", message.into(), Some(hint.into())).into());
     }
-    if let Some(start) = lora.start.as_ref().filter(|start| !start.join("adapter_config.json").is_file()) {
-        let message = format!("{} holds no adapter_config.json", start.display());
-        let hint = "name a directory that PEFT or a run of spo has saved an adapter in";
+    let file = if lora.condition == LoraCondition::Weights { FRONT_CONFIG } else { "adapter_config.json" };
+    if let Some(start) = lora.start.as_ref().filter(|start| !start.join(file).is_file()) {
+        let message = format!("{} holds no {file}", start.display());
+        let hint = match lora.condition {
+            LoraCondition::None => "name a directory that PEFT or a run of spo has saved an adapter in",
+            LoraCondition::Weights => "name a policy of a run with `condition = \"weights\"`",
+        };
         return Err(spec.refused("lora.start", message, Some(hint.into())).into());
     }
-    match lora_spec(lora, model) {
+    match lora_spec(plan, lora, model) {
         Err(ModelError::Adapter { file, reason }) => Err(spec.refused(&file, reason, None).into()),
         other => Ok(other.map(|_| ())?),
     }
@@ -76,7 +82,7 @@ pub fn policy_options(plan: &RunPlan, model: &ModelSpec, device: &Device) -> Res
         base: plan.model.path.clone(),
         families: plan.families.clone(),
         load: LoadOptions { storage: Some(storage), blocks },
-        lora: plan.lora.as_ref().map(|lora| lora_spec(lora, model)).transpose()?.map(|lora| {
+        lora: plan.lora.as_ref().map(|lora| lora_spec(plan, lora, model)).transpose()?.map(|lora| {
             match plan.gives_rewards() {
                 true => LoraSpec { saved: lora.saved.with_score_head(), ..lora },
                 false => lora,

@@ -181,7 +181,7 @@ impl Policies {
         let dir = self.path(name);
         let aside = self.dir.join(format!(".{name}.part"));
         remove(&aside)?;
-        let model = model.joined().unsteered();
+        let model = self.kept_parts(model.joined().at_equal_weights().unsteered());
         self.write(&model, &aside)?;
         replace_dir(&aside, &dir)?;
         let before = self.probe.score(&model);
@@ -294,6 +294,7 @@ impl Policies {
             None => parameters::count(model, |path| !is_adapter(path)),
         };
         disk_space::require(dir, (values * model.dtype().size()) as u64, true)?;
+        let model = &self.kept_parts(model.clone());
         match &self.options.lora {
             Some(spec) => lora::save_adapter(model, spec, &self.options.base.display().to_string(), dir)?,
             // What an optimiser keeps beside the weights goes into them.
@@ -365,6 +366,11 @@ impl Policies {
         reporter.emit(Event::ModelExported { policy: name.into(), path, drift: merge_drift, quantisation_drift })
     }
 
+    /// The model without a head that only helped to train it.
+    fn kept_parts(&self, model: CausalLm) -> CausalLm {
+        if self.options.reward.is_some() { model } else { model.without_score_head() }
+    }
+
     fn open_base(&self) -> Result<CausalLm, TrainError> {
         self.open(&self.options.base, self.options.load)
     }
@@ -423,8 +429,8 @@ fn remove(dir: &Path) -> Result<(), TrainError> {
 }
 
 /// Hash of what makes the model's log-probs: its weights and adapters, their type, and the way of
-/// scoring them.
-fn hash(model: &CausalLm) -> String {
+/// scoring them. Conditional adapters count with what they are at equal weights.
+pub(crate) fn hash(model: &CausalLm) -> String {
     let base = parameters::hash(model, |path| !is_adapter(path));
     let adapters = parameters::hash(model, is_adapter);
     let text = format!("packed-v1 {:?} {base} {adapters}", model.dtype());

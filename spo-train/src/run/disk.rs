@@ -71,8 +71,9 @@ impl Sizes {
         let trained = match &plan.lora {
             None => parameters,
             Some(lora) => {
-                let spec = lora_spec(lora, model)?;
-                let width = |path: String| (lora.rank * width(model, &path)) as u64;
+                let spec = lora_spec(plan, lora, model)?;
+                let core = spec.front.as_ref().map_or(0, |front| front.core_elements(spec.rank));
+                let width = |path: String| (spec.total_rank() * width(model, &path) + core) as u64;
                 spec.targets.select(model)?.into_iter().map(width).sum()
             }
         };

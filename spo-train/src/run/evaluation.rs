@@ -1,7 +1,6 @@
 //! What is said of finished policies: scores, comparisons, gates.
 
 use crate::TrainError;
-use crate::config::{ArmPlan, RunPlan};
 use crate::evaluate::labelled_set::{LabelledSet, Rewards, log_ratio_margins, reward_scores};
 use crate::events::Event;
 use crate::phase::gate::Gate;
@@ -43,7 +42,7 @@ impl Judged<'_> {
     pub fn scores(
         &self,
         set: &LabelledSet,
-        (plan, arm): (&RunPlan, &ArmPlan),
+        rewards: &Rewards,
         of_margins: &[DimensionScore],
         bootstrap: &Bootstrap,
         device: &Device,
@@ -51,7 +50,7 @@ impl Judged<'_> {
         if self.history.is_empty() {
             return Ok(of_margins.to_vec());
         }
-        let (rewards, mut scores) = (Rewards::of(plan, arm)?, vec![]);
+        let mut scores = vec![];
         for (dimension, of_margin) in set.dimensions.iter().zip(of_margins) {
             scores.push(of_margin.clone());
             scores.extend(reward_scores(
@@ -60,7 +59,7 @@ impl Judged<'_> {
                 dimension,
                 self.logps,
                 &self.history,
-                &rewards,
+                rewards,
                 bootstrap,
                 device,
             )?);

@@ -1,7 +1,7 @@
 //! What a run was made from, kept in its directory: whether it can go on as it began.
 
 use crate::TrainError;
-use crate::config::spec::{DataEntry, Source};
+use crate::config::spec::{DataEntry, Located, Source};
 use crate::config::{Registries, RunPlan, RunSpec};
 use crate::persist::directory::{self, Change};
 use crate::persist::durable::{self, hash_start};
@@ -39,6 +39,9 @@ pub struct Manifest {
     pub model: Vec<Input>,
     /// Data files, in the order of the run file.
     pub data: Vec<Input>,
+    /// Names of the Hugging Face Hub, with the commits that they were: a resumed run reads those.
+    #[serde(default)]
+    pub hub: Vec<Located>,
     /// Every resolved value, one `key = value` a line.
     pub plan: Vec<String>,
 }
@@ -57,6 +60,7 @@ impl Manifest {
             source: prepared.source.clone(),
             model: inputs(&model_files(plan)?)?,
             data: inputs(&data)?,
+            hub: plan.hub.clone(),
             plan: values(plan),
         })
     }
@@ -105,6 +109,7 @@ impl Manifest {
         for argument in &source.arguments {
             spec.apply(argument)?;
         }
+        spec.pin(&self.hub);
         Ok(spec)
     }
 
@@ -165,7 +170,8 @@ fn damaged(path: &Path) -> TrainError {
 /// The plan's values. Where files are does not matter, only what is in them.
 fn values(plan: &RunPlan) -> Vec<String> {
     let place = |key: &str| {
-        ["out", "model.path", "lora.start"].contains(&key) || (key.starts_with("data.") && key.ends_with(".path"))
+        ["out", "model.path", "lora.start"].contains(&key)
+            || ((key.starts_with("data.") || key.starts_with("hub.")) && key.ends_with(".path"))
     };
     let lines = plan.lines().into_iter().filter(|line| !place(&line.key));
     lines.map(|line| format!("{} = {}", line.key, line.value)).collect()

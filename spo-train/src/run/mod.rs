@@ -1,7 +1,11 @@
 //! A run from its file to its reports.
 
+mod benchmark;
 pub mod disk;
 mod evaluation;
+mod front;
+mod hold;
+mod hub;
 mod judge;
 pub(crate) mod lock;
 pub mod manifest;
@@ -22,6 +26,7 @@ use crate::TrainError;
 use crate::config::RunPlan;
 use crate::events::reporter::Reporter;
 use crate::events::sink::csv::Tables;
+use crate::events::sink::mlflow::Mlflow;
 use crate::events::sink::tensorboard::TensorBoard;
 use crate::events::sink::{All, EventFile, Record, read_events};
 use crate::events::summary::summarize;
@@ -168,7 +173,9 @@ fn go_through(
     // These are made from the events alone: what was kept is told them again.
     let mut watchdogs = Watchdogs::new(plan.watchdog.clone());
     let (mut tables, mut tensorboard) = (Tables::create(out)?, TensorBoard::create(out, seconds)?);
+    let mut mlflow = Mlflow::of(plan, out);
     let mut sinks = All(vec![&mut tables, &mut tensorboard, sink]);
+    sinks.0.extend(mlflow.as_mut().map(|mlflow| mlflow as &mut dyn Sink));
     for record in &kept {
         sinks.earlier(record.at, &record.event)?;
         watchdogs.look(&record.event);

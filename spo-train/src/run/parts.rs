@@ -3,15 +3,19 @@
 use crate::TrainError;
 use crate::evaluate::held_out_loss::{HeldOutMargins, HeldOutTasks};
 use crate::events::Event;
+use crate::events::reporter::Reporter;
+use crate::phase::hold::Hold;
 use crate::policy::logps::PolicyLogps;
 use crate::policy::sampling::Samples;
+use crate::run::hold;
 use crate::run::place::Place;
 use crate::run::prepare::Prepared;
 use crate::run::schedule::Training;
 use crate::task::Task;
-use crate::task::build::{Embedded, Frozen};
+use crate::task::build::{Embedded, Frozen, Lambdas};
+use crate::task::data::TaskData;
 use burn::tensor::Device;
-use spo_eval::Distribution;
+use spo_eval::{DegreeScore, Distribution, length_accuracy};
 use spo_model::CausalLm;
 
 /// What earlier policies give to a phase.
@@ -24,12 +28,16 @@ pub(super) struct Given<'h> {
     pub reference: Option<CausalLm>,
     /// What users are told apart by, in a run of several.
     pub contexts: Option<Embedded>,
+    /// λ of earlier rounds that was found in training.
+    pub lambdas: Lambdas,
 }
 
 /// A phase's task, and the tasks that it is evaluated on.
 pub(super) struct Parts<'a> {
     pub task: Box<dyn Task + 'a>,
     pub held_out: Option<HeldOutTasks<'a>>,
+    /// Bounds that its λ follows.
+    pub hold: Option<Hold<'a>>,
     /// SPO's `c` on the pairs that it visits.
     margin_offset: Option<Vec<f64>>,
 }
@@ -46,13 +54,14 @@ impl<'a> Parts<'a> {
         device: &Device,
     ) -> Result<Self, TrainError> {
         let (place, data) = (&training.place, training.data);
-        let Given { history, samples: [samples, held_out_samples], reference, contexts } = given;
+        let Given { history, samples: [samples, held_out_samples], reference, contexts, lambdas } = given;
         let frozen = |samples| Frozen {
             names: &place.path,
             history: &history,
             samples,
             reference: reference.clone(),
             contexts: contexts.clone(),
+            lambdas: lambdas.clone(),
         };
         let rows = data.rows();
         // Of the pairs that an online round made only the policies know that its loss looks at.
@@ -60,16 +69,55 @@ impl<'a> Parts<'a> {
         let since = if data.prompts().is_some() && !rows.looks_at_all_policies() { last } else { 0 };
         let own =
             Frozen { names: &place.path[since..], history: history.get(since..).unwrap_or(&[]), ..frozen(samples) };
-        let (task, margin_offset) = rows.task(own, device.clone())?;
+        let (task, visited) = (rows.task(own, device.clone())?, rows.visited().collect::<Vec<_>>());
+        let hold = match place.arm {
+            Some(arm) => hold::hold((&prepared.plan, arm), &prepared.steer, &history, task.as_ref(), &visited)?,
+            None => None,
+        };
+        let margin_offset = task.margin_offset(&visited)?;
         let held_out = match &data.held_out {
             None => None,
             Some(rows) => Some(HeldOutTasks {
-                own: rows.task(frozen(held_out_samples), device.clone())?.0,
+                own: rows.task(frozen(held_out_samples), device.clone())?,
                 dimension: place.arm.map(|arm| arm.round.dimension.clone()),
                 dimensions: margins(prepared, place, &history)?,
             }),
         };
-        Ok(Self { task, held_out, margin_offset })
+        Ok(Self { task, held_out, hold, margin_offset })
+    }
+
+    /// How well the phase's head tells preference degrees apart on held-out rows, in the end; nothing where there is no head.
+    ///
+    /// # Errors
+    /// A value that is not finite, or the user's interruption.
+    pub fn degrees(
+        &self,
+        training: &Training,
+        model: &CausalLm,
+        reporter: &Reporter,
+    ) -> Result<Option<Event>, TrainError> {
+        let (place, data) = (&training.place, training.data);
+        let (Some((degrees, lengths)), Some(held_out)) = (data.rows().classified(), &self.held_out) else {
+            return Ok(None);
+        };
+        let policy = place.policy.clone();
+        if model.score.is_none() {
+            let text =
+                format!("{policy} is an earlier policy of its round: how well it tells degrees apart is not known");
+            return Ok(Some(Event::Warning { text }));
+        }
+        let of_held_out = data.held_out.as_ref().and_then(TaskData::classified).map(|(_, lengths)| lengths);
+        let by_length = length_accuracy(&lengths, &of_held_out.unwrap_or_default(), degrees);
+        let found = held_out.degrees(model, place.training, reporter)?;
+        let (Some(length_accuracy), Some(found)) = (by_length, found) else {
+            let text = format!("{policy}: no held-out answer has preference degrees");
+            return Ok(Some(Event::Warning { text }));
+        };
+        let left_out = data.rows().without_degrees().unwrap_or_default();
+        let (pairs, answers) = (data.rows().len() - left_out, found.answers as usize);
+        let (accuracy, loss) = (found.accuracy(), found.mean_loss());
+        let score = DegreeScore { policy, degrees, pairs, left_out, answers, accuracy, loss, length_accuracy };
+        Ok(Some(Event::DegreesClassified(score)))
     }
 
     /// That the phase begins.

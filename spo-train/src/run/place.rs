@@ -7,6 +7,7 @@ use crate::phase::Phase;
 use crate::run::online::prompts::{Prompts, Texts};
 use crate::step::gradients::Trainable;
 use crate::task::data::TaskData;
+use crate::task::{Weighing, WeightDraws};
 use spo_data::{Dataset, Tokenizer};
 use spo_model::ModelSpec;
 use std::sync::{Arc, OnceLock};
@@ -59,7 +60,7 @@ impl Place<'_> {
     /// How the phase visits its rows: what is trained makes no difference to that.
     pub fn visiting(&self, seed: u64) -> Phase<'_> {
         let (training, trainable) = (self.training, Trainable::All);
-        Phase { name: &self.policy, round: self.round(), training, trainable, seed }
+        Phase { name: &self.policy, round: self.round(), training, trainable, seed, hold: None }
     }
 }
 
@@ -157,17 +158,22 @@ impl PhaseData {
                 let steering = plan.steering.as_ref().expect("it is there");
                 TaskData::of_users(dataset, &arm.round.dimension, (arm.plan, steering), limit)
             }
+            (Some(arm), _) if !arm.round.front.is_empty() => {
+                TaskData::of_front(dataset, &arm.round.front, arm.plan, weighing(plan, place, arm.round), limit)
+            }
             (Some(arm), _) => TaskData::of_arm(dataset, &arm.round.dimension, arm.plan, tokenizer, limit),
             (None, Some(warmup)) => Ok(TaskData::of_warm_up(dataset, warmup, limit)),
             (None, None) => unreachable!("only the warm-up is no arm"),
         };
         let train = rows(train)?;
         train.check(&place.path)?;
-        // Its loss on held-out rows is computed on the way.
-        let held_out = (place.training.eval_every > 0).then(|| rows(held_out)).transpose()?;
+        train.check_degrees()?;
+        // Its loss on held-out rows is computed on the way, and in the end how well preference degrees are told apart.
+        let classifies = train.classified().is_some() && !held_out.examples.is_empty();
+        let held_out = (place.training.eval_every > 0 || classifies).then(|| rows(held_out)).transpose()?;
         if let Some(held_out) = &held_out {
             held_out.check(&place.path)?;
-            if let (Some(arm), 0) = (&place.arm, held_out.len()) {
+            if let (Some(arm), 0) = (place.arm.filter(|_| place.training.eval_every > 0), held_out.len()) {
                 let what = format!("held-out {} of `{}`", arm.plan.data.words(), arm.round.dimension);
                 return Err(TrainError::no_pairs(what));
             }
@@ -175,5 +181,17 @@ impl PhaseData {
         let (phase, rows) = (place.visiting(plan.seed), train.len());
         let train = train.visiting(phase.visits(rows), phase.epoch(rows));
         Ok(Self { train, held_out, online: prompts.map(|prompts| (prompts, OnceLock::new())) })
+    }
+}
+
+/// Where the weights of a phase of several dimensions come from.
+fn weighing(plan: &RunPlan, place: &Place, round: &RoundPlan) -> Weighing {
+    let lora = plan.lora.as_ref();
+    match lora.and_then(|lora| lora.concentration) {
+        Some(concentration) => Weighing::Drawn {
+            draws: WeightDraws { seed: plan.seed, round: place.round(), concentration },
+            fresh: lora.is_none_or(|lora| lora.start.is_none()),
+        },
+        None => Weighing::Fixed(round.front.iter().map(|dimension| round.dimension_weights[dimension]).collect()),
     }
 }

@@ -8,6 +8,7 @@ use crate::events::{Event, Sink};
 use crate::persist::disk_space;
 use crate::policy::adapters;
 use crate::run::disk::Disk;
+use crate::run::hub;
 use crate::run::online::prompts::Texts;
 use crate::run::place::PhaseData;
 use crate::run::schedule::{Stage, schedule};
@@ -15,6 +16,9 @@ use burn::tensor::Device;
 use spo_data::{DataSpec, Dataset, Part, TextSpec, Tokenizer, split_by_prompt};
 use spo_model::{ModelSpec, device};
 use std::path::PathBuf;
+
+/// What the split of the pairs that drive λ adds to the seed.
+const STEER: u64 = 0x7374_6565_72;
 
 /// Everything a run needs, read and checked; nothing written yet.
 #[derive(Debug)]
@@ -33,6 +37,8 @@ pub struct Prepared {
     pub train: LabelledSet,
     /// The pairs to evaluate on.
     pub held_out: LabelledSet,
+    /// The pairs that drive λ of rounds with bounds; none where no round has any.
+    pub steer: LabelledSet,
     /// The rows of each phase, in the order of the plan.
     pub(crate) phases: Vec<PhaseData>,
     /// The prompts as text, where scorers read them.
@@ -48,7 +54,8 @@ pub struct Prepared {
 impl Prepared {
     /// What the run does, stage by stage.
     pub(crate) fn stages(&self) -> Vec<Stage<'_>> {
-        schedule(&self.plan, &self.phases, &self.train.dataset, &self.held_out.dataset)
+        let sets = [&self.train, &self.held_out, &self.steer].map(|set| &*set.dataset);
+        schedule(&self.plan, &self.phases, sets)
     }
 
     /// Rows to compare a saved policy on: the held-out ones, where there are any.
@@ -68,11 +75,12 @@ impl Prepared {
     }
 }
 
-/// Reads model shape, tokenizer and data, and resolves the plan. `spo plan` stops here.
+/// Brings what the run file names of the Hub into the cache, reads model shape, tokenizer and data, and resolves the plan. `spo plan` stops here.
 ///
 /// # Errors
 /// Whatever is wrong with the run file, the model directory, the device or the data.
 pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainError> {
+    let (spec, located) = &hub::local(spec, sink)?;
     let (sections, registries) = (spec.sections(), spec.registries());
     let model = registries.families.spec(&sections.model.path)?;
     let device = device::open(sections.model.device.as_deref().unwrap_or("auto"))?;
@@ -84,14 +92,17 @@ pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainErr
     if train.examples.is_empty() {
         return Err(TrainError::nothing_left("train data", &train.report));
     }
-    let (plan, train, test) = settle(spec, &model, train, test)?;
-    check_rows(&model, [&train, &test])?;
+    let (mut plan, [train, test, steer]) = settle(spec, &model, train, test)?;
+    hub::note(&mut plan, located);
+    check_rows(&model, [&train, &test, &steer])?;
     adapters::check(spec, &plan, &model)?;
+    check_router_loss(spec, &plan, &model)?;
     check_warm_up(&plan, &test)?;
     let [train, held_out] = label(&plan, &tokenizer, [("train", train), ("held-out", test)])?;
+    let steer = steering(&plan, &tokenizer, steer, &train)?;
     let texts = Texts::of(spec, &plan, &tokenizer)?;
     let phases = PhaseData::all(&plan, &train.dataset, &held_out.dataset, &model, (&texts, &tokenizer))?;
-    sink.event(0.0, &loaded(&train, &held_out))?;
+    sink.event(0.0, &loaded([&train, &held_out, &steer]))?;
     let (source, source_runs) = (spec.source().clone(), vec![]);
     let scorers = registries.scorers.clone();
     let check_room = true;
@@ -103,6 +114,7 @@ pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainErr
         tokenizer,
         train,
         held_out,
+        steer,
         phases,
         texts,
         scorers,
@@ -140,13 +152,13 @@ fn read(
     told.map(|()| dataset)
 }
 
-/// The plan, and the rows on both sides of its split.
+/// The plan, and the rows of its splits: to train on, held out, and those that drive λ.
 fn settle(
     spec: &RunSpec,
     model: &ModelSpec,
     train: Dataset,
     test: Dataset,
-) -> Result<(RunPlan, Dataset, Dataset), TrainError> {
+) -> Result<(RunPlan, [Dataset; 3]), TrainError> {
     let bytes = match spec.sections().model.dtype.unwrap_or(Dtype::F32) {
         Dtype::F32 => 4,
         Dtype::Bf16 | Dtype::F16 => 2,
@@ -156,16 +168,34 @@ fn settle(
         resolve(spec, &Facts { context_length: Some(model.context), model_bytes, ..Facts::of(train) })
     };
     let plan = resolved(&train)?;
-    let Some(holdout) = plan.holdout else { return Ok((plan, train, test)) };
-    let (train, test) = split_by_prompt(train, holdout, plan.seed);
-    Ok((resolved(&train)?, train, test))
+    let (train, test) = match plan.holdout {
+        Some(holdout) => split_by_prompt(train, holdout, plan.seed),
+        None => (train, test),
+    };
+    let (train, steer) = match plan.hold_share {
+        // By another hash than the held-out prompts, which would else have taken all of the smallest ones.
+        Some(share) => split_by_prompt(train, share, plan.seed.wrapping_add(STEER)),
+        None => (train, Dataset::default()),
+    };
+    Ok((resolved(&train)?, [train, test, steer]))
 }
 
 /// Refuses a row that is too long for the model.
-fn check_rows(model: &ModelSpec, sets: [&Dataset; 2]) -> Result<(), TrainError> {
+fn check_rows(model: &ModelSpec, sets: [&Dataset; 3]) -> Result<(), TrainError> {
     for example in sets.iter().flat_map(|set| &set.examples) {
         let answers: Vec<&[u32]> = example.answers.iter().map(|answer| answer.as_slice()).collect();
         model.check_row(&example.id, &example.prompt, &answers)?;
+    }
+    Ok(())
+}
+
+/// A loss of the router needs a router.
+fn check_router_loss(spec: &RunSpec, plan: &RunPlan, model: &ModelSpec) -> Result<(), TrainError> {
+    let arms = plan.rounds.iter().flat_map(|round| &round.arms).map(|arm| &arm.training);
+    let mut all = arms.chain(plan.warmup.iter().map(|warmup| &warmup.training));
+    if model.experts.is_none() && all.any(|training| training.router_loss != 0.0) {
+        let message = format!("the model, of the family {}, has no experts to spread tokens over", model.family);
+        return Err(spec.refused("training.router-loss", message, Some("leave it out".into())).into());
     }
     Ok(())
 }
@@ -193,9 +223,11 @@ fn label(
     let labelled =
         |dimension: &str| splits.iter().all(|(_, set)| set.judged_dimensions().iter().any(|d| d == dimension));
     for round in &plan.rounds {
-        let wanted = round.online.is_none() || labelled(&round.dimension);
-        if wanted && !dimensions.contains(&round.dimension) {
-            dimensions.push(round.dimension.clone());
+        for dimension in round.dimensions() {
+            let wanted = round.online.is_none() || labelled(dimension);
+            if wanted && !dimensions.contains(dimension) {
+                dimensions.push(dimension.clone());
+            }
         }
     }
     for user in plan.steering.iter().flat_map(|steering| &steering.users) {
@@ -211,6 +243,9 @@ fn label(
         if let Some(round) = plan.rounds.iter().find(|round| round.gate.is_some()) {
             return Err(TrainError::no_pairs(format!("held-out data for the gate of {}", round.name)));
         }
+        if plan.holds() {
+            return Err(TrainError::no_pairs("held-out data to judge the bounds of `hold` by"));
+        }
         // Nothing is evaluated.
         sets[1].dimensions.clear();
     }
@@ -223,11 +258,31 @@ fn label(
     Ok(sets)
 }
 
-/// What there is to say of both splits.
-pub(super) fn loaded(train: &LabelledSet, held_out: &LabelledSet) -> Event {
+/// The pairs that drive λ, of which every held dimension must have some.
+fn steering(
+    plan: &RunPlan,
+    tokenizer: &Tokenizer,
+    rows: Dataset,
+    train: &LabelledSet,
+) -> Result<LabelledSet, TrainError> {
+    let dimensions = if plan.holds() { train.dimensions.clone() } else { vec![] };
+    let set = LabelledSet::new("hold", rows, dimensions, &plan.evaluation.boilerplate, tokenizer)?;
+    let holds = plan.rounds.iter().flat_map(|round| &round.arms).filter_map(|arm| arm.hold.as_ref());
+    for dimension in holds.flat_map(|hold| hold.dimensions.keys()) {
+        if set.judged(dimension).is_empty() {
+            return Err(TrainError::no_pairs(format!("data of `{dimension}` that drive λ (`hold-share`)")));
+        }
+    }
+    Ok(set)
+}
+
+/// What there is to say of the splits.
+pub(super) fn loaded(sets: [&LabelledSet; 3]) -> Event {
+    // Most runs have no pairs that drive λ.
+    let sets = || sets.into_iter().filter(|set| !set.dimensions.is_empty());
     Event::DataLoaded {
-        sets: [train.summaries(), held_out.summaries()].concat(),
-        conflicts: [train.conflicts(), held_out.conflicts()].concat(),
+        sets: sets().flat_map(LabelledSet::summaries).collect(),
+        conflicts: sets().flat_map(LabelledSet::conflicts).collect(),
     }
 }
 

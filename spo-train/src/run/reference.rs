@@ -47,12 +47,14 @@ pub(crate) struct Scoring<'a> {
 /// Answers to score beside the data's own.
 #[derive(Debug)]
 pub(crate) enum Made<'a> {
-    /// See [`TaskData::shortened`].
-    Shortened(&'a TaskData),
+    /// See [`TaskData::derived`].
+    Derived(&'a TaskData),
     /// See [`TaskData::mismatched`].
     Mismatched(&'a TaskData),
     /// What the policy itself drew.
     Sampled(Draw<'a>),
+    /// The pairs that drive λ.
+    Steering(&'a Dataset),
 }
 
 impl<'a> Scoring<'a> {
@@ -89,9 +91,13 @@ impl<'a> Scoring<'a> {
         let mut seen = HashSet::new();
         for made in &self.made {
             let made = match made {
-                Made::Shortened(data) => data.shortened(),
+                Made::Derived(data) => data.derived(),
                 Made::Mismatched(data) => data.mismatched(),
                 Made::Sampled(draw) => sampled(draw)?,
+                Made::Steering(rows) => {
+                    examples.extend(rows.examples.iter().cloned());
+                    continue;
+                }
             };
             examples.extend(made.into_iter().filter(|example| seen.insert(example.answer_hash(0))));
         }

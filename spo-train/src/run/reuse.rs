@@ -87,14 +87,15 @@ impl SourceRun {
 
 /// Hashes of what goes into a run, without that of its plan.
 fn inputs(artefacts: &[Artefact]) -> impl Iterator<Item = &Artefact> {
-    artefacts.iter().filter(|artefact| artefact.name != directory::PLAN_ARTEFACT)
+    // Where they come from says nothing that their own hashes do not.
+    artefacts.iter().filter(|artefact| artefact.name != directory::PLAN_ARTEFACT && !artefact.name.starts_with("hf://"))
 }
 
 /// Every setting but the rounds and what only names things.
 fn base(plan: &RunPlan) -> Value {
     let mut value = serde_json::to_value(plan).expect("a plan holds only strings and numbers");
     if let Value::Object(table) = &mut value {
-        for key in ["name", "out", "origins", "rounds", "watchdog"] {
+        for key in ["name", "out", "origins", "rounds", "watchdog", "hub", "track"] {
             table.remove(key);
         }
     }
@@ -105,7 +106,15 @@ fn base(plan: &RunPlan) -> Value {
 fn path(plan: &RunPlan, (round, arm): (usize, usize)) -> Option<Value> {
     let part = |round: usize, arm: usize| {
         let plan = plan.rounds.get(round)?;
-        serde_json::to_value((&plan.name, &plan.dimension, &plan.gate, &plan.online, plan.arms.get(arm)?)).ok()
+        serde_json::to_value((
+            &plan.name,
+            plan.dimensions(),
+            &plan.dimension_weights,
+            &plan.gate,
+            &plan.online,
+            plan.arms.get(arm)?,
+        ))
+        .ok()
     };
     let main: Option<Vec<Value>> = (0..round).map(|round| part(round, 0)).collect();
     Some(Value::from(vec![Value::Array(main?), part(round, arm)?]))

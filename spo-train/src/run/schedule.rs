@@ -10,7 +10,8 @@ use crate::run::place::{ArmPlace, PhaseData, Place, first_policy, places};
 use crate::run::reference::{Draw, Made, Scoring};
 use crate::task::data::TaskData;
 use serde::Serialize;
-use spo_data::Dataset;
+use spo_data::{Dataset, Example};
+use spo_eval::front_weights;
 use std::collections::HashSet;
 
 #[cfg(test)]
@@ -33,12 +34,22 @@ pub(crate) enum Stage<'a> {
     Steer { place: Place<'a>, answers: usize, tokens: u64 },
     /// A policy's scores on the held-out rows.
     Evaluate(Place<'a>),
+    /// A conditional policy's scores on the held-out rows at weights over the whole simplex.
+    Front {
+        place: Place<'a>,
+        /// Answers that it scores, at all weights.
+        answers: usize,
+        /// Their tokens with their prompts.
+        tokens: u64,
+    },
     /// A policy answers the prompts that the report shows.
     Show { policy: String, responses: Responses },
     /// A policy answers held-out prompts, for its distance from others.
     Respond { policy: String, responses: Responses },
     /// A scorer says what it thinks of what a policy answered.
     Judge { policy: String, responses: usize },
+    /// A program of the user's measures a policy.
+    Benchmark { policy: String },
     /// An online round makes its pairs.
     Make(Making<'a>),
     /// A round's policy is held against its gate; `path` are the policies that it comes from.
@@ -102,9 +113,11 @@ impl<'a> Stage<'a> {
             Self::Evaluate(place) => format!("evaluate {}", place.policy),
             Self::Embed { .. } => "embed".into(),
             Self::Steer { place, .. } => format!("steer {}", place.policy),
+            Self::Front { place, .. } => format!("front {}", place.policy),
             Self::Show { policy, .. } => format!("show {policy}"),
             Self::Respond { policy, .. } => format!("draw {policy}"),
             Self::Judge { policy, .. } => format!("judge {policy}"),
+            Self::Benchmark { policy } => format!("command on {policy}"),
             Self::Make(making) => format!("pair for {}", making.round.name),
             Self::Gate { round, .. } => format!("gate {}", round.name),
             Self::Compare { round, .. } => format!("compare {}", round.name),
@@ -135,6 +148,7 @@ impl Stage<'_> {
             Self::Embed { answers, tokens } | Self::Steer { answers, tokens, .. } => {
                 (summary.rows, summary.scored_tokens) = (*answers, *tokens);
             }
+            Self::Front { answers, tokens, .. } => (summary.rows, summary.scored_tokens) = (*answers, *tokens),
             Self::Judge { responses, .. } => summary.rows = *responses,
             Self::Make(making) => {
                 summary.rows = making.answers();
@@ -148,6 +162,7 @@ impl Stage<'_> {
             }
             Self::Start
             | Self::Evaluate(_)
+            | Self::Benchmark { .. }
             | Self::Gate { .. }
             | Self::Compare { .. }
             | Self::Distance { .. }
@@ -175,18 +190,18 @@ pub struct StageSummary {
     pub sampled_tokens: u64,
 }
 
-/// The stages of a run, in order; `data` are the rows of its phases, as [`PhaseData::all`] gives them.
+/// The stages of a run, in order; `data` are the rows of its phases, as [`PhaseData::all`] gives them,
+/// and the sets what is trained on, held out, and drives λ.
 pub(crate) fn schedule<'a>(
     plan: &'a RunPlan,
     data: &'a [PhaseData],
-    train: &'a Dataset,
-    held_out: &'a Dataset,
+    [train, held_out, steer]: [&'a Dataset; 3],
 ) -> Vec<Stage<'a>> {
     let phases = places(plan).into_iter().zip(data).collect();
     let prompts: HashSet<&[u32]> = held_out.examples.iter().map(|example| example.prompt.as_slice()).collect();
     // A reward model writes nothing.
     let kl_prompts = if plan.gives_rewards() { 0 } else { plan.evaluation.kl_samples.min(prompts.len()) };
-    Facts { plan, phases, train, held_out, kl_prompts }.stages()
+    Facts { plan, phases, train, held_out, steer, kl_prompts }.stages()
 }
 
 /// What the list follows from.
@@ -195,6 +210,8 @@ struct Facts<'a> {
     phases: Vec<(Place<'a>, &'a PhaseData)>,
     train: &'a Dataset,
     held_out: &'a Dataset,
+    /// The pairs that drive λ.
+    steer: &'a Dataset,
     /// Prompts that distances are sampled on.
     kl_prompts: usize,
 }
@@ -210,6 +227,7 @@ impl<'a> Facts<'a> {
         if !self.plan.gives_rewards() {
             stages.extend(self.asked(start, 0));
             stages.extend(self.answers(start));
+            stages.extend(self.benchmark(start));
         }
         for (index, round) in self.plan.rounds.iter().enumerate() {
             let mut policies = vec![];
@@ -252,9 +270,20 @@ impl<'a> Facts<'a> {
             gate: place.arm.as_ref().and_then(gate),
             tokens: place.visiting(self.plan.seed).tokens(&data.train.lengths()),
             evaluations,
-            evaluation_tokens: evaluations * held_out,
+            evaluation_tokens: evaluations * held_out + self.steering(place),
             evaluation_responses: self.responses(sampled),
         })
+    }
+
+    /// Tokens of the pairs that drive λ in all updates of a phase.
+    fn steering(&self, place: &Place) -> u64 {
+        let Some(hold) = place.arm.and_then(|arm| arm.plan.hold.as_ref()) else { return 0 };
+        let held = |example: &&Example| {
+            let mut names = hold.dimensions.keys();
+            names.any(|name| example.pair(name).is_some() || example.desirable(name).is_some())
+        };
+        let tokens = self.steer.examples.iter().filter(held).map(|example| example.tokens() as u64).sum::<u64>();
+        tokens * hold.updates(place.training.steps)
     }
 
     /// What follows the training of an arm's policy.
@@ -264,7 +293,9 @@ impl<'a> Facts<'a> {
         let mut stages = self.asked(&place.policy, later);
         stages.push(Stage::Evaluate(place.clone()));
         stages.extend(self.steered(place, arm));
+        stages.extend(self.front(place));
         stages.extend(self.answers(&place.policy));
+        stages.extend(self.benchmark(&place.policy));
         stages.extend(gate(arm).map(|plan| {
             let (policy, path) = (place.policy.clone(), place.path.clone());
             Stage::Gate { policy, path, round: arm.round, plan }
@@ -301,7 +332,7 @@ impl<'a> Facts<'a> {
             let known = data.prompts().is_none().then_some(&data.train);
             known.into_iter().flat_map(TaskData::visited_examples).for_each(|example| visited[example] = true);
             for rows in known.into_iter().chain(&data.held_out) {
-                made.push(Made::Shortened(rows));
+                made.push(Made::Derived(rows));
                 // The next round's reference is this policy.
                 if arm.index == from {
                     made.push(Made::Mismatched(rows));
@@ -311,10 +342,32 @@ impl<'a> Facts<'a> {
                 }
             }
         }
+        // The start and the policy that a round starts from are what its bounds are measured against.
+        let bounded = |(place, _): &(Place, &PhaseData)| {
+            place.arm.is_some_and(|arm| arm.index >= from && arm.plan.hold.is_some())
+        };
+        made.extend(self.phases.iter().any(bounded).then_some(Made::Steering(self.steer)));
         let examples = (0..visited.len()).filter(|&example| visited[example]).collect();
         let score = Stage::Score(Scoring::new(policy, self.train, self.held_out, examples, made));
         let sample = (!draws.is_empty()).then(|| Stage::Sample { policy: policy.into(), draws });
         sample.into_iter().chain([score]).collect()
+    }
+
+    fn benchmark(&self, policy: &str) -> Option<Stage<'a>> {
+        self.plan.evaluation.command.as_ref().map(|_| Stage::Benchmark { policy: policy.into() })
+    }
+
+    /// What a conditional policy is worth at weights over the whole simplex.
+    fn front(&self, place: &Place<'a>) -> Option<Stage<'a>> {
+        let (dimensions, held_out) = (self.plan.front().len(), &self.held_out.examples);
+        let conditional = self.plan.lora.as_ref().is_some_and(|lora| lora.shared_rank.is_some());
+        if !conditional || held_out.is_empty() {
+            return None;
+        }
+        let points = front_weights(dimensions).len();
+        let answers = points * held_out.iter().map(|example| example.answers.len()).sum::<usize>();
+        let tokens = points as u64 * held_out.iter().map(|example| example.tokens() as u64).sum::<u64>();
+        Some(Stage::Front { place: place.clone(), answers, tokens })
     }
 
     /// What a policy writes to prompts of the evaluation.

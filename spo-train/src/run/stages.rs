@@ -5,13 +5,15 @@
 
 use crate::TrainError;
 use crate::config::{GatePlan, RunPlan};
-use crate::events::Event;
+use crate::evaluate::labelled_set::Rewards;
 use crate::events::reporter::Reporter;
+use crate::events::{Event, HeldDimension};
 use crate::persist::directory::{self, PLAN_ARTEFACT, START};
 use crate::persist::durable::Mark;
 use crate::persist::journal::{DETAIL, Journal};
 use crate::phase::checkpoint::{Checkpoints, Saved};
 use crate::phase::gate::Gate;
+use crate::phase::hold::HoldState;
 use crate::phase::stopping::{Keeper, Stopping};
 use crate::phase::{Phase, PhaseState};
 use crate::policy::Policies;
@@ -19,6 +21,7 @@ use crate::policy::adapters::policy_options;
 use crate::policy::logps::{LogpCache, PolicyLogps};
 use crate::policy::sampling::{DisplayedPrompt, SampledResponses, Samples, displayed_prompts, show};
 use crate::run::evaluation::{self, Judged, Margins};
+use crate::run::hold;
 use crate::run::judge::Opinion;
 use crate::run::parts::{Given, Parts};
 use crate::run::place::{Place, places};
@@ -29,7 +32,7 @@ use crate::run::reuse::{SourceRuns, rows_hash};
 use crate::run::schedule::{Stage, Training};
 use crate::step::gradients::Trainable;
 use crate::step::memory;
-use crate::task::build::Embedded;
+use crate::task::build::{Embedded, Lambdas};
 use crate::task::data::answered;
 use burn::tensor::Device;
 use serde::de::DeserializeOwned;
@@ -42,12 +45,15 @@ use std::path::{Path, PathBuf};
 
 /// What became of a phase.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Trained {
+pub(super) struct Trained {
     hash: String,
     /// Steps that the policy comes from: fewer than planned where the phase ended early.
     step: u64,
     /// Whether the round's gate sent it back.
     rolled_back: bool,
+    /// Its held dimensions when λ was moved last.
+    #[serde(default)]
+    pub(super) held: Vec<HeldDimension>,
 }
 
 /// A run that goes through its stages.
@@ -58,7 +64,7 @@ pub(crate) struct Driver<'a> {
     journal: Journal,
     checkpoints: Checkpoints,
     pub(super) resident: Resident,
-    cache: LogpCache,
+    pub(super) cache: LogpCache,
     pub(super) bootstrap: Bootstrap,
     /// Where numbers of rows are computed.
     numbers: Device,
@@ -68,13 +74,13 @@ pub(crate) struct Driver<'a> {
     /// Earlier runs that policies may be taken from.
     source_runs: SourceRuns,
     /// What became of the phases so far, by policy.
-    trained: BTreeMap<String, Trained>,
+    pub(super) trained: BTreeMap<String, Trained>,
     /// Log-probs of the policies so far.
-    logps: BTreeMap<String, PolicyLogps>,
+    pub(super) logps: BTreeMap<String, PolicyLogps>,
     /// What the frozen model makes of the rows, in a run of several users.
     pub(super) embedded: Option<Embedded>,
     /// Held-out margins of the policies so far.
-    margins: BTreeMap<String, Margins>,
+    pub(super) margins: BTreeMap<String, Margins>,
     /// Scores of the policies so far, in the scale of the main table.
     matrix: Vec<DimensionScore>,
     /// What the policies so far answered, for their distances.
@@ -131,6 +137,7 @@ impl<'a> Driver<'a> {
             Stage::Evaluate(place) => self.evaluate(&name, place),
             Stage::Embed { .. } => self.embed(&name),
             Stage::Steer { place, .. } => self.steer(&name, place),
+            Stage::Front { place, .. } => self.evaluate_front(&name, place),
             Stage::Show { policy, .. } => self.stage(&name, &[], |run| run.show(policy)),
             Stage::Respond { policy, .. } => {
                 let responses = self.stage(&name, &[], |run| run.respond(policy))?;
@@ -138,6 +145,7 @@ impl<'a> Driver<'a> {
                 Ok(())
             }
             Stage::Judge { policy, .. } => self.judge_responses(&name, policy),
+            Stage::Benchmark { policy } => self.stage(&name, &[], |run| run.benchmark(policy)),
             Stage::Make(making) => self.make_pairs(&name, making),
             Stage::Gate { policy, path, plan, .. } => self.stage(&name, &[], |run| run.check_gate(policy, path, plan)),
             Stage::Compare { policies, .. } => self.stage(&name, &[], |run| run.compare(policies)),
@@ -192,9 +200,15 @@ impl<'a> Driver<'a> {
             trainable: parameters::count(&model, |path| trainable.contains(path)) as u64,
             phases: phases.collect(),
         })?;
-        self.reporter.emit(loaded(&prepared.train, &prepared.held_out))?;
+        self.reporter.emit(loaded([&prepared.train, &prepared.held_out, &prepared.steer]))?;
         let artefacts = self.artefacts();
         self.source_runs = SourceRuns::new(&prepared.source_runs, self.plan, &artefacts)?;
+        let of_hub = self
+            .plan
+            .hub
+            .iter()
+            .map(|of_hub| Artefact { name: of_hub.name.clone(), hash: format!("commit:{}", of_hub.commit) });
+        let artefacts = artefacts.into_iter().chain(of_hub).collect();
         self.reporter.emit(Event::Lineage { artefacts })?;
         self.resident.put(START, model);
         let start = self.resident.policies.hash(START).to_string();
@@ -243,7 +257,8 @@ impl<'a> Driver<'a> {
         let model = self.resident.policies.adopt(name, &theirs, found.hash)?;
         self.resident.policies.adopt_best(name, &theirs)?;
         self.share_cache(found.hash)?;
-        let mut trained = Trained { hash: found.hash.into(), step: place.training.steps, rolled_back: false };
+        let held = hold::told(&found.events);
+        let mut trained = Trained { hash: found.hash.into(), step: place.training.steps, rolled_back: false, held };
         self.reporter.emit(Event::Reused { policy: name.into(), from: found.dir.into() })?;
         for mut event in found.events {
             match &mut event {
@@ -260,27 +275,30 @@ impl<'a> Driver<'a> {
     }
 
     /// Runs the steps of a phase that are left and saves its policy.
-    fn optimise(&mut self, training: &Training<'a>, saved: Option<Saved>) -> Result<Trained, TrainError> {
-        let (place, plan) = (&training.place, self.plan);
+    fn optimise(&mut self, stage: &Training<'a>, saved: Option<Saved>) -> Result<Trained, TrainError> {
+        let (place, plan) = (&stage.place, self.plan);
         let (name, parent) = (place.policy.as_str(), place.parent());
-        let parts = self.parts(training)?;
+        let parts = self.parts(stage)?;
         if saved.is_none() {
-            self.reporter.emit(parts.started(training)?)?;
+            self.reporter.emit(parts.started(stage)?)?;
         }
         let trainable = match (self.resident.policies.trainable(), place.arm) {
             // What steers stays as it is, so that the first reference is the same for every user.
             (Trainable::AdaptersAndSteering(saved), None) => Trainable::AdaptersAnd(saved),
             (trainable, _) => trainable,
         };
-        let phase = Phase { name, round: place.round(), training: place.training, trainable, seed: plan.seed };
+        let trainable = stage.data.rows().trainable(trainable);
+        let (training, seed, hold) = (place.training, plan.seed, parts.hold.as_ref());
+        let phase = Phase { name, round: place.round(), training, trainable, seed, hold };
         let model = self.resident.take(parent)?;
         let model = self.resident.policies.begin_round(parent, model, phase.round)?;
+        let model = stage.data.rows().with_head(model);
         let optimizer = phase.training.optimizer(trainable, phase.seed, phase.round);
         let state = match saved {
             Some(saved) => saved.restore(model, optimizer)?,
             None => PhaseState::new(model, optimizer),
         };
-        let gate = training.gate.map(|gate| Gate::new(gate, &self.matrix, &place.path));
+        let gate = stage.gate.map(|gate| Gate::new(gate, &self.matrix, &place.path));
         let stopping = Stopping::new(Keeper {
             policies: &mut self.resident.policies,
             phase: name,
@@ -296,6 +314,9 @@ impl<'a> Driver<'a> {
         let (task, held_out) = (parts.task.as_ref(), parts.held_out.as_ref());
         let checkpoints = Some(&mut self.checkpoints);
         let state = phase.run(state, task, held_out, stopping, checkpoints, &mut self.reporter)?;
+        if let Some(event) = parts.degrees(stage, &state.model, &self.reporter)? {
+            self.reporter.emit(event)?;
+        }
         self.save(name, state)
     }
 
@@ -308,7 +329,8 @@ impl<'a> Driver<'a> {
         let wanted = data.rows().needs_reference_model();
         let reference = wanted.then(|| self.resident.policies.load(place.parent())).transpose()?;
         let contexts = self.embedded.clone();
-        let given = Given { history: self.history(place), samples, reference, contexts };
+        let lambdas = place.arm.map_or_else(Lambdas::default, |arm| self.lambdas(arm, &place.policy));
+        let given = Given { history: self.history(place), samples, reference, contexts, lambdas };
         Parts::new(self.prepared, training, given, &self.numbers)
     }
 
@@ -322,6 +344,7 @@ impl<'a> Driver<'a> {
     /// Saves what a phase has come to as its policy.
     fn save(&mut self, name: &str, state: PhaseState) -> Result<Trained, TrainError> {
         let (step, rolled_back) = (state.step, state.rolled_back);
+        let held = state.hold.as_ref().map_or_else(Vec::new, |hold| HoldState::told(hold).to_vec());
         self.reporter.emit(Event::PhaseFinished {
             phase: name.into(),
             seconds: state.time.as_secs_f64(),
@@ -332,7 +355,7 @@ impl<'a> Driver<'a> {
         drop(state.optimizer);
         let model = self.resident.policies.save(name, state.model, &mut self.reporter)?;
         self.resident.put(name, model);
-        Ok(Trained { hash: self.resident.policies.hash(name).to_string(), step, rolled_back })
+        Ok(Trained { hash: self.resident.policies.hash(name).to_string(), step, rolled_back, held })
     }
 
     /// Draws the answers that the next round needs of a policy, as far as they are not on disk yet.
@@ -395,15 +418,17 @@ impl<'a> Driver<'a> {
             if set.dimensions.is_empty() {
                 return Ok(());
             }
-            let arm = place.arm.expect("a warm-up is not evaluated").plan;
-            let scores = run.judged(place).scores(set, (run.plan, arm), &of_margins, &run.bootstrap, &run.numbers)?;
-            let margins = evaluation::distributions(set, policy, &margins)?;
+            let arm = place.arm.expect("a warm-up is not evaluated");
+            let rewards = Rewards::of(run.plan, arm.plan, &run.lambdas(arm, policy))?;
+            let scores = run.judged(place).scores(set, &rewards, &of_margins, &run.bootstrap, &run.numbers)?;
+            let distributions = evaluation::distributions(set, policy, &margins)?;
             run.reporter.emit(Event::Evaluated {
                 policy: policy.clone(),
                 step: run.trained[policy].step,
                 scores,
-                margins,
-            })
+                margins: distributions,
+            })?;
+            run.judge_hold(place, &margins)
         })?;
         self.matrix.extend(of_margins);
         self.margins.insert(policy.clone(), margins);

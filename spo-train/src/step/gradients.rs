@@ -5,6 +5,7 @@ use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor};
 use spo_kernels::cpu::Values;
 use spo_kernels::squares::sum_of_squares;
 use spo_model::lora::{SavedModules, is_adapter};
+use spo_model::parameters::is_constant;
 use spo_model::steering::is_steering;
 use std::collections::BTreeMap;
 
@@ -23,10 +24,21 @@ pub enum Trainable {
 }
 
 impl Trainable {
+    /// With the score head, which is trained in full.
+    #[must_use]
+    pub fn with_score_head(self) -> Self {
+        match self {
+            Self::All => self,
+            Self::Adapters => Self::AdaptersAnd(SavedModules::default().with_score_head()),
+            Self::AdaptersAnd(saved) => Self::AdaptersAnd(saved.with_score_head()),
+            Self::AdaptersAndSteering(saved) => Self::AdaptersAndSteering(saved.with_score_head()),
+        }
+    }
+
     /// Whether the parameter at this module path is trained.
     pub fn contains(self, path: &str) -> bool {
         match self {
-            Self::All => true,
+            Self::All => !is_constant(path),
             Self::Adapters => is_adapter(path),
             Self::AdaptersAnd(saved) => is_adapter(path) || saved.contains(path),
             Self::AdaptersAndSteering(saved) => is_adapter(path) || saved.contains(path) || is_steering(path),

@@ -1,5 +1,6 @@
 //! What the runs of a sweep set: a grid of values, and orders of the dimensions.
 
+use crate::config::spec::{Dimensions, RoundSpec};
 use crate::config::{ConfigError, RunSpec};
 use serde_json::Value;
 
@@ -104,7 +105,11 @@ fn directory(name: &str) -> String {
 /// keeps its α and λ, whichever dimension it learns.
 fn orders(spec: &RunSpec) -> Result<Vec<Variant>, ConfigError> {
     let rounds = &spec.sections().rounds;
-    let written: Vec<&str> = rounds.iter().map(|round| round.dimension.as_str()).collect();
+    if let [RoundSpec { dimension: Dimensions::Several(names), .. }] = &rounds[..] {
+        let settings = vec![("order".to_owned(), names.join("-"))];
+        return Ok(vec![Variant { name: String::new(), settings, spec: spec.clone() }]);
+    }
+    let written: Vec<&str> = rounds.iter().flat_map(|round| round.dimension.names()).map(String::as_str).collect();
     let mut orders: Vec<Vec<&str>> = vec![vec![]];
     for _ in &written {
         let longer = orders.iter().flat_map(|order| {

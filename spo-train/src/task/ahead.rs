@@ -13,6 +13,8 @@ pub enum Ahead {
     Pairs(Arc<WholeBatch<PairNumbers>>),
     /// Every answer of the batch, for a loss that compares them.
     Answers(Arc<WholeBatch<AnswerNumbers>>),
+    /// The weights that the policy acts with, one for each dimension of the round.
+    Weights(Arc<[f64]>),
 }
 
 /// Rows with their numbers, in the same order.

@@ -7,16 +7,15 @@ use crate::policy::sampling::Samples;
 use crate::task::contexts::ContextPool;
 use crate::task::data::{Rows, TaskData, strength};
 use crate::task::steered::SteeredTask;
-use crate::task::{ListTask, PairInputs, PreferenceTask, RewardTask, Sampled, SupervisedTask, Task, UnpairedTask};
+use crate::task::{
+    DegreeTerm, ListTask, PairInputs, PreferenceTask, RewardTask, Sampled, SupervisedTask, Task, UnpairedTask,
+};
 use burn::tensor::Device;
 use spo_core::objective::{ListObjective, UnpairedObjective};
 use spo_core::{Objective, Sides};
 use spo_data::{AnswerRef, Dataset, Example, PairRef};
 use spo_model::CausalLm;
 use std::sync::Arc;
-
-/// A task and SPO's `c` on its visited pairs, where there is one.
-pub(crate) type TaskWithOffset<'a> = (Box<dyn Task + 'a>, Option<Vec<f64>>);
 
 /// What a task is made of, beside its data.
 pub(crate) struct Frozen<'a> {
@@ -30,6 +29,8 @@ pub(crate) struct Frozen<'a> {
     pub reference: Option<CausalLm>,
     /// What users are told apart by, in a run of several.
     pub contexts: Option<Embedded>,
+    /// λ of earlier rounds that was found in training.
+    pub lambdas: Lambdas,
 }
 
 /// The embeddings of a run's answers.
@@ -42,6 +43,19 @@ pub(crate) struct Embedded {
     pub seed: u64,
 }
 
+/// λ of rounds, one for each round before, where the plan does not have it because the run found it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Lambdas(pub Vec<(usize, Vec<f64>)>);
+
+impl Lambdas {
+    /// An objective with these λ in place of the plan's.
+    pub fn held(&self, objective: Arc<dyn Objective>) -> Arc<dyn Objective> {
+        self.0.iter().fold(objective, |objective, (round, lambda)| {
+            objective.with_lambda(*round, lambda).map_or(objective, Arc::from)
+        })
+    }
+}
+
 impl Frozen<'_> {
     /// The log-prob of an answer under `π_{n−1}`.
     fn logp(&self, example: &Example, answer: &[u32]) -> Result<f64, TrainError> {
@@ -51,19 +65,18 @@ impl Frozen<'_> {
 }
 
 impl TaskData {
-    /// The task of a phase; numbers of rows that are not visited are not looked up. With SPO's `c` on the visited pairs,
-    /// where there is one.
+    /// The task of a phase; numbers of rows that are not visited are not looked up.
     ///
     /// # Errors
     /// Log-probs that are not in the cache.
-    pub fn task<'a>(&'a self, frozen: Frozen, device: Device) -> Result<TaskWithOffset<'a>, TrainError> {
+    pub fn task<'a>(&'a self, frozen: Frozen, device: Device) -> Result<Box<dyn Task + 'a>, TrainError> {
         match &self.rows {
-            Rows::Supervised(rows) => Ok((Box::new(SupervisedTask::of(&self.dataset, rows.clone())), None)),
+            Rows::Supervised(rows) => Ok(Box::new(SupervisedTask::of(&self.dataset, rows.clone()))),
             Rows::Pairs(pairs, objective) => self.of_pairs(pairs, objective, frozen, device),
             Rows::Answers(answers, objective) => self.of_answers(answers, objective, &frozen, device),
             Rows::Lists(lists, objective) => self.of_lists(lists, objective, &frozen, device),
             Rows::Rewards(pairs, objective) => {
-                Ok((Box::new(RewardTask::new(&self.dataset, pairs.clone(), objective.clone(), device)), None))
+                Ok(Box::new(RewardTask::new(&self.dataset, pairs.clone(), objective.clone(), device)))
             }
         }
     }
@@ -74,7 +87,7 @@ impl TaskData {
         objective: &Arc<dyn Objective>,
         frozen: Frozen,
         device: Device,
-    ) -> Result<TaskWithOffset<'a>, TrainError> {
+    ) -> Result<Box<dyn Task + 'a>, TrainError> {
         let needs = objective.needs();
         let of = |logps: &&PolicyLogps| self.sides(logps, pairs, needs.length_desensitising);
         let earlier = frozen.history.iter().map(of).collect::<Result<Vec<_>, _>>()?;
@@ -82,19 +95,43 @@ impl TaskData {
         let mut inputs = PairInputs::new(&self.dataset, pairs, earlier);
         inputs.numbers.length_desensitised = needs.length_desensitising;
         inputs.numbers.mixture = mixture;
-        inputs.numbers.strengths = needs.strengths.then(|| strengths(&self.dataset, &self.dimension, pairs));
+        inputs.numbers.strengths = needs.strengths.then(|| self.strengths(pairs));
         inputs.numbers.safety = needs.safety.then(|| safety(&self.dataset, pairs));
         if let Some(samples) = &frozen.samples {
             inputs = inputs.with_sampled(self.sampled(&frozen, samples)?);
         }
         inputs.reference = frozen.reference;
-        let task = PreferenceTask::new(&self.dataset, pairs.to_vec(), objective.clone(), inputs, device)?;
-        let margin_offset = task.margin_offset(&self.visited().collect::<Vec<_>>())?;
+        let objective = frozen.lambdas.held(objective.clone());
+        let mut task = PreferenceTask::new(&self.dataset, pairs.to_vec(), objective, inputs, device)?;
+        if let Some(front) = &self.front {
+            task = task.with_front(front.clone());
+        }
+        if let Some(term) = self.degree_term(pairs, frozen.history)? {
+            task = task.with_degrees(term);
+        }
         let (Some((users, most)), Some(contexts)) = (&self.users, frozen.contexts) else {
-            return Ok((Box::new(task), margin_offset));
+            return Ok(Box::new(task));
         };
         let pool = ContextPool::new(&self.dataset, users.clone(), &contexts.embeddings, contexts.width)?;
-        Ok((Box::new(SteeredTask { own: task, pool, most: *most, seed: contexts.seed }), margin_offset))
+        Ok(Box::new(SteeredTask { own: task, pool, most: *most, seed: contexts.seed }))
+    }
+
+    /// What preference degrees add to the loss on pairs.
+    fn degree_term(&self, pairs: &[PairRef], history: &[&PolicyLogps]) -> Result<Option<DegreeTerm>, TrainError> {
+        let Some((rows, beta)) = &self.degrees else { return Ok(None) };
+        let mut reference = vec![];
+        if !rows.degrees.loss.classifies() {
+            let policy = history.last().expect("every round has a policy before it");
+            for (row, pair) in pairs.iter().enumerate() {
+                let example = self.example(row);
+                let logp = |answer: &[u32]| policy.logp(&example.id, &example.prompt, answer);
+                reference.push(match rows.of(row) {
+                    [last] if self.visits[row] => [logp(&example.answers[pair.chosen])?, logp(last)?],
+                    _ => [f64::NAN; 2],
+                });
+            }
+        }
+        Ok(Some(DegreeTerm { rows: rows.as_ref().clone(), beta: *beta, reference }))
     }
 
     fn of_answers<'a>(
@@ -103,7 +140,7 @@ impl TaskData {
         objective: &Arc<dyn UnpairedObjective>,
         frozen: &Frozen,
         device: Device,
-    ) -> Result<TaskWithOffset<'a>, TrainError> {
+    ) -> Result<Box<dyn Task + 'a>, TrainError> {
         let own =
             |(row, answer): (usize, &AnswerRef)| self.look_up(frozen, row, &self.example(row).answers[answer.answer]);
         let own = answers.iter().enumerate().map(own).collect::<Result<Vec<_>, _>>()?;
@@ -117,7 +154,7 @@ impl TaskData {
         }
         let objective = objective.clone();
         let task = UnpairedTask::new(&self.dataset, answers.to_vec(), objective, own, mismatched, device)?;
-        Ok((Box::new(task), None))
+        Ok(Box::new(task))
     }
 
     fn of_lists<'a>(
@@ -126,13 +163,13 @@ impl TaskData {
         objective: &Arc<dyn ListObjective>,
         frozen: &Frozen,
         device: Device,
-    ) -> Result<TaskWithOffset<'a>, TrainError> {
+    ) -> Result<Box<dyn Task + 'a>, TrainError> {
         let of = |row: usize| {
             let answers = self.example(row).answers.iter();
             answers.map(|answer| self.look_up(frozen, row, answer)).collect::<Result<Vec<_>, _>>()
         };
         let logps = (0..lists.len()).map(of).collect::<Result<Vec<_>, _>>()?;
-        Ok((Box::new(ListTask::new(&self.dataset, &self.dimension, objective.clone(), logps, device)), None))
+        Ok(Box::new(ListTask::new(&self.dataset, &self.dimension, objective.clone(), logps, device)))
     }
 
     /// The log-prob of an answer to a row's prompt under the reference; NaN where the row is not visited.
@@ -149,6 +186,12 @@ impl TaskData {
             sampled.answers.push(answer.to_vec());
         }
         Ok(sampled)
+    }
+
+    /// By how much the chosen answer of each pair is better.
+    fn strengths(&self, pairs: &[PairRef]) -> Vec<f64> {
+        let of = |(row, pair)| strength(&self.dataset, self.dimension_of(row), pair);
+        pairs.iter().enumerate().map(of).collect()
     }
 
     /// A policy's log-probs of pairs. With `alpha` the tokens beyond the pair's shorter answer count that much: the sum
@@ -170,11 +213,6 @@ impl TaskData {
         }
         Ok(sides)
     }
-}
-
-/// By how much the chosen answer of each pair is better.
-fn strengths(dataset: &Dataset, dimension: &str, pairs: &[PairRef]) -> Vec<f64> {
-    pairs.iter().map(|pair| strength(dataset, dimension, pair)).collect()
 }
 
 /// Whether each answer is safe: 1 or 0.

@@ -23,11 +23,34 @@ impl TaskData {
         }
     }
 
+    /// Fails where the loss takes preference degrees and no pair has any.
+    ///
+    /// # Errors
+    /// As said.
+    pub fn check_degrees(&self) -> Result<(), TrainError> {
+        let (Some(without), Some((rows, _))) = (self.without_degrees(), &self.degrees) else { return Ok(()) };
+        if without < self.len() {
+            return Ok(());
+        }
+        Err(self.lacks(format!(
+            "`degree-weight` takes chosen answers with key phrases removed, and none of {without} along {:?} has {} different \
+             phrases and comes back with the same tokens when it is decoded and encoded again; with fewer `degrees` shorter \
+             answers will do",
+            self.dimension,
+            rows.degrees.count - 1
+        )))
+    }
+
     fn check_pairs(&self, pairs: &[PairRef], objective: &dyn Objective, names: &[String]) -> Result<(), TrainError> {
         let needs = objective.needs();
-        for pair in pairs {
+        if self.front.is_some() && needs.whole_batch {
+            return Err(
+                self.lacks("it compares the pairs of a batch, and a conditional round weighs each by itself".into())
+            );
+        }
+        for (row, pair) in pairs.iter().enumerate() {
             if needs.strengths {
-                self.check_strength(pair)?;
+                self.check_strength(pair, self.dimension_of(row))?;
             }
             if needs.safety {
                 self.check_safety(pair)?;
@@ -38,7 +61,8 @@ impl TaskData {
 
     fn check_rewards(&self, pairs: &[RewardPair], objective: &dyn RewardObjective) -> Result<(), TrainError> {
         if objective.needs_strengths() {
-            pairs.iter().filter(|pair| !pair.tie).try_for_each(|pair| self.check_strength(&pair.answers))?;
+            let judged = pairs.iter().filter(|pair| !pair.tie);
+            judged.map(|pair| &pair.answers).try_for_each(|pair| self.check_strength(pair, &self.dimension))?;
         }
         if objective.critique().is_some() && pairs.iter().all(|pair| pair.critiqued.iter().all(Option::is_none)) {
             let [chosen, rejected] = CRITIQUES;
@@ -57,18 +81,18 @@ impl TaskData {
         Ok(())
     }
 
-    fn check_strength(&self, pair: &PairRef) -> Result<(), TrainError> {
+    fn check_strength(&self, pair: &PairRef, dimension: &str) -> Result<(), TrainError> {
         let example = &self.dataset.examples[pair.example];
-        let found = match example.score_difference(&self.dimension, pair.chosen, pair.rejected) {
+        let found = match example.score_difference(dimension, pair.chosen, pair.rejected) {
             Some(strength) if strength >= 0.0 => return Ok(()),
             Some(negative) => format!("a difference of {negative}"),
             None => "no scores".into(),
         };
         Err(self.lacks(format!(
-            "it takes the strength of a preference from the difference of the answers' scores along {:?}, and row {} \
+            "it takes the strength of a preference from the difference of the answers' scores along {dimension:?}, and row {} \
              has {found}, expected 0 or more (layouts with scores: score_chosen and score_rejected of `trl`, `scores` \
              of `prefs`, `scored-list`, …)",
-            self.dimension, example.id
+            example.id
         )))
     }
 

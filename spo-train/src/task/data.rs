@@ -3,11 +3,13 @@
 
 use crate::TrainError;
 use crate::config::{ArmPlan, DataShape, SteeringPlan, WarmupPlan};
+use crate::step::gradients::Trainable;
 use crate::task::contexts::UserPairs;
-use crate::task::{Mismatched, RewardPair, SupervisedTask};
+use crate::task::{DegradedRows, FrontRows, Mismatched, RewardPair, SupervisedTask, Weighing};
 use spo_core::objective::{ListObjective, RewardObjective, UnpairedObjective};
 use spo_core::{Needs, Objective};
 use spo_data::{AnswerRef, Dataset, Example, Group, PairRef, Tokenizer};
+use spo_model::CausalLm;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -41,13 +43,18 @@ pub(crate) struct TaskData {
     pub(super) limit: usize,
     /// Whose each row is, in a run of several users, and the most contexts of one.
     pub(super) users: Option<(UserPairs, usize)>,
+    /// The dimensions that are weighed, where there are several.
+    pub(super) front: Option<FrontRows>,
+    /// The degrees of the pairs' chosen answers, where the loss takes any, and what makes rewards of log-ratios.
+    pub(super) degrees: Option<(Arc<DegradedRows>, f64)>,
 }
 
 impl TaskData {
     fn new(dataset: &Arc<Dataset>, dimension: String, objective: &str, rows: Rows, limit: usize) -> Self {
         let (visits, order) = (vec![], vec![]);
         let (dataset, objective) = (dataset.clone(), objective.into());
-        let data = Self { dataset, dimension, objective, rows, visits, order, limit, users: None };
+        let (users, front, degrees) = (None, None, None);
+        let data = Self { dataset, dimension, objective, rows, visits, order, limit, users, front, degrees };
         let rows = data.len();
         data.visiting(vec![true; rows], (0..rows).collect())
     }
@@ -55,7 +62,7 @@ impl TaskData {
     /// The rows of a dimension for an arm, all of them visited in their own order.
     ///
     /// # Errors
-    /// Options that the objective refuses, a critique that cannot be encoded.
+    /// Options that the objective refuses, a critique or an answer's degrees that cannot be encoded.
     pub fn of_arm(
         dataset: &Arc<Dataset>,
         dimension: &str,
@@ -75,7 +82,42 @@ impl TaskData {
             }
             DataShape::Lists => Rows::Lists(dataset.lists(dimension), arm.objectives.build_list(name, options)?.into()),
         };
-        Ok(Self::new(dataset, dimension.into(), name, rows, limit))
+        let degrees = match &rows {
+            Rows::Pairs(pairs, objective) => objective.degrees().map(|degrees| (pairs, degrees)),
+            _ => None,
+        };
+        let degrees = degrees.map(|(pairs, degrees)| DegradedRows::new(dataset, pairs, degrees, tokenizer, limit));
+        // Losses that make no reward of log-ratios have DPO's usual β in the comparison with the last degree.
+        let beta = arm.objectives.reward_scale(name, options).unwrap_or(0.1);
+        let degrees = degrees.transpose()?.map(|rows| (Arc::new(rows), beta));
+        Ok(Self { degrees, ..Self::new(dataset, dimension.into(), name, rows, limit) })
+    }
+
+    /// The pairs of several dimensions for an arm that weighs them, in the order of their examples.
+    ///
+    /// # Errors
+    /// Options that the objective refuses.
+    pub fn of_front(
+        dataset: &Arc<Dataset>,
+        dimensions: &[String],
+        arm: &ArmPlan,
+        weighing: Weighing,
+        limit: usize,
+    ) -> Result<Self, TrainError> {
+        let (name, options) = (arm.objective.as_str(), &arm.options);
+        let of =
+            |(index, dimension): (usize, &String)| dataset.pairs(dimension).into_iter().map(move |pair| (pair, index));
+        let mut pairs: Vec<(PairRef, usize)> = dimensions.iter().enumerate().flat_map(of).collect();
+        pairs.sort_by_key(|(pair, _)| pair.example);
+        let (pairs, of_row) = pairs.into_iter().unzip();
+        let rows = Rows::Pairs(pairs, arm.objectives.build(name, options)?.into());
+        let front = Some(FrontRows { dimensions: dimensions.to_vec(), of_row, weighing });
+        Ok(Self { front, ..Self::new(dataset, dimensions.join(" + "), name, rows, limit) })
+    }
+
+    /// The dimension that a row is of.
+    pub(super) fn dimension_of(&self, row: usize) -> &str {
+        self.front.as_ref().map_or(&self.dimension, |front| front.dimension(row))
     }
 
     /// The pairs of all users for an arm, all of them visited in their own order.
@@ -143,8 +185,9 @@ impl TaskData {
             Rows::Answers(answers, _) | Rows::Supervised(answers) => vec![answers[row].answer],
             Rows::Lists(..) | Rows::Rewards(..) => (0..example.answers.len()).collect(),
         };
-        let answers = answers.into_iter().map(|answer| example.answers[answer].as_slice());
-        Group { prompt: &example.prompt, answers: answers.collect() }
+        let own = answers.into_iter().map(|answer| example.answers[answer].as_slice());
+        let degrees = self.degrees.iter().flat_map(|(degrees, _)| degrees.of(row)).map(Vec::as_slice);
+        Group { prompt: &example.prompt, answers: own.chain(degrees).collect() }
     }
 
     /// Tokens of each row, its prompt counted once.
@@ -196,10 +239,53 @@ impl TaskData {
         prompts.filter(|prompt| seen.insert(*prompt)).collect()
     }
 
+    /// The model with a fresh head for preference degrees, where the loss classifies them.
+    pub fn with_head(&self, model: CausalLm) -> CausalLm {
+        match &self.degrees {
+            Some((rows, _)) if rows.degrees.loss.classifies() => model.with_zero_head(rows.degrees.count),
+            _ => model,
+        }
+    }
+
+    /// What is trained, that head too.
+    pub fn trainable(&self, trainable: Trainable) -> Trainable {
+        let classifies = self.degrees.as_ref().is_some_and(|(rows, _)| rows.degrees.loss.classifies());
+        if classifies { trainable.with_score_head() } else { trainable }
+    }
+
+    /// Values of that head.
+    pub fn head_values(&self, hidden: usize) -> usize {
+        let heads = self.degrees.iter().filter(|(rows, _)| rows.degrees.loss.classifies());
+        heads.map(|(rows, _)| rows.degrees.count * hidden).sum()
+    }
+
+    /// How many of the pairs have no degrees, where the loss takes any.
+    pub fn without_degrees(&self) -> Option<usize> {
+        self.degrees.as_ref().map(|(rows, _)| rows.left_out())
+    }
+
+    /// Number of degrees, and length and degree of every answer that is classified; nothing where none is.
+    pub fn classified(&self) -> Option<(usize, Vec<(usize, usize)>)> {
+        let (Rows::Pairs(pairs, _), Some((rows, _))) = (&self.rows, &self.degrees) else { return None };
+        let classifies = rows.degrees.loss.classifies();
+        classifies.then(|| (rows.degrees.count, rows.lengths(&self.dataset, pairs).collect()))
+    }
+
     /// Answers beside the data's own that every earlier policy must score: those of visited pairs cut to the length of
-    /// the pair's shorter one, where the tokens beyond count less.
-    pub fn shortened(&self) -> Vec<Example> {
-        let (Rows::Pairs(pairs, _), Some(_)) = (&self.rows, self.needs().length_desensitising) else { return vec![] };
+    /// the pair's shorter one, where the tokens beyond count less; the last degree of a chosen answer, where it is compared.
+    pub fn derived(&self) -> Vec<Example> {
+        let Rows::Pairs(pairs, _) = &self.rows else { return vec![] };
+        let of_row = |row: usize| {
+            let degrees = self.degrees.as_ref();
+            degrees.and_then(|(degrees, _)| degrees.compared(row, self.example(row)))
+        };
+        self.shortened(pairs).into_iter().chain(self.visited().filter_map(of_row)).collect()
+    }
+
+    fn shortened(&self, pairs: &[PairRef]) -> Vec<Example> {
+        if self.needs().length_desensitising.is_none() {
+            return vec![];
+        }
         let short = |row: usize| {
             let (pair, example) = (&pairs[row], self.example(row));
             let [chosen, rejected] = [pair.chosen, pair.rejected].map(|answer| &example.answers[answer]);

@@ -6,6 +6,8 @@ pub(crate) mod build;
 mod check;
 pub(crate) mod contexts;
 pub(crate) mod data;
+mod degrees;
+mod front;
 mod inputs;
 mod lists;
 mod pairs;
@@ -16,12 +18,14 @@ mod tally;
 
 pub use ahead::Ahead;
 pub use answers::{Mismatched, UnpairedTask};
+pub use degrees::{DegradedRows, DegreeTerm};
+pub use front::{FrontRows, Weighing, WeightDraws};
 pub use inputs::{PairInputs, Sampled};
 pub use lists::ListTask;
 pub use pairs::PreferenceTask;
 pub use rewards::{RewardPair, RewardTask};
 pub use supervised::SupervisedTask;
-pub use tally::{PreferenceTally, StepTally};
+pub use tally::{DegreeTally, PreferenceTally, StepTally};
 
 use crate::TrainError;
 use crate::step::tape::{LogpGradients, Scored};
@@ -55,8 +59,8 @@ pub struct StepRows<'a> {
     pub done: u64,
 }
 
-/// A loss over rows, normalised over the whole batch. What it does with a batch depends on the batch's rows and the
-/// policy alone, so that a run can go on from any step.
+/// A loss over rows, normalised over the whole batch. What it does with a batch depends on the batch's rows, the
+/// policy and the λ that it was last given, so that a run can go on from any step.
 pub trait Task: Sync {
     /// Number of rows: pairs, answers or lists.
     fn len(&self) -> usize;
@@ -76,6 +80,17 @@ pub trait Task: Sync {
 
     /// Name of a row, for reports.
     fn id(&self, row: usize) -> &str;
+
+    /// The weights of the step after `done` steps, in a round that weighs several dimensions: the policy acts with them.
+    fn weights(&self, done: u64) -> Option<Vec<f64>> {
+        let _ = done;
+        None
+    }
+
+    /// Whether the score head's values are the answers' rewards, by which they are compared.
+    fn gives_rewards(&self) -> bool {
+        false
+    }
 
     /// The groups of some rows in one batch, for the heads of this model.
     fn pack(&self, model: &CausalLm, rows: &[usize], groups: &[Group]) -> PackedBatch {
@@ -103,6 +118,20 @@ pub trait Task: Sync {
     fn look_ahead(&self, step: &StepAhead) -> Result<Option<Ahead>, TrainError> {
         let _ = step;
         Ok(None)
+    }
+
+    /// SPO's `c` on some rows; it depends on frozen policies and λ only. `None` where the loss has none.
+    ///
+    /// # Errors
+    /// The objective lacks an input.
+    fn margin_offset(&self, rows: &[usize]) -> Result<Option<Vec<f64>>, TrainError> {
+        let _ = rows;
+        Ok(None)
+    }
+
+    /// Takes another λ for each earlier round, where the loss holds earlier rounds.
+    fn hold(&self, lambda: &[f64]) {
+        let _ = lambda;
     }
 
     /// For the rows of one micro-batch: adds to the batch's tallies and returns the gradient of

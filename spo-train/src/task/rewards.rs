@@ -111,6 +111,10 @@ impl Task for RewardTask<'_> {
         &self.dataset.examples[self.pairs[row].answers.example].id
     }
 
+    fn gives_rewards(&self) -> bool {
+        true
+    }
+
     fn pack(&self, model: &CausalLm, rows: &[usize], groups: &[Group]) -> PackedBatch {
         let pooling = model.score.as_ref().expect("a reward run's models have a score head").pooling;
         let mut read = vec![];
@@ -158,6 +162,6 @@ impl Task for RewardTask<'_> {
         let values =
             gradient.d_chosen.iter().zip(&gradient.d_rejected).flat_map(|(chosen, rejected)| [chosen, rejected]);
         let values = values.map(|gradient| (gradient / step.weight) as f32).collect();
-        Ok(LogpGradients { logps, values, divergence: None })
+        Ok(LogpGradients { logps, values, head_only: false, divergence: None })
     }
 }

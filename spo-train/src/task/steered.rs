@@ -44,6 +44,10 @@ impl Task for SteeredTask<'_> {
         self.own.look_ahead(step)
     }
 
+    fn margin_offset(&self, rows: &[usize]) -> Result<Option<Vec<f64>>, TrainError> {
+        self.own.margin_offset(rows)
+    }
+
     fn condition(&self, model: &CausalLm, step: &StepRows, batch: &PackedBatch) -> Option<CausalLm> {
         let prompts: HashSet<usize> = step.all.iter().map(|row| self.pool.prompt(*row)).collect();
         let user = |row: &usize| self.pool.users.of[*row];

@@ -11,6 +11,8 @@ pub struct StepTally {
     pub loss: f64,
     /// Sums that only preference tasks have.
     pub preference: Option<PreferenceTally>,
+    /// Sums over the answers whose degree is classified, where any is.
+    pub degrees: Option<DegreeTally>,
     /// Loss that the batch must have if the policy still is the reference, summed; where theory gives it.
     pub step_zero: Option<f64>,
     /// What the task found out about the whole batch before its first micro-batch.
@@ -25,6 +27,9 @@ impl StepTally {
             self.ahead = other.ahead;
         }
         self.step_zero = self.step_zero.zip(other.step_zero).map(|(a, b)| a + b);
+        if let Some(other) = other.degrees {
+            self.degrees.get_or_insert_default().merge(other);
+        }
         if let Some(other) = other.preference {
             self.preference.get_or_insert_default().merge(other);
         }
@@ -42,6 +47,35 @@ impl StepTally {
             (_, Some(sum)) => Some(sum / self.weight),
             _ => None,
         }
+    }
+}
+
+/// Sums over answers whose preference degree is classified.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct DegreeTally {
+    /// Answers.
+    pub answers: f64,
+    /// Those whose degree has the highest score.
+    pub correct: f64,
+    /// Cross-entropy, in nats.
+    pub loss: f64,
+}
+
+impl DegreeTally {
+    fn merge(&mut self, other: Self) {
+        self.answers += other.answers;
+        self.correct += other.correct;
+        self.loss += other.loss;
+    }
+
+    /// Share of the answers whose degree has the highest score.
+    pub fn accuracy(&self) -> f64 {
+        self.correct / self.answers
+    }
+
+    /// Mean cross-entropy, in nats.
+    pub fn mean_loss(&self) -> f64 {
+        self.loss / self.answers
     }
 }
 

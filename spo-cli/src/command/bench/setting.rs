@@ -72,7 +72,7 @@ impl<'a> Setting<'a> {
         let device = device::open(device)?;
         let place =
             TempDir::with_prefix("spo-bench-").map_err(|source| CliError::Io { path: std::env::temp_dir(), source })?;
-        let policy = Place::named(&arguments.model, None)?;
+        let policy = Place::named(&arguments.model, None, None)?;
         let spec = ModelSpec::from_path(&policy.model)?;
         let (data, dimension) = pairs(arguments, &policy, spec.context)?;
         check_rows(&spec, &data)?;

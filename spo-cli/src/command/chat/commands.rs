@@ -11,6 +11,7 @@ use crate::view::columns;
 
 const HELP: &str = "\
 /policy          the policies; /policy NAME lets another one answer from here on
+/weights W       how much a conditional policy counts each dimension: honesty=0.7,helpfulness=0.3
 /compare TEXT    all policies answer TEXT, or the last message; the conversation stays as it is
 /system TEXT     another system message; without TEXT none
 /reset           a new conversation
@@ -24,6 +25,7 @@ pub(super) enum Command {
     Reset,
     System(String),
     Policy(Option<String>),
+    Weights(Option<String>),
     Compare(Option<String>),
     Quit,
 }
@@ -42,9 +44,10 @@ impl Command {
             "/quit" | "/exit" => Self::Quit,
             "/system" => Self::System(argument.unwrap_or_default()),
             "/policy" => Self::Policy(argument),
+            "/weights" => Self::Weights(argument),
             "/compare" => Self::Compare(argument),
             other => {
-                let known = "/help, /policy, /compare, /system, /reset, /quit";
+                let known = "/help, /policy, /weights, /compare, /system, /reset, /quit";
                 return Err(CliError::argument("command", other, known));
             }
         })
@@ -76,6 +79,11 @@ impl Command {
                 output.line(marked.collect::<Vec<_>>().join("\n"))
             }
             Self::Policy(name) => policies.select(name.as_deref()),
+            Self::Weights(None) => output.line(policies.weights()),
+            Self::Weights(Some(text)) => {
+                let wrong = |reason: String| CliError::argument("/weights", text.clone(), reason);
+                policies.weigh(text.parse().map_err(wrong)?)
+            }
             Self::Message(text) if text.is_empty() => Ok(()),
             Self::Message(text) => {
                 let policy = policies.policy(None, arguments)?;

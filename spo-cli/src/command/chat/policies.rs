@@ -6,6 +6,7 @@ use burn::tensor::Device;
 use spo_data::{TextSpec, Tokenizer};
 use spo_model::ModelSpec;
 use spo_model::generate::Generator;
+use spo_model::lora::Weights;
 use spo_train::config::RunPlan;
 
 use super::Arguments;
@@ -27,6 +28,8 @@ pub(super) struct Policies {
     current: usize,
     /// The one that `--steer` is for.
     steered: Option<usize>,
+    /// How much conditional policies count each dimension.
+    weights: Option<Weights>,
     device: Device,
 }
 
@@ -48,7 +51,7 @@ impl Policies {
         let device = arguments.device.open()?;
         let last = plan.as_ref().map(last);
         let current = places.iter().position(|place| Some(place.name.as_str()) == last).unwrap_or(places.len() - 1);
-        Ok(Self { places, loaded: BTreeMap::new(), current, steered: None, device })
+        Ok(Self { places, loaded: BTreeMap::new(), current, steered: None, weights: None, device })
     }
 
     /// How text is laid out: as in the run that made the policies, else by the chat template.
@@ -80,6 +83,23 @@ impl Policies {
         Ok(())
     }
 
+    /// Changes how much conditional policies count each dimension; the current one must be one.
+    pub fn weigh(&mut self, weights: Weights) -> Result<(), CliError> {
+        self.places[self.current].clone().at(Some(&weights))?;
+        for (number, place) in self.places.iter().enumerate() {
+            if place.front()?.is_some() {
+                self.loaded.remove(&number);
+            }
+        }
+        self.weights = Some(weights);
+        Ok(())
+    }
+
+    /// The weights in words.
+    pub fn weights(&self) -> String {
+        self.weights.as_ref().map_or_else(|| "none".to_owned(), Weights::to_string)
+    }
+
     /// Name of the policy that answers.
     pub fn current(&self) -> &str {
         &self.places[self.current].name
@@ -93,13 +113,14 @@ impl Policies {
     pub fn policy(&mut self, number: Option<usize>, arguments: &Arguments) -> Result<&mut Policy, CliError> {
         let number = number.unwrap_or(self.current);
         if !self.loaded.contains_key(&number) {
-            let place = &self.places[number];
-            let (Place { model: dir, adapter, .. }, tokenizer) = (place, place.tokenizer()?);
-            let model = arguments.device.load(&self.device, dir, adapter.as_deref())?;
+            let place = self.places[number].clone();
+            let weights = if place.front()?.is_some() { self.weights.as_ref() } else { None };
+            let (place, tokenizer) = (place.at(weights)?, self.places[number].tokenizer()?);
+            let model = place.load(&arguments.device, &self.device)?;
             let file = arguments.steer.as_deref().filter(|_| self.steered == Some(number));
-            let model = steered(file, model, place)?;
+            let model = steered(file, model, &place)?;
             let spec = model.spec().clone();
-            let generator = arguments.decode.generator(model, dir, 1);
+            let generator = arguments.decode.generator(model, &place.model, 1);
             self.loaded.insert(number, Policy { generator, tokenizer, spec });
         }
         Ok(self.loaded.get_mut(&number).expect("just loaded"))

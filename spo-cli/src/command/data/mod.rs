@@ -16,6 +16,7 @@ use spo_model::export::Manifest;
 
 use crate::command::quickstart;
 use crate::error::CliError;
+use crate::hub;
 use crate::inputs::{LayoutArguments, TextArguments, require_rows};
 use crate::outcome::Outcome;
 use crate::output::{Output, note};
@@ -60,7 +61,7 @@ struct Source {
 impl Source {
     fn tokenizer(&self) -> Result<Tokenizer, CliError> {
         match &self.tokenizer {
-            Some(directory) => Ok(Tokenizer::of_model(directory)?),
+            Some(directory) => Ok(Tokenizer::of_model(&hub::tokenizer(directory)?)?),
             None => {
                 note("no --tokenizer: tokens are those of the built-in tokenizer (512 tokens, no chat template)");
                 quickstart::tokenizer()
@@ -70,7 +71,8 @@ impl Source {
 
     /// The layout of text: that of the model, where spo wrote it, with what the arguments change.
     fn text(&self) -> Result<TextSpec, CliError> {
-        let own = self.tokenizer.as_deref().map(Manifest::text_of).transpose()?.flatten();
+        let tokenizer = self.tokenizer.as_deref().map(hub::tokenizer).transpose()?;
+        let own = tokenizer.as_deref().map(Manifest::text_of).transpose()?.flatten();
         Ok(self.text.spec(own.as_ref()))
     }
 

@@ -30,8 +30,9 @@ impl KeysValues {
     }
 }
 
-/// Queries `[rows, heads · dim]`, each over the positions up to its own → `[rows, heads · dim]`.
-pub fn attend(heads: Heads, queries: &Rows, seen: &[Seen]) -> Rows {
+/// Queries `[rows, heads · dim]`, each over the positions up to its own → `[rows, heads · dim]`; `sinks` are those of the
+/// heads, `[heads]`.
+pub fn attend(heads: Heads, queries: &Rows, seen: &[Seen], sinks: Option<&[f32]>) -> Rows {
     let group = heads.heads / heads.kv_heads;
     let mut y = Rows::new(queries.len(), queries.width());
     let mut tasks: Vec<(usize, usize, &mut [f32])> = vec![];
@@ -42,7 +43,8 @@ pub fn attend(heads: Heads, queries: &Rows, seen: &[Seen]) -> Rows {
     let work: usize = seen.iter().map(|(_, position)| position * queries.width()).sum();
     let run = |(row, kv_head, out): (usize, usize, &mut [f32])| {
         let query = &queries.row(row)[kv_head * group * heads.dim..][..group * heads.dim];
-        pulp::Arch::new().dispatch(|| one(heads, query, seen[row], kv_head, out));
+        pulp::Arch::new()
+            .dispatch(|| one(heads, query, seen[row], (kv_head, sinks.map(|sinks| &sinks[kv_head * group..])), out));
     };
     match work < WORTH_THREADS {
         true => tasks.into_iter().for_each(run),
@@ -51,15 +53,19 @@ pub fn attend(heads: Heads, queries: &Rows, seen: &[Seen]) -> Rows {
     y
 }
 
+/// A key head, and the sinks of its query heads.
+type OfHead<'a> = (usize, Option<&'a [f32]>);
+
 /// The query heads `[heads / kv_heads, dim]` of one row that share a key head.
 #[inline(always)]
-fn one(heads: Heads, queries: &[f32], (cache, position): Seen, kv_head: usize, out: &mut [f32]) {
+fn one(heads: Heads, queries: &[f32], (cache, position): Seen, (kv_head, sinks): OfHead, out: &mut [f32]) {
     let (dim, stride) = (heads.dim, heads.kv_heads * heads.dim);
     let first = heads.window.map_or(0, |window| (position + 1).saturating_sub(window));
     let at = |position: usize| position * stride + kv_head * dim..position * stride + (kv_head + 1) * dim;
     let mut weights = vec![0.0f32; position + 1 - first];
-    for (query, out) in queries.chunks_exact(dim).zip(out.chunks_exact_mut(dim)) {
-        let mut top = f32::NEG_INFINITY;
+    for (head, (query, out)) in queries.chunks_exact(dim).zip(out.chunks_exact_mut(dim)).enumerate() {
+        let sink = sinks.map(|sinks| sinks[head]);
+        let mut top = sink.unwrap_or(f32::NEG_INFINITY);
         for (weight, position) in weights.iter_mut().zip(first..) {
             *weight = heads.scale * dot(query, &cache.keys[at(position)]);
             if let Some(cap) = heads.softcap {
@@ -67,7 +73,7 @@ fn one(heads: Heads, queries: &[f32], (cache, position): Seen, kv_head: usize, o
             }
             top = top.max(*weight);
         }
-        let mut sum = 0.0;
+        let mut sum = sink.map_or(0.0, |sink| exp(sink - top));
         for weight in &mut weights {
             *weight = exp(*weight - top);
             sum += *weight;
@@ -103,7 +109,7 @@ mod tests {
             let mut queries = Rows::new(tokens, width);
             queries.rows_mut().zip(q_values.chunks(width)).for_each(|(row, from)| row.copy_from_slice(from));
             let seen: Vec<Seen> = (0..tokens).map(|position| (&cache, position)).collect();
-            let found = attend(Heads::new([heads, kv_heads, dim], spec), &queries, &seen);
+            let found = attend(Heads::new([heads, kv_heads, dim], spec), &queries, &seen, None);
             for (row, expected) in expected.chunks(width).enumerate() {
                 let near = |(a, b): (&f32, &f64)| (f64::from(*a) - b).abs() < 1e-5;
                 assert!(found.row(row).iter().zip(expected).all(near), "row {row}, {spec:?}");

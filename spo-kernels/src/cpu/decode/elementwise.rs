@@ -4,12 +4,19 @@ use super::rows::Rows;
 use crate::cpu::vector::{dot, sigmoid, tanh};
 
 /// The function of a gate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Gate {
     /// `x σ(x)`
     Silu,
     /// `x Φ(x)` with Φ approximated by a tanh.
     GeluTanh,
+    /// `x σ(alpha x)` of a gate of at most `limit`, times 1 + the other half within ± `limit`; the halves take turns.
+    Clamped {
+        /// Steepness of the sigmoid.
+        alpha: f32,
+        /// Bound of both halves.
+        limit: f32,
+    },
 }
 
 /// `x += y`
@@ -50,8 +57,15 @@ pub fn gated(gate_up: &Rows, function: Gate) -> Rows {
     let inner = gate_up.width() / 2;
     let mut y = Rows::new(gate_up.len(), inner);
     for (row, y) in y.rows_mut().enumerate() {
-        let (gate, up) = gate_up.row(row).split_at(inner);
+        let both = gate_up.row(row);
+        let (gate, up) = both.split_at(inner);
         pulp::Arch::new().dispatch(|| match function {
+            Gate::Clamped { alpha, limit } => {
+                for (y, pair) in y.iter_mut().zip(both.as_chunks::<2>().0) {
+                    let gate = pair[0].min(limit);
+                    *y = gate * sigmoid(alpha * gate) * (pair[1].clamp(-limit, limit) + 1.0);
+                }
+            }
             Gate::Silu => gate_with(y, gate, up, |x| x * sigmoid(x)),
             // Φ(x) ≈ (1 + tanh u) / 2 = σ(2u), Hendrycks & Gimpel 2016, arXiv 1606.08415
             Gate::GeluTanh => gate_with(y, gate, up, |x| x * sigmoid(1.595_769 * (x + 0.044_715 * x * x * x))),
@@ -72,6 +86,7 @@ mod tests {
     use super::*;
     use crate::check::{random, wide};
     use crate::{glu, rms_norm};
+    use burn::tensor::activation::sigmoid as exact_sigmoid;
     use burn::tensor::{DType, Tensor};
 
     fn rows_of(x: &Tensor<2>) -> Rows {
@@ -100,6 +115,11 @@ mod tests {
             let up = random([5, width]);
             let both = rows_of(&Tensor::cat(vec![x.clone(), up.clone()], 1));
             assert_near(&gated(&both, Gate::Silu), &glu::reference(exact(&x), exact(&up)));
+            let (gate, limited) = (exact(&x).reshape([5 * width, 1]), exact(&up).reshape([5 * width, 1]));
+            let pairs = rows_of(&Tensor::cat(vec![gate.clone(), limited.clone()], 1).reshape([5, 2 * width]));
+            let (gate, limited) = (gate.clamp_max(0.5), limited.clamp(-0.5, 0.5) + 1.0);
+            let expected = gate.clone() * exact_sigmoid(gate * 1.7) * limited;
+            assert_near(&gated(&pairs, Gate::Clamped { alpha: 1.7, limit: 0.5 }), &expected.reshape([5, width]));
             let (x, up) = (exact(&x), exact(&up));
             let inner = (x.clone() + x.clone().powi_scalar(3) * 0.044_715) * (2.0 / std::f64::consts::PI).sqrt();
             assert_near(&gated(&both, Gate::GeluTanh), &(x * (inner.tanh() + 1.0) * 0.5 * up));

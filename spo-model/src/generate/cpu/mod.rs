@@ -5,14 +5,15 @@
 //! smaller copy of the weights guesses some tokens ahead, the full weights compute the logits after
 //! all of them in one pass, and what they would not have chosen is thrown away.
 
+mod feed_forward;
 mod weights;
 
 use super::batch::{Decoder, Sequence};
 use super::{DecodeOptions, WeightFormat};
-use crate::spec::{Activation, MlpKind, NormKind, QkvLayout};
+use crate::spec::{Activation, MlpKind, NormKind, QkNorm, QkvLayout, Rope};
 use crate::{CausalLm, ModelSpec};
 use spo_kernels::attention::Heads;
-use spo_kernels::cpu::decode::elementwise::{Gate, add, gated, norm, normalise, normed, soft_cap};
+use spo_kernels::cpu::decode::elementwise::{add, norm, normalise, normed, soft_cap};
 use spo_kernels::cpu::decode::{KeysValues, Rows, attend};
 use weights::{Layer, Use, Weights};
 
@@ -28,7 +29,6 @@ const MOST_DRAFTING: usize = 2;
 pub(super) struct CpuDecoder {
     spec: ModelSpec,
     weights: Weights,
-    ropes: Vec<(Vec<f32>, f32)>,
     running: Vec<Cache>,
     /// The sequence that ended last: a prompt that begins as it does goes on from there.
     ended: Option<Cache>,
@@ -58,7 +58,6 @@ impl CpuDecoder {
         let weights = Weights::new(model, options.weights)?;
         let most_drafts = if options.weights == WeightFormat::Q8 { 0 } else { options.drafts };
         Ok(Self {
-            ropes: spec.ropes.iter().map(|r| (r.inverse_frequencies(), r.attention_factor() as f32)).collect(),
             spec,
             weights,
             running: vec![],
@@ -89,16 +88,13 @@ impl CpuDecoder {
     /// Hidden states `[rows, hidden]`; keys and values go into the cache.
     fn forward(&mut self, rows: &[Row], weights: Use) -> Rows {
         let (spec, eps) = (&self.spec, self.spec.norm_eps);
-        let gate = if spec.activation == Activation::Silu { Gate::Silu } else { Gate::GeluTanh };
+        let residual_scale = spec.residual_scale as f32;
         let mut x = self.weights.embed(rows.iter().map(|(_, token)| *token), spec);
         let positions = self.positions(rows);
-        let turns = |(frequencies, factor): &(Vec<f32>, f32)| -> Vec<Turn> {
-            positions.iter().map(|position| turn(*position, frequencies, *factor)).collect()
-        };
-        let turns: Vec<Vec<Turn>> = self.ropes.iter().map(turns).collect();
+        let turns: Vec<Turns> = spec.ropes.iter().map(|rope| Turns::new(rope, &positions)).collect();
         for (index, (layer, of_layer)) in self.weights.layers.iter().zip(&spec.layers).enumerate() {
             let mut qkv = layer.qkv.forward(&normed(&x, layer.attention_norm.as_deref(), eps), weights);
-            prepare_heads(spec, layer, &mut qkv, of_layer.rope.map(|rope| turns[rope].as_slice()));
+            prepare_heads(spec, layer, &mut qkv, of_layer.rope.map(|rope| &turns[rope]));
             let (q_width, kv_width) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
             let mut queries = Rows::new(rows.len(), q_width);
             for (row, ((sequence, _), position)) in rows.iter().zip(&positions).enumerate() {
@@ -110,13 +106,12 @@ impl CpuDecoder {
             let caches = rows.iter().map(|(sequence, _)| &self.running[*sequence].layers[index]);
             let seen: Vec<_> = caches.zip(positions.iter().copied()).collect();
             let heads = Heads::new([spec.heads, spec.kv_heads, spec.head_dim], of_layer.attention);
-            let mut attended = layer.output.forward(&attend(heads, &queries, &seen), weights);
+            let mut attended = layer.output.forward(&attend(heads, &queries, &seen, layer.sinks.as_deref()), weights);
             normalise(&mut attended, layer.attended_norm.as_deref(), eps);
-            add_rows(&mut x, &attended);
-            let gate_up = layer.gate_up.forward(&normed(&x, layer.mlp_norm.as_deref(), eps), weights);
-            let mut fed = layer.down.forward(&gated(&gate_up, gate), weights);
+            add_rows(&mut x, &attended, residual_scale);
+            let mut fed = layer.feed_forward.forward(&normed(&x, layer.mlp_norm.as_deref(), eps), spec, weights);
             normalise(&mut fed, layer.fed_norm.as_deref(), eps);
-            add_rows(&mut x, &fed);
+            add_rows(&mut x, &fed, residual_scale);
             if let Some([gain, shift]) = &layer.film {
                 x.rows_mut().for_each(|row| scale_and_shift(row, gain, shift));
             }
@@ -239,6 +234,7 @@ fn check(spec: &ModelSpec) -> Result<(), String> {
         mlp,
         activation,
         learned_positions,
+        experts,
         // Known to the kernels, or the same for all.
         family: _,
         vocab_size: _,
@@ -257,13 +253,19 @@ fn check(spec: &ModelSpec) -> Result<(), String> {
         qk_norm: _,
         embedding_scale: _,
         logit_softcap: _,
+        logit_scale: _,
+        residual_scale: _,
+        sinks: _,
         ropes: _,
         layers: _,
         layout: _,
         eos: _,
     } = spec;
+    let gate = experts.as_ref().map_or(*mlp, |experts| experts.mlp);
+    let clamped = matches!(activation, Activation::Clamped { .. });
     let lacking = [
-        (*norm == NormKind::Layer, "layer norms"),
+        ((gate == MlpKind::GatedInterleaved) != clamped, "such a gate"),
+        (matches!(norm, NormKind::Layer | NormKind::LayerUnbiased), "layer norms"),
         (*parallel, "parallel attention and feed-forward blocks"),
         (*qkv == QkvLayout::PerHead, "projections stored head by head"),
         (*mlp == MlpKind::Plain, "feed-forward blocks without a gate"),
@@ -286,43 +288,82 @@ fn push_all(sequences: &mut [Sequence], logits: &Rows) {
     }
 }
 
-fn add_rows(x: &mut Rows, y: &Rows) {
-    x.rows_mut().enumerate().for_each(|(row, x)| add(x, y.row(row)));
-}
-
 fn scale_and_shift(row: &mut [f32], gain: &[f32], shift: &[f32]) {
     row.iter_mut().zip(gain.iter().zip(shift)).for_each(|(x, (gain, shift))| *x = *x * gain + shift);
 }
 
-/// Cosine and sine of each frequency at one position.
-type Turn = Vec<(f32, f32)>;
-
-fn turn(position: usize, frequencies: &[f32], factor: f32) -> Turn {
-    let angles = frequencies.iter().map(|frequency| position as f32 * frequency);
-    angles.map(|angle| (factor * angle.cos(), factor * angle.sin())).collect()
-}
-
-/// Norms and rotates the queries and keys among `[rows, q + k + v]`.
-fn prepare_heads(spec: &ModelSpec, layer: &Layer, qkv: &mut Rows, turns: Option<&[Turn]>) {
-    for (index, row) in qkv.rows_mut().enumerate() {
-        let (queries, rest) = row.split_at_mut(spec.heads * spec.head_dim);
-        let keys = &mut rest[..spec.kv_heads * spec.head_dim];
-        for (heads, weight) in [(queries, &layer.q_norm), (keys, &layer.k_norm)] {
-            if let Some(weight) = weight {
-                // Of one head, or of all heads together.
-                heads.chunks_exact_mut(weight.len()).for_each(|part| norm(part, weight, spec.norm_eps));
-            }
-            if let Some(turns) = turns {
-                heads.chunks_exact_mut(spec.head_dim).for_each(|head| rotate(head, &turns[index]));
-            }
+/// `x += factor · y`
+fn add_rows(x: &mut Rows, y: &Rows, factor: f32) {
+    for (row, x) in x.rows_mut().enumerate() {
+        match factor {
+            1.0 => add(x, y.row(row)),
+            _ => x.iter_mut().zip(y.row(row)).for_each(|(x, y)| *x += factor * y),
         }
     }
 }
 
-/// Rotates the first channels of a head.
-fn rotate(head: &mut [f32], turn: &Turn) {
-    let (first, second) = head[..2 * turn.len()].split_at_mut(turn.len());
-    for ((first, second), (cos, sin)) in first.iter_mut().zip(second).zip(turn) {
-        (*first, *second) = (*first * cos - *second * sin, *second * cos + *first * sin);
+/// How queries and keys at some positions turn.
+struct Turns {
+    /// Cosine and sine of each frequency, position by position.
+    angles: Vec<Vec<(f32, f32)>>,
+    /// Neighbouring channels turn together.
+    pairs: bool,
+    /// Factors on the queries.
+    growth: Option<Vec<f32>>,
+}
+
+impl Turns {
+    fn new(rope: &Rope, positions: &[usize]) -> Self {
+        let (frequencies, factor) = (rope.inverse_frequencies(), rope.attention_factor() as f32);
+        let of_position = |position: &usize| {
+            let angles = frequencies.iter().map(|frequency| *position as f32 * frequency);
+            angles.map(|angle| (factor * angle.cos(), factor * angle.sin())).collect()
+        };
+        let growth = rope.growth.map(|growth| positions.iter().map(|position| growth.at(*position)).collect());
+        Self { angles: positions.iter().map(of_position).collect(), pairs: rope.pairs, growth }
+    }
+
+    /// Turns the first channels of a head.
+    fn rotate(&self, row: usize, head: &mut [f32]) {
+        let turn = |first: &mut f32, second: &mut f32, (cos, sin): &(f32, f32)| {
+            (*first, *second) = (*first * cos - *second * sin, *second * cos + *first * sin);
+        };
+        let angles = &self.angles[row];
+        if self.pairs {
+            let pairs = head.as_chunks_mut::<2>().0.iter_mut().zip(angles);
+            pairs.for_each(|([first, second], angle)| turn(first, second, angle));
+        } else {
+            let (first, second) = head[..2 * angles.len()].split_at_mut(angles.len());
+            first.iter_mut().zip(second).zip(angles).for_each(|((first, second), angle)| turn(first, second, angle));
+        }
+    }
+}
+
+/// Norms and rotates the queries and keys among `[rows, q + k + v]`.
+fn prepare_heads(spec: &ModelSpec, layer: &Layer, qkv: &mut Rows, turns: Option<&Turns>) {
+    let rotated_first = spec.qk_norm == QkNorm::PerHeadRotated;
+    for (index, row) in qkv.rows_mut().enumerate() {
+        let (queries, rest) = row.split_at_mut(spec.heads * spec.head_dim);
+        let keys = &mut rest[..spec.kv_heads * spec.head_dim];
+        for (heads, weight) in [(&mut *queries, &layer.q_norm), (keys, &layer.k_norm)] {
+            let normalise = |heads: &mut [f32]| {
+                if let Some(weight) = weight {
+                    // Of one head, or of all heads together.
+                    heads.chunks_exact_mut(weight.len()).for_each(|part| norm(part, weight, spec.norm_eps));
+                }
+            };
+            if !rotated_first {
+                normalise(heads);
+            }
+            if let Some(turns) = turns {
+                heads.chunks_exact_mut(spec.head_dim).for_each(|head| turns.rotate(index, head));
+            }
+            if rotated_first {
+                normalise(heads);
+            }
+        }
+        if let Some(growth) = turns.and_then(|turns| turns.growth.as_ref()) {
+            queries.iter_mut().for_each(|query| *query *= growth[index]);
+        }
     }
 }

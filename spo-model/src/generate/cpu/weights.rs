@@ -33,13 +33,59 @@ pub(super) struct Layer {
     /// On the attention's output.
     pub attended_norm: Option<Vec<f32>>,
     pub mlp_norm: Option<Vec<f32>>,
+    pub feed_forward: FeedForward,
+    /// Scores that take their share of each head's softmax.
+    pub sinks: Option<Vec<f32>>,
+    /// On the feed-forward block's output.
+    pub fed_norm: Option<Vec<f32>>,
+}
+
+/// A gated feed-forward block.
+#[derive(Debug)]
+pub(super) struct Gated {
     /// Gate, then up.
     pub gate_up: Linear,
     pub down: Linear,
-    /// On the feed-forward block's output.
-    pub fed_norm: Option<Vec<f32>>,
-    /// What the block's output is multiplied by and what is added, where the model is steered.
-    pub film: Option<[Vec<f32>; 2]>,
+}
+
+/// What stands behind a block's attention.
+#[derive(Debug)]
+pub(super) enum FeedForward {
+    /// One feed-forward block for all tokens.
+    Dense(Gated),
+    /// A few of many for each.
+    Experts {
+        router: Linear,
+        experts: Vec<Gated>,
+        /// One for all tokens, and how much of it each gets.
+        shared: Option<(Gated, Linear)>,
+    },
+}
+
+impl FeedForward {
+    fn parts(&self) -> Vec<&Linear> {
+        match self {
+            Self::Dense(Gated { gate_up, down }) => vec![gate_up, down],
+            Self::Experts { router, experts, shared } => {
+                let mut parts = vec![router];
+                experts.iter().for_each(|expert| parts.extend([&expert.gate_up, &expert.down]));
+                shared.iter().for_each(|(shared, gate)| parts.extend([&shared.gate_up, &shared.down, gate]));
+                parts
+            }
+        }
+    }
+
+    fn parts_mut(&mut self) -> Vec<&mut Linear> {
+        match self {
+            Self::Dense(Gated { gate_up, down }) => vec![gate_up, down],
+            Self::Experts { router, experts, shared } => {
+                let mut parts = vec![router];
+                experts.iter_mut().for_each(|expert| parts.extend([&mut expert.gate_up, &mut expert.down]));
+                shared.iter_mut().for_each(|(s, gate)| parts.extend([&mut s.gate_up, &mut s.down, gate]));
+                parts
+            }
+        }
+    }
 }
 
 /// Projections of the same input, their outputs side by side, and perhaps a smaller copy of their weights for drafts.
@@ -96,7 +142,7 @@ impl Weights {
         let embedding_scale = model.embedding_scale().map(|scale| scale as f32);
         let (model, mut films) = without_films(model.merged().dequantised());
         let mut source = Source::new(model, &spec, format);
-        let (hidden, inner) = (spec.hidden_size, spec.intermediate_size);
+        let hidden = spec.hidden_size;
         let (embedding, head) = match spec.tied {
             true => (None, source.projection(&["embed_tokens".into()], hidden)?),
             false => {
@@ -107,7 +153,6 @@ impl Weights {
         let mut layer = |layer: usize| {
             let path = |name: &str| format!("layers.{layer}.{name}");
             let qkv = ["q_proj", "k_proj", "v_proj"].map(|name| path(&format!("self_attn.{name}")));
-            let gate_up = ["gate_proj", "up_proj"].map(|name| path(&format!("mlp.{name}")));
             Ok(Layer {
                 attention_norm: source.norm(&path("input_layernorm")),
                 qkv: source.stacked(&path("self_attn.qkv_proj"), &qkv, hidden)?,
@@ -116,14 +161,15 @@ impl Weights {
                 output: source.projection(&[path("self_attn.o_proj")], spec.heads * spec.head_dim)?,
                 attended_norm: source.norm(&path("post_attention_layernorm")),
                 mlp_norm: source.norm(&path("pre_feedforward_layernorm")),
-                gate_up: source.stacked(&path("mlp.gate_up_proj"), &gate_up, hidden)?,
-                down: source.projection(&[path("mlp.down_proj")], inner)?,
+                feed_forward: source.feed_forward(&spec, layer)?,
+                sinks: source.find(&path("self_attn.sinks")).map(|(sinks, _)| sinks.to_vec()),
                 fed_norm: source.norm(&path("post_feedforward_layernorm")),
                 film: films[layer].take(),
             })
         };
         let layers = (0..spec.layers.len()).map(&mut layer).collect::<Result<_, String>>()?;
-        let norm = source.norm("norm").ok_or("it has no final norm")?;
+        let mut norm = source.norm("norm").ok_or("it has no final norm")?;
+        norm.iter_mut().for_each(|weight| *weight *= spec.logit_scale as f32);
         source.finish()?;
         Ok(Self { embedding, embedding_scale, layers, norm, head })
     }
@@ -143,7 +189,8 @@ impl Weights {
 
     /// Memory of the matrices.
     pub fn bytes(&self) -> usize {
-        let layer = |l: &Layer| l.qkv.bytes() + l.output.bytes() + l.gate_up.bytes() + l.down.bytes();
+        let fed = |l: &Layer| l.feed_forward.parts().into_iter().map(Linear::bytes).sum::<usize>();
+        let layer = |l: &Layer| l.qkv.bytes() + l.output.bytes() + fed(l);
         self.embedding.as_ref().map_or(0, Weight::bytes)
             + self.head.bytes()
             + self.layers.iter().map(layer).sum::<usize>()
@@ -152,7 +199,11 @@ impl Weights {
     /// Makes copies that products read faster and uses them instead of the model's memory, and others in 8 bits for drafts
     /// if those are wanted. No token depends on them. An embedding that is not the head stays: its rows are only looked up.
     pub fn copy(&mut self, drafts: bool) {
-        let layers = self.layers.iter_mut().flat_map(|l| [&mut l.qkv, &mut l.output, &mut l.gate_up, &mut l.down]);
+        let layers = self.layers.iter_mut().flat_map(|layer| {
+            let mut parts = layer.feed_forward.parts_mut();
+            parts.extend([&mut layer.qkv, &mut layer.output]);
+            parts
+        });
         layers.chain([&mut self.head]).for_each(|linear| linear.copy(drafts));
     }
 }
@@ -206,6 +257,40 @@ impl Source {
     fn norm(&mut self, path: &str) -> Option<Vec<f32>> {
         let (weight, _) = self.find(&format!("{path}.weight"))?;
         Some(weight.iter().map(|weight| weight + self.from).collect())
+    }
+
+    /// A block's feed-forward part.
+    fn feed_forward(&mut self, spec: &ModelSpec, layer: usize) -> Result<FeedForward, String> {
+        let (hidden, path) = (spec.hidden_size, format!("layers.{layer}"));
+        let Some(experts) = spec.experts.as_ref().filter(|_| spec.layers[layer].experts) else {
+            return self.gated(&format!("{path}.mlp"), hidden, spec.intermediate_size).map(FeedForward::Dense);
+        };
+        let path = format!("{path}.moe");
+        let router = self.exact(&format!("{path}.router"), hidden)?;
+        let each = |index| self.gated(&format!("{path}.experts.{index}"), hidden, experts.intermediate_size);
+        let all = (0..experts.count).map(each).collect::<Result<_, _>>()?;
+        let shared = match experts.shared {
+            Some(inner) => {
+                let gate = self.exact(&format!("{path}.shared_expert_gate"), hidden)?;
+                Some((self.gated(&format!("{path}.shared_expert"), hidden, inner)?, gate))
+            }
+            None => None,
+        };
+        Ok(FeedForward::Experts { router, experts: all, shared })
+    }
+
+    fn gated(&mut self, path: &str, hidden: usize, inner: usize) -> Result<Gated, String> {
+        let gate_up = ["gate_proj", "up_proj"].map(|name| format!("{path}.{name}"));
+        let gate_up = self.stacked(&format!("{path}.gate_up_proj"), &gate_up, hidden)?;
+        Ok(Gated { gate_up, down: self.projection(&[format!("{path}.down_proj")], inner)? })
+    }
+
+    /// A projection that stays as it is, whatever the format: what routes tokens.
+    fn exact(&mut self, path: &str, inputs: usize) -> Result<Linear, String> {
+        let format = std::mem::replace(&mut self.format, WeightFormat::F32);
+        let projection = self.projection(&[path.to_owned()], inputs);
+        self.format = format;
+        projection
     }
 
     /// One projection that is several already, or those of the same input side by side.

@@ -36,7 +36,8 @@ pub fn read(file: &Gguf) -> Result<(&'static Architecture, Json), ModelError> {
         }
     }
     let activation = match architecture.activations[0] {
-        Activation::Silu => "silu",
+        Activation::Silu | Activation::Clamped { .. } => "silu",
+        Activation::Xielu => "xielu",
         Activation::Gelu => "gelu",
         Activation::GeluTanh => "gelu_pytorch_tanh",
     };

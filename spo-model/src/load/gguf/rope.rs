@@ -73,7 +73,7 @@ fn llama_3(file: &Gguf, config: &Json, dim: usize) -> Result<Json, ModelError> {
     let (low, high) = (1.0, 4.0);
     let fits = |original_context: f64| {
         let scaling = RopeScaling::Llama3 { factor, low, high, original_context };
-        let ours = scaled_by(&Rope { theta, dim, scaling });
+        let ours = scaled_by(&Rope { theta, dim, scaling, pairs: false, growth: None });
         ours.iter().zip(&found).all(|(ours, found)| (f64::from(*ours) / found - 1.0).abs() < 1e-5)
     };
     let contexts = [8192.0].into_iter().chain((4..24).map(|power| f64::from(1 << power)));

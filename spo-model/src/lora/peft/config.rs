@@ -102,6 +102,7 @@ impl AdapterConfig {
                 dropout: config["lora_dropout"].as_f64().unwrap_or(0.0),
                 targets,
                 saved: SavedModules::default(),
+                front: None,
             },
             modules_to_save: config["modules_to_save"].as_array().into_iter().flatten().filter_map(text).collect(),
             excluded: modules(&config["exclude_modules"], "exclude_modules")?,

@@ -3,7 +3,7 @@
 mod config;
 mod names;
 
-use super::{LoraAdapter, LoraSpec, SavedModules, is_adapter, projections};
+use super::{LoraAdapter, LoraSpec, SavedModules, front, is_adapter, projections};
 use crate::export::{create_dir, write_file, write_safetensors};
 use crate::load::Checkpoint;
 use crate::parameters::{for_each, replace};
@@ -19,7 +19,7 @@ const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
 
 /// Attaches the adapter saved in `dir` to a model, replacing any it has, and takes over the modules
-/// that were trained in full.
+/// that were trained in full. A conditional adapter, which has files of its own, acts at equal weights.
 ///
 /// # Errors
 /// Missing or damaged files, options of PEFT that change the computation and are not
@@ -44,6 +44,10 @@ pub fn load_adapter_as(model: CausalLm, dir: &Path, spec: &LoraSpec) -> Result<C
     if let Some(path) = layers.into_iter().find(|path| shapes.get(*path) != expected.get(*path)) {
         return refuse(format!("{path}: found {}, expected {}", words(&shapes, path), words(&expected, path)));
     }
+    if found.front != spec.front {
+        let names = |spec: &LoraSpec| spec.front.as_ref().map_or("none".into(), |front| front.dimensions.join(", "));
+        return refuse(format!("conditioned on {}, expected {}", names(&found), names(spec)));
+    }
     if found.saved != spec.saved {
         let names = |spec: &LoraSpec| spec.saved.names(model.spec()).join(", ");
         return refuse(format!("modules_to_save: found [{}], expected [{}]", names(&found), names(spec)));
@@ -55,7 +59,9 @@ pub fn load_adapter_as(model: CausalLm, dir: &Path, spec: &LoraSpec) -> Result<C
 fn shapes(mut model: CausalLm) -> BTreeMap<String, String> {
     let shape = |lora: &LoraAdapter| {
         let kind = if lora.magnitude.is_some() { "DoRA" } else { "LoRA" };
-        format!("{kind} of rank {} and scale {}", lora.rank(), lora.scale())
+        let core = lora.core.as_ref().map(|core| [core.shared.val().dims(), core.weighed.val().dims()]);
+        let core = core.map_or_else(String::new, |core| format!(" with a core of shapes {core:?}"));
+        format!("{kind} of rank {} and scale {}{core}", lora.rank(), lora.scale())
     };
     let layers = projections(&mut model).into_iter();
     layers.filter_map(|(path, linear)| Some((path, shape(linear.lora.as_ref()?)))).collect()
@@ -74,8 +80,19 @@ pub fn merge_adapter(model: CausalLm, dir: &Path) -> Result<CausalLm, ModelError
     Ok(load(model, dir, DType::F32, None)?.0.merged())
 }
 
+/// [`merge_adapter`] of a conditional adapter at these weights.
+///
+/// # Errors
+/// As [`load_adapter`].
+pub fn merge_adapter_at(model: CausalLm, dir: &Path, weights: &[f64]) -> Result<CausalLm, ModelError> {
+    Ok(load(model, dir, DType::F32, None)?.0.with_weights(weights).merged())
+}
+
 /// [`load_adapter`] with the adapters' numbers in this type, and this dropout if one is given.
 fn load(model: CausalLm, dir: &Path, dtype: DType, dropout: Option<f64>) -> Result<(CausalLm, LoraSpec), ModelError> {
+    if front::front_of(dir)?.is_some() {
+        return front::load(model, dir, dtype, dropout);
+    }
     let (layout, config) = (model.spec().layout, dir.join(CONFIG));
     if !config.exists() {
         return Err(ModelError::MissingFile { dir: dir.into(), file: CONFIG.into() });
@@ -89,7 +106,7 @@ fn load(model: CausalLm, dir: &Path, dtype: DType, dropout: Option<f64>) -> Resu
         tensors.take_tied_head(&checkpoint, &config, layout)?;
     }
     let mut model = model.without_lora();
-    let (device, adapted) = (model.device(), config.adapted(model.spec())?);
+    let (device, adapted) = (model.device(), BTreeSet::from_iter(config.adapted(model.spec())?));
     for (path, linear) in projections(&mut model).into_iter().filter(|(path, _)| adapted.contains(path)) {
         let (rank, scale) = config.rank_and_scale(&super::targets::module_path(layout, &path));
         let mut name = |part: &str| tensors.take(&peft_name(layout, &format!("{path}.lora.{part}"))).map(String::from);
@@ -142,13 +159,17 @@ fn take_saved(
     failed.map_or(Ok((saved, model)), Err)
 }
 
-/// Saves a model's adapters, and the modules that were trained in full, in PEFT's form. A frozen
+/// Saves a model's adapters, and the modules that were trained in full, in PEFT's form; conditional ones in files of their
+/// own. A frozen
 /// adapter and the trained one above it become one of the sum of their ranks. `base` is what
 /// `base_model_name_or_path` will say.
 ///
 /// # Errors
 /// The directory or a file cannot be written.
 pub fn save_adapter(model: &CausalLm, spec: &LoraSpec, base: &str, dir: &Path) -> Result<(), ModelError> {
+    if let Some(front) = &spec.front {
+        return front::save(model, spec, front, base, dir);
+    }
     create_dir(dir)?;
     let mut model = model.clone().joined();
     let layers: Vec<(String, usize, f64)> = projections(&mut model)

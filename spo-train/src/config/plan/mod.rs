@@ -1,6 +1,7 @@
 //! The resolved run: plain values, stored as plan.json in the run directory and read again on resume.
 
 mod condition;
+mod hold;
 mod lines;
 mod online;
 mod steering;
@@ -20,10 +21,11 @@ use serde_json::{Map, Value};
 use crate::TrainError;
 
 use super::spec::{
-    Best, DataEntry, Dtype, LoraRounds, LoraTargets, OnMiss, OptimizerName, QuantisedBase, Recompute, Schedule,
-    StoppingMetric, TextSpec,
+    Best, DataEntry, Dtype, Located, LoraCondition, LoraRounds, LoraTargets, OnMiss, OptimizerName, QuantisedBase,
+    Recompute, Schedule, Slopes, StoppingMetric, TextSpec,
 };
 pub use condition::Condition;
+pub use hold::{Bound, HeldPlan, HoldPlan};
 pub use lines::{Origin, PlanLine};
 pub use online::OnlinePlan;
 pub use steering::SteeringPlan;
@@ -53,6 +55,9 @@ pub struct RunPlan {
     pub text: TextSpec,
     /// Share of the prompts held out; `None` if some data has `split = "test"`.
     pub holdout: Option<f64>,
+    /// Share of the training prompts that drives λ; `None` if no round has `hold`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_share: Option<f64>,
     /// Directory of tokenised data; `None` keeps none.
     #[serde(default)]
     pub token_cache: Option<PathBuf>,
@@ -66,6 +71,12 @@ pub struct RunPlan {
     pub watchdog: WatchdogPlan,
     /// What is saved inside a round.
     pub checkpoints: CheckpointPlan,
+    /// Where the run is also told.
+    #[serde(default)]
+    pub track: TrackPlan,
+    /// Names of the Hugging Face Hub, with the commits that they were.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hub: Vec<Located>,
     /// Where each value came from, by dotted key; values that are not listed are defaults.
     pub origins: BTreeMap<String, Origin>,
     /// The families that the model may be of; a plan that is read from a file has the builtin ones.
@@ -74,9 +85,19 @@ pub struct RunPlan {
 }
 
 impl RunPlan {
+    /// Whether any arm finds its λ by bounds.
+    pub fn holds(&self) -> bool {
+        self.rounds.iter().flat_map(|round| &round.arms).any(|arm| arm.hold.is_some())
+    }
+
     /// Whether the run makes a reward model: then it has one round, whose arms all do.
     pub fn gives_rewards(&self) -> bool {
         self.rounds.iter().any(|round| round.main().gives_rewards())
+    }
+
+    /// The dimensions that the run's only round weighs, if it weighs several.
+    pub fn front(&self) -> &[String] {
+        self.rounds.first().map_or(&[], |round| &round.front)
     }
 
     /// Most tokens of a critique, where the run's reward model writes one before it scores.
@@ -137,6 +158,15 @@ pub struct LoraPlan {
     /// Modules trained in full.
     #[serde(default)]
     pub modules_to_save: Vec<String>,
+    /// What the adapter is conditioned on.
+    #[serde(default)]
+    pub condition: LoraCondition,
+    /// Rank of the part that all weights share, with a condition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_rank: Option<usize>,
+    /// Parameter of the distribution that weights are drawn from, with a condition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concentration: Option<f64>,
     /// What a round does with the adapter it starts from.
     #[serde(default)]
     pub rounds: LoraRounds,
@@ -162,8 +192,14 @@ pub struct WarmupPlan {
 pub struct RoundPlan {
     /// Name in reports and directories.
     pub name: String,
-    /// Dimension trained on.
+    /// Dimension trained on; of a round that weighs several their names with `+` between them.
     pub dimension: String,
+    /// The dimensions that it weighs; empty in a round of one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub front: Vec<String>,
+    /// Their weights; none where a conditional adapter draws them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub dimension_weights: BTreeMap<String, f64>,
     /// The main arm first (its policy starts the next round), then the controls.
     pub arms: Vec<ArmPlan>,
     /// What the main arm's policy must reach.
@@ -177,6 +213,11 @@ impl RoundPlan {
     /// The arm whose policy is carried on.
     pub fn main(&self) -> &ArmPlan {
         self.arms.first().expect("resolve gives every round a main arm")
+    }
+
+    /// The dimensions that it learns: one, or those that it weighs.
+    pub fn dimensions(&self) -> &[String] {
+        if self.front.is_empty() { std::slice::from_ref(&self.dimension) } else { &self.front }
     }
 
     /// The arms that are only compared.
@@ -217,6 +258,9 @@ pub struct ArmPlan {
     /// All of the objective's options, defaults included, as [`objective::Registry::build`] takes them. For `spo`: `alpha`,
     /// `lambda` (one per earlier round, oldest first), `earlier` (alpha and lambda of each earlier round), `margin`.
     pub options: Map<String, Value>,
+    /// Bounds that λ is found by; `None` = it is the one in `options`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<HoldPlan>,
     /// Optimiser settings.
     #[serde(flatten)]
     pub training: TrainingPlan,
@@ -297,6 +341,9 @@ pub struct TrainingPlan {
     /// Each block is updated in the backward pass.
     #[serde(default)]
     pub update_in_backward: bool,
+    /// Weight of the loss that spreads tokens over experts; 0 = none.
+    #[serde(default)]
+    pub router_loss: f64,
     /// Rows per head chunk; 0 = automatic.
     pub head_chunk_rows: usize,
     /// Steps between two evaluations of the running policy; 0 = none.
@@ -325,6 +372,9 @@ pub struct ZerothOrderPlan {
     pub zo_estimates: usize,
     /// Decay of the sum of earlier estimates.
     pub zo_momentum: f64,
+    /// What the slope along a direction is of.
+    #[serde(default)]
+    pub zo_slopes: Slopes,
 }
 
 /// `early-stopping`, resolved.
@@ -399,8 +449,25 @@ pub struct EvaluationPlan {
     /// Who scores the responses sampled on held-out prompts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scorer: Option<ScorerSpec>,
+    /// A program that measures every policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// Seconds that it may take.
+    #[serde(default)]
+    pub command_timeout: f64,
     /// Answers that say nothing.
     pub boilerplate: Vec<String>,
+}
+
+/// `[track]`, resolved.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct TrackPlan {
+    /// Address of an MLflow server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mlflow: Option<String>,
+    /// The experiment there.
+    pub experiment: String,
 }
 
 /// `[checkpoints]`, resolved.

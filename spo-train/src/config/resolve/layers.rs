@@ -49,6 +49,12 @@ impl<'a> Layers<'a> {
         layers.take(last.saturating_add(1)).find_map(|layer| layer.get(key))
     }
 
+    /// The layers from the one on that [`find`](Self::find) finds a key in.
+    pub fn from(&self, key: &str) -> Option<Self> {
+        let first = self.layers.iter().position(|layer| layer.get(key).is_some())?;
+        Some(Self { layers: self.layers[first..].to_vec() })
+    }
+
     /// Every key of every layer.
     pub fn keys(&self) -> impl Iterator<Item = (&'a String, &'a Entry, String)> {
         self.layers.iter().flat_map(|layer| {

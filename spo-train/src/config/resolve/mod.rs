@@ -1,6 +1,8 @@
 //! From what the user wrote to a plan in which every value is settled and knows its origin.
 
+mod front;
 mod gate;
+mod hold;
 mod layers;
 mod online;
 mod options;
@@ -93,6 +95,19 @@ impl Facts {
         }
     }
 
+    /// The rows of several dimensions together.
+    pub(crate) fn rows_of(&self, dimensions: &[String]) -> DimensionRows {
+        dimensions.iter().map(|dimension| self.rows(dimension)).fold(DimensionRows::default(), |sum, rows| {
+            DimensionRows {
+                pairs: sum.pairs + rows.pairs,
+                answers: sum.answers + rows.answers,
+                desirable: sum.desirable + rows.desirable,
+                lists: sum.lists + rows.lists,
+                ties: sum.ties + rows.ties,
+            }
+        })
+    }
+
     /// Dimensions with rows, and how many: pairs where there are some.
     pub(crate) fn dimensions(&self) -> Vec<(String, usize)> {
         let mut names: Vec<&String> = self.pairs.keys().chain(self.answers.keys()).chain(self.lists.keys()).collect();
@@ -172,27 +187,31 @@ struct Resolver<'a> {
 
 impl<'a> Resolver<'a> {
     fn run(mut self, spec: &RunSpec) -> Result<RunPlan, ConfigError> {
-        for key in ["schema", "name", "seed", "out", "holdout", "token-cache", "data"] {
+        for key in ["schema", "name", "seed", "out", "holdout", "hold-share", "token-cache", "data"] {
             self.note_written(key);
         }
         let name = self.name(spec)?;
         let out = self.out(spec);
         let steering = self.steering()?;
+        let rounds = self.rounds(steering.as_ref())?;
         Ok(RunPlan {
             schema: SCHEMA,
             seed: self.sections.seed.unwrap_or(defaults::SEED),
             model: self.model(),
-            lora: self.lora(),
-            steering: steering.clone(),
+            lora: self.lora()?,
+            steering,
             data: self.sections.data.clone(),
             text: self.text(spec)?,
             holdout: self.holdout()?,
             token_cache: self.sections.token_cache.clone(),
             warmup: self.warmup()?,
-            rounds: self.rounds(steering.as_ref())?,
+            hold_share: self.hold_share(&rounds)?,
+            rounds,
             evaluation: self.evaluation()?,
             watchdog: self.watchdog(),
             checkpoints: self.checkpoints(),
+            track: self.track()?,
+            hub: vec![],
             name,
             out,
             origins: self.origins,

@@ -3,23 +3,30 @@
 use serde_json::{Map, Value, json};
 use spo_core::CoreError;
 
+use super::layers::Found;
 use super::rounds::{Arm, Finished};
 use super::{Resolver, wrong};
 use crate::config::document::Node;
 use crate::config::objective;
+use crate::config::plan::HoldPlan;
 use crate::config::schema::checked_schema;
 use crate::config::validate::join;
 use crate::error::ConfigError;
 
 impl Resolver<'_> {
     /// All options of an arm's objective.
-    pub(super) fn options(&mut self, arm: &Arm<'_>, finished: &[Finished]) -> Result<Map<String, Value>, ConfigError> {
+    pub(super) fn options(
+        &mut self,
+        arm: &Arm<'_>,
+        hold: Option<&HoldPlan>,
+        finished: &[Finished],
+    ) -> Result<Map<String, Value>, ConfigError> {
         self.refuse_foreign_options(arm)?;
         let prefix = join(&arm.prefix(), "options");
         let keys: Vec<&str> = objective::options(self.objectives(), &arm.objective).map(|option| option.key).collect();
         let mut given = self.settle(&prefix, Map::new(), &keys, &arm.options);
         if objective::holds_earlier(self.objectives(), &arm.objective) {
-            let lambda = self.lambda(arm, finished, given.get("lambda"))?;
+            let lambda = self.lambda(arm, hold, finished, given.get("lambda"))?;
             given.insert("lambda".to_owned(), json!(lambda));
             given.insert("earlier".to_owned(), self.earlier(arm, finished)?);
             let written = arm.options.find("lambda");
@@ -29,6 +36,8 @@ impl Resolver<'_> {
             if let Some(found) = written {
                 let origin = self.document.origin(&found.node.source);
                 self.origins.insert(key, origin);
+            } else if hold.is_some() {
+                self.compute(key, "hold, which finds it in training");
             }
             for index in 0..finished.len() {
                 for name in ["alpha", "lambda"] {
@@ -44,7 +53,7 @@ impl Resolver<'_> {
     fn refuse_foreign_options(&self, arm: &Arm<'_>) -> Result<(), ConfigError> {
         let properties = |key: &str| checked_schema()["properties"][key].clone();
         let training = properties("training")["properties"].clone();
-        let fields = ["dimension", "name", "objective", "controls", "gate", "online"];
+        let fields = ["dimension", "name", "objective", "controls", "gate", "hold", "online", "dimension-weights"];
         let known: Vec<String> =
             objective::options(self.objectives(), &arm.objective).map(|option| option.key.to_owned()).collect();
         for (name, entry, section) in arm.options.keys() {
@@ -61,8 +70,15 @@ impl Resolver<'_> {
         Ok(())
     }
 
-    /// λ per earlier round, oldest first.
-    fn lambda(&self, arm: &Arm<'_>, finished: &[Finished], given: Option<&Value>) -> Result<Vec<f64>, ConfigError> {
+    /// λ per earlier round, oldest first; 0 of those whose λ is found in training.
+    fn lambda(
+        &self,
+        arm: &Arm<'_>,
+        hold: Option<&HoldPlan>,
+        finished: &[Finished],
+        given: Option<&Value>,
+    ) -> Result<Vec<f64>, ConfigError> {
+        let held = |dimension: &String| hold.is_some_and(|hold| hold.dimensions.contains_key(dimension));
         let default = objective::options(self.objectives(), &arm.objective)
             .find(|option| option.key == "lambda")
             .map_or(Value::Null, |option| option.default_value());
@@ -71,17 +87,24 @@ impl Resolver<'_> {
         let table = match given.unwrap_or(&default) {
             Value::Object(table) => table,
             number => {
+                if let Some(found) = arm.options.find("lambda").filter(|_| hold.is_some()) {
+                    return Err(self.both_held(arm, &found));
+                }
                 let number = number.as_f64().unwrap_or(1.0);
-                return Ok(finished.iter().map(|round| if own(round) { 0.0 } else { number }).collect());
+                let none = |round: &Finished| own(round) || held(&round.dimension);
+                return Ok(finished.iter().map(|round| if none(round) { 0.0 } else { number }).collect());
             }
         };
         let mut earlier: Vec<String> = Vec::new();
-        for round in finished.iter().filter(|round| !own(round)) {
+        for round in finished.iter().filter(|round| !own(round) && !held(&round.dimension)) {
             if !earlier.contains(&round.dimension) {
                 earlier.push(round.dimension.clone());
             }
         }
         let found = arm.options.find("lambda").expect("a table was written");
+        if table.keys().any(&held) {
+            return Err(self.both_held(arm, &found));
+        }
         let fault = |node: &Node, problem: String| ConfigError::Lambda {
             at: self.document.place(&node.source),
             key: found.key.clone(),
@@ -95,11 +118,17 @@ impl Resolver<'_> {
         if let Some(name) = earlier.iter().find(|name| !table.contains_key(*name)) {
             return Err(fault(found.node, format!("but {name:?} has none")));
         }
-        let weight = |round: &Finished| match own(round) {
+        let weight = |round: &Finished| match own(round) || held(&round.dimension) {
             true => 0.0,
             false => table[&round.dimension].as_f64().unwrap_or(0.0),
         };
         Ok(finished.iter().map(weight).collect())
+    }
+
+    /// A dimension has a λ or a bound.
+    fn both_held(&self, arm: &Arm<'_>, lambda: &Found) -> ConfigError {
+        let (at, key) = (self.document.place(&lambda.node.source), lambda.key.clone());
+        ConfigError::Exclusive { at, key, other: join(&arm.key, "hold") }
     }
 
     /// `alpha` and `lambda` of each earlier round, as the objective takes them.

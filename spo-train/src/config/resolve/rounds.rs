@@ -9,11 +9,15 @@ use super::{DimensionRows, Facts, Resolver};
 use crate::config::document::{Content, Document, Node};
 use crate::config::objective;
 use crate::config::plan::{ArmPlan, DataShape, RoundPlan, SteeringPlan};
+use crate::config::spec::Slopes;
 use crate::config::validate::join;
 use crate::error::ConfigError;
 
 /// Name of the arm that is carried on.
 const MAIN: &str = "main";
+
+/// Keys that a control does not take from its round, `lambda` only beside bounds of its own.
+const OF_A_ROUND: &[&str] = &["lambda", "name", "objective", "controls", "gate", "hold", "online", "dimension-weights"];
 
 /// What later rounds must know of a finished one.
 pub(super) struct Finished {
@@ -37,6 +41,8 @@ pub(super) struct Arm<'a> {
     number: usize,
     /// Index of its round in the run file.
     pub index: usize,
+    /// Whether its round samples anew on the way.
+    pub refreshes: bool,
     pub objective: String,
     /// Tables its options come from.
     pub options: Layers<'a>,
@@ -79,6 +85,7 @@ impl Resolver<'_> {
         }
         self.check_reward_rounds(&rounds)?;
         self.check_steering(steering, &rounds)?;
+        self.check_front(&rounds)?;
         Ok(rounds)
     }
 
@@ -97,6 +104,17 @@ impl Resolver<'_> {
             message: message.into(),
             hint: Some(hint.into()),
         })
+    }
+
+    /// The dimensions of a round, all of which the training data have.
+    pub(super) fn round_dimensions(&self, node: &Node, key: &str) -> Result<Vec<String>, ConfigError> {
+        match &node.content {
+            Content::Array(items) => {
+                let of = |(index, item)| checked_dimension(self.document, self.facts, item, &format!("{key}.{index}"));
+                items.iter().enumerate().map(of).collect()
+            }
+            _ => Ok(vec![checked_dimension(self.document, self.facts, node, key)?]),
+        }
     }
 
     fn takes_ties(&self, name: &str, options: &Map<String, Value>) -> bool {
@@ -118,10 +136,12 @@ impl Resolver<'_> {
         let dimension_node = node.get("dimension").expect("the schema requires a dimension");
         let online = self.online(&key, &planned, node)?;
         // A scorer may know dimensions that no row has a label of.
-        let dimension = match &online {
-            Some(_) => text(dimension_node),
-            None => checked_dimension(document, self.facts, dimension_node, &join(&key, "dimension"))?,
+        let dimensions = match &online {
+            Some(_) => names(dimension_node),
+            None => self.round_dimensions(dimension_node, &join(&key, "dimension"))?,
         };
+        let several = matches!(dimension_node.content, Content::Array(_));
+        let (dimension, front) = (dimensions.join(" + "), if several { dimensions } else { vec![] });
         self.note(&join(&planned, "dimension"), dimension_node);
         let name = self.round_name(index, &key, &planned, node, &dimension)?;
         let written = node.get("objective").map(text);
@@ -132,11 +152,13 @@ impl Resolver<'_> {
             planned,
             number: 0,
             index,
+            refreshes: online.as_ref().is_some_and(|(online, _)| online.refresh > 0),
             key: key.clone(),
             node,
         };
         let (online, rows) = match online {
             Some((online, rows)) => (Some(online), rows),
+            None if several => (None, self.facts.rows_of(&front)),
             None => (None, self.facts.rows(&dimension)),
         };
         let rows = match steering.and_then(|steering| self.pairs_of_users(steering)) {
@@ -162,8 +184,39 @@ impl Resolver<'_> {
                 hint: Some("an objective on pairs, such as `dpo`, or `spo data label` and a round on its file".into()),
             });
         }
+        if let Some((index, message)) = degree_fault(&arms, online.is_some()) {
+            let control = index.checked_sub(1).and_then(|index| controls.get(index));
+            return Err(ConfigError::Refused {
+                at: document.place(&control.unwrap_or(node).source),
+                key: join(&key, "degree-weight"),
+                message: message.to_owned(),
+                hint: Some("set `degree-weight = 0`".to_owned()),
+            });
+        }
+        self.check_slopes(&key, node, &arms)?;
         let gate = self.gate(&key, node, arms[0].training.eval_every)?;
-        Ok(RoundPlan { name, dimension, arms, gate, online })
+        let dimension_weights = self.dimension_weights(node, &key, &main.planned, &front)?;
+        Ok(RoundPlan { name, dimension, front, dimension_weights, arms, gate, online })
+    }
+
+    /// Slopes of log-probs need a loss on log-probs alone, a pair at a time.
+    fn check_slopes(&self, key: &str, node: &Node, arms: &[ArmPlan]) -> Result<(), ConfigError> {
+        let fits = |arm: &ArmPlan| {
+            arm.data == DataShape::Pairs
+                && arm.objectives.build(&arm.objective, &arm.options).is_ok_and(|objective| {
+                    let needs = objective.needs();
+                    !(needs.whole_batch || needs.sequence_kl || needs.on_policy)
+                })
+        };
+        let slopes =
+            |arm: &ArmPlan| arm.training.zeroth_order.is_some_and(|settings| settings.zo_slopes == Slopes::Pairs);
+        let Some(arm) = arms.iter().find(|arm| slopes(arm) && !fits(arm)) else { return Ok(()) };
+        Err(ConfigError::Refused {
+            at: self.document.place(&node.source),
+            key: join(key, "zo-slopes"),
+            message: format!("`{}` is no loss on the log-probs of one pair at a time", arm.objective),
+            hint: Some("set `zo-slopes = \"loss\"`".to_owned()),
+        })
     }
 
     /// The written name of a round, or its number with its dimension.
@@ -184,7 +237,7 @@ impl Resolver<'_> {
         }
         self.compute(planned, "the round's number and dimension");
         let plain = |letter: char| if letter.is_alphanumeric() { letter } else { '-' };
-        let dimension: String = dimension.chars().map(plain).collect();
+        let dimension: String = dimension.replace(" + ", "-").chars().map(plain).collect();
         Ok(format!("round-{}-{dimension}", index + 1))
     }
 
@@ -214,10 +267,12 @@ impl Resolver<'_> {
         let written = node.get("objective").map(text);
         let objective = objective::canonical(self.objectives(), written.as_ref().unwrap_or(&main.objective));
         let options = match objective == main.objective {
-            true => own.under(&main.key, Some(main.node), &["name", "objective", "controls", "gate", "online"]),
+            // Bounds of its own take the place of the round's λ.
+            true if node.get("hold").is_some() => own.under(&main.key, Some(main.node), OF_A_ROUND),
+            true => own.under(&main.key, Some(main.node), &OF_A_ROUND[1..]),
             false => own,
         };
-        Ok((name, Arm { options, objective, key, node, planned, number, index: main.index }))
+        Ok((name, Arm { options, objective, key, node, planned, number, index: main.index, refreshes: main.refreshes }))
     }
 
     fn arm(
@@ -233,7 +288,8 @@ impl Resolver<'_> {
         if let Some(node) = objective_node {
             self.note(&join(&prefix, "objective"), node);
         }
-        let options = self.options(arm, finished)?;
+        let hold = self.hold(arm, main, finished)?;
+        let options = self.options(arm, hold.as_ref(), finished)?;
         let data = objective::shape(self.objectives(), &arm.objective, rows);
         let refused = |message, hint: Option<String>| ConfigError::Refused {
             at: document.place(&objective_node.unwrap_or(arm.node).source),
@@ -273,6 +329,7 @@ impl Resolver<'_> {
             data,
             inputs,
             options,
+            hold,
             training,
             objectives: self.objectives().clone(),
         })
@@ -314,6 +371,14 @@ pub(super) fn checked_dimension(
     Err(ConfigError::UnknownDimension { at: document.place(&node.source), key: key.to_owned(), found, known })
 }
 
+/// The strings of a node that is one, or a list of them.
+fn names(node: &Node) -> Vec<String> {
+    match &node.content {
+        Content::Array(items) => items.iter().map(text).collect(),
+        _ => vec![text(node)],
+    }
+}
+
 /// Layouts of rows that have this shape.
 fn layouts(shape: DataShape) -> &'static str {
     match shape {
@@ -328,6 +393,21 @@ fn text(node: &Node) -> String {
         Content::String(text) => text.clone(),
         _ => unreachable!("the schema requires a string here"),
     }
+}
+
+/// The first arm whose loss takes preference degrees where that cannot be.
+fn degree_fault(arms: &[ArmPlan], online: bool) -> Option<(usize, &'static str)> {
+    let takes =
+        |arm: &ArmPlan| arm.options.get("degree-weight").and_then(Value::as_f64).is_some_and(|weight| weight > 0.0);
+    arms.iter().enumerate().filter(|(_, arm)| takes(arm)).find_map(|(index, arm)| {
+        if online {
+            Some((index, "an online round makes its pairs on the way, and preference degrees are made of the data's"))
+        } else if arm.training.optimizer.is_zeroth_order() {
+            Some((index, "the head of preference degrees learns by gradients, and the optimizer has none"))
+        } else {
+            None
+        }
+    })
 }
 
 /// What a run may not have beside the round of this index, which makes a reward model, and what to do about it.

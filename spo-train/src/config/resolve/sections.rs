@@ -10,9 +10,9 @@ use super::layers::Layers;
 use super::{Resolver, wrong};
 use crate::config::defaults;
 use crate::config::document::Node;
-use crate::config::plan::{CheckpointPlan, EvaluationPlan, LoraPlan, ModelPlan, WatchdogPlan};
+use crate::config::plan::{CheckpointPlan, EvaluationPlan, LoraPlan, ModelPlan, RoundPlan, TrackPlan, WatchdogPlan};
 use crate::config::schema::section_keys;
-use crate::config::spec::{RunSpec, Split};
+use crate::config::spec::{LoraCondition, RunSpec, Split};
 use crate::error::ConfigError;
 
 impl Resolver<'_> {
@@ -36,9 +36,24 @@ impl Resolver<'_> {
         self.section("model")
     }
 
-    pub(super) fn lora(&mut self) -> Option<LoraPlan> {
-        self.root("lora")?;
-        Some(self.section("lora"))
+    pub(super) fn lora(&mut self) -> Result<Option<LoraPlan>, ConfigError> {
+        const CONDITIONAL: [&str; 2] = ["shared-rank", "concentration"];
+        let (document, Some(spec)) = (self.document, &self.sections.lora) else { return Ok(None) };
+        let layers = Layers::default().under("lora", document.root.get("lora"), &[]);
+        let conditional = spec.condition == Some(LoraCondition::Weights);
+        let found = CONDITIONAL.iter().find_map(|key| layers.find(key)).filter(|_| !conditional);
+        if let Some(found) = found {
+            return Err(ConfigError::Refused {
+                at: document.place(&found.node.source),
+                key: found.key,
+                message: "only a conditional adapter has it".to_owned(),
+                hint: Some("set `condition = \"weights\"`, or leave it out".to_owned()),
+            });
+        }
+        let defaults = if conditional { defaults::conditional_lora() } else { defaults::lora() };
+        let keys = section_keys("lora");
+        let plan = from_table(self.settle("lora", defaults::table(&defaults), &keys, &layers));
+        Ok(Some(plan))
     }
 
     pub(super) fn evaluation(&mut self) -> Result<EvaluationPlan, ConfigError> {
@@ -50,11 +65,30 @@ impl Resolver<'_> {
                 return Err(wrong(self.document, node, "evaluation.scorer", expected.to_owned()));
             }
         }
+        if let Some(node) = self.root("evaluation").and_then(|section| section.get("command")) {
+            let words = plan.command.as_deref().and_then(shlex::split);
+            if words.is_none_or(|words| words.is_empty()) {
+                let expected = "a program with its arguments, every quote closed".to_owned();
+                return Err(wrong(self.document, node, "evaluation.command", expected));
+            }
+        }
         Ok(plan)
     }
 
     pub(super) fn watchdog(&mut self) -> WatchdogPlan {
         self.section("watchdog")
+    }
+
+    pub(super) fn track(&mut self) -> Result<TrackPlan, ConfigError> {
+        let plan: TrackPlan = self.section("track");
+        if let Some(node) = self.root("track").and_then(|section| section.get("mlflow")) {
+            let address = plan.mlflow.as_deref().unwrap_or_default();
+            if !["http://", "https://"].iter().any(|scheme| address.starts_with(scheme)) {
+                let expected = "an address such as http://127.0.0.1:5000".to_owned();
+                return Err(wrong(self.document, node, "track.mlflow", expected));
+            }
+        }
+        Ok(plan)
     }
 
     pub(super) fn checkpoints(&mut self) -> CheckpointPlan {
@@ -82,6 +116,22 @@ impl Resolver<'_> {
                 at: self.document.place(&node.source),
                 key: "holdout".to_owned(),
                 other: format!("data.{index}.split"),
+            }),
+        }
+    }
+
+    /// Only bounds need pairs of their own.
+    pub(super) fn hold_share(&self, rounds: &[RoundPlan]) -> Result<Option<f64>, ConfigError> {
+        if rounds.iter().flat_map(|round| &round.arms).any(|arm| arm.hold.is_some()) {
+            return Ok(Some(self.sections.hold_share.unwrap_or(defaults::HOLD_SHARE)));
+        }
+        match self.root("hold-share") {
+            None => Ok(None),
+            Some(node) => Err(ConfigError::Refused {
+                at: self.document.place(&node.source),
+                key: "hold-share".to_owned(),
+                message: "no round has a `hold` whose λ these pairs would drive".to_owned(),
+                hint: Some("leave it out, and all pairs are trained on".to_owned()),
             }),
         }
     }

@@ -91,6 +91,10 @@ fn adapters_fault(lora: Option<&LoraSpec>) -> Option<Fault> {
         let message = "pairs are embedded by the model of [model] alone".to_owned();
         return Some(("lora.start", message, "merge the adapter (`spo export`), and start from that model"));
     }
+    if lora.condition.is_some() {
+        let message = "an adapter is conditioned on weights or steered by contexts, not both".to_owned();
+        return Some(("lora.condition", message, "take `condition` out, or [steering]"));
+    }
     let quantised = lora.quantised_base.is_some_and(|base| base != QuantisedBase::None);
     let message = || "pairs are embedded by the weights of the model's file, wherever the policy is used".to_owned();
     quantised.then(|| ("lora.quantised-base", message(), "take it out"))
@@ -106,6 +110,10 @@ fn rounds_fault(plan: &SteeringPlan, rounds: &[RoundPlan]) -> Option<Fault> {
         let message = "an online round makes pairs of one scorer, and knows no users".to_owned();
         return Some(("rounds", message, "take `online` out"));
     }
+    if !round.front.is_empty() {
+        let message = "a round that weighs several dimensions knows no users".to_owned();
+        return Some(("rounds", message, "name one dimension: a round with [steering] learns the pairs of all users"));
+    }
     let named = plan.users.is_empty() || plan.users.contains(&round.dimension);
     let message = || {
         format!("the round's dimension is {:?}, expected one of the users: {}", round.dimension, plan.users.join(", "))
@@ -115,16 +123,17 @@ fn rounds_fault(plan: &SteeringPlan, rounds: &[RoundPlan]) -> Option<Fault> {
 
 fn arm_fault(arm: &ArmPlan) -> Option<Fault> {
     let training = &arm.training;
-    let needs = match arm.data {
-        DataShape::Pairs if !arm.gives_rewards() => arm.objectives.build(&arm.objective, &arm.options).ok()?.needs(),
+    let objective = match arm.data {
+        DataShape::Pairs if !arm.gives_rewards() => arm.objectives.build(&arm.objective, &arm.options).ok()?,
         _ => {
             let message = format!("`{}` does not learn a policy from pairs, which contexts are made of", arm.objective);
             return Some(("rounds", message, "an objective on pairs, such as `dpo`"));
         }
     };
-    if needs.whole_batch || needs.strengths {
+    let needs = objective.needs();
+    if needs.whole_batch || needs.strengths || objective.degrees().is_some() {
         let message = format!(
-            "`{}` compares the pairs of a batch, or their scores, and here they are of several users",
+            "`{}` compares the pairs of a batch, their scores or degrees, and here they are of several users",
             arm.objective
         );
         return Some(("rounds", message, "an objective that is a sum over pairs, such as `dpo`"));

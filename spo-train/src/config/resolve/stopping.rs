@@ -59,7 +59,7 @@ impl Resolver<'_> {
 
     /// Only the dimensions of rounds are measured.
     pub(super) fn check_round_dimension(&self, found: &Found, key: &str, name: &str) -> Result<(), ConfigError> {
-        let rounds = self.sections.rounds.iter().map(|round| round.dimension.as_str());
+        let rounds = self.sections.rounds.iter().flat_map(|round| round.dimension.names()).map(String::as_str);
         if rounds.clone().any(|dimension| dimension == name) {
             return Ok(());
         }

@@ -22,34 +22,31 @@ impl Resolver<'_> {
         let Some(node) = document.root.get("warmup") else {
             return Ok(None);
         };
-        let dimensions =
-            match node.get("dimensions") {
-                Some(list) => {
-                    self.note("warmup.dimensions", list);
-                    let items = list.items().iter().enumerate();
-                    let key = |index| format!("warmup.dimensions.{index}");
-                    items
-                        .map(|(index, node)| checked_dimension(document, self.facts, node, &key(index)))
-                        .collect::<Result<Vec<_>, _>>()?
-                }
-                None => {
-                    self.compute("warmup.dimensions", "the rounds");
-                    let mut dimensions: Vec<String> = Vec::new();
-                    for (index, round) in
-                        document.root.get("rounds").into_iter().flat_map(|rounds| rounds.items()).enumerate()
-                    {
-                        let Some(node) = round.get("dimension") else {
-                            continue;
-                        };
-                        let key = format!("rounds.{index}.dimension");
-                        let dimension = checked_dimension(document, self.facts, node, &key)?;
+        let dimensions = match node.get("dimensions") {
+            Some(list) => {
+                self.note("warmup.dimensions", list);
+                let items = list.items().iter().enumerate();
+                let key = |index| format!("warmup.dimensions.{index}");
+                items.map(|(index, node)| checked_dimension(document, self.facts, node, &key(index))).collect::<Result<
+                    Vec<_>,
+                    _,
+                >>(
+                )?
+            }
+            None => {
+                self.compute("warmup.dimensions", "the rounds");
+                let mut dimensions: Vec<String> = Vec::new();
+                let rounds = document.root.get("rounds").into_iter().flat_map(|rounds| rounds.items());
+                for (index, node) in rounds.enumerate().filter_map(|(i, round)| Some((i, round.get("dimension")?))) {
+                    for dimension in self.round_dimensions(node, &format!("rounds.{index}.dimension"))? {
                         if !dimensions.contains(&dimension) {
                             dimensions.push(dimension);
                         }
                     }
-                    dimensions
                 }
-            };
+                dimensions
+            }
+        };
         let examples = dimensions.iter().map(|dimension| self.facts.rows(dimension).desirable).sum();
         let layers = Layers::default().under("warmup", Some(node), &[]).under(
             "training",
@@ -126,6 +123,7 @@ impl Resolver<'_> {
         }
         self.check_looks(&values, layers)?;
         self.check_zeroth_order(optimizer, layers)?;
+        self.check_learning_rate(optimizer, layers)?;
         self.check_update_in_backward(&values, layers)?;
         Ok(from_table(values))
     }
@@ -142,11 +140,24 @@ fn unused(optimizer: OptimizerName) -> &'static [(&'static str, &'static str)] {
             ("zo-eps", OF_ANY),
             ("zo-estimates", OF_ANY),
             ("zo-momentum", OF_ANY),
+            ("zo-slopes", OF_ANY),
         ],
         OptimizerName::Mezo => {
-            const { &[("zo-rank", OF_SUBZERO), ("zo-refresh", OF_SUBZERO), BETAS, EPS, DECAY, CLIP, RECOMPUTE, IN_BACKWARD] }
+            const {
+                &[
+                    ("zo-rank", OF_SUBZERO),
+                    ("zo-refresh", OF_SUBZERO),
+                    BETAS,
+                    EPS,
+                    DECAY,
+                    CLIP,
+                    RECOMPUTE,
+                    IN_BACKWARD,
+                    ROUTER,
+                ]
+            }
         }
-        OptimizerName::Subzero => const { &[BETAS, EPS, DECAY, CLIP, RECOMPUTE, IN_BACKWARD] },
+        OptimizerName::Subzero => const { &[BETAS, EPS, DECAY, CLIP, RECOMPUTE, IN_BACKWARD, ROUTER] },
     }
 }
 
@@ -161,6 +172,7 @@ const EPS: (&str, &str) = ("adam-eps", "only `adamw` has it");
 const DECAY: (&str, &str) = ("weight-decay", "only `adamw` has it");
 const CLIP: (&str, &str) = ("max-grad-norm", "there is no gradient to clip");
 const RECOMPUTE: (&str, &str) = ("recompute", "there is no backward pass to recompute in");
+const ROUTER: (&str, &str) = ("router-loss", "it is known to gradients alone");
 const IN_BACKWARD: (&str, &str) = ("update-in-backward", "there is no backward pass");
 
 impl Resolver<'_> {
@@ -195,6 +207,24 @@ impl Resolver<'_> {
             return refuse(found, message, "use \"mezo\", or leave `dora` and `modules-to-save` out");
         }
         Ok(())
+    }
+
+    /// Refuses a learning rate that was written for an optimiser of the other kind, whose rates are of another order.
+    fn check_learning_rate(&self, own: OptimizerName, layers: &Layers<'_>) -> Result<(), ConfigError> {
+        let (Some(rate), Some(place)) = (layers.find("learning-rate"), layers.from("learning-rate")) else {
+            return Ok(());
+        };
+        let there = optimizer(&place);
+        if there.is_zeroth_order() == own.is_zeroth_order() {
+            return Ok(());
+        }
+        let (own, there) = (json!(own), json!(there));
+        Err(ConfigError::Refused {
+            at: self.document.place(&rate.node.source),
+            key: rate.key,
+            message: format!("this rate stands where the optimizer is {there}, and one of {own} is of another order"),
+            hint: Some(format!("write a `learning-rate` beside `optimizer = {own}`")),
+        })
     }
 
     /// A global norm, and adapters on a frozen base, do not go with updates in the backward pass.

@@ -11,6 +11,13 @@ pub struct DataEntry {
     /// What the rows are used for.
     #[serde(default)]
     pub split: Split,
+    /// Of a data set on the Hugging Face Hub: which of its configurations; `default`, or the only one, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hub_config: Option<String>,
+    /// Of a data set on the Hub: which of its splits; `train`, or with `split = "test"` its `test` or `validation`, or the only
+    /// one, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hub_split: Option<String>,
     /// Where the rows are and how they read.
     #[serde(flatten)]
     pub source: DataSpec,

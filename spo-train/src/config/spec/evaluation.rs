@@ -26,6 +26,14 @@ pub struct EvaluationSpec {
     /// Who scores the responses that are sampled on held-out prompts (`kl-samples` of them), after every round: the report has
     /// each policy's mean score and its win rate against the start. `spo list scorers` shows the kinds.
     pub scorer: Option<ScorerSpec>,
+    /// A program that measures every policy after its round, and the start before: its words, in a shell's quoting, though no
+    /// shell runs it. `{policy}` in them is the policy's directory, `{base}` that of the model an adapter belongs to, `{name}`
+    /// the policy's name. It runs in the run file's directory and writes a JSON object to standard output, whose numbers go
+    /// into the report.
+    pub command: Option<String>,
+    /// Seconds that `command` may take for a policy.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub command_timeout: Option<f64>,
     /// Answers that say nothing, such as "I have no comment." Pairs with one of them are counted apart, so that the table
     /// also shows what is left without them.
     pub boilerplate: Option<Vec<String>>,

@@ -7,11 +7,13 @@ mod checkpoints;
 mod data;
 mod evaluation;
 mod gate;
+mod hold;
 mod model;
 mod online;
 mod round;
 mod run;
 mod steering;
+mod track;
 mod training;
 mod watchdog;
 
@@ -19,10 +21,14 @@ pub use checkpoints::{Best, CheckpointSpec};
 pub use data::{DataEntry, DataSpec, Split, TextSpec};
 pub use evaluation::EvaluationSpec;
 pub use gate::{GateConditionsSpec, GateSpec, OnMiss};
-pub use model::{Dtype, LoraRounds, LoraSet, LoraSpec, LoraTargets, ModelSpec, QuantisedBase};
+pub use hold::{HoldBoundSpec, HoldSpec};
+pub use model::{Dtype, LoraCondition, LoraRounds, LoraSet, LoraSpec, LoraTargets, ModelSpec, QuantisedBase};
 pub use online::{OnlineSpec, Unfinished};
-pub use round::{ControlSpec, RoundSpec};
-pub use run::{Argument, RunSections, RunSpec, Source};
+pub use round::{ControlSpec, Dimensions, RoundSpec};
+pub use run::{Argument, Located, RunSections, RunSpec, Source};
 pub use steering::SteeringSpec;
-pub use training::{EarlyStoppingSpec, OptimizerName, Recompute, Schedule, StoppingMetric, TrainingSpec, WarmupSpec};
+pub use track::TrackSpec;
+pub use training::{
+    EarlyStoppingSpec, OptimizerName, Recompute, Schedule, Slopes, StoppingMetric, TrainingSpec, WarmupSpec,
+};
 pub use watchdog::WatchdogSpec;

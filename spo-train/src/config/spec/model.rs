@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ModelSpec {
-    /// Required. Model directory in the Hugging Face layout (config.json, safetensors, tokenizer.json), or a GGUF file; relative to the run file.
+    /// Required. Model directory in the Hugging Face layout (config.json, safetensors, tokenizer.json), or a GGUF file; or a
+    /// name on the Hugging Face Hub, `org/name` or `hf://org/name@revision`, where there is no such path; relative to the run file.
     pub path: PathBuf,
     /// Number format of the weights in memory. Losses and sums of log-probabilities are f32 or wider in every case.
     pub dtype: Option<Dtype>,
@@ -56,12 +57,34 @@ pub struct LoraSpec {
     pub dropout: Option<f64>,
     /// Modules to train in full beside the adapters, e.g. `["lm_head", "norm"]`; kept in the adapter's files.
     pub modules_to_save: Option<Vec<String>>,
+    /// What the adapter is conditioned on: `none`, or the `weights` of the dimensions of a round that names several. Then one
+    /// run gives the whole front (docs/conditional.md): the update is `alpha / rank · [B₁W₁A₁ + B₂(Σ w_k W₂,k)A₂]`, `rank` is
+    /// that of the second part, and the defaults are `rank = 4`, `alpha = 8`.
+    pub condition: Option<LoraCondition>,
+    /// With `condition`: rank of the first part, which all weights share.
+    #[schemars(range(min = 1))]
+    pub shared_rank: Option<usize>,
+    /// With `condition`: each step draws its weights from the Dirichlet distribution with this parameter for every
+    /// dimension; below 1 the corners are likelier than the middle.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub concentration: Option<f64>,
     /// What a round does with the adapter it starts from: `continue` trains it further; `stack` freezes it and trains a
     /// fresh one on top. A policy's directory holds the sum, as one adapter on the model of `[model]`.
     pub rounds: Option<LoraRounds>,
     /// How the frozen weights of the adapted layers' blocks are kept in memory: as `model.dtype` says, or in blocks of 64
     /// values with 8 or 4 bits each. The final merge goes into the weights of the file.
     pub quantised_base: Option<QuantisedBase>,
+}
+
+/// What an adapter is conditioned on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoraCondition {
+    /// Nothing.
+    #[default]
+    None,
+    /// Weights of dimensions.
+    Weights,
 }
 
 /// What a round does with the adapter it starts from.

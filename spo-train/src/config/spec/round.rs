@@ -3,24 +3,31 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 
-use super::{GateSpec, OnlineSpec, TrainingSpec};
+use super::{GateSpec, HoldSpec, OnlineSpec, TrainingSpec};
 
 /// One round: train on the pairs of one dimension, starting from the policy the round before ended with.
 /// Also takes every key of `[training]` and every option of its objective.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct RoundSpec {
-    /// Required. The preference dimension whose pairs are trained on.
-    pub dimension: String,
+    /// Required. The preference dimension whose pairs are trained on; with `[lora] condition = "weights"` a list of two or
+    /// more, which are weighed.
+    pub dimension: Dimensions,
     /// Name in reports and directories; default `round-N-DIMENSION`.
     pub name: Option<String>,
+    /// With a list of dimensions and without `[lora] condition`: the weight of each dimension's loss, such as
+    /// `dimension-weights = { honesty = 0.7, helpfulness = 0.3 }`; they sum to 1.
+    pub dimension_weights: Option<BTreeMap<String, f64>>,
     /// Objective; default `dpo` in the first round, `spo` in later ones. `spo list objectives` shows all.
     pub objective: Option<String>,
     /// The same round trained again from the same start with other settings, for comparison; never carried on.
     pub controls: Option<Vec<ControlSpec>>,
     /// What the round's policy must reach.
     pub gate: Option<GateSpec>,
+    /// What the round may cost earlier dimensions, in place of their `lambda`.
+    pub hold: Option<HoldSpec>,
     /// Pairs that the round makes itself, of answers of the policy that it starts from.
     pub online: Option<OnlineSpec>,
     /// Overrides of `[training]`.
@@ -29,6 +36,32 @@ pub struct RoundSpec {
     /// Options of the objective. `lambda` of `spo` is one number, or a table with one number per earlier dimension.
     #[serde(flatten)]
     pub options: Map<String, Value>,
+}
+
+/// One dimension, or several that are weighed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Dimensions {
+    /// One.
+    One(String),
+    /// Several.
+    Several(#[schemars(length(min = 1))] Vec<String>),
+}
+
+impl Default for Dimensions {
+    fn default() -> Self {
+        Self::One(String::new())
+    }
+}
+
+impl Dimensions {
+    /// Their names.
+    pub fn names(&self) -> &[String] {
+        match self {
+            Self::One(name) => std::slice::from_ref(name),
+            Self::Several(names) => names,
+        }
+    }
 }
 
 /// A control arm: takes every setting of its round except the ones it sets itself. Objective options are
@@ -40,6 +73,8 @@ pub struct ControlSpec {
     pub name: String,
     /// Objective; default: the round's.
     pub objective: Option<String>,
+    /// Other bounds than the round's; with a `lambda` of its own a control holds none.
+    pub hold: Option<HoldSpec>,
     /// Overrides of `[training]`.
     #[serde(flatten)]
     pub training: TrainingSpec,

@@ -8,10 +8,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CheckpointSpec, DataEntry, EvaluationSpec, LoraSpec, ModelSpec, RoundSpec, SteeringSpec, TextSpec, TrainingSpec,
-    WarmupSpec, WatchdogSpec,
+    CheckpointSpec, DataEntry, EvaluationSpec, LoraSpec, ModelSpec, RoundSpec, SteeringSpec, TextSpec, TrackSpec,
+    TrainingSpec, WarmupSpec, WatchdogSpec,
 };
-use crate::config::document::Document;
+use crate::config::document::{Content, Document, Node};
 use crate::config::migrate::migrate;
 use crate::config::registries::{Known, Registries};
 use crate::config::validate::validate;
@@ -24,6 +24,21 @@ pub struct RunSpec {
     sections: RunSections,
     source: Source,
     known: Arc<Known>,
+    pins: Vec<Located>,
+}
+
+/// A name of the Hugging Face Hub in a run file, and where it lies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Located {
+    /// As the run file names it.
+    pub asked: String,
+    /// The whole name, with the branch that was read.
+    pub name: String,
+    /// The commit that it was.
+    pub commit: String,
+    /// Where its files lie.
+    pub path: PathBuf,
 }
 
 /// Where a run file came from: enough to read it again.
@@ -81,6 +96,10 @@ pub struct RunSections {
     /// Share of the prompts held out for evaluation, chosen by a hash of the prompt; 0 holds out none, and nothing is evaluated. Only without `split = "test"` data.
     #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
     pub holdout: Option<f64>,
+    /// Share of the training prompts, chosen by a hash of the prompt, whose pairs drive the λ of rounds with `hold` and nothing
+    /// else: no round trains on them, and what was reached is judged on the held-out pairs. Without `hold` none are kept.
+    #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
+    pub hold_share: Option<f64>,
     /// Directory that keeps tokenised data, so that `spo plan` and later runs on the same files, tokenizer and settings
     /// need not tokenise again; without it nothing is kept.
     pub token_cache: Option<PathBuf>,
@@ -111,6 +130,8 @@ pub struct RunSections {
     pub watchdog: Option<WatchdogSpec>,
     /// Snapshots inside a round, from which `spo train --resume` goes on; finished policies are always kept.
     pub checkpoints: Option<CheckpointSpec>,
+    /// Where a run is also told, beside the files of its directory.
+    pub track: Option<TrackSpec>,
 }
 
 impl RunSpec {
@@ -184,8 +205,44 @@ impl RunSpec {
         }
         let mut source = self.source.clone();
         source.arguments.push(argument.clone());
-        *self = Self::from_document(document, source, self.known.clone())?;
+        let pins = std::mem::take(&mut self.pins);
+        *self = Self { pins, ..Self::from_document(document, source, self.known.clone())? };
         Ok(())
+    }
+
+    /// Takes names of the Hub at the commits that an earlier reading found, wherever their branches are by now.
+    pub fn pin(&mut self, pins: &[Located]) {
+        self.pins = pins.to_vec();
+    }
+
+    /// The commits to take names of the Hub at.
+    pub fn pins(&self) -> &[Located] {
+        &self.pins
+    }
+
+    /// The run file with names of the Hub replaced by what `local` gives for a key and its value: the paths of files.
+    ///
+    /// # Errors
+    /// Those of `local`, and where a run file cannot have what it gives.
+    pub fn with_local<E: From<ConfigError>>(
+        &self,
+        mut local: impl FnMut(&str, &str) -> Result<Option<Vec<String>>, E>,
+    ) -> Result<Self, E> {
+        let (mut document, mut failed) = (self.document.clone(), Ok(()));
+        document.visit_sources(&mut |key, node| {
+            let Content::String(text) = &node.content else { return };
+            if failed.is_err() {
+                return;
+            }
+            match local(key, text) {
+                Ok(None) => {}
+                Ok(Some(paths)) => node.content = content_of(paths, node),
+                Err(error) => failed = Err(error),
+            }
+        });
+        failed?;
+        let spec = Self::from_document(document, self.source.clone(), self.known.clone())?;
+        Ok(Self { pins: self.pins.clone(), ..spec })
     }
 
     /// What the file says, typed.
@@ -238,6 +295,19 @@ impl RunSpec {
                 hint: None,
             }
         })?;
-        Ok(Self { document, sections, source, known })
+        Ok(Self { document, sections, source, known, pins: vec![] })
+    }
+}
+
+/// One path as a text, several as a list.
+fn content_of(mut paths: Vec<String>, node: &Node) -> Content {
+    match paths.len() {
+        1 => Content::String(paths.remove(0)),
+        _ => Content::Array(
+            paths
+                .into_iter()
+                .map(|path| Node { source: node.source.clone(), content: Content::String(path) })
+                .collect(),
+        ),
     }
 }

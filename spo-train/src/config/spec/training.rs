@@ -39,6 +39,10 @@ pub struct TrainingSpec {
     /// the sum for every trained weight.
     #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
     pub zo_momentum: Option<f64>,
+    /// Of `mezo` and `subzero`: what the slope along a direction is of. `loss`: of the batch's mean loss. `pairs`: of each
+    /// answer's log-prob, times the loss's derivative half-way between both sides, so that the curvature of the loss falls out; for
+    /// losses on log-probs alone.
+    pub zo_slopes: Option<Slopes>,
     /// Peak learning rate. Without `[lora]` 5e-6, with `[lora]` 5e-5; in `[warmup]` 2e-5 and 2e-4. Of `mezo` and `subzero`
     /// 1e-6, with `[lora]` 1e-4 (arXiv 2305.17333).
     #[schemars(range(min = 0))]
@@ -74,6 +78,10 @@ pub struct TrainingSpec {
     /// of the embedding if that is larger. A batch is one micro-batch then, whatever `tokens-per-micro-batch` says. Needs
     /// `max-grad-norm = 0`, as the global norm is known at the end only, and no `[lora]`.
     pub update_in_backward: Option<bool>,
+    /// Weight of the loss that spreads tokens over the experts of a mixture (arXiv 2101.03961, eq. 4), beside the round's own
+    /// loss, which is reported without it; 0 = none. Models without experts refuse it.
+    #[schemars(range(min = 0))]
+    pub router_loss: Option<f64>,
     /// Rows per chunk of the log-prob head; 0 = chosen so that a chunk's logits take at most 64 MiB.
     pub head_chunk_rows: Option<usize>,
     /// Optimiser steps between two evaluations on the held-out pairs while the round goes on, and one more after the last step;
@@ -101,6 +109,17 @@ pub enum OptimizerName {
     /// SubZero (arXiv 2410.08989): as MeZO, in a random low-rank subspace of each matrix of the blocks, or of each factor
     /// of `[lora]`.
     Subzero,
+}
+
+/// What a zeroth-order optimiser takes the slope of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Slopes {
+    /// The mean loss.
+    #[default]
+    Loss,
+    /// Each answer's log-prob.
+    Pairs,
 }
 
 impl OptimizerName {

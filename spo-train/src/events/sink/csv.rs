@@ -9,7 +9,7 @@ use spo_eval::{AnswerScores, DimensionScore, ScoreKind, WinRate};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-const METRICS: [&str; 18] = [
+const METRICS: [&str; 21] = [
     "at",
     "phase",
     "step",
@@ -28,6 +28,9 @@ const METRICS: [&str; 18] = [
     "tokens",
     "seconds",
     "memory-bytes",
+    "degree-accuracy",
+    "degree-loss",
+    "signal-to-noise",
 ];
 
 const HELD_OUT: [&str; 10] = [
@@ -219,6 +222,9 @@ fn metrics(seconds: f64, figures: &StepFigures) -> [String; METRICS.len()] {
         figures.tokens.to_string(),
         figures.seconds.to_string(),
         figures.memory_bytes.to_string(),
+        optional(figures.degree_accuracy),
+        optional(figures.degree_loss),
+        optional(figures.signal_to_noise),
     ]
 }
 
@@ -296,6 +302,7 @@ mod tests {
             step: 4,
             steps: 8,
             loss: 0.75,
+            degree_accuracy: None,
             dimensions: vec![],
             tokens: 10,
             seconds: 1.0,

@@ -2,6 +2,7 @@
 
 pub mod csv;
 pub mod follow;
+pub mod mlflow;
 pub mod tensorboard;
 
 use crate::TrainError;
@@ -73,6 +74,7 @@ impl Sink for EventFile {
             Event::Scoring { .. }
                 | Event::Resumed { .. }
                 | Event::Reading { .. }
+                | Event::Downloading { .. }
                 | Event::Answering { .. }
                 | Event::Judging { .. }
         );
@@ -126,5 +128,9 @@ impl Sink for All<'_> {
 
     fn earlier(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
         self.0.iter_mut().try_for_each(|sink| sink.earlier(seconds, event))
+    }
+
+    fn warnings(&mut self) -> Vec<String> {
+        self.0.iter_mut().flat_map(|sink| sink.warnings()).collect()
     }
 }

@@ -78,6 +78,9 @@ impl Sink for TensorBoard {
                     ("train/rejected-log-ratio", figures.rejected_log_ratio),
                     ("train/margin-offset", figures.margin_offset),
                     ("train/kl", figures.kl),
+                    ("train/degree-accuracy", figures.degree_accuracy),
+                    ("train/degree-loss", figures.degree_loss),
+                    ("train/signal-to-noise", figures.signal_to_noise),
                     (
                         "speed/tokens-per-second",
                         (figures.seconds > 0.0).then(|| figures.tokens as f64 / figures.seconds),
@@ -92,7 +95,9 @@ impl Sink for TensorBoard {
                     let tag = |what: &str, value: f64| (format!("held-out/{what}/{}", of.dimension), value);
                     [tag("accuracy", of.accuracy), tag("margin", of.margin)]
                 });
-                let values: Vec<_> = std::iter::once(tagged("held-out/loss", found.loss)).chain(of_dimension).collect();
+                let own = std::iter::once(tagged("held-out/loss", found.loss));
+                let degrees = found.degree_accuracy.map(|accuracy| tagged("held-out/degree-accuracy", accuracy));
+                let values: Vec<_> = own.chain(degrees).chain(of_dimension).collect();
                 self.write(seconds, &found.phase, found.step, &values)
             }
             Event::Evaluated { policy, step, scores, .. } => {

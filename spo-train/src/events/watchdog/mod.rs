@@ -33,6 +33,7 @@ impl Watchdogs {
             Box::<steps::GradientNorm>::default(),
             Box::<steps::ChosenCollapse>::default(),
             Box::<steps::SlowStep>::default(),
+            Box::<steps::LossNoise>::default(),
             Box::new(saturation::Saturation),
             Box::<length::LengthDrift>::default(),
             Box::<held_out::Overfitting>::default(),

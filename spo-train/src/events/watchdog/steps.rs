@@ -12,6 +12,8 @@ const REMEMBERED: usize = 50;
 const LEAST: usize = 10;
 /// Steps that a mean log-ratio is taken over.
 const MEAN_OF: usize = 10;
+/// A difference of two losses that is less than this many times the rounding of one is not to be trusted.
+const LEAST_SIGNAL: f64 = 10.0;
 /// A step below this many seconds is never slow.
 const SLOW_SECONDS: f64 = 60.0;
 
@@ -119,6 +121,25 @@ impl Watchdog for SlowStep {
                 "{} step {} took {:.0} s where a step takes {usual:.1} s: the loader, the disk or the device hung, or the machine \
                  slept or swapped.",
                 figures.phase, figures.step, figures.seconds
+            )
+        })
+    }
+}
+
+/// Two losses whose difference is hardly more than rounding: an optimiser that goes by it walks at random.
+#[derive(Debug, Default)]
+pub(super) struct LossNoise(Recent);
+
+impl Watchdog for LossNoise {
+    fn look(&mut self, event: &Event, _: &WatchdogPlan) -> Option<String> {
+        let Event::Step(figures) = event else { return None };
+        self.0.enter(figures);
+        let signal = figures.signal_to_noise.filter(|signal| *signal < LEAST_SIGNAL)?;
+        self.0.due(figures.step).then(|| {
+            format!(
+                "{} step {}: the two losses that the step goes by differ by {signal:.1} times the rounding of one; below \
+                 {LEAST_SIGNAL:.0} they say little. Raise zo-eps or pairs-per-step, or take a wider dtype.",
+                figures.phase, figures.step
             )
         })
     }

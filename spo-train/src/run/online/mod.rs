@@ -101,7 +101,7 @@ impl<'a> Driver<'a> {
         policies.sort();
         policies.dedup();
         for policy in policies {
-            let mut made: Vec<Made> = rows().map(Made::Shortened).collect();
+            let mut made: Vec<Made> = rows().map(Made::Derived).collect();
             if policy == parent {
                 made.extend(draws.iter().cloned().map(Made::Sampled));
             }

@@ -57,7 +57,7 @@ fn stages_of(more: &str, held_out: Vec<Example>) -> Vec<StageSummary> {
         "pre_tokenizer": {"type": "Whitespace"}, "added_tokens": []}"#;
     let texts = (&Texts::default(), &Tokenizer::from_bytes(json, b"{}", None).unwrap());
     let data = PhaseData::all(&plan, &train, &held_out, &model.unwrap(), texts).unwrap();
-    schedule(&plan, &data, &train, &held_out).iter().map(Stage::summary).collect()
+    schedule(&plan, &data, [&train, &held_out, &Dataset::default()]).iter().map(Stage::summary).collect()
 }
 
 /// A stage's rows, and the tokens that are trained on, scored and sampled.

@@ -17,6 +17,8 @@ pub(super) struct BlockTape {
     residual: Tensor<2>,
     attended: Tensor<2>,
     pub output: Tensor<2>,
+    /// The scores of a mixture's router, on the second tape.
+    pub scores: Option<Tensor<2>>,
     /// The rows of both that the second tape has, in the last block: those that are scored.
     rows: Option<Tensor<1, Int>>,
 }
@@ -39,29 +41,39 @@ impl BlockTape {
         let input = leaf(x.clone());
         let projected = block.before_attention(input.clone(), &inputs.rope);
         let [q, k, v] = projected.clone().map(Tensor::inner);
-        let attended = inputs.attention().attend(layer, block.self_attn.spec(), q, k, v);
+        let attended = inputs.attention().attend(
+            layer,
+            block.self_attn.spec(),
+            [q, k, v],
+            block.self_attn.sink_scores().map(Tensor::inner),
+        );
         let [residual, attended] = [x, attended].map(|x| match &rows {
             Some(rows) => leaf(x.select(0, rows.clone())),
             None => leaf(x),
         });
-        let output = match &rows {
-            Some(rows) => block.of_rows(rows).after_attention(residual.clone(), attended.clone()),
-            None => block.after_attention(residual.clone(), attended.clone()),
-        };
-        Self { block, input, projected, residual, attended, output, rows }
+        let own = rows.as_ref().map(|rows| block.of_rows(rows));
+        let of_rows = own.as_ref().unwrap_or(&block);
+        let (output, scores) = of_rows.after_attention_scored(residual.clone(), attended.clone());
+        Self { block, input, projected, residual, attended, output, scores, rows }
     }
 
-    /// Adds the block's gradients and returns that of its input, `[tokens, hidden]`.
+    /// Adds the block's gradients and returns that of its input, `[tokens, hidden]`; `d_scores` is that of the router's scores,
+    /// where the loss looks at them.
     pub fn backward(
         self,
         layer: usize,
-        d_output: Tensor<2>,
+        (d_output, d_scores): (Tensor<2>, Option<Tensor<2>>),
         inputs: &PackedInputs,
         trainable: Trainable,
         gradients: &mut Gradients,
     ) -> Tensor<2> {
         let reached = "the block's output depends on it";
-        let mut tape = pull([(&self.output, &d_output)]).backward();
+        let mut tape = match (&self.scores, &d_scores) {
+            (Some(scores), Some(d_scores)) => {
+                (pull([(&self.output, &d_output)]) + pull([(scores, d_scores)])).backward()
+            }
+            _ => pull([(&self.output, &d_output)]).backward(),
+        };
         let d_residual = self.residual.grad_remove(&mut tape).expect(reached);
         let d_attended = self.attended.grad_remove(&mut tape).expect(reached);
         let tokens = self.input.dims()[0];
@@ -75,7 +87,14 @@ impl BlockTape {
         }
 
         let [q, k, v] = self.projected.clone().map(Tensor::inner);
-        let d_projected = inputs.attention().backward(self.block.self_attn.spec(), q, k, v, d_attended);
+        let (spec, sinks) = (self.block.self_attn.spec(), self.block.self_attn.sink_scores().map(Tensor::inner));
+        let attention = inputs.attention().with_sinks(sinks.clone());
+        let path = format!("{}self_attn.sinks", prefix(layer));
+        if sinks.is_some() && trainable.contains(&path) {
+            let qkv = [q.clone(), k.clone(), v.clone()];
+            gradients.add(&path, attention.sinks_gradient(spec, qkv, d_attended.clone()));
+        }
+        let d_projected = attention.backward(spec, q, k, v, d_attended);
         let [q, k, v] = &self.projected;
         let [d_q, d_k, d_v] = &d_projected;
         let mut tape = pull([(q, d_q), (k, d_k), (v, d_v)]).backward();

@@ -19,7 +19,7 @@ use spo_core::logprob::divergence::{Head, token_kl_backward};
 use spo_core::logprob::{HeadGradient, HeadOptions, HeadPass, token_logps};
 use spo_data::PackedBatch;
 use spo_model::CausalLm;
-use spo_model::decoder::{Block, PackedInputs, pull};
+use spo_model::decoder::{Balance, Block, PackedInputs, pull};
 
 /// The path of a head of its own.
 const HEAD: &str = "lm_head.weight";
@@ -64,6 +64,9 @@ pub struct TapeOptions {
     pub trainable: Trainable,
     /// The log-prob head.
     pub head: HeadOptions,
+    /// Weight of the loss that spreads tokens over the experts of a mixture; 0 leaves it out. It counts the blocks from the
+    /// first trained one on, and is no part of what a loss is given.
+    pub router_loss: f64,
 }
 
 /// What the head gives for a micro-batch.
@@ -74,7 +77,7 @@ pub struct TapeOptions {
 pub struct Scored<'a> {
     /// `log p(target)` in nats, `[rows]`.
     pub logps: &'a [f32],
-    /// What the score head gives, `[values]`: one per answer of a batch for a score head, in its order.
+    /// What the score head gives, `[values]`: its scores of each answer of a batch for a score head, in their order.
     pub values: &'a [f32],
     /// Final hidden states, `[rows, hidden]`; behind them those that the score head reads.
     pub hidden: &'a Tensor<2>,
@@ -93,6 +96,8 @@ pub struct LogpGradients {
     pub logps: Vec<f32>,
     /// With respect to each of the score head's values, `[values]`.
     pub values: Vec<f32>,
+    /// Whether the values say nothing to the policy: only the score head learns from them.
+    pub head_only: bool,
     /// With respect to each row's `KL(reference ‖ policy)` over the vocabulary, where the loss looks at that.
     pub divergence: Option<DivergenceGradients>,
 }
@@ -108,7 +113,7 @@ pub struct DivergenceGradients {
 
 impl From<Vec<f32>> for LogpGradients {
     fn from(logps: Vec<f32>) -> Self {
-        Self { logps, values: vec![], divergence: None }
+        Self { logps, values: vec![], head_only: false, divergence: None }
     }
 }
 
@@ -183,11 +188,12 @@ pub fn differentiate_in_parts<E>(
     let inputs = PackedInputs::new(batch, model.spec(), &device);
     let lowest = lowest_trained(&model, options.trainable);
 
-    let (blocks, in_rows) = (model.layers.len(), model.ends_in_rows());
+    // Every token of the last block counts for the balance.
+    let (blocks, in_rows) = (model.layers.len(), model.ends_in_rows() && options.router_loss == 0.0);
     let rows_of = |layer| (in_rows && layer + 1 == blocks).then(|| inputs.score_rows.clone());
 
     let mut x = model.embed(inputs.ids.clone(), inputs.positions.clone());
-    let mut steps = vec![];
+    let (mut steps, mut balance) = (vec![], Balance::default());
     for (layer, block) in model.layers.iter().enumerate() {
         if layer < lowest {
             x = match rows_of(layer) {
@@ -198,6 +204,10 @@ pub fn differentiate_in_parts<E>(
         }
         // With a tape even if it is dropped at once: without one, fused operations round differently.
         let tape = BlockTape::record(block, layer, x, &inputs, rows_of(layer), options.trainable);
+        if let (Some(experts), Some(scores)) = (&block.moe, tape.scores.as_ref().filter(|_| options.router_loss != 0.0))
+        {
+            balance.add(experts, scores);
+        }
         x = tape.output.clone().inner();
         steps.push(if options.recompute.keeps(layer) { Step::Tape(tape) } else { Step::Input(tape.input.inner()) });
     }
@@ -225,7 +235,9 @@ pub fn differentiate_in_parts<E>(
                 BlockTape::record(&model.layers[layer], layer, x, &inputs, rows_of(layer), options.trainable)
             }
         };
-        d_x = tape.backward(layer, d_x, &inputs, options.trainable, gradients);
+        let scores = tape.scores.clone().filter(|_| options.router_loss != 0.0);
+        let d_scores = scores.map(|scores| balance.gradient(options.router_loss, scores));
+        d_x = tape.backward(layer, (d_x, d_scores), &inputs, options.trainable, gradients);
         model = part_done(model, gradients)?;
     }
     if let Some(sum) = shared {
@@ -260,10 +272,11 @@ fn head_backward<E>(
     let values = read.clone().map_or(vec![], |read| value_head::forward(model, read));
     let scored =
         Scored { logps: &logps, values: &values, hidden: &hidden, weight: &weight, inputs, head: &head_options };
-    let LogpGradients { logps: per_token, values: per_value, divergence } = logp_gradients(&scored)?;
+    let LogpGradients { logps: per_token, values: per_value, head_only, divergence } = logp_gradients(&scored)?;
     let device = hidden.device();
     let per_row = |values: Vec<f32>| Tensor::from_data(TensorData::new(values, [logps.len()]), &device);
     let d_read = read.map(|read| value_head::backward(model, read, per_value, options.trainable, gradients));
+    let d_read = if head_only { d_read.map(|d_read| d_read.zeros_like()) } else { d_read };
     let Some(head) = head else {
         let hidden = d_read.expect("a batch has rows that predict, or rows that the score head reads");
         return Ok(HeadGradient { hidden, weight: None });
@@ -271,7 +284,8 @@ fn head_backward<E>(
     let sum = gradients.remove(name).map(|sum| sum.into_whole().reshape(weight.dims()));
     let mut head = head.backward(per_row(per_token), sum);
     if let Some(DivergenceGradients { reference, rows }) = divergence {
-        let more = token_kl_backward((hidden, weight), reference, per_row(rows), train_head, &head_options);
+        let predicting = hidden.narrow(0, 0, logps.len());
+        let more = token_kl_backward((predicting, weight), reference, per_row(rows), train_head, &head_options);
         head.hidden = head.hidden + more.hidden;
         head.weight = head.weight.zip(more.weight).map(|(sum, gradient)| sum + gradient);
     }

@@ -9,13 +9,13 @@ fn head(model: &CausalLm) -> &ScoreHead {
     model.score.as_ref().expect("a batch for a score head goes through a model that has one")
 }
 
-/// The score of each hidden state `[values, hidden]`, by the head's only label.
+/// The scores of each hidden state `[read, hidden]`, label by label.
 pub(super) fn forward(model: &CausalLm, read: Tensor<2>) -> Vec<f32> {
-    head(model).forward(read).narrow(1, 0, 1).into_data().iter::<f32>().collect()
+    head(model).forward(read).into_data().iter::<f32>().collect()
 }
 
-/// Adds the head's gradients, and returns that of the hidden states, `[values, hidden]`; `per_value` is the loss's with
-/// respect to each score.
+/// Adds the head's gradients, and returns that of the hidden states, `[read, hidden]`; `per_value` is the loss's with
+/// respect to each score, `[read × labels]`.
 pub(super) fn backward(
     model: &CausalLm,
     read: Tensor<2>,
@@ -25,9 +25,8 @@ pub(super) fn backward(
 ) -> Tensor<2> {
     let (head, stored) = (head(model), read.dtype());
     let wide = if stored == DType::F64 { DType::F64 } else { DType::F32 };
-    let values = per_value.len();
-    let d_value: Tensor<2> =
-        Tensor::<1>::from_data(TensorData::new(per_value, [values]), &read.device()).cast(wide).unsqueeze_dim(1);
+    let shape = [read.dims()[0], head.labels()];
+    let d_value = Tensor::<2>::from_data(TensorData::new(per_value, shape), &read.device()).cast(wide);
     if trainable.contains(SCORE) {
         gradients.add(SCORE, d_value.clone().transpose().matmul(read.cast(wide)));
     }

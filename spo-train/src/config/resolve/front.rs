@@ -1,0 +1,145 @@
+//! Rounds of several dimensions, and what a conditional adapter asks of a run.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Resolver;
+use crate::config::document::Node;
+use crate::config::plan::{DataShape, RoundPlan};
+use crate::config::spec::{Best, LoraCondition, StoppingMetric};
+use crate::config::validate::join;
+use crate::error::ConfigError;
+
+/// What is at fault: its key, what is wrong, what to do about it.
+type Fault = (&'static str, String, &'static str);
+
+impl Resolver<'_> {
+    /// A conditional adapter is trained in one round that weighs two dimensions or more, and only there are there
+    /// several.
+    pub(super) fn check_front(&self, rounds: &[RoundPlan]) -> Result<(), ConfigError> {
+        let conditional =
+            self.sections.lora.as_ref().is_some_and(|lora| lora.condition == Some(LoraCondition::Weights));
+        let fault = match (conditional, rounds.iter().position(|round| !round.front.is_empty())) {
+            (false, None) => None,
+            (false, Some(index)) => self.weights_fault(&rounds[index]).or_else(|| self.weighing_fault(rounds, index)),
+            (true, found) => self.front_fault(rounds, found),
+        };
+        let Some((key, message, hint)) = fault else { return Ok(()) };
+        let mut node = &self.document.root;
+        for name in key.split('.') {
+            node = node.get(name).unwrap_or(node);
+        }
+        let at = self.document.place(&node.source);
+        Err(ConfigError::Refused { at, key: key.to_owned(), message, hint: Some(hint.to_owned()) })
+    }
+
+    fn front_fault(&self, rounds: &[RoundPlan], found: Option<usize>) -> Option<Fault> {
+        let fault = |key, message: &str, hint| Some((key, message.to_owned(), hint));
+        let Some(index) = found else {
+            let hint = "name them in the round: `dimension = [\"honesty\", \"helpfulness\"]`";
+            return fault("lora.condition", "no round weighs several dimensions", hint);
+        };
+        let (round, lora) = (&rounds[index], self.sections.lora.as_ref()?);
+        if let Some(fault) = self.weighing_fault(rounds, index) {
+            return Some(fault);
+        }
+        if !round.dimension_weights.is_empty() {
+            let message = "a conditional adapter is trained at all weights: each step draws its own";
+            return fault("rounds.0.dimension-weights", message, "leave `dimension-weights` out");
+        }
+        if self.sections.warmup.is_some() {
+            let hint = "fine-tune the model in a run before, and start from its `model/`";
+            return fault("warmup", "all weights share one reference, which a warm-up of the adapter would part", hint);
+        }
+        if lora.dora == Some(true) || lora.modules_to_save.as_ref().is_some_and(|modules| !modules.is_empty()) {
+            let message = "a conditional adapter has neither magnitudes nor modules that are trained in full";
+            return fault("lora", message, "leave `dora` and `modules-to-save` out");
+        }
+        let stack = self.root("lora")?.get("rounds").is_some_and(|node| node.to_json() == "stack");
+        if stack {
+            return fault("lora.rounds", "there is one round, and nothing to stack on", "leave `rounds` out");
+        }
+        None
+    }
+
+    /// What no round of several dimensions may have, whoever says their weights.
+    fn weighing_fault(&self, rounds: &[RoundPlan], index: usize) -> Option<Fault> {
+        let fault = |key, message: &str, hint| Some((key, message.to_owned(), hint));
+        let round = &rounds[index];
+        let distinct = round.front.iter().collect::<BTreeSet<_>>().len();
+        let arms = || round.arms.iter();
+        if rounds.len() > 1 {
+            let message = "a round that weighs several dimensions is the only round of its run";
+            return fault("rounds", message, "train other rounds in runs of their own");
+        }
+        if round.front.len() < 2 || distinct < round.front.len() {
+            let message = format!("found {:?}, expected two dimensions or more, each once", round.front);
+            return Some(("rounds.0.dimension", message, "write one dimension without brackets"));
+        }
+        if let Some(arm) = arms().find(|arm| arm.data != DataShape::Pairs || arm.gives_rewards()) {
+            let message = format!("`{}` does not learn from pairs, whose losses are weighed", arm.objective);
+            return Some(("rounds.0", message, "an objective on pairs, such as `dpo`"));
+        }
+        if round.online.is_some() {
+            return fault(
+                "rounds.0.online",
+                "a round that weighs dimensions takes the data's pairs",
+                "take `online` out",
+            );
+        }
+        let kept = self.sections.checkpoints.as_ref().and_then(|checkpoints| checkpoints.keep_best);
+        if matches!(kept, Some(Best::Accuracy | Best::Margin)) {
+            let message = "a round of several dimensions has no accuracy and no margin of its own";
+            return fault("checkpoints.keep-best", message, "set `keep-best = \"loss\"`");
+        }
+        let by_own = arms().filter_map(|arm| arm.training.early_stopping.as_ref());
+        let by_own = by_own.filter(|stopping| stopping.metric != StoppingMetric::Loss);
+        let mut unnamed = by_own.filter(|stopping| stopping.dimension.as_ref() == Some(&round.dimension));
+        unnamed.next()?;
+        let message = "it must say whose accuracy or margin counts";
+        fault("training.early-stopping", message, "set its `dimension`, or `metric = \"loss\"`")
+    }
+
+    /// What is wrong with the weights of a round without a condition.
+    fn weights_fault(&self, round: &RoundPlan) -> Option<Fault> {
+        let fault = |key, message: String| {
+            let hint = "one weight of 0 to 1 for each dimension of the round, which sum to 1; or `[lora] condition = \"weights\"`";
+            Some((key, message, hint))
+        };
+        if round.dimension_weights.is_empty() {
+            return fault(
+                "rounds.0.dimension",
+                "a round of several dimensions needs `dimension-weights` for their losses".to_owned(),
+            );
+        }
+        let known: BTreeSet<&String> = round.front.iter().collect();
+        if let Some(name) = round.dimension_weights.keys().collect::<BTreeSet<_>>().symmetric_difference(&known).next()
+        {
+            let what = if known.contains(name) { "has no weight" } else { "is none of the round's dimensions" };
+            return fault("rounds.0.dimension-weights", format!("{name:?} {what}"));
+        }
+        let sum: f64 = round.dimension_weights.values().sum();
+        let wrong = round.dimension_weights.values().any(|weight| *weight < 0.0) || (sum - 1.0).abs() > 1e-4;
+        wrong.then(|| fault("rounds.0.dimension-weights", format!("they sum to {sum}, each at least 0")))?
+    }
+
+    /// The weights that a round gives its dimensions; a table without a list of them is a mistake.
+    pub(super) fn dimension_weights(
+        &mut self,
+        node: &Node,
+        key: &str,
+        planned: &str,
+        front: &[String],
+    ) -> Result<BTreeMap<String, f64>, ConfigError> {
+        let Some(found) = node.get("dimension-weights") else { return Ok(BTreeMap::new()) };
+        if front.is_empty() {
+            return Err(ConfigError::Refused {
+                at: self.document.place(&found.source),
+                key: join(key, "dimension-weights"),
+                message: "the round has one dimension, which needs no weight".to_owned(),
+                hint: Some("name several: `dimension = [\"honesty\", \"helpfulness\"]`".to_owned()),
+            });
+        }
+        self.note(&join(planned, "dimension-weights"), found);
+        Ok(serde_json::from_value(found.to_json()).expect("the schema admits only numbers"))
+    }
+}

@@ -1,0 +1,234 @@
+//! λ that follows bounds while a phase is trained: dual ascent on pairs that nothing else uses.
+
+use crate::TrainError;
+use crate::config::{HeldPlan, HoldPlan};
+use crate::evaluate::held_out_loss::{HeldOutMargins, row_margins};
+use crate::events::reporter::Reporter;
+use crate::events::{Event, Held, HeldDimension};
+use crate::phase::{Phase, PhaseState};
+use crate::task::Task;
+use serde::{Deserialize, Serialize};
+use spo_core::dual::{Dual, start_value};
+
+/// The bounds of a phase, with the pairs that drive λ.
+#[derive(Debug)]
+pub struct Hold<'a> {
+    plan: &'a HoldPlan,
+    dimensions: Vec<Bounded<'a>>,
+    /// λ of each earlier round where it is fixed, and its dimension.
+    rounds: Vec<(f64, &'a str)>,
+    start: Vec<f64>,
+}
+
+/// A dimension with its bound.
+#[derive(Debug)]
+pub struct Bounded<'a> {
+    /// The bound.
+    pub plan: &'a HeldPlan,
+    /// The pairs that drive its λ, with their log-probs under `π_0`.
+    pub margins: HeldOutMargins<'a>,
+    /// Mean of what is bounded, under the policy that the phase starts from.
+    before: f64,
+    /// Its standard deviation over the pairs: the unit of a violation.
+    deviation: f64,
+}
+
+/// Where the multipliers are.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct HoldState {
+    dual: Dual,
+    /// The step after which λ was moved last.
+    updated: u64,
+    /// Sum of λ over the updates since half of the phase's steps.
+    sum: Vec<f64>,
+    updates: u64,
+    /// What the last event said.
+    told: Vec<HeldDimension>,
+}
+
+impl HoldState {
+    /// The held dimensions when λ was moved last.
+    pub fn told(&self) -> &[HeldDimension] {
+        &self.told
+    }
+
+    /// Mean λ of each dimension over the second half of the phase: what the ascent settled at. Before that λ itself.
+    fn mean(&self) -> Vec<f64> {
+        match self.updates {
+            0 => self.dual.lambda().to_vec(),
+            updates => self.sum.iter().map(|sum| sum / updates as f64).collect(),
+        }
+    }
+}
+
+impl<'a> Bounded<'a> {
+    /// `before` are the margins of the pairs under the policy that the phase starts from.
+    pub fn new(plan: &'a HeldPlan, margins: HeldOutMargins<'a>, before: &[f64]) -> Self {
+        let values: Vec<f64> = before.iter().map(|margin| plan.of(*margin)).collect();
+        let count = values.len().max(1) as f64;
+        let mean = values.iter().sum::<f64>() / count;
+        let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count;
+        // Where all pairs are alike a violation has no other unit than its own.
+        let deviation = if variance > 0.0 { variance.sqrt() } else { 1.0 };
+        Self { plan, margins, before: mean, deviation }
+    }
+
+    /// The bound after a share of the phase's steps: what may be lost is given out evenly over the share `spend`.
+    fn bound(&self, done: f64, spend: f64) -> f64 {
+        let floor = self.plan.bound().floor(self.before);
+        let left = if spend > 0.0 { (1.0 - done / spend).max(0.0) } else { 0.0 };
+        floor + left * (self.before - floor).max(0.0)
+    }
+}
+
+impl<'a> Hold<'a> {
+    /// The bounds of a phase. `rounds` are the earlier rounds' fixed λ and dimensions, `visited` the rows that the phase
+    /// learns: the start value follows from `Δr̂` on them. The task has it from here on.
+    ///
+    /// # Errors
+    /// The objective lacks an input.
+    pub fn new(
+        plan: &'a HoldPlan,
+        dimensions: Vec<Bounded<'a>>,
+        rounds: Vec<(f64, &'a str)>,
+        task: &dyn Task,
+        visited: &[usize],
+    ) -> Result<Self, TrainError> {
+        let mut hold = Self { plan, dimensions, rounds, start: vec![] };
+        let offset = |lambda: &[f64]| {
+            task.hold(lambda);
+            Ok::<_, TrainError>(task.margin_offset(visited)?.unwrap_or_else(|| vec![0.0; visited.len()]))
+        };
+        let fixed = offset(&hold.lambda(&vec![0.0; hold.dimensions.len()]))?;
+        let mut rewards = vec![];
+        for index in 0..hold.dimensions.len() {
+            let name = hold.dimensions[index].margins.dimension.as_str();
+            let only = hold.rounds.iter().map(|(_, dimension)| f64::from(u8::from(*dimension == name)));
+            rewards.push(offset(&only.collect::<Vec<f64>>())?);
+        }
+        hold.start = start_value(&rewards, &fixed).into_iter().map(|value| value.min(plan.max_lambda)).collect();
+        task.hold(&hold.lambda(&hold.start));
+        Ok(hold)
+    }
+
+    /// λ of each earlier round: of the held dimensions these, of the others as they are given.
+    fn lambda(&self, held: &[f64]) -> Vec<f64> {
+        let of = |dimension: &str| self.dimensions.iter().position(|bounded| bounded.margins.dimension == dimension);
+        self.rounds.iter().map(|(fixed, dimension)| of(dimension).map_or(*fixed, |index| held[index])).collect()
+    }
+
+    /// Begins a phase, or goes on with one; the tasks are that which is trained and the same on held-out rows.
+    ///
+    /// # Errors
+    /// An event that could not be written.
+    pub(super) fn begin(
+        &self,
+        phase: &Phase,
+        state: &mut PhaseState,
+        tasks: &[&dyn Task],
+        reporter: &mut Reporter,
+    ) -> Result<(), TrainError> {
+        if state.hold.is_none() {
+            let dual = Dual::new(&self.start, self.plan.max_lambda);
+            let mut hold = HoldState { dual, sum: vec![0.0; self.start.len()], ..HoldState::default() };
+            let reached: Vec<f64> = self.dimensions.iter().map(|bounded| bounded.before).collect();
+            reporter.emit(self.event(phase, &mut hold, &reached))?;
+            state.hold = Some(hold);
+        }
+        self.give(state, tasks);
+        Ok(())
+    }
+
+    fn give(&self, state: &PhaseState, tasks: &[&dyn Task]) {
+        if let Some(hold) = &state.hold {
+            tasks.iter().for_each(|task| task.hold(&self.lambda(hold.dual.lambda())));
+        }
+    }
+
+    /// Whether λ is to be moved now.
+    pub(super) fn due(&self, state: &PhaseState, steps: u64) -> bool {
+        let updated = state.hold.as_ref().map_or(0, |hold| hold.updated);
+        state.step > updated && state.step < steps && state.step.is_multiple_of(self.plan.every)
+    }
+
+    /// Measures the running policy and moves λ.
+    ///
+    /// # Errors
+    /// A value that is not finite, the user's interruption, an event that could not be written.
+    pub(super) fn update(
+        &self,
+        phase: &Phase,
+        state: &mut PhaseState,
+        tasks: &[&dyn Task],
+        reporter: &mut Reporter,
+    ) -> Result<(), TrainError> {
+        let model = state.policy();
+        let budget = 2 * phase.training.micro_batch_tokens(&model.device());
+        let sets: Vec<&HeldOutMargins> = self.dimensions.iter().map(|bounded| &bounded.margins).collect();
+        let margins = row_margins(&sets, &model, budget, reporter)?;
+        let mean = |(bounded, margins): (&Bounded, &Vec<f64>)| {
+            margins.iter().map(|margin| bounded.plan.of(*margin)).sum::<f64>() / margins.len() as f64
+        };
+        let reached: Vec<f64> = self.dimensions.iter().zip(&margins).map(mean).collect();
+        for value in &reached {
+            reporter.check_finite(phase.name, state.step, &[("what is held", *value)], Vec::new)?;
+        }
+        let done = state.step as f64 / phase.training.steps as f64;
+        let broken =
+            |(bounded, reached): (&Bounded, &f64)| (bounded.bound(done, self.plan.spend) - reached) / bounded.deviation;
+        let violations: Vec<f64> = self.dimensions.iter().zip(&reached).map(broken).collect();
+        let hold = state.hold.get_or_insert_default();
+        hold.dual.ascend(&violations, &self.plan.ascent());
+        hold.updated = state.step;
+        if 2 * state.step >= phase.training.steps {
+            hold.sum.iter_mut().zip(hold.dual.lambda()).for_each(|(sum, lambda)| *sum += lambda);
+            hold.updates += 1;
+        }
+        let event = self.event(phase, hold, &reached);
+        self.give(state, tasks);
+        reporter.emit(event)
+    }
+
+    fn event(&self, phase: &Phase, hold: &mut HoldState, reached: &[f64]) -> Event {
+        let (steps, mean) = (phase.training.steps, hold.mean());
+        let done = hold.updated as f64 / steps as f64;
+        let of = |(index, bounded): (usize, &Bounded)| HeldDimension {
+            dimension: bounded.margins.dimension.clone(),
+            measure: bounded.plan.measure().into(),
+            reached: reached[index],
+            bound: bounded.bound(done, self.plan.spend),
+            lambda: hold.dual.lambda()[index],
+            mean_lambda: mean[index],
+        };
+        let dimensions: Vec<HeldDimension> = self.dimensions.iter().enumerate().map(of).collect();
+        hold.told.clone_from(&dimensions);
+        Event::Held(Held { phase: phase.name.into(), step: hold.updated, steps, dimensions })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Bound;
+    use spo_data::Dataset;
+
+    fn bounded<'a>(plan: &'a HeldPlan, dataset: &'a Dataset) -> Bounded<'a> {
+        let margins = HeldOutMargins { dimension: "honesty".into(), dataset, rows: vec![], start: None };
+        Bounded::new(plan, margins, &[1.0, 2.0, -1.0, 3.0])
+    }
+
+    #[test]
+    fn a_loss_is_given_out_evenly_and_a_gain_is_asked_for_at_once() {
+        let dataset = Dataset::default();
+        let plan = HeldPlan::Accuracy { accuracy: Bound::Change(-0.2) };
+        let loss = bounded(&plan, &dataset);
+        let bounds = [0.0, 0.25, 0.5, 1.0].map(|done| loss.bound(done, 0.5));
+        for (bound, expected) in bounds.iter().zip([0.75, 0.65, 0.55, 0.55]) {
+            assert!((bound - expected).abs() < 1e-12, "{bounds:?}");
+        }
+        assert!((loss.bound(0.0, 0.0) - 0.55).abs() < 1e-12, "all of it at once");
+        assert!((loss.deviation - 0.1875f64.sqrt()).abs() < 1e-12);
+        let plan = HeldPlan::Margin { margin: Bound::AtLeast(2.0) };
+        assert_eq!(bounded(&plan, &dataset).bound(0.1, 0.5), 2.0);
+    }
+}
