@@ -38,6 +38,8 @@ pub(super) struct Layer {
     pub sinks: Option<Vec<f32>>,
     /// On the feed-forward block's output.
     pub fed_norm: Option<Vec<f32>>,
+    /// What the block's output is multiplied by and what is added, where the model is steered.
+    pub film: Option<[Vec<f32>; 2]>,
 }
 
 /// A gated feed-forward block.
