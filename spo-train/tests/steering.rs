@@ -49,6 +49,7 @@ fn model() -> CausalLm {
         dropout: 0.0,
         targets: Targets::AllLinear,
         saved: SavedModules::default(),
+        front: None,
     };
     let steering = SteeringSpec { width: WIDTH, heads: 2, contexts: 4 };
     let model = CausalLm::random(&spec.unwrap(), 7, &device::cpu()).with_lora(&lora, 3).unwrap();
