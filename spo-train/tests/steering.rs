@@ -54,7 +54,7 @@ fn model() -> CausalLm {
     let steering = SteeringSpec { width: WIDTH, heads: 2, contexts: 4 };
     let model = CausalLm::random(&spec.unwrap(), 7, &device::cpu()).with_lora(&lora, 3).unwrap();
     let model = model.with_steering(&steering, 5);
-    replace(model, "", |parameter| {
+    let model = replace(model, "", |parameter| {
         let value = parameter.value.cast(DType::F64);
         let [count] = value.dims();
         // At the start films and encoders' biases would hide mistakes.
@@ -63,7 +63,8 @@ fn model() -> CausalLm {
             true => value + flat(numbers(count, seed_of(&parameter.path))),
             false => value,
         }
-    })
+    });
+    model.unsteered()
 }
 
 fn flat(values: Vec<f64>) -> Tensor<1> {
@@ -259,8 +260,10 @@ impl Sink for Stops<'_> {
 #[test]
 fn a_run_measures_each_user_and_an_interrupted_one_ends_with_the_same_bits() {
     let dir = tempfile::tempdir().unwrap();
-    let (whole, broken, plain) = (dir.path().join("whole"), dir.path().join("broken"), dir.path().join("plain"));
-    let events = finished(&whole, STEERING);
+    let (whole, broken, plain) = (dir.path().join("whole"), dir.path().join("out"), dir.path().join("plain"));
+    // A plan names its directory.
+    let events = finished(&broken, STEERING);
+    std::fs::rename(&broken, &whole).unwrap();
     let measured: Vec<(String, Vec<f64>)> = events.iter().filter_map(measured).collect();
     let settings = ["0 contexts", "2 contexts", "2 contexts, shuffled labels", "2 contexts, swapped labels"];
     assert_eq!(measured.iter().map(|(setting, _)| setting.as_str()).collect::<Vec<_>>(), settings);
