@@ -146,7 +146,7 @@ mod tests {
         let file = std::fs::read(path).unwrap();
         let rows: Result<Vec<_>, _> = open(Input::Memory(file), "a.arrow").unwrap().collect();
         assert!(rows.unwrap_err().to_string().contains("rows in 96 bytes"));
-        assert!(plausible(MAX_EMPTY_ROWS, 0).is_ok() && plausible(MAX_EMPTY_ROWS + 8, 1 << 17).is_ok());
+        assert!(plausible(MAX_EMPTY_ROWS, 0).is_ok() && plausible(MAX_EMPTY_ROWS + 8, 1 << 18).is_ok());
         assert!(plausible(MAX_EMPTY_ROWS + 8, 0).is_err() && plausible(-1, 8).is_err());
     }
 }
