@@ -34,6 +34,7 @@ pub fn train(scorer: &str, steps: usize) -> Fallible<Vec<f64>> {
         dropout: 0.0,
         targets: Targets::AllLinear,
         saved: SavedModules::default(),
+        front: None,
     };
     let mut model = CausalLm::from_dir(directory.as_ref(), None, &device::cpu())?.with_lora(&lora, 0)?;
     let file = DataSpec { limit: Some(16), ..DataSpec::new(format!("{ASSETS}/truthfulqa/pairs.train.jsonl.gz")) };

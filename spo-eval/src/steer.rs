@@ -219,7 +219,7 @@ mod tests {
     /// `count` pairs, two to a prompt; `steered` of every ten follow the condition.
     fn pairs(count: usize, steered: usize) -> Vec<OpposedPair> {
         let pair = |example: usize| {
-            let own = if example % 3 == 0 { 1.0 } else { -1.0 };
+            let own = if example.is_multiple_of(3) { 1.0 } else { -1.0 };
             let (under_a, under_b) = if example % 10 < steered { (1.0, -1.0) } else { (own, own) };
             OpposedPair { example, prompt: Some(example as u64 / 2), under_a, under_b }
         };
@@ -243,7 +243,7 @@ mod tests {
     fn the_interval_is_that_of_the_closed_form() {
         // A prompt's two pairs count (100, 100) or (0, 0), each with probability 1/2.
         let pair = |example: usize| {
-            let follows = (example / 2) % 2 == 0;
+            let follows = (example / 2).is_multiple_of(2);
             OpposedPair {
                 example,
                 prompt: Some(example as u64 / 2),

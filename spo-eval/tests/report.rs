@@ -116,7 +116,7 @@ fn same_values(a: &serde_json::Value, b: &serde_json::Value) {
 #[test]
 fn steering_is_in_every_report() {
     let pair = |example: usize| {
-        let under_b = if example % 4 == 0 { 1.0 } else { -1.0 };
+        let under_b = if example.is_multiple_of(4) { 1.0 } else { -1.0 };
         OpposedPair { example, prompt: None, under_a: 1.0, under_b }
     };
     let pairs: Vec<_> = (0..40).map(pair).collect();

@@ -142,6 +142,7 @@ fn adapters_of_experts_come_back() {
             dropout: 0.0,
             targets: Targets::Names(targets.into_iter().map(String::from).collect()),
             saved: Default::default(),
+            front: None,
         };
         let mut model = load(&dir).with_lora(&spec, 1).unwrap();
         let adapted = projections(&mut model).into_iter().filter(|(_, linear)| linear.lora.is_some()).count();

@@ -194,7 +194,7 @@ fn dora_learns_magnitudes_and_saved_modules_are_kept() {
     assert!(targets.contains(&"model.layers.2.mlp.up_proj".into()));
     let magnitude = |name: &str| {
         let model = done.policy(name);
-        let lora = model.layers[0].mlp.up_proj.as_ref().unwrap().lora.as_ref().unwrap();
+        let lora = model.layers[0].mlp.as_ref().unwrap().up_proj.as_ref().unwrap().lora.as_ref().unwrap();
         let values: Vec<f64> = lora.magnitude.as_ref().unwrap().val().into_data().iter::<f64>().collect();
         let norm: Vec<f64> = model.norm.weight.val().into_data().iter::<f64>().collect();
         (values, norm)

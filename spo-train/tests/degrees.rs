@@ -366,6 +366,12 @@ fn what_cannot_be_is_refused_with_a_reason() {
     for (more, wanted) in [
         (format!("{ROUND}{DEGREES}optimizer = \"mezo\"\nlearning-rate = 1e-4\n"), "learns by gradients"),
         (format!("{ROUND}{DEGREES}{online}"), "an online round makes its pairs on the way"),
+        (
+            "[[rounds]]\ndimension = [\"honesty\", \"helpfulness\"]\nobjective = \"dpo\"\ndegree-weight = 0.1\n\
+             dimension-weights = { honesty = 0.5, helpfulness = 0.5 }\n"
+                .into(),
+            "a round of several dimensions",
+        ),
         (format!("{ROUND}degree-weight = 0.1\ndegrees = 60\n"), "has 59 different phrases"),
         (format!("{ROUND}degree-weight = 0.1\ndegrees = 2.5\n"), "a whole number"),
         (format!("{ROUND}degree-weight = 0.1\ndegrees = 1\n"), "≥ 2 and ≤ 64"),

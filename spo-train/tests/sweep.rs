@@ -79,7 +79,7 @@ fn every_order_keeps_the_settings_of_its_places() {
     let all = variants(&spec(dir.path()), &[], true).unwrap();
     assert_eq!(names(&all), ["order=honesty-helpfulness", "order=helpfulness-honesty"]);
     let rounds = &all[1].spec.sections().rounds;
-    assert_eq!([&rounds[0].dimension, &rounds[1].dimension], ["helpfulness", "honesty"]);
+    assert_eq!([&rounds[0], &rounds[1]].map(|round| round.dimension.names()), [["helpfulness"], ["honesty"]]);
     assert_eq!(rounds[1].options["lambda"], serde_json::json!({ "helpfulness": 1.0 }));
     // A repeated dimension gives no order twice.
     let mut three = spec(dir.path());

@@ -73,8 +73,8 @@ mod tests {
         device.seed(8);
         let random =
             |shape: [usize; 2]| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device).cast(DType::F64);
-        let gradients = random([1, 9]).reshape([9]);
-        ((random([9, 6]), random([31, 6])), (random([9, 5]), random([31, 5])), gradients)
+        let d_kl = random([1, 9]).reshape([9]);
+        ((random([9, 6]), random([31, 6])), (random([9, 5]), random([31, 5])), d_kl)
     }
 
     /// All distributions at once, on the tape of the policy.
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn values_and_gradients_are_those_of_the_dense_form() {
-        let (policy, reference, gradients) = heads();
+        let (policy, reference, d_kl) = heads();
         let leaf = |x: &Tensor<2>| Tensor::<2>::from_inner(x.clone()).require_grad();
         let tape = |x: &Tensor<2>| Tensor::<2>::from_inner(x.clone());
         let close = |a: Vec<f64>, b: Vec<f64>| assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-12));
@@ -102,11 +102,11 @@ mod tests {
             let options = HeadOptions { chunk_rows, softcap, logit_scale };
             let tracked = (leaf(&policy.0), leaf(&policy.1));
             let oracle = dense(&tracked, &(tape(&reference.0), tape(&reference.1)), &options);
-            let gradients = (oracle.clone() * Tensor::from_inner(gradients.clone())).sum().backward();
+            let gradients = (oracle.clone() * Tensor::from_inner(d_kl.clone())).sum().backward();
             let kl = token_kl(policy.clone(), reference.clone(), &options).try_into_vec_as::<f64>().unwrap();
             assert!(kl.iter().all(|kl| *kl > 0.0));
             close(kl, oracle.clone().inner().try_into_vec_as::<f64>().unwrap());
-            let found = token_kl_backward(policy.clone(), reference.clone(), gradients.clone(), true, &options);
+            let found = token_kl_backward(policy.clone(), reference.clone(), d_kl.clone(), true, &options);
             close(numbers(found.hidden), numbers(tracked.0.grad(&gradients).unwrap()));
             close(numbers(found.weight.unwrap()), numbers(tracked.1.grad(&gradients).unwrap()));
         }

@@ -10,6 +10,8 @@ use crate::DataError;
 
 /// Bytes that one record batch may have.
 const MAX_BATCH_BYTES: usize = 512 << 20;
+/// Rows that one record batch may have without a byte for them, as columns of nulls have none.
+const MAX_EMPTY_ROWS: i64 = 1 << 20;
 /// What a length begins with since version 5 of the format.
 const CONTINUES: i32 = -1;
 /// How a file begins whose inside is a stream, with padding to eight bytes.
@@ -65,6 +67,7 @@ impl Framed {
             // What is no message is for the reader to refuse.
             if let Ok(message) = arrow_ipc::root_as_message(&header[start..]) {
                 self.body = bounded(message.bodyLength())?;
+                plausible(message.header_as_record_batch().map_or(0, |batch| batch.length()), self.body)?;
             }
         }
         self.header = Cursor::new(header);
@@ -85,6 +88,15 @@ fn bounded(length: i64) -> std::io::Result<u64> {
         let message = format!("record batch of {length} bytes, more than {} MiB", MAX_BATCH_BYTES >> 20);
         std::io::Error::new(std::io::ErrorKind::FileTooLarge, message)
     })
+}
+
+/// A number of rows that so many bytes can hold: a value has a bit at least.
+fn plausible(rows: i64, body: u64) -> std::io::Result<()> {
+    if u64::try_from(rows).is_ok_and(|rows| rows <= MAX_EMPTY_ROWS as u64 || rows / 8 <= body) {
+        return Ok(());
+    }
+    let message = format!("record batch of {rows} rows in {body} bytes");
+    Err(std::io::Error::new(std::io::ErrorKind::InvalidData, message))
 }
 
 impl Read for Framed {
@@ -125,5 +137,16 @@ mod tests {
             assert!(rows.unwrap_err().to_string().contains("more than 512 MiB"), "{stated}");
         }
         assert!(open(Input::Memory(good.clone()), "a.arrow").unwrap().all(|row| row.is_ok()));
+    }
+
+    /// A column of nulls has no bytes, so that a file of 840 bytes stated 10^16 rows.
+    #[test]
+    fn more_rows_than_bytes_can_hold_are_an_error() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds/arrow/rows-without-bytes");
+        let file = std::fs::read(path).unwrap();
+        let rows: Result<Vec<_>, _> = open(Input::Memory(file), "a.arrow").unwrap().collect();
+        assert!(rows.unwrap_err().to_string().contains("rows in 96 bytes"));
+        assert!(plausible(MAX_EMPTY_ROWS, 0).is_ok() && plausible(MAX_EMPTY_ROWS + 8, 1 << 18).is_ok());
+        assert!(plausible(MAX_EMPTY_ROWS + 8, 0).is_err() && plausible(-1, 8).is_err());
     }
 }

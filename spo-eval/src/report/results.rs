@@ -14,12 +14,12 @@ use crate::{
 
 /// How to read the matrix.
 const LEGEND: &str = "accuracy %: pairs with a positive margin, ties count half; 95 % bootstrap interval over prompts. \
-    confl, agree: the same on pairs where the other dimension's label contradicts or agrees. margin: mean Δ log π/π_0 in nats. \
+    confl, agree, alone: the same on pairs where the other dimension's label contradicts, agrees or is missing. margin: mean Δ log π/π_0 in nats. \
     The start is tied with itself. KL start: sampled KL to the start in nats per response, with its standard error.";
 
 /// As [`LEGEND`], of reward models.
 const REWARD_LEGEND: &str = "accuracy %: pairs whose chosen answer has the higher reward, ties count half; 95 % bootstrap interval \
-    over prompts. confl, agree: the same on pairs where the other dimension's label contradicts or agrees. margin: mean difference \
+    over prompts. confl, agree, alone: the same on pairs where the other dimension's label contradicts, agrees or is missing. margin: mean difference \
     of the rewards, chosen minus rejected. ACC+: prompts all of whose pairs are right.";
 
 /// How to read the matrix of these scores.

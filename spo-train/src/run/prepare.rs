@@ -18,7 +18,7 @@ use spo_model::{ModelSpec, device};
 use std::path::PathBuf;
 
 /// What the split of the pairs that drive λ adds to the seed.
-const STEER: u64 = 0x7374_6565_72;
+const STEER: u64 = 0x0073_7465_6572;
 
 /// Everything a run needs, read and checked; nothing written yet.
 #[derive(Debug)]

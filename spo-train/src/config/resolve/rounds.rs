@@ -184,7 +184,7 @@ impl Resolver<'_> {
                 hint: Some("an objective on pairs, such as `dpo`, or `spo data label` and a round on its file".into()),
             });
         }
-        if let Some((index, message)) = degree_fault(&arms, online.is_some()) {
+        if let Some((index, message)) = degree_fault(&arms, online.is_some(), !front.is_empty()) {
             let control = index.checked_sub(1).and_then(|index| controls.get(index));
             return Err(ConfigError::Refused {
                 at: document.place(&control.unwrap_or(node).source),
@@ -396,12 +396,17 @@ fn text(node: &Node) -> String {
 }
 
 /// The first arm whose loss takes preference degrees where that cannot be.
-fn degree_fault(arms: &[ArmPlan], online: bool) -> Option<(usize, &'static str)> {
+fn degree_fault(arms: &[ArmPlan], online: bool, several: bool) -> Option<(usize, &'static str)> {
     let takes =
         |arm: &ArmPlan| arm.options.get("degree-weight").and_then(Value::as_f64).is_some_and(|weight| weight > 0.0);
     arms.iter().enumerate().filter(|(_, arm)| takes(arm)).find_map(|(index, arm)| {
         if online {
             Some((index, "an online round makes its pairs on the way, and preference degrees are made of the data's"))
+        } else if several {
+            Some((
+                index,
+                "a round of several dimensions weighs losses on pairs, and preference degrees are not of them",
+            ))
         } else if arm.training.optimizer.is_zeroth_order() {
             Some((index, "the head of preference degrees learns by gradients, and the optimizer has none"))
         } else {
