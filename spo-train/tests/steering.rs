@@ -9,6 +9,7 @@ use burn::tensor::{DType, Int, Tensor, TensorData, activation};
 use left::{assert_same, left};
 use spo_data::{Group, PackedBatch};
 use spo_model::decoder::PackedInputs;
+use spo_model::generate::{Control, DecodeOptions, GenerateOptions, Generator, Path as Route, Sampling};
 use spo_model::lora::{LoraSpec, SavedModules, Targets, load_adapter};
 use spo_model::parameters::replace;
 use spo_model::steering::{Contexts, SteeringSpec, is_steering};
@@ -356,4 +357,33 @@ fn a_field_of_the_rows_may_name_the_users() {
     let measured: Vec<_> = events.iter().filter_map(measured).collect();
     assert_eq!(measured.len(), 3);
     assert!(measured[0].1.len() >= 2, "{measured:?}");
+}
+
+#[test]
+fn the_cpu_writes_what_the_tensors_of_a_steered_model_write() {
+    let base = CausalLm::from_dir(&assets().join("stories260K"), None, &device::cpu()).unwrap();
+    let model = base.with_steering(&SteeringSpec { width: WIDTH, heads: 2, contexts: 4 }, 5);
+    let model = replace(model, "", |parameter| match parameter.path.contains("film.") {
+        true => {
+            let [count] = parameter.value.dims();
+            parameter.value + flat(numbers(count, seed_of(&parameter.path))).cast(DType::F32) * 0.5
+        }
+        false => parameter.value,
+    });
+    let z = |seed: f64| flat(numbers(WIDTH, seed)).cast(DType::F32).reshape([1, WIDTH]);
+    let options =
+        GenerateOptions { max_new_tokens: 24, sampling: Sampling::GREEDY, seed: 0, first_stream: 0, stop: vec![] };
+    let written = |mut generator: Generator| {
+        generator.generate(&[&[1, 403, 407], &[1, 261]], &options, &mut |_, _| Control::Continue)
+    };
+    let mut found = vec![];
+    for seed in [1.0, 40.0] {
+        let steered = model.clone().steered(z(seed), None);
+        let kernels = Generator::new(steered.clone(), &DecodeOptions::default());
+        assert!(matches!(kernels.path(), Route::Kernels { .. }), "{}", kernels.path());
+        let own = written(kernels);
+        assert_eq!(own, written(Generator::on_tensors(steered, 2)));
+        found.push(own);
+    }
+    assert_ne!(found[0], found[1], "z counts");
 }
