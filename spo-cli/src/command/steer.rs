@@ -52,7 +52,7 @@ impl Arguments {
             return Err(CliError::Exists { path: self.out.clone() });
         }
         let (place, plan) = (Place::named(&self.model, None, None)?, self.steering()?);
-        let Some((dir, policy)) = place.adapter.as_ref().zip(policy_of(&place)?) else {
+        let Some(policy) = policy_of(&place)? else {
             return Err(CliError::argument("--model", &place.name, "a policy of a run with [steering]"));
         };
         let data = self.data(&place)?;

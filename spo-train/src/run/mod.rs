@@ -3,6 +3,7 @@
 mod benchmark;
 pub mod disk;
 mod evaluation;
+mod export;
 mod front;
 mod hold;
 mod hub;

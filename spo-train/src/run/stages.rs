@@ -30,7 +30,6 @@ use crate::run::reference::{Draw, Scoring};
 use crate::run::resident::Resident;
 use crate::run::reuse::{SourceRuns, rows_hash};
 use crate::run::schedule::{Stage, Training};
-use crate::step::gradients::Trainable;
 use crate::step::memory;
 use crate::task::build::{Embedded, Lambdas};
 use crate::task::data::answered;
@@ -282,11 +281,7 @@ impl<'a> Driver<'a> {
         if saved.is_none() {
             self.reporter.emit(parts.started(stage)?)?;
         }
-        let trainable = match (self.resident.policies.trainable(), place.arm) {
-            // What steers stays as it is, so that the first reference is the same for every user.
-            (Trainable::AdaptersAndSteering(saved), None) => Trainable::AdaptersAnd(saved),
-            (trainable, _) => trainable,
-        };
+        let trainable = self.trainable(place);
         let trainable = stage.data.rows().trainable(trainable);
         let (training, seed, hold) = (place.training, plan.seed, parts.hold.as_ref());
         let phase = Phase { name, round: place.round(), training, trainable, seed, hold };
@@ -494,21 +489,6 @@ impl<'a> Driver<'a> {
             self.reporter.emit(Event::KlEstimated(responses.kl(reference, model, budget)?))?;
         }
         Ok(())
-    }
-
-    /// Writes a policy as a whole model.
-    fn export(&mut self, policy: &str) -> Result<(), TrainError> {
-        let dir = match &self.plan.steering {
-            // No weights of a whole model are one policy for many users.
-            Some(_) => self.resident.policies.path(policy),
-            None => {
-                let (model, dir) = (self.resident.take(policy)?, self.reporter.out.join(directory::MODEL));
-                self.resident.policies.export(policy, model, &dir, &mut self.reporter)?;
-                dir
-            }
-        };
-        let (seconds, report) = (self.reporter.seconds(), self.reporter.out.join(directory::REPORT));
-        self.reporter.emit(Event::RunFinished { seconds, model: dir, report })
     }
 
     /// Says that the run ends before its end.

@@ -9,11 +9,20 @@ use crate::policy::embeddings::Embeddings;
 use crate::run::place::Place;
 use crate::run::reuse::rows_hash;
 use crate::run::stages::Driver;
+use crate::step::gradients::Trainable;
 use crate::task::build::Embedded;
 use spo_eval::SteeredScores;
 use std::sync::Arc;
 
 impl Driver<'_> {
+    /// What a phase trains. A warm-up leaves alone what steers, so that the first reference is the same for every user.
+    pub(super) fn trainable(&self, place: &Place) -> Trainable {
+        match (self.resident.policies.trainable(), place.arm) {
+            (Trainable::AdaptersAndSteering(saved), None) => Trainable::AdaptersAnd(saved),
+            (trainable, _) => trainable,
+        }
+    }
+
     /// Embeds every answer, or reads what was embedded before.
     pub(super) fn embed(&mut self, name: &str) -> Result<(), TrainError> {
         let sets = [&*self.prepared.train.dataset, &*self.prepared.held_out.dataset];
