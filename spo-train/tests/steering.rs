@@ -167,7 +167,7 @@ fn rows_of_several_users_are_those_of_each_user_alone() {
             0 => model.clone().unsteered(),
             count => model.clone().steered_by(&Contexts { pairs, sets: vec![count] }, None),
         };
-        let alone = alone.token_logps(&PackedBatch::new(&[group.clone()]), &Default::default());
+        let alone = alone.token_logps(&PackedBatch::new(std::slice::from_ref(group)), &Default::default());
         let found = &together[batch.sequences[2 * index].start..batch.sequences[2 * index + 1].end];
         assert!(found.iter().zip(&alone).all(|(a, b)| (a - b).abs() < 1e-5), "{index}: {found:?} {alone:?}");
     }
