@@ -5,7 +5,7 @@
 
 use spo_data::{DataSpec, TextSpec, Tokenizer, load};
 use spo_model::generate::{Control, DecodeOptions, GenerateOptions, Generator, Sampling};
-use spo_model::lora::{LoraSpec, SavedModules, Targets};
+use spo_model::lora::LoraSpec;
 use spo_model::{CausalLm, device};
 use spo_score::{Item, NoModels, Opening, Registry, Scorer};
 use spo_train::step::gradients::Trainable;
@@ -26,16 +26,7 @@ fn main() -> Fallible<()> {
 pub fn train(scorer: &str, steps: usize) -> Fallible<Vec<f64>> {
     let directory = format!("{ASSETS}/stories260K");
     let tokenizer = Tokenizer::from_dir(directory.as_ref())?;
-    let lora = LoraSpec {
-        rank: 4,
-        alpha: 8.0,
-        rslora: false,
-        dora: false,
-        dropout: 0.0,
-        targets: Targets::AllLinear,
-        saved: SavedModules::default(),
-        front: None,
-    };
+    let lora = LoraSpec::new(4, 8.0);
     let mut model = CausalLm::from_dir(directory.as_ref(), None, &device::cpu())?.with_lora(&lora, 0)?;
     let file = DataSpec { limit: Some(16), ..DataSpec::new(format!("{ASSETS}/truthfulqa/pairs.train.jsonl.gz")) };
     let data = load(&[file], &TextSpec::default(), &tokenizer, &mut |_| ())?;

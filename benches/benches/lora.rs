@@ -4,7 +4,7 @@
 use burn::tensor::{Device, Distribution, Tensor};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use spo_model::decoder::{Linear, pull};
-use spo_model::lora::{LoraSpec, SavedModules, Targets};
+use spo_model::lora::LoraSpec;
 use spo_model::{CausalLm, ModelSpec};
 
 const TOKENS: usize = 512;
@@ -30,16 +30,7 @@ fn lifted(layer: &Linear, weight: bool) -> Linear {
 fn lora(criterion: &mut Criterion) {
     let device = Device::flex();
     let model = CausalLm::random(&ModelSpec::from_json(CONFIG).expect("a valid config"), 1, &device);
-    let spec = LoraSpec {
-        rank: RANK,
-        alpha: 32.0,
-        rslora: false,
-        dora: false,
-        dropout: 0.0,
-        targets: Targets::AllLinear,
-        saved: SavedModules::default(),
-        front: None,
-    };
+    let spec = LoraSpec::new(RANK, 32.0);
     let up = |model: CausalLm| model.layers[0].mlp.clone().and_then(|mlp| mlp.up_proj).expect("a gated block");
     let (plain, adapted) = (up(model.clone()), up(model.with_lora(&spec, 2).expect("a rank above 0")));
     let [outer, inner] = plain.dims();

@@ -95,8 +95,8 @@ mod tests {
         for (row, own) in rewards.iter().zip(&lambda) {
             let residual =
                 |pair: usize| 2.0 + fixed[pair] + rewards.iter().zip(&lambda).map(|(r, l)| l * r[pair]).sum::<f64>();
-            let slope: f64 = row.iter().enumerate().map(|(pair, reward)| reward * residual(pair)).sum();
-            assert!(*own >= 0.0 && slope >= -1e-9 && (own * slope).abs() < 1e-9, "{lambda:?} {slope}");
+            let derivative: f64 = row.iter().enumerate().map(|(pair, reward)| reward * residual(pair)).sum();
+            assert!(*own >= 0.0 && derivative >= -1e-9 && (own * derivative).abs() < 1e-9, "{lambda:?} {derivative}");
         }
     }
 

@@ -71,7 +71,7 @@ fn permute(item: usize, n: usize, keys: &[u64; FEISTEL_ROUNDS]) -> usize {
 }
 
 /// Finaliser of splitmix64: every input bit reaches every output bit.
-fn mix(mut value: u64) -> u64 {
+pub(crate) fn mix(mut value: u64) -> u64 {
     value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     value ^ (value >> 31)

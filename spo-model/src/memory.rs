@@ -320,14 +320,10 @@ mod tests {
     fn the_state_is_that_of_a_model() {
         let spec = spec("");
         let lora = LoraSpec {
-            rank: 3,
-            alpha: 6.0,
-            rslora: false,
             dora: true,
-            dropout: 0.0,
             targets: Targets::Names(vec!["q_proj".into(), "down_proj".into()]),
             saved: crate::lora::SavedModules::new(&["norm".into()], &spec).expect("it has one"),
-            front: None,
+            ..LoraSpec::new(3, 6.0)
         };
         let model = CausalLm::random(&spec, 0, &device::cpu());
         let plain = Training { storage: Storage::F32, blocks: None, lora: None, frozen_ranks: 0, fused: true };

@@ -135,14 +135,8 @@ fn adapters_of_experts_come_back() {
     ] {
         let dir = root().join("fixtures/families").join(name);
         let spec = LoraSpec {
-            rank: 2,
-            alpha: 4.0,
-            rslora: false,
-            dora: false,
-            dropout: 0.0,
             targets: Targets::Names(targets.into_iter().map(String::from).collect()),
-            saved: Default::default(),
-            front: None,
+            ..LoraSpec::new(2, 4.0)
         };
         let mut model = load(&dir).with_lora(&spec, 1).unwrap();
         let adapted = projections(&mut model).into_iter().filter(|(_, linear)| linear.lora.is_some()).count();

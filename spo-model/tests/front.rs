@@ -6,8 +6,7 @@ use spo_core::logprob::HeadOptions;
 use spo_data::Group;
 use spo_model::lora::front::front_of;
 use spo_model::lora::{
-    FrontSpec, LoraSpec, SavedModules, Targets, Weights, is_adapter, load_adapter, load_adapter_as, merge_adapter_at,
-    save_adapter,
+    FrontSpec, LoraSpec, Weights, is_adapter, load_adapter, load_adapter_as, merge_adapter_at, save_adapter,
 };
 use spo_model::{CausalLm, ModelSpec, device, parameters};
 use std::path::Path;
@@ -21,14 +20,8 @@ fn base() -> CausalLm {
 
 fn spec() -> LoraSpec {
     LoraSpec {
-        rank: 3,
-        alpha: 6.0,
-        rslora: false,
-        dora: false,
-        dropout: 0.0,
-        targets: Targets::AllLinear,
-        saved: SavedModules::default(),
         front: Some(FrontSpec { dimensions: ["honesty", "helpfulness"].map(String::from).to_vec(), shared_rank: 2 }),
+        ..LoraSpec::new(3, 6.0)
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 use spo_data::Group;
 use spo_model::decoder::blocks::BlockBits;
 use spo_model::load::LoadOptions;
-use spo_model::lora::{LoraSpec, SavedModules, Targets, is_adapter, load_adapter, merge_adapter, save_adapter};
+use spo_model::lora::{LoraSpec, SavedModules, is_adapter, load_adapter, merge_adapter, save_adapter};
 use spo_model::{CausalLm, device, parameters};
 use std::path::{Path, PathBuf};
 
@@ -99,16 +99,7 @@ fn safetensors_of(bytes: &[u8]) -> Vec<(String, Vec<usize>, Vec<u8>)> {
 }
 
 fn spec(dora: bool) -> LoraSpec {
-    LoraSpec {
-        rank: 3,
-        alpha: 6.0,
-        rslora: false,
-        dora,
-        dropout: 0.0,
-        targets: Targets::AllLinear,
-        saved: SavedModules::default(),
-        front: None,
-    }
+    LoraSpec { dora, ..LoraSpec::new(3, 6.0) }
 }
 
 /// The model with the trained adapters' B made other than zero.

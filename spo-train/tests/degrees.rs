@@ -1,8 +1,10 @@
 //! Preference degrees: gradients, what is switched off, whole runs, resuming, what is refused.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod built_in;
 mod left;
 
+use built_in::{TEXT, assets, events, finish, tables, written};
 use burn::module::Param;
 use burn::tensor::{Tensor, TensorData};
 use left::{assert_same, left};
@@ -10,23 +12,18 @@ use serde_json::{Value, json};
 use spo_core::Sides;
 use spo_core::objective::build;
 use spo_data::{Dataset, Example, Group, PairRef, Preference, Tokenizer};
-use spo_eval::RunSummary;
 use spo_model::{CausalLm, ModelSpec, device};
 use spo_train::config::RunSpec;
-use spo_train::events::sink::{Memory, read_events};
+use spo_train::events::sink::Memory;
 use spo_train::events::{Event, StepFigures};
 use spo_train::forecast::Forecast;
 use spo_train::step::gradients::{Gradients, Trainable};
 use spo_train::step::tape::{TapeOptions, differentiate_scored, observe};
 use spo_train::task::{DegradedRows, DegreeTerm, PairInputs, PreferenceTask, StepTally, Task};
 use spo_train::{Manifest, TrainError, prepare, resume, run};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-
-fn assets() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../spo-cli/assets")
-}
 
 fn tokenizer() -> Tokenizer {
     Tokenizer::from_path(&assets().join("stories260K")).unwrap()
@@ -202,32 +199,17 @@ fn degrees_are_the_answer_with_less_and_less_of_it() {
 
 /// A run file of a round on the built-in model and data.
 fn spec(dir: &Path, more: &str) -> RunSpec {
-    let assets = assets();
     let text = format!(
-        "schema = 1\nseed = 5\nout = \"out\"\n[model]\npath = {:?}\ndevice = \"cpu\"\n\
-         [[data]]\npath = {:?}\nlimit = 40\n[[data]]\npath = {:?}\nsplit = \"test\"\nlimit = 24\n\
-         [text]\ntemplate = \"plain\"\nprompt-format = \"Question: {{prompt}}\\nAnswer:\"\nresponse-format = \" {{response}}\"\n\
+        "schema = 1\nseed = 5\nout = \"out\"\n{}{TEXT}\
          [training]\nsteps = 3\npairs-per-step = 6\nlearning-rate = 1e-3\nwarmup-steps = 0\n\
          [evaluation]\nbootstrap-resamples = 40\nkl-samples = 0\nsamples = 0\n[checkpoints]\nevery-steps = 1\n{more}",
-        assets.join("stories260K"),
-        assets.join("truthfulqa/pairs.train.jsonl.gz"),
-        assets.join("truthfulqa/pairs.test.jsonl.gz"),
+        tables("cpu", 40, 24),
     );
-    std::fs::write(dir.join("run.toml"), text).unwrap();
-    RunSpec::from_file(&dir.join("run.toml")).unwrap()
+    written(dir, &text)
 }
 
 const ROUND: &str = "[[rounds]]\ndimension = \"honesty\"\nobjective = \"dpo\"\n";
 const DEGREES: &str = "degree-weight = 0.1\ndegrees = 3\n";
-
-fn finish(spec: &RunSpec) -> RunSummary {
-    let prepared = prepare(spec, &mut Memory::default()).unwrap();
-    run(prepared, &mut Memory::default(), &AtomicBool::new(false)).unwrap()
-}
-
-fn events(out: &Path) -> Vec<Event> {
-    read_events(&out.join("events.jsonl")).unwrap().into_iter().map(|record| record.event).collect()
-}
 
 fn steps(events: &[Event], of: &str) -> Vec<StepFigures> {
     let figures = |event: &Event| if let Event::Step(figures) = event { Some(figures.clone()) } else { None };

@@ -6,7 +6,7 @@ use burn::tensor::{DType, Tensor, TensorData};
 use spo_core::logprob::token_logps;
 use spo_data::{Group, PackedBatch};
 use spo_model::decoder::{Linear, PackedInputs};
-use spo_model::lora::{LoraSpec, Targets, projections};
+use spo_model::lora::{LoraSpec, projections};
 use spo_model::{CausalLm, device, parameters};
 use spo_train::step::gradients::{Gradients, Trainable};
 use spo_train::step::tape::{Recompute, TapeOptions, differentiate};
@@ -137,16 +137,7 @@ impl Reparameterizer for Factors {
 
 #[test]
 fn gradients_of_adapters_equal_those_through_burns_reparameterisation() {
-    let spec = LoraSpec {
-        rank: 2,
-        alpha: 3.0,
-        rslora: false,
-        dora: false,
-        dropout: 0.0,
-        targets: Targets::AllLinear,
-        saved: Default::default(),
-        front: None,
-    };
+    let spec = LoraSpec::new(2, 3.0);
     for (name, model) in families() {
         let model = parameters::replace(model, "", |parameter| parameter.value.cast(DType::F64));
         let adapted = parameters::replace(model.clone().with_lora(&spec, 5).unwrap(), "", |parameter| {

@@ -4,7 +4,7 @@
 mod built_in;
 mod left;
 
-use built_in::{TEXT, tables};
+use built_in::{TEXT, tables, written};
 use left::{assert_same, left};
 use serde_json::Value;
 use spo_core::logprob::HeadOptions;
@@ -51,9 +51,7 @@ every-steps = 1
 const CONDITION: &str = "condition = \"weights\"\n";
 
 fn spec(out: &Path, lora: &str, round: &str) -> RunSpec {
-    let file = out.with_file_name("run.toml");
-    std::fs::write(&file, text(out, lora, round)).unwrap();
-    RunSpec::from_file(&file).unwrap()
+    written(out.parent().unwrap(), &text(out, lora, round))
 }
 
 struct Done {

@@ -52,8 +52,7 @@ every-steps = 1
 }
 
 fn spec(dir: &Path, hold: &str) -> RunSpec {
-    std::fs::write(dir.join("run.toml"), text(hold)).unwrap();
-    RunSpec::from_file(&dir.join("run.toml")).unwrap()
+    built_in::written(dir, &text(hold))
 }
 
 struct Breaks {

@@ -1,22 +1,24 @@
 //! Reward models: TRL's curve, gradients, whole runs, resuming, what is refused.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod built_in;
 mod common;
 mod left;
 
+use built_in::{TEXT, assets, events, finish, tables, written};
 use burn::module::Param;
 use burn::tensor::{Tensor, TensorData};
 use left::{assert_same, left};
 use serde_json::{Value, json};
 use spo_core::objective::{RewardObjective, build_reward};
 use spo_data::{Dataset, Example, Group, Preference, Tokenizer};
-use spo_eval::{RunSummary, ScoreKind, Subset};
+use spo_eval::{ScoreKind, Subset};
 use spo_model::load::{LoadOptions, Storage};
 use spo_model::reward::{Pooling, RewardModel};
 use spo_model::{CausalLm, ModelSpec, device};
 use spo_train::config::{RunSpec, TrainingPlan};
 use spo_train::events::reporter::Reporter;
-use spo_train::events::sink::{Memory, read_events};
+use spo_train::events::sink::Memory;
 use spo_train::events::{Event, StepFigures};
 use spo_train::phase::stopping::Stopping;
 use spo_train::phase::{Phase, PhaseState};
@@ -24,16 +26,12 @@ use spo_train::step::gradients::{Gradients, Trainable};
 use spo_train::step::tape::{Recompute, TapeOptions, differentiate_scored, observe};
 use spo_train::task::{RewardPair, RewardTask, StepTally, Task};
 use spo_train::{Manifest, TrainError, prepare, resume, run};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 fn objective(options: Value) -> Arc<dyn RewardObjective> {
     build_reward("reward", options.as_object().unwrap()).unwrap().into()
-}
-
-fn assets() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../spo-cli/assets")
 }
 
 fn tokenizer() -> Tokenizer {
@@ -248,31 +246,16 @@ fn critiques_are_scored_by_teacher_forcing() {
 
 /// A run file of a reward round on the built-in model and data.
 fn spec(dir: &Path, more: &str) -> RunSpec {
-    let assets = assets();
     let text = format!(
-        "schema = 1\nseed = 5\nout = \"out\"\n[model]\npath = {:?}\ndevice = \"cpu\"\n\
-         [[data]]\npath = {:?}\nlimit = 60\n[[data]]\npath = {:?}\nsplit = \"test\"\nlimit = 30\n\
-         [text]\nprompt-format = \"Question: {{prompt}}\\nAnswer:\"\nresponse-format = \" {{response}}\"\n\
+        "schema = 1\nseed = 5\nout = \"out\"\n{}{TEXT}\
          [training]\nsteps = 6\npairs-per-step = 6\nlearning-rate = 1e-3\nwarmup-steps = 0\neval-every = 3\n\
          [evaluation]\nbootstrap-resamples = 40\n[checkpoints]\nevery-steps = 1\n{more}",
-        assets.join("stories260K"),
-        assets.join("truthfulqa/pairs.train.jsonl.gz"),
-        assets.join("truthfulqa/pairs.test.jsonl.gz"),
+        tables("cpu", 60, 30),
     );
-    std::fs::write(dir.join("run.toml"), text).unwrap();
-    RunSpec::from_file(&dir.join("run.toml")).unwrap()
+    written(dir, &text)
 }
 
 const ROUND: &str = "[[rounds]]\ndimension = \"honesty\"\nobjective = \"reward\"\n";
-
-fn finish(spec: &RunSpec) -> RunSummary {
-    let prepared = prepare(spec, &mut Memory::default()).unwrap();
-    run(prepared, &mut Memory::default(), &AtomicBool::new(false)).unwrap()
-}
-
-fn events(out: &Path) -> Vec<Event> {
-    read_events(&out.join("events.jsonl")).unwrap().into_iter().map(|record| record.event).collect()
-}
 
 #[test]
 fn a_run_makes_a_reward_model() {

@@ -10,7 +10,7 @@ use left::{assert_same, left};
 use spo_data::{Group, PackedBatch};
 use spo_model::decoder::PackedInputs;
 use spo_model::generate::{Control, DecodeOptions, GenerateOptions, Generator, Path as Route, Sampling};
-use spo_model::lora::{LoraSpec, SavedModules, Targets, load_adapter};
+use spo_model::lora::{LoraSpec, SavedModules, load_adapter};
 use spo_model::parameters::replace;
 use spo_model::steering::{Contexts, SteeringSpec, is_steering};
 use spo_model::{CausalLm, ModelSpec, device};
@@ -42,16 +42,7 @@ fn model() -> CausalLm {
         r#"{"model_type": "llama", "vocab_size": 32, "hidden_size": 16, "intermediate_size": 24,
             "num_hidden_layers": 2, "num_attention_heads": 4, "tie_word_embeddings": true}"#,
     );
-    let lora = LoraSpec {
-        rank: 2,
-        alpha: 4.0,
-        rslora: false,
-        dora: false,
-        dropout: 0.0,
-        targets: Targets::AllLinear,
-        saved: SavedModules::default(),
-        front: None,
-    };
+    let lora = LoraSpec::new(2, 4.0);
     let steering = SteeringSpec { width: WIDTH, heads: 2, contexts: 4 };
     let model = CausalLm::random(&spec.unwrap(), 7, &device::cpu()).with_lora(&lora, 3).unwrap();
     let model = model.with_steering(&steering, 5);

@@ -4,7 +4,7 @@
 use spo_core::logprob::HeadOptions;
 use spo_data::{Group, PackedBatch};
 use spo_model::family::FAMILIES;
-use spo_model::lora::{LoraSpec, SavedModules, Targets};
+use spo_model::lora::LoraSpec;
 use spo_model::{CausalLm, ModelSpec, device};
 use spo_train::step::gradients::{Gradients, Trainable};
 use spo_train::step::tape::{Recompute, TapeOptions, differentiate};
@@ -177,16 +177,7 @@ fn the_number_of_threads_changes_nothing() {
         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
         "rms_norm_eps": 1e-5}"#;
     let wide = CausalLm::random(&ModelSpec::from_json(config).unwrap(), 3, &device::cpu());
-    let lora = LoraSpec {
-        rank: 8,
-        alpha: 16.0,
-        rslora: false,
-        dora: false,
-        dropout: 0.0,
-        targets: Targets::AllLinear,
-        saved: SavedModules::default(),
-        front: None,
-    };
+    let lora = LoraSpec::new(8, 16.0);
     let adapted = wide.clone().with_lora(&lora, 5).unwrap();
     let mut all: Vec<_> = models().into_iter().map(|(name, model)| (name, model, Trainable::All)).collect();
     all.push(("wide".into(), wide, Trainable::All));

@@ -3,11 +3,11 @@
 
 mod built_in;
 
-use built_in::tables;
+use built_in::{events, tables, written};
 use spo_eval::pareto::{front, hypervolume};
 use spo_train::TrainError;
 use spo_train::config::RunSpec;
-use spo_train::events::sink::{Memory, read_events};
+use spo_train::events::sink::Memory;
 use spo_train::events::{Event, Sink};
 use spo_train::sweep::{Axis, Progress, Variant, sweep, variants};
 use std::path::Path;
@@ -37,9 +37,7 @@ samples = 1
 "#,
         tables = tables("cpu", 60, 40),
     );
-    let file = dir.join("run.toml");
-    std::fs::write(&file, text).unwrap();
-    RunSpec::from_file(&file).unwrap()
+    written(dir, &text)
 }
 
 fn axis(text: &str) -> Axis {
@@ -88,16 +86,12 @@ fn every_order_keeps_the_settings_of_its_places() {
     assert_eq!(variants(&three, &[], true).unwrap().len(), 1);
 }
 
-fn events(out: &Path, run: &str) -> Vec<Event> {
-    read_events(&out.join(run).join("events.jsonl")).unwrap().into_iter().map(|record| record.event).collect()
-}
-
 fn reused(out: &Path, run: &str) -> Vec<String> {
     let name = |event: &Event| match event {
         Event::Reused { policy, .. } => Some(policy.clone()),
         _ => None,
     };
-    events(out, run).iter().filter_map(name).collect()
+    events(&out.join(run)).iter().filter_map(name).collect()
 }
 
 /// Bits of every loss and gradient norm, and the hash of every policy.
@@ -141,7 +135,7 @@ fn runs_share_what_they_have_in_common() {
     let alone = dir.path().join("alone");
     let (_, _) = swept(&all[3..], &alone);
     assert!(reused(&alone, &all[3].name).is_empty());
-    assert_eq!(figures(&events(&out, &all[3].name)), figures(&events(&alone, &all[3].name)));
+    assert_eq!(figures(&events(&out.join(&all[3].name))), figures(&events(&alone.join(&all[3].name))));
     let accuracies = |summary: &spo_eval::SweepSummary, run: usize| {
         summary.runs[run].tallies.iter().map(|tally| tally.accuracy).collect::<Vec<_>>()
     };
@@ -191,7 +185,7 @@ fn orders_share_the_warm_up() {
     assert_eq!(reused(&out, &all[2].name), ["warmup"]);
     assert_eq!(reused(&out, &all[3].name), ["warmup", "round-1-helpfulness"]);
     // No answer is scored twice by a policy, also where an order scored more than the one before.
-    for event in events(&out, &all[3].name) {
+    for event in events(&out.join(&all[3].name)) {
         if let Event::Scored { policy, answers, cached, .. } = event {
             assert!(cached == answers || policy == "round-2-honesty", "{policy}: {cached} of {answers} from the cache");
         }
@@ -237,13 +231,13 @@ fn an_interrupted_sweep_goes_on_in_the_middle_of_a_run() {
         STOP.store(false, Ordering::Relaxed);
         let error = sweep("demo", &all, &out, &mut || Box::new(Stops(&STOP)), &mut |_, _, _| (), &STOP).unwrap_err();
         assert!(matches!(&error, TrainError::Interrupted { out: at } if at == &out.join(&run.name)), "{error}");
-        let steps = events(&out, &run.name).iter().filter(|event| matches!(event, Event::Step(_))).count();
+        let steps = events(&out.join(&run.name)).iter().filter(|event| matches!(event, Event::Step(_))).count();
         // The next call goes on with this run first; it has no second step of round 2 left to stop at.
         assert!(steps > 0 && !out.join(&run.name).join("summary.json").exists());
     }
     let (found, _) = swept(&all, &out);
     for run in &all {
-        assert_eq!(figures(&events(&out, &run.name)), figures(&events(&whole, &run.name)), "{}", run.name);
+        assert_eq!(figures(&events(&out.join(&run.name))), figures(&events(&whole.join(&run.name))), "{}", run.name);
     }
     assert_eq!(found.hypervolume, expected.hypervolume);
     let left = std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());

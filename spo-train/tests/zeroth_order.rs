@@ -8,7 +8,7 @@ use common::{dataset, golden, model, training};
 use spo_data::{Group, PackedBatch};
 use spo_model::CausalLm;
 use spo_model::load::Storage;
-use spo_model::lora::{LoraSpec, SavedModules, Targets};
+use spo_model::lora::LoraSpec;
 use spo_model::parameters::{for_each, hash};
 use spo_train::config::spec::Best;
 use spo_train::config::{CheckpointPlan, TrainingPlan};
@@ -207,18 +207,7 @@ fn run(
 }
 
 fn adapted(model: CausalLm) -> CausalLm {
-    let (rank, saved) = (3, SavedModules::default());
-    let spec = LoraSpec {
-        rank,
-        alpha: 6.0,
-        rslora: false,
-        dora: false,
-        dropout: 0.0,
-        targets: Targets::AllLinear,
-        saved,
-        front: None,
-    };
-    model.with_lora(&spec, 2).unwrap()
+    model.with_lora(&LoraSpec::new(3, 6.0), 2).unwrap()
 }
 
 #[test]

@@ -113,8 +113,8 @@ pub fn cross_entropy(logits: &[f64], class: usize) -> (f64, Vec<f64>) {
 /// DPO's loss `−log σ(margin)` in nats, and its derivative `−σ(−margin)`.
 pub fn logistic(margin: f64) -> (f64, f64) {
     let small = (-margin.abs()).exp();
-    let slope = if margin >= 0.0 { small / (1.0 + small) } else { 1.0 / (1.0 + small) };
-    ((-margin).max(0.0) + small.ln_1p(), -slope)
+    let derivative = if margin >= 0.0 { small / (1.0 + small) } else { 1.0 / (1.0 + small) };
+    ((-margin).max(0.0) + small.ln_1p(), -derivative)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod rake;
 
 pub use rake::{KeyPhrase, key_phrases};
 
+use crate::order::mix;
 use rake::words;
 use std::ops::Range;
 
@@ -94,10 +95,7 @@ struct Random(u64);
 impl Random {
     fn below(&mut self, end: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((u128::from(mixed ^ (mixed >> 31)) * end as u128) >> 64) as usize
+        ((u128::from(mix(self.0)) * end as u128) >> 64) as usize
     }
 }
 

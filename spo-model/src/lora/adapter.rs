@@ -135,65 +135,34 @@ fn row_squares(weight: Tensor<2>) -> Tensor<1> {
 mod tests {
     use super::*;
     use crate::decoder::Linear;
-    use crate::device;
-    use burn::tensor::TensorData;
+    use crate::lora::check::{assert_gradients, flat, numbers};
     use std::sync::Arc;
 
-    /// f64 values that look random, of this shape.
-    fn numbers(rows: usize, columns: usize, seed: f64) -> Tensor<2> {
-        let values = (0..rows * columns).map(|i| ((i as f64 + 1.0) * 12.9898 + seed).sin() * 0.7).collect::<Vec<f64>>();
-        Tensor::from_data(TensorData::new(values, [rows, columns]), (&device::cpu(), DType::F64))
-    }
-
-    fn flat(x: Tensor<2>) -> Vec<f64> {
-        x.into_data().iter::<f64>().collect()
-    }
-
     fn layer(a: Tensor<2>, b: Tensor<2>) -> Linear {
-        let mut linear = Linear::new(numbers(4, 6, 3.0), None);
+        let mut linear = Linear::new(numbers([4, 6], 3.0), None);
         let mut lora = LoraAdapter::new(a, b, 1.7);
         lora.dropout = Some(Dropout::new(0.3, "layer").with_keys(Arc::from([1, 2, 3])));
         (linear.lora, linear.frozen) =
-            (Some(lora), Some(LoraAdapter::new(numbers(1, 6, 5.0), numbers(4, 1, 6.0), 0.4)));
+            (Some(lora), Some(LoraAdapter::new(numbers([1, 6], 5.0), numbers([4, 1], 6.0), 0.4)));
         linear
     }
 
-    /// `Σ gradients · y` of the layer with a dropout and a frozen adapter below.
+    /// `Σ dᵢ · tanh(y)ᵢ` of the layer with a dropout and a frozen adapter below.
     fn value(x: Tensor<2>, a: Tensor<2>, b: Tensor<2>) -> Tensor<1> {
         let y = layer(a, b).forward(x).tanh();
-        (y.clone() * numbers(3, 4, 9.0)).sum()
+        (y.clone() * numbers([3, 4], 9.0)).sum()
     }
 
     #[test]
     fn gradients_equal_finite_differences() {
-        let at = [numbers(3, 6, 0.0), numbers(2, 6, 1.0), numbers(4, 2, 2.0)];
-        let [x, a, b] = at.clone().map(|x| x.autodiff().require_grad());
-        let mut tape = value(x.clone(), a.clone(), b.clone()).backward();
-        for (index, input) in [x, a, b].into_iter().enumerate() {
-            let gradient = flat(input.grad_remove(&mut tape).expect("it depends on all three"));
-            let shape = at[index].dims();
-            for (element, found) in gradient.into_iter().enumerate() {
-                let moved = |by: f64| {
-                    let mut values = flat(at[index].clone());
-                    values[element] += by;
-                    let mut inputs = at.clone();
-                    inputs[index] = Tensor::from_data(TensorData::new(values, shape), (&device::cpu(), DType::F64));
-                    let [x, a, b] = inputs;
-                    value(x, a, b).into_data().iter::<f64>().next().expect("one value")
-                };
-                let expected = (moved(1e-6) - moved(-1e-6)) / 2e-6;
-                assert!(
-                    (found - expected).abs() <= 1e-7 * expected.abs().max(1.0),
-                    "{index} {element}: {found} {expected}"
-                );
-            }
-        }
+        let at = [numbers([3, 6], 0.0), numbers([2, 6], 1.0), numbers([4, 2], 2.0)];
+        assert_gradients(&at, |[x, a, b]| value(x, a, b));
     }
 
     #[test]
     fn row_lengths_are_those_of_the_merged_weight() {
-        let weight = numbers(4, 6, 3.0).cast(DType::F32);
-        let (a, b) = (numbers(2, 6, 1.0).cast(DType::F32), numbers(4, 2, 2.0).cast(DType::F32));
+        let weight = numbers([4, 6], 3.0).cast(DType::F32);
+        let (a, b) = (numbers([2, 6], 1.0).cast(DType::F32), numbers([4, 2], 2.0).cast(DType::F32));
         let lora = LoraAdapter::new(a, b, 1.7).with_magnitude(None, weight.clone());
         let found = lora.row_lengths(&|x| x.matmul(weight.clone().transpose()));
         let plain = LoraAdapter { magnitude: None, ..lora.clone() };

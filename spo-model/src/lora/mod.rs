@@ -6,6 +6,8 @@
 
 mod adapter;
 mod attach;
+#[cfg(test)]
+mod check;
 mod dropout;
 pub mod front;
 mod peft;
@@ -45,6 +47,12 @@ pub struct LoraSpec {
 }
 
 impl LoraSpec {
+    /// Plain adapters of this rank and `alpha` on every projection.
+    pub fn new(rank: usize, alpha: f64) -> Self {
+        let (targets, saved) = (Targets::AllLinear, SavedModules::default());
+        Self { rank, alpha, rslora: false, dora: false, dropout: 0.0, targets, saved, front: None }
+    }
+
     /// The factor `s`.
     pub fn scale(&self) -> f64 {
         let rank = self.rank as f64;

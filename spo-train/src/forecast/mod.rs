@@ -148,7 +148,7 @@ impl HoldForecast {
         let of = |dimension: &String| Self {
             phase: training.place.policy.clone(),
             dimension: dimension.clone(),
-            driving: prepared.steer.judged(dimension).len(),
+            driving: prepared.driving.judged(dimension).len(),
             judging: prepared.held_out.judged(dimension).len(),
             updates: hold.updates(training.place.training.steps),
         };

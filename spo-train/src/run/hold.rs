@@ -18,7 +18,7 @@ use spo_eval::{Bootstrap, HoldSummary, PairScore, Subset, paired_difference, sco
 /// The bounds of an arm, whose task visits these rows; the task has the start value of λ from here on.
 pub(super) fn hold<'a>(
     (plan, arm): (&'a RunPlan, ArmPlace<'a>),
-    steer: &'a LabelledSet,
+    driving: &'a LabelledSet,
     history: &[&PolicyLogps],
     task: &dyn Task,
     visited: &[usize],
@@ -26,11 +26,11 @@ pub(super) fn hold<'a>(
     let Some(hold) = &arm.plan.hold else { return Ok(None) };
     let (start, parent) = (history[0], history[history.len() - 1]);
     let bounded = |(dimension, plan): (&'a String, &'a HeldPlan)| {
-        let rows = steer.judged(dimension);
-        let start = steer.logps(start, &rows)?;
-        let before = log_ratio_margins(&steer.logps(parent, &rows)?, &start);
+        let rows = driving.judged(dimension);
+        let start = driving.logps(start, &rows)?;
+        let before = log_ratio_margins(&driving.logps(parent, &rows)?, &start);
         let margins =
-            HeldOutMargins { dimension: dimension.clone(), dataset: &steer.dataset, rows, start: Some(start) };
+            HeldOutMargins { dimension: dimension.clone(), dataset: &driving.dataset, rows, start: Some(start) };
         Ok(Bounded::new(plan, margins, &before))
     };
     let dimensions = hold.dimensions.iter().map(bounded).collect::<Result<Vec<_>, TrainError>>()?;
@@ -88,7 +88,7 @@ impl Driver<'_> {
         let (policy, parent, prepared) = (place.policy.as_str(), place.parent(), self.prepared);
         let margins = [margins, &self.margins[parent]];
         let judging =
-            Judging { plan, policy, parent, margins, last: &self.trained[policy].held, steer: &prepared.steer };
+            Judging { plan, policy, parent, margins, last: &self.trained[policy].held, driving: &prepared.driving };
         for summary in judging.summaries(&prepared.held_out, &self.bootstrap)? {
             let shortfall = summary.shortfall();
             self.reporter.emit(Event::HoldJudged(summary))?;
@@ -100,14 +100,15 @@ impl Driver<'_> {
 
 /// A finished policy against its bounds, on the held-out pairs.
 struct Judging<'j> {
-    pub plan: &'j HoldPlan,
-    pub policy: &'j str,
-    pub parent: &'j str,
+    plan: &'j HoldPlan,
+    policy: &'j str,
+    parent: &'j str,
     /// Held-out margins of both.
-    pub margins: [&'j Margins; 2],
+    margins: [&'j Margins; 2],
     /// When λ was moved last.
-    pub last: &'j [HeldDimension],
-    pub steer: &'j LabelledSet,
+    last: &'j [HeldDimension],
+    /// Pairs that drive λ.
+    driving: &'j LabelledSet,
 }
 
 impl Judging<'_> {
@@ -149,7 +150,7 @@ impl Judging<'_> {
             // The bound that was driven at is the one asked for by then, so the two differ by the same as here.
             driven: asked + last.map_or(0.0, |of| of.reached - of.bound),
             pairs: own.len(),
-            driving: self.steer.judged(dimension).len(),
+            driving: self.driving.judged(dimension).len(),
         })
     }
 }

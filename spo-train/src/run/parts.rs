@@ -71,7 +71,7 @@ impl<'a> Parts<'a> {
             Frozen { names: &place.path[since..], history: history.get(since..).unwrap_or(&[]), ..frozen(samples) };
         let (task, visited) = (rows.task(own, device.clone())?, rows.visited().collect::<Vec<_>>());
         let hold = match place.arm {
-            Some(arm) => hold::hold((&prepared.plan, arm), &prepared.steer, &history, task.as_ref(), &visited)?,
+            Some(arm) => hold::hold((&prepared.plan, arm), &prepared.driving, &history, task.as_ref(), &visited)?,
             None => None,
         };
         let margin_offset = task.margin_offset(&visited)?;

@@ -18,7 +18,7 @@ use spo_model::{ModelSpec, device};
 use std::path::PathBuf;
 
 /// What the split of the pairs that drive λ adds to the seed.
-const STEER: u64 = 0x0073_7465_6572;
+const DRIVING: u64 = 0x0073_7465_6572;
 
 /// Everything a run needs, read and checked; nothing written yet.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub struct Prepared {
     /// The pairs to evaluate on.
     pub held_out: LabelledSet,
     /// The pairs that drive λ of rounds with bounds; none where no round has any.
-    pub steer: LabelledSet,
+    pub driving: LabelledSet,
     /// The rows of each phase, in the order of the plan.
     pub(crate) phases: Vec<PhaseData>,
     /// The prompts as text, where scorers read them.
@@ -54,7 +54,7 @@ pub struct Prepared {
 impl Prepared {
     /// What the run does, stage by stage.
     pub(crate) fn stages(&self) -> Vec<Stage<'_>> {
-        let sets = [&self.train, &self.held_out, &self.steer].map(|set| &*set.dataset);
+        let sets = [&self.train, &self.held_out, &self.driving].map(|set| &*set.dataset);
         schedule(&self.plan, &self.phases, sets)
     }
 
@@ -92,17 +92,17 @@ pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainErr
     if train.examples.is_empty() {
         return Err(TrainError::nothing_left("train data", &train.report));
     }
-    let (mut plan, [train, test, steer]) = settle(spec, &model, train, test)?;
+    let (mut plan, [train, test, driving]) = settle(spec, &model, train, test)?;
     hub::note(&mut plan, located);
-    check_rows(&model, [&train, &test, &steer])?;
+    check_rows(&model, [&train, &test, &driving])?;
     adapters::check(spec, &plan, &model)?;
     check_router_loss(spec, &plan, &model)?;
     check_warm_up(&plan, &test)?;
     let [train, held_out] = label(&plan, &tokenizer, [("train", train), ("held-out", test)])?;
-    let steer = steering(&plan, &tokenizer, steer, &train)?;
+    let driving = driving_set(&plan, &tokenizer, driving, &train)?;
     let texts = Texts::of(spec, &plan, &tokenizer)?;
     let phases = PhaseData::all(&plan, &train.dataset, &held_out.dataset, &model, (&texts, &tokenizer))?;
-    sink.event(0.0, &loaded([&train, &held_out, &steer]))?;
+    sink.event(0.0, &loaded([&train, &held_out, &driving]))?;
     let (source, source_runs) = (spec.source().clone(), vec![]);
     let scorers = registries.scorers.clone();
     let check_room = true;
@@ -114,7 +114,7 @@ pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainErr
         tokenizer,
         train,
         held_out,
-        steer,
+        driving,
         phases,
         texts,
         scorers,
@@ -172,12 +172,12 @@ fn settle(
         Some(holdout) => split_by_prompt(train, holdout, plan.seed),
         None => (train, test),
     };
-    let (train, steer) = match plan.hold_share {
+    let (train, driving) = match plan.hold_share {
         // By another hash than the held-out prompts, which would else have taken all of the smallest ones.
-        Some(share) => split_by_prompt(train, share, plan.seed.wrapping_add(STEER)),
+        Some(share) => split_by_prompt(train, share, plan.seed.wrapping_add(DRIVING)),
         None => (train, Dataset::default()),
     };
-    Ok((resolved(&train)?, [train, test, steer]))
+    Ok((resolved(&train)?, [train, test, driving]))
 }
 
 /// Refuses a row that is too long for the model.
@@ -259,7 +259,7 @@ fn label(
 }
 
 /// The pairs that drive λ, of which every held dimension must have some.
-fn steering(
+fn driving_set(
     plan: &RunPlan,
     tokenizer: &Tokenizer,
     rows: Dataset,

@@ -54,7 +54,7 @@ pub(crate) enum Made<'a> {
     /// What the policy itself drew.
     Sampled(Draw<'a>),
     /// The pairs that drive λ.
-    Steering(&'a Dataset),
+    Driving(&'a Dataset),
 }
 
 impl<'a> Scoring<'a> {
@@ -94,7 +94,7 @@ impl<'a> Scoring<'a> {
                 Made::Derived(data) => data.derived(),
                 Made::Mismatched(data) => data.mismatched(),
                 Made::Sampled(draw) => sampled(draw)?,
-                Made::Steering(rows) => {
+                Made::Driving(rows) => {
                     examples.extend(rows.examples.iter().cloned());
                     continue;
                 }

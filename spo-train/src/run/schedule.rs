@@ -195,13 +195,13 @@ pub struct StageSummary {
 pub(crate) fn schedule<'a>(
     plan: &'a RunPlan,
     data: &'a [PhaseData],
-    [train, held_out, steer]: [&'a Dataset; 3],
+    [train, held_out, driving]: [&'a Dataset; 3],
 ) -> Vec<Stage<'a>> {
     let phases = places(plan).into_iter().zip(data).collect();
     let prompts: HashSet<&[u32]> = held_out.examples.iter().map(|example| example.prompt.as_slice()).collect();
     // A reward model writes nothing.
     let kl_prompts = if plan.gives_rewards() { 0 } else { plan.evaluation.kl_samples.min(prompts.len()) };
-    Facts { plan, phases, train, held_out, steer, kl_prompts }.stages()
+    Facts { plan, phases, train, held_out, driving, kl_prompts }.stages()
 }
 
 /// What the list follows from.
@@ -211,7 +211,7 @@ struct Facts<'a> {
     train: &'a Dataset,
     held_out: &'a Dataset,
     /// The pairs that drive λ.
-    steer: &'a Dataset,
+    driving: &'a Dataset,
     /// Prompts that distances are sampled on.
     kl_prompts: usize,
 }
@@ -270,19 +270,19 @@ impl<'a> Facts<'a> {
             gate: place.arm.as_ref().and_then(gate),
             tokens: place.visiting(self.plan.seed).tokens(&data.train.lengths()),
             evaluations,
-            evaluation_tokens: evaluations * held_out + self.steering(place),
+            evaluation_tokens: evaluations * held_out + self.driving_tokens(place),
             evaluation_responses: self.responses(sampled),
         })
     }
 
     /// Tokens of the pairs that drive λ in all updates of a phase.
-    fn steering(&self, place: &Place) -> u64 {
+    fn driving_tokens(&self, place: &Place) -> u64 {
         let Some(hold) = place.arm.and_then(|arm| arm.plan.hold.as_ref()) else { return 0 };
         let held = |example: &&Example| {
             let mut names = hold.dimensions.keys();
             names.any(|name| example.pair(name).is_some() || example.desirable(name).is_some())
         };
-        let tokens = self.steer.examples.iter().filter(held).map(|example| example.tokens() as u64).sum::<u64>();
+        let tokens = self.driving.examples.iter().filter(held).map(|example| example.tokens() as u64).sum::<u64>();
         tokens * hold.updates(place.training.steps)
     }
 
@@ -346,7 +346,7 @@ impl<'a> Facts<'a> {
         let bounded = |(place, _): &(Place, &PhaseData)| {
             place.arm.is_some_and(|arm| arm.index >= from && arm.plan.hold.is_some())
         };
-        made.extend(self.phases.iter().any(bounded).then_some(Made::Steering(self.steer)));
+        made.extend(self.phases.iter().any(bounded).then_some(Made::Driving(self.driving)));
         let examples = (0..visited.len()).filter(|&example| visited[example]).collect();
         let score = Stage::Score(Scoring::new(policy, self.train, self.held_out, examples, made));
         let sample = (!draws.is_empty()).then(|| Stage::Sample { policy: policy.into(), draws });

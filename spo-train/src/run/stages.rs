@@ -199,7 +199,7 @@ impl<'a> Driver<'a> {
             trainable: parameters::count(&model, |path| trainable.contains(path)) as u64,
             phases: phases.collect(),
         })?;
-        self.reporter.emit(loaded([&prepared.train, &prepared.held_out, &prepared.steer]))?;
+        self.reporter.emit(loaded([&prepared.train, &prepared.held_out, &prepared.driving]))?;
         let artefacts = self.artefacts();
         self.source_runs = SourceRuns::new(&prepared.source_runs, self.plan, &artefacts)?;
         let of_hub = self

@@ -194,8 +194,8 @@ impl DegreeTerm {
                 tally.loss += loss;
                 let named = (1..count).fold(0, |best, label| if logits[label] > logits[best] { label } else { best });
                 tally.correct += f64::from(u8::from(named == degree));
-                for (sum, slope) in gradients[labels].iter_mut().zip(gradient) {
-                    *sum = (share * slope / step.weight) as f32;
+                for (sum, derivative) in gradients[labels].iter_mut().zip(gradient) {
+                    *sum = (share * derivative / step.weight) as f32;
                 }
             }
             first += own + more;
@@ -215,9 +215,9 @@ impl DegreeTerm {
         let sum = |tokens: &Range<usize>| scored.logps[tokens.clone()].iter().map(|logp| f64::from(*logp)).sum::<f64>();
         let [chosen, last] = [0, 1].map(|side: usize| sum(&sequences[side]) - self.reference[row][side]);
         let weight = self.settings().weight;
-        let (loss, slope) = logistic(self.beta * (chosen - last));
+        let (loss, derivative) = logistic(self.beta * (chosen - last));
         step.loss += weight * loss;
-        let gradient = weight * slope * self.beta / step.weight;
+        let gradient = weight * derivative * self.beta / step.weight;
         for (tokens, gradient) in sequences.into_iter().zip([gradient, -gradient]) {
             logps[tokens].iter_mut().for_each(|sum| *sum += gradient as f32);
         }

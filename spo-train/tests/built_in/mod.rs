@@ -1,7 +1,13 @@
 //! What run files of several tests have in common: the built-in model and pairs.
 #![allow(dead_code, missing_docs)]
 
+use spo_eval::RunSummary;
+use spo_train::config::RunSpec;
+use spo_train::events::Event;
+use spo_train::events::sink::{Memory, read_events};
+use spo_train::{prepare, run};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 /// How the built-in model reads questions and answers.
 pub const TEXT: &str = r#"[text]
@@ -31,4 +37,21 @@ limit = {test_rows}
         train = assets().join("truthfulqa/pairs.train.jsonl.gz"),
         test = assets().join("truthfulqa/pairs.test.jsonl.gz"),
     )
+}
+
+/// A run file with this text in a directory.
+pub fn written(dir: &Path, text: &str) -> RunSpec {
+    std::fs::write(dir.join("run.toml"), text).unwrap();
+    RunSpec::from_file(&dir.join("run.toml")).unwrap()
+}
+
+/// Runs to the end.
+pub fn finish(spec: &RunSpec) -> RunSummary {
+    let prepared = prepare(spec, &mut Memory::default()).unwrap();
+    run(prepared, &mut Memory::default(), &AtomicBool::new(false)).unwrap()
+}
+
+/// The events of a run directory.
+pub fn events(out: &Path) -> Vec<Event> {
+    read_events(&out.join("events.jsonl")).unwrap().into_iter().map(|record| record.event).collect()
 }

@@ -117,23 +117,12 @@ pub fn equal(dimensions: usize) -> Vec<f64> {
 mod tests {
     use super::*;
     use crate::decoder::Linear;
-    use crate::device;
     use crate::lora::LoraAdapter;
-    use burn::tensor::{DType, TensorData};
-
-    /// f64 values that look random, of this shape.
-    fn numbers([rows, columns]: [usize; 2], seed: f64) -> Tensor<2> {
-        let values = (0..rows * columns).map(|i| ((i as f64 + 1.0) * 12.9898 + seed).sin() * 0.7).collect::<Vec<f64>>();
-        Tensor::from_data(TensorData::new(values, [rows, columns]), (&device::cpu(), DType::F64))
-    }
-
-    fn flat(x: Tensor<2>) -> Vec<f64> {
-        x.into_data().iter::<f64>().collect()
-    }
+    use crate::lora::check::{assert_gradients, flat, numbers};
 
     const WEIGHTS: [f64; 3] = [0.5, 0.2, 0.3];
 
-    /// `Σ slopes · tanh(y)` of a layer with a conditional adapter of ranks 2 + 3 and three dimensions, of its input, its
+    /// `Σ dᵢ · tanh(y)ᵢ` of a layer with a conditional adapter of ranks 2 + 3 and three dimensions, of its input, its
     /// factors and both parts of its core.
     fn value([x, a, b, shared, weighed]: [Tensor<2>; 5]) -> Tensor<1> {
         let mut linear = Linear::new(numbers([4, 6], 3.0), None);
@@ -156,25 +145,7 @@ mod tests {
 
     #[test]
     fn gradients_equal_finite_differences() {
-        let at = inputs();
-        let lifted = at.clone().map(|x| x.autodiff().require_grad());
-        let mut tape = value(lifted.clone()).backward();
-        for (index, input) in lifted.into_iter().enumerate() {
-            let gradient = flat(input.grad_remove(&mut tape).expect("it depends on all five"));
-            let shape = at[index].dims();
-            for (element, found) in gradient.into_iter().enumerate() {
-                let moved = |by: f64| {
-                    let mut values = flat(at[index].clone());
-                    values[element] += by;
-                    let mut inputs = at.clone();
-                    inputs[index] = Tensor::from_data(TensorData::new(values, shape), (&device::cpu(), DType::F64));
-                    value(inputs).into_data().iter::<f64>().next().expect("one value")
-                };
-                let expected = (moved(1e-6) - moved(-1e-6)) / 2e-6;
-                let allowed = 1e-7 * expected.abs().max(1.0);
-                assert!((found - expected).abs() <= allowed, "{index} {element}: {found} {expected}");
-            }
-        }
+        assert_gradients(&inputs(), value);
     }
 
     #[test]

@@ -54,7 +54,7 @@ impl HoldPlan {
         Ascent { rate: self.rate, gain: self.gain, most: self.max_lambda }
     }
 
-    /// Updates in so many steps: before the first step, and then after every so many but the last.
+    /// Updates in so many steps: one after each `every` of them, none after the last.
     pub fn updates(&self, steps: u64) -> u64 {
         steps.saturating_sub(1) / self.every
     }

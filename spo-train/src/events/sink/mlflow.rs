@@ -36,6 +36,8 @@ pub struct Mlflow {
     /// Whether an earlier process of the run began it there.
     resumed: bool,
     metrics: Vec<Value>,
+    /// Metrics beyond [`KEPT`], which nobody gets.
+    lost: usize,
     /// What went wrong and was not told yet; told once until the server answers again.
     fault: Option<String>,
     told: bool,
@@ -63,6 +65,7 @@ impl Mlflow {
             resumed: id.is_some(),
             id,
             metrics: vec![],
+            lost: 0,
             fault: None,
             told: false,
         })
@@ -125,7 +128,14 @@ impl Mlflow {
     /// Sends what is kept, and the state of the run if there is a new one.
     fn send(&mut self, status: Option<&str>) {
         match self.sent(status) {
-            Ok(()) => self.told = false,
+            Ok(()) => {
+                self.told = false;
+                let lost = std::mem::take(&mut self.lost);
+                let lost = (lost > 0).then(|| {
+                    format!("MLflow at {}: it did not answer for long: {lost} metrics are lost", self.address)
+                });
+                self.fault = lost.or(self.fault.take());
+            }
             Err((_, reason)) if !self.told => {
                 self.told = true;
                 self.fault = Some(format!("MLflow at {}: {reason}; {} metrics wait", self.address, self.metrics.len()));
@@ -148,7 +158,12 @@ impl Mlflow {
 
     fn metric(&mut self, key: &str, value: f64, step: u64) {
         // JSON has no other numbers.
-        if value.is_finite() && self.metrics.len() < KEPT {
+        if !value.is_finite() {
+            return;
+        }
+        if self.metrics.len() == KEPT {
+            self.lost += 1;
+        } else {
             self.metrics.push(json!({ "key": plain(key), "value": value, "timestamp": now(), "step": step }));
         }
     }
