@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+/// For those who meant a directory that is not there, as `runs/a`.
+const PATHS: &str = "A path was meant? Nothing is there; with ./ before it the error says so";
+
 /// Errors of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -184,11 +187,14 @@ impl HubError {
                                       means and name the directory"
                 .into(),
             Self::Offline { name, .. } => {
-                format!("unset HF_HUB_OFFLINE and run `spo fetch {name}` once while there is a network")
+                format!(
+                    "unset HF_HUB_OFFLINE and run `spo fetch {name}` once while there is a network. {PATHS}"
+                )
             }
-            Self::NoRepository { .. } => "look at the spelling; of a private repository the Hub says only to those who \
-                                          may see it that it is there: set HF_TOKEN. A path begins with ./ or /"
-                .into(),
+            Self::NoRepository { .. } => format!(
+                "look at the spelling; of a private repository the Hub says only to those who may see it that it is there: \
+                 set HF_TOKEN. {PATHS}"
+            ),
             Self::NoRevision { .. } => "name a branch, a tag or a whole commit hash behind @".into(),
             Self::Gated { page, .. } => {
                 format!("agree to its terms at {page}, then set HF_TOKEN to a token of that account")
@@ -199,11 +205,10 @@ impl HubError {
                     .into()
             }
             Self::Limited { .. } => "try again later; with HF_TOKEN set the limits are higher".into(),
-            Self::Unreachable { .. } | Self::Status { .. } => {
+            Self::Unreachable { .. } | Self::Status { .. } => format!(
                 "what was downloaded is kept: the same command goes on from there. HF_HUB_OFFLINE=1 uses the cache alone; \
-                 HF_ENDPOINT names another server"
-                    .into()
-            }
+                 HF_ENDPOINT names another server. {PATHS}"
+            ),
             Self::Corrupt { .. } => "the file was removed; try again, and if it happens twice look at the server that \
                                      HF_ENDPOINT names, or at a proxy"
                 .into(),
