@@ -1,10 +1,10 @@
 //! The model: embedding, decoder blocks, final norm, head.
 
-use crate::decoder::{Attend, Block, Linear, Norm, PackedInputs, RopeTables};
-use crate::load::{RandomSource, Storage, WeightSource};
+use crate::decoder::{Attend, Block, Linear, Norm, PackedInputs, RandomSource, RopeTables, WeightSource};
+use crate::encoder::Steering;
 use crate::parameters::replace;
-use crate::reward::ScoreHead;
-use crate::steering::Steering;
+use crate::score_head::ScoreHead;
+use crate::storage::Storage;
 use crate::{ModelError, ModelSpec};
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Int, Tensor};

@@ -1,7 +1,7 @@
 //! From a device's name to a device that has been seen working.
 
 use crate::ModelError;
-use crate::load::Storage;
+use crate::storage::Storage;
 use burn::tensor::{Device, Tensor};
 pub use spo_kernels::cpu::on_cpu;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -26,6 +26,7 @@
 pub mod causal_lm;
 pub mod decoder;
 pub mod device;
+pub mod encoder;
 pub mod error;
 pub mod export;
 pub mod family;
@@ -36,12 +37,15 @@ pub mod layout;
 pub mod load;
 pub mod lora;
 pub mod memory;
+mod open;
 pub mod parameters;
 pub mod quant;
 pub mod reward;
 pub mod score;
+pub mod score_head;
 pub mod spec;
 pub mod steering;
+pub mod storage;
 
 pub use causal_lm::CausalLm;
 pub use error::ModelError;

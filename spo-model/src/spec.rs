@@ -6,9 +6,7 @@ pub use rope::{QueryGrowth, Rope, RopeScaling};
 pub use spo_kernels::attention::AttentionSpec;
 
 use crate::layout::Layout;
-use crate::{ModelError, family};
 use spo_core::logprob::HeadOptions;
-use std::path::Path;
 
 /// The shape and the quirks of a causal language model.
 #[derive(Debug, Clone, PartialEq)]
@@ -203,23 +201,6 @@ pub struct LayerSpec {
 }
 
 impl ModelSpec {
-    /// Reads the shape of a model: `config.json` of a directory, or the metadata of a GGUF file.
-    ///
-    /// # Errors
-    /// A missing directory or file, unusable JSON, an unknown or refused `model_type`, a missing or inconsistent key; a
-    /// GGUF file that is damaged or has keys that are not known here.
-    pub fn from_path(path: &Path) -> Result<Self, ModelError> {
-        family::Registry::builtin().spec(path)
-    }
-
-    /// Reads the text of a `config.json`.
-    ///
-    /// # Errors
-    /// As [`from_path`](Self::from_path).
-    pub fn from_json(text: &str) -> Result<Self, ModelError> {
-        family::Registry::builtin().spec_from_json(text)
-    }
-
     /// The model with these experts in the blocks that `sparse` picks by index.
     #[must_use]
     pub fn with_experts(mut self, experts: ExpertsSpec, sparse: impl Fn(usize) -> bool) -> Self {

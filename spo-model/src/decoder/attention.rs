@@ -2,8 +2,8 @@
 //! see each other is the business of an [`Attend`].
 
 use super::block::normed;
+use super::source::WeightSource;
 use super::{Linear, Norm, RopeTables};
-use crate::load::WeightSource;
 use crate::spec::{AttentionSpec, LayerSpec, QkNorm, QkvLayout};
 use crate::{ModelError, ModelSpec};
 use burn::module::{Module, Param};

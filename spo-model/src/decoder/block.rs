@@ -1,10 +1,10 @@
 //! One decoder block.
 
+use super::film::Film;
 use super::norm::scaled;
+use super::source::WeightSource;
 use super::{Attend, Attention, Experts, Mlp, MlpShape, Norm, RopeTables};
-use crate::load::WeightSource;
 use crate::spec::NormPlacement;
-use crate::steering::Film;
 use crate::{ModelError, ModelSpec};
 use burn::module::Module;
 use burn::tensor::{Int, Tensor};

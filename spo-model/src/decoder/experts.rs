@@ -1,8 +1,8 @@
 //! Mixture of experts (Shazeer et al. 2017, arXiv 1701.06538): each token goes through the few feed-forward blocks that a
 //! router picks for it, and no others: tokens are grouped by expert.
 
+use super::source::WeightSource;
 use super::{Linear, Mlp, MlpShape};
-use crate::load::WeightSource;
 use crate::spec::{ExpertsSpec, MlpKind};
 use crate::{ModelError, ModelSpec};
 use burn::module::Module;

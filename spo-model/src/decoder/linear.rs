@@ -1,9 +1,9 @@
 //! A linear layer in the checkpoint's own layout, with optional adapters on the activation path.
 
+use super::adapter::LoraAdapter;
 use super::blocks::{BlockBits, BlockWeight};
+use super::source::WeightSource;
 use crate::ModelError;
-use crate::load::WeightSource;
-use crate::lora::LoraAdapter;
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use spo_kernels::bias::add_bias;

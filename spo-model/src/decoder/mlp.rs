@@ -1,7 +1,7 @@
 //! Feed-forward block: gated (SwiGLU and GeGLU, Shazeer 2020, arXiv 2002.05202) or plain.
 
+use super::source::WeightSource;
 use super::{Linear, Xielu};
-use crate::load::WeightSource;
 use crate::spec::{Activation, MlpKind};
 use crate::{ModelError, ModelSpec};
 use burn::module::Module;

@@ -1,6 +1,6 @@
 //! Normalisation layers.
 
-use crate::load::WeightSource;
+use super::source::WeightSource;
 use crate::spec::NormKind;
 use crate::{ModelError, ModelSpec};
 use burn::module::{Module, Param};

@@ -1,7 +1,7 @@
 //! xIELU (Huang & Schlag 2024, arXiv 2411.13010).
 
+use super::source::WeightSource;
 use crate::ModelError;
-use crate::load::WeightSource;
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, activation::softplus};
 

@@ -3,9 +3,11 @@
 pub(crate) mod gguf;
 mod hf;
 mod manifest;
+mod score_config;
 
+pub use crate::load::ModelFiles;
 pub use gguf::{GgufType, save_gguf};
-pub use hf::{ModelFiles, SHARD_BYTES, save};
+pub use hf::{SHARD_BYTES, save};
 pub use manifest::{Base, Manifest, PROBE_TOKENS, Parity, Probe, largest_difference, rounding};
 
 use crate::load::Storage;

@@ -51,13 +51,8 @@ mod rope;
 mod seed_oss;
 mod smollm3;
 
-use crate::load::{Checkpoint, GgufModel, LoadOptions};
-use crate::reward::refuse_reward_model;
 use crate::spec::{Activation, MlpKind};
-use crate::{CausalLm, ModelError, ModelSpec};
-use burn::tensor::Device;
-use spo_data::gguf::is_gguf;
-use std::path::Path;
+use crate::{ModelError, ModelSpec};
 
 pub use config::{Config, token_ids};
 pub use rope::RopeDefaults;
@@ -107,7 +102,7 @@ pub const FAMILIES: &[Family] = &[
     gpt_oss::FAMILY,
 ];
 
-/// Model families by `model_type`. [`ModelSpec::from_path`] and [`CausalLm::open`] use [`Registry::builtin`].
+/// Model families by `model_type`. [`ModelSpec::from_path`] and `CausalLm::open` use [`Registry::builtin`].
 #[derive(Debug, Clone)]
 pub struct Registry {
     families: Vec<&'static Family>,
@@ -146,42 +141,12 @@ impl Registry {
         self.families.iter().copied()
     }
 
-    /// Reads the shape of a model: `config.json` of a directory, or the metadata of a GGUF file.
-    ///
-    /// # Errors
-    /// A missing directory or file, unusable JSON, an unknown or refused `model_type`, a missing
-    /// or inconsistent key.
-    pub fn spec(&self, dir: &Path) -> Result<ModelSpec, ModelError> {
-        if is_gguf(dir) {
-            return Ok(GgufModel::open(self, dir)?.spec().clone());
-        }
-        let path = dir.join("config.json");
-        if !path.exists() {
-            return Err(ModelError::MissingFile { dir: dir.into(), file: "config.json".into() });
-        }
-        let text = std::fs::read_to_string(&path).map_err(|e| ModelError::io(&path, e))?;
-        self.parse(&path.display().to_string(), &text)
-    }
-
     /// Reads the text of a `config.json`.
     ///
     /// # Errors
-    /// As [`spec`](Self::spec).
+    /// Unusable JSON, an unknown or refused `model_type`, a missing or inconsistent key.
     pub fn spec_from_json(&self, text: &str) -> Result<ModelSpec, ModelError> {
         self.parse("config.json", text)
-    }
-
-    /// Loads a model: a Hugging Face directory or a GGUF file.
-    ///
-    /// # Errors
-    /// Missing files, an unsupported architecture, damaged weights, missing, unexpected or wrongly
-    /// shaped tensors: each named. A reward model, which [`open_reward`](Self::open_reward) loads.
-    pub fn open(&self, dir: &Path, options: LoadOptions, device: &Device) -> Result<CausalLm, ModelError> {
-        if is_gguf(dir) {
-            return GgufModel::open(self, dir)?.load(options, device);
-        }
-        refuse_reward_model(dir)?;
-        CausalLm::from_checkpoint(&self.spec(dir)?, &Checkpoint::open(dir)?, options, device)
     }
 
     pub(crate) fn parse(&self, file: &str, text: &str) -> Result<ModelSpec, ModelError> {
@@ -224,5 +189,15 @@ impl Registry {
             .map(|(_, name)| name.to_string());
         let known = self.iter().map(|family| family.name).collect();
         ModelError::UnknownFamily { file: file.into(), found: found.into(), nearest, known }
+    }
+}
+
+impl ModelSpec {
+    /// Reads the text of a `config.json`.
+    ///
+    /// # Errors
+    /// Unusable JSON, an unknown or refused `model_type`, a missing or inconsistent key.
+    pub fn from_json(text: &str) -> Result<Self, ModelError> {
+        Registry::builtin().spec_from_json(text)
     }
 }

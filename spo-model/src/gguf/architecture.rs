@@ -1,6 +1,6 @@
 //! What llama.cpp calls a family, and what its code there takes for granted.
 
-use crate::export::gguf::unsupported;
+use super::unsupported;
 use crate::spec::{Activation, Rope, RopeScaling};
 use crate::{ModelError, ModelSpec};
 

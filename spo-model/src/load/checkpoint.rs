@@ -1,6 +1,7 @@
 //! Memory-mapped safetensors, single or sharded (`model.safetensors.index.json`).
 
-use super::dtype::{Storage, Weight, convert, convert_transposed, first_not_finite};
+use super::Storage;
+use super::dtype::{Weight, convert, convert_transposed, first_not_finite};
 use super::index::read_index;
 use super::{LoadOptions, WeightSource, header, mxfp4, release};
 use crate::decoder::blocks::BlockBits;

@@ -2,21 +2,24 @@
 
 mod checkpoint;
 mod dtype;
+mod files;
 mod gguf;
 mod header;
 mod index;
 mod mxfp4;
-mod random;
 
+pub use crate::decoder::source::{RandomSource, WeightSource};
+pub use crate::storage::Storage;
 pub use checkpoint::{Checkpoint, CheckpointSource};
-pub use dtype::Storage;
+pub use files::ModelFiles;
 pub use gguf::{GgufModel, load_gguf};
-pub use random::RandomSource;
 
 use crate::decoder::blocks::BlockBits;
+use crate::family::Registry;
 use crate::{CausalLm, ModelError, ModelSpec};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use memmap2::Mmap;
+use spo_data::gguf::is_gguf;
 use std::path::Path;
 
 /// In which form a model's weights are kept in memory.
@@ -28,42 +31,30 @@ pub struct LoadOptions {
     pub blocks: Option<BlockBits>,
 }
 
-/// Where a model takes its weights from while it is built.
-pub trait WeightSource {
-    /// The tensor at a module path such as `layers.0.mlp.up_proj.weight`.
+impl Registry {
+    /// Reads the shape of a model: `config.json` of a directory, or the metadata of a GGUF file.
     ///
     /// # Errors
-    /// Whatever the source finds wrong with it.
-    fn tensor<const D: usize>(&mut self, path: &str, shape: [usize; D]) -> Result<Tensor<D>, ModelError>;
-
-    /// Whether the linear layers of the decoder blocks are to be quantised.
-    fn blocks(&self) -> Option<BlockBits> {
-        None
+    /// A missing directory or file, unusable JSON, an unknown or refused `model_type`, a missing
+    /// or inconsistent key.
+    pub fn spec(&self, dir: &Path) -> Result<ModelSpec, ModelError> {
+        if is_gguf(dir) {
+            return Ok(GgufModel::open(self, dir)?.spec().clone());
+        }
+        let path = dir.join("config.json");
+        if !path.exists() {
+            return Err(ModelError::MissingFile { dir: dir.into(), file: "config.json".into() });
+        }
+        let text = std::fs::read_to_string(&path).map_err(|e| ModelError::io(&path, e))?;
+        self.parse(&path.display().to_string(), &text)
     }
 }
 
 impl CausalLm {
-    /// Loads a Hugging Face model directory or a GGUF file, stored as `storage` or, if `None`, as in the file.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open).
-    pub fn from_dir(dir: &Path, storage: Option<Storage>, device: &Device) -> Result<Self, ModelError> {
-        Self::open(dir, LoadOptions { storage, blocks: None }, device)
-    }
-
-    /// Loads a Hugging Face model directory or a GGUF file, whose blocks are dequantised.
-    ///
-    /// # Errors
-    /// Missing files, an unsupported architecture, damaged weights, missing, unexpected or wrongly
-    /// shaped tensors: each named.
-    pub fn open(dir: &Path, options: LoadOptions, device: &Device) -> Result<Self, ModelError> {
-        crate::family::Registry::builtin().open(dir, options, device)
-    }
-
     /// Builds a model of this spec from an opened checkpoint.
     ///
     /// # Errors
-    /// As [`open`](Self::open).
+    /// Damaged weights, missing, unexpected or wrongly shaped tensors: each named.
     pub fn from_checkpoint(
         spec: &ModelSpec,
         checkpoint: &Checkpoint,

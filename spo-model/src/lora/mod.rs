@@ -4,18 +4,14 @@
 //! A layer may carry two: the one that is trained, and below it a frozen one, which an earlier round
 //! left behind.
 
-mod adapter;
 mod attach;
-#[cfg(test)]
-mod check;
-mod dropout;
 pub mod front;
 mod peft;
 mod saved;
 mod targets;
 
-pub use adapter::LoraAdapter;
-pub use dropout::{Dropout, mix};
+pub use crate::decoder::adapter::LoraAdapter;
+pub use crate::decoder::dropout::{Dropout, mix};
 pub use front::{FrontSpec, Weights};
 pub use peft::{load_adapter, load_adapter_as, merge_adapter, merge_adapter_at, save_adapter};
 pub use saved::SavedModules;

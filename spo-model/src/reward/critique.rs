@@ -1,6 +1,7 @@
 //! Rewards behind a critique: the model first writes what is good and what is bad about an answer, then the score head
 //! reads the last token of that. Source: MM-RLHF, arXiv 2502.10391, in text only and with words of its own.
 
+use super::Critic;
 use crate::CausalLm;
 use crate::generate::{Control, DecodeOptions, GenerateOptions, Generator, Sampling};
 use spo_data::{DataError, Group, Tokenizer, ValueRow};
@@ -9,17 +10,6 @@ use spo_data::{DataError, Group, Tokenizer, ValueRow};
 pub const REQUEST: &str = "\n\nIs this answer correct, clear and complete? Its strengths and weaknesses:\n";
 /// Sequences that write together.
 const TOGETHER: usize = 16;
-
-/// How critiques are asked for and where they end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Critic {
-    /// Tokens of [`REQUEST`].
-    pub request: Vec<u32>,
-    /// Tokens that end a critique; they are part of it.
-    pub stop: Vec<u32>,
-    /// Most tokens of one that is written.
-    pub max_new_tokens: usize,
-}
 
 /// An answer with its critique.
 #[derive(Debug, Clone, PartialEq, Eq)]

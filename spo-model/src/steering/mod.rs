@@ -11,57 +11,17 @@
 //! [`steered`](CausalLm::steered) by another.
 
 mod embed;
-mod encoder;
-mod film;
 mod reward;
 mod saved;
 
+pub use crate::decoder::film::Film;
+pub use crate::encoder::{Contexts, Encoder, EncoderShape, Steering, SteeringSpec};
 pub use embed::{Embedding, embedding_row};
-pub use encoder::{Contexts, Encoder, EncoderShape};
-pub use film::Film;
 pub use reward::NpReward;
 pub use saved::{CONFIG, SavedZ, WEIGHTS, load_beside, save_beside};
 
 use crate::CausalLm;
-use burn::module::Module;
 use burn::tensor::{DType, Int, Tensor, TensorData};
-use serde::{Deserialize, Serialize};
-
-/// Shape of a model's steering.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct SteeringSpec {
-    /// Numbers of z.
-    pub width: usize,
-    /// Heads of the attention over contexts; they divide the width.
-    pub heads: usize,
-    /// Most contexts that it was trained with.
-    pub contexts: usize,
-}
-
-/// What makes z, beside the decoder.
-#[derive(Module, Debug)]
-pub struct Steering {
-    /// From contexts to z.
-    pub encoder: Encoder,
-    #[module(skip)]
-    spec: SteeringSpec,
-    /// What the films' z was computed from: where its gradient goes on to.
-    #[module(skip)]
-    contexts: Option<Contexts>,
-}
-
-impl Steering {
-    /// Its shape.
-    pub fn spec(&self) -> SteeringSpec {
-        self.spec
-    }
-
-    /// What z was computed from, where it was computed here.
-    pub fn contexts(&self) -> Option<&Contexts> {
-        self.contexts.as_ref()
-    }
-}
 
 /// Whether a module path belongs to what steers: the encoder or a film.
 pub fn is_steering(path: &str) -> bool {

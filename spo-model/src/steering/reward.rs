@@ -1,8 +1,8 @@
 //! NP-BTL: a reward model of the same encoder, `r(y, z) = MLP [g(e(y)); z]`, trained by Bradley–Terry.
 
-use super::encoder::linear;
 use super::{Contexts, Encoder, EncoderShape};
 use crate::decoder::Linear;
+use crate::encoder::linear;
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 use rand::SeedableRng;

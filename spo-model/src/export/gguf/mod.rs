@@ -10,7 +10,7 @@ mod write;
 
 use super::ModelFiles;
 use crate::gguf::architecture::Architecture;
-use crate::gguf::{keys, tensors};
+use crate::gguf::{keys, tensors, unsupported};
 use crate::parameters::for_each;
 use crate::{CausalLm, ModelError};
 use encode::Encoding;
@@ -91,8 +91,4 @@ pub fn save_gguf(
         None => write::write(path, &metadata, entries),
         Some(tensor) => Err(unsupported(&format!("the tensor {tensor} of {} has no name there", model.spec().family))),
     }
-}
-
-pub(crate) fn unsupported(reason: &str) -> ModelError {
-    ModelError::Export { format: "GGUF", reason: reason.into() }
 }

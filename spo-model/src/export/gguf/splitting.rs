@@ -1,7 +1,7 @@
 //! How a `tokenizer.json` treats text before the merges, in llama.cpp's terms: it knows few ways, each by a name.
 
-use super::unsupported;
 use crate::ModelError;
+use crate::gguf::unsupported;
 use serde_json::{Value, json};
 use spo_data::gguf::{SPLITS, Steps, Unnamed};
 

@@ -1,8 +1,9 @@
 //! A `tokenizer.json` in llama.cpp's terms.
 
-use super::{splitting, unsupported};
-use crate::export::ModelFiles;
+use super::splitting;
 use crate::gguf::keys::Value;
+use crate::gguf::unsupported;
+use crate::load::ModelFiles;
 use crate::{ModelError, ModelSpec};
 use serde_json::Value as Json;
 use spo_data::SpecialTokens;

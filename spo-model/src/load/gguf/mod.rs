@@ -4,9 +4,8 @@ mod config;
 mod rope;
 mod source;
 
-use super::LoadOptions;
+use super::{LoadOptions, ModelFiles};
 use crate::device::check_dtype;
-use crate::export::ModelFiles;
 use crate::family::Registry;
 use crate::gguf::architecture::Architecture;
 use crate::{CausalLm, ModelError, ModelSpec};

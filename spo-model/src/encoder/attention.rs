@@ -170,7 +170,7 @@ impl Encoder {
 }
 
 /// A layer with weights and biases from U(−1/√in, 1/√in).
-pub(super) fn linear(outputs: usize, inputs: usize, rng: &mut ChaCha8Rng, device: &Device) -> Linear {
+pub(crate) fn linear(outputs: usize, inputs: usize, rng: &mut ChaCha8Rng, device: &Device) -> Linear {
     let bound = (inputs as f32).sqrt().recip();
     bounded(outputs, inputs, bound, bound, rng, device)
 }

@@ -1,8 +1,8 @@
 //! The adapter of one linear layer.
 
 use super::dropout::Dropout;
-use super::front::FrontCore;
-use crate::load::Storage;
+use super::front_core::FrontCore;
+use crate::storage::Storage;
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor};
 use spo_kernels::linear::linear;
@@ -25,7 +25,7 @@ pub struct LoraAdapter {
     #[module(skip)]
     scale: f64,
     #[module(skip)]
-    pub(super) dropout: Option<Dropout>,
+    pub(crate) dropout: Option<Dropout>,
 }
 
 impl LoraAdapter {
@@ -41,7 +41,7 @@ impl LoraAdapter {
     }
 
     /// With a magnitude, `[out]`; `None` starts from the lengths of the rows of `weight`, `[out, in]`.
-    pub(super) fn with_magnitude(mut self, magnitude: Option<Tensor<1>>, weight: Tensor<2>) -> Self {
+    pub(crate) fn with_magnitude(mut self, magnitude: Option<Tensor<1>>, weight: Tensor<2>) -> Self {
         let squares = row_squares(weight);
         let dtype = self.b.val().dtype();
         let magnitude = magnitude.unwrap_or_else(|| squares.clone().sqrt().cast(dtype));
@@ -104,7 +104,7 @@ impl LoraAdapter {
 
     /// The plain adapter that a conditional one is at its weights, of the sum of its ranks: the core goes into `A`, in
     /// f32 at least.
-    pub(super) fn at_point(mut self) -> Self {
+    pub(crate) fn at_point(mut self) -> Self {
         if let Some(core) = self.core.take() {
             let a = self.a.val();
             let a = if a.dtype() == DType::F64 { a } else { wide(a) };
@@ -114,7 +114,7 @@ impl LoraAdapter {
     }
 
     /// One adapter that adds what `self` and `other` add. Both are plain and have the same scale.
-    pub(super) fn joined(self, other: Self) -> Self {
+    pub(crate) fn joined(self, other: Self) -> Self {
         let cat = |first: Tensor<2>, second: Tensor<2>, dim| Tensor::cat(vec![first, second], dim);
         let mut joined =
             Self::new(cat(self.a.val(), other.a.val(), 0), cat(self.b.val(), other.b.val(), 1), self.scale);
@@ -135,7 +135,7 @@ fn row_squares(weight: Tensor<2>) -> Tensor<1> {
 mod tests {
     use super::*;
     use crate::decoder::Linear;
-    use crate::lora::check::{assert_gradients, flat, numbers};
+    use crate::decoder::check::{assert_gradients, flat, numbers};
     use std::sync::Arc;
 
     fn layer(a: Tensor<2>, b: Tensor<2>) -> Linear {

@@ -1,6 +1,6 @@
 //! What z does to a block's output.
 
-use crate::decoder::Linear;
+use super::linear::Linear;
 use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor};
 

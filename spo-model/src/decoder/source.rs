@@ -1,10 +1,24 @@
-//! Random weights.
+//! Where a model takes its weights from, and one that makes them up.
 
-use super::WeightSource;
+use super::blocks::BlockBits;
 use crate::ModelError;
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+
+/// Where a model takes its weights from while it is built.
+pub trait WeightSource {
+    /// The tensor at a module path such as `layers.0.mlp.up_proj.weight`.
+    ///
+    /// # Errors
+    /// Whatever the source finds wrong with it.
+    fn tensor<const D: usize>(&mut self, path: &str, shape: [usize; D]) -> Result<Tensor<D>, ModelError>;
+
+    /// Whether the linear layers of the decoder blocks are to be quantised.
+    fn blocks(&self) -> Option<BlockBits> {
+        None
+    }
+}
 
 /// Matrices from N(0, 0.02), norms at 1, biases at 0; the same on every device for one seed.
 #[derive(Debug)]

@@ -1,0 +1,45 @@
+//! What makes z of a user's labelled pairs, beside the decoder whose blocks it scales and shifts.
+
+mod attention;
+
+pub(crate) use attention::linear;
+pub use attention::{Contexts, Encoder, EncoderShape};
+
+use burn::module::Module;
+use serde::{Deserialize, Serialize};
+
+/// Shape of a model's steering.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct SteeringSpec {
+    /// Numbers of z.
+    pub width: usize,
+    /// Heads of the attention over contexts; they divide the width.
+    pub heads: usize,
+    /// Most contexts that it was trained with.
+    pub contexts: usize,
+}
+
+/// What makes z, beside the decoder.
+#[derive(Module, Debug)]
+pub struct Steering {
+    /// From contexts to z.
+    pub encoder: Encoder,
+    #[module(skip)]
+    pub(crate) spec: SteeringSpec,
+    /// What the films' z was computed from: where its gradient goes on to.
+    #[module(skip)]
+    pub(crate) contexts: Option<Contexts>,
+}
+
+impl Steering {
+    /// Its shape.
+    pub fn spec(&self) -> SteeringSpec {
+        self.spec
+    }
+
+    /// What z was computed from, where it was computed here.
+    pub fn contexts(&self) -> Option<&Contexts> {
+        self.contexts.as_ref()
+    }
+}
