@@ -186,6 +186,14 @@ pub enum TrainError {
         /// Whether the run has begun, and can go on later.
         begun: bool,
     },
+    /// The device has less memory than the work takes.
+    #[error("the device's memory is not enough: {reason}")]
+    OutOfMemory {
+        /// What was reported.
+        reason: String,
+        /// The run directory.
+        out: PathBuf,
+    },
     /// The computation itself broke down, as when a GPU fails.
     #[error("the computation failed: {reason}")]
     Failed {
@@ -286,6 +294,12 @@ impl TrainError {
             }
             Self::Damaged { .. } => Some("remove the file; what it held is computed again".into()),
             Self::Interrupted { out } => Some(go_on(out)),
+            Self::OutOfMemory { out, .. } => Some(format!(
+                "lower tokens-per-micro-batch, set `recompute = \"blocks\"`, train an adapter ([lora]) with quantised-base = \"4-bit\", \
+                 or give the device to this program alone; `spo plan` shows what each takes, and `spo train --resume {} \
+                 --allow run-file` goes on from the last checkpoint",
+                out.display()
+            )),
             Self::Failed { out, .. } => Some(format!("{} from the last checkpoint", go_on(out))),
             Self::NoRoom { .. } => Some(
                 "free some space, name another directory with --out, keep fewer checkpoints with `[checkpoints] keep-last`, \

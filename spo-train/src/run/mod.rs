@@ -207,9 +207,14 @@ fn guarded(out: &Path, work: impl FnOnce() -> Result<(), TrainError>) -> Result<
     std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().map(|text| text.to_string());
         let reason = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic".into());
-        Err(TrainError::Failed { reason, out: out.into() })
+        let out = out.into();
+        let out_of_memory = OUT_OF_MEMORY.iter().any(|words| reason.to_lowercase().contains(words));
+        Err(if out_of_memory { TrainError::OutOfMemory { reason, out } } else { TrainError::Failed { reason, out } })
     })
 }
+
+/// What graphics cards' drivers and the libraries above them say where memory runs out; they tell it by a panic's text alone.
+const OUT_OF_MEMORY: &[&str] = &["out of memory", "out of device memory", "out-of-memory", "can't allocate buffer"];
 
 fn write_reports(plan: &RunPlan, records: &[Record], out: &Path) -> Result<RunSummary, TrainError> {
     let summary = summarize(plan, records);
@@ -250,5 +255,15 @@ mod tests {
         let error = guarded(Path::new("runs/a"), || panic!("the device is lost")).unwrap_err();
         assert!(matches!(&error, TrainError::Failed { reason, .. } if reason == "the device is lost"), "{error}");
         assert!(error.hint().unwrap().contains("spo train --resume runs/a"));
+    }
+
+    #[test]
+    fn a_device_without_memory_says_what_to_change() {
+        for text in ["CUDA_ERROR_OUT_OF_MEMORY: out of memory", "out of device memory allocating 34359738368 bytes"] {
+            let error = guarded(Path::new("runs/a"), || panic!("{text}")).unwrap_err();
+            assert!(matches!(&error, TrainError::OutOfMemory { reason, .. } if reason == text), "{error}");
+            let hint = error.hint().unwrap();
+            assert!(hint.contains("tokens-per-micro-batch") && hint.contains("--resume runs/a"), "{hint}");
+        }
     }
 }
