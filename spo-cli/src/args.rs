@@ -4,7 +4,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::command::{
     bench, chat, compare, completions, data, doctor, eval, export, fetch, generate, init, list, loss, man, plan,
-    quickstart, render, score, serve, steer, sweep, tokenize, train, watch,
+    quickstart, render, score, serve, steer, study, sweep, tokenize, train, watch,
 };
 use crate::error::CliError;
 use crate::outcome::Outcome;
@@ -30,6 +30,7 @@ pub(crate) enum Command {
     Plan(plan::Arguments),
     Train(train::Arguments),
     Sweep(sweep::Arguments),
+    Study(study::Arguments),
     Watch(watch::Arguments),
     Serve(serve::Arguments),
     Eval(eval::Arguments),
@@ -62,6 +63,7 @@ impl Command {
             Self::Plan(arguments) => arguments.run(output).map(done),
             Self::Train(arguments) => arguments.run(output),
             Self::Sweep(arguments) => arguments.run(output).map(done),
+            Self::Study(arguments) => arguments.run(output).map(done),
             Self::Watch(arguments) => arguments.run(output).map(done),
             Self::Serve(arguments) => arguments.run(output).map(done),
             Self::Eval(arguments) => arguments.run(output).map(done),

@@ -38,6 +38,7 @@ pub mod report;
 mod sampling;
 mod score;
 mod steer;
+pub mod study;
 mod summary;
 mod sweep;
 mod tally;

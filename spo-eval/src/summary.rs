@@ -276,6 +276,9 @@ pub struct Evaluation {
     pub loss: f64,
     /// Dimension, accuracy (0 to 1), mean margin `Δ log(π/π_0)` in nats.
     pub dimensions: Vec<(String, f64, f64)>,
+    /// KL divergence from the start with its standard error, nats per response, where it was estimated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kl: Option<(f64, f64)>,
 }
 
 /// A round's policy against its gate.

@@ -20,6 +20,7 @@ pub(crate) mod render;
 pub(crate) mod score;
 pub(crate) mod serve;
 pub(crate) mod steer;
+pub(crate) mod study;
 pub(crate) mod sweep;
 pub(crate) mod tokenize;
 pub(crate) mod train;

@@ -59,15 +59,10 @@ impl Arguments {
         std::fs::create_dir_all(&out).map_err(|source| CliError::io(&out, source))?;
         let count = runs.len();
         let mut told = |index: usize, run: &Variant, progress: Progress| {
-            let what = match progress {
-                Progress::Found => "finished before",
-                Progress::Begins => {
-                    interrupt.reading();
-                    "begins"
-                }
-                Progress::GateMissed => "missed its gate",
-            };
-            note(format_args!("== run {} of {count}, {}: {what}", index + 1, run.name));
+            if matches!(progress, Progress::Begins) {
+                interrupt.reading();
+            }
+            note(format_args!("== run {} of {count}, {}: {}", index + 1, run.name, progress.words()));
         };
         let mut sink = || interrupt.hearing(view::progress());
         let summary = sweep(&name, &runs, &out, &mut sink, &mut told, &interrupt.stop)?;

@@ -15,6 +15,7 @@ mod matrix;
 mod provenance;
 mod results;
 mod steering;
+mod study;
 pub mod svg;
 mod sweep;
 mod table;
@@ -24,6 +25,7 @@ pub use crate::number::{bytes, count};
 pub use html::html;
 pub use json::{from_json, to_json};
 pub use markdown::markdown;
+pub use study::{study_front_svg, study_html, study_markdown, study_rows};
 pub use sweep::{front_svg, hypervolume_rows, hypervolume_svg, sweep_html, sweep_markdown, sweep_rows};
 pub use table::{WIDTH, score_table, table, win_rate_table};
 

@@ -84,6 +84,10 @@ pub(crate) fn divergences(summary: &RunSummary) -> Table {
             estimate.policy.clone(),
             estimate.reference.clone(),
             plus_minus(estimate.mean, estimate.stderr),
+            estimate
+                .sampled_mean
+                .zip(estimate.sampled_stderr)
+                .map_or("–".to_owned(), |(mean, error)| plus_minus(mean, error)),
             plus_minus(estimate.k3_mean, estimate.k3_stderr),
             estimate.samples.to_string(),
             plain(estimate.mean_tokens),
@@ -92,7 +96,7 @@ pub(crate) fn divergences(summary: &RunSummary) -> Table {
     Table::of_rows(
         "KL divergence in nats per response, estimated on sampled responses",
         2,
-        &["policy", "from", "mean log-ratio", "k3", "samples", "tokens"],
+        &["policy", "from", "KL", "mean log-ratio", "k3", "samples", "tokens"],
         summary.kl.iter().map(row).collect(),
     )
 }

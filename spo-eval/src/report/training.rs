@@ -43,7 +43,7 @@ fn rounds(summary: &RunSummary) -> Section {
         ("Accuracy on training pairs", "accuracy %", |point| point.accuracy.map(|share| 100.0 * share)),
         ("Reward margin on training pairs", "margin", |point| point.margin),
     ];
-    let mut chart = |title: &str, y: &str, points: &dyn Fn(&RoundSummary) -> Vec<(f64, f64)>| {
+    let mut chart = |title: &str, [x, y]: [&str; 2], points: &dyn Fn(&RoundSummary) -> Vec<(f64, f64)>| {
         let line = |round: &RoundSummary| Series {
             name: round.policy.clone(),
             colour: super::colour(summary, &round.policy),
@@ -51,16 +51,16 @@ fn rounds(summary: &RunSummary) -> Section {
         };
         let series: Vec<_> = summary.rounds.iter().map(line).filter(|line| !line.points.is_empty()).collect();
         if !series.is_empty() {
-            let (title, x, y) = (title.to_owned(), "step".to_owned(), y.to_owned());
+            let (title, x, y) = (title.to_owned(), x.to_owned(), y.to_owned());
             section.blocks.push(Block::Chart(Chart::Lines { title, x, y, series }));
         }
     };
     for (title, y, read) in readings {
-        chart(title, y, &|round| {
+        chart(title, ["step", y], &|round| {
             round.curve.iter().filter_map(|point| Some((point.step as f64, read(point)?))).collect()
         });
     }
-    chart("Held-out loss", "loss", &|round| {
+    chart("Held-out loss", ["step", "loss"], &|round| {
         round.evaluations.iter().map(|look| (look.step as f64, look.loss)).collect()
     });
     for dimension in looked_at(summary) {
@@ -69,7 +69,15 @@ fn rounds(summary: &RunSummary) -> Section {
             Some((look.step as f64, 100.0 * accuracy))
         };
         let title = format!("Held-out accuracy on {dimension}");
-        chart(&title, "accuracy %", &|round| round.evaluations.iter().filter_map(of).collect());
+        chart(&title, ["step", "accuracy %"], &|round| round.evaluations.iter().filter_map(of).collect());
+        let over_kl = |look: &Evaluation| Some((look.kl?.0, of(look)?.1));
+        let title = format!("{title} over KL");
+        let kl = "KL to the start, nats per response";
+        chart(&title, [kl, "accuracy %"], &|round| {
+            let mut points: Vec<_> = round.evaluations.iter().filter_map(over_kl).collect();
+            points.sort_by(|a, b| a.0.total_cmp(&b.0));
+            points
+        });
     }
     section
 }

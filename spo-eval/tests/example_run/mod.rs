@@ -58,6 +58,7 @@ fn round(policy: &str, reference: &str, dimension: &str, lambda: &[(&str, f64)],
         step: 25 * index + 24,
         loss: 0.6,
         dimensions: vec![("honesty".to_owned(), 0.6 + 0.02 * index as f64, 1.0), ("helpfulness".to_owned(), 0.5, -1.0)],
+        kl: Some((1.5 * index as f64, 0.2)),
     };
     let carried: Vec<f64> = (0..300).map(|index| 4.0 * (spread(index) - 0.6)).collect();
     RoundSummary {
@@ -113,7 +114,7 @@ pub fn summary() -> RunSummary {
     let kl = |policy: &str, reference: &str, mean: f64| {
         let ratios: Vec<f64> = (0..200).map(|index| mean + 30.0 * (spread(index) - 0.5)).collect();
         let tokens: Vec<usize> = (0..200).map(|index| 20 + index % 30).collect();
-        estimate_kl(policy, reference, &ratios, &tokens).unwrap()
+        estimate_kl(policy, reference, &ratios, &ratios, &tokens).unwrap()
     };
     let text = |items: &[(&str, &str)]| items.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
     let data = |dimension: &str, split: &str, pairs: usize| DataSummary {

@@ -138,6 +138,7 @@ pub(crate) fn evaluation() -> EvaluationSpec {
         kl_samples: Some(32),
         kl_max_new_tokens: Some(64),
         kl_temperature: Some(1.0),
+        kl_path: Some(false),
         samples: Some(4),
         sample_prompts: Some(Vec::new()),
         scorer: None,

@@ -88,6 +88,13 @@ fn add(summary: &mut RunSummary, plan: &RunPlan, event: &Event) {
                 round.evaluations.push(look(found));
             }
         }
+        Event::RunningKl { phase, step, estimate } if estimate.reference == summary.start => {
+            let round = summary.rounds.iter_mut().find(|round| round.policy == *phase);
+            let looks = round.into_iter().flat_map(|round| &mut round.evaluations);
+            looks
+                .filter(|look| look.step + 1 == *step)
+                .for_each(|look| look.kl = Some((estimate.mean, estimate.stderr)));
+        }
         Event::Evaluated { scores, margins, .. } => {
             let (matrix, rest): (Vec<_>, Vec<_>) = scores.iter().cloned().partition(|score| score.kind.is_main());
             summary.matrix.extend(matrix);
@@ -162,6 +169,7 @@ fn look(found: &HeldOut) -> Evaluation {
         step: found.step - 1,
         loss: found.loss,
         dimensions: found.dimensions.iter().map(of_dimension).collect(),
+        kl: None,
     }
 }
 

@@ -31,6 +31,8 @@ pub struct Keeper<'a> {
     pub training: &'a TrainingPlan,
     /// The policy it starts from.
     pub parent: &'a str,
+    /// π_0, where the path over the divergence from it is wanted.
+    pub path_from: Option<&'a str>,
     /// What the round's policy must reach, where a miss rolls it back.
     pub gate: Option<&'a Gate<'a>>,
     /// Held-out pairs.
@@ -68,8 +70,11 @@ impl<'a> Stopping<'a> {
         found: &HeldOut,
         reporter: &mut Reporter,
     ) -> Result<(), TrainError> {
-        let Some(keeper) = self.keeper.as_mut().filter(|_| self.acts) else { return Ok(()) };
-        let kl = if keeper.training.max_kl > 0.0 { Some(keeper.kl(state, reporter)?) } else { None };
+        let Some(keeper) = self.keeper.as_mut() else { return Ok(()) };
+        let kl = keeper.kl(state, reporter)?;
+        if !self.acts {
+            return Ok(());
+        }
         if state.evaluations.take(keeper, found, kl) {
             let model = state.policy();
             keeper.policies.keep(keeper.phase, state.step, &model)?;
@@ -162,11 +167,17 @@ impl Evaluations {
 }
 
 impl Keeper<'_> {
-    /// Sampled KL of the running policy to the one the phase started from.
-    fn kl(&mut self, state: &mut PhaseState, reporter: &mut Reporter) -> Result<f64, TrainError> {
+    /// KL of the running policy to the one the phase started from, where that has a budget; and to π_0 for its path.
+    fn kl(&mut self, state: &mut PhaseState, reporter: &mut Reporter) -> Result<Option<f64>, TrainError> {
+        let budgeted = Some(self.parent).filter(|_| self.training.max_kl > 0.0);
+        let path = self.path_from.filter(|start| Some(*start) != budgeted);
+        if budgeted.is_none() && path.is_none() {
+            return Ok(None);
+        }
+        let model = state.policy();
         let sampled = SampledResponses::sample(
             self.phase,
-            &state.policy(),
+            &model,
             &self.held_out.dataset,
             self.evaluation,
             self.stop,
@@ -174,10 +185,14 @@ impl Keeper<'_> {
             self.token_budget,
             reporter,
         )?;
-        let parent = self.policies.load(self.parent)?;
-        let estimate = sampled.kl(self.parent, &parent, self.token_budget)?;
-        let kl = estimate.mean;
-        reporter.emit(Event::RunningKl { phase: self.phase.into(), step: state.step, estimate })?;
-        Ok(kl)
+        let said = sampled.predictions(&model, self.token_budget);
+        let mut found = None;
+        for reference in budgeted.into_iter().chain(path) {
+            let other = self.policies.load(reference)?;
+            let estimate = sampled.kl(&said, reference, &other, self.token_budget)?;
+            found = found.or_else(|| budgeted.map(|_| estimate.mean));
+            reporter.emit(Event::RunningKl { phase: self.phase.into(), step: state.step, estimate })?;
+        }
+        Ok(found)
     }
 }

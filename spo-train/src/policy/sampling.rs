@@ -12,6 +12,7 @@ use spo_data::{Dataset, Group, PromptText, TextSpec, Tokenizer, encode_prompt, r
 use spo_eval::{KlEstimate, estimate_kl};
 use spo_model::CausalLm;
 use spo_model::generate::{Control, DecodeOptions, GenerateOptions, Generation, Generator, Sampling};
+use spo_model::score::Predictions;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -56,14 +57,27 @@ impl SampledResponses {
         Ok(drawn)
     }
 
-    /// `KL(policy ‖ reference)` on these responses; `model` is the reference.
+    /// What the policy says at every token of its responses, for [`kl`](Self::kl); `model` is the policy.
+    pub fn predictions(&self, model: &CausalLm, token_budget: usize) -> Predictions {
+        model.predictions(&self.groups(), token_budget)
+    }
+
+    /// `KL(policy ‖ reference)` on these responses, of which the policy said this; `model` is the reference, and the budget
+    /// that of [`predictions`](Self::predictions).
     ///
     /// # Errors
     /// Fewer than two responses, or a log-prob that is not finite.
-    pub fn kl(&self, reference: &str, model: &CausalLm, token_budget: usize) -> Result<KlEstimate, TrainError> {
+    pub fn kl(
+        &self,
+        policy: &Predictions,
+        reference: &str,
+        model: &CausalLm,
+        token_budget: usize,
+    ) -> Result<KlEstimate, TrainError> {
+        let divergences = model.divergences(policy, &self.groups(), token_budget, &HeadOptions::default()).concat();
         let ratios: Vec<f64> = self.logps.iter().zip(self.score(model, token_budget)).map(|(p, q)| p - q).collect();
         let tokens: Vec<usize> = self.responses.iter().map(Vec::len).collect();
-        Ok(estimate_kl(&self.policy, reference, &ratios, &tokens)?)
+        Ok(estimate_kl(&self.policy, reference, &divergences, &ratios, &tokens)?)
     }
 
     /// What there is to say of the responses; `step` is how many steps of its phase the policy has.
@@ -89,14 +103,12 @@ impl SampledResponses {
         self.responses.iter().map(Vec::len).sum()
     }
 
+    fn groups(&self) -> Vec<Group<'_>> {
+        self.iter().map(|(prompt, response)| Group { prompt, answers: vec![response] }).collect()
+    }
+
     fn score(&self, model: &CausalLm, token_budget: usize) -> Vec<f64> {
-        let groups: Vec<Group> = self
-            .prompts
-            .iter()
-            .zip(&self.responses)
-            .map(|(prompt, response)| Group { prompt, answers: vec![response] })
-            .collect();
-        let scored = model.score(&groups, token_budget, &HeadOptions::default(), &mut |_| ());
+        let scored = model.score(&self.groups(), token_budget, &HeadOptions::default(), &mut |_| ());
         scored.iter().map(|answers| answers[0].iter().map(|logp| f64::from(*logp)).sum()).collect()
     }
 }

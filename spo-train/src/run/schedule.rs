@@ -263,7 +263,8 @@ impl<'a> Facts<'a> {
             every => training.steps.div_ceil(every),
         };
         let held_out = self.held_out.examples.iter().map(|example| example.tokens() as u64).sum::<u64>();
-        let sampled = if training.max_kl > 0.0 { evaluations as usize * self.kl_prompts } else { 0 };
+        let looks_at_kl = training.max_kl > 0.0 || self.plan.evaluation.kl_path && place.arm.is_some();
+        let sampled = if looks_at_kl { evaluations as usize * self.kl_prompts } else { 0 };
         Stage::Train(Training {
             place: place.clone(),
             data,

@@ -299,6 +299,7 @@ impl<'a> Driver<'a> {
             phase: name,
             training: phase.training,
             parent,
+            path_from: Some(place.path[0].as_str()).filter(|_| place.arm.is_some() && plan.evaluation.kl_path),
             gate: gate.as_ref().filter(|gate| gate.rolls_back()),
             held_out: &self.prepared.held_out,
             evaluation: &plan.evaluation,
@@ -483,10 +484,12 @@ impl<'a> Driver<'a> {
 
     /// Distances of policies from a reference, which scores what they answered.
     fn distances(&mut self, reference: &str, policies: &[String]) -> Result<(), TrainError> {
-        let (model, budget) = (self.resident.get(reference)?, self.prepared.scored_at_once());
+        let budget = self.prepared.scored_at_once();
         for responses in self.responses.iter().filter(|responses| policies.contains(&responses.policy)) {
             self.reporter.check_stop()?;
-            self.reporter.emit(Event::KlEstimated(responses.kl(reference, model, budget)?))?;
+            let said = responses.predictions(self.resident.get(&responses.policy)?, budget);
+            let estimate = responses.kl(&said, reference, self.resident.get(reference)?, budget)?;
+            self.reporter.emit(Event::KlEstimated(estimate))?;
         }
         Ok(())
     }

@@ -103,7 +103,7 @@ fn directory(name: &str) -> String {
 
 /// The run file with its dimensions in every order. Everything else of a round stays at its place: the second round
 /// keeps its α and λ, whichever dimension it learns.
-fn orders(spec: &RunSpec) -> Result<Vec<Variant>, ConfigError> {
+pub(super) fn orders(spec: &RunSpec) -> Result<Vec<Variant>, ConfigError> {
     let rounds = &spec.sections().rounds;
     if let [RoundSpec { dimension: Dimensions::Several(names), .. }] = &rounds[..] {
         let settings = vec![("order".to_owned(), names.join("-"))];

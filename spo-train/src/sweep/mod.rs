@@ -3,8 +3,10 @@
 //! Runs that begin alike share what is alike: the warm-up, rounds and cached log-probs of an earlier run are taken over.
 
 mod grid;
+mod study;
 
 pub use grid::{Axis, Variant, variants};
+pub use study::Study;
 
 use crate::config::RunPlan;
 use crate::events::sink::{Memory, read_events};
@@ -27,6 +29,17 @@ pub enum Progress {
     GateMissed,
 }
 
+impl Progress {
+    /// In words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Found => "finished before",
+            Self::Begins => "begins",
+            Self::GateMissed => "missed its gate",
+        }
+    }
+}
+
 /// Runs what is not finished yet of a sweep below `out`, and writes its table, fronts and report.
 ///
 /// `sink` gives each run its own listener; `told` hears how far the sweep is.
@@ -42,45 +55,55 @@ pub fn sweep(
     stop: &AtomicBool,
 ) -> Result<SweepSummary, TrainError> {
     let mut finished: Vec<FinishedRun> = vec![];
+    each(variants, out, sink, told, stop, &mut |index, summary| {
+        let Variant { name: run, settings, .. } = &variants[index];
+        finished.push(FinishedRun { name: run.clone(), settings: settings.clone(), summary });
+        // After every run: an interrupted sweep has a report of what there is.
+        write(&SweepSummary::of(name, &finished)?, out)
+    })?;
+    let summary = SweepSummary::of(name, &finished)?;
+    write(&summary, out)?;
+    Ok(summary)
+}
+
+/// Runs what is not finished yet of these below `out`, one after the other; `ended` gets each summary, but of a run that
+/// missed its gate.
+fn each(
+    variants: &[Variant],
+    out: &Path,
+    sink: &mut dyn FnMut() -> Box<dyn Sink>,
+    told: &mut dyn FnMut(usize, &Variant, Progress),
+    stop: &AtomicBool,
+    ended: &mut dyn FnMut(usize, RunSummary) -> Result<(), TrainError>,
+) -> Result<(), TrainError> {
     for (index, variant) in variants.iter().enumerate() {
         let mut spec = variant.spec.clone();
         let dir = out.join(&variant.name);
         spec.apply_set(&format!("out={}", Value::from(dir.to_string_lossy())))?;
-        let prepared = prepare(&spec, &mut Memory::default())?;
-        let done = match summary(&dir, &prepared.plan)? {
-            Some(summary) => {
-                told(index, variant, Progress::Found);
-                Some(summary)
-            }
-            None => {
-                told(index, variant, Progress::Begins);
-                let mut prepared = prepared;
-                prepared.source_runs = variants.iter().map(|variant| out.join(&variant.name)).collect();
-                prepared.source_runs.retain(|other| other != &dir && other.exists());
-                let mut sink = sink();
-                let ended = match Manifest::read(&dir) {
-                    Ok(_) => resume(prepared, &dir, &[], sink.as_mut(), stop),
-                    Err(_) => {
-                        prepared.source_runs.splice(..0, moved_aside(&dir)?);
-                        run(prepared, sink.as_mut(), stop)
-                    }
-                };
-                match ended {
-                    Ok(summary) => Some(summary),
-                    Err(TrainError::GateMissed { .. }) => {
-                        told(index, variant, Progress::GateMissed);
-                        None
-                    }
-                    Err(error) => return Err(error),
-                }
+        let mut prepared = prepare(&spec, &mut Memory::default())?;
+        if let Some(summary) = summary(&dir, &prepared.plan)? {
+            told(index, variant, Progress::Found);
+            ended(index, summary)?;
+            continue;
+        }
+        told(index, variant, Progress::Begins);
+        prepared.source_runs = variants.iter().map(|variant| out.join(&variant.name)).collect();
+        prepared.source_runs.retain(|other| other != &dir && other.exists());
+        let mut sink = sink();
+        let result = match Manifest::read(&dir) {
+            Ok(_) => resume(prepared, &dir, &[], sink.as_mut(), stop),
+            Err(_) => {
+                prepared.source_runs.splice(..0, moved_aside(&dir)?);
+                run(prepared, sink.as_mut(), stop)
             }
         };
-        let Variant { name: run, settings, .. } = variant;
-        finished.extend(done.map(|summary| FinishedRun { name: run.clone(), settings: settings.clone(), summary }));
-        // After every run: an interrupted sweep has a report of what there is.
-        write(&SweepSummary::of(name, &finished)?, out)?;
+        match result {
+            Ok(summary) => ended(index, summary)?,
+            Err(TrainError::GateMissed { .. }) => told(index, variant, Progress::GateMissed),
+            Err(error) => return Err(error),
+        }
     }
-    Ok(SweepSummary::of(name, &finished)?)
+    Ok(())
 }
 
 /// The summary of a run that is over; nothing if it is not, or not there.
@@ -125,17 +148,19 @@ fn write(summary: &SweepSummary, out: &Path) -> Result<(), TrainError> {
         let path = out.join(name);
         std::fs::write(&path, text).map_err(|e| TrainError::io(&path, e))
     };
-    let table = |rows: Vec<Vec<String>>| {
-        let mut table = csv::Writer::from_writer(vec![]);
-        rows.iter().try_for_each(|row| table.write_record(row)).map_err(|e| TrainError::io(out, e.into()))?;
-        let bytes = table.into_inner().map_err(|e| TrainError::io(out, e.into_error()))?;
-        Ok::<_, TrainError>(String::from_utf8_lossy(&bytes).into_owned())
-    };
-    file("sweep.csv", table(report::sweep_rows(summary))?)?;
-    file("hypervolume.csv", table(report::hypervolume_rows(summary)?)?)?;
+    file("sweep.csv", csv(&report::sweep_rows(summary), out)?)?;
+    file("hypervolume.csv", csv(&report::hypervolume_rows(summary)?, out)?)?;
     file("sweep.json", serde_json::to_string_pretty(summary).expect("a summary is plain data"))?;
     file("front.svg", report::front_svg(summary))?;
     file("hypervolume.svg", report::hypervolume_svg(summary)?)?;
     file("sweep.md", report::sweep_markdown(summary)?)?;
     file("sweep.html", report::sweep_html(summary)?)
+}
+
+/// Rows as the text of a CSV file in `out`.
+fn csv(rows: &[Vec<String>], out: &Path) -> Result<String, TrainError> {
+    let mut table = csv::Writer::from_writer(vec![]);
+    rows.iter().try_for_each(|row| table.write_record(row)).map_err(|e| TrainError::io(out, e.into()))?;
+    let bytes = table.into_inner().map_err(|e| TrainError::io(out, e.into_error()))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

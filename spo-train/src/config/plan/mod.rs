@@ -442,6 +442,9 @@ pub struct EvaluationPlan {
     pub kl_max_new_tokens: usize,
     /// Sampling temperature.
     pub kl_temperature: f64,
+    /// Whether looks in the middle of a round estimate the divergence from the start.
+    #[serde(default)]
+    pub kl_path: bool,
     /// Held-out prompts shown side by side.
     pub samples: usize,
     /// The user's own prompts.

@@ -65,6 +65,13 @@ impl Resolver<'_> {
                 return Err(wrong(self.document, node, "evaluation.scorer", expected.to_owned()));
             }
         }
+        if let Some(node) = self.root("evaluation").and_then(|section| section.get("kl-path"))
+            && plan.kl_path
+            && plan.kl_samples < 2
+        {
+            let expected = "kl-samples of 2 or more: the divergence is estimated on sampled responses".to_owned();
+            return Err(wrong(self.document, node, "evaluation.kl-path", expected));
+        }
         if let Some(node) = self.root("evaluation").and_then(|section| section.get("command")) {
             let words = plan.command.as_deref().and_then(shlex::split);
             if words.is_none_or(|words| words.is_empty()) {

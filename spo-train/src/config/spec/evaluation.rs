@@ -19,6 +19,10 @@ pub struct EvaluationSpec {
     /// Sampling temperature. The estimate is only one of the policy itself at 1.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub kl_temperature: Option<f64>,
+    /// At each of `eval-every`'s looks, also estimate the KL divergence of the running policy from the start: with the
+    /// accuracies that is the round's path, on which policies can be compared at equal KL. Each look then samples responses,
+    /// and reads the start again.
+    pub kl_path: Option<bool>,
     /// Held-out prompts answered by every policy, shown side by side in the report.
     pub samples: Option<usize>,
     /// Further prompts of your own, shown the same way.

@@ -1,0 +1,68 @@
+//! `spo study`
+
+use std::path::PathBuf;
+
+use clap::Args;
+use spo_eval::report;
+use spo_eval::study::detectable;
+use spo_train::sweep::{Progress, Study, Variant};
+
+use crate::error::CliError;
+use crate::interrupt::Interrupt;
+use crate::output::{Output, note};
+use crate::view;
+
+/// Run an experiment: arms, seeds and orders of one run file, with the tests that say what the data allow to claim
+///
+/// A study file names a run file, its seeds, arms with their settings, and the arm that all others are held against. Runs that
+/// begin alike share the warm-up, the rounds and the cached log-probabilities they have in common; the same command goes on with
+/// what is not finished. Arms are compared at the end and, with `kl`, at equal KL to the start. Writes study.html, study.md,
+/// study.csv, study.json and study.svg beside the runs.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The study file
+    #[arg(value_name = "STUDY.toml")]
+    file: PathBuf,
+    /// Where the runs go [default: studies/NAME beside the file]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Name the runs, say what so many seeds can show, and run nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Standard deviations between seeds, in points, for which the plan says what can be shown.
+const DEVIATIONS: [f64; 3] = [1.0, 2.0, 3.0];
+
+impl Arguments {
+    pub fn run(self, output: &mut Output) -> Result<(), CliError> {
+        let study = Study::from_file(&self.file).map_err(spo_train::TrainError::from)?;
+        let beside = self.file.parent().unwrap_or("".as_ref());
+        let out = self.out.unwrap_or_else(|| beside.join("studies").join(&study.design.name));
+        let seeds = study.seeds.len();
+        for deviation in DEVIATIONS {
+            note(format_args!(
+                "power: {seeds} seeds show a difference of {:.1} points four times out of five where it varies by {deviation} between seeds",
+                detectable(seeds, deviation)
+            ));
+        }
+        if self.dry_run {
+            return study.variants.iter().try_for_each(|run| output.line(&run.name));
+        }
+        let interrupt = Interrupt::listen(false)?;
+        std::fs::create_dir_all(&out).map_err(|source| CliError::io(&out, source))?;
+        let count = study.variants.len();
+        let mut told = |index: usize, run: &Variant, progress: Progress| {
+            if matches!(progress, Progress::Begins) {
+                interrupt.reading();
+            }
+            note(format_args!("== run {} of {count}, {}: {}", index + 1, run.name, progress.words()));
+        };
+        let mut sink = || interrupt.hearing(view::progress());
+        let summary = study.run(&out, &mut sink, &mut told, &interrupt.stop)?;
+        // For the eye: names stand as they are.
+        output.line(report::study_markdown(&summary).replace("\\_", "_").trim_end())?;
+        note(format_args!("tables and pictures are in {}", out.display()));
+        Ok(())
+    }
+}

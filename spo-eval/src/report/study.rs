@@ -1,0 +1,198 @@
+//! The report of a study: every arm, every comparison, and what they allow to say.
+
+use super::document::{Block, Document, Section, Table};
+use super::svg::{self, Chart, ScatterPoint};
+use crate::number::{interval_points, plain, signed};
+use crate::study::{Claim, HYPERVOLUME, LEVEL, StudyComparison, StudyPoint, StudySummary, detectable};
+
+/// How to read the arms.
+const ARMS: &str = "Accuracies in % on held-out pairs, mean over seeds ± standard deviation between seeds. At a KL stand policies of \
+    the last round, between the two looks on both sides of it; an arm that was never on both sides has no row there. Points at the \
+    end differ in KL: they compare trainings, not trade-offs.";
+
+/// How to read the comparisons.
+const TESTS: &str = "Differences to the baseline in points, paired over seeds, with a 95 % t interval. p: two-sided, that there is no \
+    difference; p equivalent: of two one-sided tests, that the difference is at least the margin; both after Holm's correction over \
+    all rows. Seeds share their held-out pairs, so these p say nothing of other prompts.";
+
+/// The report of a study as one self-contained HTML page with inline SVG.
+#[must_use]
+pub fn study_html(summary: &StudySummary) -> String {
+    super::html::page(&document(summary))
+}
+
+/// The report of a study as GitHub-flavoured Markdown, without pictures.
+#[must_use]
+pub fn study_markdown(summary: &StudySummary) -> String {
+    super::markdown::page(&document(summary))
+}
+
+/// The arms' means on the first two dimensions at the end, as one SVG picture.
+#[must_use]
+pub fn study_front_svg(summary: &StudySummary) -> String {
+    let order = summary.orders().first().copied().unwrap_or_default().to_owned();
+    svg::render(&scatter(summary, &order, None))
+}
+
+/// One row per point: order, arm, seed, KL, accuracies.
+#[must_use]
+pub fn study_rows(summary: &StudySummary) -> Vec<Vec<String>> {
+    let mut header: Vec<String> = ["order", "arm", "seed", "at-kl", "kl"].map(str::to_owned).to_vec();
+    header.extend(summary.dimensions.iter().map(|dimension| format!("{dimension} accuracy")));
+    let number = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
+    let row = |point: &StudyPoint| {
+        let StudyPoint { order, arm, seed, at_kl, kl, accuracies } = point;
+        let mut row = vec![order.clone(), arm.clone(), seed.to_string(), number(*at_kl), number(*kl)];
+        row.extend(accuracies.iter().map(f64::to_string));
+        row
+    };
+    std::iter::once(header).chain(summary.points.iter().map(row)).collect()
+}
+
+fn document(summary: &StudySummary) -> Document {
+    let mut arms = Section::new("Arms");
+    arms.table(table(summary));
+    arms.text(ARMS);
+    for order in summary.orders() {
+        for place in places(summary) {
+            arms.blocks.push(Block::Chart(scatter(summary, order, place)));
+        }
+    }
+    let mut tests = Section::new("Comparisons");
+    tests.table(comparisons(summary));
+    tests.text(TESTS);
+    let mut claims = Section::new("What the data allow to say");
+    claims.blocks.push(Block::List(sentences(summary)));
+    Document { title: format!("Study {}", summary.design.name), sections: vec![claims, arms, tests] }
+}
+
+fn places(summary: &StudySummary) -> Vec<Option<f64>> {
+    std::iter::once(None).chain(summary.design.kl.iter().copied().map(Some)).collect()
+}
+
+fn place(at_kl: Option<f64>) -> String {
+    at_kl.map_or("the end".to_owned(), |kl| format!("KL {kl}"))
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+fn spread(values: &[f64]) -> String {
+    let middle = mean(values);
+    if values.len() < 2 {
+        return plain(middle);
+    }
+    let variance = values.iter().map(|value| (value - middle).powi(2)).sum::<f64>() / (values.len() - 1) as f64;
+    format!("{} ± {}", plain(middle), plain(variance.sqrt()))
+}
+
+fn table(summary: &StudySummary) -> Table {
+    let mut header: Vec<String> = ["order", "at", "method", "arm", "seeds"].map(str::to_owned).to_vec();
+    header.extend(summary.dimensions.iter().map(|dimension| format!("{dimension} %")));
+    header.push("KL".to_owned());
+    let mut rows = vec![];
+    for order in summary.orders() {
+        for at_kl in places(summary) {
+            for (arm, method) in &summary.design.arms {
+                let points: Vec<&StudyPoint> = summary.points_of(order, arm, at_kl).collect();
+                if points.is_empty() {
+                    continue;
+                }
+                let mut row =
+                    vec![order.to_owned(), place(at_kl), method.clone(), arm.clone(), points.len().to_string()];
+                for index in 0..summary.dimensions.len() {
+                    let of: Vec<f64> = points.iter().map(|point| 100.0 * point.accuracies[index]).collect();
+                    row.push(spread(&of));
+                }
+                let kl: Vec<f64> = points.iter().filter_map(|point| point.kl).collect();
+                row.push(if kl.is_empty() { "–".to_owned() } else { spread(&kl) });
+                rows.push(row);
+            }
+        }
+    }
+    Table::of_rows("", 4, &header.iter().map(String::as_str).collect::<Vec<_>>(), rows)
+}
+
+/// A difference of accuracies in points; a hypervolume as it is.
+fn unit(one: &StudyComparison) -> f64 {
+    if one.measure == HYPERVOLUME { 1.0 } else { 100.0 }
+}
+
+fn comparisons(summary: &StudySummary) -> Table {
+    let row = |one: &StudyComparison| {
+        let (low, high) = one.test.interval;
+        let difference = match one.measure == HYPERVOLUME {
+            true => [format!("{:+.4}", one.test.mean), format!("{low:+.4} to {high:+.4}")],
+            false => [signed(100.0 * one.test.mean), interval_points((low, high))],
+        };
+        let [difference, interval] = difference;
+        let p = |value: f64| format!("{value:.3}");
+        let labels = [one.order.clone(), place(one.at_kl), one.arm.clone(), one.measure.clone()];
+        let numbers = [difference, interval, p(one.p_difference), p(one.p_equivalence), one.test.seeds.to_string()];
+        labels.into_iter().chain(numbers).collect()
+    };
+    let header = ["order", "at", "arm or method", "measure", "difference", "interval", "p", "p equivalent", "seeds"];
+    Table::of_rows("", 4, &header, summary.comparisons.iter().map(row).collect())
+}
+
+fn sentences(summary: &StudySummary) -> Vec<String> {
+    let design = &summary.design;
+    let shown = |one: &StudyComparison| {
+        let what = match one.claim() {
+            Claim::Better => "has more",
+            Claim::Worse => "has less",
+            Claim::Equivalent => "has the same, within the margin,",
+            Claim::Open => return None,
+        };
+        let (order, arm, measure) = (&one.order, &one.arm, &one.measure);
+        Some(format!("{order}, at {}: {arm} {what} {measure} than {}.", place(one.at_kl), design.baseline))
+    };
+    let mut said: Vec<String> = summary.comparisons.iter().filter_map(shown).collect();
+    let open = summary.comparisons.iter().filter(|one| one.claim() == Claim::Open).count();
+    let (count, margin) = (summary.comparisons.len(), 100.0 * design.margin);
+    if open > 0 {
+        let seeds = summary.comparisons.iter().map(|one| one.test.seeds).max().unwrap_or(0);
+        let accuracies = summary.comparisons.iter().filter(|one| one.measure != HYPERVOLUME);
+        let deviations: Vec<f64> = accuracies.map(|one| unit(one) * one.test.deviation).collect();
+        let typical = mean(&deviations);
+        said.push(format!(
+            "Of {open} of {count} comparisons neither a difference nor equivalence within {margin} points is shown. With {seeds} seeds and \
+             the {} points that differences vary by here, on average, one of {} points shows four times out of five before correction.",
+            plain(typical),
+            plain(detectable(seeds, typical))
+        ));
+    }
+    if count == 0 {
+        said.push("Nothing yet: a comparison takes two seeds that both arms have.".to_owned());
+    } else {
+        said.push(format!("Every test is at {:.0} % after Holm's correction over all {count}.", 100.0 * LEVEL));
+    }
+    said
+}
+
+fn scatter(summary: &StudySummary, order: &str, at_kl: Option<f64>) -> Chart {
+    let axis = |index: usize| summary.dimensions.get(index).cloned().unwrap_or_default();
+    let point = |(colour, (arm, _)): (usize, &(String, String))| {
+        let all: Vec<&StudyPoint> = summary.points_of(order, arm, at_kl).collect();
+        let of = |index: usize| -> Vec<f64> {
+            all.iter().filter_map(|point| point.accuracies.get(index)).map(|value| 100.0 * value).collect()
+        };
+        let range = |values: &[f64]| {
+            let fold = |pick: fn(f64, f64) -> f64| values.iter().copied().reduce(pick);
+            fold(f64::min).zip(fold(f64::max))
+        };
+        let (x, y) = (of(0), of(1));
+        if x.is_empty() || y.is_empty() {
+            return None;
+        }
+        let (x_interval, y_interval) = (range(&x), range(&y));
+        Some(ScatterPoint { label: arm.clone(), colour, x: mean(&x), y: mean(&y), x_interval, y_interval })
+    };
+    Chart::Scatter {
+        title: format!("{order}, at {}", place(at_kl)),
+        x: format!("{}, accuracy %", axis(0)),
+        y: format!("{}, accuracy %", axis(1)),
+        points: summary.design.arms.iter().enumerate().filter_map(point).collect(),
+    }
+}
