@@ -97,6 +97,24 @@ fn every_recipe_runs_and_says_what_came_out() {
     }
 }
 
+#[test]
+fn every_arm_of_the_study_runs() {
+    let (_directory, recipe) = copied("study");
+    let changes = [("steps = 120", "steps = 2"), ("steps = 200", "steps = 2"), ("kl-samples = 64", "kl-samples = 2")];
+    let limit = ("split = ", "limit = 40\nsplit = ");
+    let file = |name: &str, changes: &[(&str, &str)]| {
+        let text = fs::read_to_string(recipe.join(name)).unwrap();
+        fs::write(recipe.join(name), changes.iter().fold(text, |text, (from, to)| text.replace(from, to))).unwrap();
+    };
+    file("run.toml", &[&changes[..], &[limit]].concat());
+    file("study.toml", &[("seeds = [1, 2, 3, 4, 5]", "seeds = [1]")]);
+    let (study, out) = (path(&recipe.join("study.toml")), path(&recipe.join("out")));
+    let named = good(&["study", &study, "--dry-run"]);
+    let report = good(&["study", &study, "--out", &out]);
+    assert_eq!(named.lines().count(), report.lines().filter(|line| line.contains("| the end |")).count(), "{report}");
+    assert!(report.contains("a comparison takes two seeds"), "{report}");
+}
+
 /// A recipe that is a script, with a few rows in the place of all of them; what it wrote, and where it lies.
 fn script(name: &str, changes: &[(&str, &str)], settings: &[(&str, &str)]) -> (TempDir, PathBuf, String) {
     let (directory, recipe) = copied(name);

@@ -118,6 +118,7 @@ fn what_is_no_study_is_refused_with_its_place() {
         ("margin = 0.05", "margin = 2.0", "study.toml:7:10", "between 0 and 1"),
         ("margin = 0.05", "margins = 0.05", "study.toml:7:1", "unknown field `margins`"),
         ("name = \"held\"", "name = \"plain\"", "study.toml:15:8", "there twice"),
+        ("method = \"spo\"", "against = \"plane\"", "study.toml:16:11", "plain, held"),
         ("name = \"held\"", "name = \"a/b\"", "study.toml:15:8", "letters, digits"),
         ("rounds.1.lambda=1", "rounds.1.lamda=1", "--set", "lamda"),
     ];

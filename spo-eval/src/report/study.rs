@@ -3,7 +3,7 @@
 use super::document::{Block, Document, Section, Table};
 use super::svg::{self, Chart, ScatterPoint};
 use crate::number::{interval_points, plain, signed};
-use crate::study::{Claim, HYPERVOLUME, LEVEL, StudyComparison, StudyPoint, StudySummary, detectable};
+use crate::study::{Claim, HYPERVOLUME, LEVEL, StudyArm, StudyComparison, StudyPoint, StudySummary, detectable};
 
 /// How to read the arms.
 const ARMS: &str = "Accuracies in % on held-out pairs, mean over seeds ± standard deviation between seeds. At a KL stand policies of \
@@ -11,7 +11,7 @@ const ARMS: &str = "Accuracies in % on held-out pairs, mean over seeds ± standa
     end differ in KL: they compare trainings, not trade-offs.";
 
 /// How to read the comparisons.
-const TESTS: &str = "Differences to the baseline in points, paired over seeds, with a 95 % t interval. p: two-sided, that there is no \
+const TESTS: &str = "Differences of arm and other in points, paired over seeds, with a 95 % t interval. p: two-sided, that there is no \
     difference; p equivalent: of two one-sided tests, that the difference is at least the margin; both after Holm's correction over \
     all rows. Seeds share their held-out pairs, so these p say nothing of other prompts.";
 
@@ -94,7 +94,7 @@ fn table(summary: &StudySummary) -> Table {
     let mut rows = vec![];
     for order in summary.orders() {
         for at_kl in places(summary) {
-            for (arm, method) in &summary.design.arms {
+            for StudyArm { name: arm, method, .. } in &summary.design.arms {
                 let points: Vec<&StudyPoint> = summary.points_of(order, arm, at_kl).collect();
                 if points.is_empty() {
                     continue;
@@ -128,25 +128,25 @@ fn comparisons(summary: &StudySummary) -> Table {
         };
         let [difference, interval] = difference;
         let p = |value: f64| format!("{value:.3}");
-        let labels = [one.order.clone(), place(one.at_kl), one.arm.clone(), one.measure.clone()];
+        let labels = [&one.order, &place(one.at_kl), &one.arm, &one.against, &one.measure].map(String::clone);
         let numbers = [difference, interval, p(one.p_difference), p(one.p_equivalence), one.test.seeds.to_string()];
         labels.into_iter().chain(numbers).collect()
     };
-    let header = ["order", "at", "arm or method", "measure", "difference", "interval", "p", "p equivalent", "seeds"];
-    Table::of_rows("", 4, &header, summary.comparisons.iter().map(row).collect())
+    let header = ["order", "at", "arm or method", "other", "measure", "difference", "interval", "p", "p equivalent", "seeds"];
+    Table::of_rows("", 5, &header, summary.comparisons.iter().map(row).collect())
 }
 
 fn sentences(summary: &StudySummary) -> Vec<String> {
     let design = &summary.design;
     let shown = |one: &StudyComparison| {
-        let what = match one.claim() {
-            Claim::Better => "has more",
-            Claim::Worse => "has less",
-            Claim::Equivalent => "has the same, within the margin,",
+        let (what, than) = match one.claim() {
+            Claim::Better => ("has more", "than"),
+            Claim::Worse => ("has less", "than"),
+            Claim::Equivalent => ("has, within the margin, as much", "as"),
             Claim::Open => return None,
         };
-        let (order, arm, measure) = (&one.order, &one.arm, &one.measure);
-        Some(format!("{order}, at {}: {arm} {what} {measure} than {}.", place(one.at_kl), design.baseline))
+        let StudyComparison { order, arm, against, measure, .. } = one;
+        Some(format!("{order}, at {}: {arm} {what} {measure} {than} {against}.", place(one.at_kl)))
     };
     let mut said: Vec<String> = summary.comparisons.iter().filter_map(shown).collect();
     let open = summary.comparisons.iter().filter(|one| one.claim() == Claim::Open).count();
@@ -173,7 +173,7 @@ fn sentences(summary: &StudySummary) -> Vec<String> {
 
 fn scatter(summary: &StudySummary, order: &str, at_kl: Option<f64>) -> Chart {
     let axis = |index: usize| summary.dimensions.get(index).cloned().unwrap_or_default();
-    let point = |(colour, (arm, _)): (usize, &(String, String))| {
+    let point = |(colour, StudyArm { name: arm, .. }): (usize, &StudyArm)| {
         let all: Vec<&StudyPoint> = summary.points_of(order, arm, at_kl).collect();
         let of = |index: usize| -> Vec<f64> {
             all.iter().filter_map(|point| point.accuracies.get(index)).map(|value| 100.0 * value).collect()

@@ -35,14 +35,26 @@ pub struct StudyRun {
 pub struct StudyDesign {
     /// Name of the study.
     pub name: String,
-    /// Arms, each with the method that it is a setting of.
-    pub arms: Vec<(String, String)>,
-    /// The arm that all others are held against.
+    /// What is run with every seed and order.
+    pub arms: Vec<StudyArm>,
+    /// The method that all others' fronts are held against.
     pub baseline: String,
     /// KL to the start in nats per response at which policies are compared.
     pub kl: Vec<f64>,
     /// Difference of accuracies, 0 to 1, below which two arms count as equivalent.
     pub margin: f64,
+}
+
+/// A setting of a method.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct StudyArm {
+    /// Its name.
+    pub name: String,
+    /// What it is a setting of.
+    pub method: String,
+    /// The arm that it is held against, if any.
+    pub against: Option<String>,
 }
 
 /// An arm at one place.
@@ -71,6 +83,8 @@ pub struct StudyComparison {
     pub order: String,
     /// The arm; of a hypervolume the method.
     pub arm: String,
+    /// The other one.
+    pub against: String,
     /// A dimension, or `hypervolume`.
     pub measure: String,
     /// KL at which they were compared; `None`: at the end.
@@ -170,35 +184,35 @@ impl StudySummary {
         let mut found = vec![];
         for order in self.orders() {
             for &at_kl in places {
-                for (arm, _) in self.design.arms.iter().filter(|(arm, _)| *arm != self.design.baseline) {
+                let pairs = self.design.arms.iter().filter_map(|arm| Some((arm.name.as_str(), arm.against.as_deref()?)));
+                for (arm, against) in pairs {
                     for (index, dimension) in self.dimensions.iter().enumerate() {
                         let value = |arm: &str, seed: u64| {
                             let point = self.points_of(order, arm, at_kl).find(|point| point.seed == seed)?;
                             Some(point.accuracies[index])
                         };
                         let differences =
-                            self.differences(|seed| Some(value(arm, seed)? - value(&self.design.baseline, seed)?));
-                        found.push((order, arm.as_str(), dimension.as_str(), at_kl, differences));
+                            self.differences(|seed| Some(value(arm, seed)? - value(against, seed)?));
+                        found.push(([order, arm, against, dimension.as_str()], at_kl, differences));
                     }
                 }
-                let baseline = self.design.arms.iter().find(|(arm, _)| *arm == self.design.baseline);
-                let Some((_, own)) = baseline else { continue };
-                for method in self.methods().into_iter().filter(|method| method != own) {
+                let own = self.design.baseline.as_str();
+                for method in self.methods().into_iter().filter(|method| *method != own) {
                     let mut volumes = vec![];
                     for seed in self.seeds() {
                         let [theirs, ours] =
                             [self.volume(order, method, at_kl, seed)?, self.volume(order, own, at_kl, seed)?];
                         volumes.extend(theirs.zip(ours).map(|(theirs, ours)| theirs - ours));
                     }
-                    found.push((order, method, HYPERVOLUME, at_kl, volumes));
+                    found.push(([order, method, own, HYPERVOLUME], at_kl, volumes));
                 }
             }
         }
-        let tested = found.into_iter().filter_map(|(order, arm, measure, at_kl, differences)| {
+        let tested = found.into_iter().filter_map(|(names, at_kl, differences)| {
             let test = PairedTest::of(&differences, self.design.margin)?;
-            let [order, arm, measure] = [order, arm, measure].map(str::to_owned);
+            let [order, arm, against, measure] = names.map(str::to_owned);
             let (p_difference, p_equivalence) = (test.p_difference, test.p_equivalence);
-            Some(StudyComparison { order, arm, measure, at_kl, test, p_difference, p_equivalence })
+            Some(StudyComparison { order, arm, against, measure, at_kl, test, p_difference, p_equivalence })
         });
         let mut tested: Vec<StudyComparison> = tested.collect();
         let corrected = |read: fn(&StudyComparison) -> f64| holm(&tested.iter().map(read).collect::<Vec<_>>());
@@ -221,13 +235,13 @@ impl StudySummary {
     /// Methods in the order of first mention.
     #[must_use]
     pub fn methods(&self) -> Vec<&str> {
-        distinct(self.design.arms.iter().map(|(_, method)| method.as_str()))
+        distinct(self.design.arms.iter().map(|arm| arm.method.as_str()))
     }
 
     /// Hypervolume above chance of a method's arms with a seed; `None` where none has a value.
     fn volume(&self, order: &str, method: &str, at_kl: Place, seed: u64) -> Result<Option<f64>, EvalError> {
-        let arms = self.design.arms.iter().filter(|(_, own)| own == method);
-        let points = arms.flat_map(|(arm, _)| self.points_of(order, arm, at_kl).filter(|point| point.seed == seed));
+        let arms = self.design.arms.iter().filter(|arm| arm.method == method);
+        let points = arms.flat_map(|arm| self.points_of(order, &arm.name, at_kl).filter(|point| point.seed == seed));
         let points: Vec<Vec<f64>> = points.map(|point| point.accuracies.clone()).collect();
         if points.is_empty() {
             return Ok(None);

@@ -42,11 +42,15 @@ fn run(arm: &str, seed: u64, slope: f64, cost: f64) -> StudyRun {
     StudyRun { order: "a-b".into(), arm: arm.into(), summary }
 }
 
+fn arm(name: &str, method: &str, against: Option<&str>) -> StudyArm {
+    StudyArm { name: name.into(), method: method.into(), against: against.map(str::to_owned) }
+}
+
 fn design() -> StudyDesign {
     StudyDesign {
         name: "study".into(),
-        arms: vec![("plain".into(), "dpo".into()), ("held".into(), "spo".into())],
-        baseline: "plain".into(),
+        arms: vec![arm("plain", "dpo", None), arm("held", "spo", Some("plain"))],
+        baseline: "dpo".into(),
         kl: vec![4.5, 9.0],
         margin: 0.02,
     }

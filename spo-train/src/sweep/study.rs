@@ -7,7 +7,7 @@ use crate::config::{ConfigError, Place, RunSpec};
 use crate::events::Sink;
 use serde::Deserialize;
 use spo_eval::report;
-use spo_eval::study::{StudyDesign, StudyRun, StudySummary};
+use spo_eval::study::{StudyArm, StudyDesign, StudyRun, StudySummary};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -48,6 +48,8 @@ struct ArmFile {
     name: Spanned<String>,
     /// What it is a setting of; its own name if absent.
     method: Option<String>,
+    /// The arm that it is held against; the baseline if absent.
+    against: Option<Spanned<String>>,
     /// Values as of `--set`.
     #[serde(default)]
     set: Vec<String>,
@@ -160,10 +162,12 @@ impl StudyFile {
                 return fault(arm.name.span(), "arms.name", format!("{name:?} is there twice"));
             }
         }
-        let baseline = self.baseline.get_ref();
-        if !names.contains(&baseline.as_str()) {
-            let message = format!("found {baseline:?}, expected one of the arms: {}", names.join(", "));
-            return fault(self.baseline.span(), "baseline", message);
+        let others = self.arms.iter().filter_map(|arm| Some(("arms.against", arm.against.as_ref()?)));
+        for (key, other) in std::iter::once(("baseline", &self.baseline)).chain(others) {
+            if !names.contains(&other.get_ref().as_str()) {
+                let message = format!("found {:?}, expected one of the arms: {}", other.get_ref(), names.join(", "));
+                return fault(other.span(), key, message);
+            }
         }
         Ok(())
     }
@@ -188,14 +192,19 @@ impl StudyFile {
                 }
             }
         }
+        let baseline = self.baseline.into_inner();
         let arm = |arm: ArmFile| {
             let name = arm.name.into_inner();
-            (name.clone(), arm.method.unwrap_or(name))
+            let against = arm.against.map(Spanned::into_inner).or_else(|| Some(baseline.clone()));
+            let (method, against) = (arm.method.unwrap_or(name.clone()), against.filter(|other| *other != name));
+            StudyArm { name, method, against }
         };
+        let arms: Vec<StudyArm> = self.arms.into_iter().map(arm).collect();
+        let own = arms.iter().find(|arm| arm.name == baseline).map(|arm| arm.method.clone());
         let design = StudyDesign {
             name: self.name.into_inner(),
-            arms: self.arms.into_iter().map(arm).collect(),
-            baseline: self.baseline.into_inner(),
+            arms,
+            baseline: own.unwrap_or_default(),
             kl: self.kl.into_inner(),
             margin: self.margin.into_inner(),
         };
