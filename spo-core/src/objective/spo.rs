@@ -8,9 +8,9 @@ use serde::Deserialize;
 
 use super::entry::{Build, pair};
 use super::needs::present;
-use super::options::{ANY, NON_NEGATIVE, OptionDoc};
+use super::dpo::smoothed;
+use super::options::{ANY, BELOW_HALF, NON_NEGATIVE, OptionDoc};
 use super::{Entry, Needs, Objective, PairLosses, Ratios};
-use crate::numerics::softplus;
 use crate::{CoreError, PairLogps};
 
 pub(crate) const ENTRY: Entry = Entry {
@@ -63,6 +63,15 @@ pub(crate) const ENTRY: Entry = Entry {
             choices: &["recursive", "raw"],
             ..OptionDoc::POSITIVE
         },
+        OptionDoc {
+            key: "label-smoothing",
+            default: "0.0",
+            meaning: "assumed share ε of flipped labels: (1−ε)·(−log σ(z)) + ε·(−log σ(−z)), z = α·Δlog(π/π_{n−1}) − c; above 0 a pair \
+                      whose z is too large is pushed back, so that a dimension that was lost can be won back",
+            source: "off: the paper's loss",
+            range: BELOW_HALF,
+            ..OptionDoc::POSITIVE
+        },
     ],
     difference_only: false,
     build: Build::Pair(pair::<Spo>),
@@ -101,6 +110,7 @@ pub enum Margin {
 
 /// Round `n` of a sequence.
 #[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Spo {
     /// `α_n`.
     pub alpha: f64,
@@ -112,6 +122,8 @@ pub struct Spo {
     pub earlier: Vec<EarlierRound>,
     /// How `r̂_i` is made.
     pub margin: Margin,
+    /// Assumed share of flipped labels, `ε`.
+    pub label_smoothing: f64,
 }
 
 impl Spo {
@@ -195,8 +207,8 @@ impl Objective for Spo {
         let margin = ratios.delta() * self.alpha;
         let margin_offset = self.margin_offset(logps)?;
         let per_pair = match &margin_offset {
-            Some(margin_offset) => softplus(margin_offset.clone() - margin),
-            None => softplus(-margin),
+            Some(margin_offset) => smoothed(margin - margin_offset.clone(), self.label_smoothing),
+            None => smoothed(margin, self.label_smoothing),
         };
         Ok(PairLosses { margin_offset, ..ratios.losses(per_pair, self.alpha) })
     }
@@ -204,7 +216,7 @@ impl Objective for Spo {
     fn step_zero(&self, logps: &PairLogps) -> Result<Option<Tensor<1>>, CoreError> {
         present(self.name(), "reference log-probabilities", logps.reference.as_ref())?;
         Ok(Some(match self.margin_offset(logps)? {
-            Some(margin_offset) => softplus(margin_offset).mean(),
+            Some(margin_offset) => smoothed(-margin_offset, self.label_smoothing).mean(),
             None => super::dpo::ln_2(logps),
         }))
     }

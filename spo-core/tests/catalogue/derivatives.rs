@@ -77,6 +77,7 @@ fn finite_differences_of_every_option() {
         ("mrpo", json!({"adaptive": true, "clip": 1e6})),
         ("sft", json!({"per": "answer"})),
         ("spo", json!({"lambda": 0.4, "margin": "raw", "nll-weight": 0.1})),
+        ("spo", json!({"lambda": 2.5, "label-smoothing": 0.1})),
         ("aot", json!({"label-smoothing": 0.1})),
         ("modpo", json!({"weight": 0.3, "others": [0.7], "margin-beta": [0.2]})),
     ] {
@@ -187,6 +188,27 @@ proptest! {
                 prop_assert!((b.losses[row] - a.losses[row] - margin).abs() < 1e-9 * margin.abs().max(1.0));
                 prop_assert!((a.d_chosen[row] + a.d_rejected[row]).abs() < 1e-15);
             }
+        }
+    }
+
+    /// A flipped label is the pair with its sides swapped, in the new dimension and in the earlier ones.
+    #[test]
+    fn smoothed_labels_are_a_mixture_with_the_swapped_pairs(seed in 0u64..1000, share in 0.01..0.49f64) {
+        let pairs = batch(seed, 8, 100.0, 5.0);
+        let mut swapped = pairs.clone();
+        std::mem::swap(&mut swapped.policy_chosen, &mut swapped.policy_rejected);
+        let flip = |s: &mut Sides<Vec<f64>>| std::mem::swap(&mut s.chosen, &mut s.rejected);
+        swapped.reference.iter_mut().for_each(flip);
+        swapped.earlier.iter_mut().for_each(flip);
+        let plain = build("spo", json!({"lambda": 1.5}));
+        let (own, other) = (run(plain.as_ref(), &pairs), run(plain.as_ref(), &swapped));
+        let smoothed = build("spo", json!({"lambda": 1.5, "label-smoothing": share}));
+        let found = run(smoothed.as_ref(), &pairs);
+        for row in 0..8 {
+            let mixed = (1.0 - share) * own.losses[row] + share * other.losses[row];
+            prop_assert!((found.losses[row] - mixed).abs() < 1e-12 * mixed.max(1.0));
+            let mixed = (1.0 - share) * own.d_chosen[row] + share * other.d_rejected[row];
+            prop_assert!((found.d_chosen[row] - mixed).abs() < 1e-12);
         }
     }
 
