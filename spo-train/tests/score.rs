@@ -151,7 +151,7 @@ impl Sink for Breaks<'_> {
 fn equal_seeds_give_equal_bits_wherever_a_run_is_broken_off() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
-    let checkpoints = "[checkpoints]\nevery-steps = 2\n";
+    let checkpoints = "[checkpoints]\nevery-steps = 1\n";
     let momentum = training("zo-refresh = 3\nzo-momentum = 0.5");
     let spec = spec(dir.path(), &format!("{momentum}{ROUND}{checkpoints}"));
     events(&spec).unwrap();

@@ -143,6 +143,8 @@ impl Resolver<'_> {
         // A scorer may know dimensions that no row has a label of.
         let dimensions = match &online {
             Some(_) => names(dimension_node),
+            // That nobody scores is what is wrong then.
+            None if scored => names(dimension_node),
             None => self.round_dimensions(dimension_node, &join(&key, "dimension"))?,
         };
         let several = matches!(dimension_node.content, Content::Array(_));
