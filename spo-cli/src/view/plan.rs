@@ -87,6 +87,7 @@ pub(crate) fn forecast_text(forecast: &Forecast) -> String {
         let all = count(written.tokens);
         line(format!("{phase}: each step samples {answers} answers, at most {tokens} tokens; {all} in all steps"));
     }
+    forecast.mix.iter().for_each(|entry| line(entry.line()));
     line(format!("{:<name$} {:>9} {:>7} {:>7} {:>12}", "scored once, cached", "answers", "", "", "tokens"));
     for pass in &forecast.passes {
         line(format!(

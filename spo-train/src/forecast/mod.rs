@@ -15,6 +15,7 @@ use crate::run::Prepared;
 use crate::run::reference::Scoring;
 use crate::run::schedule::{Stage, Training};
 use serde::Serialize;
+use spo_data::TokenShare;
 
 /// What a run will do.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -29,6 +30,9 @@ pub struct Forecast {
     /// Pairs behind the bounds of `hold`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub holds: Vec<HoldForecast>,
+    /// Entries of training data that are mixed by their share of the tokens.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mix: Vec<TokenShare>,
     /// Tokens of sampled responses, at most.
     pub sampled_tokens: u64,
     /// Room in the run directory.
@@ -127,7 +131,20 @@ impl Forecast {
         let holds =
             list.iter().filter_map(Stage::training).flat_map(|stage| HoldForecast::of(prepared, stage)).collect();
         let sampled_tokens = stages.iter().map(|stage| stage.sampled_tokens).sum();
-        Ok(Self { stages, phases, passes, holds, sampled_tokens, disk, memory, warnings, speed: None, seconds: None })
+        let mix = prepared.train.dataset.report.mix.clone();
+        Ok(Self {
+            stages,
+            phases,
+            passes,
+            holds,
+            mix,
+            sampled_tokens,
+            disk,
+            memory,
+            warnings,
+            speed: None,
+            seconds: None,
+        })
     }
 
     /// With a speed, and the time that follows from it.
