@@ -148,7 +148,8 @@ pub(super) fn lines(event: &Event) -> Vec<String> {
         Event::Reused { policy, from } => format!("{policy} is taken over from {}", tidy(from)),
         Event::PhaseStarted { phase, dimension, objective, control, start, pairs, steps, .. } => {
             let control = if *control { ", a control" } else { "" };
-            format!("{phase}: {objective} on {pairs} pairs of {dimension}, {steps} steps from {start}{control}")
+            let rows = if objective == "score" { "prompts" } else { "pairs" };
+            format!("{phase}: {objective} on {pairs} {rows} of {dimension}, {steps} steps from {start}{control}")
         }
         Event::HeldOut(found) => running(found),
         Event::Resumed { from, damaged } => {

@@ -6,6 +6,7 @@ mod gguf;
 mod header;
 mod index;
 mod mxfp4;
+mod packed;
 mod random;
 
 pub use checkpoint::{Checkpoint, CheckpointSource};
