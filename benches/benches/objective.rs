@@ -85,7 +85,7 @@ fn objectives(criterion: &mut Criterion) {
             group.bench_with_input(name, &rewards, |bencher, rewards| {
                 bencher.iter(|| differentiate_rewards(objective.as_ref(), rewards, &device).expect("complete"));
             });
-        } else {
+        } else if let Build::List(_) = entry.build {
             let objective = objective::build_list(entry.name, &none).expect("defaults are valid");
             group.bench_with_input(name, &lists, |bencher, lists| {
                 bencher.iter(|| differentiate_lists(objective.as_ref(), lists, &device).expect("complete"));

@@ -90,6 +90,9 @@ pub(crate) struct TextArguments {
     /// System message for prompts that have none
     #[arg(long, value_name = "TEXT", help_heading = "Text")]
     system: Option<String>,
+    /// Variables of the chat template as a JSON object: {"enable_thinking": false}
+    #[arg(long, value_name = "JSON", value_parser = json_object, help_heading = "Text")]
+    template_kwargs: Option<serde_json::Map<String, serde_json::Value>>,
     /// Do not end plain answers with the tokenizer's EOS
     #[arg(long, help_heading = "Text")]
     no_eos: bool,
@@ -132,6 +135,7 @@ impl TextArguments {
         if self.system.is_some() {
             text.system.clone_from(&self.system);
         }
+        text.template_kwargs.extend(self.template_kwargs.clone().unwrap_or_default());
         text.append_eos &= !self.no_eos;
         text.max_length = self.max_length.or(text.max_length);
         text.overflow = self.overflow.map_or(text.overflow, Long::overflow);
@@ -193,6 +197,10 @@ enum FileSplit {
     Train,
     /// Those of test, or else validation, where there are some of train too
     Test,
+}
+
+fn json_object(argument: &str) -> Result<serde_json::Map<String, serde_json::Value>, String> {
+    serde_json::from_str(argument).map_err(|error| format!("{error}; expected a JSON object"))
 }
 
 fn key_and_name(argument: &str) -> Result<(String, String), String> {

@@ -57,6 +57,9 @@ fn section(page: &mut String, entry: &Entry) {
 }
 
 fn options(page: &mut String, options: &[OptionDoc]) {
+    if options.is_empty() {
+        return;
+    }
     page.push_str(
         "\n| option | default | accepted | meaning | where the default comes from |\n|---|---|---|---|---|\n",
     );

@@ -19,7 +19,7 @@ pub enum CoreError {
     WrongShape {
         /// The objective.
         name: String,
-        /// The data it takes: `paired`, `unpaired`, `list-wise` or `pairwise reward`.
+        /// The data it takes: `paired`, `unpaired`, `list-wise`, `pairwise reward` or `prompt`.
         takes: &'static str,
         /// The data it was asked for.
         wanted: &'static str,

@@ -8,6 +8,7 @@ use crate::budget::fit;
 use crate::layout::{Laid, Layout};
 use crate::record::{AnswerText, Message, PromptText, Record};
 use crate::report::Reason;
+use crate::unrendered::{is_text, quotes_arguments, unrendered};
 use crate::{DataError, Example, TextSpec, Tokenizer};
 
 /// Prompt tokens that may merge with the answer before a row is refused.
@@ -36,7 +37,17 @@ pub fn encode_prompt(tokenizer: &Tokenizer, spec: &TextSpec, prompt: &PromptText
 pub fn encode_record(
     tokenizer: &Tokenizer,
     spec: &TextSpec,
+    record: Record,
+) -> Result<(Option<Example>, Vec<Reason>), DataError> {
+    encode(tokenizer, spec, record, &mut BTreeSet::new())
+}
+
+/// As [`encode_record`]; names of what the record holds and its text does not go to `left_out`.
+pub(crate) fn encode(
+    tokenizer: &Tokenizer,
+    spec: &TextSpec,
     mut record: Record,
+    left_out: &mut BTreeSet<String>,
 ) -> Result<(Option<Example>, Vec<Reason>), DataError> {
     let mut reasons = trim_conversations(&mut record);
     if reasons.contains(&Reason::NoAssistantTurn) {
@@ -49,10 +60,16 @@ pub fn encode_record(
         return Ok((None, vec![Reason::EmptyPrompt]));
     }
     let layout = Layout::resolve(spec, tokenizer, record.tools.is_some())?;
-    if leaves_out(&layout, &record) {
-        reasons.push(Reason::NotLaidOut);
+    let mut lost = leaves_out(&layout, &record);
+    let laid = layout.record(spec, &record)?;
+    if let Some(laid) = &laid {
+        *left_out = unrendered(&record, record.system.as_deref(), &laid.full);
+        lost |= left_out.iter().any(|name| is_text(name));
+        reasons.extend(laid.think_of_some.then_some(Reason::EmptyThinkScored));
+        reasons.extend(quotes_arguments(&record, &laid.full).then_some(Reason::ArgumentsQuoted));
     }
-    let (mut prompt, mut answers) = match layout.record(spec, &record)? {
+    reasons.extend(lost.then_some(Reason::NotLaidOut));
+    let (mut prompt, mut answers) = match laid {
         Some(laid) => {
             let Some(split) = encode_jointly(tokenizer, &laid, layout.add_special())? else {
                 return Ok((None, vec![Reason::BoundaryRefused]));
@@ -120,10 +137,7 @@ const ONLY_CHAT: [&str; 4] = ["tool_calls", "function_call", "reasoning_content"
 /// Whether a record has tools, variables or fields of messages that plain text has no form for, or that the template
 /// does not mention.
 fn leaves_out(layout: &Layout, record: &Record) -> bool {
-    let written = |name: &str| match layout {
-        Layout::Chat(template) => template.source().contains(name),
-        Layout::Plain => false,
-    };
+    let written = |name: &str| layout.mentions(name);
     let prompt = match &record.prompt {
         PromptText::Messages(turns) => turns.as_slice(),
         _ => &[],

@@ -65,10 +65,12 @@ mod registry;
 mod report;
 mod rows;
 pub mod schema;
+mod shares;
 mod spec;
 mod stats;
 mod tokenize;
 mod tokens;
+mod unrendered;
 
 pub use batch::{Group, GroupSpan, PackedBatch, ValueRow, micro_batches};
 pub use cache::load_cached;
@@ -85,9 +87,9 @@ pub use preview::Segment;
 pub use prompts::{NamedPrompt, Prompt, prompts_of, read_prompts};
 pub use record::{AnswerText, Message, PromptText, Record};
 pub use registry::{Entry, Registry};
-pub use report::{FileReport, Incident, LoadReport, Reason};
+pub use report::{FileReport, Incident, LoadReport, Reason, TokenShare};
 pub use rows::AnswerRef;
-pub use spec::{DataSpec, Overflow, Part, Paths, Supervise, TemplateKind, TextSpec};
+pub use spec::{DataSpec, EmptyThink, Overflow, Part, Paths, Supervise, TemplateKind, TextSpec, ToolArguments};
 pub use stats::{DatasetStats, DimensionStats, Lengths};
 pub use tokenize::{
     ChatTemplate, RenderOptions, SpecialTokens, TokenSpan, Tokenizer, TokenizerSettings, template_files,

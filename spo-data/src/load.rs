@@ -1,6 +1,6 @@
 //! Files to a dataset: open, recognise, map columns, read, merge, tokenise in parallel.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -8,13 +8,14 @@ use rayon::prelude::*;
 use serde_json::{Map, Value};
 
 use crate::dataset::Dataset;
-use crate::encode::encode_record;
+use crate::encode::encode;
 use crate::expand::{copies, expand};
 use crate::files::expand as expand_paths;
 use crate::format::{Input, RawRow, Rows};
 use crate::reading::{Reading, rename_columns, sample};
 use crate::record::Record;
 use crate::report::{FileReport, Incident, LoadReport};
+use crate::shares;
 use crate::tokens::TokenFile;
 use crate::{DataError, DataSpec, Example, Preference, Registry, TextSpec, Tokenizer};
 
@@ -85,11 +86,19 @@ impl Registry {
         tokenizer: &Tokenizer,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Dataset, DataError> {
+        shares::check(specs)?;
         let mut loader = Loader::new(self, text, tokenizer, progress)?;
-        let mut report = LoadReport::default();
-        each_file(self, specs, &mut report, |spec, source, left| loader.file(spec, source, left))?;
+        let (mut report, mut ends) = (LoadReport::default(), vec![]);
+        for spec in specs {
+            let own = std::slice::from_ref(spec);
+            each_file(self, own, &mut report, |spec, source, left| loader.file(spec, source, left))?;
+            ends.push(loader.dataset.examples.len());
+        }
         let LoadReport { left_out, cached, .. } = report;
-        Ok(Dataset { report: LoadReport { left_out, cached, ..loader.dataset.report }, ..loader.dataset })
+        let mut dataset =
+            Dataset { report: LoadReport { left_out, cached, ..loader.dataset.report }, ..loader.dataset };
+        shares::mix(specs, &ends, &mut dataset);
+        Ok(dataset)
     }
 
     /// The records of files: rows with their fields understood, as text. For what is done with rows before any tokenizer.
@@ -191,7 +200,10 @@ fn read(
     let mut reading = Reading::start(registry, spec, file, short, &sample)?;
     let (mut count, mut last): (usize, Option<Record>) = (0, None);
     for raw in sample.into_iter().map(Ok).chain(failed.map(Err)).chain(rows) {
-        let record = reading.record(&raw?)?;
+        let mut record = reading.record(&raw?)?;
+        for (name, value) in &spec.template_kwargs {
+            record.variables.entry(name).or_insert_with(|| value.clone());
+        }
         match &mut last {
             Some(last) if reading.schema.merge && same_prompt(last, &record) => merge(last, record),
             _ => {
@@ -319,9 +331,9 @@ impl<'a> Loader<'a> {
             .par_drain(..)
             .flat_map_iter(|(record, copies)| expand(record, copies, self.text.supervise))
             .map(|record| {
-                let id = record.id.clone();
-                match encode_record(self.tokenizer, self.text, record) {
-                    Ok(outcome) => Ok((id, outcome)),
+                let (id, mut left_out) = (record.id.clone(), BTreeSet::new());
+                match encode(self.tokenizer, self.text, record, &mut left_out) {
+                    Ok(outcome) => Ok((id, outcome, left_out)),
                     Err(error @ (DataError::Template { .. } | DataError::Encode { .. })) => {
                         Err(DataError::Row { id, source: Box::new(error) })
                     }
@@ -330,7 +342,10 @@ impl<'a> Loader<'a> {
             })
             .collect();
         for outcome in encoded {
-            let (id, (example, reasons)) = outcome?;
+            let (id, (example, reasons), left_out) = outcome?;
+            for name in left_out {
+                *self.dataset.report.unrendered.entry(name).or_default() += 1;
+            }
             let incidents = reasons.into_iter().map(|reason| Incident { id: id.clone(), reason });
             self.dataset.report.incidents.extend(incidents);
             if let Some(mut example) = example {

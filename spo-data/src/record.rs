@@ -77,6 +77,27 @@ impl Message {
         all
     }
 
+    /// The arguments of its tool calls, and of `function_call`, OpenAI's older form.
+    pub(crate) fn arguments(&self) -> impl Iterator<Item = &Value> {
+        let calls = self.fields.get("tool_calls").and_then(Value::as_array).into_iter().flatten();
+        let functions = calls.map(|call| call.get("function").unwrap_or(call)).chain(self.fields.get("function_call"));
+        functions.filter_map(|function| function.get("arguments"))
+    }
+
+    /// The same to be changed.
+    pub(crate) fn arguments_mut(&mut self) -> Vec<&mut Value> {
+        let mut found = vec![];
+        for (name, value) in &mut self.fields {
+            let functions: Vec<&mut Value> = match (name.as_str(), value) {
+                ("tool_calls", Value::Array(calls)) => calls.iter_mut().map(function).collect(),
+                ("function_call", call) => vec![call],
+                _ => continue,
+            };
+            found.extend(functions.into_iter().filter_map(|function| function.get_mut("arguments")));
+        }
+        found
+    }
+
     /// The text of the message; text parts are joined.
     pub fn text(&self) -> String {
         match &self.content {
@@ -84,6 +105,14 @@ impl Message {
             Value::Array(parts) => parts.iter().filter_map(|part| part.get("text")?.as_str()).collect(),
             _ => String::new(),
         }
+    }
+}
+
+/// What a tool call calls: in an object of its own, or beside the other fields.
+fn function(call: &mut Value) -> &mut Value {
+    match call.get("function").is_some() {
+        true => &mut call["function"],
+        false => call,
     }
 }
 

@@ -33,8 +33,12 @@ pub enum Reason {
     TurnsAfterAnswer,
     /// Kept: an answer has turns of the user, of tools or of the system in it, which are scored as the others.
     OtherTurnsScored,
+    /// Kept: arguments of a tool call are a text, which the chat template quotes once more.
+    ArgumentsQuoted,
+    /// Kept: not all answers begin with an empty think block, so those that do have it trained although it is to be ignored.
+    EmptyThinkScored,
     /// Kept: plain text has no form for tools, tool calls, reasoning, template variables or a second system message, or the
-    /// chat template does not mention them.
+    /// chat template does not mention them or leaves text out.
     NotLaidOut,
 }
 
@@ -62,7 +66,13 @@ impl Reason {
             Self::IdenticalAnswers => "kept: answers are identical",
             Self::TurnsAfterAnswer => "kept: turns after the last assistant turn are left out",
             Self::OtherTurnsScored => "kept: user turns inside an answer are scored",
-            Self::NotLaidOut => "kept: tools, tool calls, reasoning or template variables are left out by the layout",
+            Self::ArgumentsQuoted => {
+                "kept: arguments of a tool call are a text that the template quotes once more (tool-arguments = \"object\")"
+            }
+            Self::EmptyThinkScored => "kept: an empty think block is trained, as not all answers of the row have one",
+            Self::NotLaidOut => {
+                "kept: text, tools, tool calls, reasoning or template variables are left out by the layout"
+            }
         }
     }
 }
@@ -102,8 +112,34 @@ impl FileReport {
     }
 }
 
+/// An entry with a `token-share`, as it is mixed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct TokenShare {
+    /// Its path, or the first of them.
+    pub path: String,
+    /// The wanted share of the tokens, 0 to 1.
+    pub wanted: f64,
+    /// The share that its rows have now.
+    pub share: f64,
+    /// How often each of its rows counts in the mean.
+    pub weight: f64,
+}
+
+impl TokenShare {
+    /// As a line for a user.
+    pub fn line(&self) -> String {
+        let Self { path, wanted, share, weight } = self;
+        format!(
+            "{path}: {:.1} % of the tokens, {:.1} % wanted; each row {weight:.3} times",
+            100.0 * share,
+            100.0 * wanted
+        )
+    }
+}
+
 /// Counts and row lists of one [`crate::load`].
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LoadReport {
     /// The files in order.
     pub files: Vec<FileReport>,
@@ -114,12 +150,21 @@ pub struct LoadReport {
     pub cached: Vec<String>,
     /// Every dropped, cut or doubtful row.
     pub incidents: Vec<Incident>,
+    /// Fields of messages, `tools` and `system` of which some text is in no text that was tokenised, with the number of rows.
+    #[serde(default)]
+    pub unrendered: BTreeMap<String, usize>,
+    /// What entries with a `token-share` came to.
+    #[serde(default)]
+    pub mix: Vec<TokenShare>,
 }
 
 impl LoadReport {
-    /// A line for each file with columns that nobody read.
+    /// A line for each file with columns that nobody read, and one for what the layout of text leaves out.
     pub fn unused(&self) -> impl Iterator<Item = String> {
-        self.files.iter().filter_map(FileReport::unused_line)
+        let fields = self.unrendered.iter().map(|(name, rows)| format!("{name} ({rows} rows)"));
+        let fields = fields.collect::<Vec<_>>().join(", ");
+        let line = (!fields.is_empty()).then(|| format!("fields that the layout of text leaves out: {fields}"));
+        self.files.iter().filter_map(FileReport::unused_line).chain(line)
     }
 
     /// Why rows were dropped, with the number of rows, in words: `2 rows dropped: an answer is empty`.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::DataError;
 
@@ -32,6 +33,16 @@ pub struct DataSpec {
     /// How often each row counts: 2 repeats every row, 0.5 takes every other one; 1 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<f64>,
+    /// Share of the tokens that this entry's rows are to have, among those of the split's entries that have a share: rows
+    /// are repeated or skipped evenly until shares and tokens agree, and the tokens of all of them stay as many. Excludes
+    /// `weight`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub token_share: Option<f64>,
+    /// Variables of the chat template for these rows, such as `enable_thinking`, over those of `[text]` and under a row's own
+    /// `chat_template_kwargs`.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub template_kwargs: Map<String, Value>,
     /// Which files of a directory to read where their names tell splits; set by the program, not by a user.
     #[serde(skip)]
     pub part: Part,
@@ -100,6 +111,14 @@ pub struct TextSpec {
     /// System message for prompts that have none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
+    /// Variables of the chat template for all texts, such as `enable_thinking`; those of `[[data]]` and of a row come before
+    /// them.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub template_kwargs: Map<String, Value>,
+    /// The form in which a chat template gets the arguments of tool calls.
+    pub tool_arguments: ToolArguments,
+    /// Whether an empty think block that a template writes before an answer is trained.
+    pub empty_think: EmptyThink,
     /// Which assistant turns of a conversation with one answer are trained.
     pub supervise: Supervise,
     /// End plain answers with the tokenizer's EOS (chat templates write their own terminator).
@@ -125,6 +144,30 @@ pub enum TemplateKind {
     Chat,
     /// Text as it is, or as the formats say.
     Plain,
+}
+
+/// Arguments of tool calls.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ToolArguments {
+    /// As the row has them, as transformers renders them.
+    #[default]
+    AsWritten,
+    /// An object: a text that holds one is read. What most templates expect, which quote a text once more.
+    Object,
+    /// A text: an object is written as JSON.
+    Text,
+}
+
+/// What becomes of an empty think block (`<think>`, blanks, `</think>`) before an answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum EmptyThink {
+    /// It is part of the answer: the model learns to write it.
+    #[default]
+    Keep,
+    /// It is part of the prompt and not trained, where all answers of the row begin with it.
+    Ignore,
 }
 
 /// Which assistant turns are trained; in pairs it is always what follows the shared prompt.
@@ -158,6 +201,9 @@ impl Default for TextSpec {
             prompt_format: None,
             response_format: None,
             system: None,
+            template_kwargs: Map::new(),
+            tool_arguments: ToolArguments::AsWritten,
+            empty_think: EmptyThink::Keep,
             supervise: Supervise::LastTurn,
             append_eos: true,
             max_length: None,

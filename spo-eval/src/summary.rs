@@ -264,6 +264,9 @@ pub struct CurvePoint {
     pub accuracy: Option<f64>,
     /// Mean reward margin of the batch.
     pub margin: Option<f64>,
+    /// Mean score of the answers that the policy wrote, where the loss is minus that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<f64>,
 }
 
 /// The running policy on held-out pairs, in the middle of a round.
@@ -274,6 +277,9 @@ pub struct Evaluation {
     pub step: u64,
     /// Mean loss of the round's objective on the held-out pairs of its dimension.
     pub loss: f64,
+    /// Mean score of its answers to held-out prompts, where the loss is minus that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub score: Option<f64>,
     /// Dimension, accuracy (0 to 1), mean margin `Δ log(π/π_0)` in nats.
     pub dimensions: Vec<(String, f64, f64)>,
     /// KL divergence from the start with its standard error, nats per response, where it was estimated.

@@ -82,6 +82,7 @@ fn another(key: &str, property: &Value) -> Value {
         "evaluate" => return json!([0, 2]),
         "heads" => return json!(2),
         "width" if key.starts_with("steering") => return json!(8),
+        "template-kwargs" => return json!({ "enable_thinking": false }),
         "columns" => return json!({ "prompt": "question" }),
         "prompt-format" => return json!("Q: {prompt}"),
         "response-format" => return json!(" {response}!"),

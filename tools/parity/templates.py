@@ -3,6 +3,7 @@
 templates.py DIR…          renders all *.jinja in the folders on 16 conversations with both programs (SPO names spo; with
                            VERBOSE=1 also what both refuse, and why)
 templates.py --constructs  writes the texts of fixtures/jinja/constructs.json anew
+templates.py --chats       writes fixtures/jinja/chats.json anew: the templates beside it on the same conversations
 """
 
 import glob
@@ -16,6 +17,7 @@ from transformers.utils.chat_template_utils import _compile_jinja_template, rend
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 CONSTRUCTS = os.path.join(ROOT, "fixtures", "jinja", "constructs.json")
+CHATS = os.path.join(ROOT, "fixtures", "jinja", "chats")
 SPECIAL = {"bos_token": "<s>", "eos_token": "<|im_end|>", "pad_token": "<|pad|>"}
 
 
@@ -147,8 +149,27 @@ def write_constructs():
         file.write("\n")
 
 
+def write_chats():
+    """Errors stand there by their class alone: their words are Jinja's own."""
+    cases, rendered = conversations(), {}
+    for path in sorted(glob.glob(os.path.join(CHATS, "*.jinja"))):
+        of_file = rendered[os.path.basename(path)] = {}
+        with open(path) as file:
+            source = file.read()
+        for name, conversation in cases.items():
+            for opening in (False, True):
+                text = with_jinja(source, conversation, opening)
+                key = f"{name}, opened" if opening else name
+                of_file[key] = {"error": text.split()[1].rstrip(":")} if text.startswith("ERROR ") else {"text": text}
+    with open(CHATS + ".json", "w") as file:
+        json.dump({"special": SPECIAL, "cases": cases, "rendered": rendered}, file, ensure_ascii=False, indent=1)
+        file.write("\n")
+
+
 if __name__ == "__main__":
     if sys.argv[1:] == ["--constructs"]:
         write_constructs()
+    elif sys.argv[1:] == ["--chats"]:
+        write_chats()
     else:
         sys.exit(compare(sys.argv[1:]))

@@ -82,6 +82,12 @@ pub(crate) fn forecast_text(forecast: &Forecast) -> String {
             count(phase.tokens)
         ));
     }
+    for (phase, written) in forecast.phases.iter().filter_map(|phase| Some((&phase.phase, phase.written.as_ref()?))) {
+        let (answers, tokens) = (count(written.answers_per_step as u64), count(written.tokens_per_step));
+        let all = count(written.tokens);
+        line(format!("{phase}: each step samples {answers} answers, at most {tokens} tokens; {all} in all steps"));
+    }
+    forecast.mix.iter().for_each(|entry| line(entry.line()));
     line(format!("{:<name$} {:>9} {:>7} {:>7} {:>12}", "scored once, cached", "answers", "", "", "tokens"));
     for pass in &forecast.passes {
         line(format!(
@@ -131,11 +137,19 @@ fn measured(speed: &Speed, seconds: f64) -> Vec<String> {
     let (least, most) =
         rates.iter().fold((f64::MAX, 0.0_f64), |(least, most), rate| (least.min(*rate), most.max(*rate)));
     let sampled = speed.sampling.map_or(String::new(), |rate| format!(", {rate:.0} sampled"));
-    let mut lines = vec![
-        format!("{:<19} {}, without loading and saving", "time, about", words::duration(seconds)),
-        format!("{:<19} {least:.0} to {most:.0} tokens/s trained in {} steps of each phase,", "measured", speed.steps),
-        format!("{:<19} {:.0} scored{sampled}", "", speed.scoring),
-    ];
+    let mut lines = vec![format!("{:<19} {}, without loading and saving", "time, about", words::duration(seconds))];
+    let scored = if speed.scoring.is_finite() { format!("{:.0} scored", speed.scoring) } else { "none scored".into() };
+    match rates.is_empty() {
+        true => lines.push(format!("{:<19} tokens/s: {scored}{sampled}", "measured")),
+        false => {
+            let steps = speed.steps;
+            lines.push(format!(
+                "{:<19} {least:.0} to {most:.0} tokens/s trained in {steps} steps of each phase,",
+                "measured"
+            ));
+            lines.push(format!("{:<19} {scored}{sampled}", ""));
+        }
+    }
     if speed.peak_bytes > 0 {
         lines.push(format!(
             "{:<19} at most {} in memory, the program and the data included",

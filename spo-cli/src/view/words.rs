@@ -22,6 +22,8 @@ pub(super) fn step(figures: &StepFigures) -> String {
 /// The same without its place.
 pub(super) fn figures(figures: &StepFigures) -> String {
     let mut words = vec![format!("loss {:.4}", figures.loss)];
+    words.extend(figures.score.map(|score| format!("score {score:+.4}")));
+    words.extend(figures.answer_tokens.map(|tokens| format!("{tokens:.0} tokens an answer")));
     words.extend(figures.margin.map(|margin| format!("margin {margin:+.3}")));
     words.extend(figures.accuracy.map(|accuracy| format!("accuracy {:.0} %", 100.0 * accuracy)));
     words.extend(figures.margin_offset.map(|margin_offset| format!("c {margin_offset:+.3}")));
@@ -146,7 +148,8 @@ pub(super) fn lines(event: &Event) -> Vec<String> {
         Event::Reused { policy, from } => format!("{policy} is taken over from {}", tidy(from)),
         Event::PhaseStarted { phase, dimension, objective, control, start, pairs, steps, .. } => {
             let control = if *control { ", a control" } else { "" };
-            format!("{phase}: {objective} on {pairs} pairs of {dimension}, {steps} steps from {start}{control}")
+            let rows = if objective == "score" { "prompts" } else { "pairs" };
+            format!("{phase}: {objective} on {pairs} {rows} of {dimension}, {steps} steps from {start}{control}")
         }
         Event::HeldOut(found) => running(found),
         Event::Resumed { from, damaged } => {
@@ -240,10 +243,11 @@ fn running(found: &HeldOut) -> String {
         let HeldOutDimension { dimension, accuracy, margin, .. } = score;
         format!("; {dimension} {:.1} % right, margin {margin:+.2}", 100.0 * accuracy)
     });
-    let HeldOut { phase, step, steps, loss, degree_accuracy, .. } = found;
+    let HeldOut { phase, step, steps, loss, degree_accuracy, score, .. } = found;
     let degrees = degree_accuracy.map(|accuracy| format!("; degrees {:.1} % right", 100.0 * accuracy));
     let degrees = degrees.unwrap_or_default();
-    format!("{phase} step {step}/{steps}, held out: loss {loss:.4}{}{degrees}", dimensions.collect::<String>())
+    let score = score.map_or_else(String::new, |score| format!(", score {score:+.4}"));
+    format!("{phase} step {step}/{steps}, held out: loss {loss:.4}{score}{}{degrees}", dimensions.collect::<String>())
 }
 
 /// λ after an update, with what moved it.
@@ -300,6 +304,8 @@ mod tests {
             degree_accuracy: None,
             degree_loss: None,
             signal_to_noise: None,
+            score: None,
+            answer_tokens: None,
             tokens: 900,
             seconds: 0.5,
             memory_bytes: 0,

@@ -55,6 +55,8 @@ pub enum Build {
     List(Make<dyn ListObjective>),
     /// A loss on the rewards that a score head gives the answers of pairs.
     Reward(Make<dyn RewardObjective>),
+    /// No loss on numbers of a model: what a scorer says of answers that the policy writes to prompts.
+    Score,
 }
 
 impl Build {
@@ -74,7 +76,7 @@ impl Build {
         }
     }
 
-    /// The shape of data: `paired`, `unpaired`, both, `list-wise` or `pairwise reward`.
+    /// The shape of data: `paired`, `unpaired`, both, `list-wise`, `pairwise reward` or `prompt`.
     pub fn takes(&self) -> &'static str {
         match self {
             Self::Pair(_) => "paired",
@@ -82,6 +84,7 @@ impl Build {
             Self::Unpaired(_) => "unpaired",
             Self::List(_) => "list-wise",
             Self::Reward(_) => "pairwise reward",
+            Self::Score => "prompt",
         }
     }
 }
@@ -131,7 +134,7 @@ impl Entry {
         }
     }
 
-    pub(super) fn wrong_shape(&self, wanted: &'static str) -> CoreError {
+    pub(crate) fn wrong_shape(&self, wanted: &'static str) -> CoreError {
         CoreError::WrongShape { name: self.name.into(), takes: self.build.takes(), wanted }
     }
 }

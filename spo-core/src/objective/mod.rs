@@ -38,6 +38,7 @@ mod orpo;
 mod plackett_luce;
 mod r_dpo;
 mod robust;
+mod score;
 mod selm;
 mod sft;
 mod sigmoid_norm;

@@ -45,6 +45,7 @@ static BUILTIN: &[Entry] = &[
     super::opo::ENTRY,
     super::plackett_luce::ENTRY,
     super::bradley_terry::ENTRY,
+    super::score::ENTRY,
 ];
 
 /// The objectives of this crate.

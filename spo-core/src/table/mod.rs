@@ -30,7 +30,7 @@ use crate::objective::{self, Build};
 /// are of the sum.
 ///
 /// # Errors
-/// Unknown names and options; lines that are no objects or lack a key (with their number); results that are not finite.
+/// Unknown names and options; an objective that is no loss on numbers; lines that are no objects or lack a key (with their number); results that are not finite.
 ///
 /// ```
 /// # use burn::tensor::Device;
@@ -56,6 +56,7 @@ pub fn loss_table(name: &str, options: &Map<String, Value>, jsonl: &str, device:
         }
         Build::List(_) => other::lists(objective::build_list(name, options)?.as_ref(), &rows, device)?,
         Build::Reward(_) => other::rewards(objective::build_reward(name, options)?.as_ref(), &rows, device)?,
+        Build::Score => return Err(entry.wrong_shape("log-probability")),
     });
     Ok(table.into())
 }

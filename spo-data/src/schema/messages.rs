@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::row::nested_text;
 use crate::record::Message;
 
 /// Other names of the roles that templates know.
@@ -46,6 +47,10 @@ fn message(value: &Value) -> Option<Message> {
     } else if let Some((known, _)) = ROLES.iter().find(|(_, names)| names.contains(&role.to_lowercase().as_str())) {
         fields.insert("role".into(), (*known).into());
     }
+    // Columns cannot hold calls of different forms: they are a text then.
+    if let Some(calls) = fields.get("tool_calls").and_then(Value::as_str).and_then(nested_text) {
+        fields.insert("tool_calls".into(), calls);
+    }
     let message = Message::try_from(fields).ok()?;
     is_text(&message.content).then_some(message)
 }
@@ -54,9 +59,21 @@ fn message(value: &Value) -> Option<Message> {
 fn is_text(content: &Value) -> bool {
     match content {
         Value::Null | Value::String(_) => true,
-        Value::Array(parts) => parts.iter().all(|part| part.get("text").is_some_and(Value::is_string)),
+        Value::Array(parts) => parts.iter().all(is_text_part),
         _ => false,
     }
+}
+
+fn is_text_part(part: &Value) -> bool {
+    let kind = part.get("type").is_none_or(|kind| kind == "text" || kind.is_null());
+    kind && part.get("text").is_some_and(Value::is_string)
+}
+
+/// The first part of a message's content that is no text: an image, sound, a document.
+pub(super) fn other_part(value: &Value) -> Option<&Value> {
+    let turns = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+    let contents = turns.iter().filter_map(|turn| turn.get("content").or_else(|| turn.get("value")));
+    contents.filter_map(Value::as_array).flatten().find(|part| !is_text_part(part))
 }
 
 /// Makes a tool call of a turn whose content is `{"name": …, "arguments": …}` as text.

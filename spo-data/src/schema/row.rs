@@ -183,7 +183,10 @@ impl<'a> Row<'a> {
 
     fn as_messages(&self, key: &str, value: &Value) -> Result<Vec<Message>, DataError> {
         let expected = "a list of messages with role and content (or from and value) of text";
-        messages::parse(value).ok_or_else(|| self.wrong(key, expected, value))
+        messages::parse(value).ok_or_else(|| match messages::other_part(value) {
+            Some(part) => self.wrong(key, "text, or parts of text: images, sound and files are not read", part),
+            None => self.wrong(key, expected, value),
+        })
     }
 
     /// Text or messages; an `instruction` with its `input` and `history`.
@@ -383,7 +386,7 @@ pub(crate) fn is_nothing(value: &Value) -> bool {
 }
 
 /// The list or object that a text holds, as JSON or as Python writes it.
-fn nested_text(text: &str) -> Option<Value> {
+pub(super) fn nested_text(text: &str) -> Option<Value> {
     let text = text.trim();
     if !text.starts_with(['[', '{']) {
         return None;

@@ -37,11 +37,21 @@ fn rounds(summary: &RunSummary) -> Section {
     if !ended.is_empty() {
         section.blocks.push(Block::List(ended));
     }
+    let scored: Vec<Vec<String>> = summary.rounds.iter().filter_map(scores).collect();
+    if !scored.is_empty() {
+        section.text(
+            "score: mean of what the round's scorer says of the policy's own answers, in training at both sides of the step's \
+             directions, and to held-out prompts.",
+        );
+        let heads = ["policy", "first step", "last step", "held out, first", "held out, last"];
+        section.table(Table::of_rows("Scores of a policy's own answers", 1, &heads, scored));
+    }
     type Reading = fn(&CurvePoint) -> Option<f64>;
-    let readings: [(&str, &str, Reading); 3] = [
+    let readings: [(&str, &str, Reading); 4] = [
         ("Loss", "loss", |point| Some(point.loss)),
         ("Accuracy on training pairs", "accuracy %", |point| point.accuracy.map(|share| 100.0 * share)),
         ("Reward margin on training pairs", "margin", |point| point.margin),
+        ("Mean score of the policy's answers", "score", |point| point.score),
     ];
     let mut chart = |title: &str, [x, y]: [&str; 2], points: &dyn Fn(&RoundSummary) -> Vec<(f64, f64)>| {
         let line = |round: &RoundSummary| Series {
@@ -63,6 +73,9 @@ fn rounds(summary: &RunSummary) -> Section {
     chart("Held-out loss", ["step", "loss"], &|round| {
         round.evaluations.iter().map(|look| (look.step as f64, look.loss)).collect()
     });
+    chart("Mean score of answers to held-out prompts", "score", &|round| {
+        round.evaluations.iter().filter_map(|look| Some((look.step as f64, look.score?))).collect()
+    });
     for dimension in looked_at(summary) {
         let of = |look: &Evaluation| {
             let (_, accuracy, _) = look.dimensions.iter().find(|(name, ..)| *name == dimension)?;
@@ -80,6 +93,17 @@ fn rounds(summary: &RunSummary) -> Section {
         });
     }
     section
+}
+
+/// The mean scores of a round whose loss is of them.
+fn scores(round: &RoundSummary) -> Option<Vec<String>> {
+    let shown = |score: Option<f64>| score.map_or_else(|| "–".to_owned(), |score| format!("{score:.4}"));
+    let trained: Vec<f64> = round.curve.iter().filter_map(|point| point.score).collect();
+    let held_out: Vec<f64> = round.evaluations.iter().filter_map(|look| look.score).collect();
+    let (first, last) = (*trained.first()?, trained.last().copied());
+    let mut row = vec![round.policy.clone()];
+    row.extend([Some(first), last, held_out.first().copied(), held_out.last().copied()].map(shown));
+    Some(row)
 }
 
 fn degrees(summary: &RunSummary) -> Section {

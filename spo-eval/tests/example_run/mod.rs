@@ -53,10 +53,12 @@ fn round(policy: &str, reference: &str, dimension: &str, lambda: &[(&str, f64)],
         loss: 0.35 + 0.34 / (1.0 + step as f64 / 10.0),
         accuracy: Some(0.9 - 0.4 / (1.0 + step as f64 / 20.0)),
         margin: None,
+        score: None,
     };
     let look = |index: u64| Evaluation {
         step: 25 * index + 24,
         loss: 0.6,
+        score: None,
         dimensions: vec![("honesty".to_owned(), 0.6 + 0.02 * index as f64, 1.0), ("helpfulness".to_owned(), 0.5, -1.0)],
         kl: Some((1.5 * index as f64, 0.2)),
     };

@@ -1,6 +1,7 @@
 //! Architectures that are known and refused, so that the error says why.
 
 use super::Config;
+use serde_json::{Value, json};
 
 /// Keys that mark a mixture of experts.
 const EXPERTS: &[&str] = &[
@@ -26,19 +27,47 @@ pub fn experts(config: &Config) -> Option<String> {
     Some(format!("`{key}` marks a mixture of experts of a kind that is not built here"))
 }
 
+/// Why weights that are stored this way are not read, if they are not.
+fn packed(quantization: &Value, model_type: &str) -> Option<String> {
+    let method = quantization["quant_method"].as_str().unwrap_or("an unnamed method");
+    let text = |key: &str, default: &'static str| quantization[key].as_str().unwrap_or(default).to_lowercase();
+    let bits = quantization["bits"].as_u64().unwrap_or(4);
+    let variant = match method {
+        "mxfp4" if model_type == "gpt_oss" => return None,
+        // Their matrices are stored the other way round.
+        _ if model_type == "gpt2" => String::new(),
+        "gptq" => match (bits, text("checkpoint_format", "gptq").as_str()) {
+            (2 | 4 | 8, "gptq") => return None,
+            (bits, format) => format!(", {bits} bits, in the format {format:?} (read are 2, 4 and 8 bits of \"gptq\")"),
+        },
+        "awq" => match (bits, text("version", "gemm").as_str()) {
+            (4, "gemm") => return None,
+            (bits, version) => format!(", {bits} bits, in the version {version:?} (read are 4 bits of \"gemm\")"),
+        },
+        "bitsandbytes" => match quantization["load_in_4bit"].as_bool() {
+            Some(true) => return None,
+            _ => " in 8 bits (read are its 4-bit code books)".into(),
+        },
+        "fp8" => match (&quantization["weight_block_size"], text("activation_scheme", "dynamic").as_str()) {
+            (size, "dynamic") if *size == json!([128, 128]) => return None,
+            (size, scheme) => format!(
+                ", blocks of {size}, activations {scheme} (read are blocks of [128, 128] and dynamic activations)"
+            ),
+        },
+        _ => String::new(),
+    };
+    Some(format!(
+        "`quantization_config`: its weights are stored by {method}{variant}; use the original model in f32, bf16 or f16"
+    ))
+}
+
 /// Why a configuration is refused, if it is.
 pub fn reason(config: &Config, model_type: &str) -> Option<String> {
     if let Some(key) = present(config, MODALITIES) {
         return Some(format!("`{key}` marks a model of more than text; only text decoders are trained"));
     }
-    if let Some(quantization) = config.get("quantization_config") {
-        let method = quantization["quant_method"].as_str().unwrap_or("an unnamed method");
-        if (model_type, method) == ("gpt_oss", "mxfp4") {
-            return None;
-        }
-        return Some(format!(
-            "`quantization_config`: its weights are stored by {method}; use the original model in f32, bf16 or f16"
-        ));
+    if let Some(why) = config.get("quantization_config").and_then(|quantization| packed(quantization, model_type)) {
+        return Some(why);
     }
     let why = match model_type {
         "llama4_text" | "llama4" => {

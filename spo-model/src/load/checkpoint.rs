@@ -3,7 +3,7 @@
 use super::Storage;
 use super::dtype::{Weight, convert, convert_transposed, first_not_finite};
 use super::index::read_index;
-use super::{LoadOptions, WeightSource, header, mxfp4, release};
+use super::{LoadOptions, WeightSource, header, mxfp4, packed, release};
 use crate::decoder::blocks::BlockBits;
 use crate::device::check_dtype;
 use crate::layout::Layout;
@@ -199,6 +199,12 @@ impl Checkpoint {
         (info.dtype == safetensors::Dtype::U8).then(|| (info.shape.as_slice(), shard.bytes(info)))
     }
 
+    /// A tensor as the file has it.
+    fn raw(&self, name: &str) -> Option<packed::Raw<'_>> {
+        let (shard, info) = self.find(name)?;
+        Some(packed::Raw { dtype: info.dtype, shape: &info.shape, bytes: shard.bytes(info) })
+    }
+
     fn find(&self, name: &str) -> Option<(&Shard, &TensorInfo)> {
         self.shards.iter().find_map(|shard| Some((shard, shard.metadata.info(name)?)))
     }
@@ -354,6 +360,30 @@ impl CheckpointSource<'_> {
         Ok(Some(tensor))
     }
 
+    /// The matrix that a quantised checkpoint holds under this name in parts.
+    fn packed(&mut self, name: &str, shape: &[usize]) -> Result<Option<Tensor<1>>, ModelError> {
+        let &[out, inputs] = shape else { return Ok(None) };
+        let (checkpoint, path) = (self.checkpoint, self.checkpoint.path.clone());
+        let files = packed::Files(&|name| checkpoint.raw(name));
+        let read = packed::read(&files, name, [out, inputs]).map_err(|fault| match fault {
+            packed::Fault::Shape { name, found, expected } => {
+                ModelError::Shape { path: path.clone(), name, found, expected }
+            }
+            packed::Fault::Other { name, reason } => {
+                ModelError::Safetensors { path: path.clone(), reason: format!("tensor `{name}`: {reason}") }
+            }
+        })?;
+        let Some(packed::Unpacked { values, storage, used }) = read else { return Ok(None) };
+        if let Some((at, value)) = first_not_finite(&values, &[out, inputs]) {
+            return Err(ModelError::NotFinite { path, name: name.into(), at, value, stored: "f32" });
+        }
+        self.unused.retain(|unused| !used.contains(unused));
+        let to = self.options.storage.unwrap_or(storage);
+        check_dtype(&self.device, to)?;
+        let data = TensorData::new(values, [out * inputs]);
+        Ok(Some(Tensor::<1>::from_data(data, (&self.device, to.dtype()))))
+    }
+
     /// Refuses tensors of another number of experts than the model has.
     fn check_experts(&self, spec: &ModelSpec) -> Result<(), ModelError> {
         let Some(experts) = &spec.experts else { return Ok(()) };
@@ -411,6 +441,9 @@ impl WeightSource for CheckpointSource<'_> {
             }
             None => {
                 let name = self.named(path);
+                if let Some(tensor) = self.packed(&name, &shape)?.filter(|_| !transposed) {
+                    return Ok(tensor.reshape(shape));
+                }
                 let scalar = self.layout.is_scalar(&name);
                 self.take(name, shape, As { transposed, part: None, scalar })
             }

@@ -7,6 +7,7 @@ mod gguf;
 mod header;
 mod index;
 mod mxfp4;
+mod packed;
 
 pub use crate::decoder::source::{RandomSource, WeightSource};
 pub use crate::storage::Storage;

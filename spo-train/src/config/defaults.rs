@@ -167,6 +167,11 @@ pub(crate) fn online() -> OnlineSpec {
     }
 }
 
+/// `[rounds.online]` with the objective `score`: other prompts say more of a direction than other answers to the same.
+pub(crate) fn scored() -> OnlineSpec {
+    OnlineSpec { samples: Some(1), ..online() }
+}
+
 /// `hold`. Choices: no paper has them, and no run of a language model has tuned them yet.
 pub(crate) fn hold() -> HoldSpec {
     HoldSpec {

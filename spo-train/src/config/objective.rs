@@ -41,6 +41,11 @@ pub(crate) fn gives_rewards(registry: &Registry, name: &str) -> bool {
     registry.entry(name).is_ok_and(|entry| matches!(entry.build, Build::Reward(_)))
 }
 
+/// Whether the objective is what a scorer says of answers that the policy writes.
+pub(crate) fn is_score(registry: &Registry, name: &str) -> bool {
+    registry.entry(name).is_ok_and(|entry| matches!(entry.build, Build::Score))
+}
+
 /// All options of an objective, `given` over the defaults, checked.
 pub(crate) fn complete(
     registry: &Registry,
@@ -53,6 +58,7 @@ pub(crate) fn complete(
         Build::Unpaired(_) => drop(registry.build_unpaired(name, given)?),
         Build::List(_) => drop(registry.build_list(name, given)?),
         Build::Reward(_) => drop(registry.build_reward(name, given)?),
+        Build::Score => {}
     }
     let mut options = entry.resolve(given)?;
     options.retain(|_, value| !value.is_null());
@@ -64,6 +70,7 @@ pub(crate) fn shape(registry: &Registry, name: &str, rows: DimensionRows) -> Dat
     match registry.entry(name).map(|entry| entry.build) {
         Ok(Build::Unpaired(_)) => DataShape::Answers,
         Ok(Build::List(_)) => DataShape::Lists,
+        Ok(Build::Score) => DataShape::Prompts,
         // A dimension that has answers beside those of its pairs would lose them as pairs.
         Ok(Build::Either(..)) if rows.answers > 2 * rows.pairs => DataShape::Answers,
         _ => DataShape::Pairs,
@@ -83,6 +90,10 @@ pub(crate) fn inputs(
         || "all rows of a batch at once: one more forward pass where they take several micro-batches".to_owned();
     let needs = match shape {
         DataShape::Lists => return Ok(vec![reference()]),
+        DataShape::Prompts => {
+            let words = "answers of the policy to the step's prompts at both sides of each direction, and a scorer's opinion of them";
+            return Ok(vec![words.into()]);
+        }
         DataShape::Answers => {
             let objective = registry.build_unpaired(name, options)?;
             let mut words = vec![reference()];

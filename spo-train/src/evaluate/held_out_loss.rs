@@ -8,7 +8,7 @@ use crate::events::reporter::Reporter;
 use crate::events::{HeldOut, HeldOutDimension};
 use crate::policy::logps::score_answers;
 use crate::step::tape::observe;
-use crate::task::{DegreeTally, PreferenceTally, StepAhead, StepTally, Task};
+use crate::task::{DegreeTally, PreferenceTally, StepAhead, StepRows, StepTally, Task};
 use spo_core::Sides;
 use spo_core::logprob::HeadOptions;
 use spo_data::{Dataset, Group, micro_batches};
@@ -79,6 +79,7 @@ impl HeldOutTasks<'_> {
             steps: training.steps,
             loss,
             degree_accuracy: own.degrees.map(|degrees| degrees.accuracy()),
+            score: own.scores.map(|scores| scores.mean()),
             dimensions: self.dimensions.iter().map(|margins| margins.figures(&scores)).collect(),
             tokens,
             seconds: started.elapsed().as_secs_f64(),
@@ -207,6 +208,12 @@ fn own_loss<'t>(
     let mut total = StepTally::default();
     for rows in all.chunks(per_step) {
         reporter.check_stop()?;
+        if let Some(sums) = task.written(model, &StepRows { all: &all, rows, done: 0 }, false)? {
+            *tokens += sums.scores.map_or(0, |scores| scores.tokens as u64);
+            total.weight += sums.weight;
+            total.merge(sums);
+            continue;
+        }
         let groups: Vec<Group> = rows.iter().map(|&row| task.group(row)).collect();
         let batches = micro_batches(&groups.iter().map(Group::tokens).collect::<Vec<_>>(), token_budget);
         let ahead = task.look_ahead(&StepAhead { model, rows, batches: &batches, token_budget, head: &head })?;

@@ -333,6 +333,12 @@ pub struct StepFigures {
     /// other micro-batches change of one of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal_to_noise: Option<f64>,
+    /// Mean score of the answers that the policy wrote at both sides of its directions, where the loss is minus that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<f64>,
+    /// Their mean length, in tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer_tokens: Option<f64>,
     /// Tokens run through the model, shared prompts counted once.
     pub tokens: u64,
     /// Time taken.
@@ -362,6 +368,9 @@ pub struct HeldOut {
     /// Share of its answers whose preference degree the head names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub degree_accuracy: Option<f64>,
+    /// Mean score of its answers to held-out prompts, where the loss is minus that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<f64>,
     /// Per dimension of the run; empty in a warm-up, which has no π_0 yet.
     pub dimensions: Vec<HeldOutDimension>,
     /// Tokens scored.

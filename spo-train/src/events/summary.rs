@@ -79,6 +79,7 @@ fn add(summary: &mut RunSummary, plan: &RunPlan, event: &Event) {
                     loss: figures.loss,
                     accuracy: figures.accuracy,
                     margin: figures.margin,
+                    score: figures.score,
                 });
             }
         }
@@ -168,6 +169,7 @@ fn look(found: &HeldOut) -> Evaluation {
     Evaluation {
         step: found.step - 1,
         loss: found.loss,
+        score: found.score,
         dimensions: found.dimensions.iter().map(of_dimension).collect(),
         kl: None,
     }

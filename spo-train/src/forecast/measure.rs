@@ -34,7 +34,7 @@ const DRAWN: (usize, usize) = (4, 32);
 pub struct Speed {
     /// Optimiser steps that were measured of each phase.
     pub steps: u64,
-    /// Trained, by phase; one whose loss needs sampled answers is not measured.
+    /// Trained, by phase; one whose loss needs sampled answers, or is of them, is not measured.
     pub training: Vec<(String, f64)>,
     /// Scored without a tape.
     pub scoring: f64,
@@ -77,7 +77,9 @@ pub fn measure(prepared: &Prepared, steps: u64, sink: &mut dyn Sink) -> Result<S
         }
     }
     let Measured { scored: (tokens, seconds), training, sampling, .. } = measured;
-    let (scoring, peak_bytes) = (tokens as f64 / seconds, memory::peak_resident_bytes());
+    // Where nothing was scored nothing is.
+    let scoring = if tokens == 0 { f64::INFINITY } else { tokens as f64 / seconds };
+    let peak_bytes = memory::peak_resident_bytes();
     Ok(Speed { steps, training, scoring, sampling, peak_bytes })
 }
 
@@ -97,7 +99,10 @@ impl Measured<'_> {
     /// A few steps of a phase, after what its loss needs of frozen policies: here they all are the starting one.
     fn phase(&mut self, training: &Training) -> Result<(), TrainError> {
         let (place, data) = (&training.place, &training.data.train);
-        if data.sampled_tokens().is_some() {
+        if data.is_written() && self.sampling.is_none() {
+            return self.responses();
+        }
+        if data.sampled_tokens().is_some() || data.is_written() {
             return Ok(());
         }
         let few = self.short(place.training);
@@ -115,6 +120,7 @@ impl Measured<'_> {
             reference,
             contexts: None,
             lambdas: Lambdas::default(),
+            judged: None,
         };
         let task = data.task(frozen, device::cpu())?;
         self.train(&phase, task.as_ref(), data.with_head(self.model.clone()))
@@ -164,9 +170,12 @@ impl Measured<'_> {
     /// A few short responses to held-out prompts.
     fn responses(&mut self) -> Result<(), TrainError> {
         let prepared = self.prepared;
+        if !prepared.holds_out() {
+            return Ok(());
+        }
         let plan = &prepared.plan.evaluation;
         let few = EvaluationPlan {
-            kl_samples: plan.kl_samples.min(DRAWN.0),
+            kl_samples: if plan.kl_samples == 0 { DRAWN.0 } else { plan.kl_samples.min(DRAWN.0) },
             kl_max_new_tokens: plan.kl_max_new_tokens.min(DRAWN.1),
             ..plan.clone()
         };

@@ -156,6 +156,13 @@ fn phase(prepared: &Prepared, training: &schedule::Training, program: usize) -> 
         (phase.activations_kept, phase.activations_recomputed, phase.recomputes) = (activations, activations, false);
         phase.head = scoring_head(spec, chunk);
     }
+    if training.data.train.is_written() {
+        let together = training.written.per_step.count.min(sampling::BATCH);
+        let longest = rows.iter().map(|row| row.prompt.len()).max().unwrap_or(0);
+        let tokens = (longest + training.written.per_step.max_new_tokens).min(spec.context);
+        let activations = generation(spec, together, tokens);
+        (phase.activations_kept, phase.activations_recomputed, phase.head) = (activations, activations, 0);
+    }
     let passing = phase.gradients + phase.activations() + phase.head;
     phase.total = phase.weights + phase.adapters + phase.optimizer + passing;
     if host {

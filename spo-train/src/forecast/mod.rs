@@ -15,6 +15,7 @@ use crate::run::Prepared;
 use crate::run::reference::Scoring;
 use crate::run::schedule::{Stage, Training};
 use serde::Serialize;
+use spo_data::TokenShare;
 
 /// What a run will do.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -29,6 +30,9 @@ pub struct Forecast {
     /// Pairs behind the bounds of `hold`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub holds: Vec<HoldForecast>,
+    /// Entries of training data that are mixed by their share of the tokens.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mix: Vec<TokenShare>,
     /// Tokens of sampled responses, at most.
     pub sampled_tokens: u64,
     /// Room in the run directory.
@@ -66,6 +70,21 @@ pub struct PhaseForecast {
     /// Pairs without preference degrees, where the loss takes any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub without_degrees: Option<usize>,
+    /// What the policy writes in a step for its loss to be scored, where the loss is of that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub written: Option<WrittenForecast>,
+}
+
+/// Answers of a step, at both sides of each direction.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct WrittenForecast {
+    /// Answers.
+    pub answers_per_step: usize,
+    /// Their tokens, at most.
+    pub tokens_per_step: u64,
+    /// Tokens of all steps, at most.
+    pub tokens: u64,
 }
 
 /// The pairs behind one bound.
@@ -112,13 +131,28 @@ impl Forecast {
         let holds =
             list.iter().filter_map(Stage::training).flat_map(|stage| HoldForecast::of(prepared, stage)).collect();
         let sampled_tokens = stages.iter().map(|stage| stage.sampled_tokens).sum();
-        Ok(Self { stages, phases, passes, holds, sampled_tokens, disk, memory, warnings, speed: None, seconds: None })
+        let mix = prepared.train.dataset.report.mix.clone();
+        Ok(Self {
+            stages,
+            phases,
+            passes,
+            holds,
+            mix,
+            sampled_tokens,
+            disk,
+            memory,
+            warnings,
+            speed: None,
+            seconds: None,
+        })
     }
 
     /// With a speed, and the time that follows from it.
     #[must_use]
     pub fn with_speed(self, speed: Speed) -> Self {
-        let trained: f64 = self.phases.iter().map(|phase| phase.tokens as f64 / speed.training_of(&phase.phase)).sum();
+        // What a policy writes for its loss is among what is sampled.
+        let by_gradients = self.phases.iter().filter(|phase| phase.written.is_none());
+        let trained: f64 = by_gradients.map(|phase| phase.tokens as f64 / speed.training_of(&phase.phase)).sum();
         let scored = self.stages.iter().map(|stage| stage.scored_tokens).sum::<u64>();
         let sampled = speed.sampling.map_or(0.0, |rate| self.sampled_tokens as f64 / rate);
         let seconds = Some(trained + scored as f64 / speed.scoring + sampled);
@@ -138,6 +172,11 @@ impl PhaseForecast {
             evaluations: training.evaluations,
             evaluation_tokens: training.evaluation_tokens,
             without_degrees: training.data.train.without_degrees(),
+            written: training.data.train.is_written().then(|| WrittenForecast {
+                answers_per_step: training.written.per_step.count,
+                tokens_per_step: training.written.per_step.tokens(),
+                tokens: training.written.steps.tokens(),
+            }),
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::task::StepTally;
 use spo_model::CausalLm;
 
 /// Steps from one measurement of the noise to the next.
-const NOISE_EVERY: u64 = 100;
+pub(crate) const NOISE_EVERY: u64 = 100;
 
 impl Phase<'_> {
     /// Losses → update. Now and then also how far the loss of the first probe is from the same with other micro-batches: its

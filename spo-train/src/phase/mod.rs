@@ -23,6 +23,7 @@ use crate::phase::hold::Hold;
 use crate::phase::stopping::Stopping;
 use crate::step::gradients::Trainable;
 use crate::task::Task;
+pub(crate) use by_losses::NOISE_EVERY;
 pub use state::PhaseState;
 use std::path::PathBuf;
 use std::time::Instant;

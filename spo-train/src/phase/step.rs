@@ -53,7 +53,8 @@ impl Phase<'_> {
             Fault::Error(error) => error,
         })?;
 
-        let (tokens, taken) = (batch.tokens() * passes as u64, started.elapsed());
+        let written = tally.scores.map_or(0, |scores| scores.tokens as u64);
+        let (tokens, taken) = (batch.tokens() * passes as u64 + written, started.elapsed());
         let mean = |sum: f64| sum / (rows.len() * passes) as f64;
         let over = |sum: f64, count: f64| (count > 0.0).then(|| sum / count);
         let pairs = tally.preference.as_ref();
@@ -75,6 +76,8 @@ impl Phase<'_> {
             degree_accuracy: tally.degrees.map(|degrees| degrees.accuracy()),
             degree_loss: tally.degrees.map(|degrees| degrees.mean_loss()),
             signal_to_noise: signal,
+            score: tally.scores.map(|scores| scores.mean()),
+            answer_tokens: tally.scores.map(|scores| scores.tokens / scores.answers),
             tokens,
             seconds: taken.as_secs_f64(),
             memory_bytes: memory::resident_bytes(),

@@ -59,6 +59,8 @@ pub(super) struct StepBatch<'a> {
     /// Most tokens of a micro-batch, where there may be several.
     token_budget: usize,
     head: HeadOptions,
+    /// Whether other rows are computed together than in the batch that it is of.
+    repacked: bool,
 }
 
 impl<'a> StepBatch<'a> {
@@ -71,7 +73,7 @@ impl<'a> StepBatch<'a> {
         let together = if phase.training.update_in_backward { usize::MAX } else { token_budget };
         let micro_batches = micro_batches(&lengths, together);
         let head = HeadOptions { chunk_rows: phase.training.head_chunk_rows, ..Default::default() };
-        Self { phase, task, rows, groups, micro_batches, done, token_budget, head }
+        Self { phase, task, rows, groups, micro_batches, done, token_budget, head, repacked: false }
     }
 
     /// Tokens of all rows, shared prompts counted once.
@@ -132,8 +134,12 @@ impl<'a> StepBatch<'a> {
     }
 
     /// The sums of the batch at a model, without a backward pass and without dropout, and the log-probs of each
-    /// micro-batch's tokens.
+    /// micro-batch's tokens; none where the loss is of answers that the model writes.
     pub fn loss(&self, model: &CausalLm) -> Result<(StepTally, Vec<Vec<f32>>), Fault> {
+        let step = StepRows { all: self.rows, rows: self.rows, done: self.done };
+        if let Some(tally) = self.task.written(model, &step, self.repacked)? {
+            return Ok((tally, vec![]));
+        }
         self.pass(model, |_, rows, batch, scored, sums| {
             self.logp_gradients(rows, batch, scored, sums)?;
             Ok(scored.logps.to_vec())
@@ -184,7 +190,7 @@ impl<'a> StepBatch<'a> {
         let lengths: Vec<usize> = self.groups.iter().map(Group::tokens).collect();
         let mut micro_batches = micro_batches(&lengths, self.token_budget / 2);
         micro_batches.iter_mut().for_each(|members| members.reverse());
-        Self { groups: self.groups.clone(), micro_batches, head: self.head.clone(), ..*self }
+        Self { groups: self.groups.clone(), micro_batches, head: self.head.clone(), repacked: true, ..*self }
     }
 
     /// Steps done before this one.

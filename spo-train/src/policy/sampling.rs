@@ -1,7 +1,7 @@
 //! Responses sampled from a policy: for its distance from others, and for a reader.
 
 use crate::TrainError;
-use crate::config::EvaluationPlan;
+use crate::config::{EvaluationPlan, OnlinePlan};
 use crate::events::Event;
 use crate::events::reporter::Reporter;
 use crate::persist::durable;
@@ -244,6 +244,14 @@ pub(crate) struct Drawing {
     pub seed: u64,
 }
 
+impl Drawing {
+    /// How the answers of an online round are drawn.
+    pub fn of(plan: &OnlinePlan, stop: Vec<u32>, seed: u64) -> Self {
+        let sampling = Sampling { temperature: plan.temperature, top_p: plan.top_p, ..Sampling::GREEDY };
+        Self { samples: plan.samples, max_new_tokens: plan.max_new_tokens, sampling, stop, seed }
+    }
+}
+
 /// Sequences between two reports of progress.
 const TOLD: usize = 4 * BATCH;
 
@@ -282,7 +290,8 @@ pub(crate) fn draw_answers(
     Ok(drawn)
 }
 
-fn distinct_prompts(held_out: &Dataset, count: usize) -> Vec<Vec<u32>> {
+/// The first `count` distinct prompts of a data set.
+pub(crate) fn distinct_prompts(held_out: &Dataset, count: usize) -> Vec<Vec<u32>> {
     let mut seen = std::collections::HashSet::new();
     let prompts = held_out.examples.iter().map(|example| example.prompt.as_slice());
     prompts.filter(|prompt| seen.insert(*prompt)).take(count).map(<[u32]>::to_vec).collect()

@@ -6,8 +6,11 @@ use crate::events::Event;
 use crate::persist::directory;
 use crate::policy::Policies;
 use crate::policy::adapters::policy_options;
+use crate::policy::sampling::Drawing;
 use crate::run::prepare::Prepared;
+use crate::run::schedule::Training;
 use crate::run::stages::Driver;
+use crate::task::Judged;
 use serde::{Deserialize, Serialize};
 use spo_eval::{AnswerScores, Duel, win_rate};
 use spo_model::CausalLm;
@@ -17,6 +20,7 @@ use spo_score::pairing::by_dimension;
 use spo_score::{Item, LoadedPolicy, Models, Opening, ScoreError, Scorer, ScorerSpec, Scores};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 /// Where a scorer's standard error goes, in the run directory.
 const LOG: &str = "scorer.log";
@@ -47,6 +51,16 @@ impl Driver<'_> {
         });
         told?;
         Ok(found?)
+    }
+
+    /// Who scores what the policy of a phase writes, where the loss is of that, and how it draws.
+    pub(super) fn judged_by(&self, training: &Training) -> Result<Option<Judged>, TrainError> {
+        let online = training.place.arm.and_then(|arm| arm.round.online.as_ref());
+        let Some(online) = online.filter(|_| training.data.train.is_written()) else { return Ok(None) };
+        let scorer = Arc::new(Mutex::new(self.scorer(&online.scorer)?));
+        let tokenizer = Arc::new(self.prepared.tokenizer.clone());
+        let seed = self.plan.seed.wrapping_add(training.place.round());
+        Ok(Some(Judged { scorer, tokenizer, drawing: Drawing::of(online, self.stop.clone(), seed) }))
     }
 
     fn scorer(&self, spec: &ScorerSpec) -> Result<Box<dyn Scorer>, TrainError> {

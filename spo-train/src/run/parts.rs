@@ -11,9 +11,9 @@ use crate::run::hold;
 use crate::run::place::Place;
 use crate::run::prepare::Prepared;
 use crate::run::schedule::Training;
-use crate::task::Task;
 use crate::task::build::{Embedded, Frozen, Lambdas};
 use crate::task::data::TaskData;
+use crate::task::{Judged, Task};
 use burn::tensor::Device;
 use spo_eval::{DegreeScore, Distribution, length_accuracy};
 use spo_model::CausalLm;
@@ -30,6 +30,8 @@ pub(super) struct Given<'h> {
     pub contexts: Option<Embedded>,
     /// λ of earlier rounds that was found in training.
     pub lambdas: Lambdas,
+    /// Who scores what its policy writes, where its loss is of that.
+    pub judged: Option<Judged>,
 }
 
 /// A phase's task, and the tasks that it is evaluated on.
@@ -54,7 +56,7 @@ impl<'a> Parts<'a> {
         device: &Device,
     ) -> Result<Self, TrainError> {
         let (place, data) = (&training.place, training.data);
-        let Given { history, samples: [samples, held_out_samples], reference, contexts, lambdas } = given;
+        let Given { history, samples: [samples, held_out_samples], reference, contexts, lambdas, judged } = given;
         let frozen = |samples| Frozen {
             names: &place.path,
             history: &history,
@@ -62,6 +64,7 @@ impl<'a> Parts<'a> {
             reference: reference.clone(),
             contexts: contexts.clone(),
             lambdas: lambdas.clone(),
+            judged: judged.clone(),
         };
         let rows = data.rows();
         // Of the pairs that an online round made only the policies know that its loss looks at.

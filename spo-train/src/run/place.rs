@@ -1,9 +1,10 @@
 //! The phases of a plan, in order: the warm-up, then every arm of every round; and their rows, read once.
 
 use crate::TrainError;
-use crate::config::{ArmPlan, RoundPlan, RunPlan, TrainingPlan};
+use crate::config::{ArmPlan, DataShape, RoundPlan, RunPlan, TrainingPlan};
 use crate::persist::directory::{START, WARMUP, policy_name};
 use crate::phase::Phase;
+use crate::policy::sampling::distinct_prompts;
 use crate::run::online::prompts::{Prompts, Texts};
 use crate::step::gradients::Trainable;
 use crate::task::data::TaskData;
@@ -144,6 +145,9 @@ impl PhaseData {
         model: &ModelSpec,
         (texts, tokenizer): (&Texts, &Tokenizer),
     ) -> Result<Self, TrainError> {
+        if let Some(arm) = place.arm.filter(|arm| arm.plan.data == DataShape::Prompts) {
+            return Self::of_prompts(plan, place, &arm, train, held_out, model, (texts, tokenizer));
+        }
         let limit = model.context;
         let online = place.arm.and_then(|arm| Some((arm, arm.round.online.as_ref()?)));
         let prompts = online
@@ -181,6 +185,40 @@ impl PhaseData {
         let (phase, rows) = (place.visiting(plan.seed), train.len());
         let train = train.visiting(phase.visits(rows), phase.epoch(rows));
         Ok(Self { train, held_out, online: prompts.map(|prompts| (prompts, OnceLock::new())) })
+    }
+}
+
+impl PhaseData {
+    /// The prompts of an arm whose policy is scored by what it writes, and `kl-samples` held-out ones.
+    fn of_prompts(
+        plan: &RunPlan,
+        place: &Place,
+        arm: &ArmPlace,
+        train: &Dataset,
+        held_out: &Dataset,
+        model: &ModelSpec,
+        (texts, tokenizer): (&Texts, &Tokenizer),
+    ) -> Result<Self, TrainError> {
+        let online = arm.round.online.as_ref().expect("the resolver gives it a scorer");
+        let of = |prompts, held_out| {
+            TaskData::of_prompts(prompts, &arm.round.dimension, &arm.plan.objective, held_out, model.context)
+        };
+        let prompts = Prompts::of(place, online, (&plan.text, texts, tokenizer), train, (model, plan.seed))?;
+        let train = of(prompts.list, false);
+        let (phase, rows) = (place.visiting(plan.seed), train.len());
+        let train = train.visiting(phase.visits(rows), phase.epoch(rows));
+        let asked = |ids: Vec<u32>| texts.prompt("a held-out prompt", &ids, tokenizer);
+        let held_out = match place.training.eval_every {
+            0 => None,
+            _ => {
+                let prompts = distinct_prompts(held_out, plan.evaluation.kl_samples).into_iter();
+                Some(of(prompts.map(asked).collect::<Result<Vec<_>, _>>()?, true))
+            }
+        };
+        if held_out.as_ref().is_some_and(|held_out| held_out.len() == 0) {
+            return Err(TrainError::no_pairs(format!("held-out prompts for {}", place.policy)));
+        }
+        Ok(Self { train, held_out, online: None })
     }
 }
 

@@ -5,6 +5,7 @@
 
 use crate::config::{GatePlan, RoundPlan, RunPlan};
 use crate::evaluate::steered::Asked;
+use crate::phase::NOISE_EVERY;
 use crate::run::online::Making;
 use crate::run::place::{ArmPlace, PhaseData, Place, first_policy, places};
 use crate::run::reference::{Draw, Made, Scoring};
@@ -79,6 +80,38 @@ pub(crate) struct Training<'a> {
     pub evaluation_tokens: u64,
     /// What is sampled in all of them, for the KL budget.
     pub evaluation_responses: Responses,
+    /// What the policy writes for its loss.
+    pub written: Written,
+}
+
+/// Answers that a loss is of, at most.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Written {
+    /// Answers in a step: at both sides of each direction.
+    pub per_step: Responses,
+    /// Answers in all steps, those that show the noise included.
+    pub steps: Responses,
+    /// Answers in all evaluations on the way.
+    pub evaluations: Responses,
+}
+
+impl Written {
+    /// Of a phase whose loss is of what its policy writes; none of others.
+    fn of(place: &Place, data: &PhaseData, evaluations: u64) -> Self {
+        let online = place.arm.and_then(|arm| arm.round.online.as_ref());
+        let Some(online) = online.filter(|_| data.train.is_written()) else { return Self::default() };
+        let Place { training, .. } = place;
+        let passes = 2 * training.zeroth_order.map_or(1, |settings| settings.zo_estimates);
+        let batch = training.pairs_per_step.min(data.train.len()) * online.samples;
+        let noise = training.steps.div_ceil(NOISE_EVERY) as usize;
+        let held_out = data.held_out.as_ref().map_or(0, TaskData::len) * online.samples;
+        let of = |count: usize| Responses { count, max_new_tokens: online.max_new_tokens };
+        Self {
+            per_step: of(batch * passes),
+            steps: of(batch * (passes * training.steps as usize + noise)),
+            evaluations: of(held_out * evaluations as usize),
+        }
+    }
 }
 
 /// How much is sampled.
@@ -137,7 +170,9 @@ impl Stage<'_> {
                 summary.steps = training.place.training.steps;
                 summary.trained_tokens = training.tokens;
                 summary.scored_tokens = training.evaluation_tokens;
-                summary.sampled_tokens = training.evaluation_responses.tokens();
+                let Written { steps, evaluations, .. } = training.written;
+                let sampled = [training.evaluation_responses, steps, evaluations];
+                summary.sampled_tokens = sampled.into_iter().map(Responses::tokens).sum();
             }
             Self::Sample { draws, .. } => {
                 let of = |draw: &Draw| Responses { count: draw.prompts.len(), max_new_tokens: draw.max_new_tokens };
@@ -273,6 +308,7 @@ impl<'a> Facts<'a> {
             evaluations,
             evaluation_tokens: evaluations * held_out + self.driving_tokens(place),
             evaluation_responses: self.responses(sampled),
+            written: Written::of(place, data, evaluations),
         })
     }
 

@@ -326,7 +326,8 @@ impl<'a> Driver<'a> {
         let reference = wanted.then(|| self.resident.policies.load(place.parent())).transpose()?;
         let contexts = self.embedded.clone();
         let lambdas = place.arm.map_or_else(Lambdas::default, |arm| self.lambdas(arm, &place.policy));
-        let given = Given { history: self.history(place), samples, reference, contexts, lambdas };
+        let judged = self.judged_by(training)?;
+        let given = Given { history: self.history(place), samples, reference, contexts, lambdas, judged };
         Parts::new(self.prepared, training, given, &self.numbers)
     }
 

@@ -8,7 +8,8 @@ use crate::task::contexts::ContextPool;
 use crate::task::data::{Rows, TaskData, strength};
 use crate::task::steered::SteeredTask;
 use crate::task::{
-    DegreeTerm, ListTask, PairInputs, PreferenceTask, RewardTask, Sampled, SupervisedTask, Task, UnpairedTask,
+    DegreeTerm, Judged, ListTask, PairInputs, PreferenceTask, RewardTask, Sampled, ScoredTask, SupervisedTask, Task,
+    UnpairedTask,
 };
 use burn::tensor::Device;
 use spo_core::objective::{ListObjective, UnpairedObjective};
@@ -31,6 +32,8 @@ pub(crate) struct Frozen<'a> {
     pub contexts: Option<Embedded>,
     /// λ of earlier rounds that was found in training.
     pub lambdas: Lambdas,
+    /// Who scores what the policy writes, where the loss is of that.
+    pub judged: Option<Judged>,
 }
 
 /// The embeddings of a run's answers.
@@ -77,6 +80,10 @@ impl TaskData {
             Rows::Lists(lists, objective) => self.of_lists(lists, objective, &frozen, device),
             Rows::Rewards(pairs, objective) => {
                 Ok(Box::new(RewardTask::new(&self.dataset, pairs.clone(), objective.clone(), device)))
+            }
+            Rows::Prompts(prompts, held_out) => {
+                let judged = frozen.judged.expect("a round of scores has a scorer");
+                Ok(Box::new(ScoredTask::new(prompts, &self.dimension, *held_out, judged)))
             }
         }
     }

@@ -8,7 +8,7 @@ use crate::task::contexts::UserPairs;
 use crate::task::{DegradedRows, FrontRows, Mismatched, RewardPair, SupervisedTask, Weighing};
 use spo_core::objective::{ListObjective, RewardObjective, UnpairedObjective};
 use spo_core::{Needs, Objective};
-use spo_data::{AnswerRef, Dataset, Example, Group, PairRef, Tokenizer};
+use spo_data::{AnswerRef, Dataset, Example, Group, PairRef, Prompt, Tokenizer};
 use spo_model::CausalLm;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -24,6 +24,8 @@ pub(super) enum Rows {
     Lists(Vec<usize>, Arc<dyn ListObjective>),
     /// Pairs for a score head, ties behind the others.
     Rewards(Vec<RewardPair>, Arc<dyn RewardObjective>),
+    /// Prompts that the policy answers, held out or not.
+    Prompts(Vec<Prompt>, bool),
 }
 
 /// The rows of a phase and its loss: what a task is made of before any policy is known.
@@ -81,6 +83,7 @@ impl TaskData {
                 Rows::Answers(dataset.answers(dimension), arm.objectives.build_unpaired(name, options)?.into())
             }
             DataShape::Lists => Rows::Lists(dataset.lists(dimension), arm.objectives.build_list(name, options)?.into()),
+            DataShape::Prompts => unreachable!("`of_prompts` makes these"),
         };
         let degrees = match &rows {
             Rows::Pairs(pairs, objective) => objective.degrees().map(|degrees| (pairs, degrees)),
@@ -144,6 +147,22 @@ impl TaskData {
         Self::new(dataset, warmup.dimensions.join(" + "), "sft", rows, limit)
     }
 
+    /// Prompts whose answers a scorer judges along a dimension, all of them visited in their own order.
+    pub fn of_prompts(prompts: Vec<Prompt>, dimension: &str, objective: &str, held_out: bool, limit: usize) -> Self {
+        let example = |prompt: &Prompt| Example {
+            id: prompt.id.clone(),
+            prompt: prompt.ids.clone().into(),
+            ..Example::default()
+        };
+        let dataset = Dataset { examples: prompts.iter().map(example).collect(), ..Dataset::default() };
+        Self::new(&Arc::new(dataset), dimension.into(), objective, Rows::Prompts(prompts, held_out), limit)
+    }
+
+    /// Whether the policy writes what the loss is of.
+    pub fn is_written(&self) -> bool {
+        matches!(self.rows, Rows::Prompts(..))
+    }
+
     /// The same rows where a phase comes only to those that `visits` names, in the order `order`.
     #[must_use]
     pub fn visiting(self, visits: Vec<bool>, order: Vec<usize>) -> Self {
@@ -157,6 +176,7 @@ impl TaskData {
             Rows::Answers(answers, _) | Rows::Supervised(answers) => answers.len(),
             Rows::Lists(lists, _) => lists.len(),
             Rows::Rewards(pairs, _) => pairs.len(),
+            Rows::Prompts(prompts, _) => prompts.len(),
         }
     }
 
@@ -167,6 +187,7 @@ impl TaskData {
             Rows::Answers(answers, _) | Rows::Supervised(answers) => answers[row].example,
             Rows::Lists(lists, _) => lists[row],
             Rows::Rewards(pairs, _) => pairs[row].answers.example,
+            Rows::Prompts(..) => row,
         }
     }
 
@@ -181,6 +202,7 @@ impl TaskData {
         }
         let example = self.example(row);
         let answers = match &self.rows {
+            Rows::Prompts(..) => vec![],
             Rows::Pairs(pairs, _) => vec![pairs[row].chosen, pairs[row].rejected],
             Rows::Answers(answers, _) | Rows::Supervised(answers) => vec![answers[row].answer],
             Rows::Lists(..) | Rows::Rewards(..) => (0..example.answers.len()).collect(),
@@ -200,9 +222,9 @@ impl TaskData {
         (0..self.len()).filter(|row| self.visits[*row])
     }
 
-    /// Indices of the examples whose rows are visited; one may come several times.
+    /// Indices of the data's examples whose rows are visited; one may come several times.
     pub fn visited_examples(&self) -> impl Iterator<Item = usize> {
-        self.visited().map(|row| self.example_index(row))
+        self.visited().filter(|_| !self.is_written()).map(|row| self.example_index(row))
     }
 
     /// What a paired objective needs.

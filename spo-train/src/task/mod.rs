@@ -12,6 +12,7 @@ mod inputs;
 mod lists;
 mod pairs;
 mod rewards;
+mod scored;
 mod steered;
 mod supervised;
 mod tally;
@@ -24,6 +25,8 @@ pub use inputs::{PairInputs, Sampled};
 pub use lists::ListTask;
 pub use pairs::PreferenceTask;
 pub use rewards::{RewardPair, RewardTask};
+pub use scored::ScoreTally;
+pub(crate) use scored::{Judged, ScoredTask};
 pub use supervised::SupervisedTask;
 pub use tally::{DegreeTally, PreferenceTally, StepTally};
 
@@ -117,6 +120,17 @@ pub trait Task: Sync {
     /// As `logp_gradients`.
     fn look_ahead(&self, step: &StepAhead) -> Result<Option<Ahead>, TrainError> {
         let _ = step;
+        Ok(None)
+    }
+
+    /// The sums of some rows at a model where the loss is of answers that the model writes, with random numbers that are the
+    /// same for every model. With `otherwise` other sequences are computed together: what differs is rounding. `None`: the
+    /// loss is of log-probs.
+    ///
+    /// # Errors
+    /// The scorer's, or that it judged no answer.
+    fn written(&self, model: &CausalLm, step: &StepRows, otherwise: bool) -> Result<Option<StepTally>, TrainError> {
+        let _ = (model, step, otherwise);
         Ok(None)
     }
 

@@ -1,6 +1,6 @@
 //! Sums over the rows of one batch.
 
-use super::Ahead;
+use super::{Ahead, ScoreTally};
 
 /// Sums over the pairs (or answers, lists, answer tokens) of one batch.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -13,6 +13,8 @@ pub struct StepTally {
     pub preference: Option<PreferenceTally>,
     /// Sums over the answers whose degree is classified, where any is.
     pub degrees: Option<DegreeTally>,
+    /// Sums over the answers that the policy wrote, where the loss is of those.
+    pub scores: Option<ScoreTally>,
     /// Loss that the batch must have if the policy still is the reference, summed; where theory gives it.
     pub step_zero: Option<f64>,
     /// What the task found out about the whole batch before its first micro-batch.
@@ -29,6 +31,9 @@ impl StepTally {
         self.step_zero = self.step_zero.zip(other.step_zero).map(|(a, b)| a + b);
         if let Some(other) = other.degrees {
             self.degrees.get_or_insert_default().merge(other);
+        }
+        if let Some(other) = other.scores {
+            self.scores.get_or_insert_default().merge(other);
         }
         if let Some(other) = other.preference {
             self.preference.get_or_insert_default().merge(other);

@@ -287,6 +287,8 @@ pub enum DataShape {
     Answers,
     /// Scored answers to one prompt.
     Lists,
+    /// A prompt, which the policy answers.
+    Prompts,
 }
 
 impl DataShape {
@@ -296,6 +298,7 @@ impl DataShape {
             Self::Pairs => "pairs",
             Self::Answers => "labelled answers",
             Self::Lists => "scored lists",
+            Self::Prompts => "prompts",
         }
     }
 }

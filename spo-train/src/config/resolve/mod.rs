@@ -7,6 +7,7 @@ mod layers;
 mod online;
 mod options;
 mod rounds;
+mod score;
 mod sections;
 mod steering;
 mod stopping;
@@ -53,6 +54,8 @@ pub(crate) struct DimensionRows {
     pub desirable: usize,
     pub lists: usize,
     pub ties: usize,
+    /// What an online round answers.
+    pub prompts: usize,
 }
 
 impl DimensionRows {
@@ -61,6 +64,7 @@ impl DimensionRows {
             DataShape::Pairs => self.pairs,
             DataShape::Answers => self.answers,
             DataShape::Lists => self.lists,
+            DataShape::Prompts => self.prompts,
         }
     }
 }
@@ -92,6 +96,7 @@ impl Facts {
             desirable: of(&self.desirable).max(pairs),
             lists: of(&self.lists),
             ties: of(&self.ties),
+            prompts: 0,
         }
     }
 
@@ -104,6 +109,7 @@ impl Facts {
                 desirable: sum.desirable + rows.desirable,
                 lists: sum.lists + rows.lists,
                 ties: sum.ties + rows.ties,
+                prompts: 0,
             }
         })
     }

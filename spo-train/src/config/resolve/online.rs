@@ -13,20 +13,26 @@ use crate::config::schema::checked_schema;
 use crate::config::validate::join;
 use crate::error::ConfigError;
 
+/// Keys that say how pairs are made.
+const OF_PAIRS: &[&str] = &["prompts-at-once", "include-data", "unfinished", "pair", "min-gap", "refresh"];
+
 impl Resolver<'_> {
-    /// The online settings of a round, with the number of prompts that are there; `prefix` is the round in the plan.
+    /// The online settings of a round, with the number of prompts that are there; `prefix` is the round in the plan. With
+    /// the objective `score` its answers are the round's loss, and no pairs are made of them.
     pub(super) fn online(
         &mut self,
         key: &str,
         prefix: &str,
         node: &Node,
+        scored: bool,
     ) -> Result<Option<(OnlinePlan, DimensionRows)>, ConfigError> {
         let Some(section) = node.get("online") else { return Ok(None) };
         let (key, prefix) = (join(key, "online"), join(prefix, "online"));
         let properties = &checked_schema()["properties"]["rounds"]["items"]["properties"]["online"]["properties"];
         let keys: Vec<&str> = properties.as_object().into_iter().flat_map(Map::keys).map(String::as_str).collect();
         let layers = Layers::default().under(&key, Some(section), &[]);
-        let values = self.settle(&prefix, defaults::table(&defaults::online()), &keys, &layers);
+        let defaults = if scored { defaults::scored() } else { defaults::online() };
+        let values = self.settle(&prefix, defaults::table(&defaults), &keys, &layers);
         let scorer = section.get("scorer").ok_or_else(|| ConfigError::MissingKey {
             at: self.document.place(&section.source),
             key: "scorer".into(),
@@ -40,11 +46,14 @@ impl Resolver<'_> {
             message,
             hint: None,
         };
+        if let Some(name) = OF_PAIRS.iter().find(|name| scored && section.get(name).is_some()) {
+            return Err(refused(name, "it is about making pairs, and `score` makes none of its answers".into()));
+        }
         if plan.temperature == 0.0 && plan.samples > 1 {
             let message = format!("at temperature 0 the {} answers to a prompt are all the same", plan.samples);
             return Err(refused("samples", message));
         }
-        if plan.samples < 2 && !plan.include_data {
+        if plan.samples < 2 && !plan.include_data && !scored {
             return Err(refused("samples", "one answer makes no pair, and include-data is false".into()));
         }
         let there = match &plan.prompts {
@@ -55,7 +64,7 @@ impl Resolver<'_> {
         if prompts == 0 {
             return Err(refused("prompts", "there are no prompts to answer".into()));
         }
-        Ok(Some((plan, DimensionRows { pairs: prompts, ..DimensionRows::default() })))
+        Ok(Some((plan, DimensionRows { pairs: prompts, prompts, ..DimensionRows::default() })))
     }
 
     /// A scorer must be of a known kind, with options that it has.

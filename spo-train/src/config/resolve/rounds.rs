@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::layers::Layers;
 use super::online::part;
+use super::score::{NO_SCORER, made_fault};
 use super::stopping::Target;
 use super::{DimensionRows, Facts, Resolver};
 use crate::config::document::{Content, Document, Node};
@@ -134,20 +135,24 @@ impl Resolver<'_> {
         let document = self.document;
         let (key, planned) = (format!("rounds.{index}"), format!("rounds.{planned}"));
         let dimension_node = node.get("dimension").expect("the schema requires a dimension");
-        let online = self.online(&key, &planned, node)?;
+        let written = node.get("objective").map(text);
+        let default = if index == 0 { "dpo" } else { "spo" };
+        let objective = objective::canonical(self.objectives(), written.as_deref().unwrap_or(default));
+        let scored = objective::is_score(self.objectives(), &objective);
+        let online = self.online(&key, &planned, node, scored)?;
         // A scorer may know dimensions that no row has a label of.
         let dimensions = match &online {
             Some(_) => names(dimension_node),
+            // That nobody scores is what is wrong then.
+            None if scored => names(dimension_node),
             None => self.round_dimensions(dimension_node, &join(&key, "dimension"))?,
         };
         let several = matches!(dimension_node.content, Content::Array(_));
         let (dimension, front) = (dimensions.join(" + "), if several { dimensions } else { vec![] });
         self.note(&join(&planned, "dimension"), dimension_node);
         let name = self.round_name(index, &key, &planned, node, &dimension)?;
-        let written = node.get("objective").map(text);
-        let default = if index == 0 { "dpo" } else { "spo" };
         let main = Arm {
-            objective: objective::canonical(self.objectives(), written.as_deref().unwrap_or(default)),
+            objective,
             options: Layers::default().under(&key, Some(node), &[]),
             planned,
             number: 0,
@@ -172,16 +177,12 @@ impl Resolver<'_> {
             let (name, control) = self.control(index, control_node, &main, &arms)?;
             arms.push(self.arm(name, &control, Some(&main), rows, finished)?);
         }
-        if let (Some(_), Some(arm)) = (&online, arms.iter().find(|arm| arm.data != DataShape::Pairs)) {
+        if let (Some(_), Some((message, hint))) = (&online, made_fault(&arms, scored)) {
             return Err(ConfigError::Refused {
                 at: document.place(&node.source),
                 key: join(&key, "online"),
-                message: format!(
-                    "`{}` learns from {}, and answers are made into pairs",
-                    arm.objective,
-                    arm.data.words()
-                ),
-                hint: Some("an objective on pairs, such as `dpo`, or `spo data label` and a round on its file".into()),
+                message,
+                hint: Some(hint.to_owned()),
             });
         }
         if let Some((index, message)) = degree_fault(&arms, online.is_some(), !front.is_empty()) {
@@ -297,6 +298,9 @@ impl Resolver<'_> {
             message,
             hint,
         };
+        if rows.of(data) == 0 && data == DataShape::Prompts {
+            return Err(refused(NO_SCORER.0.to_owned(), Some(NO_SCORER.1.to_owned())));
+        }
         if rows.of(data) == 0 {
             let there: Vec<String> = [DataShape::Pairs, DataShape::Answers, DataShape::Lists]
                 .into_iter()
@@ -323,6 +327,9 @@ impl Resolver<'_> {
         let ties = if self.takes_ties(&arm.objective, &options) { rows.ties } else { 0 };
         let target = Target { dimension: Some(dimension), rows: rows.of(data) + ties, kind: data.words() };
         let training = self.training(&prefix, &layers, &target)?;
+        if let Some((message, hint)) = self.score_fault(data, &training) {
+            return Err(refused(message.to_owned(), Some(hint.to_owned())));
+        }
         Ok(ArmPlan {
             name,
             objective: arm.objective.clone(),
@@ -384,6 +391,7 @@ fn layouts(shape: DataShape) -> &'static str {
     match shape {
         DataShape::Pairs => "pairs have a chosen and a rejected answer: layouts `trl`, `prefs`, … (`spo list schemas`)",
         DataShape::Answers => "labelled answers: layout `kto`, rows with prompt, completion and label, or pairs",
+        DataShape::Prompts => "prompts that a scorer judges the answers of: `[rounds.online]`",
         DataShape::Lists => "scored lists: layouts `scored-list`, `ultrafeedback`, … with a score for every answer",
     }
 }

@@ -8,7 +8,8 @@ use spo_score::ScorerSpec;
 use spo_score::pairing::Pairing;
 
 /// Pairs that the round makes itself: the policy that it starts from answers prompts, a scorer scores the answers, and
-/// answers that differ become pairs of the round's dimension. They are kept in the run directory, in `online/`.
+/// answers that differ become pairs of the round's dimension. They are kept in the run directory, in `online/`. With
+/// `objective = "score"` no pairs are made: minus the mean score of the running policy's answers is the loss of each step.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct OnlineSpec {
@@ -19,7 +20,7 @@ pub struct OnlineSpec {
     pub prompts: Option<PathBuf>,
     /// Prompts that are answered at a time, others each time until all had their turn; 0 = all of them.
     pub prompts_at_once: Option<usize>,
-    /// Answers to each prompt.
+    /// Answers to each prompt. With `objective = "score"` 1: as many answers to more prompts (`pairs-per-step`) say more.
     #[schemars(range(min = 1, max = 64))]
     pub samples: Option<usize>,
     /// Whether the training data's own answers to a prompt are scored and paired with the sampled ones.

@@ -9,7 +9,7 @@ use spo_eval::{AnswerScores, DimensionScore, ScoreKind, WinRate};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-const METRICS: [&str; 21] = [
+const METRICS: [&str; 23] = [
     "at",
     "phase",
     "step",
@@ -31,6 +31,8 @@ const METRICS: [&str; 21] = [
     "degree-accuracy",
     "degree-loss",
     "signal-to-noise",
+    "score",
+    "answer-tokens",
 ];
 
 const HELD_OUT: [&str; 10] = [
@@ -225,6 +227,8 @@ fn metrics(seconds: f64, figures: &StepFigures) -> [String; METRICS.len()] {
         optional(figures.degree_accuracy),
         optional(figures.degree_loss),
         optional(figures.signal_to_noise),
+        optional(figures.score),
+        optional(figures.answer_tokens),
     ]
 }
 
@@ -303,6 +307,7 @@ mod tests {
             steps: 8,
             loss: 0.75,
             degree_accuracy: None,
+            score: None,
             dimensions: vec![],
             tokens: 10,
             seconds: 1.0,

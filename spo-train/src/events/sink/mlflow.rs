@@ -172,7 +172,8 @@ impl Mlflow {
         let StepFigures { phase, step, .. } = figures;
         let known =
             [("loss", figures.loss), ("grad-norm", figures.grad_norm), ("learning-rate", figures.learning_rate)];
-        let values = [("accuracy", figures.accuracy), ("margin", figures.margin), ("kl", figures.kl)];
+        let values =
+            [("accuracy", figures.accuracy), ("margin", figures.margin), ("kl", figures.kl), ("score", figures.score)];
         let values = values.into_iter().filter_map(|(name, value)| Some((name, value?)));
         for (name, value) in known.into_iter().chain(values) {
             self.metric(&format!("train/{phase}/{name}"), value, *step);
@@ -192,6 +193,9 @@ impl Sink for Mlflow {
             }
             Event::HeldOut(found) => {
                 self.metric(&format!("held-out/{}/loss", found.phase), found.loss, found.step);
+                if let Some(score) = found.score {
+                    self.metric(&format!("held-out/{}/score", found.phase), score, found.step);
+                }
                 for of in &found.dimensions {
                     let name = format!("held-out/{}/{}", found.phase, of.dimension);
                     self.metric(&format!("{name}/accuracy"), of.accuracy, found.step);

@@ -81,6 +81,8 @@ impl Sink for TensorBoard {
                     ("train/degree-accuracy", figures.degree_accuracy),
                     ("train/degree-loss", figures.degree_loss),
                     ("train/signal-to-noise", figures.signal_to_noise),
+                    ("train/score", figures.score),
+                    ("train/answer-tokens", figures.answer_tokens),
                     (
                         "speed/tokens-per-second",
                         (figures.seconds > 0.0).then(|| figures.tokens as f64 / figures.seconds),
@@ -97,7 +99,8 @@ impl Sink for TensorBoard {
                 });
                 let own = std::iter::once(tagged("held-out/loss", found.loss));
                 let degrees = found.degree_accuracy.map(|accuracy| tagged("held-out/degree-accuracy", accuracy));
-                let values: Vec<_> = own.chain(degrees).chain(of_dimension).collect();
+                let score = found.score.map(|score| tagged("held-out/score", score));
+                let values: Vec<_> = own.chain(degrees).chain(score).chain(of_dimension).collect();
                 self.write(seconds, &found.phase, found.step, &values)
             }
             Event::Evaluated { policy, step, scores, .. } => {

@@ -15,7 +15,7 @@ use crate::task::data::TaskData;
 use prompts::Prompts;
 use rows::{Answers, Paired, PromptScores};
 use spo_data::Dataset;
-use spo_model::generate::{Ended, Sampling};
+use spo_model::generate::Ended;
 use spo_score::Item;
 use std::sync::Arc;
 
@@ -116,13 +116,7 @@ impl<'a> Driver<'a> {
     fn answer(&mut self, parent: &str, making: &Making) -> Result<Vec<Answers>, TrainError> {
         let plan = making.plan;
         let list = &making.prompts.list;
-        let drawing = Drawing {
-            samples: plan.samples,
-            max_new_tokens: plan.max_new_tokens,
-            sampling: Sampling { temperature: plan.temperature, top_p: plan.top_p, ..Sampling::GREEDY },
-            stop: self.stop.clone(),
-            seed: self.plan.seed.wrapping_add(making.place().round()),
-        };
+        let drawing = Drawing::of(plan, self.stop.clone(), self.plan.seed.wrapping_add(making.place().round()));
         let ids: Vec<&[u32]> = list.iter().map(|prompt| prompt.ids.as_slice()).collect();
         let model = self.resident.get(parent)?;
         let drawn = draw_answers(parent, model, &ids, &drawing, &mut self.reporter)?;

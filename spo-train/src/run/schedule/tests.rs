@@ -84,6 +84,17 @@ fn an_online_round_makes_its_pairs_before_it_trains() {
     assert_eq!(numbers(&stages, "train round-1-style-2").1[0], 2 * 15);
 }
 
+#[test]
+fn a_round_of_scores_samples_in_its_steps() {
+    let online = "[rounds.online]\nscorer = \"rules:ends=1\"\nmax-new-tokens = 7\nsamples = 3\n";
+    let settings = "objective = \"score\"\noptimizer = \"mezo\"\nsteps = 5\nzo-estimates = 2\neval-every = 5\n";
+    let stages = stages(&format!("[[rounds]]\ndimension = \"style\"\n{settings}{online}"));
+    assert!(!stages.iter().any(|stage| stage.stage.starts_with("pair for")), "{stages:?}");
+    // Three answers to two prompts at four probes in five steps, once more for the noise, and two held-out prompts once.
+    let (rows, [_, _, sampled]) = numbers(&stages, "train round-1-style");
+    assert_eq!((rows, sampled), (10, (2 * 3 * (4 * 5 + 1) + 2 * 3) * 7));
+}
+
 /// Three held-out pairs of six tokens and a list of four.
 const HELD_OUT: (usize, u64) = (9, 22);
 

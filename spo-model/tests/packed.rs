@@ -1,0 +1,172 @@
+//! Checkpoints of GPTQ, AWQ, bitsandbytes and FP8 against numpy's own unpacking (tools/parity/packed.py), and what is refused.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+#[allow(dead_code, reason = "other tests use the rest")]
+mod common;
+
+use common::{root, tensors};
+use safetensors::Dtype;
+use safetensors::tensor::{SafeTensors, TensorView, serialize_to_file};
+use serde_json::{Value, json};
+use spo_model::export::{ModelFiles, SHARD_BYTES, save};
+use spo_model::load::Storage;
+use spo_model::{CausalLm, ModelSpec, device, parameters};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+const KINDS: [&str; 4] = ["gptq", "awq", "nf4", "fp8"];
+
+fn folder(kind: &str) -> std::path::PathBuf {
+    root().join("fixtures/packed").join(kind)
+}
+
+/// Names and f32 values of a file.
+fn expected(kind: &str) -> BTreeMap<String, Vec<f32>> {
+    let bytes = std::fs::read(folder(kind).join("expected.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let floats = |view: TensorView| view.data().as_chunks().0.iter().map(|word| f32::from_le_bytes(*word)).collect();
+    file.tensors().into_iter().map(|(name, view)| (name, floats(view))).collect()
+}
+
+#[test]
+fn weights_are_those_that_numpy_unpacks() {
+    for kind in KINDS {
+        let expected = expected(kind);
+        for storage in [Some(Storage::F32), None] {
+            let model = CausalLm::from_dir(&folder(kind), storage, &device::cpu()).unwrap();
+            let mut seen = 0;
+            parameters::for_each(&model, "", |parameter| {
+                let Some(wanted) = expected.get(&format!("model.{}", parameter.path)) else { return };
+                let found: Vec<f32> = parameter.value.clone().into_data().iter::<f32>().collect();
+                seen += 1;
+                assert_eq!(found.len(), wanted.len());
+                for (found, wanted) in found.iter().zip(wanted) {
+                    // One rounding apart where a product is added to; else bit for bit, or rounded to 16 bits.
+                    let near = if storage.is_some() { 2e-7 } else { 8e-3 };
+                    assert!((found - wanted).abs() <= near * wanted.abs().max(1e-3), "{kind}: {found} {wanted}");
+                }
+            });
+            assert_eq!(seen, 7, "{kind}");
+        }
+    }
+}
+
+#[test]
+fn an_exported_model_is_a_plain_one() {
+    let dir = tempfile::tempdir().unwrap();
+    for kind in KINDS {
+        let model = CausalLm::from_dir(&folder(kind), Some(Storage::F32), &device::cpu()).unwrap();
+        let out = dir.path().join(kind);
+        let files = ModelFiles {
+            files: vec![("config.json".into(), std::fs::read(folder(kind).join("config.json")).unwrap())],
+        };
+        save(&model, &files, &out, SHARD_BYTES).unwrap();
+        let config: Value = serde_json::from_slice(&std::fs::read(out.join("config.json")).unwrap()).unwrap();
+        assert_eq!(config.get("quantization_config"), None);
+        assert!(tensors(&out).keys().all(|name| name.ends_with(".weight")));
+        CausalLm::from_dir(&out, None, &device::cpu()).unwrap();
+    }
+}
+
+/// The checkpoint of a kind with other tensors; what loading says.
+fn with(kind: &str, edit: impl Fn(&mut BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>)) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = std::fs::read(folder(kind).join("model.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let mut all: BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)> = file
+        .tensors()
+        .into_iter()
+        .map(|(name, view)| (name, (view.dtype(), view.shape().to_vec(), view.data().to_vec())))
+        .collect();
+    edit(&mut all);
+    let views = all
+        .iter()
+        .map(|(name, (dtype, shape, data))| (name.clone(), TensorView::new(*dtype, shape.clone(), data).unwrap()));
+    serialize_to_file(views, None, &dir.path().join("model.safetensors")).unwrap();
+    std::fs::copy(folder(kind).join("config.json"), dir.path().join("config.json")).unwrap();
+    load(dir.path())
+}
+
+fn load(dir: &Path) -> String {
+    CausalLm::from_dir(dir, None, &device::cpu()).map_or_else(|error| error.to_string(), |_| "it loads".into())
+}
+
+#[test]
+fn damaged_parts_are_named() {
+    const Q: &str = "model.layers.0.self_attn.q_proj";
+    let name = |part: &str| format!("{Q}.{part}");
+    for (kind, part, said) in [
+        ("gptq", "qzeros", "missing beside the packed weight"),
+        ("gptq", "scales", "missing beside the packed weight"),
+        ("awq", "qzeros", "missing beside the packed weight"),
+        ("nf4", "weight.quant_map", "missing beside the packed weight"),
+        ("nf4", "weight.nested_absmax", "missing beside the packed weight"),
+        ("fp8", "weight", "missing beside the packed weight"),
+    ] {
+        let error = with(kind, |all| drop(all.remove(&name(part)).unwrap()));
+        assert!(error.contains(said) && error.contains(&name(part)), "{kind} {part}: {error}");
+    }
+    let error = with("gptq", |all| all.get_mut(&name("g_idx")).unwrap().2[..4].copy_from_slice(&(-1i32).to_le_bytes()));
+    assert!(error.contains("group -1, and there are 2"), "{error}");
+    let error = with("gptq", |all| {
+        let (_, shape, data) = all.get_mut(&name("qweight")).unwrap();
+        shape[0] = 3;
+        data.truncate(3 * 32 * 4);
+    });
+    assert!(error.contains("3 bits a value"), "{error}");
+    for (kind, part) in [("awq", "scales"), ("fp8", "weight_scale_inv"), ("nf4", "weight.absmax"), ("gptq", "qzeros")] {
+        let error = with(kind, |all| {
+            let (_, shape, data) = all.get_mut(&name(part)).unwrap();
+            data.extend(data.clone());
+            shape[0] *= 2;
+        });
+        assert!(error.contains(&name(part)) || error.contains(Q), "{kind}: {error}");
+        assert!(error.contains("expected"), "{kind}: {error}");
+    }
+    let error = with("nf4", |all| {
+        let state = name("weight.quant_state.bitsandbytes__nf4");
+        let (_, shape, data) = all.get_mut(&state).unwrap();
+        *data = b"{\"blocksize\": 0}".to_vec();
+        *shape = vec![data.len()];
+    });
+    assert!(error.contains("quant_state"), "{error}");
+    // A model whose sides do not fill the words of its file.
+    for kind in ["gptq", "awq"] {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::copy(folder(kind).join("model.safetensors"), dir.path().join("model.safetensors")).unwrap();
+        let config = std::fs::read_to_string(folder(kind).join("config.json")).unwrap();
+        for (inner, hidden) in [(161, 32), (4, 32), (160, 36)] {
+            let config = config.replace("\"intermediate_size\": 160", &format!("\"intermediate_size\": {inner}"));
+            let config = config.replace("\"hidden_size\": 32", &format!("\"hidden_size\": {hidden}"));
+            std::fs::write(dir.path().join("config.json"), config).unwrap();
+            assert!(load(dir.path()).contains("expected") || load(dir.path()).contains("do not fill words"));
+        }
+    }
+    let error = with("fp8", |all| all.get_mut(&name("weight")).unwrap().2[5] = 0x7f);
+    assert!(error.contains("NaN"), "{error}");
+}
+
+#[test]
+fn variants_that_are_not_read_are_refused_by_name() {
+    let config: Value = serde_json::from_slice(&std::fs::read(folder("gptq").join("config.json")).unwrap()).unwrap();
+    for (quantisation, said) in [
+        (json!({"quant_method": "gptq", "bits": 3}), "stored by gptq, 3 bits"),
+        (json!({"quant_method": "gptq", "bits": 4, "checkpoint_format": "gptq_v2"}), "gptq_v2"),
+        (json!({"quant_method": "gptq", "bits": 4, "checkpoint_format": "marlin"}), "marlin"),
+        (json!({"quant_method": "awq", "bits": 4, "version": "gemv"}), "gemv"),
+        (json!({"quant_method": "bitsandbytes", "load_in_8bit": true}), "in 8 bits"),
+        (json!({"quant_method": "fp8", "weight_block_size": null}), "blocks of null"),
+        (json!({"quant_method": "fp8", "weight_block_size": [128, 128], "activation_scheme": "static"}), "static"),
+        (json!({"quant_method": "compressed-tensors"}), "stored by compressed-tensors"),
+        (json!({"quant_method": "hqq"}), "stored by hqq"),
+        (json!({}), "an unnamed method"),
+    ] {
+        let mut config = config.clone();
+        config["quantization_config"] = quantisation.clone();
+        let error = ModelSpec::from_json(&config.to_string()).unwrap_err().to_string();
+        assert!(error.contains(said) && error.contains("quantization_config"), "{quantisation}: {error}");
+    }
+    for kind in KINDS {
+        ModelSpec::from_json(&std::fs::read_to_string(folder(kind).join("config.json")).unwrap()).unwrap();
+    }
+}

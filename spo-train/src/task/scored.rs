@@ -1,0 +1,150 @@
+//! What a scorer says of answers that the policy writes itself: a loss without a gradient.
+
+use super::{StepRows, StepTally, Task};
+use crate::TrainError;
+use crate::policy::sampling::{BATCH, Drawing};
+use crate::step::tape::{LogpGradients, Scored};
+use spo_data::{Group, PackedBatch, Prompt, Tokenizer};
+use spo_model::CausalLm;
+use spo_model::generate::{Control, DecodeOptions, Ended, GenerateOptions, Generation, Generator};
+use spo_model::lora::mix;
+use spo_score::{Item, Scorer};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Who scores, and how answers are drawn.
+#[derive(Clone)]
+pub(crate) struct Judged {
+    /// The scorer; the tasks of a phase share it.
+    pub scorer: Arc<Mutex<Box<dyn Scorer>>>,
+    /// Decodes answers.
+    pub tokenizer: Arc<Tokenizer>,
+    /// Most tokens of an answer, how they are drawn, and how many answers each prompt gets.
+    pub drawing: Drawing,
+}
+
+/// Minus the mean score of the answers that a policy draws to prompts. At one step every policy draws with the same random
+/// numbers (common random numbers: Spall 1992), so that the difference of two losses is of the policies.
+pub(crate) struct ScoredTask<'a> {
+    prompts: &'a [Prompt],
+    dimension: &'a str,
+    judged: Judged,
+    /// Held-out prompts have the same random numbers whenever they are answered.
+    held_out: bool,
+}
+
+impl<'a> ScoredTask<'a> {
+    /// The task of answering these prompts.
+    pub fn new(prompts: &'a [Prompt], dimension: &'a str, held_out: bool, judged: Judged) -> Self {
+        Self { prompts, dimension, judged, held_out }
+    }
+
+    /// The answers of a policy, one prompt's behind each other, so many sequences at a time.
+    fn draw(&self, model: &CausalLm, step: &StepRows, batch: usize) -> Vec<Generation> {
+        let Drawing { samples, max_new_tokens, sampling, stop, seed } = self.judged.drawing.clone();
+        let first = step.rows.first().map_or(0, |row| (row * samples) as u64);
+        let (seed, first_stream) = if self.held_out { (seed, first) } else { (mix(seed ^ mix(step.done)), 0) };
+        let options = GenerateOptions { max_new_tokens, sampling, seed, first_stream, stop };
+        let ids = step.rows.iter().map(|row| self.prompts[*row].ids.as_slice());
+        let wanted: Vec<&[u32]> = ids.flat_map(|ids| std::iter::repeat_n(ids, samples)).collect();
+        let decode = DecodeOptions { batch, drafts: 0, ..DecodeOptions::default() };
+        Generator::new(model.clone(), &decode).generate(&wanted, &options, &mut |_, _| Control::Continue)
+    }
+
+    fn item(&self, row: usize, ids: &[u32]) -> Result<Item, TrainError> {
+        let prompt = &self.prompts[row];
+        Ok(Item {
+            id: prompt.id.clone(),
+            prompt: prompt.text.clone(),
+            response: self.judged.tokenizer.decode(ids)?.trim().to_string(),
+            prompt_ids: prompt.ids.clone(),
+            response_ids: ids.to_vec(),
+            dimension: Some(self.dimension.to_owned()),
+        })
+    }
+}
+
+impl Task for ScoredTask<'_> {
+    fn len(&self) -> usize {
+        self.prompts.len()
+    }
+
+    fn group(&self, row: usize) -> Group<'_> {
+        Group { prompt: &self.prompts[row].ids, answers: vec![] }
+    }
+
+    fn id(&self, row: usize) -> &str {
+        &self.prompts[row].id
+    }
+
+    fn written(&self, model: &CausalLm, step: &StepRows, otherwise: bool) -> Result<Option<StepTally>, TrainError> {
+        let samples = self.judged.drawing.samples;
+        let half = (step.rows.len() * samples).min(BATCH).div_ceil(2);
+        let drawn = self.draw(model, step, if otherwise { half } else { BATCH });
+        let of = |(index, answer): (usize, &Generation)| self.item(step.rows[index / samples], &answer.ids);
+        let items = drawn.iter().enumerate().map(of).collect::<Result<Vec<_>, _>>()?;
+        let mut scorer = self.judged.scorer.lock().unwrap_or_else(PoisonError::into_inner);
+        let scores = scorer.score(&items, &mut |_| true)?;
+        let scores = scores.into_iter().flatten().filter_map(|scores| scores.of(Some(self.dimension)));
+        let mut tally = ScoreTally {
+            answers: drawn.len() as f64,
+            tokens: drawn.iter().map(|answer| answer.ids.len() as f64).sum(),
+            cut: drawn.iter().filter(|answer| answer.ended != Ended::Stop).count() as f64,
+            ..ScoreTally::default()
+        };
+        for score in scores {
+            tally.judged += 1.0;
+            tally.score += score;
+        }
+        if tally.judged == 0.0 {
+            let reason = format!(
+                "its scorer judged none of {} answers along {:?}: the mean of none is no loss",
+                drawn.len(),
+                self.dimension
+            );
+            return Err(TrainError::Objective { name: "score".into(), reason });
+        }
+        Ok(Some(StepTally { weight: tally.judged, loss: -tally.score, scores: Some(tally), ..StepTally::default() }))
+    }
+
+    fn logp_gradients(
+        &self,
+        _: &[usize],
+        _: &PackedBatch,
+        _: &Scored,
+        _: &mut StepTally,
+    ) -> Result<LogpGradients, TrainError> {
+        let reason = "a scorer's opinion has no gradient with respect to log-probs".into();
+        Err(TrainError::Objective { name: "score".into(), reason })
+    }
+}
+
+/// Sums over answers that a policy wrote.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct ScoreTally {
+    /// Answers.
+    pub answers: f64,
+    /// Those that the scorer judged.
+    pub judged: f64,
+    /// Their scores.
+    pub score: f64,
+    /// Tokens of all answers.
+    pub tokens: f64,
+    /// Answers that did not end by themselves.
+    pub cut: f64,
+}
+
+impl ScoreTally {
+    /// Adds the sums of other answers.
+    pub fn merge(&mut self, other: Self) {
+        self.answers += other.answers;
+        self.judged += other.judged;
+        self.score += other.score;
+        self.tokens += other.tokens;
+        self.cut += other.cut;
+    }
+
+    /// Mean score of the judged answers.
+    pub fn mean(&self) -> f64 {
+        self.score / self.judged
+    }
+}
