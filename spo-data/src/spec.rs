@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::DataError;
+use crate::meta::MetaPrompts;
 
 /// Files of one layout.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -32,6 +33,11 @@ pub struct DataSpec {
     /// How often each row counts: 2 repeats every row, 0.5 takes every other one; 1 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<f64>,
+    /// Makes a row for each dimension that a row is labelled along, with a text before its prompt that asks for the dimension
+    /// (MetaAlign, arXiv 2410.14184; docs/conditional.md). Rounds then learn the dimension `asked`. On training data, whose
+    /// texts the data with `split = "test"` are asked with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meta_prompts: Option<MetaPrompts>,
     /// Which files of a directory to read where their names tell splits; set by the program, not by a user.
     #[serde(skip)]
     pub part: Part,

@@ -423,6 +423,7 @@ impl<'a> Driver<'a> {
                 scores,
                 margins: distributions,
             })?;
+            run.evaluate_asked(place)?;
             run.judge_hold(place, &margins)
         })?;
         self.matrix.extend(of_margins);
@@ -434,7 +435,7 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    fn judged<'s>(&'s self, place: &'s Place) -> Judged<'s> {
+    pub(super) fn judged<'s>(&'s self, place: &'s Place) -> Judged<'s> {
         Judged { name: &place.policy, logps: &self.logps[&place.policy], history: self.history(place) }
     }
 

@@ -8,7 +8,7 @@ use crate::task::contexts::UserPairs;
 use crate::task::{DegradedRows, FrontRows, Mismatched, RewardPair, SupervisedTask, Weighing};
 use spo_core::objective::{ListObjective, RewardObjective, UnpairedObjective};
 use spo_core::{Needs, Objective};
-use spo_data::{AnswerRef, Dataset, Example, Group, PairRef, Tokenizer};
+use spo_data::{AnswerRef, Dataset, Example, Group, PairRef, Tokenizer, Units};
 use spo_model::CausalLm;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -168,6 +168,11 @@ impl TaskData {
             Rows::Lists(lists, _) => lists[row],
             Rows::Rewards(pairs, _) => pairs[row].answers.example,
         }
+    }
+
+    /// Which rows belong together.
+    pub fn units(&self) -> Units {
+        self.dataset.units((0..self.len()).map(|row| self.example_index(row)))
     }
 
     pub(super) fn example(&self, row: usize) -> &Example {

@@ -38,7 +38,7 @@ pub(super) struct Arm<'a> {
     /// Dotted key of its round in the plan.
     planned: String,
     /// Its number in the round; the main arm is 0.
-    number: usize,
+    pub number: usize,
     /// Index of its round in the run file.
     pub index: usize,
     /// Whether its round samples anew on the way.
@@ -329,6 +329,7 @@ impl Resolver<'_> {
             data,
             inputs,
             options,
+            meta_prompts: self.meta_use(arm)?,
             hold,
             training,
             objectives: self.objectives().clone(),
