@@ -130,6 +130,9 @@ fn companions(key: &str) -> Vec<String> {
     if ["lora.shared-rank", "lora.concentration"].contains(&key) {
         sets.extend([WEIGHED.to_owned(), "lora.condition=\"weights\"".to_owned()]);
     }
+    if key.ends_with("controls.0.contexts") {
+        sets.extend(["steering={}".to_owned(), "lora={}".to_owned()]);
+    }
     if key.contains("meta-prompts") {
         let meta = "{ texts = { honesty = [\"True.\"], helpfulness = [\"Of use.\"] } }";
         sets.push(format!(

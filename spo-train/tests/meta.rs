@@ -153,7 +153,7 @@ fn the_figures_are_those_of_the_saved_policies_read_again() {
     let events = finished(&spec);
     let base = || CausalLm::from_dir(&assets().join("stories260K"), None, &device::cpu()).unwrap();
     let policy = |name: &str| load_adapter(base(), &dir.path().join("out/policies").join(name)).unwrap().0;
-    let (start, end) = (policy("warm-up"), policy("round-1-asked"));
+    let (start, end) = (policy("warmup"), policy("round-1-asked"));
     // The reference is the policy of stage 1, behind the same text.
     let margin = |example: &spo_data::Example, (chosen, rejected): (usize, usize)| {
         let ratio = |answer: usize| {

@@ -118,12 +118,12 @@ impl MetaPrompts {
         let pair = |name: &String| pair_of(record.answers.len(), record.labels.get(name), record.scores.get(name));
         let pairs: Vec<(&str, (usize, usize))> =
             self.texts.keys().filter_map(|name| Some((name.as_str(), pair(name)?))).collect();
-        let opposed = |(first, (chosen, rejected)): &(&'_ str, (usize, usize))| {
-            let against = (*rejected, *chosen);
-            let others = pairs.iter().filter(move |(_, pair)| *pair == against);
-            others.map(|(second, _)| (*first, *second)).collect::<Vec<_>>()
-        };
-        pairs.iter().flat_map(opposed).collect()
+        let mut opposed = vec![];
+        for &(first, (chosen, rejected)) in &pairs {
+            let others = pairs.iter().filter(|(_, pair)| *pair == (rejected, chosen));
+            opposed.extend(others.map(|(second, _)| (first, *second)));
+        }
+        opposed
     }
 
     fn put(&self, record: Record, text: Option<&str>) -> Record {

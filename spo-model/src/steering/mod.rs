@@ -22,7 +22,7 @@ pub use film::Film;
 pub use reward::NpReward;
 pub use saved::{CONFIG, SavedZ, WEIGHTS, load_beside, save_beside};
 
-use crate::CausalLm;
+use crate::{CausalLm, ModelSpec};
 use burn::module::Module;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
@@ -37,6 +37,16 @@ pub struct SteeringSpec {
     pub heads: usize,
     /// Most contexts that it was trained with.
     pub contexts: usize,
+}
+
+impl SteeringSpec {
+    /// Numbers of the encoder and the films that a model of this spec has.
+    pub fn elements(&self, spec: &ModelSpec) -> usize {
+        let layer = |outputs: usize, inputs: usize| outputs * (inputs + 1);
+        let (width, hidden) = (self.width, spec.hidden_size);
+        // A pair's layer, four of the attention, two behind it.
+        layer(width, 2 * hidden) + 6 * layer(width, width) + spec.layers.len() * 2 * layer(hidden, width)
+    }
 }
 
 /// What makes z, beside the decoder.

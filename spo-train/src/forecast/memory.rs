@@ -121,6 +121,15 @@ fn phase(prepared: &Prepared, training: &schedule::Training, program: usize) -> 
     let [untouched, untouched_in_a_step] = touched.map(|rows| 4 * spec.hidden_size * (spec.vocab_size - rows));
     state.optimizer -= 2 * untouched;
     state.gradients -= untouched_in_a_step;
+    // What steers is kept in f32; a warm-up leaves it alone.
+    let steering = options.steering.as_ref().map_or(0, |steering| 4 * steering.elements(spec));
+    state.adapters += steering;
+    if place.arm.is_some() {
+        state.gradients += steering;
+        state.optimizer += 2 * steering;
+    }
+    // A block's output before its film, and the gain of each token.
+    let film = if steering > 0 { 2 * 4 * batch.tokens * spec.hidden_size } else { 0 };
     // The head of preference degrees, which AdamW trains as well.
     let head = 4 * data.head_values(spec.hidden_size);
     state.weights += head;
@@ -139,8 +148,8 @@ fn phase(prepared: &Prepared, training: &schedule::Training, program: usize) -> 
         adapters: state.adapters,
         gradients,
         optimizer: state.optimizer,
-        activations_kept: model.activations(spec, batch, false)?,
-        activations_recomputed: model.activations(spec, batch, true)?,
+        activations_kept: model.activations(spec, batch, false)? + spec.layers.len() * film,
+        activations_recomputed: model.activations(spec, batch, true)? + film,
         recomputes: recomputes(&model, spec, batch, (settings.recompute, kept_activations(&prepared.device)))?,
         head: model.head(spec, batch, settings.head_chunk_rows) * at_once,
         cache: CACHED_ANSWER * round * rows.iter().map(|row| row.answers.len()).sum::<usize>(),

@@ -135,7 +135,8 @@ impl TaskData {
         let rows = Rows::Pairs(users.pairs.clone(), objective);
         let dimension = if steering.users.is_empty() { dimension.to_owned() } else { steering.users.join(" + ") };
         let data = Self::new(dataset, dimension, &arm.objective, rows, limit);
-        Ok(Self { users: Some((users, steering.contexts)), ..data })
+        let contexts = arm.contexts.unwrap_or(steering.contexts);
+        Ok(Self { users: Some((users, contexts)), ..data })
     }
 
     /// The preferred answers of the warm-up's dimensions, all of them visited in their own order.

@@ -259,6 +259,9 @@ pub struct ArmPlan {
     /// All of the objective's options, defaults included, as [`objective::Registry::build`] takes them. For `spo`: `alpha`,
     /// `lambda` (one per earlier round, oldest first), `earlier` (alpha and lambda of each earlier round), `margin`.
     pub options: Map<String, Value>,
+    /// Most contexts of a user, where they are not the run's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contexts: Option<usize>,
     /// What stands before the prompts that it learns from, where the data have meta-prompts.
     #[serde(default, skip_serializing_if = "MetaUse::is_own")]
     pub meta_prompts: MetaUse,

@@ -193,7 +193,8 @@ impl<'a> Resolver<'a> {
         }
         let name = self.name(spec)?;
         let out = self.out(spec);
-        let data = self.data()?;
+        spec.check_meta_prompts()?;
+        let data = self.data();
         let steering = self.steering()?;
         let rounds = self.rounds(steering.as_ref())?;
         Ok(RunPlan {

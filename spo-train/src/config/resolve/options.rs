@@ -63,6 +63,7 @@ impl Resolver<'_> {
             "online",
             "dimension-weights",
             "meta-prompts",
+            "contexts",
         ];
         let known: Vec<String> =
             objective::options(self.objectives(), &arm.objective).map(|option| option.key.to_owned()).collect();

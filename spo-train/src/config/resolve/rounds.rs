@@ -329,6 +329,7 @@ impl Resolver<'_> {
             data,
             inputs,
             options,
+            contexts: self.contexts(arm)?,
             meta_prompts: self.meta_use(arm)?,
             hold,
             training,

@@ -103,6 +103,9 @@ pub struct ControlSpec {
     pub name: String,
     /// Objective; default: the round's.
     pub objective: Option<String>,
+    /// Most contexts of a user in the arm's training, in a run with `[steering]`; with 0 it learns the pairs of all users mixed,
+    /// and knows nobody.
+    pub contexts: Option<usize>,
     /// What stands before the prompts that the arm learns from, where the data have `meta-prompts`.
     pub meta_prompts: Option<MetaUse>,
     /// Other bounds than the round's; with a `lambda` of its own a control holds none.
