@@ -63,8 +63,6 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     goals: GoalArguments,
     #[command(flatten)]
-    meta: MetaArguments,
-    #[command(flatten)]
     sampling: SamplingArguments,
     #[command(flatten)]
     decode: DecodeArguments,
@@ -72,6 +70,8 @@ pub(crate) struct Arguments {
     device: DeviceArguments,
     #[command(flatten)]
     text: TextArguments,
+    #[command(flatten)]
+    meta: MetaArguments,
 }
 
 /// A prompt to continue.

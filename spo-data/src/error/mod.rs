@@ -193,7 +193,7 @@ pub enum DataError {
     },
     /// Meta-prompts make no sense.
     #[error("meta-prompts.{}: {}", .0.key, .0.message)]
-    MetaPrompts(crate::meta::MetaFault),
+    MetaPrompts(MetaFault),
     /// A prompt that a meta-prompt cannot stand before.
     #[error("row {id}: meta-prompts are text, and the prompt is token ids")]
     MetaIds {
@@ -276,6 +276,17 @@ impl DataError {
             _ => None,
         }
     }
+}
+
+/// What is wrong with meta-prompts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetaFault {
+    /// The key, below `meta-prompts`.
+    pub key: String,
+    /// What was found and what was expected.
+    pub message: String,
+    /// What to do.
+    pub hint: &'static str,
 }
 
 /// Rows that no layout fits.

@@ -6,6 +6,7 @@
 
 mod rows;
 
+pub use crate::error::MetaFault;
 pub(crate) use rows::judges;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -152,17 +153,6 @@ impl MetaPlace {
             (_, prompt) => (prompt, Some(system.map_or_else(|| text.to_owned(), below))),
         }
     }
-}
-
-/// What is wrong with meta-prompts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MetaFault {
-    /// The key, below `meta-prompts`.
-    pub key: String,
-    /// What was found and what was expected.
-    pub message: String,
-    /// What to do.
-    pub hint: &'static str,
 }
 
 impl MetaPrompts {
