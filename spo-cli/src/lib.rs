@@ -17,6 +17,7 @@ mod hub;
 mod inputs;
 mod interrupt;
 mod logging;
+mod meta;
 mod outcome;
 mod output;
 mod places;

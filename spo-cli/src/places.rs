@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use clap::Args;
+use spo_data::meta::MetaPlace;
 use spo_data::{TextSpec, Tokenizer};
 use spo_model::CausalLm;
 use spo_model::export::Manifest;
@@ -44,6 +45,8 @@ pub(crate) struct Place {
     pub point: Option<Vec<f64>>,
     /// How the run that made it laid out text, where that is known.
     pub text: Option<TextSpec>,
+    /// Where meta-prompts of that run stand.
+    pub meta: Option<MetaPlace>,
 }
 
 impl Place {
@@ -117,7 +120,7 @@ impl Place {
         let (model, adapter) = (hub::model(model)?, adapter.map(hub::model).transpose()?);
         let of_adapter = adapter.as_deref().map(Manifest::text_of).transpose()?.flatten();
         let text = if of_adapter.is_some() { of_adapter } else { Manifest::text_of(&model)? };
-        Ok(Self { name, model, adapter, point: None, text })
+        Ok(Self { name, model, adapter, point: None, text, meta: None })
     }
 
     /// Loads its model.
@@ -166,7 +169,8 @@ pub(crate) fn policies(run: &Path, plan: &RunPlan) -> Result<Vec<Place>, CliErro
     let base = plan.model.path.clone();
     let adapter = plan.lora.as_ref().and_then(|lora| lora.start.clone());
     let text = Some(plan.text.clone());
-    let place = |name, model, adapter| Place { name, model, adapter, point: None, text: text.clone() };
+    let meta = plan.meta_prompts().map(|meta| meta.place);
+    let place = |name, model, adapter| Place { name, model, adapter, point: None, text: text.clone(), meta };
     let mut places = vec![place(directory::START.into(), base.clone(), adapter)];
     let dir = run.join(directory::POLICIES);
     let entries = std::fs::read_dir(&dir).map_err(|source| CliError::io(&dir, source))?;

@@ -7,7 +7,7 @@ mod support;
 use std::fs;
 
 use serde_json::Value;
-use support::{path, small_run, spo};
+use support::{path, small_run, spo, stories};
 use tempfile::tempdir;
 
 /// Pairs of one user, whose preferred answer is `side`.
@@ -71,6 +71,25 @@ fn a_few_pairs_make_a_users_vector_that_only_its_policy_takes() {
     let eval = spo(&[&["eval", "--model", &policy(&first)], eval.as_slice()].concat());
     assert_eq!(eval.code, 0, "{}", eval.err);
 
+    // No whole model is such a policy; its adapter with what steers it is, and takes the same file.
+    let export = |format: &str, out: &str| {
+        let out = path(&directory.path().join(out));
+        spo(&["export", "--model", &policy(&first), "--format", format, "--out", &out])
+    };
+    let whole = export("hf", "whole");
+    assert!(whole.code != 0 && whole.err.contains("--format peft"), "{}", whole.err);
+    assert_eq!(export("peft", "adapter").code, 0);
+    let adapter = path(&directory.path().join("adapter"));
+    let exported = ["score", "--model", &stories(), "--adapter", &adapter, "--data", &mine, "--json", "--steer", &out];
+    let exported = spo(&exported);
+    assert_eq!(
+        (exported.code, exported.out == scored[1]),
+        (0, true),
+        "{} {} {}",
+        exported.err,
+        exported.out,
+        scored[1]
+    );
     // The same seed and file: the second run's policy is the first one's, and takes it; the start has no steering.
     let same = spo(&["score", "--model", &policy(&second), "--data", &mine, "--steer", &out]);
     assert_eq!(same.code, 0, "{}", same.err);

@@ -14,7 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::files::expand;
 use crate::load::Shared;
-use crate::{DataError, DataSpec, Dataset, Example, LoadReport, Preference, Registry, TextSpec, Tokenizer, Tokens};
+use crate::{
+    DataError, DataSpec, Dataset, Example, LoadReport, Preference, Registry, SourceRow, TextSpec, Tokenizer, Tokens,
+};
 
 /// Changes with everything that changes what loading makes of the same input.
 const VERSION: &str = "spo-data tokens v4";
@@ -72,6 +74,11 @@ fn key(registry: &Registry, specs: &[DataSpec], text: &TextSpec, tokenizer: &Tok
     let formats: Vec<&str> = registry.formats().iter().map(|format| format.name).collect();
     let settings = serde_json::json!([specs, text, tokenizer.fingerprint(), schemas, formats]);
     hasher.update(settings.to_string().as_bytes());
+    // What a program adds to a spec's meta-prompts, which say nothing of it; without any the key is as it was before them.
+    let layouts: Vec<_> = specs.iter().filter_map(|spec| Some(&spec.meta_prompts.as_ref()?.layout)).collect();
+    if !layouts.is_empty() {
+        hasher.update(serde_json::json!(layouts).to_string().as_bytes());
+    }
     for spec in specs {
         for pattern in spec.path.as_slice() {
             for path in expand(registry, pattern, spec.part)?.files {
@@ -100,6 +107,8 @@ struct Line {
     safe: Vec<bool>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     tags: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    source: Option<SourceRow>,
 }
 
 /// The dataset of an entry; `None` if there is none or it does not match its checksum.
@@ -125,10 +134,11 @@ fn read(path: &Path) -> Option<Dataset> {
         if line.is_empty() {
             break;
         }
-        let Line { id, prompt, answers, labels, scores, safe, tags } = serde_json::from_slice(&line).ok()?;
+        let Line { id, prompt, answers, labels, scores, safe, tags, source } = serde_json::from_slice(&line).ok()?;
         let prompt = take(prompt)?;
         let answers = answers.into_iter().map(&mut take).collect::<Option<_>>()?;
-        let mut example = Example { id, prompt, answers, labels: labels.into(), scores, safe, tags: tags.into() };
+        let (labels, tags) = (labels.into(), tags.into());
+        let mut example = Example { id, prompt, answers, labels, scores, safe, tags, source };
         shared.share(&mut example);
         examples.push(example);
     }
@@ -178,11 +188,12 @@ fn write_body(file: &File, dataset: &Dataset) -> Result<blake3::Hash, Error> {
     let mut lines = BufWriter::new(zstd::Encoder::new(&mut body, 1)?);
     serde_json::to_writer(&mut lines, &dataset.report)?;
     for example in &dataset.examples {
-        let Example { id, prompt, answers, labels, scores, safe, tags } = example.clone();
+        let Example { id, prompt, answers, labels, scores, safe, tags, source } = example.clone();
         let answers = answers.iter().map(|answer| answer.len()).collect();
         let (labels, tags) = (Arc::unwrap_or_clone(labels), Arc::unwrap_or_clone(tags));
         lines.write_all(b"\n")?;
-        serde_json::to_writer(&mut lines, &Line { id, prompt: prompt.len(), answers, labels, scores, safe, tags })?;
+        let line = Line { id, prompt: prompt.len(), answers, labels, scores, safe, tags, source };
+        serde_json::to_writer(&mut lines, &line)?;
     }
     lines.into_inner().map_err(std::io::IntoInnerError::into_error)?.finish()?;
     body.writer.flush()?;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::example::hash_ids;
-use crate::{Example, LoadReport, Preference};
+use crate::{Example, LoadReport, Preference, Units};
 
 /// Examples with the report of how they were loaded.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -68,6 +68,12 @@ impl Dataset {
         self.examples.iter().enumerate().filter(tied).map(pair).collect()
     }
 
+    /// Which rows belong together, of rows that are of these examples: those that were made of the same row, where they
+    /// follow each other.
+    pub fn units(&self, examples: impl IntoIterator<Item = usize>) -> Units {
+        Units::of(examples.into_iter().map(|example| self.examples[example].source.map(|source| source.row)))
+    }
+
     /// Hash of ids, tokens, labels, scores and tags, 32 hexadecimal digits.
     pub fn fingerprint(&self) -> String {
         let mut hasher = blake3::Hasher::new_derive_key("spo-data dataset v1");
@@ -102,6 +108,10 @@ impl Dataset {
             for safe in &example.safe {
                 hasher.update(&[1 + u8::from(*safe)]);
             }
+            if let Some(source) = example.source {
+                hasher.update(&source.prompt.to_le_bytes());
+                hasher.update(&source.row.to_le_bytes());
+            }
             count(&mut hasher, example.tags.len());
             for (name, value) in example.tags.iter() {
                 text(&mut hasher, name);
@@ -114,12 +124,12 @@ impl Dataset {
 
 /// Splits so that no prompt is on both sides; returns (train, held out), each in the old order.
 ///
-/// The side depends on prompt tokens and seed only: rows appended later move no other row. Both reports
+/// The side depends on the prompt as it stands in the data and on the seed only: rows appended later move no other row. Both reports
 /// name all files; what happened to a row is told on its side, and on the training side if it was dropped.
 pub fn split_by_prompt(dataset: Dataset, holdout_fraction: f64, seed: u64) -> (Dataset, Dataset) {
     let Dataset { examples, report } = dataset;
     let (heldout, train): (Vec<Example>, Vec<Example>) =
-        examples.into_iter().partition(|example| unit_interval(&example.prompt, seed) < holdout_fraction);
+        examples.into_iter().partition(|example| unit_interval(example, seed) < holdout_fraction);
     let ids: BTreeSet<&str> = heldout.iter().map(|example| example.id.as_str()).collect();
     let mut report = report;
     let (of_heldout, incidents): (Vec<_>, Vec<_>) =
@@ -129,10 +139,14 @@ pub fn split_by_prompt(dataset: Dataset, holdout_fraction: f64, seed: u64) -> (D
     (Dataset { examples: train, report: train_report }, Dataset { examples: heldout, report: heldout_report })
 }
 
-fn unit_interval(prompt: &[u32], seed: u64) -> f64 {
+fn unit_interval(example: &Example, seed: u64) -> f64 {
     let mut hasher = blake3::Hasher::new_derive_key("spo-data split v1");
     hasher.update(&seed.to_le_bytes());
-    hash_ids(&mut hasher, prompt);
+    match example.source {
+        // Rows that were made of one row stay together.
+        Some(source) => drop(hasher.update(&source.prompt.to_le_bytes())),
+        None => hash_ids(&mut hasher, &example.prompt),
+    }
     let mut bytes = [0; 8];
     hasher.finalize_xof().fill(&mut bytes);
     (u64::from_le_bytes(bytes) >> 11) as f64 / (1u64 << 53) as f64

@@ -106,10 +106,10 @@ pub(crate) fn encode(
     if let Some(dropped) = reasons.iter().find(|reason| reason.dropped()) {
         return Ok((None, vec![*dropped]));
     }
-    let Record { id, labels, scores, safe, tags, .. } = record;
+    let Record { id, labels, scores, safe, tags, source, .. } = record;
     let (labels, tags) = (labels.into(), tags.into());
     let answers = answers.into_iter().map(Into::into).collect();
-    Ok((Some(Example { id, prompt: prompt.into(), answers, labels, scores, safe, tags }), reasons))
+    Ok((Some(Example { id, prompt: prompt.into(), answers, labels, scores, safe, tags, source }), reasons))
 }
 
 /// Takes off the turns after the last assistant turn of answers, and tells of those and of other turns that are scored.

@@ -64,6 +64,17 @@ pub struct Example {
     pub safe: Vec<bool>,
     /// The row's other string fields, such as `kind`; shared like the labels.
     pub tags: Arc<BTreeMap<String, String>>,
+    /// The row that it was made of, where rows are made of rows; `None`: it is one of the data.
+    pub source: Option<SourceRow>,
+}
+
+/// What rows that were made of the same row have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceRow {
+    /// Number of the prompt as it stands in the data.
+    pub prompt: u64,
+    /// Number of the row.
+    pub row: u64,
 }
 
 impl Example {
@@ -78,27 +89,15 @@ impl Example {
     ///
     /// A label decides between the first two answers; without one, the best and the worst score do.
     pub fn pair(&self, dimension: &str) -> Option<(usize, usize)> {
-        if self.answers.len() < 2 {
-            return None;
-        }
-        match self.labels.get(dimension) {
-            Some(Preference::First) => return Some((0, 1)),
-            Some(Preference::Second) => return Some((1, 0)),
-            Some(Preference::Tie) => return None,
-            None => {}
-        }
-        let scores = self.scores.get(dimension)?.get(..self.answers.len())?;
-        let mut best = 0;
-        let mut worst = 0;
-        for (index, score) in scores.iter().enumerate() {
-            if *score > scores[best] {
-                best = index;
-            }
-            if *score < scores[worst] {
-                worst = index;
-            }
-        }
-        (best != worst).then_some((best, worst))
+        pair_of(self.answers.len(), self.labels.get(dimension), self.scores.get(dimension))
+    }
+
+    /// Number of the prompt as it stands in the data: rows with the same one depend on each other. The same on every machine
+    /// and with every compiler.
+    pub fn prompt_key(&self) -> u64 {
+        let of_tokens =
+            || u64::from_le_bytes(row_hash(&self.prompt, &[])[..8].try_into().expect("a hash has 16 bytes"));
+        self.source.map_or_else(of_tokens, |source| source.prompt)
     }
 
     /// Dimensions that have a label or scores, in order.
@@ -111,6 +110,31 @@ impl Example {
     pub fn tokens(&self) -> usize {
         self.prompt.len() + self.answers.iter().map(|answer| answer.len()).sum::<usize>()
     }
+}
+
+/// The pair of a row with so many answers, by its label or else its scores.
+pub(crate) fn pair_of(answers: usize, label: Option<&Preference>, scores: Option<&Vec<f32>>) -> Option<(usize, usize)> {
+    if answers < 2 {
+        return None;
+    }
+    match label {
+        Some(Preference::First) => return Some((0, 1)),
+        Some(Preference::Second) => return Some((1, 0)),
+        Some(Preference::Tie) => return None,
+        None => {}
+    }
+    let scores = scores?.get(..answers)?;
+    let mut best = 0;
+    let mut worst = 0;
+    for (index, score) in scores.iter().enumerate() {
+        if *score > scores[best] {
+            best = index;
+        }
+        if *score < scores[worst] {
+            worst = index;
+        }
+    }
+    (best != worst).then_some((best, worst))
 }
 
 /// [`Example::answer_hash`] of any prompt and answer.

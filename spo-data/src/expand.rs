@@ -75,6 +75,7 @@ mod tests {
             tags: Default::default(),
             tools: None,
             variables: Default::default(),
+            source: None,
         };
         let all = expand(record.clone(), 2, Supervise::EveryTurn);
         let ids: Vec<&str> = all.iter().map(|record| record.id.as_str()).collect();

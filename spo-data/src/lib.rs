@@ -56,6 +56,7 @@ pub mod goals;
 mod layout;
 pub mod lfs;
 mod load;
+pub mod meta;
 mod order;
 mod preview;
 mod prompts;
@@ -70,6 +71,7 @@ mod spec;
 mod stats;
 mod tokenize;
 mod tokens;
+mod units;
 mod unrendered;
 
 pub use batch::{Group, GroupSpan, PackedBatch, ValueRow, micro_batches};
@@ -79,7 +81,7 @@ pub use conflict::{Conflict, Estimate};
 pub use dataset::{Dataset, DimensionCount, PairRef, split_by_prompt};
 pub use encode::{encode_prompt, encode_record};
 pub use error::{DataError, NoSchema};
-pub use example::{Example, Preference, RowHash, row_hash};
+pub use example::{Example, Preference, RowHash, SourceRow, row_hash};
 pub use files::{files, has_splits};
 pub use load::{load, load_bytes, load_rows};
 pub use order::Order;
@@ -95,3 +97,4 @@ pub use tokenize::{
     ChatTemplate, RenderOptions, SpecialTokens, TokenSpan, Tokenizer, TokenizerSettings, template_files,
 };
 pub use tokens::Tokens;
+pub use units::{UnitOrder, Units};

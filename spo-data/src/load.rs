@@ -12,9 +12,10 @@ use crate::encode::encode;
 use crate::expand::{copies, expand};
 use crate::files::expand as expand_paths;
 use crate::format::{Input, RawRow, Rows};
+use crate::meta::{MetaPrompts, MetaRows, judges};
 use crate::reading::{Reading, rename_columns, sample};
-use crate::record::Record;
-use crate::report::{FileReport, Incident, LoadReport};
+use crate::record::{PromptText, Record};
+use crate::report::{FileReport, Incident, LoadReport, Reason};
 use crate::shares;
 use crate::tokens::TokenFile;
 use crate::{DataError, DataSpec, Example, Preference, Registry, TextSpec, Tokenizer};
@@ -94,6 +95,7 @@ impl Registry {
             each_file(self, own, &mut report, |spec, source, left| loader.file(spec, source, left))?;
             ends.push(loader.dataset.examples.len());
         }
+        specs.iter().try_for_each(|spec| loader.check_asked(spec))?;
         let LoadReport { left_out, cached, .. } = report;
         let mut dataset =
             Dataset { report: LoadReport { left_out, cached, ..loader.dataset.report }, ..loader.dataset };
@@ -108,8 +110,9 @@ impl Registry {
     pub fn records(&self, specs: &[DataSpec]) -> Result<(Vec<Record>, LoadReport), DataError> {
         let (mut records, mut report, mut files) = (vec![], LoadReport::default(), vec![]);
         each_file(self, specs, &mut report, |spec, source, left| {
+            let meta = spec.meta_prompts.as_ref();
             let (count, file) = read(self, spec, source, left, &mut |record, _| {
-                records.push(record);
+                records.extend(asked(meta, record).into_iter().filter_map(Result::ok));
                 Ok(())
             })?;
             files.push(file);
@@ -161,6 +164,7 @@ fn each_file(
     mut take: impl FnMut(&DataSpec, Source, usize) -> Result<usize, DataError>,
 ) -> Result<(), DataError> {
     for spec in specs {
+        check_meta(spec)?;
         let mut left = spec.limit.unwrap_or(usize::MAX);
         for pattern in spec.path.as_slice() {
             let found = expand_paths(registry, pattern, spec.part)?;
@@ -220,6 +224,10 @@ fn read(
     Ok((count, reading.report(format, count)))
 }
 
+fn check_meta(spec: &DataSpec) -> Result<(), DataError> {
+    spec.meta_prompts.as_ref().map_or(Ok(()), |meta| meta.check().map_err(DataError::MetaPrompts))
+}
+
 fn load_one(
     registry: &Registry,
     source: Source,
@@ -228,8 +236,10 @@ fn load_one(
     tokenizer: &Tokenizer,
 ) -> Result<Dataset, DataError> {
     let mut silent = |_| {};
+    check_meta(spec)?;
     let mut loader = Loader::new(registry, text, tokenizer, &mut silent)?;
     loader.file(spec, source, spec.limit.unwrap_or(usize::MAX))?;
+    loader.check_asked(spec)?;
     Ok(loader.dataset)
 }
 
@@ -249,6 +259,8 @@ struct Loader<'a> {
     progress: &'a mut dyn FnMut(usize),
     rows: usize,
     dataset: Dataset,
+    /// Dimensions along which rows that meta-prompts stand before prefer an answer.
+    judged: BTreeSet<String>,
     shared: Shared,
     most_in_memory: usize,
     /// Ids in memory, all in the examples from `in_memory_from` on.
@@ -294,6 +306,7 @@ impl<'a> Loader<'a> {
             progress,
             rows: 0,
             dataset: Dataset::default(),
+            judged: BTreeSet::new(),
             shared: Shared::default(),
             most_in_memory: MOST_IN_MEMORY,
             in_memory: 0,
@@ -310,27 +323,38 @@ impl<'a> Loader<'a> {
             return Err(DataError::BadSetting { key: "weight", value: weight.to_string(), expected });
         }
         let mut chunk: Vec<(Record, usize)> = Vec::with_capacity(CHUNK);
-        let (registry, mut records) = (self.registry, 0);
+        let (registry, mut records, meta) = (self.registry, 0, spec.meta_prompts.as_ref());
         let (count, report) = read(registry, spec, source, limit, &mut |record, count| {
             if chunk.len() >= CHUNK {
-                self.encode(&mut chunk, count)?;
+                self.encode(&mut chunk, meta, count)?;
             }
+            self.note_judged(meta, &record)?;
             chunk.push((record, copies(weight, records)));
             records += 1;
             Ok(())
         })?;
-        self.encode(&mut chunk, count)?;
+        self.encode(&mut chunk, meta, count)?;
         self.rows += count;
         self.dataset.report.files.push(report);
         Ok(count)
     }
 
     /// Tokenises a chunk of records, each with its number of copies; `read` rows of the file are behind.
-    fn encode(&mut self, chunk: &mut Vec<(Record, usize)>, read: usize) -> Result<(), DataError> {
+    fn encode(
+        &mut self,
+        chunk: &mut Vec<(Record, usize)>,
+        meta: Option<&MetaPrompts>,
+        read: usize,
+    ) -> Result<(), DataError> {
         let encoded: Vec<_> = chunk
             .par_drain(..)
             .flat_map_iter(|(record, copies)| expand(record, copies, self.text.supervise))
+            .flat_map_iter(|record| asked(meta, record))
             .map(|record| {
+                let record = match record {
+                    Ok(record) => record,
+                    Err(id) => return Ok((id, (None, vec![Reason::NotAsked]), BTreeSet::new())),
+                };
                 let (id, mut left_out) = (record.id.clone(), BTreeSet::new());
                 match encode(self.tokenizer, self.text, record, &mut left_out) {
                     Ok(outcome) => Ok((id, outcome, left_out)),
@@ -362,7 +386,44 @@ impl<'a> Loader<'a> {
     }
 }
 
+/// The rows that meta-prompts make of a row, which is itself without any; the row's id where they make none.
+fn asked(meta: Option<&MetaPrompts>, record: Record) -> Vec<Result<Record, String>> {
+    let Some(meta) = meta else { return vec![Ok(record)] };
+    let rows = meta.rows(&record);
+    if rows.is_empty() { vec![Err(record.id)] } else { rows.into_iter().map(Ok).collect() }
+}
+
 impl Loader<'_> {
+    /// Keeps along which dimensions a row prefers an answer.
+    fn note_judged(&mut self, meta: Option<&MetaPrompts>, record: &Record) -> Result<(), DataError> {
+        if meta.is_none() {
+            return Ok(());
+        }
+        if matches!(record.prompt, PromptText::Ids(_)) {
+            return Err(DataError::MetaIds { id: record.id.clone() });
+        }
+        for name in record.labels.keys().chain(record.scores.keys()) {
+            if !self.judged.contains(name) && judges(record, name) {
+                self.judged.insert(name.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses meta-prompts that ask for what no row is about.
+    fn check_asked(&self, spec: &DataSpec) -> Result<(), DataError> {
+        let Some(meta) = &spec.meta_prompts else { return Ok(()) };
+        let (rows, tables) = match meta.layout.rows {
+            MetaRows::Trained { .. } => ("training", vec![("texts", &meta.texts)]),
+            MetaRows::HeldOut => ("held-out", vec![("texts", &meta.texts), ("held-out", &meta.held_out)]),
+        };
+        let mut asked = tables.iter().flat_map(|(key, texts)| texts.keys().map(move |name| (*key, name)));
+        asked.find(|(_, name)| !self.judged.contains(*name)).map_or(Ok(()), |(key, name)| {
+            let known = self.judged.iter().cloned().collect();
+            Err(DataError::MetaDimension { key, dimension: name.clone(), rows, known })
+        })
+    }
+
     /// Moves the ids in memory to the file.
     fn spill(&mut self) -> std::io::Result<()> {
         let file = match &mut self.token_file {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::Preference;
+use crate::{Preference, SourceRow};
 
 /// A chat message: `role`, `content` and whatever else the template may read (`tool_calls`, `name`).
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -209,4 +209,6 @@ pub struct Record {
     pub tools: Option<Value>,
     /// Further template variables (`chat_template_kwargs`).
     pub variables: Map<String, Value>,
+    /// As [`crate::Example::source`].
+    pub source: Option<SourceRow>,
 }

@@ -19,6 +19,8 @@ pub enum Reason {
     TooLong,
     /// Dropped: prompt and answer cannot be told apart in the tokenised text.
     BoundaryRefused,
+    /// Dropped: it says nothing along any dimension that has meta-prompts.
+    NotAsked,
     /// Kept: tokens at the end of the prompt merged with the answer and count as answer.
     BoundaryMoved,
     /// Kept: the prompt lost its first tokens.
@@ -47,7 +49,12 @@ impl Reason {
     pub fn dropped(self) -> bool {
         matches!(
             self,
-            Self::EmptyAnswer | Self::EmptyPrompt | Self::NoAssistantTurn | Self::TooLong | Self::BoundaryRefused
+            Self::EmptyAnswer
+                | Self::EmptyPrompt
+                | Self::NoAssistantTurn
+                | Self::TooLong
+                | Self::BoundaryRefused
+                | Self::NotAsked
         )
     }
 
@@ -59,6 +66,7 @@ impl Reason {
             Self::NoAssistantTurn => "dropped: no assistant turn",
             Self::TooLong => "dropped: longer than max-length",
             Self::BoundaryRefused => "dropped: tokens of prompt and answer cannot be separated",
+            Self::NotAsked => "dropped: no preference along a dimension that has meta-prompts",
             Self::BoundaryMoved => "kept: last prompt tokens merge with the answer and are scored",
             Self::PromptCut => "kept: beginning of the prompt cut",
             Self::AnswerCut => "kept: end of an answer cut",

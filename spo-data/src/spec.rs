@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::DataError;
+use crate::meta::MetaPrompts;
 
 /// Files of one layout.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -43,6 +44,11 @@ pub struct DataSpec {
     /// `chat_template_kwargs`.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub template_kwargs: Map<String, Value>,
+    /// Makes a row for each dimension that a row is labelled along, with a text before its prompt that asks for the dimension
+    /// (MetaAlign, arXiv 2410.14184; docs/conditional.md). Rounds then learn the dimension `asked`. On training data, whose
+    /// texts the data with `split = "test"` are asked with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meta_prompts: Option<MetaPrompts>,
     /// Which files of a directory to read where their names tell splits; set by the program, not by a user.
     #[serde(skip)]
     pub part: Part,

@@ -79,6 +79,10 @@ fn another(key: &str, property: &Value) -> Value {
         "targets" => return json!(["q_proj"]),
         "adam-betas" => return json!([0.5, 0.25]),
         "users" => return json!(["honesty", "helpfulness"]),
+        "texts" => return json!({ "honesty": ["Be honest."], "helpfulness": ["Be helpful."] }),
+        "held-out" => return json!({ "honesty": ["The truth."] }),
+        "priority" => return json!(["helpfulness"]),
+        "combined" => return json!(["{first} before {second}"]),
         "evaluate" => return json!([0, 2]),
         "heads" => return json!(2),
         "width" if key.starts_with("steering") => return json!(8),
@@ -126,6 +130,15 @@ fn companions(key: &str) -> Vec<String> {
     };
     if ["lora.shared-rank", "lora.concentration"].contains(&key) {
         sets.extend([WEIGHED.to_owned(), "lora.condition=\"weights\"".to_owned()]);
+    }
+    if key.ends_with("controls.0.contexts") {
+        sets.extend(["steering={}".to_owned(), "lora={}".to_owned()]);
+    }
+    if key.contains("meta-prompts") {
+        let meta = "{ texts = { honesty = [\"True.\"], helpfulness = [\"Of use.\"] } }";
+        sets.push(format!(
+            "data=[{{ path = \"a.jsonl\", meta-prompts = {meta} }}, {{ path = \"b.jsonl\", split = \"test\" }}]"
+        ));
     }
     if name.starts_with("zo-") {
         sets.push(format!("{table}.optimizer=\"subzero\""));

@@ -11,12 +11,13 @@ use spo_data::{Group, PackedBatch};
 use spo_model::decoder::PackedInputs;
 use spo_model::generate::{Control, DecodeOptions, GenerateOptions, Generator, Path as Route, Sampling};
 use spo_model::lora::{LoraSpec, SavedModules, load_adapter};
-use spo_model::parameters::replace;
+use spo_model::parameters::{self, replace};
 use spo_model::steering::{Contexts, SteeringSpec, is_steering};
 use spo_model::{CausalLm, ModelSpec, device};
 use spo_train::config::RunSpec;
 use spo_train::events::sink::Memory;
 use spo_train::events::{Event, Sink};
+use spo_train::forecast::Forecast;
 use spo_train::policy::logps::LogpCache;
 use spo_train::step::gradients::{Gradients, Trainable};
 use spo_train::step::tape::{Recompute, TapeOptions, differentiate};
@@ -311,6 +312,51 @@ fn measured(event: &Event) -> Option<(String, Vec<f64>)> {
     let Event::SteeredScores(found) = event else { return None };
     let accuracy = |score: &spo_eval::DimensionScore| score.tally(spo_eval::Subset::All).unwrap().accuracy;
     Some((found.setting.clone(), found.scores.iter().map(accuracy).collect()))
+}
+
+#[test]
+fn a_control_may_learn_the_mixed_pairs_of_all_users() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let mut spec = spec(&out, STEERING);
+    spec.apply_set("rounds.0.controls=[{ name = \"mixed\", contexts = 0 }]").unwrap();
+    let mut seen = Memory::default();
+    run(prepared(&spec).unwrap(), &mut seen, &AtomicBool::new(false)).unwrap();
+    let policy = |name: &str| {
+        let base = CausalLm::from_dir(&assets().join("stories260K"), None, &device::cpu()).unwrap();
+        load_adapter(base, &out.join("policies").join(name)).unwrap().0
+    };
+    // Without a context no gradient reaches what looks at them.
+    let pair = |name: &str| policy(name).steering.unwrap().encoder.pair.dense().into_data();
+    assert_ne!(pair("round-1-honesty"), pair("round-1-honesty.mixed"));
+    let mixed = seen
+        .0
+        .iter()
+        .filter(|record| matches!(&record.event, Event::Steered(found) if found.policy.ends_with(".mixed")));
+    assert_eq!(mixed.count(), 4);
+    let refused = prepared(&unsteered(&out)).unwrap_err().to_string();
+    assert!(refused.contains("rounds.0.controls.0.contexts"), "{refused}");
+}
+
+#[test]
+fn the_forecast_counts_what_steers() {
+    let memory =
+        |more: &str| Forecast::of(&prepared(&spec(Path::new("out"), more)).unwrap()).unwrap().memory.phases[0].clone();
+    let (steered, plain) = (memory(STEERING), memory(""));
+    let base = CausalLm::from_dir(&assets().join("stories260K"), None, &device::cpu()).unwrap();
+    let spec = SteeringSpec { width: 8, heads: 2, contexts: 3 };
+    let own = parameters::count(&base.with_steering(&spec, 0), is_steering);
+    assert_eq!(steered.adapters - plain.adapters, 4 * own);
+    assert!(steered.gradients - plain.gradients >= 4 * own, "one sum for each micro-batch at a time");
+    assert_eq!(steered.optimizer - plain.optimizer, 8 * own);
+    assert!(steered.activations_kept > plain.activations_kept);
+}
+
+/// The same without a section [steering].
+fn unsteered(out: &Path) -> RunSpec {
+    let mut spec = spec(out, "");
+    spec.apply_set("rounds.0.controls=[{ name = \"mixed\", contexts = 0 }]").unwrap();
+    spec
 }
 
 #[test]

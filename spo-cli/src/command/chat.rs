@@ -16,6 +16,7 @@ use spo_model::generate::Control;
 use crate::error::CliError;
 use crate::generation::{DecodeArguments, SamplingArguments};
 use crate::inputs::DeviceArguments;
+use crate::meta::MetaArguments;
 use crate::output::{Output, note};
 use crate::places::PointArguments;
 use commands::Command;
@@ -25,9 +26,9 @@ use policies::Policies;
 /// Talk to a model, or to the policies of a run
 ///
 /// Reads a message per line, from the terminal or a pipe, and streams the answer. /help lists the commands: /policy
-/// changes the policy in the middle of a conversation, /weights how much a conditional one counts each dimension, /compare
-/// lets all of them answer. Ctrl-C stops an answer; Ctrl-D
-/// or /quit ends.
+/// changes the policy in the middle of a conversation, /weights how much a conditional one counts each dimension, /meta what
+/// one that was trained with meta-prompts is asked for, /compare lets all of them answer. Ctrl-C stops an answer; Ctrl-D or
+/// /quit ends.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Model directory, GGUF file, or run directory: then text is laid out as in the run
@@ -41,6 +42,8 @@ pub(crate) struct Arguments {
     policy: Option<String>,
     #[command(flatten)]
     point: PointArguments,
+    #[command(flatten)]
+    meta: MetaArguments,
     /// System message
     #[arg(long, value_name = "TEXT", help_heading = "Text")]
     system: Option<String>,
@@ -66,7 +69,7 @@ impl Arguments {
             policies.weigh(weights.clone())?;
         }
         policies.steer(self)?;
-        let mut conversation = Conversation::new(policies.text(self));
+        let mut conversation = Conversation::new(policies.text(self), self.meta.meta(policies.meta_place()));
         let interrupts = interrupts()?;
         let terminal = stdin().is_terminal();
         if terminal {

@@ -116,7 +116,7 @@ impl Arguments {
         let files = ModelFiles::from_path(&place.model)?.with_ends()?;
         let model = CausalLm::open(&place.model, LoadOptions::default(), &device)?;
         let probe = probe(&model, &place)?;
-        let Place { name, model: dir, adapter, point, text } = place;
+        let Place { name, model: dir, adapter, point, text, .. } = place;
         // The probe is scored in f32, so that rounding of the type written is all that differs.
         let wide = || CausalLm::open(&dir, LoadOptions { storage: Some(Storage::F32), blocks: None }, &device);
         let before = match &adapter {

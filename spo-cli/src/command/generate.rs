@@ -13,6 +13,7 @@ use crate::error::CliError;
 use crate::generation::{DecodeArguments, SamplingArguments};
 use crate::goals::GoalArguments;
 use crate::inputs::{DeviceArguments, TextArguments};
+use crate::meta::{Meta, MetaArguments};
 use crate::output::Output;
 use crate::places::{Place, PointArguments};
 use crate::steering::SteerArguments;
@@ -69,6 +70,8 @@ pub(crate) struct Arguments {
     device: DeviceArguments,
     #[command(flatten)]
     text: TextArguments,
+    #[command(flatten)]
+    meta: MetaArguments,
 }
 
 /// A prompt to continue.
@@ -87,7 +90,8 @@ impl Arguments {
         let tokenizer = place.tokenizer()?;
         let stops = self.sampling.stop_texts(&tokenizer)?;
         self.check_samples(&tokenizer)?;
-        let prompts = self.read(&tokenizer, &self.text.spec(place.text.as_ref()))?;
+        let meta = self.meta.meta(place.meta);
+        let prompts = self.read(&tokenizer, &self.text.spec(place.text.as_ref()), &meta)?;
         let model = place.load(&self.device, &device)?;
         let model = self.steering.on(model, &place)?;
         let spec = model.spec().clone();
@@ -118,14 +122,16 @@ impl Arguments {
         Ok(())
     }
 
-    fn read(&self, tokenizer: &Tokenizer, spec: &TextSpec) -> Result<Vec<Prompt>, CliError> {
+    fn read(&self, tokenizer: &Tokenizer, spec: &TextSpec, meta: &Meta) -> Result<Vec<Prompt>, CliError> {
         if let Some(ids) = &self.ids {
+            meta.on(PromptText::Ids(ids.clone()), spec)?;
             return Ok(vec![Prompt { id: None, ids: ids.clone(), text: PromptText::Ids(ids.clone()) }]);
         }
         let tags = self.goals.tags()?;
         let made = |id: Option<String>, prompt: PromptText| {
             let text = tags.as_ref().map_or_else(|| prompt.clone(), |tags| tags.on(&prompt));
-            Ok::<_, CliError>(Prompt { id, ids: encode_prompt(tokenizer, spec, &text)?, text })
+            let (whole, spec) = meta.on(text.clone(), spec)?;
+            Ok::<_, CliError>(Prompt { id, ids: encode_prompt(tokenizer, &spec, &whole)?, text })
         };
         if let Some(text) = &self.prompt {
             return Ok(vec![made(None, PromptText::Text(text.clone()))?]);

@@ -37,6 +37,8 @@ enum What {
     Formats,
     /// Kinds of scorers with their options
     Scorers,
+    /// Ways to make one policy for many preferences: what it is conditioned on, and how it is told
+    Conditions,
     /// Kinds of devices in this build, and whether each works here
     Devices,
 }
@@ -61,6 +63,7 @@ impl Arguments {
                 .map(|format| json!({ "name": format.name, "about": format.summary, "extensions": format.extensions }))
                 .collect(),
             What::Scorers => scorers(),
+            What::Conditions => conditions(),
             What::Devices => devices(),
         };
         if self.json {
@@ -88,6 +91,33 @@ fn pair_options() -> Vec<Value> {
         item
     };
     modifier::OPTIONS.iter().map(named).collect()
+}
+
+/// What docs/conditional.md is about.
+fn conditions() -> Vec<Value> {
+    let ways = [
+        (
+            "weights",
+            "`[lora] condition = \"weights\"`",
+            "--weights",
+            "an adapter for every weighting of the dimensions (PBLoRA)",
+        ),
+        (
+            "steering",
+            "`[steering]`",
+            "--steer",
+            "a vector made of a few labelled pairs scales and shifts every block (NP-DPO)",
+        ),
+        (
+            "meta-prompts",
+            "`[[data]] meta-prompts`",
+            "--meta",
+            "a text before the prompt asks for a dimension (MetaAlign)",
+        ),
+        ("goals", "`spo data goals`", "--goals", "scores in the prompt are goals (rewards in context)"),
+    ];
+    let item = |(name, trained, told, about): (&str, &str, &str, &str)| json!({ "name": name, "about": format!("{about}; trained by {trained}, told by {told}"), "trained": trained, "told": told });
+    ways.into_iter().map(item).collect()
 }
 
 /// The names and keys that the run file's schema has.

@@ -191,6 +191,30 @@ pub enum DataError {
         /// The file.
         path: PathBuf,
     },
+    /// Meta-prompts make no sense.
+    #[error("meta-prompts.{}: {}", .0.key, .0.message)]
+    MetaPrompts(MetaFault),
+    /// A prompt that a meta-prompt cannot stand before.
+    #[error("row {id}: meta-prompts are text, and the prompt is token ids")]
+    MetaIds {
+        /// [`crate::Example::id`].
+        id: String,
+    },
+    /// Meta-prompts ask for a dimension that no row is labelled along.
+    #[error(
+        "meta-prompts.{key} asks for {dimension:?}, which no {rows} row prefers an answer along; they have {}",
+        if known.is_empty() { "no labels".to_owned() } else { known.join(", ") }
+    )]
+    MetaDimension {
+        /// `texts` or `held-out`.
+        key: &'static str,
+        /// The dimension.
+        dimension: String,
+        /// Training or held-out.
+        rows: &'static str,
+        /// The dimensions that rows are labelled along.
+        known: Vec<String>,
+    },
     /// A setting makes no sense.
     #[error("{key} = {value}: expected {expected}")]
     BadSetting {
@@ -239,10 +263,30 @@ impl DataError {
             }),
             Self::Gguf(error) => error.hint.map(str::to_owned),
             Self::LfsPointer { .. } => Some("`git lfs pull` in the repository's directory fetches it".into()),
+            Self::MetaPrompts(fault) => Some(fault.hint.into()),
+            Self::MetaIds { .. } => Some("give the rows as text, or leave meta-prompts out".into()),
+            Self::MetaDimension { dimension, known, .. } => {
+                let near = nearest(dimension, known.iter().map(String::as_str));
+                Some(near.map_or_else(
+                    || "take its texts out, or label rows along it".to_owned(),
+                    |name| format!("did you mean {name:?}?"),
+                ))
+            }
             Self::Row { source, .. } => source.hint(),
             _ => None,
         }
     }
+}
+
+/// What is wrong with meta-prompts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetaFault {
+    /// The key, below `meta-prompts`.
+    pub key: String,
+    /// What was found and what was expected.
+    pub message: String,
+    /// What to do.
+    pub hint: &'static str,
 }
 
 /// Rows that no layout fits.

@@ -36,9 +36,9 @@ fn by_user(found: &[SteeredScores]) -> Table {
     };
     let scores = found.iter().flat_map(|of| of.scores.iter().map(move |score| (of, score)));
     Table::of_rows(
-        "All pairs of each user, the policy steered by others of the user's pairs",
+        "All held-out pairs of each user or dimension, by what the policy was told",
         3,
-        &["policy", "asked by", "user", "pairs", "accuracy %", "interval", "margin"],
+        &["policy", "told", "of", "pairs", "accuracy %", "interval", "margin"],
         scores.filter_map(row).collect(),
     )
 }

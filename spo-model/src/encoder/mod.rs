@@ -5,6 +5,7 @@ mod attention;
 pub(crate) use attention::linear;
 pub use attention::{Contexts, Encoder, EncoderShape};
 
+use crate::ModelSpec;
 use burn::module::Module;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +19,16 @@ pub struct SteeringSpec {
     pub heads: usize,
     /// Most contexts that it was trained with.
     pub contexts: usize,
+}
+
+impl SteeringSpec {
+    /// Numbers of the encoder and the films that a model of this spec has.
+    pub fn elements(&self, spec: &ModelSpec) -> usize {
+        let layer = |outputs: usize, inputs: usize| outputs * (inputs + 1);
+        let (width, hidden) = (self.width, spec.hidden_size);
+        // A pair's layer, four of the attention, two behind it.
+        layer(width, 2 * hidden) + 6 * layer(width, width) + spec.layers.len() * 2 * layer(hidden, width)
+    }
 }
 
 /// What makes z, beside the decoder.

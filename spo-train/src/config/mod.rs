@@ -32,6 +32,7 @@ mod registries;
 mod resolve;
 pub mod schema;
 mod set;
+mod sources;
 pub mod spec;
 mod validate;
 mod words;

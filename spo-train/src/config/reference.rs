@@ -44,6 +44,9 @@ pub fn markdown() -> String {
             let flattened = training.contains_key(key) && matches!(name.as_str(), "warmup" | "rounds");
             !flattened && key != "controls" && !(name == "rounds" && options.contains_key(key))
         });
+        if name == "data" {
+            section(&mut text, "`[data.meta-prompts]`", &table["properties"]["meta-prompts"], |_, _| true);
+        }
         if name == "training" {
             section(&mut text, "`[training.early-stopping]`", &table["properties"]["early-stopping"], |_, _| true);
         }

@@ -6,7 +6,7 @@ use crate::policy::logps::PolicyLogps;
 use crate::task::build::Lambdas;
 use burn::tensor::Device;
 use spo_core::{Objective, PairNumbers, Sides, differentiate};
-use spo_data::{Dataset, Example, Preference, Tokenizer, row_hash};
+use spo_data::{Dataset, Example, Preference, Tokenizer};
 use spo_eval::{Bootstrap, ConflictCount, DataSummary, DimensionScore, PairScore, ScoreKind, score_dimension};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -97,7 +97,8 @@ impl LabelledSet {
             dropped.into_iter().map(|(reason, count)| (reason.describe().to_string(), count)).collect();
         let summary = |dimension: &String| {
             let pairs = self.judged(dimension);
-            let prompts: BTreeSet<_> = pairs.iter().map(|pair| &self.dataset.examples[pair.example].prompt).collect();
+            let prompts: BTreeSet<_> =
+                pairs.iter().map(|pair| self.dataset.examples[pair.example].prompt_key()).collect();
             DataSummary {
                 dimension: dimension.clone(),
                 split: self.split.into(),
@@ -147,7 +148,7 @@ impl LabelledSet {
                 margin: *margin,
                 agreeing: self.agreeing(example, dimension),
                 boilerplate: self.boilerplate[pair.example],
-                prompt: Some(hash_of(&example.prompt)),
+                prompt: Some(example.prompt_key()),
             }
         };
         self.judged(dimension).into_iter().zip(margins).map(score).collect()
@@ -160,11 +161,6 @@ impl LabelledSet {
         let labels = others.filter_map(|other| example.labels.get(other)).filter(|label| **label != Preference::Tie);
         labels.map(|label| label == own).reduce(|all, one| all && one)
     }
-}
-
-/// Names the prompt's cluster for the bootstrap, the same on every machine and with every compiler.
-fn hash_of(prompt: &[u32]) -> u64 {
-    u64::from_le_bytes(row_hash(prompt, &[])[..8].try_into().expect("a hash has more than eight bytes"))
 }
 
 /// `Δ log(π/π_0)` of every row: of a single answer `log(π/π_0)`, negated where it is undesirable.

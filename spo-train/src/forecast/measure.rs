@@ -109,7 +109,7 @@ impl Measured<'_> {
         let (name, round, seed) = (place.policy.as_str(), place.round(), self.prepared.plan.seed);
         let trainable = data.trainable(self.policies.trainable());
         let phase = Phase { name, round, training: &few, trainable, seed, hold: None };
-        let data = data.clone().visiting(phase.visits(data.len()), phase.epoch(data.len()));
+        let data = data.clone().visiting(phase.visits(data.units()), phase.epoch(data.units()));
         let logps = PolicyLogps::of(START, if place.arm.is_some() { self.score(&data) } else { HashMap::new() });
         let history: Vec<&PolicyLogps> = place.path.iter().map(|_| &logps).collect();
         let reference = data.needs_reference_model().then(|| self.model.clone());

@@ -10,7 +10,7 @@ use crate::run::Prepared;
 use crate::run::schedule::{self, Stage};
 use crate::step::{memory, tape};
 use serde::Serialize;
-use spo_data::{Group, Order, micro_batches};
+use spo_data::{Group, UnitOrder, micro_batches};
 use spo_model::ModelSpec;
 use spo_model::device::{describe, on_cpu};
 use spo_model::export::PROBE_TOKENS;
@@ -110,7 +110,7 @@ fn phase(prepared: &Prepared, training: &schedule::Training, program: usize) -> 
     let options = policy_options(&prepared.plan, spec, &prepared.device)?;
     let model = trained(&options, round, host);
     let rows: Vec<Group> = (0..data.len()).map(|row| data.group(row)).collect();
-    let order = place.visiting(prepared.plan.seed).order(rows.len());
+    let order = place.visiting(prepared.plan.seed).order(data.units());
     let (batch, at_once) = largest_batch(prepared, settings, &rows, &order);
     let mut state = model.state(spec)?;
     // Of an embedding table with a head of its own, only the rows of tokens that occur have gradients and moments.
@@ -121,6 +121,15 @@ fn phase(prepared: &Prepared, training: &schedule::Training, program: usize) -> 
     let [untouched, untouched_in_a_step] = touched.map(|rows| 4 * spec.hidden_size * (spec.vocab_size - rows));
     state.optimizer -= 2 * untouched;
     state.gradients -= untouched_in_a_step;
+    // What steers is kept in f32; a warm-up leaves it alone.
+    let steering = options.steering.as_ref().map_or(0, |steering| 4 * steering.elements(spec));
+    state.adapters += steering;
+    if place.arm.is_some() {
+        state.gradients += steering;
+        state.optimizer += 2 * steering;
+    }
+    // A block's output before its film, and the gain of each token.
+    let film = if steering > 0 { 2 * 4 * batch.tokens * spec.hidden_size } else { 0 };
     // The head of preference degrees, which AdamW trains as well.
     let head = 4 * data.head_values(spec.hidden_size);
     state.weights += head;
@@ -139,8 +148,8 @@ fn phase(prepared: &Prepared, training: &schedule::Training, program: usize) -> 
         adapters: state.adapters,
         gradients,
         optimizer: state.optimizer,
-        activations_kept: model.activations(spec, batch, false)?,
-        activations_recomputed: model.activations(spec, batch, true)?,
+        activations_kept: model.activations(spec, batch, false)? + spec.layers.len() * film,
+        activations_recomputed: model.activations(spec, batch, true)? + film,
         recomputes: recomputes(&model, spec, batch, (settings.recompute, kept_activations(&prepared.device)))?,
         head: model.head(spec, batch, settings.head_chunk_rows) * at_once,
         cache: CACHED_ANSWER * round * rows.iter().map(|row| row.answers.len()).sum::<usize>(),
@@ -201,7 +210,7 @@ impl PhaseMemory {
 }
 
 /// How many of so many tokens the steps see together, and the step that sees most.
-fn touched_rows(rows: &[Group], order: &Order, steps: u64, vocabulary: usize) -> [usize; 2] {
+fn touched_rows(rows: &[Group], order: &UnitOrder, steps: u64, vocabulary: usize) -> [usize; 2] {
     let (mut seen_in, mut ever, mut most) = (vec![0; vocabulary], 0, 0);
     for step in 1..=steps.min(order.steps_per_epoch() as u64) {
         let mut touched = 0;
@@ -229,7 +238,7 @@ fn largest_part(spec: &ModelSpec, untouched: usize) -> usize {
 }
 
 /// The most of each that the micro-batches of a phase have which run together, and how many those are at most.
-fn largest_batch(prepared: &Prepared, settings: &TrainingPlan, rows: &[Group], order: &Order) -> (Batch, usize) {
+fn largest_batch(prepared: &Prepared, settings: &TrainingPlan, rows: &[Group], order: &UnitOrder) -> (Batch, usize) {
     let (device, spec) = (&prepared.device, &prepared.model);
     let budget = match settings.update_in_backward {
         true => usize::MAX,

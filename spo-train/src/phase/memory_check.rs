@@ -5,7 +5,7 @@ use crate::phase::step_batch::{Fault, StepBatch};
 use crate::phase::{Phase, PhaseState};
 use crate::step::optimizer::Method;
 use crate::task::Task;
-use spo_data::Order;
+use spo_data::UnitOrder;
 
 /// Phases of fewer steps come to their longest row soon without a check.
 const CHECKED_FROM_STEPS: u64 = 100;
@@ -18,14 +18,14 @@ impl Phase<'_> {
         &self,
         state: &mut PhaseState,
         task: &dyn Task,
-        order: &Order,
+        order: &UnitOrder,
     ) -> Result<(), TrainError> {
         let steps_left = self.training.steps.saturating_sub(state.step);
         if self.training.update_in_backward || steps_left < CHECKED_FROM_STEPS {
             return Ok(());
         }
         let tokens = |row: &usize| task.group(*row).tokens();
-        let visited = self.visits(task.len());
+        let visited = self.visits(task.units());
         let visited = (0..task.len()).filter(|row| visited[*row]);
         let Some(longest) = visited.max_by_key(tokens) else { return Ok(()) };
         let (device, rows) = (state.model.device(), order.batch(state.step as usize));

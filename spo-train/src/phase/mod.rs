@@ -66,7 +66,7 @@ impl Phase<'_> {
         if task.is_empty() {
             return Err(TrainError::no_pairs(self.name));
         }
-        let order = self.order(task.len());
+        let order = self.order(task.units());
         self.check_memory(&mut state, task, &order)?;
         let tasks: Vec<&dyn Task> = [task].into_iter().chain(held_out.map(|held_out| held_out.own.as_ref())).collect();
         if let Some(hold) = self.hold {

@@ -8,7 +8,7 @@ use crate::phase::{Phase, PhaseState};
 use crate::step::memory;
 use crate::step::optimizer::{Method, Optimizer, clip_factor};
 use crate::task::{StepTally, Task};
-use spo_data::Order;
+use spo_data::UnitOrder;
 use spo_model::CausalLm;
 use std::time::Instant;
 
@@ -30,7 +30,7 @@ impl Phase<'_> {
         &self,
         state: PhaseState,
         task: &dyn Task,
-        order: &Order,
+        order: &UnitOrder,
         reporter: &mut Reporter,
     ) -> Result<PhaseState, TrainError> {
         let started = Instant::now();

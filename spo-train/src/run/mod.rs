@@ -1,5 +1,6 @@
 //! A run from its file to its reports.
 
+mod asked;
 mod benchmark;
 pub mod disk;
 mod evaluation;

@@ -165,7 +165,12 @@ impl PhaseData {
             (Some(arm), _) if !arm.round.front.is_empty() => {
                 TaskData::of_front(dataset, &arm.round.front, arm.plan, weighing(plan, place, arm.round), limit)
             }
-            (Some(arm), _) => TaskData::of_arm(dataset, &arm.round.dimension, arm.plan, tokenizer, limit),
+            (Some(arm), _) => {
+                // Whatever an arm learns from, held-out rows are asked for what their labels say.
+                let dimension = arm.round.dimension.as_str();
+                let dimension = if Arc::ptr_eq(dataset, held_out) { dimension } else { arm.plan.learns(dimension) };
+                TaskData::of_arm(dataset, dimension, arm.plan, tokenizer, limit)
+            }
             (None, Some(warmup)) => Ok(TaskData::of_warm_up(dataset, warmup, limit)),
             (None, None) => unreachable!("only the warm-up is no arm"),
         };
@@ -182,8 +187,8 @@ impl PhaseData {
                 return Err(TrainError::no_pairs(what));
             }
         }
-        let (phase, rows) = (place.visiting(plan.seed), train.len());
-        let train = train.visiting(phase.visits(rows), phase.epoch(rows));
+        let (phase, units) = (place.visiting(plan.seed), train.units());
+        let train = train.visiting(phase.visits(units.clone()), phase.epoch(units));
         Ok(Self { train, held_out, online: prompts.map(|prompts| (prompts, OnceLock::new())) })
     }
 }

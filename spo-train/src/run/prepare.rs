@@ -13,7 +13,7 @@ use crate::run::online::prompts::Texts;
 use crate::run::place::PhaseData;
 use crate::run::schedule::{Stage, schedule};
 use burn::tensor::Device;
-use spo_data::{DataSpec, Dataset, Part, TextSpec, Tokenizer, split_by_prompt};
+use spo_data::{Dataset, TextSpec, Tokenizer, split_by_prompt};
 use spo_model::{ModelSpec, device};
 use std::path::PathBuf;
 
@@ -80,6 +80,7 @@ impl Prepared {
 /// # Errors
 /// Whatever is wrong with the run file, the model directory, the device or the data.
 pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainError> {
+    spec.check_meta_prompts()?;
     let (spec, located) = &hub::local(spec, sink)?;
     let (sections, registries) = (spec.sections(), spec.registries());
     let model = registries.families.spec(&sections.model.path)?;
@@ -132,13 +133,8 @@ fn read(
     sink: &mut dyn Sink,
 ) -> Result<Dataset, TrainError> {
     let (sections, registries) = (spec.sections(), spec.registries());
-    let of_split = sections.data.iter().filter(|entry| entry.split == split);
-    // Of a directory whose files name their split, an entry reads the files of its own.
-    let (part, name) = match split {
-        Split::Train => (Part::Train, "train"),
-        Split::Test => (Part::Test, "held-out"),
-    };
-    let specs: Vec<DataSpec> = of_split.map(|entry| DataSpec { part, ..entry.source.clone() }).collect();
+    let name = if split == Split::Train { "train" } else { "held-out" };
+    let specs = spec.sources(Some(split), text.system.as_deref());
     let mut told = Ok(());
     let mut progress = |rows: usize| {
         if told.is_ok() {

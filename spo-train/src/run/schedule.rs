@@ -304,7 +304,7 @@ impl<'a> Facts<'a> {
             place: place.clone(),
             data,
             gate: place.arm.as_ref().and_then(gate),
-            tokens: place.visiting(self.plan.seed).tokens(&data.train.lengths()),
+            tokens: place.visiting(self.plan.seed).tokens(data.train.units(), &data.train.lengths()),
             evaluations,
             evaluation_tokens: evaluations * held_out + self.driving_tokens(place),
             evaluation_responses: self.responses(sampled),

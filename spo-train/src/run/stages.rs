@@ -425,6 +425,7 @@ impl<'a> Driver<'a> {
                 scores,
                 margins: distributions,
             })?;
+            run.evaluate_asked(place)?;
             run.judge_hold(place, &margins)
         })?;
         self.matrix.extend(of_margins);
@@ -436,7 +437,7 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    fn judged<'s>(&'s self, place: &'s Place) -> Judged<'s> {
+    pub(super) fn judged<'s>(&'s self, place: &'s Place) -> Judged<'s> {
         Judged { name: &place.policy, logps: &self.logps[&place.policy], history: self.history(place) }
     }
 

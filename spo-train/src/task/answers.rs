@@ -7,7 +7,7 @@ use crate::step::tape::{LogpGradients, Scored};
 use burn::tensor::Device;
 use spo_core::CoreError;
 use spo_core::objective::{AnswerNumbers, UnpairedObjective, differentiate_answers};
-use spo_data::{AnswerRef, Dataset, Group, PackedBatch};
+use spo_data::{AnswerRef, Dataset, Group, PackedBatch, Units};
 use std::sync::Arc;
 
 /// The answers of a dimension with their log-probs under the reference.
@@ -82,6 +82,10 @@ impl<'a> UnpairedTask<'a> {
 impl Task for UnpairedTask<'_> {
     fn len(&self) -> usize {
         self.answers.len()
+    }
+
+    fn units(&self) -> Units {
+        self.dataset.units(self.answers.iter().map(|answer| answer.example))
     }
 
     fn group(&self, row: usize) -> Group<'_> {

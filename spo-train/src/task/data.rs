@@ -8,7 +8,7 @@ use crate::task::contexts::UserPairs;
 use crate::task::{DegradedRows, FrontRows, Mismatched, RewardPair, SupervisedTask, Weighing};
 use spo_core::objective::{ListObjective, RewardObjective, UnpairedObjective};
 use spo_core::{Needs, Objective};
-use spo_data::{AnswerRef, Dataset, Example, Group, PairRef, Prompt, Tokenizer};
+use spo_data::{AnswerRef, Dataset, Example, Group, PairRef, Prompt, Tokenizer, Units};
 use spo_model::CausalLm;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -138,7 +138,8 @@ impl TaskData {
         let rows = Rows::Pairs(users.pairs.clone(), objective);
         let dimension = if steering.users.is_empty() { dimension.to_owned() } else { steering.users.join(" + ") };
         let data = Self::new(dataset, dimension, &arm.objective, rows, limit);
-        Ok(Self { users: Some((users, steering.contexts)), ..data })
+        let contexts = arm.contexts.unwrap_or(steering.contexts);
+        Ok(Self { users: Some((users, contexts)), ..data })
     }
 
     /// The preferred answers of the warm-up's dimensions, all of them visited in their own order.
@@ -189,6 +190,11 @@ impl TaskData {
             Rows::Rewards(pairs, _) => pairs[row].answers.example,
             Rows::Prompts(..) => row,
         }
+    }
+
+    /// Which rows belong together.
+    pub fn units(&self) -> Units {
+        self.dataset.units((0..self.len()).map(|row| self.example_index(row)))
     }
 
     pub(super) fn example(&self, row: usize) -> &Example {

@@ -5,7 +5,7 @@ use crate::TrainError;
 use crate::step::tape::{LogpGradients, Scored};
 use burn::tensor::Device;
 use spo_core::objective::{ListNumbers, ListObjective, differentiate_lists};
-use spo_data::{Dataset, Group, PackedBatch};
+use spo_data::{Dataset, Group, PackedBatch, Units};
 use std::sync::Arc;
 
 /// The scored lists of a dimension with their log-probs under the reference.
@@ -42,6 +42,10 @@ impl<'a> ListTask<'a> {
 impl Task for ListTask<'_> {
     fn len(&self) -> usize {
         self.lists.len()
+    }
+
+    fn units(&self) -> Units {
+        self.dataset.units(self.lists.iter().copied())
     }
 
     fn group(&self, row: usize) -> Group<'_> {

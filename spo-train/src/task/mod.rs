@@ -33,7 +33,7 @@ pub use tally::{DegreeTally, PreferenceTally, StepTally};
 use crate::TrainError;
 use crate::step::tape::{LogpGradients, Scored};
 use spo_core::logprob::HeadOptions;
-use spo_data::{Group, PackedBatch};
+use spo_data::{Group, PackedBatch, Units};
 use spo_model::CausalLm;
 
 /// A batch before its micro-batches are differentiated.
@@ -71,6 +71,11 @@ pub trait Task: Sync {
     /// Whether there are none.
     fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Which rows belong together: a batch has all of them or none.
+    fn units(&self) -> Units {
+        Units::single(self.len())
     }
 
     /// The tokens of a row.

@@ -10,7 +10,7 @@ use spo_core::logprob::divergence::{Head, token_kl};
 use spo_core::logprob::weight::{desensitised, on_policy, token_collision};
 use spo_core::pair::SampledLogps;
 use spo_core::{CoreError, Objective, PairGradient, PairNumbers, Sides, differentiate};
-use spo_data::{Dataset, Group, PackedBatch, PairRef};
+use spo_data::{Dataset, Group, PackedBatch, PairRef, Units};
 use spo_model::CausalLm;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -162,6 +162,10 @@ impl<'a> PreferenceTask<'a> {
 impl Task for PreferenceTask<'_> {
     fn len(&self) -> usize {
         self.pairs.len()
+    }
+
+    fn units(&self) -> Units {
+        self.dataset.units(self.pairs.iter().map(|pair| pair.example))
     }
 
     fn group(&self, row: usize) -> Group<'_> {

@@ -6,7 +6,7 @@ use crate::TrainError;
 use crate::step::tape::{LogpGradients, Scored};
 use burn::tensor::Device;
 use spo_core::objective::{RewardNumbers, RewardObjective, differentiate_rewards};
-use spo_data::{Dataset, Group, PackedBatch, PairRef, Tokenizer};
+use spo_data::{Dataset, Group, PackedBatch, PairRef, Tokenizer, Units};
 use spo_model::CausalLm;
 use spo_model::reward::{Critic, Critiqued};
 use std::sync::Arc;
@@ -95,6 +95,10 @@ impl<'a> RewardTask<'a> {
 impl Task for RewardTask<'_> {
     fn len(&self) -> usize {
         self.pairs.len()
+    }
+
+    fn units(&self) -> Units {
+        self.dataset.units(self.pairs.iter().map(|pair| pair.answers.example))
     }
 
     fn group(&self, row: usize) -> Group<'_> {

@@ -4,7 +4,7 @@ use super::contexts::{ContextPool, Labels};
 use super::{Ahead, PreferenceTask, StepAhead, StepRows, StepTally, Task};
 use crate::TrainError;
 use crate::step::tape::{LogpGradients, Scored};
-use spo_data::{Group, PackedBatch};
+use spo_data::{Group, PackedBatch, Units};
 use spo_model::CausalLm;
 use spo_model::lora::mix;
 use std::collections::{BTreeSet, HashSet};
@@ -30,6 +30,10 @@ impl SteeredTask<'_> {
 impl Task for SteeredTask<'_> {
     fn len(&self) -> usize {
         self.own.len()
+    }
+
+    fn units(&self) -> Units {
+        self.own.units()
     }
 
     fn group(&self, row: usize) -> Group<'_> {

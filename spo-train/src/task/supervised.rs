@@ -3,7 +3,7 @@
 use super::{StepTally, Task};
 use crate::TrainError;
 use crate::step::tape::{LogpGradients, Scored};
-use spo_data::{AnswerRef, Dataset, Group, PackedBatch};
+use spo_data::{AnswerRef, Dataset, Group, PackedBatch, Units};
 
 /// Preferred answers of some dimensions, each (prompt, answer) once per label that prefers it.
 #[derive(Debug)]
@@ -33,6 +33,10 @@ impl<'a> SupervisedTask<'a> {
 impl Task for SupervisedTask<'_> {
     fn len(&self) -> usize {
         self.rows.len()
+    }
+
+    fn units(&self) -> Units {
+        self.dataset.units(self.rows.iter().map(|row| row.example))
     }
 
     fn group(&self, row: usize) -> Group<'_> {

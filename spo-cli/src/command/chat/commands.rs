@@ -12,6 +12,7 @@ use crate::view::columns;
 const HELP: &str = "\
 /policy          the policies; /policy NAME lets another one answer from here on
 /weights W       how much a conditional policy counts each dimension: honesty=0.7,helpfulness=0.3
+/meta TEXT       what a policy that was trained with meta-prompts is asked for; without TEXT nothing
 /compare TEXT    all policies answer TEXT, or the last message; the conversation stays as it is
 /system TEXT     another system message; without TEXT none
 /reset           a new conversation
@@ -26,6 +27,7 @@ pub(super) enum Command {
     System(String),
     Policy(Option<String>),
     Weights(Option<String>),
+    Meta(String),
     Compare(Option<String>),
     Quit,
 }
@@ -45,9 +47,10 @@ impl Command {
             "/system" => Self::System(argument.unwrap_or_default()),
             "/policy" => Self::Policy(argument),
             "/weights" => Self::Weights(argument),
+            "/meta" => Self::Meta(argument.unwrap_or_default()),
             "/compare" => Self::Compare(argument),
             other => {
-                let known = "/help, /policy, /weights, /compare, /system, /reset, /quit";
+                let known = "/help, /policy, /weights, /meta, /compare, /system, /reset, /quit";
                 return Err(CliError::argument("command", other, known));
             }
         })
@@ -69,6 +72,10 @@ impl Command {
             }
             Self::System(text) => {
                 conversation.set_system(&text);
+                Ok(())
+            }
+            Self::Meta(text) => {
+                conversation.set_meta(&text);
                 Ok(())
             }
             Self::Policy(None) => {

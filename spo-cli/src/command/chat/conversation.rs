@@ -6,19 +6,21 @@ use spo_model::generate::{Control, Ended, GenerateOptions, TextStream};
 use super::Arguments;
 use super::policies::Policy;
 use crate::error::CliError;
+use crate::meta::Meta;
 use crate::output::note;
 
 /// Messages of the user and answers of the model in turn.
 pub(super) struct Conversation {
     text: TextSpec,
+    meta: Meta,
     messages: Vec<Message>,
     /// Answers asked for so far: each has its own stream of draws.
     answers: u64,
 }
 
 impl Conversation {
-    pub fn new(text: TextSpec) -> Self {
-        Self { text, messages: vec![], answers: 0 }
+    pub fn new(text: TextSpec, meta: Meta) -> Self {
+        Self { text, meta, messages: vec![], answers: 0 }
     }
 
     /// Forgets all messages; the system message stays.
@@ -29,6 +31,11 @@ impl Conversation {
     /// Changes the system message; an empty one is none.
     pub fn set_system(&mut self, system: &str) {
         self.text.system = (!system.is_empty()).then(|| system.to_owned());
+    }
+
+    /// Changes what the policy is asked for; an empty text asks for nothing.
+    pub fn set_meta(&mut self, text: &str) {
+        self.meta.text = (!text.is_empty()).then(|| text.to_owned());
     }
 
     /// The user's last message.
@@ -57,7 +64,8 @@ impl Conversation {
             [only] => PromptText::Text(only.text()),
             _ => PromptText::Messages(messages),
         };
-        let ids = encode_prompt(&policy.tokenizer, &self.text, &prompt)?;
+        let (prompt, text) = self.meta.on(prompt, &self.text)?;
+        let ids = encode_prompt(&policy.tokenizer, &text, &prompt)?;
         let context = policy.spec.context;
         if ids.len() >= context {
             return Err(CliError::PromptTooLong { name: "the conversation".into(), found: ids.len(), context });

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::Device;
+use spo_data::meta::MetaPlace;
 use spo_data::{TextSpec, Tokenizer};
 use spo_model::ModelSpec;
 use spo_model::generate::Generator;
@@ -64,6 +65,11 @@ impl Policies {
             text.system.clone_from(&arguments.system);
         }
         text
+    }
+
+    /// Where meta-prompts of the run stand.
+    pub fn meta_place(&self) -> Option<MetaPlace> {
+        self.places.first().and_then(|place| place.meta)
     }
 
     /// Changes the policy that answers; `None` keeps it.

@@ -74,7 +74,9 @@ fn shapes(mut model: CausalLm) -> BTreeMap<String, String> {
 /// As [`load_adapter`]; the policy is one for many users, which no weights hold.
 pub fn merge_adapter(model: CausalLm, dir: &Path) -> Result<CausalLm, ModelError> {
     if dir.join(STEERING).exists() {
-        let reason = "it scales every block's output by the user, which cannot be merged into the weights".into();
+        let reason = "it scales and shifts every block's output by the user, which cannot be merged into the weights; \
+                      `spo export --format peft` writes it with all that steers it, for --adapter and --steer"
+            .into();
         return Err(ModelError::Steering { file: dir.join(STEERING), reason });
     }
     Ok(load(model, dir, DType::F32, None)?.0.merged())

@@ -3,6 +3,7 @@
 mod condition;
 mod hold;
 mod lines;
+mod meta;
 mod online;
 mod steering;
 mod step;
@@ -21,8 +22,8 @@ use serde_json::{Map, Value};
 use crate::TrainError;
 
 use super::spec::{
-    Best, DataEntry, Dtype, Located, LoraCondition, LoraRounds, LoraTargets, OnMiss, OptimizerName, QuantisedBase,
-    Recompute, Schedule, Slopes, StoppingMetric, TextSpec,
+    Best, DataEntry, Dtype, Located, LoraCondition, LoraRounds, LoraTargets, MetaUse, OnMiss, OptimizerName,
+    QuantisedBase, Recompute, Schedule, Slopes, StoppingMetric, TextSpec,
 };
 pub use condition::Condition;
 pub use hold::{Bound, HeldPlan, HoldPlan};
@@ -258,6 +259,12 @@ pub struct ArmPlan {
     /// All of the objective's options, defaults included, as [`objective::Registry::build`] takes them. For `spo`: `alpha`,
     /// `lambda` (one per earlier round, oldest first), `earlier` (alpha and lambda of each earlier round), `margin`.
     pub options: Map<String, Value>,
+    /// Most contexts of a user, where they are not the run's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contexts: Option<usize>,
+    /// What stands before the prompts that it learns from, where the data have meta-prompts.
+    #[serde(default, skip_serializing_if = "MetaUse::is_own")]
+    pub meta_prompts: MetaUse,
     /// Bounds that λ is found by; `None` = it is the one in `options`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<HoldPlan>,

@@ -4,6 +4,7 @@ mod front;
 mod gate;
 mod hold;
 mod layers;
+mod meta;
 mod online;
 mod options;
 mod rounds;
@@ -198,6 +199,8 @@ impl<'a> Resolver<'a> {
         }
         let name = self.name(spec)?;
         let out = self.out(spec);
+        spec.check_meta_prompts()?;
+        let data = self.data();
         let steering = self.steering()?;
         let rounds = self.rounds(steering.as_ref())?;
         Ok(RunPlan {
@@ -206,7 +209,7 @@ impl<'a> Resolver<'a> {
             model: self.model(),
             lora: self.lora()?,
             steering,
-            data: self.sections.data.clone(),
+            data,
             text: self.text(spec)?,
             holdout: self.holdout()?,
             token_cache: self.sections.token_cache.clone(),

@@ -53,7 +53,18 @@ impl Resolver<'_> {
     fn refuse_foreign_options(&self, arm: &Arm<'_>) -> Result<(), ConfigError> {
         let properties = |key: &str| checked_schema()["properties"][key].clone();
         let training = properties("training")["properties"].clone();
-        let fields = ["dimension", "name", "objective", "controls", "gate", "hold", "online", "dimension-weights"];
+        let fields = [
+            "dimension",
+            "name",
+            "objective",
+            "controls",
+            "gate",
+            "hold",
+            "online",
+            "dimension-weights",
+            "meta-prompts",
+            "contexts",
+        ];
         let known: Vec<String> =
             objective::options(self.objectives(), &arm.objective).map(|option| option.key.to_owned()).collect();
         for (name, entry, section) in arm.options.keys() {

@@ -39,7 +39,7 @@ pub(super) struct Arm<'a> {
     /// Dotted key of its round in the plan.
     planned: String,
     /// Its number in the round; the main arm is 0.
-    number: usize,
+    pub number: usize,
     /// Index of its round in the run file.
     pub index: usize,
     /// Whether its round samples anew on the way.
@@ -336,6 +336,8 @@ impl Resolver<'_> {
             data,
             inputs,
             options,
+            contexts: self.contexts(arm)?,
+            meta_prompts: self.meta_use(arm)?,
             hold,
             training,
             objectives: self.objectives().clone(),

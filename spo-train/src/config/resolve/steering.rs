@@ -1,8 +1,10 @@
 //! `[steering]`: its values, and what a run with it may not have beside it.
 
+use super::rounds::Arm;
 use super::{Resolver, wrong};
 use crate::config::plan::{ArmPlan, DataShape, RoundPlan, SteeringPlan};
 use crate::config::spec::{LoraSpec, OptimizerName, QuantisedBase};
+use crate::config::validate::join;
 use crate::error::ConfigError;
 
 /// What cannot be beside `[steering]`, and what to do about it.
@@ -57,6 +59,21 @@ impl Resolver<'_> {
             )));
         }
         Ok(Some(plan))
+    }
+
+    /// Most contexts of a user that an arm sets for itself.
+    pub(super) fn contexts(&mut self, arm: &Arm<'_>) -> Result<Option<usize>, ConfigError> {
+        let Some(node) = arm.node.get("contexts") else { return Ok(None) };
+        if self.root("steering").is_none() {
+            return Err(ConfigError::Refused {
+                at: self.document.place(&node.source),
+                key: join(&arm.key, "contexts"),
+                message: "the run has no users whose pairs they would be".to_owned(),
+                hint: Some("leave it out, or add a section [steering]".to_owned()),
+            });
+        }
+        self.note(&join(&arm.prefix(), "contexts"), node);
+        Ok(serde_json::from_value(node.to_json()).expect("the schema admits only whole numbers"))
     }
 
     /// Pairs that a round of a steered run learns.

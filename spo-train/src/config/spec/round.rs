@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use spo_data::meta::{ASKED, ASKED_NOTHING, ASKED_SHUFFLED};
 use std::collections::BTreeMap;
 
 use super::{GateSpec, HoldSpec, OnlineSpec, TrainingSpec};
@@ -36,6 +37,35 @@ pub struct RoundSpec {
     /// Options of the objective. `lambda` of `spo` is one number, or a table with one number per earlier dimension.
     #[serde(flatten)]
     pub options: Map<String, Value>,
+}
+
+/// What stands before the prompts that a control learns from, in a run whose data have meta-prompts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum MetaUse {
+    /// The text that asks for what the row's label says.
+    #[default]
+    Own,
+    /// A text drawn without regard to the label: nothing should follow it.
+    Shuffled,
+    /// No text: the labels of all dimensions mixed.
+    None,
+}
+
+impl MetaUse {
+    /// The dimension of such rows.
+    pub fn dimension(self) -> &'static str {
+        match self {
+            Self::Own => ASKED,
+            Self::Shuffled => ASKED_SHUFFLED,
+            Self::None => ASKED_NOTHING,
+        }
+    }
+
+    /// Whether it is what the round itself learns from.
+    pub fn is_own(&self) -> bool {
+        *self == Self::Own
+    }
 }
 
 /// One dimension, or several that are weighed.
@@ -73,6 +103,11 @@ pub struct ControlSpec {
     pub name: String,
     /// Objective; default: the round's.
     pub objective: Option<String>,
+    /// Most contexts of a user in the arm's training, in a run with `[steering]`; with 0 it learns the pairs of all users mixed,
+    /// and knows nobody.
+    pub contexts: Option<usize>,
+    /// What stands before the prompts that the arm learns from, where the data have `meta-prompts`.
+    pub meta_prompts: Option<MetaUse>,
     /// Other bounds than the round's; with a `lambda` of its own a control holds none.
     pub hold: Option<HoldSpec>,
     /// Overrides of `[training]`.

@@ -83,8 +83,8 @@ impl<'a> Driver<'a> {
                 self.prepared.model.context,
             )?;
             made.check(&place.path)?;
-            let (phase, rows) = (place.visiting(self.plan.seed), made.len());
-            data.make(made.visiting(phase.visits(rows), phase.epoch(rows)));
+            let (phase, units) = (place.visiting(self.plan.seed), made.units());
+            data.make(made.visiting(phase.visits(units.clone()), phase.epoch(units)));
             let rows = data.rows();
             let needs_all = rows.looks_at_all_policies();
             let last = place.path.len() - 1;

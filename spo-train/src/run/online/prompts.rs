@@ -1,12 +1,9 @@
 //! Prompts as text: what scorers read, and what online rounds answer.
 
 use crate::TrainError;
-use crate::config::spec::Split;
 use crate::config::{OnlinePlan, RunPlan, RunSpec};
 use crate::run::place::Place;
-use spo_data::{
-    DataSpec, Dataset, Example, Order, Part, Prompt, TextSpec, Tokenizer, Tokens, prompts_of, read_prompts,
-};
+use spo_data::{Dataset, Example, Order, Prompt, TextSpec, Tokenizer, Tokens, prompts_of, read_prompts};
 use spo_model::ModelSpec;
 use std::collections::{HashMap, HashSet};
 
@@ -23,10 +20,7 @@ impl Texts {
         if !online && plan.evaluation.scorer.is_none() {
             return Ok(Self::default());
         }
-        let entries = &spec.sections().data;
-        let part = |split| if split == Split::Train { Part::Train } else { Part::Test };
-        let specs: Vec<DataSpec> =
-            entries.iter().map(|entry| DataSpec { part: part(entry.split), ..entry.source.clone() }).collect();
+        let specs = spec.sources(None, plan.text.system.as_deref());
         let (records, _) = spec.registries().data.records(&specs)?;
         let prompts = prompts_of(records, &plan.text, tokenizer)?;
         Ok(Self { by_ids: prompts.into_iter().map(|prompt| (prompt.ids.clone(), prompt)).collect() })
