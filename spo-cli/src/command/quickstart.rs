@@ -9,6 +9,7 @@ use spo_train::TrainError;
 use super::train::{Settings, train};
 use crate::error::CliError;
 use crate::outcome::Outcome;
+use crate::processes::{Distributed, Processes};
 use crate::output::{Output, note};
 
 /// What the program carries, by its place in the run directory.
@@ -47,7 +48,7 @@ impl Arguments {
         note(format_args!("wrote {} with its model and pairs", file.display()));
         // The run file already names its own directory.
         let spec = Settings { out: None, ..self.settings }.spec(&file)?;
-        train(&spec, None, true, false, output)
+        Processes::start(Distributed::None)?.together(|processes| train(&spec, None, true, false, processes, output))
     }
 }
 

@@ -40,9 +40,10 @@ pub use crate::error::{ConfigError, Place};
 pub(crate) use objective::holds_earlier;
 pub use plan::{
     ArmPlan, Bound, CheckpointPlan, Condition, DataShape, EarlyStoppingPlan, EvaluationPlan, GateConditions, GatePlan,
-    HeldPlan, HoldPlan, LoraPlan, ModelPlan, OnlinePlan, Origin, PlanLine, RoundPlan, RunPlan, SteeringPlan, TrackPlan,
+    HeldPlan, HoldPlan, LoraPlan, ModelPlan, OnlinePlan, Origin, ParallelPlan, PlanLine, RoundPlan, RunPlan, SteeringPlan, TrackPlan,
     TrainingPlan, WarmupPlan, WatchdogPlan, ZerothOrderPlan,
 };
+pub(crate) use plan::unshared;
 pub use registries::Registries;
 pub use resolve::{Facts, resolve};
 pub use spec::RunSpec;

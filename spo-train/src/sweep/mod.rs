@@ -1,6 +1,8 @@
 //! Several runs of one run file: a grid of settings, every order of the dimensions.
 //!
 //! Runs that begin alike share what is alike: the warm-up, rounds and cached log-probs of an earlier run are taken over.
+//! Several processes may be at one sweep, on one machine or several that see its directory: each takes the next run that no
+//! other one has.
 
 mod grid;
 
@@ -10,9 +12,11 @@ use crate::config::RunPlan;
 use crate::events::sink::{Memory, read_events};
 use crate::events::{Event, Sink};
 use crate::persist::directory;
-use crate::{Manifest, TrainError, prepare, resume, run};
+use crate::run::lock::Lock;
+use crate::{Manifest, Prepared, TrainError, prepare, resume, run};
 use serde_json::Value;
 use spo_eval::{FinishedRun, RunSummary, SweepSummary, report};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -23,11 +27,14 @@ pub enum Progress {
     Found,
     /// It begins.
     Begins,
+    /// Another process is at it.
+    Elsewhere,
     /// It missed a gate: it has no place in the table.
     GateMissed,
 }
 
-/// Runs what is not finished yet of a sweep below `out`, and writes its table, fronts and report.
+/// Runs what is not finished yet of a sweep below `out` and what no other process is at, and writes its table, fronts and
+/// report: those of the process that ends last have every run.
 ///
 /// `sink` gives each run its own listener; `told` hears how far the sweep is.
 ///
@@ -41,7 +48,7 @@ pub fn sweep(
     told: &mut dyn FnMut(usize, &Variant, Progress),
     stop: &AtomicBool,
 ) -> Result<SweepSummary, TrainError> {
-    let mut finished: Vec<FinishedRun> = vec![];
+    let mut runs = Runs { name, variants, out, finished: BTreeMap::new(), elsewhere: vec![] };
     for (index, variant) in variants.iter().enumerate() {
         let mut spec = variant.spec.clone();
         let dir = out.join(&variant.name);
@@ -53,34 +60,87 @@ pub fn sweep(
                 Some(summary)
             }
             None => {
-                told(index, variant, Progress::Begins);
                 let mut prepared = prepared;
+                let plan = prepared.plan.clone();
                 prepared.source_runs = variants.iter().map(|variant| out.join(&variant.name)).collect();
                 prepared.source_runs.retain(|other| other != &dir && other.exists());
-                let mut sink = sink();
-                let ended = match Manifest::read(&dir) {
-                    Ok(_) => resume(prepared, &dir, &[], sink.as_mut(), stop),
-                    Err(_) => {
-                        prepared.source_runs.splice(..0, moved_aside(&dir)?);
-                        run(prepared, sink.as_mut(), stop)
-                    }
-                };
-                match ended {
+                match go(prepared, &dir, &mut || told(index, variant, Progress::Begins), sink, stop) {
                     Ok(summary) => Some(summary),
                     Err(TrainError::GateMissed { .. }) => {
                         told(index, variant, Progress::GateMissed);
+                        None
+                    }
+                    Err(TrainError::Locked { .. }) => {
+                        told(index, variant, Progress::Elsewhere);
+                        runs.elsewhere.push((index, plan));
                         None
                     }
                     Err(error) => return Err(error),
                 }
             }
         };
-        let Variant { name: run, settings, .. } = variant;
-        finished.extend(done.map(|summary| FinishedRun { name: run.clone(), settings: settings.clone(), summary }));
+        runs.finished.extend(done.map(|summary| (index, summary)));
         // After every run: an interrupted sweep has a report of what there is.
-        write(&SweepSummary::of(name, &finished)?, out)?;
+        runs.write()?;
     }
-    Ok(SweepSummary::of(name, &finished)?)
+    runs.write()
+}
+
+/// Begins a run or goes on with it, unless another process is at it.
+fn go(
+    mut prepared: Prepared,
+    dir: &Path,
+    begins: &mut dyn FnMut(),
+    sink: &mut dyn FnMut() -> Box<dyn Sink>,
+    stop: &AtomicBool,
+) -> Result<RunSummary, TrainError> {
+    // It is let go for the run itself to take it: a process that is faster has the run then.
+    let free = |dir: &Path| if dir.exists() { Lock::take(dir).map(Some) } else { Ok(None) };
+    let held = free(dir)?;
+    let begun = Manifest::read(dir).is_ok();
+    if !begun {
+        prepared.source_runs.splice(..0, moved_aside(dir)?);
+    }
+    drop(held);
+    begins();
+    let mut sink = sink();
+    match begun {
+        true => resume(prepared, dir, &[], sink.as_mut(), stop),
+        false => run(prepared, sink.as_mut(), stop),
+    }
+}
+
+/// The runs of a sweep as far as this process knows.
+struct Runs<'a> {
+    name: &'a str,
+    variants: &'a [Variant],
+    out: &'a Path,
+    /// By index.
+    finished: BTreeMap<usize, RunSummary>,
+    /// Those that another process was at, with their plans.
+    elsewhere: Vec<(usize, RunPlan)>,
+}
+
+impl Runs<'_> {
+    /// Writes what is known by now, with what other processes have finished.
+    fn write(&mut self) -> Result<SweepSummary, TrainError> {
+        let _lock = Lock::wait(self.out)?;
+        for (index, plan) in &self.elsewhere {
+            let found = summary(&self.out.join(&self.variants[*index].name), plan)?;
+            self.finished.extend(found.map(|summary| (*index, summary)));
+        }
+        let finished: Vec<FinishedRun> = self
+            .finished
+            .iter()
+            .map(|(index, summary)| {
+                let Variant { name, settings, .. } = &self.variants[*index];
+                FinishedRun { name: name.clone(), settings: settings.clone(), summary: summary.clone() }
+            })
+            .collect();
+        let summary = SweepSummary::of(self.name, &finished)?;
+        write(&summary, self.out)?;
+        Ok(summary)
+    }
 }
 
 /// The summary of a run that is over; nothing if it is not, or not there.
