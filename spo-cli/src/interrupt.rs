@@ -25,7 +25,11 @@ impl Interrupt {
     pub fn listen(screen: bool, says: bool) -> Result<Arc<Self>, CliError> {
         let interrupt = Arc::new(Self::default());
         let own = interrupt.clone();
-        let say = move |text: &str| if says { note(text) };
+        let say = move |text: &str| {
+            if says {
+                note(text)
+            }
+        };
         let handler = move || {
             own.ask();
             match own.at_once() {

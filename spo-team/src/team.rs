@@ -269,7 +269,8 @@ impl Team {
             return Err(TeamError::Over);
         }
         let started = Instant::now();
-        let words = transport.words(own, self.limit.get(), &|| self.place(&own)).inspect_err(|_| self.over.set(true))?;
+        let words =
+            transport.words(own, self.limit.get(), &|| self.place(&own)).inspect_err(|_| self.over.set(true))?;
         let mut spent = self.spent.get();
         spent.waited += started.elapsed().as_secs_f64();
         self.spent.set(spent);

@@ -73,7 +73,8 @@ fn connect(_: fn(&TeamError), variable: Variables) -> Result<Started, TeamError>
     Err(TeamError::NotConnected {
         found: set.unwrap_or_else(|| "MPI is asked for".into()),
         reason: "this build of spo has no MPI".into(),
-        hint: "build it where MPI is installed, with `--features mpi`; `--distributed none` is a process by itself".into(),
+        hint: "build it where MPI is installed, with `--features mpi`; `--distributed none` is a process by itself"
+            .into(),
     })
 }
 

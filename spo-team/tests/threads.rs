@@ -107,7 +107,12 @@ fn work_of_rank_0_that_fails_is_heard_of_too() {
 fn a_silent_rank_is_named() {
     let found = each(2, |team| {
         team.wait_at_most(Some(Duration::from_millis(50)));
-        if team.is_root() { team.agree(0).map(drop) } else { std::thread::sleep(Duration::from_millis(400)); Ok(()) }
+        if team.is_root() {
+            team.agree(0).map(drop)
+        } else {
+            std::thread::sleep(Duration::from_millis(400));
+            Ok(())
+        }
     });
     assert!(found[0].as_ref().is_err_and(|error| error.to_string().contains("no answer from rank 1")), "{found:?}");
 }

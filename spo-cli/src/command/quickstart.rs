@@ -9,8 +9,8 @@ use spo_train::TrainError;
 use super::train::{Settings, train};
 use crate::error::CliError;
 use crate::outcome::Outcome;
-use crate::processes::{Distributed, Processes};
 use crate::output::{Output, note};
+use crate::processes::{Distributed, Processes};
 
 /// What the program carries, by its place in the run directory.
 const FILES: &[(&str, &[u8])] = &[

@@ -6,10 +6,12 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 use spo_eval::{GateOutcome, report};
 use spo_train::config::RunSpec;
-use spo_train::forecast::Forecast;
 use spo_train::events::sink::Nowhere;
+use spo_train::forecast::Forecast;
+use spo_train::run::together;
 use spo_train::{
-    Change, Event, Manifest, Prepared, Sink, TrainError, keep_dropped, prepare, prepare_on, resume_together, run_together,
+    Change, Event, Manifest, Prepared, Sink, TrainError, keep_dropped, prepare, prepare_on, resume_together,
+    run_together,
 };
 
 use crate::error::CliError;
@@ -107,7 +109,8 @@ impl Arguments {
             return Ok(Outcome::Done);
         }
         if self.dry_run {
-            let prepared = prepare(&spec, view::progress().as_mut())?;
+            let mut prepared = prepare(&spec, view::progress().as_mut())?;
+            together::settle(&mut prepared.plan, &processes.team, self.resume.as_deref())?;
             let forecast = Forecast::of(&prepared)?;
             return super::plan::show(&prepared, &forecast, false, output).map(|()| Outcome::Done);
         }

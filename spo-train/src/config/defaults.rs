@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 
 use super::spec::{
     Best, CheckpointSpec, Dtype, EvaluationSpec, HoldSpec, LoraCondition, LoraRounds, LoraSet, LoraSpec, LoraTargets,
-    OnlineSpec, OptimizerName, ParallelSpec, QuantisedBase, Recompute, Schedule, Slopes, SteeringSpec, TrackSpec, TrainingSpec,
-    Unfinished, WatchdogSpec,
+    OnlineSpec, OptimizerName, ParallelSpec, QuantisedBase, Recompute, Schedule, Slopes, SteeringSpec, TrackSpec,
+    TrainingSpec, Unfinished, WatchdogSpec,
 };
 use spo_score::pairing::Pairing;
 

@@ -38,12 +38,12 @@ mod words;
 
 pub use crate::error::{ConfigError, Place};
 pub(crate) use objective::holds_earlier;
+pub(crate) use plan::unshared;
 pub use plan::{
     ArmPlan, Bound, CheckpointPlan, Condition, DataShape, EarlyStoppingPlan, EvaluationPlan, GateConditions, GatePlan,
-    HeldPlan, HoldPlan, LoraPlan, ModelPlan, OnlinePlan, Origin, ParallelPlan, PlanLine, RoundPlan, RunPlan, SteeringPlan, TrackPlan,
-    TrainingPlan, WarmupPlan, WatchdogPlan, ZerothOrderPlan,
+    HeldPlan, HoldPlan, LoraPlan, ModelPlan, OnlinePlan, Origin, ParallelPlan, PlanLine, RoundPlan, RunPlan,
+    SteeringPlan, TrackPlan, TrainingPlan, WarmupPlan, WatchdogPlan, ZerothOrderPlan,
 };
-pub(crate) use plan::unshared;
 pub use registries::Registries;
 pub use resolve::{Facts, resolve};
 pub use spec::RunSpec;

@@ -61,7 +61,8 @@ pub(crate) fn not_shared(shards: usize, processes: usize) -> TeamError {
     TeamError::Contradiction {
         left: format!("{processes} processes share the run"),
         right: format!("its `[parallel] shards` = {shards} can be shared by {possible} only"),
-        hint: "each process takes 1, 2, 4, 8, … whole shards: start another number, or begin a run with other `shards`".into(),
+        hint: "each process takes 1, 2, 4, 8, … whole shards: start another number, or begin a run with other `shards`"
+            .into(),
     }
 }
 

@@ -97,7 +97,16 @@ impl Policies {
             None => None,
         };
         let probe = Probe::new(probes.examples.iter());
-        Ok(Self { options, files, pooling, critic, dir: dir.into(), probe, hashes: BTreeMap::new(), team: Rc::default() })
+        Ok(Self {
+            options,
+            files,
+            pooling,
+            critic,
+            dir: dir.into(),
+            probe,
+            hashes: BTreeMap::new(),
+            team: Rc::default(),
+        })
     }
 
     /// Those of a run that several processes share, who all see the directory.

@@ -16,7 +16,7 @@ const LATE: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// The processes cannot share them, or the steps cannot be cut so.
-pub(super) fn settle(plan: &mut RunPlan, team: &Team, resumed: Option<&Path>) -> Result<(), TrainError> {
+pub fn settle(plan: &mut RunPlan, team: &Team, resumed: Option<&Path>) -> Result<(), TrainError> {
     team.wait_at_most(Some(Duration::from_secs_f64(plan.parallel.timeout)));
     if !plan.says_shards() {
         let from = match resumed.map(Manifest::read) {

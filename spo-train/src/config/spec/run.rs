@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CheckpointSpec, DataEntry, EvaluationSpec, LoraSpec, ModelSpec, ParallelSpec, RoundSpec, SteeringSpec, TextSpec, TrackSpec,
-    TrainingSpec, WarmupSpec, WatchdogSpec,
+    CheckpointSpec, DataEntry, EvaluationSpec, LoraSpec, ModelSpec, ParallelSpec, RoundSpec, SteeringSpec, TextSpec,
+    TrackSpec, TrainingSpec, WarmupSpec, WatchdogSpec,
 };
 use crate::config::document::{Content, Document, Node};
 use crate::config::migrate::migrate;
