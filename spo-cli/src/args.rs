@@ -16,7 +16,8 @@ use crate::output::Output;
 #[command(after_help = "\
 Models, adapters and tokenizers may be names on the Hugging Face Hub, org/name; data hf://datasets/org/name.
 Results go to standard output, progress and errors to standard error.
-Exit codes: 0 ok, 1 failed, 2 usage or run file, 3 quality gate missed, 130 interrupted.
+Exit codes: 0 ok, 1 failed, 2 usage or run file, 3 quality gate missed, 75 one of several processes
+failed, 130 interrupted.
 Environment: SPO_LOG=info shows what is loaded and how long it takes; NO_COLOR=1 leaves out colours.")]
 pub(crate) struct Cli {
     #[command(subcommand)]

@@ -8,6 +8,7 @@ use spo_eval::EvalError;
 use spo_hub::HubError;
 use spo_model::ModelError;
 use spo_score::ScoreError;
+use spo_team::TeamError;
 use spo_train::TrainError;
 use spo_train::config::ConfigError;
 
@@ -124,6 +125,12 @@ pub(crate) enum CliError {
         /// Its exit code.
         code: u8,
     },
+    /// What went wrong with one of several processes, of which one has said it.
+    #[error("one of the processes failed")]
+    Told {
+        /// The exit code of all.
+        code: u8,
+    },
     /// There is nothing to compute.
     #[error("{file}: no row is left{}", reasons(dropped))]
     NoRows {
@@ -145,6 +152,9 @@ impl From<ConfigError> for CliError {
 }
 
 impl CliError {
+    /// `EX_TEMPFAIL`: a process failed that shares a run with others; it can go on.
+    pub const FAILED_TOGETHER: u8 = 75;
+
     pub fn io(path: &Path, source: std::io::Error) -> Self {
         Self::Io { path: path.into(), source }
     }
@@ -153,10 +163,11 @@ impl CliError {
         Self::Unexpected { at: name.into(), found: found.into(), expected: expected.into(), usage: true }
     }
 
-    /// 1 failed, 2 usage or run file, 3 quality gate missed, 130 interrupted.
+    /// 1 failed, 2 usage or run file, 3 quality gate missed, 75 one of several processes failed, 130 interrupted.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Measurement { code } => *code,
+            Self::Measurement { code } | Self::Told { code } => *code,
+            Self::Train(TrainError::Team(error)) => team_code(error),
             Self::Train(TrainError::Interrupted { .. }) => 130,
             Self::Score(ScoreError::UnknownKind { .. } | ScoreError::BadSpec { .. }) => 2,
             Self::Train(TrainError::GateMissed { .. }) => 3,
@@ -203,6 +214,14 @@ impl CliError {
             Self::Train(TrainError::Config(error)) => Some(error),
             _ => None,
         }
+    }
+}
+
+fn team_code(error: &TeamError) -> u8 {
+    match error {
+        TeamError::Elsewhere { code, .. } => *code,
+        TeamError::NotConnected { .. } | TeamError::Contradiction { .. } => 2,
+        _ => CliError::FAILED_TOGETHER,
     }
 }
 

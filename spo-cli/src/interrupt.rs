@@ -1,4 +1,4 @@
-//! Ctrl-C and termination signals.
+//! Ctrl-C, termination signals and, for launchers that leave no time after those, SIGUSR1.
 
 use std::process::exit;
 use std::sync::Arc;
@@ -20,25 +20,37 @@ pub(crate) struct Interrupt {
 }
 
 impl Interrupt {
-    /// Listens to signals. With `screen` the process is ended by whoever has taken the terminal over.
-    pub fn listen(screen: bool) -> Result<Arc<Self>, CliError> {
+    /// Listens to signals. With `screen` the process is ended by whoever has taken the terminal over; without `says` it
+    /// leaves it to another process to tell what happens.
+    pub fn listen(screen: bool, says: bool) -> Result<Arc<Self>, CliError> {
         let interrupt = Arc::new(Self::default());
         let own = interrupt.clone();
+        let say = move |text: &str| {
+            if says {
+                note(text)
+            }
+        };
         let handler = move || {
             own.ask();
             match own.at_once() {
                 true if screen => {}
                 true => {
                     if !own.is_working() {
-                        note(NOTHING_TO_FINISH);
+                        say(NOTHING_TO_FINISH);
                     }
                     exit(130)
                 }
-                false => note("stopping after this step, with a checkpoint; once more stops at once"),
+                false => say("stopping after this step, with a checkpoint; once more stops at once"),
             }
         };
+        on_user_signal(handler.clone()).map_err(|error| CliError::Signal { reason: error.to_string() })?;
         ctrlc::set_handler(handler).map_err(|error| CliError::Signal { reason: error.to_string() })?;
         Ok(interrupt)
+    }
+
+    /// Says that a run begins to work of which no event is heard here.
+    pub fn works(&self) {
+        self.working.store(true, Ordering::Relaxed);
     }
 
     /// The user wants to stop.
@@ -66,6 +78,18 @@ impl Interrupt {
     pub fn hearing(self: &Arc<Self>, sink: Box<dyn Sink>) -> Box<dyn Sink> {
         Box::new(Hearing { interrupt: self.clone(), sink })
     }
+}
+
+#[cfg(unix)]
+fn on_user_signal(handler: impl Fn() + Send + 'static) -> std::io::Result<()> {
+    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGUSR1])?;
+    std::thread::spawn(move || signals.forever().for_each(|_| handler()));
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn on_user_signal(_: impl Fn() + Send + 'static) -> std::io::Result<()> {
+    Ok(())
 }
 
 const NOTHING_TO_FINISH: &str =

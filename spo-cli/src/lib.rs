@@ -21,6 +21,7 @@ mod meta;
 mod outcome;
 mod output;
 mod places;
+mod processes;
 mod scorers;
 mod scoring;
 mod steering;
@@ -52,7 +53,7 @@ fn name_a_runtime_directory() {
 }
 
 /// Reads the command line, runs the command and says how it ended: 0 ok, 1 failed, 2 usage or run file, 3 quality gate
-/// missed, 130 interrupted.
+/// missed, 75 one of several processes failed, 130 interrupted.
 pub fn main() -> ExitCode {
     LazyLock::force(&command::bench::STARTED);
     name_a_runtime_directory();
@@ -69,6 +70,7 @@ pub fn main() -> ExitCode {
         Ok(Outcome::GateMissed) => ExitCode::from(3),
         // The reader of a pipe had enough (`spo … | head`).
         Err(CliError::Output { source }) if source.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(CliError::Told { code }) => ExitCode::from(code),
         Err(error) => {
             diagnostic::show(&error);
             ExitCode::from(error.exit_code())

@@ -50,4 +50,4 @@ pub use error::TrainError;
 pub use events::{Event, Sink, StepFigures};
 pub use persist::directory::Change;
 pub use run::manifest::Manifest;
-pub use run::{Prepared, keep_dropped, prepare, resume, run};
+pub use run::{Prepared, keep_dropped, prepare, prepare_on, resume, resume_together, run, run_together};

@@ -94,6 +94,31 @@ fn reused(out: &Path, run: &str) -> Vec<String> {
     events(&out.join(run)).iter().filter_map(name).collect()
 }
 
+#[test]
+fn several_processes_share_a_sweep() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, whole) = (dir.path().join("sweep"), dir.path().join("whole"));
+    let grid = [axis("rounds.1.lambda=0,1"), axis("rounds.1.steps=3,4")];
+    let all = variants(&spec(dir.path()), &grid, false).unwrap();
+    let (expected, _) = swept(&all, &whole);
+    std::fs::create_dir_all(&out).unwrap();
+    // Locks are of open files: threads keep each other out as processes do.
+    let found = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..2).map(|_| scope.spawn(|| swept(&all, &out))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+    });
+    for index in 0..all.len() {
+        let begun = found.iter().filter(|(_, told)| told.contains(&(index, Progress::Begins))).count();
+        assert!(begun > 0, "nobody began run {index}: {found:?}");
+        let run = out.join(&all[index].name);
+        assert_eq!(figures(&events(&run)), figures(&events(&whole.join(&all[index].name))), "{index}");
+    }
+    // The one that ends last has all of it.
+    let most = found.iter().map(|(summary, _)| summary).max_by_key(|summary| summary.runs.len()).unwrap();
+    assert_eq!(most.runs.len(), all.len());
+    assert_eq!(most.hypervolume, expected.hypervolume);
+}
+
 /// Bits of every loss and gradient norm, and the hash of every policy.
 fn figures(events: &[Event]) -> Vec<String> {
     let figure = |event: &Event| match event {

@@ -10,6 +10,7 @@ use super::train::{Settings, train};
 use crate::error::CliError;
 use crate::outcome::Outcome;
 use crate::output::{Output, note};
+use crate::processes::{Distributed, Processes};
 
 /// What the program carries, by its place in the run directory.
 const FILES: &[(&str, &[u8])] = &[
@@ -47,7 +48,7 @@ impl Arguments {
         note(format_args!("wrote {} with its model and pairs", file.display()));
         // The run file already names its own directory.
         let spec = Settings { out: None, ..self.settings }.spec(&file)?;
-        train(&spec, None, true, false, output)
+        Processes::start(Distributed::None)?.together(|processes| train(&spec, None, true, false, processes, output))
     }
 }
 

@@ -15,7 +15,8 @@ use crate::view;
 /// Run a run file with every combination of some settings, and compare what comes out
 ///
 /// Each run is the run file with its values as --set. Runs that begin alike share the warm-up, the rounds and the cached
-/// log-probabilities they have in common. The same command goes on with what is not finished. Writes sweep.csv, the Pareto
+/// log-probabilities they have in common. The same command goes on with what is not finished; started several
+/// times at once, on machines that see the directory, each process takes the next run that no other one has. Writes sweep.csv, the Pareto
 /// front and the hypervolume as pictures, and sweep.html beside the runs.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -55,7 +56,7 @@ impl Arguments {
         if self.dry_run {
             return runs.iter().try_for_each(|run| output.line(&run.name));
         }
-        let interrupt = Interrupt::listen(false)?;
+        let interrupt = Interrupt::listen(false, true)?;
         std::fs::create_dir_all(&out).map_err(|source| CliError::io(&out, source))?;
         let count = runs.len();
         let mut told = |index: usize, run: &Variant, progress: Progress| {

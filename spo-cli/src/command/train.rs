@@ -6,13 +6,19 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 use spo_eval::{GateOutcome, report};
 use spo_train::config::RunSpec;
+use spo_train::events::sink::Nowhere;
 use spo_train::forecast::Forecast;
-use spo_train::{Change, Event, Manifest, Sink, TrainError, keep_dropped, prepare, run};
+use spo_train::run::together;
+use spo_train::{
+    Change, Event, Manifest, Prepared, Sink, TrainError, keep_dropped, prepare, prepare_on, resume_together,
+    run_together,
+};
 
 use crate::error::CliError;
 use crate::interrupt::Interrupt;
 use crate::outcome::Outcome;
 use crate::output::Output;
+use crate::processes::{Distributed, Processes};
 use crate::view;
 
 /// Changes to a run file from the command line.
@@ -54,8 +60,9 @@ impl Settings {
 /// Train a model as a run file says
 ///
 /// Writes the run directory: the final model, the policy of each round, events.jsonl, plan.json and the report; then
-/// prints the policy × dimension table. Ctrl-C or a termination signal finishes the current step, writes a checkpoint
+/// prints the policy × dimension table. Ctrl-C, a termination signal or SIGUSR1 finishes the current step, writes a checkpoint
 /// and exits with 130; a second one exits at once, and so does the first one while data and model are read. `spo train --resume DIR` goes on.
+/// Several processes that mpirun or srun has started share the run (docs/distributed.md).
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// The run file; `spo init` writes one
@@ -72,6 +79,9 @@ pub(crate) struct Arguments {
     /// Go on although this is another than when the run began, with --resume; or although the disk may be too small
     #[arg(long, value_name = "CHANGE", value_enum, value_delimiter = ',')]
     allow: Vec<Allowed>,
+    /// How several processes of one run find each other
+    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
+    distributed: Distributed,
     /// Full screen with curves per dimension, instead of a progress bar
     #[arg(long)]
     tui: bool,
@@ -79,6 +89,10 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     pub fn run(&self, output: &mut Output) -> Result<Outcome, CliError> {
+        Processes::start(self.distributed)?.together(|processes| self.run_on(processes, output))
+    }
+
+    fn run_on(&self, processes: &Processes, output: &mut Output) -> Result<Outcome, CliError> {
         let spec = match (&self.file, &self.resume) {
             (Some(file), resumed) => {
                 let mut spec = self.settings.spec(file)?;
@@ -91,8 +105,12 @@ impl Arguments {
             (None, Some(out)) => self.settings.change(Manifest::read(out)?.spec()?)?,
             (None, None) => unreachable!("the command line asks for one of them"),
         };
+        if self.dry_run && !processes.team.is_root() {
+            return Ok(Outcome::Done);
+        }
         if self.dry_run {
-            let prepared = prepare(&spec, view::progress().as_mut())?;
+            let mut prepared = prepare(&spec, view::progress().as_mut())?;
+            together::settle(&mut prepared.plan, &processes.team, self.resume.as_deref())?;
             let forecast = Forecast::of(&prepared)?;
             return super::plan::show(&prepared, &forecast, false, output).map(|()| Outcome::Done);
         }
@@ -103,7 +121,7 @@ impl Arguments {
         }
         let check_room = !self.allow.iter().any(|allowed| matches!(allowed, Allowed::Disk));
         let resume = self.resume.as_deref().map(|out| (out, allow.as_slice()));
-        train(&spec, resume, check_room, self.tui, output)
+        train(&spec, resume, check_room, self.tui, processes, output)
     }
 }
 
@@ -148,6 +166,16 @@ impl Sink for OnlyReading<'_> {
     }
 }
 
+/// Rank 0 prepares before the others: what it downloads and tokenises is there then.
+fn prepare_together(spec: &RunSpec, processes: &Processes, sink: &mut dyn Sink) -> Result<Prepared, TrainError> {
+    let mut own = None;
+    processes.team.root_unhurried(|| {
+        own = Some(prepare_on(spec, processes.card, &mut OnlyReading(sink))?);
+        Ok::<_, TrainError>(())
+    })?;
+    own.map_or_else(|| prepare_on(spec, processes.card, &mut Nowhere), Ok)
+}
+
 /// Runs to the end and prints the result. `resume` is the directory of an interrupted run, and what may have
 /// changed; `check_room` refuses what may not fit on the disk.
 pub(super) fn train(
@@ -155,22 +183,35 @@ pub(super) fn train(
     resume: Option<(&Path, &[Change])>,
     check_room: bool,
     tui: bool,
+    processes: &Processes,
     output: &mut Output,
 ) -> Result<Outcome, CliError> {
-    let interrupt = Interrupt::listen(tui)?;
-    let shown = if tui { view::own_screen(&interrupt)? } else { view::progress() };
+    let team = &processes.team;
+    let interrupt = Interrupt::listen(tui && team.is_root(), team.is_root())?;
+    let shown = match tui {
+        _ if !team.is_root() => Box::new(Nowhere),
+        true => view::own_screen(&interrupt)?,
+        false => view::progress(),
+    };
     let mut sink = interrupt.hearing(shown);
-    let prepared = prepare(spec, &mut OnlyReading(sink.as_mut()));
+    let prepared = prepare_together(spec, processes, sink.as_mut());
     let mut prepared = match (prepared, resume) {
         (Err(error), None) => return Err(keep_dropped(error, &spec.out()).into()),
         (prepared, _) => prepared?,
     };
     prepared.check_room = check_room;
+    if !team.is_root() {
+        interrupt.works();
+    }
     let summary = match resume {
-        Some((out, allow)) => spo_train::resume(prepared, out, allow, sink.as_mut(), &interrupt.stop),
-        None => run(prepared, sink.as_mut(), &interrupt.stop),
+        Some((out, allow)) => resume_together(prepared, team.clone(), out, allow, sink.as_mut(), &interrupt.stop),
+        None => run_together(prepared, team.clone(), sink.as_mut(), &interrupt.stop),
     }?;
     drop(sink);
+    processes.tell_spent()?;
+    if !team.is_root() {
+        return Ok(Outcome::Done);
+    }
     output.line(report::table(&summary).trim_end())?;
     let passed = summary.gates.iter().all(|gate| gate.outcome == GateOutcome::Passed);
     Ok(if passed { Outcome::Done } else { Outcome::GateMissed })

@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 
 use super::spec::{
     Best, CheckpointSpec, Dtype, EvaluationSpec, HoldSpec, LoraCondition, LoraRounds, LoraSet, LoraSpec, LoraTargets,
-    OnlineSpec, OptimizerName, QuantisedBase, Recompute, Schedule, Slopes, SteeringSpec, TrackSpec, TrainingSpec,
-    Unfinished, WatchdogSpec,
+    OnlineSpec, OptimizerName, ParallelSpec, QuantisedBase, Recompute, Schedule, Slopes, SteeringSpec, TrackSpec,
+    TrainingSpec, Unfinished, WatchdogSpec,
 };
 use spo_score::pairing::Pairing;
 
@@ -209,6 +209,11 @@ pub(crate) fn checkpoints() -> CheckpointSpec {
     }
 }
 
+/// `[parallel]`.
+pub(crate) fn parallel() -> ParallelSpec {
+    ParallelSpec { shards: Some(1), timeout: Some(1800.0) }
+}
+
 /// `[track]`.
 pub(crate) fn track() -> TrackSpec {
     TrackSpec { mlflow: None, experiment: Some("spo".into()) }
@@ -234,6 +239,7 @@ pub(crate) fn sections() -> Vec<(&'static str, Map<String, Value>)> {
         ("evaluation", table(&evaluation())),
         ("watchdog", table(&watchdog())),
         ("checkpoints", table(&checkpoints())),
+        ("parallel", table(&parallel())),
         ("track", table(&track())),
     ]
 }

@@ -39,10 +39,11 @@ mod words;
 
 pub use crate::error::{ConfigError, Place};
 pub(crate) use objective::holds_earlier;
+pub(crate) use plan::unshared;
 pub use plan::{
     ArmPlan, Bound, CheckpointPlan, Condition, DataShape, EarlyStoppingPlan, EvaluationPlan, GateConditions, GatePlan,
-    HeldPlan, HoldPlan, LoraPlan, ModelPlan, OnlinePlan, Origin, PlanLine, RoundPlan, RunPlan, SteeringPlan, TrackPlan,
-    TrainingPlan, WarmupPlan, WatchdogPlan, ZerothOrderPlan,
+    HeldPlan, HoldPlan, LoraPlan, ModelPlan, OnlinePlan, Origin, ParallelPlan, PlanLine, RoundPlan, RunPlan,
+    SteeringPlan, TrackPlan, TrainingPlan, WarmupPlan, WatchdogPlan, ZerothOrderPlan,
 };
 pub use registries::Registries;
 pub use resolve::{Facts, resolve};

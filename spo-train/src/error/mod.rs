@@ -6,6 +6,7 @@ pub use config::{ConfigError, Place};
 
 use spo_data::LoadReport;
 use spo_eval::report::bytes;
+use spo_team::TeamError;
 use std::path::{Path, PathBuf};
 
 /// Errors of this crate.
@@ -33,6 +34,9 @@ pub enum TrainError {
     /// The Hugging Face Hub.
     #[error(transparent)]
     Hub(#[from] spo_hub::HubError),
+    /// The processes that share the run.
+    #[error(transparent)]
+    Team(#[from] TeamError),
     /// The user's program that measures policies.
     #[error("evaluation.command on {policy}, `{command}`: {reason}")]
     Command {
@@ -270,6 +274,7 @@ impl TrainError {
             Self::Eval(error) => error.hint(),
             Self::Score(error) => error.hint(),
             Self::Hub(error) => error.hint(),
+            Self::Team(error) => error.hint(),
             Self::Command { log, .. } => {
                 let run = log.parent().unwrap_or(log);
                 let said = format!("its standard error is in {}", log.display());

@@ -7,7 +7,9 @@ use crate::events::watchdog::Watchdogs;
 use crate::events::{Event, Sink};
 use crate::persist::durable::Mark;
 use serde_json::json;
+use spo_team::Team;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -15,6 +17,8 @@ use std::time::{Duration, Instant};
 pub struct Reporter<'a> {
     /// The run directory.
     pub out: PathBuf,
+    /// The processes that share the run; rank 0 is the one that tells.
+    pub team: Rc<Team>,
     sink: &'a mut dyn Sink,
     stop: &'a AtomicBool,
     started: Instant,
@@ -28,8 +32,14 @@ impl<'a> Reporter<'a> {
     /// One whose clock starts now.
     pub fn new(out: PathBuf, sink: &'a mut dyn Sink, stop: &'a AtomicBool) -> Self {
         let before = Duration::ZERO;
-        let (file, watchdogs) = (None, None);
-        Self { out, sink, stop, started: Instant::now(), watchdogs, before, file }
+        let (file, watchdogs, team) = (None, None, Rc::default());
+        Self { out, team, sink, stop, started: Instant::now(), watchdogs, before, file }
+    }
+
+    /// Of a run that several processes share.
+    #[must_use]
+    pub fn with_team(self, team: Rc<Team>) -> Self {
+        Self { team, ..self }
     }
 
     /// Watches the events, and warns.
@@ -77,20 +87,45 @@ impl<'a> Reporter<'a> {
         self.sink.event(seconds, event)
     }
 
-    /// Whether the user asked to stop.
-    pub fn stopping(&self) -> bool {
+    fn asked(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Ends the run if the user asked for it.
+    fn ended(&self, stop: bool) -> Result<(), TrainError> {
+        if stop { Err(TrainError::Interrupted { out: self.out.clone() }) } else { Ok(()) }
+    }
+
+    /// Whether a checkpoint is due, which rank 0 says, and whether the user asked any rank to stop. All ranks meet here.
+    ///
+    /// # Errors
+    /// Another rank has failed.
+    pub fn due_or_stopping(&self, due: bool) -> Result<(bool, bool), TrainError> {
+        let all = self.team.agree(u64::from(due) | u64::from(self.asked()) << 1)?;
+        Ok((all[0] & 1 == 1, all.iter().any(|flags| flags & 2 == 2)))
+    }
+
+    /// Ends the run if the user asked any rank for it. All ranks meet here.
+    ///
+    /// # Errors
+    /// [`TrainError::Interrupted`], or another rank has failed.
+    pub fn check_stop(&self) -> Result<(), TrainError> {
+        self.ended(self.due_or_stopping(false)?.1)
+    }
+
+    /// The same in the middle of work that ranks are at different points of: several ranks stop where they meet next.
     ///
     /// # Errors
     /// [`TrainError::Interrupted`]
-    pub fn check_stop(&self) -> Result<(), TrainError> {
-        match self.stopping() {
-            true => Err(TrainError::Interrupted { out: self.out.clone() }),
-            false => Ok(()),
-        }
+    pub fn check_stop_within(&self) -> Result<(), TrainError> {
+        self.ended(self.team.is_solo() && self.asked())
+    }
+
+    /// The same in work of rank 0 alone, which the others wait for.
+    ///
+    /// # Errors
+    /// [`TrainError::Interrupted`]
+    pub fn check_own_stop(&self) -> Result<(), TrainError> {
+        self.ended(self.asked())
     }
 
     /// Stops the run at the first value that is not finite.

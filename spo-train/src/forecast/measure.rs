@@ -107,8 +107,8 @@ impl Measured<'_> {
         }
         let few = self.short(place.training);
         let (name, round, seed) = (place.policy.as_str(), place.round(), self.prepared.plan.seed);
-        let trainable = data.trainable(self.policies.trainable());
-        let phase = Phase { name, round, training: &few, trainable, seed, hold: None };
+        let (trainable, shards) = (data.trainable(self.policies.trainable()), self.prepared.plan.parallel.shards);
+        let phase = Phase { name, round, training: &few, trainable, seed, hold: None, shards };
         let data = data.clone().visiting(phase.visits(data.units()), phase.epoch(data.units()));
         let logps = PolicyLogps::of(START, if place.arm.is_some() { self.score(&data) } else { HashMap::new() });
         let history: Vec<&PolicyLogps> = place.path.iter().map(|_| &logps).collect();

@@ -135,7 +135,9 @@ fn phase(prepared: &Prepared, training: &schedule::Training, program: usize) -> 
     state.weights += head;
     state.gradients += head;
     state.optimizer += 2 * head;
-    let sets = if at_once > 1 { at_once + 1 } else { 1 };
+    // Beside the sum in the making, one of each level of the tree over shards, where one process has them all.
+    let levels = prepared.plan.parallel.shards.next_power_of_two().ilog2() as usize;
+    let sets = levels + if at_once > 1 { at_once + 1 } else { 1 };
     let gradients = match settings.update_in_backward {
         true => largest_part(spec, untouched_in_a_step),
         false => state.gradients * sets,

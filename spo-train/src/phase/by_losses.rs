@@ -7,6 +7,7 @@ use crate::phase::step_batch::{Fault, StepBatch, finite};
 use crate::step::optimizer::FromLosses;
 use crate::task::StepTally;
 use spo_model::CausalLm;
+use spo_team::Team;
 
 /// Steps from one measurement of the noise to the next.
 pub(crate) const NOISE_EVERY: u64 = 100;
@@ -20,23 +21,23 @@ impl Phase<'_> {
         model: CausalLm,
         optimizer: &mut dyn FromLosses,
         learning_rate: f64,
+        team: &Team,
     ) -> Result<Updated, Fault> {
         let (mut losses, mut total, mut first, mut noise) = (vec![], StepTally::default(), vec![], None);
         let of_rows = self.training.zeroth_order.is_some_and(|settings| settings.zo_slopes == Slopes::Pairs);
         while let Some(probe) = optimizer.probe(&model, &losses) {
             let second = of_rows && losses.len() % 2 == 1;
-            // Where several processes share a step they add up here.
             let (tally, difference) = match second {
-                true => batch.between(&probe, &first)?,
+                true => batch.between(&probe, &first, team)?,
                 false => {
-                    let (tally, logps) = batch.loss(&probe)?;
+                    let (tally, logps) = batch.loss(&probe, team)?;
                     first = logps;
                     (tally, 0.0)
                 }
             };
             let loss = finite("the loss", tally.mean_loss())?;
             if losses.is_empty() && batch.done().is_multiple_of(NOISE_EVERY) {
-                let again = batch.repacked().loss(&probe)?.0.mean_loss();
+                let again = batch.repacked().loss(&probe, team)?.0.mean_loss();
                 noise = Some((again - loss).abs().max(loss.abs() * f64::from(f32::EPSILON) / 2.0));
             }
             total.weight += tally.weight;

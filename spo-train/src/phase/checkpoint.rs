@@ -21,9 +21,11 @@ use safetensors::{Dtype, SafeTensors, tensor::View};
 use serde::{Deserialize, Serialize};
 use spo_model::CausalLm;
 use spo_model::parameters::{for_each, replace};
+use spo_team::Team;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// Key of the header in the file's metadata.
@@ -59,7 +61,7 @@ pub struct Header {
 }
 
 /// A checkpoint on disk whose bytes are those that were written.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Saved {
     /// The file.
     pub path: PathBuf,
@@ -80,6 +82,8 @@ pub struct Checkpoints {
     resume: Option<Saved>,
     /// Bytes of `events.jsonl` when the last stage was finished.
     stage: u64,
+    /// Rank 0 of these writes.
+    team: Rc<Team>,
 }
 
 impl Checkpoints {
@@ -92,7 +96,13 @@ impl Checkpoints {
         let dir = out.join(directory::CHECKPOINTS);
         std::fs::create_dir_all(&dir).map_err(|e| TrainError::io(&dir, e))?;
         let next = listed(&dir)?.last().map_or(0, |(number, _)| number + 1);
-        Ok(Self { dir, plan: plan.clone(), last: Instant::now(), at: None, next, resume, stage })
+        Ok(Self { dir, plan: plan.clone(), last: Instant::now(), at: None, next, resume, stage, team: Rc::default() })
+    }
+
+    /// Those of a run that several processes share.
+    #[must_use]
+    pub fn with_team(self, team: Rc<Team>) -> Self {
+        Self { team, ..self }
     }
 
     /// Says that a stage is finished, and how many bytes `events.jsonl` has then.
@@ -126,13 +136,13 @@ impl Checkpoints {
     /// It cannot be written; the ones before it are untouched then.
     pub fn save(&mut self, phase: &str, state: &PhaseState, events: Option<Mark>) -> Result<(), TrainError> {
         let name = format!("{:06}-{phase}-step-{}", self.next, state.step);
-        write(&self.dir, &name, phase, state, events, self.stage)?;
+        self.team.root(|| {
+            write(&self.dir, &name, phase, state, events, self.stage)?;
+            let all = listed(&self.dir)?;
+            all[..all.len().saturating_sub(self.plan.keep_last)].iter().try_for_each(|(_, path)| remove(path))
+        })?;
         self.next += 1;
         (self.last, self.at) = (Instant::now(), Some((phase.into(), state.step)));
-        let all = listed(&self.dir)?;
-        for (_, path) in &all[..all.len().saturating_sub(self.plan.keep_last)] {
-            remove(path)?;
-        }
         Ok(())
     }
 

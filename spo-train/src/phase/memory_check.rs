@@ -6,6 +6,7 @@ use crate::phase::{Phase, PhaseState};
 use crate::step::optimizer::Method;
 use crate::task::Task;
 use spo_data::UnitOrder;
+use spo_team::Team;
 
 /// Phases of fewer steps come to their longest row soon without a check.
 const CHECKED_FROM_STEPS: u64 = 100;
@@ -35,8 +36,9 @@ impl Phase<'_> {
         let (longest, model) = ([longest], &state.model);
         let batch = StepBatch::new(self, task, &longest, state.step, &device);
         let ran = match state.optimizer.method() {
-            Method::Gradients(_) => batch.gradients(model).map(drop),
-            Method::Losses(_) => batch.loss(model).map(drop),
+            // Every process for itself: each may come to the row.
+            Method::Gradients(_) => batch.gradients(model, &Team::solo()).map(drop),
+            Method::Losses(_) => batch.loss(model, &Team::solo()).map(drop),
         };
         match ran {
             // The step that comes to the row says so, and saves it.

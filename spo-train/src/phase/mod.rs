@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod gate;
 pub mod hold;
 mod memory_check;
+pub(crate) mod shards;
 pub mod state;
 mod step;
 mod step_batch;
@@ -45,6 +46,8 @@ pub struct Phase<'a> {
     pub seed: u64,
     /// Bounds that its λ follows; `None` where λ is fixed.
     pub hold: Option<&'a Hold<'a>>,
+    /// Parts of each step's batch whose gradients are added in a balanced tree; 1 = all one after the other.
+    pub shards: usize,
 }
 
 impl Phase<'_> {
@@ -94,11 +97,13 @@ impl Phase<'_> {
                     evaluated => evaluated?,
                 }
             }
-            if let Some(checkpoints) = checkpoints.as_deref_mut().filter(|all| all.due(self.name, state.step)) {
+            let due = checkpoints.as_ref().is_some_and(|all| all.due(self.name, state.step));
+            let (due, stop) = reporter.due_or_stopping(due)?;
+            if let Some(checkpoints) = checkpoints.as_deref_mut().filter(|_| due) {
                 checkpoints.save(self.name, &state, reporter.mark()?)?;
                 stopping.settle(&state)?;
             }
-            if reporter.stopping() {
+            if stop {
                 let events = reporter.mark()?;
                 return Err(self.interrupt(&state, checkpoints, events, reporter.out.clone()));
             }

@@ -10,6 +10,7 @@ use crate::step::optimizer::{Method, Optimizer, clip_factor};
 use crate::task::{StepTally, Task};
 use spo_data::UnitOrder;
 use spo_model::CausalLm;
+use spo_team::Team;
 use std::time::Instant;
 
 /// What a step has come to.
@@ -37,6 +38,7 @@ impl Phase<'_> {
         let (done, number) = (state.step, state.step + 1);
         let rows = order.batch(done as usize);
         let batch = StepBatch::new(self, task, &rows, done, &state.model.device());
+        reporter.team.is_at(|| format!("{}, step {number}", self.name));
         let learning_rate = self.training.learning_rates().after(done);
 
         let PhaseState { model, mut optimizer, .. } = state;
@@ -44,7 +46,7 @@ impl Phase<'_> {
             Some(weights) => model.with_weights(&weights),
             None => model,
         };
-        let updated = self.update(&batch, model, optimizer.as_mut(), learning_rate);
+        let updated = self.update(&batch, model, optimizer.as_mut(), learning_rate, &reporter.team);
         let Updated { model, tally, norm, passes, signal } = updated.map_err(|fault| match fault {
             Fault::NotFinite(quantity, found) => {
                 let ids: Vec<String> = rows.iter().map(|&row| task.id(row).to_owned()).collect();
@@ -93,6 +95,7 @@ impl Phase<'_> {
         model: CausalLm,
         optimizer: &mut dyn Optimizer,
         learning_rate: f64,
+        team: &Team,
     ) -> Result<Updated, Fault> {
         match optimizer.method() {
             Method::Gradients(optimizer) if self.training.update_in_backward => {
@@ -106,8 +109,8 @@ impl Phase<'_> {
                 Ok(Updated { model, tally, norm: squares.sqrt(), passes: 1, signal: None })
             }
             Method::Gradients(optimizer) => {
-                let (mut gradients, tally) = batch.gradients(&model)?;
-                // Where several processes share a step they add up both here: all that follows is of the whole step.
+                // All that follows is of the whole step, on every process that shares it.
+                let (mut gradients, tally) = batch.gradients(&model, team)?;
                 batch.check(&tally, model.dtype())?;
                 let norm = finite("the gradient norm", gradients.norm())?;
                 let scale = clip_factor(norm, self.training.max_grad_norm);
@@ -115,7 +118,7 @@ impl Phase<'_> {
                 let model = optimizer.update(model, &mut gradients, learning_rate, scale);
                 Ok(Updated { model, tally, norm, passes: 1, signal: None })
             }
-            Method::Losses(optimizer) => self.by_losses(batch, model, optimizer, learning_rate),
+            Method::Losses(optimizer) => self.by_losses(batch, model, optimizer, learning_rate, team),
         }
     }
 }

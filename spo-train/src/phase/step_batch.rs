@@ -1,7 +1,9 @@
-//! The rows of one step: their gradients in this process, micro-batch by micro-batch.
+//! The rows of one step: their gradients, micro-batch by micro-batch and shard by shard; each process that shares the
+//! step computes those of its own shards.
 
 use crate::TrainError;
 use crate::phase::Phase;
+use crate::phase::shards::{Shards, not_shared};
 use crate::step::dropout::with_dropout;
 use crate::step::gradients::Gradients;
 use crate::step::tape::{LogpGradients, Scored, TapeOptions, differentiate_in_parts, differentiate_scored, observe};
@@ -9,12 +11,14 @@ use crate::task::{StepAhead, StepRows, StepTally, Task};
 use burn::tensor::{DType, Device};
 use rayon::prelude::*;
 use spo_core::logprob::HeadOptions;
-use spo_data::{Group, PackedBatch, micro_batches};
+use spo_data::{Group, PackedBatch};
 use spo_kernels::memory::card;
 use spo_model::device::on_cpu;
 use spo_model::load::Storage;
 use spo_model::memory::{Batch, Training};
 use spo_model::{CausalLm, ModelSpec};
+use spo_team::{Team, TeamError, tree};
+use std::ops::Range;
 
 /// Activations that `recompute = "auto"` keeps in memory before it starts to recompute, bytes: a third of a card's memory
 /// where it tells how much it has, else 2 GiB.
@@ -35,6 +39,12 @@ pub(super) enum Fault {
     Error(TrainError),
 }
 
+impl From<TeamError> for Fault {
+    fn from(error: TeamError) -> Self {
+        Self::Error(error.into())
+    }
+}
+
 impl From<TrainError> for Fault {
     fn from(error: TrainError) -> Self {
         Self::Error(error)
@@ -52,8 +62,7 @@ pub(super) struct StepBatch<'a> {
     task: &'a dyn Task,
     rows: &'a [usize],
     groups: Vec<Group<'a>>,
-    /// Places in `rows`.
-    micro_batches: Vec<Vec<usize>>,
+    shards: Shards,
     /// Steps done before this one.
     done: u64,
     /// Most tokens of a micro-batch, where there may be several.
@@ -71,9 +80,9 @@ impl<'a> StepBatch<'a> {
         let lengths: Vec<usize> = groups.iter().map(Group::tokens).collect();
         let token_budget = phase.training.micro_batch_tokens(device);
         let together = if phase.training.update_in_backward { usize::MAX } else { token_budget };
-        let micro_batches = micro_batches(&lengths, together);
+        let shards = Shards::new(&lengths, phase.shards, together);
         let head = HeadOptions { chunk_rows: phase.training.head_chunk_rows, ..Default::default() };
-        Self { phase, task, rows, groups, micro_batches, done, token_budget, head, repacked: false }
+        Self { phase, task, rows, groups, shards, done, token_budget, head, repacked: false }
     }
 
     /// Tokens of all rows, shared prompts counted once.
@@ -84,33 +93,62 @@ impl<'a> StepBatch<'a> {
     /// Tokens of the largest micro-batch.
     pub fn most_tokens(&self) -> usize {
         let tokens = |members: &Vec<usize>| members.iter().map(|&member| self.groups[member].tokens()).sum();
-        self.micro_batches.iter().map(tokens).max().unwrap_or(0)
+        self.shards.micro_batches.iter().map(tokens).max().unwrap_or(0)
     }
 
-    /// The gradients of the batch's mean loss, and its sums.
+    /// The gradients of the batch's mean loss, and its sums; the team computes them together.
+    ///
+    /// Those of a shard are added one after the other, the shards' in a balanced tree, whichever processes have them.
+    pub fn gradients(&self, model: &CausalLm, team: &Team) -> Result<(Gradients, StepTally), Fault> {
+        let start = self.start(model)?;
+        let (mut sums, mut tallies) = (tree::Tree::default(), vec![]);
+        let add = |mut a: Gradients, b| {
+            a.merge(b);
+            a
+        };
+        for shard in self.own(team)? {
+            sums.push(self.shard_gradients(model, &start, shard, &mut tallies)?, add);
+        }
+        let mut gradients = sums.finish(add).unwrap_or_default();
+        gradients.sum_over(team, &model.device())?;
+        Ok((gradients, StepTally::of_all(start, tallies, team)?))
+    }
+
+    /// The shards that are a process's own.
+    fn own(&self, team: &Team) -> Result<Range<usize>, TeamError> {
+        tree::share(self.phase.shards, team.rank(), team.size())
+            .ok_or_else(|| not_shared(self.phase.shards, team.size()))
+    }
+
+    /// The gradients of a shard; the sums of each of its micro-batches go to `tallies`.
     ///
     /// Micro-batches of a small model on the CPU run side by side, a few at a time; their gradients
     /// are added in their own order, so the sum does not depend on the number of threads.
-    pub fn gradients(&self, model: &CausalLm) -> Result<(Gradients, StepTally), Fault> {
-        let start = self.start(model)?;
-        let (mut gradients, mut tally) = (Gradients::default(), start.clone());
+    fn shard_gradients(
+        &self,
+        model: &CausalLm,
+        start: &StepTally,
+        shard: usize,
+        tallies: &mut Vec<StepTally>,
+    ) -> Result<Gradients, Fault> {
+        let (mut gradients, micro_batches) = (Gradients::default(), self.shards.of(shard));
         if !side_by_side(&model.device(), model.spec()) {
-            for members in &self.micro_batches {
-                tally.merge(self.differentiate(model, members, &start, &mut gradients)?);
+            for members in micro_batches {
+                tallies.push(self.differentiate(model, members, start, &mut gradients)?);
             }
-            return Ok((gradients, tally));
+            return Ok(gradients);
         }
         let run = |members: &Vec<usize>| {
             let mut own = Gradients::default();
-            self.differentiate(model, members, &start, &mut own).map(|sums| (own, sums))
+            self.differentiate(model, members, start, &mut own).map(|sums| (own, sums))
         };
-        for wave in self.micro_batches.chunks(rayon::current_num_threads()) {
+        for wave in micro_batches.chunks(rayon::current_num_threads()) {
             for (own, sums) in wave.par_iter().map(run).collect::<Result<Vec<_>, _>>()? {
                 gradients.merge(own);
-                tally.merge(sums);
+                tallies.push(sums);
             }
         }
-        Ok((gradients, tally))
+        Ok(gradients)
     }
 
     /// The same of one micro-batch, a part of the model at a time: `part_done` takes the gradients of a part and may
@@ -121,7 +159,7 @@ impl<'a> StepBatch<'a> {
         part_done: impl FnMut(CausalLm, &mut Gradients) -> Result<CausalLm, Fault>,
     ) -> Result<(CausalLm, StepTally), Fault> {
         let mut tally = self.start(&model)?;
-        let (rows, batch) = self.pack(&model, &self.micro_batches[0]);
+        let (rows, batch) = self.pack(&model, &self.shards.micro_batches[0]);
         let (options, dtype) = (self.tape_options(&model, &batch), model.dtype());
         let logp_gradients = |scored: &Scored| {
             let gradients = self.logp_gradients(&rows, &batch, scored, &mut tally)?;
@@ -134,13 +172,13 @@ impl<'a> StepBatch<'a> {
     }
 
     /// The sums of the batch at a model, without a backward pass and without dropout, and the log-probs of each
-    /// micro-batch's tokens; none where the loss is of answers that the model writes.
-    pub fn loss(&self, model: &CausalLm) -> Result<(StepTally, Vec<Vec<f32>>), Fault> {
+    /// micro-batch's tokens of this process; none where the loss is of answers that the model writes.
+    pub fn loss(&self, model: &CausalLm, team: &Team) -> Result<(StepTally, Vec<Vec<f32>>), Fault> {
         let step = StepRows { all: self.rows, rows: self.rows, done: self.done };
         if let Some(tally) = self.task.written(model, &step, self.repacked)? {
             return Ok((tally, vec![]));
         }
-        self.pass(model, |_, rows, batch, scored, sums| {
+        self.pass(model, team, |_, rows, batch, scored, sums| {
             self.logp_gradients(rows, batch, scored, sums)?;
             Ok(scored.logps.to_vec())
         })
@@ -148,22 +186,25 @@ impl<'a> StepBatch<'a> {
 
     /// The sums half-way between the log-probs `first` of another model and those of this one, and the difference of the
     /// losses along the tangent there: `Σ ∂L/∂logp · (first − own)`. It has no part in the curvature of the loss.
-    pub fn between(&self, model: &CausalLm, first: &[Vec<f32>]) -> Result<(StepTally, f64), Fault> {
-        let (tally, differences) = self.pass(model, |index, rows, batch, scored, sums| {
+    pub fn between(&self, model: &CausalLm, first: &[Vec<f32>], team: &Team) -> Result<(StepTally, f64), Fault> {
+        let (tally, differences) = self.pass(model, team, |index, rows, batch, scored, sums| {
             let both = || first[index].iter().zip(scored.logps);
             let middle: Vec<f32> = both().map(|(first, own)| (first + own) / 2.0).collect();
             let gradient = self.logp_gradients(rows, batch, &Scored { logps: &middle, ..*scored }, sums)?;
             let along = both().zip(&gradient.logps);
             Ok(along.map(|((first, own), slope)| f64::from(*slope) * f64::from(first - own)).sum::<f64>())
         })?;
-        Ok((tally, differences.into_iter().sum()))
+        let bytes: Vec<u8> = differences.iter().flat_map(|difference: &f64| difference.to_le_bytes()).collect();
+        let all = team.gather(&bytes)?.concat();
+        Ok((tally, all.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).sum()))
     }
 
-    /// Runs every micro-batch through a model and hands its number, rows, tokens and log-probs to `f`, with the sums of the
-    /// batch before it.
+    /// Runs every micro-batch of this process through a model and hands its number among them, rows, tokens and log-probs to
+    /// `f`, with the sums of the batch before it.
     fn pass<T: Send>(
         &self,
         model: &CausalLm,
+        team: &Team,
         f: impl Fn(usize, &[usize], &PackedBatch, &Scored, &mut StepTally) -> Result<T, Fault> + Sync,
     ) -> Result<(StepTally, Vec<T>), Fault> {
         let start = StepTally { step_zero: None, ..self.start(model)? };
@@ -173,24 +214,24 @@ impl<'a> StepBatch<'a> {
             Ok::<_, Fault>((sums, found))
         };
         let at_once = if side_by_side(&model.device(), model.spec()) { rayon::current_num_threads() } else { 1 };
-        let (mut tally, mut all) = (start.clone(), vec![]);
-        for (wave, members) in self.micro_batches.chunks(at_once).enumerate() {
+        let (mut tallies, mut all) = (vec![], vec![]);
+        for (wave, members) in self.shards.of_all(self.own(team)?).chunks(at_once).enumerate() {
             let numbered =
                 members.par_iter().enumerate().map(|(index, members)| run((wave * at_once + index, members)));
             for (sums, found) in numbered.collect::<Result<Vec<_>, _>>()? {
-                tally.merge(sums);
+                tallies.push(sums);
                 all.push(found);
             }
         }
-        Ok((tally, all))
+        Ok((StepTally::of_all(start, tallies, team)?, all))
     }
 
     /// The same rows in other micro-batches: what differs in their loss is rounding.
     pub fn repacked(&self) -> Self {
         let lengths: Vec<usize> = self.groups.iter().map(Group::tokens).collect();
-        let mut micro_batches = micro_batches(&lengths, self.token_budget / 2);
-        micro_batches.iter_mut().for_each(|members| members.reverse());
-        Self { groups: self.groups.clone(), micro_batches, head: self.head.clone(), repacked: true, ..*self }
+        let mut shards = Shards::new(&lengths, self.phase.shards, self.token_budget / 2);
+        shards.micro_batches.iter_mut().for_each(|members| members.reverse());
+        Self { groups: self.groups.clone(), shards, head: self.head.clone(), repacked: true, ..*self }
     }
 
     /// Steps done before this one.
@@ -213,7 +254,7 @@ impl<'a> StepBatch<'a> {
 
     /// Sums without any row.
     fn start(&self, model: &CausalLm) -> Result<StepTally, Fault> {
-        let (rows, batches, head) = (self.rows, self.micro_batches.as_slice(), &self.head);
+        let (rows, batches, head) = (self.rows, self.shards.micro_batches.as_slice(), &self.head);
         let ahead = StepAhead { model, rows, batches, token_budget: self.token_budget, head };
         Ok(StepTally {
             weight: self.task.weight(&self.groups),

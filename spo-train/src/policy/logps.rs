@@ -114,27 +114,41 @@ impl LogpCache {
             (whole, taken) = (whole + 1, taken + records.len());
             stored.values.extend(records);
         }
-        let path = self.path(hash);
+        let (path, team) = (self.path(hash), reporter.team.clone());
         // Also cuts a half-written record off, so that the next one is aligned.
         let open = || {
             let file = OpenOptions::new().create(true).append(true).open(&path)?;
             file.set_len(from + (taken * RECORD) as u64)?;
             Ok(BufWriter::new(file))
         };
-        let mut file = open().map_err(|e| TrainError::io(&path, e))?;
+        // Before it is cut and written, all who share the run have read it.
+        reporter.check_stop()?;
+        let mut file = if team.is_root() { Some(open().map_err(|e| TrainError::io(&path, e))?) } else { None };
         let mut done = cached + taken;
-        for chunk in &chunks[whole..] {
+        // Each process scores a chunk; rank 0 writes them in their order.
+        for wave in chunks[whole..].chunks(team.size()) {
             reporter.check_stop()?;
-            for (id, key, logp, tokens) in score(model, chunk, token_budget)? {
-                reporter.check_finite(policy, 0, &[("a log-prob", logp)], || vec![id.into()])?;
-                file.write_all(&encode(&key, logp, tokens)).map_err(|e| TrainError::io(&path, e))?;
-                stored.values.insert(key, logp);
-                done += 1;
+            let own = wave.get(team.rank()).map_or(Ok(vec![]), |chunk| score(model, chunk, token_budget))?;
+            let own: Vec<u8> = own.iter().flat_map(|logp| logp.to_le_bytes()).collect();
+            for (chunk, bytes) in wave.iter().zip(team.gather(&own)?) {
+                let logps = bytes.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes));
+                for ((id, key, tokens), logp) in answers(chunk).zip(logps) {
+                    reporter.check_finite(policy, 0, &[("a log-prob", logp)], || vec![id.into()])?;
+                    if let Some(file) = &mut file {
+                        file.write_all(&encode(&key, logp, tokens)).map_err(|e| TrainError::io(&path, e))?;
+                    }
+                    stored.values.insert(key, logp);
+                    done += 1;
+                }
+                if let Some(file) = &mut file {
+                    file.flush().map_err(|e| TrainError::io(&path, e))?;
+                }
+                reporter.emit(Event::Scoring { policy: policy.into(), done, total })?;
             }
-            file.flush().map_err(|e| TrainError::io(&path, e))?;
-            reporter.emit(Event::Scoring { policy: policy.into(), done, total })?;
         }
-        file.get_ref().sync_data().map_err(|e| TrainError::io(&path, e))?;
+        if let Some(file) = &file {
+            file.get_ref().sync_data().map_err(|e| TrainError::io(&path, e))?;
+        }
         let tokens = missing.iter().map(|row| group(row).tokens() as u64).sum();
         let seconds = started.elapsed().as_secs_f64();
         reporter.emit(Event::Scored { policy: policy.into(), answers: total, cached, tokens, seconds })?;
@@ -174,25 +188,24 @@ fn group<'d>((example, answers): &Missing<'d>) -> Group<'d> {
     Group { prompt: &example.prompt, answers: answers.collect() }
 }
 
-/// Scores the answers of a chunk: id of the row, hash, log-prob and number of tokens of each.
-fn score<'d>(
-    model: &CausalLm,
-    chunk: &[Missing<'d>],
-    token_budget: usize,
-) -> Result<Vec<(&'d str, RowHash, f64, u32)>, TrainError> {
+/// The answers of a chunk: id of the row, hash and number of tokens of each.
+fn answers<'d>(chunk: &[Missing<'d>]) -> impl Iterator<Item = (&'d str, RowHash, u32)> {
+    chunk.iter().flat_map(|(example, answers)| {
+        let example = *example;
+        let of_answer = move |&answer: &usize| {
+            (example.id.as_str(), example.answer_hash(answer), example.answers[answer].len() as u32)
+        };
+        answers.iter().map(of_answer)
+    })
+}
+
+/// Scores the answers of a chunk, in their order.
+fn score(model: &CausalLm, chunk: &[Missing], token_budget: usize) -> Result<Vec<f64>, TrainError> {
     let groups: Vec<Group> = chunk.iter().map(group).collect();
     for ((example, _), group) in chunk.iter().zip(&groups) {
         model.spec().check_row(&example.id, group.prompt, &group.answers)?;
     }
-    let scored = score_answers(model, &groups, token_budget);
-    let of_row = |((example, answers), scores): (&Missing<'d>, Vec<f64>)| {
-        let example = *example;
-        let of_answer = move |(answer, score): (usize, f64)| {
-            (example.id.as_str(), example.answer_hash(answer), score, example.answers[answer].len() as u32)
-        };
-        answers.clone().into_iter().zip(scores).map(of_answer)
-    };
-    Ok(chunk.iter().zip(scored).flat_map(of_row).collect())
+    Ok(score_answers(model, &groups, token_budget).concat())
 }
 
 /// What a model says of each answer after its prompt: the log-prob of its tokens, or a reward model its reward, behind a

@@ -22,8 +22,10 @@ use spo_model::lora::{self, LoraSpec, is_adapter};
 use spo_model::reward::{Critic, Pooling, RewardModel, is_reward_model};
 use spo_model::steering::{SteeringSpec, is_steering};
 use spo_model::{CausalLm, ModelError, parameters};
+use spo_team::Team;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 /// Finishes what was interrupted while one best policy took the place of another.
 pub(crate) fn settle_best(policies: &Path, phase: &str) -> Result<(), TrainError> {
@@ -78,6 +80,8 @@ pub struct Policies {
     dir: PathBuf,
     probe: Probe,
     hashes: BTreeMap<String, String>,
+    /// Rank 0 of these writes; all read.
+    team: Rc<Team>,
 }
 
 impl Policies {
@@ -93,7 +97,22 @@ impl Policies {
             None => None,
         };
         let probe = Probe::new(probes.examples.iter());
-        Ok(Self { options, files, pooling, critic, dir: dir.into(), probe, hashes: BTreeMap::new() })
+        Ok(Self {
+            options,
+            files,
+            pooling,
+            critic,
+            dir: dir.into(),
+            probe,
+            hashes: BTreeMap::new(),
+            team: Rc::default(),
+        })
+    }
+
+    /// Those of a run that several processes share, who all see the directory.
+    #[must_use]
+    pub fn with_team(self, team: Rc<Team>) -> Self {
+        Self { team, ..self }
     }
 
     /// What is trained.
@@ -180,10 +199,12 @@ impl Policies {
     pub fn save(&mut self, name: &str, model: CausalLm, reporter: &mut Reporter) -> Result<CausalLm, TrainError> {
         let dir = self.path(name);
         let aside = self.dir.join(format!(".{name}.part"));
-        remove(&aside)?;
         let model = self.kept_parts(model.joined().at_equal_weights().unsteered());
-        self.write(&model, &aside)?;
-        replace_dir(&aside, &dir)?;
+        self.team.root(|| {
+            remove(&aside)?;
+            self.write(&model, &aside)?;
+            replace_dir(&aside, &dir)
+        })?;
         let before = self.probe.score(&model);
         self.hashes.insert(name.into(), hash(&model));
         drop(model);
@@ -196,7 +217,7 @@ impl Policies {
         manifest.hash = Some(self.hash(name).into());
         manifest.text = Some(self.options.text.clone());
         manifest.base = self.options.lora.is_some().then(|| self.base());
-        manifest.write(&dir)?;
+        self.team.root(|| manifest.write(&dir).map_err(TrainError::from))?;
         reporter.emit(Event::PolicySaved { policy: name.into(), path: dir, hash: self.hash(name).into(), drift })?;
         Ok(model)
     }
@@ -251,10 +272,12 @@ impl Policies {
     }
 
     fn write_sealed(&self, model: &CausalLm, aside: &Path, dir: &Path) -> Result<(), TrainError> {
-        remove(aside)?;
-        self.write(model, aside)?;
-        seal(aside)?;
-        replace_dir(aside, dir)
+        self.team.root(|| {
+            remove(aside)?;
+            self.write(model, aside)?;
+            seal(aside)?;
+            replace_dir(aside, dir)
+        })
     }
 
     /// The running policy that was kept after this many steps.
@@ -275,11 +298,15 @@ impl Policies {
     /// One cannot be removed.
     pub fn forget_kept(&self, phase: &str, but: Option<u64>) -> Result<(), TrainError> {
         let but = but.map(|step| kept_path(&self.dir, phase, step));
-        let start = format!(".{phase}.kept-");
+        self.team.root(|| self.forget(&format!(".{phase}.kept-"), but.as_deref()))
+    }
+
+    /// Removes the directories whose names start so, but one.
+    fn forget(&self, start: &str, but: Option<&Path>) -> Result<(), TrainError> {
         for entry in std::fs::read_dir(&self.dir).map_err(|e| TrainError::io(&self.dir, e))? {
             let path = entry.map_err(|e| TrainError::io(&self.dir, e))?.path();
-            let named = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&start));
-            if named && but.as_ref() != Some(&path) {
+            let named = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(start));
+            if named && but != Some(path.as_path()) {
                 remove(&path)?;
             }
         }

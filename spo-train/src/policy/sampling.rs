@@ -224,7 +224,7 @@ impl Samples {
         let answers = respond(model, &sorted, max_new_tokens, sampling, stop, seed, reporter)?;
         let pairs: Vec<(Vec<u32>, Vec<u32>)> = sorted.into_iter().zip(answers).collect();
         let text = serde_json::to_string(&pairs).expect("numbers only");
-        durable::write(path, text.as_bytes())?;
+        reporter.team.root(|| durable::write(path, text.as_bytes()))?;
         Ok(Self { answers: pairs.into_iter().collect() })
     }
 }
@@ -280,10 +280,11 @@ pub(crate) fn draw_answers(
         };
         let mut interruption = Ok(());
         let generated = generator.generate(chunk, &options, &mut |_, _| {
-            interruption = reporter.check_stop();
+            interruption = reporter.check_stop_within();
             if interruption.is_ok() { Control::Continue } else { Control::Stop }
         });
         interruption?;
+        reporter.check_stop()?;
         drawn.extend(generated);
         reporter.emit(Event::Answering { policy: policy.into(), done: drawn.len(), total: wanted.len() })?;
     }
@@ -315,7 +316,7 @@ fn respond(
     let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
     let mut interruption = Ok(());
     let responses = Generator::new(model.clone(), &decode).generate(&prompts, &options, &mut |_, _| {
-        interruption = reporter.check_stop();
+        interruption = reporter.check_stop_within();
         if interruption.is_ok() { Control::Continue } else { Control::Stop }
     });
     interruption?;

@@ -33,8 +33,13 @@ impl Drop for Running {
 }
 
 impl Driver<'_> {
-    /// Runs the program on a policy and tells what it found.
+    /// Runs the program on a policy and tells what it found. It runs once, however many processes share the run.
     pub(super) fn benchmark(&mut self, policy: &str) -> Result<(), TrainError> {
+        let team = self.reporter.team.clone();
+        team.root_unhurried(|| self.measure(policy))
+    }
+
+    fn measure(&mut self, policy: &str) -> Result<(), TrainError> {
         let Some(command) = &self.plan.evaluation.command else { return Ok(()) };
         let words = shlex::split(command).unwrap_or_default();
         let started = Instant::now();
@@ -94,7 +99,7 @@ impl Driver<'_> {
             match read.recv_timeout(TICK) {
                 Ok(text) => break text.map_err(|error| failed(format!("cannot be read: {error}")))?,
                 Err(RecvTimeoutError::Disconnected) => return Err(failed("cannot be read".into())),
-                Err(RecvTimeoutError::Timeout) => self.reporter.check_stop()?,
+                Err(RecvTimeoutError::Timeout) => self.reporter.check_own_stop()?,
             }
             if started.elapsed().as_secs_f64() > timeout {
                 return Err(failed(format!("took longer than command-timeout, {timeout} seconds")));

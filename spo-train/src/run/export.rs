@@ -13,7 +13,8 @@ impl Driver<'_> {
             Some(_) => self.resident.policies.path(policy),
             None => {
                 let (model, dir) = (self.resident.take(policy)?, self.reporter.out.join(directory::MODEL));
-                self.resident.policies.export(policy, model, &dir, &mut self.reporter)?;
+                let team = self.reporter.team.clone();
+                team.root(|| self.resident.policies.export(policy, model, &dir, &mut self.reporter))?;
                 dir
             }
         };

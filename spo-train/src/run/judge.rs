@@ -33,20 +33,25 @@ pub(super) struct Opinion {
 }
 
 impl Driver<'_> {
-    /// One entry per item.
+    /// One entry per item. Rank 0 asks the scorer, which may be anything, and tells the others.
     pub(super) fn judge(
         &mut self,
         spec: &ScorerSpec,
         items: &[Item],
         policy: &str,
     ) -> Result<Vec<Option<Scores>>, TrainError> {
+        let team = self.reporter.team.clone();
+        team.root_unhurried(|| self.ask(spec, items, policy))
+    }
+
+    fn ask(&mut self, spec: &ScorerSpec, items: &[Item], policy: &str) -> Result<Vec<Option<Scores>>, TrainError> {
         let total = items.len();
         let mut scorer = self.scorer(spec)?;
         let mut told = Ok(());
         let reporter = &mut self.reporter;
         let found = scorer.score(items, &mut |done| {
             let event = Event::Judging { policy: policy.into(), done, total };
-            told = reporter.emit(event).and_then(|()| reporter.check_stop());
+            told = reporter.emit(event).and_then(|()| reporter.check_own_stop());
             told.is_ok()
         });
         told?;

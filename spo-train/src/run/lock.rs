@@ -20,8 +20,7 @@ impl Lock {
     pub fn take(out: &Path) -> Result<Self, TrainError> {
         let path = out.join("lock");
         let failed = |e| TrainError::io(&path, e);
-        let open = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
-        let mut file = open.map_err(failed)?;
+        let mut file = open(&path)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -41,4 +40,20 @@ impl Lock {
         note(&mut file).map_err(failed)?;
         Ok(Self { _file: file })
     }
+
+    /// Takes the directory once no other process has it.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn wait(out: &Path) -> Result<Self, TrainError> {
+        let path = out.join("lock");
+        let file = open(&path)?;
+        file.lock().map_err(|e| TrainError::io(&path, e))?;
+        Ok(Self { _file: file })
+    }
+}
+
+fn open(path: &Path) -> Result<File, TrainError> {
+    let open = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path);
+    open.map_err(|e| TrainError::io(path, e))
 }

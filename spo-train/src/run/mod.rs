@@ -21,8 +21,9 @@ pub(crate) mod reuse;
 pub(crate) mod schedule;
 pub(crate) mod stages;
 mod steering;
+pub mod together;
 
-pub use prepare::{Prepared, prepare};
+pub use prepare::{Prepared, prepare, prepare_on};
 
 use crate::TrainError;
 use crate::config::RunPlan;
@@ -30,7 +31,7 @@ use crate::events::reporter::Reporter;
 use crate::events::sink::csv::Tables;
 use crate::events::sink::mlflow::Mlflow;
 use crate::events::sink::tensorboard::TensorBoard;
-use crate::events::sink::{All, EventFile, Record, read_events};
+use crate::events::sink::{All, EventFile, Nowhere, Record, read_events};
 use crate::events::summary::summarize;
 use crate::events::watchdog::Watchdogs;
 use crate::events::{Event, Sink};
@@ -43,10 +44,12 @@ use manifest::Manifest;
 use prepare::check_room;
 use spo_data::LoadReport;
 use spo_eval::{RunSummary, report};
+use spo_team::Team;
 use stages::Driver;
 use std::io::ErrorKind;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -56,21 +59,44 @@ use std::time::Duration;
 /// The directory holds a run already or cannot be written; or anything that stops a run. What was
 /// done before stays in the directory, and [`resume`] goes on from there.
 pub fn run(prepared: Prepared, sink: &mut dyn Sink, stop: &AtomicBool) -> Result<RunSummary, TrainError> {
+    run_together(prepared, Rc::default(), sink, stop)
+}
+
+/// As [`run`], with the other processes of a team, each of which calls this. The run directory is one that all of them see;
+/// rank 0 writes it, and its sink alone hears events. Where it ends with an error, the caller says so by [`Team::fail`].
+///
+/// # Errors
+/// Also where processes have other data, models, settings or programs, or cannot share the shards.
+pub fn run_together(
+    mut prepared: Prepared,
+    team: Rc<Team>,
+    sink: &mut dyn Sink,
+    stop: &AtomicBool,
+) -> Result<RunSummary, TrainError> {
+    together::settle(&mut prepared.plan, &team, None)?;
     let out = prepared.plan.out.clone();
-    let refused = || Err(TrainError::OutExists { path: out.clone() });
-    if is_run(&out) {
-        return refused();
-    }
-    check_room(&prepared)?;
-    std::fs::create_dir_all(&out).map_err(|e| TrainError::io(&out, e))?;
-    let _lock = Lock::take(&out)?;
-    if is_run(&out) {
-        return refused();
-    }
-    Manifest::of(&prepared)?.write(&out)?;
-    let begun = Begun { journal: Journal::create(&out)?, saved: None, events: 0 };
+    let now = together::same(&prepared, &team)?;
+    let mut held = None;
+    team.root(|| {
+        let refused = || Err(TrainError::OutExists { path: out.clone() });
+        if is_run(&out) {
+            return refused();
+        }
+        check_room(&prepared)?;
+        std::fs::create_dir_all(&out).map_err(|e| TrainError::io(&out, e))?;
+        let lock = Lock::take(&out)?;
+        if is_run(&out) {
+            return refused();
+        }
+        now.write(&out)?;
+        held = Some((lock, Journal::create(&out)?));
+        Ok(())
+    })?;
+    let (_lock, journal) = held.unzip();
+    together::seen(&out, &now, &team)?;
+    let begun = Begun { journal, saved: None, events: 0 };
     let warning = (!prepared.holds_out()).then(|| "nothing is held out (holdout = 0), so nothing is evaluated".into());
-    go_through(&prepared, begun, warning, sink, stop)
+    go_through(&prepared, team, begun, warning, sink, stop)
 }
 
 /// Where `error` says that no pairs are left: names their rows in the run directory `out`, unless a run is there, and says
@@ -99,7 +125,23 @@ fn is_run(out: &Path) -> bool {
 /// There is no run, another process is at it, or something has changed that `allow` does not have;
 /// or anything that stops a run.
 pub fn resume(
+    prepared: Prepared,
+    out: &Path,
+    allow: &[Change],
+    sink: &mut dyn Sink,
+    stop: &AtomicBool,
+) -> Result<RunSummary, TrainError> {
+    resume_together(prepared, Rc::default(), out, allow, sink, stop)
+}
+
+/// As [`resume`], with the other processes of a team, of which there may be another number than the run began with; see
+/// [`run_together`].
+///
+/// # Errors
+/// As both.
+pub fn resume_together(
     mut prepared: Prepared,
+    team: Rc<Team>,
     out: &Path,
     allow: &[Change],
     sink: &mut dyn Sink,
@@ -109,10 +151,33 @@ pub fn resume(
     if !out.is_dir() {
         return Err(TrainError::NoRun { out: out.into() });
     }
-    let _lock = Lock::take(out)?;
-    let now = Manifest::of(&prepared)?;
+    together::settle(&mut prepared.plan, &team, Some(out))?;
+    let now = together::same(&prepared, &team)?;
+    let mut held = None;
+    let (saved, events, warning) = team.root(|| {
+        let (lock, journal, found) = reopen(&prepared, out, &now, allow, sink)?;
+        held = Some((lock, journal));
+        Ok::<_, TrainError>(found)
+    })?;
+    let (_lock, journal) = held.unzip();
+    together::seen(out, &now, &team)?;
+    go_through(&prepared, team, Begun { journal, saved, events }, warning, sink, stop)
+}
+
+/// What a run goes on from: its checkpoint, the bytes of `events.jsonl` that count, and what there is to warn of.
+type Found = (Option<Saved>, u64, Option<String>);
+
+/// Takes a run directory to go on in it.
+fn reopen(
+    prepared: &Prepared,
+    out: &Path,
+    now: &Manifest,
+    allow: &[Change],
+    sink: &mut dyn Sink,
+) -> Result<(Lock, Journal, Found), TrainError> {
+    let lock = Lock::take(out)?;
     let changes = match Manifest::read(out) {
-        Ok(manifest) => manifest.changes(&now),
+        Ok(manifest) => manifest.changes(now),
         Err(_) if allow.contains(&Change::Manifest) => vec![(Change::Manifest, "it is not known what changed".into())],
         Err(error) => return Err(error),
     };
@@ -121,7 +186,7 @@ pub fn resume(
     if !refused.is_empty() {
         return Err(TrainError::Changed { out: out.into(), changes: refused });
     }
-    check_room(&prepared)?;
+    check_room(prepared)?;
     let (journal, fault) = Journal::reopen(out)?;
     let finished = journal.events.as_ref().map_or(0, |events| events.bytes);
     let (saved, damaged) = checkpoint::latest(out, finished)?;
@@ -137,7 +202,7 @@ pub fn resume(
     let changes = changes.collect::<Vec<_>>().join("; ");
     let warning =
         (!changes.is_empty()).then(|| format!("went on from {from} although something has changed: {changes}"));
-    go_through(&prepared, Begun { journal, saved, events }, warning, sink, stop)
+    Ok((lock, journal, (saved, events, warning)))
 }
 
 fn file_name(path: &Path) -> std::borrow::Cow<'_, str> {
@@ -146,7 +211,8 @@ fn file_name(path: &Path) -> std::borrow::Cow<'_, str> {
 
 /// How far a run directory is.
 struct Begun {
-    journal: Journal,
+    /// Of rank 0 alone.
+    journal: Option<Journal>,
     saved: Option<Saved>,
     /// Bytes of `events.jsonl` that count.
     events: u64,
@@ -154,6 +220,35 @@ struct Begun {
 
 fn go_through(
     prepared: &Prepared,
+    team: Rc<Team>,
+    begun: Begun,
+    warning: Option<String>,
+    sink: &mut dyn Sink,
+    stop: &AtomicBool,
+) -> Result<RunSummary, TrainError> {
+    let summary = match team.is_root() {
+        true => tell_and_go_through(prepared, team.clone(), begun, warning, sink, stop),
+        false => follow(prepared, team.clone(), begun, stop),
+    }?;
+    // None is done before rank 0 has written the reports.
+    team.agree(0)?;
+    Ok(summary)
+}
+
+/// Goes through a run that rank 0 writes and tells of. The summary is of what this process knows.
+fn follow(prepared: &Prepared, team: Rc<Team>, begun: Begun, stop: &AtomicBool) -> Result<RunSummary, TrainError> {
+    let (plan, out) = (&prepared.plan, prepared.plan.out.as_path());
+    let mut nowhere = Nowhere;
+    let reporter = Reporter::new(out.into(), &mut nowhere, stop).with_team(team.clone());
+    let checkpoints = Checkpoints::open(out, &plan.checkpoints, begun.saved, 0)?.with_team(team);
+    let mut driver = Driver::new(prepared, reporter, None, checkpoints)?;
+    guarded(out, || driver.run())?;
+    Ok(summarize(plan, &[]))
+}
+
+fn tell_and_go_through(
+    prepared: &Prepared,
+    team: Rc<Team>,
     begun: Begun,
     warning: Option<String>,
     sink: &mut dyn Sink,
@@ -167,7 +262,7 @@ fn go_through(
     let reports = [&prepared.train, &prepared.held_out].map(|set| &set.dataset.report);
     write_rows(reports, &out.join(directory::ROWS))?;
     let events = out.join(directory::EVENTS);
-    let finished = begun.journal.events.as_ref().map_or(0, |events| events.bytes);
+    let finished = begun.journal.as_ref().and_then(|journal| journal.events.as_ref()).map_or(0, |mark| mark.bytes);
     let file = EventFile::reopen(&events, begun.events)?;
     let kept = read_events(&events)?;
     let seconds = kept.last().map_or(0.0, |record| record.at);
@@ -183,9 +278,10 @@ fn go_through(
         watchdogs.look(&record.event);
     }
     let mut reporter = Reporter::new(out.into(), &mut sinks, stop)
+        .with_team(team.clone())
         .with_events(file, Duration::from_secs_f64(seconds))
         .with_watchdogs(watchdogs);
-    let checkpoints = Checkpoints::open(out, &plan.checkpoints, begun.saved, finished)?;
+    let checkpoints = Checkpoints::open(out, &plan.checkpoints, begun.saved, finished)?.with_team(team);
     if let Some(text) = warning {
         reporter.emit(Event::Warning { text })?;
     }

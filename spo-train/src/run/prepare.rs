@@ -80,11 +80,22 @@ impl Prepared {
 /// # Errors
 /// Whatever is wrong with the run file, the model directory, the device or the data.
 pub fn prepare(spec: &RunSpec, sink: &mut dyn Sink) -> Result<Prepared, TrainError> {
+    prepare_on(spec, None, sink)
+}
+
+/// As [`prepare`], on this card where the run file asks for `cuda` without a number: each process of a machine has its own.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn prepare_on(spec: &RunSpec, card: Option<usize>, sink: &mut dyn Sink) -> Result<Prepared, TrainError> {
     spec.check_meta_prompts()?;
     let (spec, located) = &hub::local(spec, sink)?;
     let (sections, registries) = (spec.sections(), spec.registries());
     let model = registries.families.spec(&sections.model.path)?;
-    let device = device::open(sections.model.device.as_deref().unwrap_or("auto"))?;
+    let device = match (sections.model.device.as_deref().unwrap_or("auto"), card) {
+        ("cuda", Some(card)) => device::open(&format!("cuda:{card}"))?,
+        (name, _) => device::open(name)?,
+    };
     let tokenizer = Tokenizer::from_path(&sections.model.path)?;
     let text = spec.text(Some(model.context))?;
     let mut read = |split| read(spec, split, &text, &tokenizer, sink);

@@ -60,7 +60,8 @@ pub(crate) struct Driver<'a> {
     pub(super) plan: &'a RunPlan,
     pub(super) prepared: &'a Prepared,
     pub(super) reporter: Reporter<'a>,
-    journal: Journal,
+    /// Of rank 0 alone.
+    journal: Option<Journal>,
     checkpoints: Checkpoints,
     pub(super) resident: Resident,
     pub(super) cache: LogpCache,
@@ -92,7 +93,7 @@ impl<'a> Driver<'a> {
     pub fn new(
         prepared: &'a Prepared,
         reporter: Reporter<'a>,
-        journal: Journal,
+        journal: Option<Journal>,
         checkpoints: Checkpoints,
     ) -> Result<Self, TrainError> {
         let (plan, held_out) = (&prepared.plan, &prepared.held_out.dataset);
@@ -101,7 +102,7 @@ impl<'a> Driver<'a> {
         Ok(Self {
             plan,
             prepared,
-            resident: Resident::new(Policies::new(options, &dir, prepared.probes())?),
+            resident: Resident::new(Policies::new(options, &dir, prepared.probes())?.with_team(reporter.team.clone())),
             cache: LogpCache::open(&reporter.out.join(directory::CACHE))?,
             bootstrap: Bootstrap { resamples: plan.evaluation.bootstrap_resamples, seed: plan.seed },
             numbers: device::cpu(),
@@ -161,19 +162,30 @@ impl<'a> Driver<'a> {
         files: &[PathBuf],
         work: impl FnOnce(&mut Self) -> Result<T, TrainError>,
     ) -> Result<T, TrainError> {
-        if let Some(result) = self.journal.finished(name)? {
+        let (team, journal) = (self.reporter.team.clone(), &mut self.journal);
+        // A list, as JSON cannot tell nothing from a result that says nothing.
+        let mut finished = team.root(|| {
+            let found = journal.as_mut().map_or(Ok(None), |journal| journal.finished(name))?;
+            Ok::<_, TrainError>(Vec::from_iter(found))
+        })?;
+        if let Some(result) = finished.pop() {
             return Ok(result);
         }
         let result = work(self)?;
+        team.root(|| self.note_finished(name, files, &result))?;
+        self.reporter.check_stop()?;
+        Ok(result)
+    }
+
+    fn note_finished<T: Serialize>(&mut self, name: &str, files: &[PathBuf], result: &T) -> Result<(), TrainError> {
         let written = files.iter().filter(|path| self.reporter.out.join(path).exists());
         let marks = written.map(|path| Mark::all(&self.reporter.out, path));
         let marks = marks.collect::<Result<Vec<_>, _>>()?.concat();
-        if let Some(events) = self.reporter.mark()? {
+        if let Some((events, journal)) = self.reporter.mark()?.zip(self.journal.as_mut()) {
             self.checkpoints.stage_finished(events.bytes);
-            self.journal.finish(name, events, marks, &result)?;
+            journal.finish(name, events, marks, result)?;
         }
-        self.reporter.check_stop()?;
-        Ok(result)
+        Ok(())
     }
 
     fn start(&mut self, name: &str) -> Result<(), TrainError> {
@@ -284,7 +296,8 @@ impl<'a> Driver<'a> {
         let trainable = self.trainable(place);
         let trainable = stage.data.rows().trainable(trainable);
         let (training, seed, hold) = (place.training, plan.seed, parts.hold.as_ref());
-        let phase = Phase { name, round: place.round(), training, trainable, seed, hold };
+        let shards = plan.parallel.shards;
+        let phase = Phase { name, round: place.round(), training, trainable, seed, hold, shards };
         let model = self.resident.take(parent)?;
         let model = self.resident.policies.begin_round(parent, model, phase.round)?;
         let model = stage.data.rows().with_head(model);

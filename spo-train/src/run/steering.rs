@@ -35,7 +35,7 @@ impl Driver<'_> {
             Some(embeddings) => embeddings,
             None => {
                 let embeddings = Embeddings::compute(model, &sets, budget, &self.reporter)?;
-                embeddings.write(&path)?;
+                self.reporter.team.root(|| embeddings.write(&path))?;
                 embeddings
             }
         };

@@ -52,7 +52,7 @@ impl Trainable {
 /// Each is flat, `[elements]` of its parameter.
 #[derive(Debug, Default)]
 pub struct Gradients {
-    sums: BTreeMap<String, RowSparse>,
+    pub(super) sums: BTreeMap<String, RowSparse>,
 }
 
 impl Gradients {

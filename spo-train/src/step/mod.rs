@@ -36,4 +36,5 @@ pub mod memory;
 pub mod optimizer;
 pub mod row_sparse;
 pub mod schedule;
+mod shared;
 pub mod tape;

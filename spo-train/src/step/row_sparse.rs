@@ -142,6 +142,18 @@ impl TableRows {
         }
     }
 
+    /// These rows one behind the other, the absent ones as -0: the only number that changes none by being added.
+    pub fn take_out(&self, indices: &[usize]) -> Vec<f32> {
+        let absent = vec![-0.0; self.table[1]];
+        indices.iter().flat_map(|index| self.rows.get(index).unwrap_or(&absent)).copied().collect()
+    }
+
+    /// The other way round.
+    pub fn put_in(table: [usize; 2], indices: &[usize], values: &[f32]) -> Self {
+        let rows = indices.iter().copied().zip(values.chunks_exact(table[1]).map(<[f32]>::to_vec));
+        Self { table, rows: rows.collect() }
+    }
+
     fn whole(&self) -> Tensor<1> {
         let elements = self.table.iter().product();
         let mut values = vec![0.0; elements];

@@ -1,6 +1,8 @@
 //! Several runs of one run file: a grid of settings, every order of the dimensions.
 //!
 //! Runs that begin alike share what is alike: the warm-up, rounds and cached log-probs of an earlier run are taken over.
+//! Several processes may be at one sweep, on one machine or several that see its directory: each takes the next run that no
+//! other one has.
 
 mod grid;
 mod study;
@@ -12,9 +14,11 @@ use crate::config::RunPlan;
 use crate::events::sink::{Memory, read_events};
 use crate::events::{Event, Sink};
 use crate::persist::directory;
-use crate::{Manifest, TrainError, prepare, resume, run};
+use crate::run::lock::Lock;
+use crate::{Manifest, Prepared, TrainError, prepare, resume, run};
 use serde_json::Value;
 use spo_eval::{FinishedRun, RunSummary, SweepSummary, report};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -25,6 +29,8 @@ pub enum Progress {
     Found,
     /// It begins.
     Begins,
+    /// Another process is at it.
+    Elsewhere,
     /// It missed a gate: it has no place in the table.
     GateMissed,
 }
@@ -35,12 +41,14 @@ impl Progress {
         match self {
             Self::Found => "finished before",
             Self::Begins => "begins",
+            Self::Elsewhere => "another process is at it",
             Self::GateMissed => "missed its gate",
         }
     }
 }
 
-/// Runs what is not finished yet of a sweep below `out`, and writes its table, fronts and report.
+/// Runs what is not finished yet of a sweep below `out` and what no other process is at, and writes its table, fronts and
+/// report: those of the process that ends last have every run.
 ///
 /// `sink` gives each run its own listener; `told` hears how far the sweep is.
 ///
@@ -54,56 +62,96 @@ pub fn sweep(
     told: &mut dyn FnMut(usize, &Variant, Progress),
     stop: &AtomicBool,
 ) -> Result<SweepSummary, TrainError> {
-    let mut finished: Vec<FinishedRun> = vec![];
-    each(variants, out, sink, told, stop, &mut |index, summary| {
-        let Variant { name: run, settings, .. } = &variants[index];
-        finished.push(FinishedRun { name: run.clone(), settings: settings.clone(), summary });
-        // After every run: an interrupted sweep has a report of what there is.
-        write(&SweepSummary::of(name, &finished)?, out)
+    let mut found = SweepSummary::default();
+    each(variants, out, sink, told, stop, &mut |finished| {
+        let run = |(index, summary): (&usize, &RunSummary)| {
+            let Variant { name, settings, .. } = &variants[*index];
+            FinishedRun { name: name.clone(), settings: settings.clone(), summary: summary.clone() }
+        };
+        found = SweepSummary::of(name, &finished.iter().map(run).collect::<Vec<_>>())?;
+        write(&found, out)
     })?;
-    let summary = SweepSummary::of(name, &finished)?;
-    write(&summary, out)?;
-    Ok(summary)
+    Ok(found)
 }
 
-/// Runs what is not finished yet of these below `out`, one after the other; `ended` gets each summary, but of a run that
-/// missed its gate.
+/// Summaries by the index of the run.
+type Finished = BTreeMap<usize, RunSummary>;
+
+/// Runs what is not finished yet of these below `out` and what no other process is at, one after the other. `report` gets
+/// what is known after each, with what other processes have finished, while no other process reports; a run that missed its
+/// gate has no summary.
 fn each(
     variants: &[Variant],
     out: &Path,
     sink: &mut dyn FnMut() -> Box<dyn Sink>,
     told: &mut dyn FnMut(usize, &Variant, Progress),
     stop: &AtomicBool,
-    ended: &mut dyn FnMut(usize, RunSummary) -> Result<(), TrainError>,
+    report: &mut dyn FnMut(&Finished) -> Result<(), TrainError>,
 ) -> Result<(), TrainError> {
+    let (mut finished, mut elsewhere) = (Finished::new(), vec![]);
     for (index, variant) in variants.iter().enumerate() {
         let mut spec = variant.spec.clone();
         let dir = out.join(&variant.name);
         spec.apply_set(&format!("out={}", Value::from(dir.to_string_lossy())))?;
         let mut prepared = prepare(&spec, &mut Memory::default())?;
-        if let Some(summary) = summary(&dir, &prepared.plan)? {
-            told(index, variant, Progress::Found);
-            ended(index, summary)?;
-            continue;
-        }
-        told(index, variant, Progress::Begins);
-        prepared.source_runs = variants.iter().map(|variant| out.join(&variant.name)).collect();
-        prepared.source_runs.retain(|other| other != &dir && other.exists());
-        let mut sink = sink();
-        let result = match Manifest::read(&dir) {
-            Ok(_) => resume(prepared, &dir, &[], sink.as_mut(), stop),
-            Err(_) => {
-                prepared.source_runs.splice(..0, moved_aside(&dir)?);
-                run(prepared, sink.as_mut(), stop)
+        let done = match summary(&dir, &prepared.plan)? {
+            Some(summary) => {
+                told(index, variant, Progress::Found);
+                Some(summary)
+            }
+            None => {
+                let plan = prepared.plan.clone();
+                prepared.source_runs = variants.iter().map(|variant| out.join(&variant.name)).collect();
+                prepared.source_runs.retain(|other| other != &dir && other.exists());
+                match go(prepared, &dir, &mut || told(index, variant, Progress::Begins), sink, stop) {
+                    Ok(summary) => Some(summary),
+                    Err(TrainError::GateMissed { .. }) => {
+                        told(index, variant, Progress::GateMissed);
+                        None
+                    }
+                    Err(TrainError::Locked { .. }) => {
+                        told(index, variant, Progress::Elsewhere);
+                        elsewhere.push((index, plan));
+                        None
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         };
-        match result {
-            Ok(summary) => ended(index, summary)?,
-            Err(TrainError::GateMissed { .. }) => told(index, variant, Progress::GateMissed),
-            Err(error) => return Err(error),
+        finished.extend(done.map(|summary| (index, summary)));
+        // After every run: an interrupted sweep has a report of what there is.
+        let _lock = Lock::wait(out)?;
+        for (index, plan) in &elsewhere {
+            let found = summary(&out.join(&variants[*index].name), plan)?;
+            finished.extend(found.map(|summary| (*index, summary)));
         }
+        report(&finished)?;
     }
     Ok(())
+}
+
+/// Begins a run or goes on with it, unless another process is at it.
+fn go(
+    mut prepared: Prepared,
+    dir: &Path,
+    begins: &mut dyn FnMut(),
+    sink: &mut dyn FnMut() -> Box<dyn Sink>,
+    stop: &AtomicBool,
+) -> Result<RunSummary, TrainError> {
+    // It is let go for the run itself to take it: a process that is faster has the run then.
+    let free = |dir: &Path| if dir.exists() { Lock::take(dir).map(Some) } else { Ok(None) };
+    let held = free(dir)?;
+    let begun = Manifest::read(dir).is_ok();
+    if !begun {
+        prepared.source_runs.splice(..0, moved_aside(dir)?);
+    }
+    drop(held);
+    begins();
+    let mut sink = sink();
+    match begun {
+        true => resume(prepared, dir, &[], sink.as_mut(), stop),
+        false => run(prepared, sink.as_mut(), stop),
+    }
 }
 
 /// The summary of a run that is over; nothing if it is not, or not there.

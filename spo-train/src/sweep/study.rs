@@ -6,7 +6,7 @@ use crate::TrainError;
 use crate::config::{ConfigError, Place, RunSpec};
 use crate::events::Sink;
 use serde::Deserialize;
-use spo_eval::report;
+use spo_eval::{RunSummary, report};
 use spo_eval::study::{StudyArm, StudyDesign, StudyRun, StudySummary};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -109,13 +109,13 @@ impl Study {
         told: &mut dyn FnMut(usize, &Variant, Progress),
         stop: &AtomicBool,
     ) -> Result<StudySummary, TrainError> {
-        let mut runs: Vec<StudyRun> = vec![];
         let mut found = StudySummary::default();
-        each(&self.variants, out, sink, told, stop, &mut |index, summary| {
-            let (order, arm) = self.places[index].clone();
-            runs.push(StudyRun { order, arm, summary });
-            // After every run: an interrupted study has a report of what there is.
-            found = StudySummary::of(&self.design, &runs)?;
+        each(&self.variants, out, sink, told, stop, &mut |finished| {
+            let run = |(index, summary): (&usize, &RunSummary)| {
+                let (order, arm) = self.places[*index].clone();
+                StudyRun { order, arm, summary: summary.clone() }
+            };
+            found = StudySummary::of(&self.design, &finished.iter().map(run).collect::<Vec<_>>())?;
             write(&found, out)
         })?;
         Ok(found)

@@ -1,9 +1,11 @@
 //! Sums over the rows of one batch.
 
 use super::{Ahead, ScoreTally};
+use serde::{Deserialize, Serialize};
+use spo_team::{Team, TeamError};
 
 /// Sums over the pairs (or answers, lists, answer tokens) of one batch.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct StepTally {
     /// Rows, or answer tokens, of the whole batch: what sums are divided by.
     pub weight: f64,
@@ -18,10 +20,36 @@ pub struct StepTally {
     /// Loss that the batch must have if the policy still is the reference, summed; where theory gives it.
     pub step_zero: Option<f64>,
     /// What the task found out about the whole batch before its first micro-batch.
+    #[serde(skip)]
     pub ahead: Option<Ahead>,
 }
 
 impl StepTally {
+    /// The sums of a batch that begin as `start`: those of the micro-batches of all processes, added in their order.
+    ///
+    /// # Errors
+    /// Another process has failed.
+    pub(crate) fn of_all(start: Self, own: Vec<Self>, team: &Team) -> Result<Self, TeamError> {
+        let mut all = own;
+        if !team.is_solo() {
+            let call = "sums of a step";
+            // Not as JSON, which knows no infinity.
+            let mut bytes = vec![];
+            ciborium::into_writer(&all, &mut bytes)
+                .map_err(|error| TeamError::Library { call, text: error.to_string() })?;
+            all.clear();
+            for bytes in team.gather(&bytes)? {
+                let theirs: Vec<Self> = ciborium::from_reader(bytes.as_slice())
+                    .map_err(|error| TeamError::Library { call, text: error.to_string() })?;
+                all.extend(theirs);
+            }
+        }
+        Ok(all.into_iter().fold(start, |mut sum, tally| {
+            sum.merge(tally);
+            sum
+        }))
+    }
+
     /// Adds the sums of another micro-batch of the same batch.
     pub fn merge(&mut self, other: Self) {
         self.loss += other.loss;
@@ -56,7 +84,7 @@ impl StepTally {
 }
 
 /// Sums over answers whose preference degree is classified.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct DegreeTally {
     /// Answers.
     pub answers: f64,
@@ -86,7 +114,7 @@ impl DegreeTally {
 
 /// Sums over judged answers: pairs have a chosen and a rejected one, a list its best and its worst, a labelled answer
 /// is one of the two.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PreferenceTally {
     /// Rows that the rewards order as the labels do: the chosen answer's reward is higher than the rejected one's, where
     /// one of them is absent than 0.

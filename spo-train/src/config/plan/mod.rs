@@ -5,6 +5,7 @@ mod hold;
 mod lines;
 mod meta;
 mod online;
+mod parallel;
 mod steering;
 mod step;
 
@@ -29,6 +30,8 @@ pub use condition::Condition;
 pub use hold::{Bound, HeldPlan, HoldPlan};
 pub use lines::{Origin, PlanLine};
 pub use online::OnlinePlan;
+pub use parallel::ParallelPlan;
+pub(crate) use parallel::unshared;
 pub use steering::SteeringPlan;
 
 /// A run with every value settled.
@@ -72,6 +75,9 @@ pub struct RunPlan {
     pub watchdog: WatchdogPlan,
     /// What is saved inside a round.
     pub checkpoints: CheckpointPlan,
+    /// How several processes share it.
+    #[serde(default)]
+    pub parallel: ParallelPlan,
     /// Where the run is also told.
     #[serde(default)]
     pub track: TrackPlan,

@@ -203,6 +203,8 @@ impl<'a> Resolver<'a> {
         let data = self.data();
         let steering = self.steering()?;
         let rounds = self.rounds(steering.as_ref())?;
+        let warmup = self.warmup()?;
+        let parallel = self.parallel(&rounds, warmup.as_ref())?;
         Ok(RunPlan {
             schema: SCHEMA,
             seed: self.sections.seed.unwrap_or(defaults::SEED),
@@ -213,12 +215,13 @@ impl<'a> Resolver<'a> {
             text: self.text(spec)?,
             holdout: self.holdout()?,
             token_cache: self.sections.token_cache.clone(),
-            warmup: self.warmup()?,
+            warmup,
             hold_share: self.hold_share(&rounds)?,
             rounds,
             evaluation: self.evaluation()?,
             watchdog: self.watchdog(),
             checkpoints: self.checkpoints(),
+            parallel,
             track: self.track()?,
             hub: vec![],
             name,

@@ -10,7 +10,10 @@ use super::layers::Layers;
 use super::{Resolver, wrong};
 use crate::config::defaults;
 use crate::config::document::Node;
-use crate::config::plan::{CheckpointPlan, EvaluationPlan, LoraPlan, ModelPlan, RoundPlan, TrackPlan, WatchdogPlan};
+use crate::config::plan::{
+    CheckpointPlan, EvaluationPlan, LoraPlan, ModelPlan, ParallelPlan, RoundPlan, TrackPlan, WarmupPlan, WatchdogPlan,
+    unshared,
+};
 use crate::config::schema::section_keys;
 use crate::config::spec::{LoraCondition, RunSpec, Split};
 use crate::error::ConfigError;
@@ -100,6 +103,24 @@ impl Resolver<'_> {
 
     pub(super) fn checkpoints(&mut self) -> CheckpointPlan {
         self.section("checkpoints")
+    }
+
+    pub(super) fn parallel(
+        &mut self,
+        rounds: &[RoundPlan],
+        warmup: Option<&WarmupPlan>,
+    ) -> Result<ParallelPlan, ConfigError> {
+        let plan: ParallelPlan = self.section("parallel");
+        let node = self.root("parallel").and_then(|section| section.get("shards"));
+        match node.zip(unshared(plan.shards, rounds, warmup)) {
+            None => Ok(plan),
+            Some((node, message)) => Err(ConfigError::Refused {
+                at: self.document.place(&node.source),
+                key: "parallel.shards".to_owned(),
+                message,
+                hint: Some("one shard is the batch as it is".to_owned()),
+            }),
+        }
     }
 
     pub(super) fn text(&mut self, spec: &RunSpec) -> Result<TextSpec, ConfigError> {

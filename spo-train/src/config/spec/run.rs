@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CheckpointSpec, DataEntry, EvaluationSpec, LoraSpec, ModelSpec, RoundSpec, SteeringSpec, TextSpec, TrackSpec,
-    TrainingSpec, WarmupSpec, WatchdogSpec,
+    CheckpointSpec, DataEntry, EvaluationSpec, LoraSpec, ModelSpec, ParallelSpec, RoundSpec, SteeringSpec, TextSpec,
+    TrackSpec, TrainingSpec, WarmupSpec, WatchdogSpec,
 };
 use crate::config::document::{Content, Document, Node};
 use crate::config::migrate::migrate;
@@ -130,6 +130,8 @@ pub struct RunSections {
     pub watchdog: Option<WatchdogSpec>,
     /// Snapshots inside a round, from which `spo train --resume` goes on; finished policies are always kept.
     pub checkpoints: Option<CheckpointSpec>,
+    /// How several processes share the run.
+    pub parallel: Option<ParallelSpec>,
     /// Where a run is also told, beside the files of its directory.
     pub track: Option<TrackSpec>,
 }

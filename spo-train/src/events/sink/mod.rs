@@ -118,6 +118,16 @@ impl Sink for Memory {
     }
 }
 
+/// Keeps no event: of a process that is not the one that tells.
+#[derive(Debug)]
+pub struct Nowhere;
+
+impl Sink for Nowhere {
+    fn event(&mut self, _: f64, _: &Event) -> Result<(), TrainError> {
+        Ok(())
+    }
+}
+
 /// Hands events to several sinks, in their order.
 pub struct All<'a>(pub Vec<&'a mut dyn Sink>);
 

@@ -51,16 +51,17 @@ impl<'a> Driver<'a> {
         let [answers, scores, pairs] = ["answers", "scores", "pairs"].map(|what| rows::file(round, what));
         let out = self.reporter.out.clone();
         self.stage(&format!("answer for {}", round.name), std::slice::from_ref(&answers), |run| {
-            rows::write(&out.join(&answers), &run.answer(&parent, making)?)
+            let made = run.answer(&parent, making)?;
+            run.reporter.team.root(|| rows::write(&out.join(&answers), &made))
         })?;
         self.stage(&format!("judge for {}", round.name), std::slice::from_ref(&scores), |run| {
             let found = run.judge_answers(making, &rows::read(&out.join(&answers))?)?;
-            rows::write(&out.join(&scores), &found)
+            run.reporter.team.root(|| rows::write(&out.join(&scores), &found))
         })?;
         let answered: Vec<Answers> = rows::read(&out.join(&answers))?;
         let paired = Paired::new(round, making.plan, &parent, &answered, &rows::read(&out.join(&scores))?);
         self.stage(name, std::slice::from_ref(&pairs), |run| {
-            rows::write(&out.join(&pairs), &paired.rows)?;
+            run.reporter.team.root(|| rows::write(&out.join(&pairs), &paired.rows))?;
             run.reporter.emit(Event::PairsMade(paired.figures.clone()))?;
             match paired.figures.pairs {
                 0 => Err(TrainError::NoOnlinePairs { round: round.name.clone(), reason: why_none(making, &answered) }),

@@ -1,0 +1,138 @@
+//! A team of MPI processes. Nothing else names MPI.
+//!
+//! Calls do not block: they are asked again and again whether they are done, so that a rank that does not answer ends the
+//! job and not the user's patience. MPI is used from the thread that started it alone.
+
+use crate::TeamError;
+use crate::transport::{Transport, WORD, Word};
+use ferrompi::{Communicator, Mpi, Request, ThreadLevel, scope};
+use std::time::{Duration, Instant};
+
+/// The exit code of a job that a silent rank has ended, `EX_TEMPFAIL`: it can go on later.
+const GAVE_UP: i32 = 75;
+/// What words are sent as.
+const TAG: i32 = 1;
+/// Longest wait for bytes whose word has come, beside what they take on a slow network.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// This process among those of the job.
+pub(crate) struct Process {
+    world: Communicator,
+    /// Number among the processes of this machine, and how many these are.
+    local: (usize, usize),
+    told: fn(&TeamError),
+    // Last: MPI ends when it is dropped.
+    _mpi: Mpi,
+}
+
+fn library(call: &'static str) -> impl Fn(ferrompi::Error) -> TeamError {
+    move |error| TeamError::Library { call, text: error.to_string() }
+}
+
+/// Lets another process have the core; a long wait takes none of it.
+fn pause(since: Instant) {
+    match since.elapsed() < Duration::from_millis(2) {
+        true => std::thread::yield_now(),
+        false => std::thread::sleep(Duration::from_micros(200)),
+    }
+}
+
+impl Process {
+    /// Connects with the other processes of the job. `told` hears what ends the job from here, before it does.
+    pub fn start(told: fn(&TeamError)) -> Result<Self, TeamError> {
+        let mpi = Mpi::init_thread(ThreadLevel::Funneled).map_err(library("MPI_Init_thread"))?;
+        let world = mpi.world();
+        let here = world.split_shared().map_err(library("MPI_Comm_split_type"))?;
+        let local = (here.rank() as usize, here.size() as usize);
+        Ok(Self { world, local, told, _mpi: mpi })
+    }
+
+    pub fn local(&self) -> (usize, usize) {
+        self.local
+    }
+
+    /// Waits for a request of all ranks.
+    fn wait(&self, mut request: Request, at: &'static str) -> Result<(), ferrompi::Error> {
+        let begun = Instant::now();
+        while request.test()?.is_none() {
+            if begun.elapsed() > LIMIT {
+                self.give_up(vec![], LIMIT, at.into());
+            }
+            pause(begun);
+        }
+        Ok(())
+    }
+
+    fn give_up(&self, ranks: Vec<usize>, limit: Duration, at: String) -> ! {
+        (self.told)(&TeamError::Silent { ranks, seconds: limit.as_secs(), at });
+        self.world.abort(GAVE_UP)
+    }
+}
+
+impl Transport for Process {
+    fn rank(&self) -> usize {
+        self.world.rank() as usize
+    }
+
+    fn size(&self) -> usize {
+        self.world.size() as usize
+    }
+
+    fn words(&self, own: Word, limit: Option<Duration>, at: &dyn Fn() -> String) -> Result<Vec<Word>, TeamError> {
+        let mut all = vec![[0; WORD]; self.size()];
+        let begun = Instant::now();
+        scope(|scope| {
+            let mut awaited = vec![];
+            for (rank, word) in all.iter_mut().enumerate() {
+                awaited.push((rank, self.world.irecv(scope, word.as_mut_slice(), rank as i32, TAG)?));
+            }
+            let mut sent = vec![];
+            for rank in 0..self.size() {
+                sent.push(self.world.isend(scope, own.as_slice(), rank as i32, TAG)?);
+            }
+            while !awaited.is_empty() {
+                let mut missing = vec![];
+                for (rank, mut request) in awaited {
+                    if request.test()?.is_none() {
+                        missing.push((rank, request));
+                    }
+                }
+                awaited = missing;
+                if let Some(limit) = limit.filter(|limit| !awaited.is_empty() && begun.elapsed() > *limit) {
+                    self.give_up(awaited.iter().map(|(rank, _)| *rank).collect(), limit, at());
+                }
+                pause(begun);
+            }
+            sent.into_iter().try_for_each(|request| request.wait().map(|_| ()))
+        })
+        .map_err(library("MPI_Irecv"))?;
+        Ok(all)
+    }
+
+    fn gather(&self, own: &[u8], all: &mut [u8]) -> Result<(), TeamError> {
+        scope(|scope| self.wait(self.world.iallgather(scope, own, all)?, "MPI_Iallgather"))
+            .map_err(library("MPI_Iallgather"))
+    }
+
+    fn exchange(&self, own: &[u8], parts: &mut [u8]) -> Result<(), TeamError> {
+        scope(|scope| self.wait(self.world.ialltoall(scope, own, parts)?, "MPI_Ialltoall"))
+            .map_err(library("MPI_Ialltoall"))
+    }
+
+    fn broadcast(&self, bytes: &mut [u8]) -> Result<(), TeamError> {
+        scope(|scope| self.wait(self.world.ibroadcast(scope, bytes, 0)?, "MPI_Ibcast")).map_err(library("MPI_Ibcast"))
+    }
+
+    fn abort(&self, code: i32) -> ! {
+        self.world.abort(code)
+    }
+}
+
+impl Drop for Process {
+    /// A panic that nobody has caught ends the job: the others would wait for ever.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.world.abort(GAVE_UP);
+        }
+    }
+}
