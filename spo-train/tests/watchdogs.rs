@@ -48,6 +48,7 @@ fn figures(step: u64) -> StepFigures {
         degree_accuracy: None,
         degree_loss: None,
         signal_to_noise: None,
+        replayed: vec![],
         tokens: 500,
         seconds: 0.5,
         memory_bytes: 0,

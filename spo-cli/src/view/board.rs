@@ -200,6 +200,7 @@ pub(crate) mod tests {
             degree_accuracy: None,
             degree_loss: None,
             signal_to_noise: None,
+            replayed: vec![],
             margin_offset: None,
             tokens: 1000,
             seconds: 0.5,

@@ -28,6 +28,7 @@ pub(super) fn figures(figures: &StepFigures) -> String {
     words.extend(figures.kl.map(|kl| format!("kl {kl:.3}")));
     words.extend(figures.degree_accuracy.map(|accuracy| format!("degrees {:.0} %", 100.0 * accuracy)));
     words.extend(figures.signal_to_noise.map(|signal| format!("signal/noise {signal:.0}")));
+    words.extend(figures.replayed.iter().map(|of| format!("{} again {:.4}", of.dimension, of.loss)));
     words.push(format!("|grad| {:.3}", figures.grad_norm));
     words.push(format!("lr {:.2e}", figures.learning_rate));
     if figures.seconds > 0.0 {
@@ -300,6 +301,7 @@ mod tests {
             degree_accuracy: None,
             degree_loss: None,
             signal_to_noise: None,
+            replayed: vec![],
             tokens: 900,
             seconds: 0.5,
             memory_bytes: 0,

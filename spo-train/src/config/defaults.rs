@@ -178,6 +178,9 @@ pub(crate) fn hold() -> HoldSpec {
     }
 }
 
+/// `c` of CAGrad, as in its paper's runs (arXiv 2110.14048).
+pub(crate) const CAGRAD_C: f64 = 0.4;
+
 /// Evaluations without a new best before a round is ended.
 pub(crate) const PATIENCE: usize = 3;
 

@@ -333,6 +333,9 @@ pub struct StepFigures {
     /// other micro-batches change of one of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal_to_noise: Option<f64>,
+    /// The pairs of earlier dimensions in this step; no other figure but `grad-norm` and `tokens` has them in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replayed: Vec<Replayed>,
     /// Tokens run through the model, shared prompts counted once.
     pub tokens: u64,
     /// Time taken.
@@ -340,6 +343,20 @@ pub struct StepFigures {
     /// Resident memory of the process after the step, bytes; 0 where the system does not say.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub memory_bytes: u64,
+}
+
+/// The pairs of an earlier dimension in a step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Replayed {
+    /// The dimension.
+    pub dimension: String,
+    /// Its pairs.
+    pub pairs: usize,
+    /// Mean loss of its round's objective on them.
+    pub loss: f64,
+    /// Share of them whose chosen answer has the higher reward.
+    pub accuracy: f64,
 }
 
 fn is_zero(bytes: &u64) -> bool {

@@ -109,8 +109,11 @@ fn phase(prepared: &Prepared, training: &schedule::Training, program: usize) -> 
     let (settings, data, round) = (place.training, &training.data.train, place.round() as usize);
     let options = policy_options(&prepared.plan, spec, &prepared.device)?;
     let model = trained(&options, round, host);
-    let rows: Vec<Group> = (0..data.len()).map(|row| data.group(row)).collect();
-    let order = place.visiting(prepared.plan.seed).order(rows.len());
+    let replayed = || training.data.replayed.iter().map(|rows| &rows.data);
+    let rows: Vec<Group> =
+        std::iter::once(data).chain(replayed()).flat_map(|data| (0..data.len()).map(|row| data.group(row))).collect();
+    let lengths: Vec<usize> = replayed().map(TaskData::len).collect();
+    let order = place.visiting(prepared.plan.seed).schedule(data.len(), &lengths);
     let (batch, at_once) = largest_batch(prepared, settings, &rows, &order);
     let mut state = model.state(spec)?;
     // Of an embedding table with a head of its own, only the rows of tokens that occur have gradients and moments.
@@ -194,7 +197,7 @@ impl PhaseMemory {
 }
 
 /// How many of so many tokens the steps see together, and the step that sees most.
-fn touched_rows(rows: &[Group], order: &Order, steps: u64, vocabulary: usize) -> [usize; 2] {
+fn touched_rows(rows: &[Group], order: &Visits, steps: u64, vocabulary: usize) -> [usize; 2] {
     let (mut seen_in, mut ever, mut most) = (vec![0; vocabulary], 0, 0);
     for step in 1..=steps.min(order.steps_per_epoch() as u64) {
         let mut touched = 0;
@@ -222,7 +225,7 @@ fn largest_part(spec: &ModelSpec, untouched: usize) -> usize {
 }
 
 /// The most of each that the micro-batches of a phase have which run together, and how many those are at most.
-fn largest_batch(prepared: &Prepared, settings: &TrainingPlan, rows: &[Group], order: &Order) -> (Batch, usize) {
+fn largest_batch(prepared: &Prepared, settings: &TrainingPlan, rows: &[Group], order: &Visits) -> (Batch, usize) {
     let (device, spec) = (&prepared.device, &prepared.model);
     let budget = match settings.update_in_backward {
         true => usize::MAX,

@@ -9,7 +9,7 @@ pub mod state;
 mod step;
 mod step_batch;
 pub mod stopping;
-mod visits;
+pub(crate) mod visits;
 
 use crate::TrainError;
 use crate::config::TrainingPlan;
@@ -65,8 +65,9 @@ impl Phase<'_> {
         if task.is_empty() {
             return Err(TrainError::no_pairs(self.name));
         }
-        let order = self.order(task.len());
-        self.check_memory(&mut state, task, &order)?;
+        let replayed: Vec<usize> = task.replayed().into_iter().map(|(_, rows)| rows).collect();
+        let visits = self.schedule(task.len(), &replayed);
+        self.check_memory(&mut state, task, &visits)?;
         let tasks: Vec<&dyn Task> = [task].into_iter().chain(held_out.map(|held_out| held_out.own.as_ref())).collect();
         if let Some(hold) = self.hold {
             hold.begin(self, &mut state, &tasks, reporter)?;
@@ -105,7 +106,7 @@ impl Phase<'_> {
                 state.model = state.optimizer.settle(state.model);
                 return stopping.finish(state, self.training.steps, reporter);
             }
-            state = self.step(state, task, &order, reporter)?;
+            state = self.step(state, task, &visits, reporter)?;
         }
     }
 

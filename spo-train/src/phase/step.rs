@@ -2,13 +2,13 @@
 
 use crate::TrainError;
 use crate::events::reporter::Reporter;
-use crate::events::{Event, StepFigures};
+use crate::events::{Event, Replayed, StepFigures};
 use crate::phase::step_batch::{Fault, StepBatch, finite};
+use crate::phase::visits::Visits;
 use crate::phase::{Phase, PhaseState};
 use crate::step::memory;
 use crate::step::optimizer::{Method, Optimizer, clip_factor};
-use crate::task::{StepTally, Task};
-use spo_data::Order;
+use crate::task::{ReplayTally, StepTally, Task};
 use spo_model::CausalLm;
 use std::time::Instant;
 
@@ -30,12 +30,12 @@ impl Phase<'_> {
         &self,
         state: PhaseState,
         task: &dyn Task,
-        order: &Order,
+        visits: &Visits,
         reporter: &mut Reporter,
     ) -> Result<PhaseState, TrainError> {
         let started = Instant::now();
         let (done, number) = (state.step, state.step + 1);
-        let rows = order.batch(done as usize);
+        let rows = visits.batch(done as usize);
         let batch = StepBatch::new(self, task, &rows, done, &state.model.device());
         let learning_rate = self.training.learning_rates().after(done);
 
@@ -54,15 +54,22 @@ impl Phase<'_> {
         })?;
 
         let (tokens, taken) = (batch.tokens() * passes as u64, started.elapsed());
-        let mean = |sum: f64| sum / (rows.len() * passes) as f64;
+        let of_dimension = |((dimension, _), sums): ((&str, usize), &ReplayTally)| Replayed {
+            dimension: dimension.into(),
+            pairs: sums.pairs as usize / passes,
+            loss: sums.loss / sums.pairs,
+            accuracy: sums.correct / sums.pairs,
+        };
+        let replayed = task.replayed().into_iter().zip(&tally.replayed).map(of_dimension).collect();
+        let mean = |sum: f64| sum / ((rows.len() * passes) as f64 - tally.replayed_pairs());
         let over = |sum: f64, count: f64| (count > 0.0).then(|| sum / count);
         let pairs = tally.preference.as_ref();
         reporter.emit(Event::Step(StepFigures {
             phase: self.name.into(),
             step: number,
             steps: self.training.steps,
-            epoch: number as f64 / order.steps_per_epoch() as f64,
-            loss: tally.mean_loss(),
+            epoch: number as f64 / visits.steps_per_epoch() as f64,
+            loss: tally.own_loss(),
             grad_norm: norm,
             learning_rate,
             accuracy: pairs.map(|sums| mean(sums.correct)),
@@ -75,6 +82,7 @@ impl Phase<'_> {
             degree_accuracy: tally.degrees.map(|degrees| degrees.accuracy()),
             degree_loss: tally.degrees.map(|degrees| degrees.mean_loss()),
             signal_to_noise: signal,
+            replayed,
             tokens,
             seconds: taken.as_secs_f64(),
             memory_bytes: memory::resident_bytes(),

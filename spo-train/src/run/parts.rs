@@ -8,10 +8,10 @@ use crate::phase::hold::Hold;
 use crate::policy::logps::PolicyLogps;
 use crate::policy::sampling::Samples;
 use crate::run::hold;
-use crate::run::place::Place;
+use crate::run::place::{PhaseData, Place, ReplayedData};
 use crate::run::prepare::Prepared;
 use crate::run::schedule::Training;
-use crate::task::Task;
+use crate::task::{ReplayTask, ReplayedRows, Task};
 use crate::task::build::{Embedded, Frozen, Lambdas};
 use crate::task::data::TaskData;
 use burn::tensor::Device;
@@ -70,6 +70,7 @@ impl<'a> Parts<'a> {
         let own =
             Frozen { names: &place.path[since..], history: history.get(since..).unwrap_or(&[]), ..frozen(samples) };
         let (task, visited) = (rows.task(own, device.clone())?, rows.visited().collect::<Vec<_>>());
+        let task = with_replayed(task, data, (&place.path, &history, &lambdas), device)?;
         let hold = match place.arm {
             Some(arm) => hold::hold((&prepared.plan, arm), &prepared.driving, &history, task.as_ref(), &visited)?,
             None => None,
@@ -138,6 +139,31 @@ impl<'a> Parts<'a> {
             margin_offset: offset.map(|offset| Distribution::of("c", offset)).transpose()?,
         })
     }
+}
+
+/// A task with the rows that its phase replays: the policies before their round, and λ as it was there, give their losses.
+fn with_replayed<'a>(
+    own: Box<dyn Task + 'a>,
+    data: &'a PhaseData,
+    (names, history, lambdas): (&[String], &[&PolicyLogps], &Lambdas),
+    device: &Device,
+) -> Result<Box<dyn Task + 'a>, TrainError> {
+    if data.replayed.is_empty() {
+        return Ok(own);
+    }
+    let task = |ReplayedData { round, data }: &'a ReplayedData| {
+        let frozen = Frozen {
+            names: &names[..=*round],
+            history: &history[..=*round],
+            samples: None,
+            reference: None,
+            contexts: None,
+            lambdas: lambdas.until(*round),
+        };
+        Ok::<_, TrainError>(ReplayedRows { dimension: data.dimension.clone(), task: data.task(frozen, device.clone())? })
+    };
+    let replayed = data.replayed.iter().map(task).collect::<Result<Vec<_>, _>>()?;
+    Ok(Box::new(ReplayTask::new(own, replayed)))
 }
 
 /// What every dimension's labels say of the running policy or reward model; of a warm-up, which has no `π_0` yet, nothing.

@@ -268,11 +268,19 @@ impl<'a> Facts<'a> {
             place: place.clone(),
             data,
             gate: place.arm.as_ref().and_then(gate),
-            tokens: place.visiting(self.plan.seed).tokens(&data.train.lengths()),
+            tokens: self.trained_tokens(place, data),
             evaluations,
             evaluation_tokens: evaluations * held_out + self.driving_tokens(place),
             evaluation_responses: self.responses(sampled),
         })
+    }
+
+    /// Tokens of all steps, of replayed rows too.
+    fn trained_tokens(&self, place: &Place, data: &PhaseData) -> u64 {
+        let phase = place.visiting(self.plan.seed);
+        let replayed = data.replayed.iter().enumerate();
+        let replayed = replayed.map(|(index, rows)| phase.replayed_tokens(index, &rows.data.lengths())).sum::<u64>();
+        phase.tokens(&data.train.lengths()) + replayed
     }
 
     /// Tokens of the pairs that drive λ in all updates of a phase.
@@ -330,7 +338,10 @@ impl<'a> Facts<'a> {
             let Some(arm) = place.arm.filter(|arm| arm.index >= from) else { continue };
             // What an online round trains on is not there yet.
             let known = data.prompts().is_none().then_some(&data.train);
-            known.into_iter().flat_map(TaskData::visited_examples).for_each(|example| visited[example] = true);
+            let replayed = data.replayed.iter().filter(|rows| rows.looks_at(from)).map(|rows| &rows.data);
+            made.extend(replayed.clone().map(Made::Derived));
+            let seen = known.into_iter().chain(replayed).flat_map(TaskData::visited_examples);
+            seen.for_each(|example| visited[example] = true);
             for rows in known.into_iter().chain(&data.held_out) {
                 made.push(Made::Derived(rows));
                 // The next round's reference is this policy.

@@ -48,6 +48,11 @@ pub(crate) struct Embedded {
 pub(crate) struct Lambdas(pub Vec<(usize, Vec<f64>)>);
 
 impl Lambdas {
+    /// Those of the rounds up to this index.
+    pub fn until(&self, round: usize) -> Self {
+        Self(self.0.iter().filter(|(of, _)| *of <= round).cloned().collect())
+    }
+
     /// An objective with these λ in place of the plan's.
     pub fn held(&self, objective: Arc<dyn Objective>) -> Arc<dyn Objective> {
         self.0.iter().fold(objective, |objective, (round, lambda)| {

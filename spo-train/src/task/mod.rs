@@ -11,6 +11,7 @@ mod front;
 mod inputs;
 mod lists;
 mod pairs;
+mod replay;
 mod rewards;
 mod steered;
 mod supervised;
@@ -25,7 +26,8 @@ pub use lists::ListTask;
 pub use pairs::PreferenceTask;
 pub use rewards::{RewardPair, RewardTask};
 pub use supervised::SupervisedTask;
-pub use tally::{DegreeTally, PreferenceTally, StepTally};
+pub use replay::{ReplayTask, ReplayedRows};
+pub use tally::{DegreeTally, PreferenceTally, ReplayTally, StepTally};
 
 use crate::TrainError;
 use crate::step::tape::{LogpGradients, Scored};
@@ -62,8 +64,13 @@ pub struct StepRows<'a> {
 /// A loss over rows, normalised over the whole batch. What it does with a batch depends on the batch's rows, the
 /// policy and the λ that it was last given, so that a run can go on from any step.
 pub trait Task: Sync {
-    /// Number of rows: pairs, answers or lists.
+    /// Number of rows: pairs, answers or lists. Those that are replayed are not among them.
     fn len(&self) -> usize;
+
+    /// The earlier dimensions whose rows stand behind the own ones, in every step some of them, and how many rows they have.
+    fn replayed(&self) -> Vec<(&str, usize)> {
+        vec![]
+    }
 
     /// Whether there are none.
     fn is_empty(&self) -> bool {

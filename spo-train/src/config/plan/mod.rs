@@ -3,13 +3,12 @@
 mod condition;
 mod hold;
 mod lines;
+mod mixing;
 mod online;
 mod steering;
 mod step;
 
-use burn::tensor::Device;
 use spo_core::objective;
-use spo_kernels::memory::{CardMemory, card};
 use spo_model::family;
 use spo_score::ScorerSpec;
 use std::collections::BTreeMap;
@@ -27,6 +26,7 @@ use super::spec::{
 pub use condition::Condition;
 pub use hold::{Bound, HeldPlan, HoldPlan};
 pub use lines::{Origin, PlanLine};
+pub use mixing::CombinePlan;
 pub use online::OnlinePlan;
 pub use steering::SteeringPlan;
 
@@ -226,21 +226,6 @@ impl RoundPlan {
     }
 }
 
-impl TrainingPlan {
-    /// Token budget of a micro-batch on a device.
-    pub fn micro_batch_tokens(&self, device: &Device) -> usize {
-        match self.tokens_per_micro_batch {
-            0 => match card(device) {
-                None => 512,
-                // 512 tokens for each 4 GiB: 16,384 on the largest cards.
-                Some(CardMemory { total: Some(bytes), .. }) => ((bytes >> 32) as usize * 512).clamp(2048, 16_384),
-                Some(_) => 4096,
-            },
-            given => given,
-        }
-    }
-}
-
 /// One way of training a round.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -354,6 +339,12 @@ pub struct TrainingPlan {
     /// Most KL to the policy it started from, nats per response; 0 = no budget.
     #[serde(default)]
     pub max_kl: f64,
+    /// Shares of a step's pairs that are drawn from earlier dimensions' pairs, with the losses of their rounds.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub replay: BTreeMap<String, f64>,
+    /// How the gradients of several dimensions become one, where their weights are fixed.
+    #[serde(flatten)]
+    pub combine: Option<CombinePlan>,
 }
 
 /// The keys of the zeroth-order optimisers, resolved.

@@ -4,6 +4,7 @@ mod front;
 mod gate;
 mod hold;
 mod layers;
+mod mixing;
 mod online;
 mod options;
 mod rounds;

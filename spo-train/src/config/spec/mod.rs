@@ -24,7 +24,7 @@ pub use gate::{GateConditionsSpec, GateSpec, OnMiss};
 pub use hold::{HoldBoundSpec, HoldSpec};
 pub use model::{Dtype, LoraCondition, LoraRounds, LoraSet, LoraSpec, LoraTargets, ModelSpec, QuantisedBase};
 pub use online::{OnlineSpec, Unfinished};
-pub use round::{ControlSpec, Dimensions, RoundSpec};
+pub use round::{Combine, ControlSpec, Dimensions, RoundSpec};
 pub use run::{Argument, Located, RunSections, RunSpec, Source};
 pub use steering::SteeringSpec;
 pub use track::TrackSpec;
