@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use spo_eval::report::bytes;
-use spo_eval::{ConflictCount, DataSummary, DimensionScore, GateOutcome, Subset};
+use spo_eval::{ConflictCount, DataSummary, DimensionScore, GateOutcome, GradientGram, Subset};
 use spo_train::events::{Held, HeldDimension, HeldOut, HeldOutDimension};
 use spo_train::{Event, StepFigures};
 
@@ -164,6 +164,7 @@ pub(super) fn lines(event: &Event) -> Vec<String> {
             format!("{phase} ended after {step} of {steps} steps with the policy of step {policy_of}: {reason}")
         }
         Event::Held(held) => self::held(held),
+        Event::Gradients(gram) if gram.coefficients.is_empty() => cosines(gram),
         Event::HoldJudged(hold) => format!(
             "{} holds {} {}: asked at least {}, reached {} ({} to {}), λ {:.3}",
             hold.round,
@@ -275,6 +276,16 @@ fn held_out(scores: &[DimensionScore]) -> String {
         ))
     });
     words.collect::<Vec<_>>().join("; ")
+}
+
+/// How the gradients of every two dimensions stand to each other.
+fn cosines(gram: &GradientGram) -> String {
+    let of = |(first, second)| {
+        let [a, b] = [first, second].map(|at: usize| &gram.dimensions[at]);
+        Some(format!("{a} and {b} {:+.3}", gram.cosine(first, second)?))
+    };
+    let words: Vec<String> = gram.pairs().filter_map(of).collect();
+    format!("{} step {}, cosine of gradients: {}", gram.phase, gram.step, words.join(", "))
 }
 
 #[cfg(test)]

@@ -13,8 +13,7 @@ pub(super) fn section(summary: &RunSummary) -> Section {
     }
     section.text(
         "The cosine of two dimensions' gradients, each of the mean loss on pairs of its own: below 0 a step for one is a step \
-         against the other, near 0 they hardly touch."
-            .to_owned(),
+         against the other, near 0 they hardly touch.",
     );
     let phases = summary.rounds.iter().map(|round| &round.policy);
     let of = |phase: &String| -> Vec<&GradientGram> {

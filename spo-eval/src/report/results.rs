@@ -54,6 +54,7 @@ pub(crate) fn sections(summary: &RunSummary) -> Vec<Section> {
         front::section(summary),
         steering::section(summary),
         hold::section(summary),
+        gradients::section(summary),
         answers::section(summary),
         benchmarks::section(summary),
         comparisons(summary),

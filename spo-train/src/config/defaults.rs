@@ -131,6 +131,11 @@ pub(crate) fn conditional_lora() -> LoraSpec {
     }
 }
 
+/// Steps from one look at gradients to the next.
+pub(crate) fn gradient_every() -> u64 {
+    50
+}
+
 /// `[evaluation]`.
 pub(crate) fn evaluation() -> EvaluationSpec {
     EvaluationSpec {
@@ -138,6 +143,8 @@ pub(crate) fn evaluation() -> EvaluationSpec {
         kl_samples: Some(32),
         kl_max_new_tokens: Some(64),
         kl_temperature: Some(1.0),
+        gradient_pairs: Some(0),
+        gradient_every: Some(gradient_every()),
         samples: Some(4),
         sample_prompts: Some(Vec::new()),
         scorer: None,

@@ -10,7 +10,7 @@ use crate::TrainError;
 use serde::{Deserialize, Serialize};
 use spo_eval::{
     AnswerScores, Artefact, Benchmark, ConflictCount, DataSummary, DegreeScore, DimensionScore, Distribution,
-    FrontSummary, GateSummary, HoldSummary, KlEstimate, OnlinePairs, PairedDifference, Sample, Steer, SteeredScores,
+    FrontSummary, GateSummary, GradientGram, HoldSummary, KlEstimate, OnlinePairs, PairedDifference, Sample, Steer, SteeredScores,
     WinRate,
 };
 use std::path::PathBuf;
@@ -163,6 +163,8 @@ pub enum Event {
     DegreesClassified(DegreeScore),
     /// λ was moved to hold earlier dimensions at their bounds; step 0 is its start value.
     Held(Held),
+    /// How the gradients of dimensions stand to each other at the running policy.
+    Gradients(GradientGram),
     /// A finished policy was held against the bounds of its round, on held-out pairs.
     HoldJudged(HoldSummary),
     /// The running policy's distance from the one its phase started from, on sampled responses.

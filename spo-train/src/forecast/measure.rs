@@ -103,7 +103,7 @@ impl Measured<'_> {
         let few = self.short(place.training);
         let (name, round, seed) = (place.policy.as_str(), place.round(), self.prepared.plan.seed);
         let trainable = data.trainable(self.policies.trainable());
-        let phase = Phase { name, round, training: &few, trainable, seed, hold: None };
+        let phase = Phase { name, round, training: &few, trainable, seed, hold: None, probes: None };
         let data = data.clone().visiting(phase.visits(data.len()), phase.epoch(data.len()));
         let logps = PolicyLogps::of(START, if place.arm.is_some() { self.score(&data) } else { HashMap::new() });
         let history: Vec<&PolicyLogps> = place.path.iter().map(|_| &logps).collect();

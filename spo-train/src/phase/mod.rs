@@ -3,6 +3,7 @@
 mod by_losses;
 pub mod checkpoint;
 pub mod gate;
+pub mod gradients;
 pub mod hold;
 mod memory_check;
 pub mod state;
@@ -19,6 +20,7 @@ use crate::events::Event;
 use crate::events::reporter::Reporter;
 use crate::persist::durable::Mark;
 use crate::phase::checkpoint::Checkpoints;
+use crate::phase::gradients::Probes;
 use crate::phase::hold::Hold;
 use crate::phase::stopping::Stopping;
 use crate::step::gradients::Trainable;
@@ -44,6 +46,8 @@ pub struct Phase<'a> {
     pub seed: u64,
     /// Bounds that its λ follows; `None` where λ is fixed.
     pub hold: Option<&'a Hold<'a>>,
+    /// Rows whose gradients are compared on the way; `None` = none are.
+    pub probes: Option<&'a Probes<'a>>,
 }
 
 impl Phase<'_> {

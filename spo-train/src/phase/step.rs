@@ -9,6 +9,7 @@ use crate::phase::{Phase, PhaseState};
 use crate::step::memory;
 use crate::step::optimizer::{Method, Optimizer, clip_factor};
 use crate::task::{ReplayTally, StepTally, Task};
+use spo_eval::GradientGram;
 use spo_model::CausalLm;
 use std::time::Instant;
 
@@ -22,6 +23,8 @@ pub(super) struct Updated {
     pub passes: usize,
     /// The difference of two losses over the noise of one, where it was measured.
     pub signal: Option<f64>,
+    /// The gradients of the dimensions, where they were made into one by more than their weights.
+    pub gradients: Option<GradientGram>,
 }
 
 impl Phase<'_> {
@@ -44,8 +47,9 @@ impl Phase<'_> {
             Some(weights) => model.with_weights(&weights),
             None => model,
         };
-        let updated = self.update(&batch, model, optimizer.as_mut(), learning_rate);
-        let Updated { model, tally, norm, passes, signal } = updated.map_err(|fault| match fault {
+        self.probe(&model, task, done, reporter)?;
+        let updated = self.update((&batch, task), model, optimizer.as_mut(), learning_rate);
+        let Updated { model, tally, norm, passes, signal, gradients } = updated.map_err(|fault| match fault {
             Fault::NotFinite(quantity, found) => {
                 let ids: Vec<String> = rows.iter().map(|&row| task.id(row).to_owned()).collect();
                 reporter.not_finite(self.name, number, quantity, found, &ids)
@@ -63,6 +67,7 @@ impl Phase<'_> {
         let replayed = task.replayed().into_iter().zip(&tally.replayed).map(of_dimension).collect();
         let mean = |sum: f64| sum / ((rows.len() * passes) as f64 - tally.replayed_pairs());
         let over = |sum: f64, count: f64| (count > 0.0).then(|| sum / count);
+        gradients.map_or(Ok(()), |gradients| reporter.emit(Event::Gradients(gradients)))?;
         let pairs = tally.preference.as_ref();
         reporter.emit(Event::Step(StepFigures {
             phase: self.name.into(),
@@ -94,7 +99,7 @@ impl Phase<'_> {
     /// Gradients → norm → clip → update; or losses → update.
     fn update(
         &self,
-        batch: &StepBatch,
+        (batch, task): (&StepBatch, &dyn Task),
         model: CausalLm,
         optimizer: &mut dyn Optimizer,
         learning_rate: f64,
@@ -108,17 +113,26 @@ impl Phase<'_> {
                     squares += norm * norm;
                     Ok(optimizer.update(model, part, learning_rate, 1.0))
                 })?;
-                Ok(Updated { model, tally, norm: squares.sqrt(), passes: 1, signal: None })
+                Ok(Updated { model, tally, norm: squares.sqrt(), passes: 1, signal: None, gradients: None })
             }
             Method::Gradients(optimizer) => {
-                let (mut gradients, tally) = batch.gradients(&model)?;
+                let (mut gradients, tally, gram) = match self.training.conflict_aversion().zip(task.front()) {
+                    Some((c, front)) => {
+                        let (gradients, tally, gram) = self.conflict_averse(batch, &model, front, c)?;
+                        (gradients, tally, Some(gram))
+                    }
+                    None => {
+                        let (gradients, tally) = batch.gradients(&model)?;
+                        (gradients, tally, None)
+                    }
+                };
                 // Where several processes share a step they add up both here: all that follows is of the whole step.
                 batch.check(&tally, model.dtype())?;
                 let norm = finite("the gradient norm", gradients.norm())?;
                 let scale = clip_factor(norm, self.training.max_grad_norm);
                 optimizer.begin_step();
                 let model = optimizer.update(model, &mut gradients, learning_rate, scale);
-                Ok(Updated { model, tally, norm, passes: 1, signal: None })
+                Ok(Updated { model, tally, norm, passes: 1, signal: None, gradients: gram })
             }
             Method::Losses(optimizer) => self.by_losses(batch, model, optimizer, learning_rate),
         }

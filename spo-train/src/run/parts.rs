@@ -4,10 +4,11 @@ use crate::TrainError;
 use crate::evaluate::held_out_loss::{HeldOutMargins, HeldOutTasks};
 use crate::events::Event;
 use crate::events::reporter::Reporter;
+use crate::phase::gradients::Probes;
 use crate::phase::hold::Hold;
 use crate::policy::logps::PolicyLogps;
 use crate::policy::sampling::Samples;
-use crate::run::hold;
+use crate::run::{gradients, hold};
 use crate::run::place::{PhaseData, Place, ReplayedData};
 use crate::run::prepare::Prepared;
 use crate::run::schedule::Training;
@@ -38,6 +39,8 @@ pub(super) struct Parts<'a> {
     pub held_out: Option<HeldOutTasks<'a>>,
     /// Bounds that its λ follows.
     pub hold: Option<Hold<'a>>,
+    /// Rows whose gradients are compared on the way.
+    pub probes: Option<Probes<'a>>,
     /// SPO's `c` on the pairs that it visits.
     margin_offset: Option<Vec<f64>>,
 }
@@ -84,7 +87,9 @@ impl<'a> Parts<'a> {
                 dimensions: margins(prepared, place, &history)?,
             }),
         };
-        Ok(Self { task, held_out, hold, margin_offset })
+        let probes =
+            gradients::probes(&prepared.plan, place, &prepared.phases, (&history, &lambdas), device)?;
+        Ok(Self { task, held_out, hold, probes, margin_offset })
     }
 
     /// How well the phase's head tells preference degrees apart on held-out rows, in the end; nothing where there is no head.
@@ -152,15 +157,8 @@ fn with_replayed<'a>(
         return Ok(own);
     }
     let task = |ReplayedData { round, data }: &'a ReplayedData| {
-        let frozen = Frozen {
-            names: &names[..=*round],
-            history: &history[..=*round],
-            samples: None,
-            reference: None,
-            contexts: None,
-            lambdas: lambdas.until(*round),
-        };
-        Ok::<_, TrainError>(ReplayedRows { dimension: data.dimension.clone(), task: data.task(frozen, device.clone())? })
+        let task = data.task(Frozen::before(*round, names, history, lambdas), device.clone())?;
+        Ok::<_, TrainError>(ReplayedRows { dimension: data.dimension.clone(), task })
     };
     let replayed = data.replayed.iter().map(task).collect::<Result<Vec<_>, _>>()?;
     Ok(Box::new(ReplayTask::new(own, replayed)))

@@ -5,6 +5,7 @@
 
 use crate::config::{GatePlan, RoundPlan, RunPlan};
 use crate::evaluate::steered::Asked;
+use crate::run::gradients;
 use crate::run::online::Making;
 use crate::run::place::{ArmPlace, PhaseData, Place, first_policy, places};
 use crate::run::reference::{Draw, Made, Scoring};
@@ -201,13 +202,15 @@ pub(crate) fn schedule<'a>(
     let prompts: HashSet<&[u32]> = held_out.examples.iter().map(|example| example.prompt.as_slice()).collect();
     // A reward model writes nothing.
     let kl_prompts = if plan.gives_rewards() { 0 } else { plan.evaluation.kl_samples.min(prompts.len()) };
-    Facts { plan, phases, train, held_out, driving, kl_prompts }.stages()
+    Facts { plan, phases, data, train, held_out, driving, kl_prompts }.stages()
 }
 
 /// What the list follows from.
 struct Facts<'a> {
     plan: &'a RunPlan,
     phases: Vec<(Place<'a>, &'a PhaseData)>,
+    /// The rows of all of them.
+    data: &'a [PhaseData],
     train: &'a Dataset,
     held_out: &'a Dataset,
     /// The pairs that drive λ.
@@ -270,7 +273,7 @@ impl<'a> Facts<'a> {
             gate: place.arm.as_ref().and_then(gate),
             tokens: self.trained_tokens(place, data),
             evaluations,
-            evaluation_tokens: evaluations * held_out + self.driving_tokens(place),
+            evaluation_tokens: evaluations * held_out + self.driving_tokens(place) + self.probed_tokens(place),
             evaluation_responses: self.responses(sampled),
         })
     }
@@ -292,6 +295,12 @@ impl<'a> Facts<'a> {
         };
         let tokens = self.driving.examples.iter().filter(held).map(|example| example.tokens() as u64).sum::<u64>();
         tokens * hold.updates(place.training.steps)
+    }
+
+    /// Tokens of the pairs that gradients are compared on, in all looks of a phase.
+    fn probed_tokens(&self, place: &Place) -> u64 {
+        let looks = place.training.steps.div_ceil(self.plan.evaluation.gradient_every);
+        looks * gradients::tokens(&gradients::probed(self.plan, place, self.data))
     }
 
     /// What follows the training of an arm's policy.

@@ -283,8 +283,9 @@ impl<'a> Driver<'a> {
         }
         let trainable = self.trainable(place);
         let trainable = stage.data.rows().trainable(trainable);
-        let (training, seed, hold) = (place.training, plan.seed, parts.hold.as_ref());
-        let phase = Phase { name, round: place.round(), training, trainable, seed, hold };
+        let (training, seed) = (place.training, plan.seed);
+        let (hold, probes) = (parts.hold.as_ref(), parts.probes.as_ref());
+        let phase = Phase { name, round: place.round(), training, trainable, seed, hold, probes };
         let model = self.resident.take(parent)?;
         let model = self.resident.policies.begin_round(parent, model, phase.round)?;
         let model = stage.data.rows().with_head(model);

@@ -61,7 +61,13 @@ impl Lambdas {
     }
 }
 
-impl Frozen<'_> {
+impl<'a> Frozen<'a> {
+    /// What the round of this index had, of all policies that a later one comes from: those before it.
+    pub fn before(round: usize, names: &'a [String], history: &'a [&'a PolicyLogps], lambdas: &Lambdas) -> Self {
+        let (names, history) = (&names[..=round], &history[..=round]);
+        Self { names, history, samples: None, reference: None, contexts: None, lambdas: lambdas.until(round) }
+    }
+
     /// The log-prob of an answer under `π_{n−1}`.
     fn logp(&self, example: &Example, answer: &[u32]) -> Result<f64, TrainError> {
         let reference = self.history.last().expect("every round has a policy before it");

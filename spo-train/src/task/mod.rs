@@ -88,6 +88,11 @@ pub trait Task: Sync {
     /// Name of a row, for reports.
     fn id(&self, row: usize) -> &str;
 
+    /// The dimensions that the rows are of, where they are weighed.
+    fn front(&self) -> Option<&FrontRows> {
+        None
+    }
+
     /// The weights of the step after `done` steps, in a round that weighs several dimensions: the policy acts with them.
     fn weights(&self, done: u64) -> Option<Vec<f64>> {
         let _ = done;

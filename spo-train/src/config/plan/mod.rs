@@ -19,6 +19,7 @@ use serde_json::{Map, Value};
 
 use crate::TrainError;
 
+use super::defaults;
 use super::spec::{
     Best, DataEntry, Dtype, Located, LoraCondition, LoraRounds, LoraTargets, OnMiss, OptimizerName, QuantisedBase,
     Recompute, Schedule, Slopes, StoppingMetric, TextSpec,
@@ -433,6 +434,12 @@ pub struct EvaluationPlan {
     pub kl_max_new_tokens: usize,
     /// Sampling temperature.
     pub kl_temperature: f64,
+    /// Pairs of each dimension that gradients are compared on; 0 = none.
+    #[serde(default)]
+    pub gradient_pairs: usize,
+    /// Steps from one look at them to the next.
+    #[serde(default = "defaults::gradient_every")]
+    pub gradient_every: u64,
     /// Held-out prompts shown side by side.
     pub samples: usize,
     /// The user's own prompts.

@@ -19,6 +19,13 @@ pub struct EvaluationSpec {
     /// Sampling temperature. The estimate is only one of the policy itself at 1.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub kl_temperature: Option<f64>,
+    /// Training pairs of each dimension on which the gradients of the round's own loss and of the earlier rounds' losses, or
+    /// of all dimensions that a round weighs, are compared: their inner products and cosines. 0 = not at all. Each look costs
+    /// a backward pass over them and changes nothing.
+    pub gradient_pairs: Option<usize>,
+    /// Optimiser steps from one such look to the next; the first is before the first step.
+    #[schemars(range(min = 1))]
+    pub gradient_every: Option<u64>,
     /// Held-out prompts answered by every policy, shown side by side in the report.
     pub samples: Option<usize>,
     /// Further prompts of your own, shown the same way.
