@@ -36,6 +36,7 @@ pub mod layout;
 pub mod load;
 pub mod lora;
 pub mod memory;
+pub mod merge;
 pub mod parameters;
 pub mod quant;
 pub mod reward;
