@@ -141,7 +141,7 @@ fn a_sweep_goes_from_one_policy_to_the_other() {
 fn what_does_not_fit_is_refused() {
     let dir = tempdir().unwrap();
     let (model, out) = (path(&assets().join("stories260K")), path(&dir.path().join("out")));
-    let other = path(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/trl/llama-tiny"));
+    let other = path(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/trl/llama-tiny-policy"));
     let found = refused(&["merge", &model, &other, "--out", &out]);
     assert!(found.contains("tensor embed_tokens.weight has the shape"), "{found}");
     let with = |more: &[&str]| refused(&[&["merge", &model, &model, "--out", &out], more].concat());

@@ -11,6 +11,7 @@ mod check;
 mod dropout;
 pub mod front;
 mod peft;
+mod project;
 mod saved;
 mod targets;
 
@@ -18,6 +19,7 @@ pub use adapter::LoraAdapter;
 pub use dropout::{Dropout, mix};
 pub use front::{FrontSpec, Weights};
 pub use peft::{load_adapter, load_adapter_as, merge_adapter, merge_adapter_at, save_adapter};
+pub use project::Complement;
 pub use saved::SavedModules;
 pub use targets::Targets;
 

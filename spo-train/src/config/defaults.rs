@@ -102,6 +102,7 @@ pub(crate) fn lora() -> LoraSpec {
         shared_rank: None,
         concentration: None,
         rounds: Some(LoraRounds::Continue),
+        project: Some(0),
         quantised_base: Some(QuantisedBase::None),
     }
 }

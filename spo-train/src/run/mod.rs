@@ -12,6 +12,7 @@ mod judge;
 pub(crate) mod lock;
 pub mod manifest;
 pub(crate) mod online;
+mod optimizer;
 mod parts;
 pub(crate) mod place;
 pub mod prepare;

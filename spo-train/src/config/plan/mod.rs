@@ -171,6 +171,9 @@ pub struct LoraPlan {
     /// What a round does with the adapter it starts from.
     #[serde(default)]
     pub rounds: LoraRounds,
+    /// Directions of earlier rounds' adapters that a fresh one stays out of; 0 = none.
+    #[serde(default)]
+    pub project: usize,
     /// How the frozen weights are kept.
     #[serde(default)]
     pub quantised_base: QuantisedBase,
