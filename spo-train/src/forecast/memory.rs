@@ -3,14 +3,16 @@
 use crate::TrainError;
 use crate::config::TrainingPlan;
 use crate::config::spec::Recompute;
+use crate::phase::visits::Visits;
 use crate::phase::{kept_activations, side_by_side};
 use crate::policy::adapters::policy_options;
 use crate::policy::{PolicyOptions, sampling};
 use crate::run::Prepared;
 use crate::run::schedule::{self, Stage};
 use crate::step::{memory, tape};
+use crate::task::data::TaskData;
 use serde::Serialize;
-use spo_data::{Group, Order, micro_batches};
+use spo_data::{Group, micro_batches};
 use spo_model::ModelSpec;
 use spo_model::device::{describe, on_cpu};
 use spo_model::export::PROBE_TOKENS;
