@@ -130,8 +130,15 @@ fn measure(setting: Setting) {
     let objective = spo_core::objective::build(&arm.objective, &arm.options).expect("dpo");
     let inputs = PairInputs::new(&data, &pairs, vec![reference]);
     let task = PreferenceTask::new(&data, pairs, objective, inputs, spo_model::device::cpu()).expect("a whole task");
-    let phase =
-        Phase { name: "bench", round: 1, training: &arm.training, trainable: Trainable::All, seed: 0, hold: None, probes: None };
+    let phase = Phase {
+        name: "bench",
+        round: 1,
+        training: &arm.training,
+        trainable: Trainable::All,
+        seed: 0,
+        hold: None,
+        probes: None,
+    };
     let start = PhaseState::new(model, arm.training.optimizer(Trainable::All, 0, 1));
     let state = phase.run(start, &task, None, Stopping::never(), None, &mut reporter).expect("trained");
     let (step, events) = (median(timed.steps), timed.spent.as_secs_f64() / steps as f64);

@@ -81,7 +81,8 @@ fn a_policy_of_weight_one_is_that_policy() {
         for (index, name) in ["honest", "helpful"].iter().enumerate() {
             let out = dir.path().join(format!("{method}-{name}"));
             let own = if index == 0 { "1,0" } else { "0,1" };
-            let arguments = ["merge", &honest, &helpful, "--method", method, "--density", "1", "--weights", own, "--out"];
+            let arguments =
+                ["merge", &honest, &helpful, "--method", method, "--density", "1", "--weights", own, "--out"];
             let found: Value = serde_json::from_str(&good(&[&arguments[..], &[&path(&out)]].concat())).unwrap();
             assert!(found["manifest"]["policy"].as_str().unwrap().starts_with(&format!("{method}: ")), "{found}");
             assert!(weights(&out) == policy(name), "{method} {name}");

@@ -91,13 +91,17 @@ fn conflict_averse_gradients_begin_at_the_weighted_sum() {
     let plan = std::fs::read_to_string(out.join("plan.json")).unwrap();
     let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
     assert_eq!(plan["rounds"][0]["dimension-weights"], serde_json::json!({"helpfulness": 0.5, "honesty": 0.5}));
-    let combined = |arm: usize| (&plan["rounds"][0]["arms"][arm]["combine"], &plan["rounds"][0]["arms"][arm]["cagrad-c"]);
+    let combined =
+        |arm: usize| (&plan["rounds"][0]["arms"][arm]["combine"], &plan["rounds"][0]["arms"][arm]["cagrad-c"]);
     assert_eq!(combined(0), (&"sum".into(), &serde_json::Value::Null));
     assert_eq!(combined(4), (&"cagrad".into(), &0.4.into()));
 
     let arm = |name: &str| format!("{ROUND}.{name}");
     let main = weights(&out, ROUND);
-    assert!(main == weights(&out, &arm("equal")) && main == weights(&out, &arm("none")), "c = 0 is the sum, bit for bit");
+    assert!(
+        main == weights(&out, &arm("equal")) && main == weights(&out, &arm("none")),
+        "c = 0 is the sum, bit for bit"
+    );
     assert!(main != weights(&out, &arm("cagrad")));
     // A pass for each dimension gives the same sum but for rounding.
     for (one, other) in steps(&seen, ROUND).iter().zip(steps(&seen, &arm("hardly"))) {
@@ -215,7 +219,7 @@ fn what_does_not_combine_is_refused() {
         (joint("cagrad-c = 0.5"), "only `combine = \"cagrad\"`"),
         (joint("combine = \"cagrad\"\ncagrad-c = -1"), "cagrad-c"),
         (joint("combine = \"best\""), "combine"),
-        (joint("combine = \"cagrad\"\noptimizer = \"mezo\""), "the whole gradient"),
+        (joint("combine = \"cagrad\"\noptimizer = \"mezo\"\nlearning-rate = 1e-6"), "the whole gradient"),
         (joint("combine = \"cagrad\"\nupdate-in-backward = true"), "the whole gradient"),
         (joint("replay = { honesty = 0.2 }"), "there is no earlier round"),
         ("[[rounds]]\ndimension = \"honesty\"\ncombine = \"sum\"".to_owned(), "one gradient"),

@@ -128,6 +128,11 @@ fn the_replayed_loss_is_that_of_the_earlier_round() {
     assert!(steps(&seen, HONEST).iter().all(|figures| figures.replayed.is_empty()));
 
     // The loss of the round's own pairs stands apart: in the first step it is what theory says.
+    let report = std::fs::read_to_string(dir.path().join("out/report.html")).unwrap();
+    assert!(report.contains("Loss on replayed pairs of honesty"), "{report}");
+    let csv = std::fs::read_to_string(dir.path().join("out/replayed.csv")).unwrap();
+    assert_eq!(csv.lines().count(), 6, "{csv}");
+    std::fs::remove_dir_all(dir.path().join("out")).unwrap();
     let own = spec(dir.path(), "pairs-per-step = 12\n", "");
     let mut alone = Memory::default();
     start(&own, &mut alone).unwrap();
@@ -138,13 +143,12 @@ fn the_replayed_loss_is_that_of_the_earlier_round() {
 
     let curve = &summary.round(HELPFUL).unwrap().curve;
     assert_eq!(curve[0].replayed, [("honesty".to_owned(), found)]);
-    let report = std::fs::read_to_string(dir.path().join("out/report.html")).unwrap();
-    assert!(!report.contains("replayed pairs"), "the second run has none");
+    assert!(!dir.path().join("out/replayed.csv").exists(), "the second run has none");
 }
 
-/// With so large a share that nearly every step is the earlier round's, its loss falls where it rises without.
+/// With so large a share that nearly every pair is the earlier round's, its loss stays a fraction of what it becomes without.
 #[test]
-fn replay_holds_the_earlier_dimension_in_the_loss_it_descends() {
+fn replay_keeps_the_loss_of_the_earlier_round_down() {
     let dir = tempfile::tempdir().unwrap();
     let round = "steps = 12\npairs-per-step = 16\nreplay = { honesty = 0.75 }\n[[rounds.controls]]\nname = \"none\"\nreplay = {}\n";
     let mut seen = Memory::default();
@@ -153,9 +157,9 @@ fn replay_holds_the_earlier_dimension_in_the_loss_it_descends() {
     assert!(steps(&seen, &format!("{HELPFUL}.none")).iter().all(|figures| figures.replayed.is_empty()));
     let pairs = honest(&spec);
     let (policies, model) = (dir.path().join("out/policies"), built_in::assets().join("stories260K"));
-    let [before, with, without] = [HONEST, HELPFUL, &format!("{HELPFUL}.none")]
-        .map(|policy| loss(&policies.join(policy), &model, &pairs, 0.2));
-    assert!(with < before && with < without, "{before} {with} {without}");
+    let [before, with, without] =
+        [HONEST, HELPFUL, &format!("{HELPFUL}.none")].map(|policy| loss(&policies.join(policy), &model, &pairs, 0.2));
+    assert!(before < with && 4.0 * with < without, "{before} {with} {without}");
 }
 
 #[test]

@@ -99,7 +99,15 @@ fn steps(model: CausalLm, task: &dyn Task, per_step: usize) -> Vec<StepFigures> 
     let (mut memory, stop) = (Memory::default(), AtomicBool::new(false));
     let mut reporter = Reporter::new(std::env::temp_dir(), &mut memory, &stop);
     let training = TrainingPlan { learning_rate: 1e-4, ..common::training(per_step, 100_000) };
-    let phase = Phase { name: "curve", round: 1, training: &training, trainable: Trainable::All, seed: 0, hold: None, probes: None };
+    let phase = Phase {
+        name: "curve",
+        round: 1,
+        training: &training,
+        trainable: Trainable::All,
+        seed: 0,
+        hold: None,
+        probes: None,
+    };
     let start = PhaseState::new(model, training.optimizer(Trainable::All, 0, 0));
     phase.run(start, task, None, Stopping::never(), None, &mut reporter).unwrap();
     let figures = |event| if let Event::Step(figures) = event { Some(figures) } else { None };

@@ -250,7 +250,15 @@ fn updates_in_the_backward_pass_give_the_same_bits() {
         let run = |training: &TrainingPlan| {
             let (mut memory, stop) = (Memory::default(), AtomicBool::new(false));
             let mut reporter = Reporter::new(std::env::temp_dir(), &mut memory, &stop);
-            let phase = Phase { name: "curve", round: 0, training, trainable: Trainable::All, seed: 0, hold: None, probes: None };
+            let phase = Phase {
+                name: "curve",
+                round: 0,
+                training,
+                trainable: Trainable::All,
+                seed: 0,
+                hold: None,
+                probes: None,
+            };
             let start =
                 PhaseState::new(model(&format!("{arch}-tiny-policy")), training.optimizer(Trainable::All, 0, 0));
             let state = phase.run(start, &task, None, Stopping::never(), None, &mut reporter).unwrap();
@@ -292,7 +300,8 @@ fn stops_at_the_second_step(training: &TrainingPlan, task: &dyn Task) {
     let out = tempfile::tempdir().unwrap();
     let (mut memory, stop) = (Memory::default(), AtomicBool::new(false));
     let mut reporter = Reporter::new(out.path().into(), &mut memory, &stop);
-    let phase = Phase { name: "blows up", round: 0, training, trainable: Trainable::All, seed: 0, hold: None, probes: None };
+    let phase =
+        Phase { name: "blows up", round: 0, training, trainable: Trainable::All, seed: 0, hold: None, probes: None };
     let error = phase
         .run(
             PhaseState::new(model("llama-tiny-policy"), training.optimizer(Trainable::All, 0, 0)),

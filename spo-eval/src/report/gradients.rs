@@ -27,10 +27,12 @@ pub(super) fn section(summary: &RunSummary) -> Section {
             let points: Vec<(f64, f64)> =
                 grams.iter().filter_map(|gram| Some((gram.step as f64, gram.cosine(a, b)?))).collect();
             let [name, other] = [a, b].map(|at| first.dimensions[at].as_str());
-            let (low, high) =
-                points.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), (_, y)| (low.min(*y), high.max(*y)));
+            let (low, high) = points
+                .iter()
+                .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), (_, y)| (low.min(*y), high.max(*y)));
             let mean = points.iter().map(|(_, y)| y).sum::<f64>() / points.len().max(1) as f64;
-            let cells = if points.is_empty() { vec!["–".to_owned(); 3] } else { [mean, low, high].map(plain).to_vec() };
+            let cells =
+                if points.is_empty() { vec!["–".to_owned(); 3] } else { [mean, low, high].map(plain).to_vec() };
             rows.push([vec![phase.clone(), name.into(), other.into(), points.len().to_string()], cells].concat());
             series.push(Series {
                 name: format!("{name} × {other}"),

@@ -15,8 +15,7 @@ use burn::tensor::{Tensor, TensorData};
 use std::collections::BTreeMap;
 
 /// Every method, a line each.
-pub static METHODS: &[Method] =
-    &[linear::METHOD, slerp::METHOD, task_arithmetic::METHOD, ties::METHOD, dare::METHOD];
+pub static METHODS: &[Method] = &[linear::METHOD, slerp::METHOD, task_arithmetic::METHOD, ties::METHOD, dare::METHOD];
 
 /// A way to make one model of several.
 #[derive(Debug)]
@@ -133,7 +132,8 @@ impl Merger {
             let own = tensors(model);
             same_shapes((&first, &shapes), (name, &own))?;
             if model.spec() != frame.spec() {
-                let reason = format!("its configuration is not that of {first}, though its tensors have the same shapes");
+                let reason =
+                    format!("its configuration is not that of {first}, though its tensors have the same shapes");
                 return Err(fault(name, reason));
             }
             read.push(own);
@@ -294,14 +294,16 @@ mod tests {
         };
         let unlike = vec![("a".to_owned(), model(1, 16)), ("b".to_owned(), model(2, 32))];
         let found = fault("linear", unlike, None);
-        assert!(found.starts_with("b: tensor embed_tokens.weight has the shape [32, 32], that of a [32, 16]"), "{found}");
+        assert!(
+            found.starts_with("b: tensor embed_tokens.weight has the shape [32, 32], that of a [32, 16]"),
+            "{found}"
+        );
         assert!(fault("slerp", three(), None).contains("found 3 models, expected two"));
         assert!(fault("linear", three()[..1].to_vec(), None).contains("two or more"));
         assert!(fault("ties", three(), None).contains("none is named"));
         let merger = Merger::new(method("linear").unwrap(), three()[..2].to_vec(), None).unwrap();
-        let wrong = |weights: &[f64], density| {
-            merger.at(weights, Settings { density, seed: 0 }).unwrap_err().to_string()
-        };
+        let wrong =
+            |weights: &[f64], density| merger.at(weights, Settings { density, seed: 0 }).unwrap_err().to_string();
         assert!(wrong(&[1.0], 0.5).contains("found 1 weights for 2 models"));
         assert!(wrong(&[0.5, 0.6], 0.5).contains("sum to 1") && wrong(&[1.5, -0.5], 0.5).contains("at least 0"));
         assert!(wrong(&[f64::NAN, 0.5], 0.5).contains("finite") && wrong(&[0.5, 0.5], 0.0).contains("density"));

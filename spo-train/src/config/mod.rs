@@ -39,9 +39,9 @@ mod words;
 pub use crate::error::{ConfigError, Place};
 pub(crate) use objective::holds_earlier;
 pub use plan::{
-    ArmPlan, Bound, CheckpointPlan, CombinePlan, Condition, DataShape, EarlyStoppingPlan, EvaluationPlan, GateConditions, GatePlan,
-    HeldPlan, HoldPlan, LoraPlan, ModelPlan, OnlinePlan, Origin, PlanLine, RoundPlan, RunPlan, SteeringPlan, TrackPlan,
-    TrainingPlan, WarmupPlan, WatchdogPlan, ZerothOrderPlan,
+    ArmPlan, Bound, CheckpointPlan, CombinePlan, Condition, DataShape, EarlyStoppingPlan, EvaluationPlan,
+    GateConditions, GatePlan, HeldPlan, HoldPlan, LoraPlan, ModelPlan, OnlinePlan, Origin, PlanLine, RoundPlan,
+    RunPlan, SteeringPlan, TrackPlan, TrainingPlan, WarmupPlan, WatchdogPlan, ZerothOrderPlan,
 };
 pub use registries::Registries;
 pub use resolve::{Facts, resolve};

@@ -10,8 +10,8 @@ use crate::TrainError;
 use serde::{Deserialize, Serialize};
 use spo_eval::{
     AnswerScores, Artefact, Benchmark, ConflictCount, DataSummary, DegreeScore, DimensionScore, Distribution,
-    FrontSummary, GateSummary, GradientGram, HoldSummary, KlEstimate, OnlinePairs, PairedDifference, Sample, Steer, SteeredScores,
-    WinRate,
+    FrontSummary, GateSummary, GradientGram, HoldSummary, KlEstimate, OnlinePairs, PairedDifference, Sample, Steer,
+    SteeredScores, WinRate,
 };
 use std::path::PathBuf;
 

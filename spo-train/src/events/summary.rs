@@ -5,7 +5,9 @@ use crate::config::{LoraPlan, RunPlan};
 use crate::events::sink::Record;
 use crate::events::{Event, HeldDimension, HeldOut, HeldOutDimension};
 use crate::persist::directory::{START, WARMUP};
-use spo_eval::{Artefact, CurvePoint, Evaluation, GradientGram, HoldPoint, ModelSummary, Phase, RoundSummary, RunSummary, Setting};
+use spo_eval::{
+    Artefact, CurvePoint, Evaluation, GradientGram, HoldPoint, ModelSummary, Phase, RoundSummary, RunSummary, Setting,
+};
 
 /// Points of a training curve that are kept.
 const CURVE_POINTS: u64 = 100;

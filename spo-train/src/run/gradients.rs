@@ -26,7 +26,9 @@ pub(crate) struct Probed<'a> {
 /// single pairs; nothing where that is only one. `phases` are the rows of all phases, in the order of [`places`].
 pub(crate) fn probed<'a>(plan: &RunPlan, place: &Place, phases: &'a [PhaseData]) -> Vec<Probed<'a>> {
     let pairs = plan.evaluation.gradient_pairs;
-    let (Some(arm), true) = (place.arm, pairs > 0 && !place.training.optimizer.is_zeroth_order()) else { return vec![] };
+    let (Some(arm), true) = (place.arm, pairs > 0 && !place.training.optimizer.is_zeroth_order()) else {
+        return vec![];
+    };
     let of = |round: usize, number: usize| {
         let is = |place: &Place| place.arm.is_some_and(|arm| (arm.index, arm.number) == (round, number));
         let found = places(plan).iter().position(is);
@@ -82,9 +84,7 @@ pub(super) fn probes<'a>(
         return Ok(None);
     }
     let probe = |Probed { dimension, data: (data, round), rows, alone }: Probed<'a>| {
-        let task = round.map(|round| {
-            data.task(Frozen::before(round, &place.path, history, lambdas), device.clone())
-        });
+        let task = round.map(|round| data.task(Frozen::before(round, &place.path, history, lambdas), device.clone()));
         Ok::<_, TrainError>(Probe { dimension: dimension.into(), task: task.transpose()?, rows, alone })
     };
     let dimensions = probed.into_iter().map(probe).collect::<Result<Vec<_>, _>>()?;

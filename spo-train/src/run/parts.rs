@@ -8,13 +8,13 @@ use crate::phase::gradients::Probes;
 use crate::phase::hold::Hold;
 use crate::policy::logps::PolicyLogps;
 use crate::policy::sampling::Samples;
-use crate::run::{gradients, hold};
 use crate::run::place::{PhaseData, Place, ReplayedData};
 use crate::run::prepare::Prepared;
 use crate::run::schedule::Training;
-use crate::task::{ReplayTask, ReplayedRows, Task};
+use crate::run::{gradients, hold};
 use crate::task::build::{Embedded, Frozen, Lambdas};
 use crate::task::data::TaskData;
+use crate::task::{ReplayTask, ReplayedRows, Task};
 use burn::tensor::Device;
 use spo_eval::{DegreeScore, Distribution, length_accuracy};
 use spo_model::CausalLm;
@@ -87,8 +87,7 @@ impl<'a> Parts<'a> {
                 dimensions: margins(prepared, place, &history)?,
             }),
         };
-        let probes =
-            gradients::probes(&prepared.plan, place, &prepared.phases, (&history, &lambdas), device)?;
+        let probes = gradients::probes(&prepared.plan, place, &prepared.phases, (&history, &lambdas), device)?;
         Ok(Self { task, held_out, hold, probes, margin_offset })
     }
 

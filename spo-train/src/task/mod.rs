@@ -24,9 +24,9 @@ pub use front::{FrontRows, Weighing, WeightDraws};
 pub use inputs::{PairInputs, Sampled};
 pub use lists::ListTask;
 pub use pairs::PreferenceTask;
+pub use replay::{ReplayTask, ReplayedRows};
 pub use rewards::{RewardPair, RewardTask};
 pub use supervised::SupervisedTask;
-pub use replay::{ReplayTask, ReplayedRows};
 pub use tally::{DegreeTally, PreferenceTally, ReplayTally, StepTally};
 
 use crate::TrainError;

@@ -87,7 +87,8 @@ struct Opened {
 
 impl Arguments {
     pub fn run(&self, output: &mut Output) -> Result<(), CliError> {
-        if let Some(out) = self.out.as_ref().filter(|out| out.read_dir().is_ok_and(|mut found| found.next().is_some())) {
+        if let Some(out) = self.out.as_ref().filter(|out| out.read_dir().is_ok_and(|mut found| found.next().is_some()))
+        {
             return Err(CliError::Exists { path: out.clone() });
         }
         let opened = self.open()?;
@@ -107,7 +108,8 @@ impl Arguments {
         for (place, (below, _)) in places.iter().zip(&loaded).skip(1) {
             if loaded[0].0 != *below {
                 let found = format!("{} on {}", place.name, place.model.display());
-                let expected = format!("an adapter on the weights below {}, {}", places[0].name, places[0].model.display());
+                let expected =
+                    format!("an adapter on the weights below {}, {}", places[0].name, places[0].model.display());
                 return Err(CliError::argument("POLICY", found, expected));
             }
         }

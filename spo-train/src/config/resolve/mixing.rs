@@ -33,9 +33,13 @@ impl Resolver<'_> {
                 None => {
                     let known: Vec<&str> = finished.iter().map(|round| round.dimension.as_str()).collect();
                     let known = if known.is_empty() { "there is no earlier round".into() } else { known.join(", ") };
-                    Some(format!("{name:?} is no dimension of an earlier round, and only those can be replayed ({known})"))
+                    Some(format!(
+                        "{name:?} is no dimension of an earlier round, and only those can be replayed ({known})"
+                    ))
                 }
-                Some(round) => round.unreplayable.map(|reason| format!("the round of {name:?} cannot be replayed: {reason}")),
+                Some(round) => {
+                    round.unreplayable.map(|reason| format!("the round of {name:?} cannot be replayed: {reason}"))
+                }
             };
             if let Some(message) = reason {
                 let at = self.document.place(&node.source);
@@ -120,10 +124,14 @@ impl Resolver<'_> {
             serde_json::from_value(found.node.to_json()).expect("the schema admits only its ways")
         });
         let found = way.as_ref().or(c.as_ref());
-        if combine == Combine::Sum && let Some(found) = &c {
+        if combine == Combine::Sum
+            && let Some(found) = &c
+        {
             return refused(found, "only `combine = \"cagrad\"` has it", "leave it out, or set `combine`");
         }
-        if combine == Combine::Cagrad && let Some(found) = found {
+        if combine == Combine::Cagrad
+            && let Some(found) = found
+        {
             if training.optimizer.is_zeroth_order() || training.update_in_backward {
                 let message = "it needs the whole gradient of each dimension in every step";
                 return refused(found, message, "use `optimizer = \"adamw\"` without `update-in-backward`");

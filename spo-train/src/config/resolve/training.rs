@@ -55,8 +55,11 @@ impl Resolver<'_> {
             document.root.get("training"),
             &["steps", "epochs", "learning-rate", "early-stopping", "max-kl"],
         );
-        let training =
-            self.training("warmup", &layers, &Target { dimension: None, rows: examples, kind: "answers", replay: BTreeMap::new() })?;
+        let training = self.training(
+            "warmup",
+            &layers,
+            &Target { dimension: None, rows: examples, kind: "answers", replay: BTreeMap::new() },
+        )?;
         Ok(Some(WarmupPlan { dimensions, training }))
     }
 
