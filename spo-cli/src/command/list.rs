@@ -6,6 +6,7 @@ use spo_core::objective::{OptionDoc, modifier, registry};
 use spo_data::Registry;
 use spo_model::device::{self, COMPILED};
 use spo_model::family::FAMILIES;
+use spo_model::merge::METHODS;
 use spo_train::config::Registries;
 
 use crate::error::CliError;
@@ -37,6 +38,8 @@ enum What {
     Formats,
     /// Kinds of scorers with their options
     Scorers,
+    /// Ways of `spo merge` to make one model of several
+    Merges,
     /// Kinds of devices in this build, and whether each works here
     Devices,
 }
@@ -61,6 +64,10 @@ impl Arguments {
                 .map(|format| json!({ "name": format.name, "about": format.summary, "extensions": format.extensions }))
                 .collect(),
             What::Scorers => scorers(),
+            What::Merges => METHODS
+                .iter()
+                .map(|method| json!({ "name": method.name, "about": method.formula, "paper": method.paper }))
+                .collect(),
             What::Devices => devices(),
         };
         if self.json {
@@ -166,7 +173,7 @@ fn show(item: &Value, output: &mut Output) -> Result<(), CliError> {
         return show_objective(item, output);
     };
     output.line(format_args!("{:<18} {about}", word(&item["name"])))?;
-    for key in ["keys", "extensions", "example"].into_iter().filter(|key| !item[*key].is_null()) {
+    for key in ["keys", "extensions", "example", "paper"].into_iter().filter(|key| !item[*key].is_null()) {
         output.line(format_args!("{:<18} {key}: {}", "", word(&item[key])))?;
     }
     show_options(item, output)

@@ -8,6 +8,7 @@ use crate::phase::{kept_activations, side_by_side};
 use crate::policy::adapters::policy_options;
 use crate::policy::{PolicyOptions, sampling};
 use crate::run::Prepared;
+use crate::run::gradients;
 use crate::run::schedule::{self, Stage};
 use crate::step::{memory, tape};
 use crate::task::data::TaskData;
@@ -134,7 +135,8 @@ fn phase(prepared: &Prepared, training: &schedule::Training, program: usize) -> 
     let sets = if at_once > 1 { at_once + 1 } else { 1 };
     let gradients = match settings.update_in_backward {
         true => largest_part(spec, untouched_in_a_step),
-        false => state.gradients * sets,
+        // Those of several dimensions are there together.
+        false => state.gradients * (sets + apart(prepared, training)),
     };
     let mut phase = PhaseMemory {
         phase: place.policy.clone(),
@@ -168,6 +170,13 @@ fn phase(prepared: &Prepared, training: &schedule::Training, program: usize) -> 
         phase.total += phase.cache + phase.program + phase.allocator;
     }
     Ok(phase)
+}
+
+/// How many sets of gradients are kept beside that of a batch: of the dimensions that become one, or are looked at.
+fn apart(prepared: &Prepared, training: &schedule::Training) -> usize {
+    let front = training.data.train.front().filter(|_| training.place.training.conflict_aversion().is_some());
+    let probed = gradients::probed(&prepared.plan, &training.place, &prepared.phases).len();
+    front.map_or(0, |front| front.dimensions.len()).max(probed)
 }
 
 /// What is in memory of the model in the round of this number.

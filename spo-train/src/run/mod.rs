@@ -5,7 +5,7 @@ pub mod disk;
 mod evaluation;
 mod export;
 mod front;
-mod gradients;
+pub(crate) mod gradients;
 mod hold;
 mod hub;
 mod judge;

@@ -6,11 +6,12 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 use serde_json::json;
 use spo_model::export::{self, Manifest, ModelFiles, Parity, SHARD_BYTES};
 use spo_model::load::{LoadOptions, Storage};
 use spo_model::lora::{merge_adapter, merge_adapter_at};
-use spo_model::merge::{Merger, Method, Settings, method};
+use spo_model::merge::{METHODS, Merger, Method, Settings, method};
 use spo_model::{CausalLm, parameters};
 use spo_train::config::RunPlan;
 use spo_train::persist::directory::{START, WARMUP};
@@ -32,8 +33,8 @@ pub(crate) struct Arguments {
     /// Two or more: model directories, GGUF files, or policies of a run, RUN:POLICY
     #[arg(required = true, num_args = 2.., value_name = "POLICY")]
     policies: Vec<PathBuf>,
-    /// How
-    #[arg(long, default_value = "linear", value_parser = ["linear", "slerp", "task-arithmetic", "ties", "dare"])]
+    /// How; `spo list merges` has the formulas
+    #[arg(long, default_value = "linear", value_parser = names())]
     method: String,
     /// What each policy counts, in their order: 0.7,0.3; equal weights without it. Those of task-arithmetic and dare are
     /// factors of changes, and need not sum to 1
@@ -73,6 +74,10 @@ pub(crate) struct Arguments {
     text: TextArguments,
     #[command(flatten)]
     layout: LayoutArguments,
+}
+
+fn names() -> PossibleValuesParser {
+    METHODS.iter().map(|method| method.name).into()
 }
 
 /// What is merged.

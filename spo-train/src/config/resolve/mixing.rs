@@ -132,6 +132,9 @@ impl Resolver<'_> {
         if combine == Combine::Cagrad
             && let Some(found) = found
         {
+            if training.router_loss != 0.0 {
+                return refused(found, "the loss of the router is no dimension's", "set `router-loss = 0`");
+            }
             if training.optimizer.is_zeroth_order() || training.update_in_backward {
                 let message = "it needs the whole gradient of each dimension in every step";
                 return refused(found, message, "use `optimizer = \"adamw\"` without `update-in-backward`");
