@@ -137,6 +137,7 @@ fn measure(setting: Setting) {
         trainable: Trainable::All,
         seed: 0,
         hold: None,
+        probes: None,
         shards: 1,
     };
     let start = PhaseState::new(model, arm.training.optimizer(Trainable::All, 0, 1));

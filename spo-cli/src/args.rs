@@ -3,7 +3,7 @@
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::command::{
-    bench, chat, compare, completions, data, doctor, eval, export, fetch, generate, init, list, loss, man, plan,
+    bench, chat, compare, completions, data, doctor, eval, export, fetch, generate, init, list, loss, man, merge, plan,
     quickstart, render, score, serve, steer, study, sweep, tokenize, train, watch,
 };
 use crate::error::CliError;
@@ -41,6 +41,7 @@ pub(crate) enum Command {
     Generate(generate::Arguments),
     Chat(chat::Arguments),
     Export(export::Arguments),
+    Merge(merge::Arguments),
     Fetch(fetch::Arguments),
     Bench(bench::Arguments),
     #[command(subcommand)]
@@ -69,6 +70,7 @@ impl Command {
             Self::Serve(arguments) => arguments.run(output).map(done),
             Self::Eval(arguments) => arguments.run(output).map(done),
             Self::Export(arguments) => arguments.run(output).map(done),
+            Self::Merge(arguments) => arguments.run(output).map(done),
             Self::Compare(arguments) => arguments.run(output).map(done),
             Self::Score(arguments) => arguments.run(output).map(done),
             Self::Steer(arguments) => arguments.run(output).map(done),

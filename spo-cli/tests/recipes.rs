@@ -83,8 +83,12 @@ fn every_recipe_runs_and_says_what_came_out() {
             continue;
         }
         let (_directory, recipe) = copied(&name);
-        // The run, and a control in a file of its own.
-        for file in ["run.toml", "weighted.toml"].map(|file| recipe.join(file)).iter().filter(|file| file.is_file()) {
+        // The run, and controls in files of their own.
+        for file in ["run.toml", "weighted.toml", "joint.toml"]
+            .map(|file| recipe.join(file))
+            .iter()
+            .filter(|file| file.is_file())
+        {
             let (text, out) = (fs::read_to_string(file).unwrap(), path(&file.with_extension("out")));
             let file = path(file);
             let mut arguments = vec!["train", &file, "--out", &out];

@@ -7,6 +7,7 @@
 //!   gradient.
 //! - [`objective`]: the registry of preference losses, one file each.
 //! - [`mod@differentiate`]: losses and gradients of a batch of pairs on plain numbers.
+//! - [`cagrad`]: one direction for several losses.
 //! - [`dual`]: multipliers that hold earlier dimensions at a stated bound.
 //! - [`table`]: losses and gradients of rows of log-probabilities, as JSON.
 //! - [`docs`]: the reference of all objectives, from the registry.
@@ -25,6 +26,7 @@
 //! # Ok::<(), spo_core::CoreError>(())
 //! ```
 
+pub mod cagrad;
 pub mod differentiate;
 pub mod docs;
 pub mod dual;

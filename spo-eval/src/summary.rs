@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AnswerScores, DegreeScore, DimensionScore, Distribution, FrontSummary, HoldPoint, HoldSummary, KlEstimate,
-    OnlinePairs, PairedDifference, Steer, SteeredScores, WinRate,
+    AnswerScores, DegreeScore, DimensionScore, Distribution, FrontSummary, GradientGram, HoldPoint, HoldSummary,
+    KlEstimate, OnlinePairs, PairedDifference, Steer, SteeredScores, WinRate,
 };
 
 /// Version of the JSON form of [`RunSummary`].
@@ -60,6 +60,9 @@ pub struct RunSummary {
     /// How policies do for each user by a few of the user's pairs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub steered: Vec<SteeredScores>,
+    /// How the gradients of dimensions stood to each other.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gradients: Vec<GradientGram>,
     /// What online rounds trained on.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub online: Vec<OnlinePairs>,
@@ -105,6 +108,7 @@ impl Default for RunSummary {
             fronts: Vec::new(),
             steer: Vec::new(),
             steered: Vec::new(),
+            gradients: Vec::new(),
             online: Vec::new(),
             degrees: Vec::new(),
             margins: Vec::new(),
@@ -267,6 +271,9 @@ pub struct CurvePoint {
     /// Mean score of the answers that the policy wrote, where the loss is minus that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub score: Option<f64>,
+    /// Mean loss of each dimension that is replayed, on its pairs of the batch.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub replayed: Vec<(String, f64)>,
 }
 
 /// The running policy on held-out pairs, in the middle of a round.

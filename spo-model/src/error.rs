@@ -219,6 +219,14 @@ pub enum ModelError {
         /// What does not fit.
         reason: String,
     },
+    /// Models that cannot be merged into one.
+    #[error("{what}: {reason}")]
+    Merge {
+        /// The model or the method.
+        what: String,
+        /// Why not.
+        reason: String,
+    },
     /// What steers a policy, or a user's vector, is damaged or does not fit.
     #[error("{}: {reason}", file.display())]
     Steering {

@@ -38,6 +38,7 @@ pub mod load;
 pub mod lora;
 pub mod memory;
 mod open;
+pub mod merge;
 pub mod parameters;
 pub mod quant;
 pub mod reward;

@@ -28,6 +28,9 @@ fn alone() -> &'static str {
 /// A round that weighs both dimensions, in the place of the others.
 const WEIGHED: &str = "rounds=[{ dimension = [\"honesty\", \"helpfulness\"] }]";
 
+/// The same with a control.
+const JOINT: &str = "rounds=[{ dimension = [\"honesty\", \"helpfulness\"], controls = [{ name = \"control\" }] }]";
+
 fn plan(sets: &[String]) -> Result<RunPlan, ConfigError> {
     let steered = sets.iter().any(|set| set.starts_with("steering"));
     plan_of(if steered { alone() } else { BASE }, sets)
@@ -70,6 +73,7 @@ fn another(key: &str, property: &Value) -> Value {
     match name {
         "dimension" => return json!("helpfulness"),
         "dimensions" => return json!(["helpfulness"]),
+        "replay" => return json!({ "honesty": 0.25 }),
         "device" => return json!("cpu"),
         "objective" => return json!("ipo"),
         "mlflow" => return json!("http://127.0.0.1:5000"),
@@ -140,6 +144,12 @@ fn companions(key: &str) -> Vec<String> {
             "data=[{{ path = \"a.jsonl\", meta-prompts = {meta} }}, {{ path = \"b.jsonl\", split = \"test\" }}]"
         ));
     }
+    if ["combine", "cagrad-c"].contains(&name) {
+        sets.push(JOINT.to_owned());
+    }
+    if name == "cagrad-c" {
+        sets.push(format!("{table}.combine=\"cagrad\""));
+    }
     if name.starts_with("zo-") {
         sets.push(format!("{table}.optimizer=\"subzero\""));
     }
@@ -203,8 +213,8 @@ fn options() -> BTreeSet<&'static str> {
 fn every_key_reaches_the_plan() {
     let mut found = vec![];
     let second = |(key, property): (String, Value)| match key.strip_prefix("rounds.0.") {
-        // There is nothing to hold before the second round.
-        Some(rest) if rest.contains("hold.") => (format!("rounds.1.{rest}"), property),
+        // There is nothing to hold or to replay before the second round.
+        Some(rest) if rest.contains("hold.") || rest.ends_with("replay") => (format!("rounds.1.{rest}"), property),
         _ => (key, property),
     };
     keys(&schema::json_schema(&Registries::default()), "", &mut found);

@@ -106,6 +106,7 @@ fn steps(model: CausalLm, task: &dyn Task, per_step: usize) -> Vec<StepFigures> 
         trainable: Trainable::All,
         seed: 0,
         hold: None,
+        probes: None,
         shards: 1,
     };
     let start = PhaseState::new(model, training.optimizer(Trainable::All, 0, 0));

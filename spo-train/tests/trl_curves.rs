@@ -24,7 +24,7 @@ use std::sync::atomic::AtomicBool;
 fn steps(model: CausalLm, task: &dyn Task, training: &TrainingPlan, trainable: Trainable) -> Vec<StepFigures> {
     let (mut memory, stop) = (Memory::default(), AtomicBool::new(false));
     let mut reporter = Reporter::new(std::env::temp_dir(), &mut memory, &stop);
-    let phase = Phase { name: "curve", round: 1, training, trainable, seed: 0, hold: None, shards: 1 };
+    let phase = Phase { name: "curve", round: 1, training, trainable, seed: 0, hold: None, probes: None, shards: 1 };
     phase
         .run(
             PhaseState::new(model, training.optimizer(Trainable::All, 0, 0)),
@@ -250,8 +250,16 @@ fn updates_in_the_backward_pass_give_the_same_bits() {
         let run = |training: &TrainingPlan| {
             let (mut memory, stop) = (Memory::default(), AtomicBool::new(false));
             let mut reporter = Reporter::new(std::env::temp_dir(), &mut memory, &stop);
-            let phase =
-                Phase { name: "curve", round: 0, training, trainable: Trainable::All, seed: 0, hold: None, shards: 1 };
+            let phase = Phase {
+                name: "curve",
+                round: 0,
+                training,
+                trainable: Trainable::All,
+                seed: 0,
+                hold: None,
+                probes: None,
+                shards: 1,
+            };
             let start =
                 PhaseState::new(model(&format!("{arch}-tiny-policy")), training.optimizer(Trainable::All, 0, 0));
             let state = phase.run(start, &task, None, Stopping::never(), None, &mut reporter).unwrap();
@@ -294,7 +302,7 @@ fn stops_at_the_second_step(training: &TrainingPlan, task: &dyn Task) {
     let (mut memory, stop) = (Memory::default(), AtomicBool::new(false));
     let mut reporter = Reporter::new(out.path().into(), &mut memory, &stop);
     let phase =
-        Phase { name: "blows up", round: 0, training, trainable: Trainable::All, seed: 0, hold: None, shards: 1 };
+        Phase { name: "blows up", round: 0, training, trainable: Trainable::All, seed: 0, hold: None, probes: None, shards: 1 };
     let error = phase
         .run(
             PhaseState::new(model("llama-tiny-policy"), training.optimizer(Trainable::All, 0, 0)),

@@ -50,6 +50,7 @@ fn figures(step: u64) -> StepFigures {
         signal_to_noise: None,
         score: None,
         answer_tokens: None,
+        replayed: vec![],
         tokens: 500,
         seconds: 0.5,
         memory_bytes: 0,

@@ -259,7 +259,7 @@ fn at(model: CausalLm, point: Option<&[f64]>) -> CausalLm {
 }
 
 /// Built-in pairs in the model's tokens, or random ones for a model whose tokenizer cannot tell them.
-fn probe(model: &CausalLm, place: &Place) -> Result<Probe, CliError> {
+pub(super) fn probe(model: &CausalLm, place: &Place) -> Result<Probe, CliError> {
     let spec = DataSpec { limit: Some(8), ..DataSpec::default() };
     let own = place.text.clone().unwrap_or_default();
     let text = TextSpec { max_length: own.max_length.or(Some(model.spec().context)), ..own };

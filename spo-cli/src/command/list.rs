@@ -6,6 +6,7 @@ use spo_core::objective::{OptionDoc, modifier, registry};
 use spo_data::Registry;
 use spo_model::device::{self, COMPILED};
 use spo_model::family::FAMILIES;
+use spo_model::merge::METHODS;
 use spo_train::config::Registries;
 
 use crate::error::CliError;
@@ -39,6 +40,8 @@ enum What {
     Scorers,
     /// Ways to make one policy for many preferences: what it is conditioned on, and how it is told
     Conditions,
+    /// Ways of `spo merge` to make one model of several
+    Merges,
     /// Kinds of devices in this build, and whether each works here
     Devices,
 }
@@ -64,6 +67,10 @@ impl Arguments {
                 .collect(),
             What::Scorers => scorers(),
             What::Conditions => conditions(),
+            What::Merges => METHODS
+                .iter()
+                .map(|method| json!({ "name": method.name, "about": method.formula, "paper": method.paper }))
+                .collect(),
             What::Devices => devices(),
         };
         if self.json {
@@ -196,7 +203,7 @@ fn show(item: &Value, output: &mut Output) -> Result<(), CliError> {
         return show_objective(item, output);
     };
     output.line(format_args!("{:<18} {about}", word(&item["name"])))?;
-    for key in ["keys", "extensions", "example"].into_iter().filter(|key| !item[*key].is_null()) {
+    for key in ["keys", "extensions", "example", "paper"].into_iter().filter(|key| !item[*key].is_null()) {
         output.line(format_args!("{:<18} {key}: {}", "", word(&item[key])))?;
     }
     show_options(item, output)

@@ -130,7 +130,7 @@ fn means(scores: &[Option<Scores>]) -> Map<String, Value> {
 }
 
 /// Sequence log-prob of token log-probs.
-pub(super) fn sum(token_logps: &[f32]) -> f64 {
+pub(crate) fn sum(token_logps: &[f32]) -> f64 {
     token_logps.iter().map(|logp| f64::from(*logp)).sum()
 }
 

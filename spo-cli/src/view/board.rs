@@ -202,6 +202,7 @@ pub(crate) mod tests {
             signal_to_noise: None,
             score: None,
             answer_tokens: None,
+            replayed: vec![],
             margin_offset: None,
             tokens: 1000,
             seconds: 0.5,

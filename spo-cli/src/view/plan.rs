@@ -111,6 +111,13 @@ pub(crate) fn forecast_text(forecast: &Forecast) -> String {
     let (checkpoints, log_probs) = (bytes(disk.checkpoints), bytes(disk.log_probs));
     line(format!("{:<19} checkpoints {checkpoints}, log-probs {log_probs}", ""));
     text += &memory_text(&forecast.memory);
+    for phase in &forecast.phases {
+        for replay in &phase.replayed {
+            let rows = count(replay.rows as u64);
+            let (pairs, dimension, phase) = (replay.pairs_per_step, &replay.dimension, &phase.phase);
+            let _ = writeln!(text, "  replay {dimension} in {phase}: {pairs} pairs of each step, of {rows}");
+        }
+    }
     for hold in &forecast.holds {
         let (driving, judging) = (count(hold.driving as u64), count(hold.judging as u64));
         let _ = writeln!(

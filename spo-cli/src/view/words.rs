@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use spo_eval::report::bytes;
-use spo_eval::{ConflictCount, DataSummary, DimensionScore, GateOutcome, Subset};
+use spo_eval::{ConflictCount, DataSummary, DimensionScore, GateOutcome, GradientGram, Subset};
 use spo_train::events::{Held, HeldDimension, HeldOut, HeldOutDimension};
 use spo_train::{Event, StepFigures};
 
@@ -30,6 +30,7 @@ pub(super) fn figures(figures: &StepFigures) -> String {
     words.extend(figures.kl.map(|kl| format!("kl {kl:.3}")));
     words.extend(figures.degree_accuracy.map(|accuracy| format!("degrees {:.0} %", 100.0 * accuracy)));
     words.extend(figures.signal_to_noise.map(|signal| format!("signal/noise {signal:.0}")));
+    words.extend(figures.replayed.iter().map(|of| format!("{} again {:.4}", of.dimension, of.loss)));
     words.push(format!("|grad| {:.3}", figures.grad_norm));
     words.push(format!("lr {:.2e}", figures.learning_rate));
     if figures.seconds > 0.0 {
@@ -166,6 +167,7 @@ pub(super) fn lines(event: &Event) -> Vec<String> {
             format!("{phase} ended after {step} of {steps} steps with the policy of step {policy_of}: {reason}")
         }
         Event::Held(held) => self::held(held),
+        Event::Gradients(gram) if gram.coefficients.is_empty() => cosines(gram),
         Event::HoldJudged(hold) => format!(
             "{} holds {} {}: asked at least {}, reached {} ({} to {}), λ {:.3}",
             hold.round,
@@ -280,6 +282,16 @@ fn held_out(scores: &[DimensionScore]) -> String {
     words.collect::<Vec<_>>().join("; ")
 }
 
+/// How the gradients of every two dimensions stand to each other.
+fn cosines(gram: &GradientGram) -> String {
+    let of = |(first, second)| {
+        let [a, b] = [first, second].map(|at: usize| &gram.dimensions[at]);
+        Some(format!("{a} and {b} {:+.3}", gram.cosine(first, second)?))
+    };
+    let words: Vec<String> = gram.pairs().filter_map(of).collect();
+    format!("{} step {}, cosine of gradients: {}", gram.phase, gram.step, words.join(", "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -306,6 +318,7 @@ mod tests {
             signal_to_noise: None,
             score: None,
             answer_tokens: None,
+            replayed: vec![],
             tokens: 900,
             seconds: 0.5,
             memory_bytes: 0,

@@ -79,6 +79,19 @@ fn formulas() {
             json!({}),
             Box::new(|i| (d(i) - (1.5 * safety.chosen[i] - 0.5 * safety.rejected[i] - 0.5) / 0.1).powi(2)),
         ),
+        ("dpop", json!({}), Box::new(|i| softplus(-0.1 * (d(i) - 50.0 * (-lw(i)).max(0.0))))),
+        ("dpop", json!({"penalty": 2.0}), Box::new(|i| softplus(-0.1 * (d(i) - 2.0 * (-lw(i)).max(0.0))))),
+        ("dpo-shift", json!({}), Box::new(|i| softplus(-0.1 * (lw(i) - 0.95 * ll(i))))),
+        (
+            "safe-dpo",
+            json!({"safety-margin": 3.0}),
+            Box::new(|i| match (safety.chosen[i] == 1.0, safety.rejected[i] == 1.0) {
+                (true, true) => softplus(-0.1 * d(i)),
+                (true, false) => softplus(3.0 - 0.1 * d(i)),
+                (false, true) => softplus(3.0 + 0.1 * d(i)),
+                (false, false) => 0.0,
+            }),
+        ),
         (
             "modpo",
             json!({"weight": 0.4, "margin-beta": 0.2}),
@@ -129,6 +142,8 @@ fn limits_of_one_another() {
     same(losses("robust", json!({"label-smoothing": 0.0})), dpo(), 0.0);
     same(losses("r-dpo", json!({"alpha": 0.0})), dpo(), 0.0);
     same(losses("selm", json!({"alpha": 0.0})), dpo(), 0.0);
+    same(losses("dpop", json!({"penalty": 0.0})), dpo(), 0.0);
+    same(losses("dpo-shift", json!({"rejected-factor": 1.0})), dpo(), 0.0);
     same(losses("mm-dpo", json!({"weight": 0.0})), dpo(), 1e-12);
     same(losses("tdpo-2", json!({"alpha": 0.0})), dpo(), 0.0);
     same(losses("mrpo", json!({"weights": [1.0, 0.0, 0.0]})), dpo(), 1e-9);

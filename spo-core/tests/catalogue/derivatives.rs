@@ -131,6 +131,8 @@ const MONOTONE: &[&str] = &[
     "alpha-po",
     "chi-po",
     "r-dpo",
+    "dpop",
+    "dpo-shift",
     "tdpo-1",
     "tdpo-2",
     "modpo",

@@ -7,6 +7,7 @@ mod benchmarks;
 mod document;
 pub(crate) mod escape;
 mod front;
+mod gradients;
 mod hold;
 mod html;
 mod json;

@@ -5,7 +5,7 @@ use crate::report::document::{Block, Section, Table};
 use crate::report::hold;
 use crate::report::matrix::{Detail, Pairs, has_boilerplate, matrix};
 use crate::report::svg::{Chart, ScatterPoint};
-use crate::report::{answers, benchmarks, front, steering};
+use crate::report::{answers, benchmarks, front, gradients, steering};
 use crate::verdict::makes_rewards;
 use crate::{
     DimensionScore, PairedDifference, RunSummary, ScoreKind, Subset, Tally, dimensions, find_score, forgetting,
@@ -54,6 +54,7 @@ pub(crate) fn sections(summary: &RunSummary) -> Vec<Section> {
         front::section(summary),
         steering::section(summary),
         hold::section(summary),
+        gradients::section(summary),
         answers::section(summary),
         benchmarks::section(summary),
         comparisons(summary),

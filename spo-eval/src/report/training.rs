@@ -70,10 +70,18 @@ fn rounds(summary: &RunSummary) -> Section {
             round.curve.iter().filter_map(|point| Some((point.step as f64, read(point)?))).collect()
         });
     }
+    for dimension in replayed(summary) {
+        let of = |point: &CurvePoint| {
+            let (_, loss) = point.replayed.iter().find(|(name, _)| *name == dimension)?;
+            Some((point.step as f64, *loss))
+        };
+        let title = format!("Loss on replayed pairs of {dimension}");
+        chart(&title, ["step", "loss"], &|round| round.curve.iter().filter_map(of).collect());
+    }
     chart("Held-out loss", ["step", "loss"], &|round| {
         round.evaluations.iter().map(|look| (look.step as f64, look.loss)).collect()
     });
-    chart("Mean score of answers to held-out prompts", "score", &|round| {
+    chart("Mean score of answers to held-out prompts", ["step", "score"], &|round| {
         round.evaluations.iter().filter_map(|look| Some((look.step as f64, look.score?))).collect()
     });
     for dimension in looked_at(summary) {
@@ -149,6 +157,17 @@ fn degrees(summary: &RunSummary) -> Section {
 fn looked_at(summary: &RunSummary) -> Vec<&str> {
     let mut names: Vec<&str> = Vec::new();
     for (name, ..) in summary.rounds.iter().flat_map(|round| &round.evaluations).flat_map(|look| &look.dimensions) {
+        if !names.contains(&name.as_str()) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// Dimensions whose pairs were replayed, in order of first mention.
+fn replayed(summary: &RunSummary) -> Vec<&str> {
+    let mut names: Vec<&str> = Vec::new();
+    for (name, _) in summary.rounds.iter().flat_map(|round| &round.curve).flat_map(|point| &point.replayed) {
         if !names.contains(&name.as_str()) {
             names.push(name);
         }

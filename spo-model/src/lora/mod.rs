@@ -7,6 +7,7 @@
 mod attach;
 pub mod front;
 mod peft;
+mod project;
 mod saved;
 mod targets;
 
@@ -14,6 +15,7 @@ pub use crate::decoder::adapter::LoraAdapter;
 pub use crate::decoder::dropout::{Dropout, mix};
 pub use front::{FrontSpec, Weights};
 pub use peft::{load_adapter, load_adapter_as, merge_adapter, merge_adapter_at, save_adapter};
+pub use project::Complement;
 pub use saved::SavedModules;
 pub use targets::Targets;
 

@@ -102,6 +102,7 @@ pub(crate) fn lora() -> LoraSpec {
         shared_rank: None,
         concentration: None,
         rounds: Some(LoraRounds::Continue),
+        project: Some(0),
         quantised_base: Some(QuantisedBase::None),
     }
 }
@@ -131,6 +132,11 @@ pub(crate) fn conditional_lora() -> LoraSpec {
     }
 }
 
+/// Steps from one look at gradients to the next.
+pub(crate) fn gradient_every() -> u64 {
+    50
+}
+
 /// `[evaluation]`.
 pub(crate) fn evaluation() -> EvaluationSpec {
     EvaluationSpec {
@@ -139,6 +145,8 @@ pub(crate) fn evaluation() -> EvaluationSpec {
         kl_max_new_tokens: Some(64),
         kl_temperature: Some(1.0),
         kl_path: Some(false),
+        gradient_pairs: Some(0),
+        gradient_every: Some(gradient_every()),
         samples: Some(4),
         sample_prompts: Some(Vec::new()),
         scorer: None,
@@ -183,6 +191,9 @@ pub(crate) fn hold() -> HoldSpec {
         dimensions: Default::default(),
     }
 }
+
+/// `c` of CAGrad, as in its paper's runs (arXiv 2110.14048).
+pub(crate) const CAGRAD_C: f64 = 0.4;
 
 /// Evaluations without a new best before a round is ended.
 pub(crate) const PATIENCE: usize = 3;

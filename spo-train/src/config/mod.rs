@@ -41,9 +41,9 @@ pub use crate::error::{ConfigError, Place};
 pub(crate) use objective::holds_earlier;
 pub(crate) use plan::unshared;
 pub use plan::{
-    ArmPlan, Bound, CheckpointPlan, Condition, DataShape, EarlyStoppingPlan, EvaluationPlan, GateConditions, GatePlan,
-    HeldPlan, HoldPlan, LoraPlan, ModelPlan, OnlinePlan, Origin, ParallelPlan, PlanLine, RoundPlan, RunPlan,
-    SteeringPlan, TrackPlan, TrainingPlan, WarmupPlan, WatchdogPlan, ZerothOrderPlan,
+    ArmPlan, Bound, CheckpointPlan, CombinePlan, Condition, DataShape, EarlyStoppingPlan, EvaluationPlan,
+    GateConditions, GatePlan, HeldPlan, HoldPlan, LoraPlan, ModelPlan, OnlinePlan, Origin, ParallelPlan, PlanLine,
+    RoundPlan, RunPlan, SteeringPlan, TrackPlan, TrainingPlan, WarmupPlan, WatchdogPlan, ZerothOrderPlan,
 };
 pub use registries::Registries;
 pub use resolve::{Facts, resolve};

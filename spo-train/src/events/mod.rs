@@ -10,8 +10,8 @@ use crate::TrainError;
 use serde::{Deserialize, Serialize};
 use spo_eval::{
     AnswerScores, Artefact, Benchmark, ConflictCount, DataSummary, DegreeScore, DimensionScore, Distribution,
-    FrontSummary, GateSummary, HoldSummary, KlEstimate, OnlinePairs, PairedDifference, Sample, Steer, SteeredScores,
-    WinRate,
+    FrontSummary, GateSummary, GradientGram, HoldSummary, KlEstimate, OnlinePairs, PairedDifference, Sample, Steer,
+    SteeredScores, WinRate,
 };
 use std::path::PathBuf;
 
@@ -163,6 +163,8 @@ pub enum Event {
     DegreesClassified(DegreeScore),
     /// λ was moved to hold earlier dimensions at their bounds; step 0 is its start value.
     Held(Held),
+    /// How the gradients of dimensions stand to each other at the running policy.
+    Gradients(GradientGram),
     /// A finished policy was held against the bounds of its round, on held-out pairs.
     HoldJudged(HoldSummary),
     /// The running policy's distance from the one its phase started from, on sampled responses.
@@ -339,6 +341,9 @@ pub struct StepFigures {
     /// Their mean length, in tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer_tokens: Option<f64>,
+    /// The pairs of earlier dimensions in this step; no other figure but `grad-norm` and `tokens` has them in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replayed: Vec<Replayed>,
     /// Tokens run through the model, shared prompts counted once.
     pub tokens: u64,
     /// Time taken.
@@ -346,6 +351,20 @@ pub struct StepFigures {
     /// Resident memory of the process after the step, bytes; 0 where the system does not say.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub memory_bytes: u64,
+}
+
+/// The pairs of an earlier dimension in a step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Replayed {
+    /// The dimension.
+    pub dimension: String,
+    /// Its pairs.
+    pub pairs: usize,
+    /// Mean loss of its round's objective on them.
+    pub loss: f64,
+    /// Share of them whose chosen answer has the higher reward.
+    pub accuracy: f64,
 }
 
 fn is_zero(bytes: &u64) -> bool {

@@ -5,7 +5,9 @@ use crate::config::{LoraPlan, RunPlan};
 use crate::events::sink::Record;
 use crate::events::{Event, HeldDimension, HeldOut, HeldOutDimension};
 use crate::persist::directory::{START, WARMUP};
-use spo_eval::{Artefact, CurvePoint, Evaluation, HoldPoint, ModelSummary, Phase, RoundSummary, RunSummary, Setting};
+use spo_eval::{
+    Artefact, CurvePoint, Evaluation, GradientGram, HoldPoint, ModelSummary, Phase, RoundSummary, RunSummary, Setting,
+};
 
 /// Points of a training curve that are kept.
 const CURVE_POINTS: u64 = 100;
@@ -80,6 +82,7 @@ fn add(summary: &mut RunSummary, plan: &RunPlan, event: &Event) {
                     accuracy: figures.accuracy,
                     margin: figures.margin,
                     score: figures.score,
+                    replayed: figures.replayed.iter().map(|of| (of.dimension.clone(), of.loss)).collect(),
                 });
             }
         }
@@ -128,6 +131,7 @@ fn add(summary: &mut RunSummary, plan: &RunPlan, event: &Event) {
             }
             summary.holds.push(hold.clone());
         }
+        Event::Gradients(gram) => thinned(&mut summary.gradients, gram),
         Event::GateChecked(gate) => summary.gates.push(gate.clone()),
         Event::PhaseEnded { phase, step, steps, policy_of, reason } => {
             let text = format!("ended after {step} of {steps} steps with the policy of step {policy_of}: {reason}");
@@ -156,6 +160,13 @@ fn add(summary: &mut RunSummary, plan: &RunPlan, event: &Event) {
         }),
         Event::Warning { text } => summary.warnings.push(text.clone()),
         _ => {}
+    }
+}
+
+/// Keeps a look at gradients; where every step has one, each tenth of them, the means of which are as good.
+fn thinned(kept: &mut Vec<GradientGram>, gram: &GradientGram) {
+    if gram.coefficients.is_empty() || gram.step.is_multiple_of(10) {
+        kept.push(gram.clone());
     }
 }
 

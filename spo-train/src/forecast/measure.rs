@@ -21,7 +21,7 @@ use crate::{TrainError, step::memory};
 use serde::Serialize;
 use spo_data::{Example, Group, RowHash};
 use spo_model::{CausalLm, device};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
@@ -108,7 +108,7 @@ impl Measured<'_> {
         let few = self.short(place.training);
         let (name, round, seed) = (place.policy.as_str(), place.round(), self.prepared.plan.seed);
         let (trainable, shards) = (data.trainable(self.policies.trainable()), self.prepared.plan.parallel.shards);
-        let phase = Phase { name, round, training: &few, trainable, seed, hold: None, shards };
+        let phase = Phase { name, round, training: &few, trainable, seed, hold: None, shards, probes: None };
         let data = data.clone().visiting(phase.visits(data.units()), phase.epoch(data.units()));
         let logps = PolicyLogps::of(START, if place.arm.is_some() { self.score(&data) } else { HashMap::new() });
         let history: Vec<&PolicyLogps> = place.path.iter().map(|_| &logps).collect();
@@ -129,7 +129,9 @@ impl Measured<'_> {
     /// A phase's settings for a few steps with nothing between them.
     fn short(&self, training: &TrainingPlan) -> TrainingPlan {
         let steps = self.steps.min(training.steps);
-        TrainingPlan { steps, eval_every: 0, early_stopping: None, max_kl: 0.0, ..training.clone() }
+        // The rows of other dimensions take as long as its own.
+        let replay = BTreeMap::new();
+        TrainingPlan { steps, eval_every: 0, early_stopping: None, max_kl: 0.0, replay, ..training.clone() }
     }
 
     fn train(&mut self, phase: &Phase, task: &dyn Task, model: CausalLm) -> Result<(), TrainError> {

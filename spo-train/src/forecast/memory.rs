@@ -3,14 +3,17 @@
 use crate::TrainError;
 use crate::config::TrainingPlan;
 use crate::config::spec::Recompute;
+use crate::phase::visits::Visits;
 use crate::phase::{kept_activations, side_by_side};
 use crate::policy::adapters::policy_options;
 use crate::policy::{PolicyOptions, sampling};
 use crate::run::Prepared;
+use crate::run::gradients;
 use crate::run::schedule::{self, Stage};
 use crate::step::{memory, tape};
+use crate::task::data::TaskData;
 use serde::Serialize;
-use spo_data::{Group, UnitOrder, micro_batches};
+use spo_data::{Group, micro_batches};
 use spo_model::ModelSpec;
 use spo_model::device::{describe, on_cpu};
 use spo_model::export::PROBE_TOKENS;
@@ -109,8 +112,11 @@ fn phase(prepared: &Prepared, training: &schedule::Training, program: usize) -> 
     let (settings, data, round) = (place.training, &training.data.train, place.round() as usize);
     let options = policy_options(&prepared.plan, spec, &prepared.device)?;
     let model = trained(&options, round, host);
-    let rows: Vec<Group> = (0..data.len()).map(|row| data.group(row)).collect();
-    let order = place.visiting(prepared.plan.seed).order(data.units());
+    let replayed = || training.data.replayed.iter().map(|rows| &rows.data);
+    let rows: Vec<Group> =
+        std::iter::once(data).chain(replayed()).flat_map(|data| (0..data.len()).map(|row| data.group(row))).collect();
+    let lengths: Vec<usize> = replayed().map(TaskData::len).collect();
+    let order = place.visiting(prepared.plan.seed).schedule(data.units(), &lengths);
     let (batch, at_once) = largest_batch(prepared, settings, &rows, &order);
     let mut state = model.state(spec)?;
     // Of an embedding table with a head of its own, only the rows of tokens that occur have gradients and moments.
@@ -140,7 +146,8 @@ fn phase(prepared: &Prepared, training: &schedule::Training, program: usize) -> 
     let sets = levels + if at_once > 1 { at_once + 1 } else { 1 };
     let gradients = match settings.update_in_backward {
         true => largest_part(spec, untouched_in_a_step),
-        false => state.gradients * sets,
+        // Those of several dimensions are there together.
+        false => state.gradients * (sets + apart(prepared, training)),
     };
     let mut phase = PhaseMemory {
         phase: place.policy.clone(),
@@ -183,6 +190,13 @@ fn phase(prepared: &Prepared, training: &schedule::Training, program: usize) -> 
     Ok(phase)
 }
 
+/// How many sets of gradients are kept beside that of a batch: of the dimensions that become one, or are looked at.
+fn apart(prepared: &Prepared, training: &schedule::Training) -> usize {
+    let front = training.data.train.front().filter(|_| training.place.training.conflict_aversion().is_some());
+    let probed = gradients::probed(&prepared.plan, &training.place, &prepared.phases).len();
+    front.map_or(0, |front| front.dimensions.len()).max(probed)
+}
+
 /// What is in memory of the model in the round of this number.
 fn trained(options: &PolicyOptions, round: usize, host: bool) -> Training<'_> {
     let (storage, lora) = (options.load.storage.unwrap_or(Storage::F32), options.lora.as_ref());
@@ -212,7 +226,7 @@ impl PhaseMemory {
 }
 
 /// How many of so many tokens the steps see together, and the step that sees most.
-fn touched_rows(rows: &[Group], order: &UnitOrder, steps: u64, vocabulary: usize) -> [usize; 2] {
+fn touched_rows(rows: &[Group], order: &Visits, steps: u64, vocabulary: usize) -> [usize; 2] {
     let (mut seen_in, mut ever, mut most) = (vec![0; vocabulary], 0, 0);
     for step in 1..=steps.min(order.steps_per_epoch() as u64) {
         let mut touched = 0;
@@ -240,7 +254,7 @@ fn largest_part(spec: &ModelSpec, untouched: usize) -> usize {
 }
 
 /// The most of each that the micro-batches of a phase have which run together, and how many those are at most.
-fn largest_batch(prepared: &Prepared, settings: &TrainingPlan, rows: &[Group], order: &UnitOrder) -> (Batch, usize) {
+fn largest_batch(prepared: &Prepared, settings: &TrainingPlan, rows: &[Group], order: &Visits) -> (Batch, usize) {
     let (device, spec) = (&prepared.device, &prepared.model);
     let budget = match settings.update_in_backward {
         true => usize::MAX,

@@ -12,6 +12,7 @@ pub use memory::{MemoryForecast, PhaseMemory};
 
 use crate::TrainError;
 use crate::run::Prepared;
+use crate::run::place::ReplayedData;
 use crate::run::reference::Scoring;
 use crate::run::schedule::{Stage, Training};
 use serde::Serialize;
@@ -67,6 +68,9 @@ pub struct PhaseForecast {
     pub evaluations: u64,
     /// Tokens scored for them, at least.
     pub evaluation_tokens: u64,
+    /// Pairs of earlier dimensions in each step.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub replayed: Vec<ReplayForecast>,
     /// Pairs without preference degrees, where the loss takes any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub without_degrees: Option<usize>,
@@ -85,6 +89,18 @@ pub struct WrittenForecast {
     pub tokens_per_step: u64,
     /// Tokens of all steps, at most.
     pub tokens: u64,
+}
+
+/// The pairs of an earlier dimension in each step of a phase.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ReplayForecast {
+    /// The dimension.
+    pub dimension: String,
+    /// Its pairs in a step.
+    pub pairs_per_step: usize,
+    /// All of them.
+    pub rows: usize,
 }
 
 /// The pairs behind one bound.
@@ -167,10 +183,11 @@ impl PhaseForecast {
             phase: training.place.policy.clone(),
             rows,
             steps: settings.steps,
-            epochs: settings.steps as f64 * settings.pairs_per_step.min(rows) as f64 / rows as f64,
+            epochs: settings.steps as f64 * settings.own_pairs_per_step().min(rows) as f64 / rows as f64,
             tokens: training.tokens,
             evaluations: training.evaluations,
             evaluation_tokens: training.evaluation_tokens,
+            replayed: ReplayForecast::all(training),
             without_degrees: training.data.train.without_degrees(),
             written: training.data.train.is_written().then(|| WrittenForecast {
                 answers_per_step: training.written.per_step.count,
@@ -178,6 +195,17 @@ impl PhaseForecast {
                 tokens: training.written.steps.tokens(),
             }),
         }
+    }
+}
+
+impl ReplayForecast {
+    fn all(training: &Training) -> Vec<Self> {
+        let of = |((dimension, pairs_per_step), rows): ((&str, usize), &ReplayedData)| Self {
+            dimension: dimension.into(),
+            pairs_per_step,
+            rows: rows.data.len(),
+        };
+        training.place.training.replayed_pairs().zip(&training.data.replayed).map(of).collect()
     }
 }
 

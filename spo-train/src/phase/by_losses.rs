@@ -53,6 +53,6 @@ impl Phase<'_> {
         let signal = losses.first().zip(losses.get(1)).zip(noise).map(|((up, down), noise)| (up - down).abs() / noise);
         let (model, norm) = optimizer.update(model, &losses, learning_rate);
         let norm = finite("the estimate of the gradient norm", norm)?;
-        Ok(Updated { model, tally: total, norm, passes: losses.len(), signal })
+        Ok(Updated { model, tally: total, norm, passes: losses.len(), signal, gradients: None })
     }
 }

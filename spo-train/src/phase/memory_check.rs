@@ -2,10 +2,10 @@
 
 use crate::TrainError;
 use crate::phase::step_batch::{Fault, StepBatch};
+use crate::phase::visits::Visits;
 use crate::phase::{Phase, PhaseState};
 use crate::step::optimizer::Method;
 use crate::task::Task;
-use spo_data::UnitOrder;
 use spo_team::Team;
 
 /// Phases of fewer steps come to their longest row soon without a check.
@@ -19,7 +19,7 @@ impl Phase<'_> {
         &self,
         state: &mut PhaseState,
         task: &dyn Task,
-        order: &UnitOrder,
+        visits: &Visits,
     ) -> Result<(), TrainError> {
         let steps_left = self.training.steps.saturating_sub(state.step);
         if self.training.update_in_backward || steps_left < CHECKED_FROM_STEPS {
@@ -28,8 +28,10 @@ impl Phase<'_> {
         let tokens = |row: &usize| task.group(*row).tokens();
         let visited = self.visits(task.units());
         let visited = (0..task.len()).filter(|row| visited[*row]);
-        let Some(longest) = visited.max_by_key(tokens) else { return Ok(()) };
-        let (device, rows) = (state.model.device(), order.batch(state.step as usize));
+        let replayed = task.replayed().into_iter().map(|(_, rows)| rows).sum::<usize>();
+        let all = visited.chain(task.len()..task.len() + replayed);
+        let Some(longest) = all.max_by_key(tokens) else { return Ok(()) };
+        let (device, rows) = (state.model.device(), visits.batch(state.step as usize));
         if StepBatch::new(self, task, &rows, state.step, &device).most_tokens() >= tokens(&longest) {
             return Ok(());
         }

@@ -3,6 +3,7 @@
 mod by_losses;
 pub mod checkpoint;
 pub mod gate;
+pub mod gradients;
 pub mod hold;
 mod memory_check;
 pub(crate) mod shards;
@@ -10,7 +11,7 @@ pub mod state;
 mod step;
 mod step_batch;
 pub mod stopping;
-mod visits;
+pub(crate) mod visits;
 
 use crate::TrainError;
 use crate::config::TrainingPlan;
@@ -20,6 +21,7 @@ use crate::events::Event;
 use crate::events::reporter::Reporter;
 use crate::persist::durable::Mark;
 use crate::phase::checkpoint::Checkpoints;
+use crate::phase::gradients::Probes;
 use crate::phase::hold::Hold;
 use crate::phase::stopping::Stopping;
 use crate::step::gradients::Trainable;
@@ -48,6 +50,8 @@ pub struct Phase<'a> {
     pub hold: Option<&'a Hold<'a>>,
     /// Parts of each step's batch whose gradients are added in a balanced tree; 1 = all one after the other.
     pub shards: usize,
+    /// Rows whose gradients are compared on the way; `None` = none are.
+    pub probes: Option<&'a Probes<'a>>,
 }
 
 impl Phase<'_> {
@@ -69,8 +73,9 @@ impl Phase<'_> {
         if task.is_empty() {
             return Err(TrainError::no_pairs(self.name));
         }
-        let order = self.order(task.units());
-        self.check_memory(&mut state, task, &order)?;
+        let replayed: Vec<usize> = task.replayed().into_iter().map(|(_, rows)| rows).collect();
+        let visits = self.schedule(task.units(), &replayed);
+        self.check_memory(&mut state, task, &visits)?;
         let tasks: Vec<&dyn Task> = [task].into_iter().chain(held_out.map(|held_out| held_out.own.as_ref())).collect();
         if let Some(hold) = self.hold {
             hold.begin(self, &mut state, &tasks, reporter)?;
@@ -111,7 +116,7 @@ impl Phase<'_> {
                 state.model = state.optimizer.settle(state.model);
                 return stopping.finish(state, self.training.steps, reporter);
             }
-            state = self.step(state, task, &order, reporter)?;
+            state = self.step(state, task, &visits, reporter)?;
         }
     }
 

@@ -2,13 +2,14 @@
 
 use crate::TrainError;
 use crate::events::reporter::Reporter;
-use crate::events::{Event, StepFigures};
+use crate::events::{Event, Replayed, StepFigures};
 use crate::phase::step_batch::{Fault, StepBatch, finite};
+use crate::phase::visits::Visits;
 use crate::phase::{Phase, PhaseState};
 use crate::step::memory;
 use crate::step::optimizer::{Method, Optimizer, clip_factor};
-use crate::task::{StepTally, Task};
-use spo_data::UnitOrder;
+use crate::task::{ReplayTally, StepTally, Task};
+use spo_eval::GradientGram;
 use spo_model::CausalLm;
 use spo_team::Team;
 use std::time::Instant;
@@ -23,6 +24,8 @@ pub(super) struct Updated {
     pub passes: usize,
     /// The difference of two losses over the noise of one, where it was measured.
     pub signal: Option<f64>,
+    /// The gradients of the dimensions, where they were made into one by more than their weights.
+    pub gradients: Option<GradientGram>,
 }
 
 impl Phase<'_> {
@@ -31,12 +34,12 @@ impl Phase<'_> {
         &self,
         state: PhaseState,
         task: &dyn Task,
-        order: &UnitOrder,
+        visits: &Visits,
         reporter: &mut Reporter,
     ) -> Result<PhaseState, TrainError> {
         let started = Instant::now();
         let (done, number) = (state.step, state.step + 1);
-        let rows = order.batch(done as usize);
+        let rows = visits.batch(done as usize);
         let batch = StepBatch::new(self, task, &rows, done, &state.model.device());
         reporter.team.is_at(|| format!("{}, step {number}", self.name));
         let learning_rate = self.training.learning_rates().after(done);
@@ -46,8 +49,9 @@ impl Phase<'_> {
             Some(weights) => model.with_weights(&weights),
             None => model,
         };
-        let updated = self.update(&batch, model, optimizer.as_mut(), learning_rate, &reporter.team);
-        let Updated { model, tally, norm, passes, signal } = updated.map_err(|fault| match fault {
+        self.probe(&model, task, done, reporter)?;
+        let updated = self.update((&batch, task), model, optimizer.as_mut(), learning_rate, &reporter.team);
+        let Updated { model, tally, norm, passes, signal, gradients } = updated.map_err(|fault| match fault {
             Fault::NotFinite(quantity, found) => {
                 let ids: Vec<String> = rows.iter().map(|&row| task.id(row).to_owned()).collect();
                 reporter.not_finite(self.name, number, quantity, found, &ids)
@@ -57,15 +61,23 @@ impl Phase<'_> {
 
         let written = tally.scores.map_or(0, |scores| scores.tokens as u64);
         let (tokens, taken) = (batch.tokens() * passes as u64 + written, started.elapsed());
-        let mean = |sum: f64| sum / (rows.len() * passes) as f64;
+        let of_dimension = |((dimension, _), sums): ((&str, usize), &ReplayTally)| Replayed {
+            dimension: dimension.into(),
+            pairs: sums.pairs as usize / passes,
+            loss: sums.loss / sums.pairs,
+            accuracy: sums.correct / sums.pairs,
+        };
+        let replayed = task.replayed().into_iter().zip(&tally.replayed).map(of_dimension).collect();
+        let mean = |sum: f64| sum / ((rows.len() * passes) as f64 - tally.replayed_pairs());
         let over = |sum: f64, count: f64| (count > 0.0).then(|| sum / count);
+        gradients.map_or(Ok(()), |gradients| reporter.emit(Event::Gradients(gradients)))?;
         let pairs = tally.preference.as_ref();
         reporter.emit(Event::Step(StepFigures {
             phase: self.name.into(),
             step: number,
             steps: self.training.steps,
-            epoch: number as f64 / order.steps_per_epoch() as f64,
-            loss: tally.mean_loss(),
+            epoch: number as f64 / visits.steps_per_epoch() as f64,
+            loss: tally.own_loss(),
             grad_norm: norm,
             learning_rate,
             accuracy: pairs.map(|sums| mean(sums.correct)),
@@ -80,6 +92,7 @@ impl Phase<'_> {
             signal_to_noise: signal,
             score: tally.scores.map(|scores| scores.mean()),
             answer_tokens: tally.scores.map(|scores| scores.tokens / scores.answers),
+            replayed,
             tokens,
             seconds: taken.as_secs_f64(),
             memory_bytes: memory::resident_bytes(),
@@ -91,7 +104,7 @@ impl Phase<'_> {
     /// Gradients → norm → clip → update; or losses → update.
     fn update(
         &self,
-        batch: &StepBatch,
+        (batch, task): (&StepBatch, &dyn Task),
         model: CausalLm,
         optimizer: &mut dyn Optimizer,
         learning_rate: f64,
@@ -106,17 +119,26 @@ impl Phase<'_> {
                     squares += norm * norm;
                     Ok(optimizer.update(model, part, learning_rate, 1.0))
                 })?;
-                Ok(Updated { model, tally, norm: squares.sqrt(), passes: 1, signal: None })
+                Ok(Updated { model, tally, norm: squares.sqrt(), passes: 1, signal: None, gradients: None })
             }
             Method::Gradients(optimizer) => {
+                let (mut gradients, tally, gram) = match self.training.conflict_aversion().zip(task.front()) {
+                    Some((c, front)) => {
+                        let (gradients, tally, gram) = self.conflict_averse(batch, &model, front, c, team)?;
+                        (gradients, tally, Some(gram))
+                    }
+                    None => {
+                        let (gradients, tally) = batch.gradients(&model, team)?;
+                        (gradients, tally, None)
+                    }
+                };
                 // All that follows is of the whole step, on every process that shares it.
-                let (mut gradients, tally) = batch.gradients(&model, team)?;
                 batch.check(&tally, model.dtype())?;
                 let norm = finite("the gradient norm", gradients.norm())?;
                 let scale = clip_factor(norm, self.training.max_grad_norm);
                 optimizer.begin_step();
                 let model = optimizer.update(model, &mut gradients, learning_rate, scale);
-                Ok(Updated { model, tally, norm, passes: 1, signal: None })
+                Ok(Updated { model, tally, norm, passes: 1, signal: None, gradients: gram })
             }
             Method::Losses(optimizer) => self.by_losses(batch, model, optimizer, learning_rate, team),
         }

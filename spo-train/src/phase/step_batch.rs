@@ -7,7 +7,7 @@ use crate::phase::shards::{Shards, not_shared};
 use crate::step::dropout::with_dropout;
 use crate::step::gradients::Gradients;
 use crate::step::tape::{LogpGradients, Scored, TapeOptions, differentiate_in_parts, differentiate_scored, observe};
-use crate::task::{StepAhead, StepRows, StepTally, Task};
+use crate::task::{Ahead, FrontRows, StepAhead, StepRows, StepTally, Task};
 use burn::tensor::{DType, Device};
 use rayon::prelude::*;
 use spo_core::logprob::HeadOptions;
@@ -70,6 +70,8 @@ pub(super) struct StepBatch<'a> {
     head: HeadOptions,
     /// Whether other rows are computed together than in the batch that it is of.
     repacked: bool,
+    /// The dimension that has all the weight, and the number of dimensions, where it is not the task that says their weights.
+    alone: Option<(usize, usize)>,
 }
 
 impl<'a> StepBatch<'a> {
@@ -82,7 +84,24 @@ impl<'a> StepBatch<'a> {
         let together = if phase.training.update_in_backward { usize::MAX } else { token_budget };
         let shards = Shards::new(&lengths, phase.shards, together);
         let head = HeadOptions { chunk_rows: phase.training.head_chunk_rows, ..Default::default() };
-        Self { phase, task, rows, groups, shards, done, token_budget, head, repacked: false }
+        Self { phase, task, rows, groups, shards, done, token_budget, head, repacked: false, alone: None }
+    }
+
+    /// With all the weight on one dimension of several.
+    #[must_use]
+    pub fn alone(self, alone: Option<(usize, usize)>) -> Self {
+        Self { alone, ..self }
+    }
+
+    /// The rows of one dimension, which has all the weight. What their sums are divided by stays that of the whole batch.
+    pub fn of_dimension(&self, front: &FrontRows, dimension: usize) -> Self {
+        let own: Vec<usize> =
+            (0..self.rows.len()).filter(|&place| front.of_row[self.rows[place]] == dimension).collect();
+        let lengths: Vec<usize> = own.iter().map(|&place| self.groups[place].tokens()).collect();
+        let mut shards = Shards::new(&lengths, self.phase.shards, self.token_budget);
+        shards.micro_batches.iter_mut().flatten().for_each(|member| *member = own[*member]);
+        let alone = Some((dimension, front.dimensions.len()));
+        Self { groups: self.groups.clone(), shards, head: self.head.clone(), alone, ..*self }
     }
 
     /// Tokens of all rows, shared prompts counted once.
@@ -256,10 +275,14 @@ impl<'a> StepBatch<'a> {
     fn start(&self, model: &CausalLm) -> Result<StepTally, Fault> {
         let (rows, batches, head) = (self.rows, self.shards.micro_batches.as_slice(), &self.head);
         let ahead = StepAhead { model, rows, batches, token_budget: self.token_budget, head };
+        let one_of = |(own, all): (usize, usize)| (0..all).map(|of| f64::from(u8::from(of == own))).collect();
         Ok(StepTally {
             weight: self.task.weight(&self.groups),
             step_zero: (self.done == 0 && !model.has_dropout()).then_some(0.0),
-            ahead: self.task.look_ahead(&ahead)?,
+            ahead: match self.alone {
+                Some(alone) => Some(Ahead::Weights(one_of(alone))),
+                None => self.task.look_ahead(&ahead)?,
+            },
             ..Default::default()
         })
     }

@@ -47,6 +47,16 @@ pub fn check(spec: &RunSpec, plan: &RunPlan, model: &ModelSpec) -> Result<(), Tr
         let hint = "set `rounds = \"continue\"`, or `dora = false`";
         return Err(spec.refused("lora.rounds", message.into(), Some(hint.into())).into());
     }
+    if lora.project > 0 && lora.rounds != LoraRounds::Stack {
+        let message = "only a fresh adapter can stay out of what earlier ones moved";
+        let hint = "set `rounds = \"stack\"`, or `project = 0`";
+        return Err(spec.refused("lora.project", message.into(), Some(hint.into())).into());
+    }
+    let mut arms = plan.rounds.iter().flat_map(|round| &round.arms);
+    if lora.project > 0 && arms.any(|arm| arm.training.optimizer.is_zeroth_order()) {
+        let message = "an optimizer that goes by losses moves in directions of its own";
+        return Err(spec.refused("lora.project", message.into(), Some("use `adamw`, or `project = 0`".into())).into());
+    }
     let file = if lora.condition == LoraCondition::Weights { FRONT_CONFIG } else { "adapter_config.json" };
     if let Some(start) = lora.start.as_ref().filter(|start| !start.join(file).is_file()) {
         let message = format!("{} holds no {file}", start.display());

@@ -4,16 +4,17 @@ use crate::TrainError;
 use crate::evaluate::held_out_loss::{HeldOutMargins, HeldOutTasks};
 use crate::events::Event;
 use crate::events::reporter::Reporter;
+use crate::phase::gradients::Probes;
 use crate::phase::hold::Hold;
 use crate::policy::logps::PolicyLogps;
 use crate::policy::sampling::Samples;
-use crate::run::hold;
-use crate::run::place::Place;
+use crate::run::place::{PhaseData, Place, ReplayedData};
 use crate::run::prepare::Prepared;
 use crate::run::schedule::Training;
+use crate::run::{gradients, hold};
 use crate::task::build::{Embedded, Frozen, Lambdas};
 use crate::task::data::TaskData;
-use crate::task::{Judged, Task};
+use crate::task::{Judged, ReplayTask, ReplayedRows, Task};
 use burn::tensor::Device;
 use spo_eval::{DegreeScore, Distribution, length_accuracy};
 use spo_model::CausalLm;
@@ -40,6 +41,8 @@ pub(super) struct Parts<'a> {
     pub held_out: Option<HeldOutTasks<'a>>,
     /// Bounds that its λ follows.
     pub hold: Option<Hold<'a>>,
+    /// Rows whose gradients are compared on the way.
+    pub probes: Option<Probes<'a>>,
     /// SPO's `c` on the pairs that it visits.
     margin_offset: Option<Vec<f64>>,
 }
@@ -73,6 +76,7 @@ impl<'a> Parts<'a> {
         let own =
             Frozen { names: &place.path[since..], history: history.get(since..).unwrap_or(&[]), ..frozen(samples) };
         let (task, visited) = (rows.task(own, device.clone())?, rows.visited().collect::<Vec<_>>());
+        let task = with_replayed(task, data, (&place.path, &history, &lambdas), device)?;
         let hold = match place.arm {
             Some(arm) => hold::hold((&prepared.plan, arm), &prepared.driving, &history, task.as_ref(), &visited)?,
             None => None,
@@ -86,7 +90,8 @@ impl<'a> Parts<'a> {
                 dimensions: margins(prepared, place, &history)?,
             }),
         };
-        Ok(Self { task, held_out, hold, margin_offset })
+        let probes = gradients::probes(&prepared.plan, place, &prepared.phases, (&history, &lambdas), device)?;
+        Ok(Self { task, held_out, hold, probes, margin_offset })
     }
 
     /// How well the phase's head tells preference degrees apart on held-out rows, in the end; nothing where there is no head.
@@ -141,6 +146,24 @@ impl<'a> Parts<'a> {
             margin_offset: offset.map(|offset| Distribution::of("c", offset)).transpose()?,
         })
     }
+}
+
+/// A task with the rows that its phase replays: the policies before their round, and λ as it was there, give their losses.
+fn with_replayed<'a>(
+    own: Box<dyn Task + 'a>,
+    data: &'a PhaseData,
+    (names, history, lambdas): (&[String], &[&PolicyLogps], &Lambdas),
+    device: &Device,
+) -> Result<Box<dyn Task + 'a>, TrainError> {
+    if data.replayed.is_empty() {
+        return Ok(own);
+    }
+    let task = |ReplayedData { round, data }: &'a ReplayedData| {
+        let task = data.task(Frozen::before(*round, names, history, lambdas), device.clone())?;
+        Ok::<_, TrainError>(ReplayedRows { dimension: data.dimension.clone(), task })
+    };
+    let replayed = data.replayed.iter().map(task).collect::<Result<Vec<_>, _>>()?;
+    Ok(Box::new(ReplayTask::new(own, replayed)))
 }
 
 /// What every dimension's labels say of the running policy or reward model; of a warm-up, which has no `π_0` yet, nothing.

@@ -61,7 +61,7 @@ impl Place<'_> {
     /// How the phase visits its rows: what is trained makes no difference to that.
     pub fn visiting(&self, seed: u64) -> Phase<'_> {
         let (training, trainable) = (self.training, Trainable::All);
-        Phase { name: &self.policy, round: self.round(), training, trainable, seed, hold: None, shards: 1 }
+        Phase { name: &self.policy, round: self.round(), training, trainable, seed, hold: None, probes: None, shards: 1 }
     }
 }
 
@@ -97,10 +97,47 @@ pub fn places(plan: &RunPlan) -> Vec<Place<'_>> {
 pub(crate) struct PhaseData {
     /// Those that it trains on, or in an online round those that it may train on at most.
     pub train: TaskData,
+    /// Those of earlier dimensions that it replays.
+    pub replayed: Vec<ReplayedData>,
     /// Held-out rows, where it is evaluated on the way.
     pub held_out: Option<TaskData>,
     /// What an online round answers, and the rows that come of it.
     online: Option<(Prompts, OnceLock<TaskData>)>,
+}
+
+/// The rows of an earlier dimension that a phase replays.
+#[derive(Debug)]
+pub(crate) struct ReplayedData {
+    /// Index of the dimension's round.
+    pub round: usize,
+    /// The rows with the loss of that round.
+    pub data: TaskData,
+}
+
+impl ReplayedData {
+    /// Those of a phase, as far as it visits them.
+    fn all(
+        plan: &RunPlan,
+        place: &Place,
+        train: &Arc<Dataset>,
+        tokenizer: &Tokenizer,
+        limit: usize,
+    ) -> Result<Vec<Self>, TrainError> {
+        let (Some(arm), phase) = (place.arm, place.visiting(plan.seed)) else { return Ok(vec![]) };
+        let of = |(index, (dimension, _)): (usize, (&str, usize))| {
+            let earlier = plan.rounds[..arm.index].iter().rposition(|round| round.dimension == *dimension);
+            let round = earlier.expect("only earlier dimensions can be replayed");
+            let data = TaskData::of_arm(train, dimension, plan.rounds[round].main(), tokenizer, limit)?;
+            let (rows, visits) = (data.len(), phase.replayed_visits(index, data.len()));
+            Ok(Self { round, data: data.visiting(visits, (0..rows).collect()) })
+        };
+        place.training.replayed_pairs().enumerate().map(of).collect()
+    }
+
+    /// Whether a policy that the round of this index starts from, or a later one, must score the rows.
+    pub fn looks_at(&self, from: usize) -> bool {
+        from <= self.round
+    }
 }
 
 impl PhaseData {
@@ -156,7 +193,7 @@ impl PhaseData {
         let expected = online.zip(prompts.as_ref()).map(|((arm, online), prompts)| {
             Arc::new(prompts.expected(&arm.round.dimension, online.max_new_tokens, model))
         });
-        let train = expected.as_ref().unwrap_or(train);
+        let (labelled, train) = (train, expected.as_ref().unwrap_or(train));
         let rows = |dataset: &Arc<Dataset>| match (&place.arm, &plan.warmup) {
             (Some(arm), _) if plan.steering.is_some() => {
                 let steering = plan.steering.as_ref().expect("it is there");
@@ -189,7 +226,8 @@ impl PhaseData {
         }
         let (phase, units) = (place.visiting(plan.seed), train.units());
         let train = train.visiting(phase.visits(units.clone()), phase.epoch(units));
-        Ok(Self { train, held_out, online: prompts.map(|prompts| (prompts, OnceLock::new())) })
+        let replayed = ReplayedData::all(plan, place, labelled, tokenizer, limit)?;
+        Ok(Self { train, replayed, held_out, online: prompts.map(|prompts| (prompts, OnceLock::new())) })
     }
 }
 
@@ -210,8 +248,8 @@ impl PhaseData {
         };
         let prompts = Prompts::of(place, online, (&plan.text, texts, tokenizer), train, (model, plan.seed))?;
         let train = of(prompts.list, false);
-        let (phase, rows) = (place.visiting(plan.seed), train.len());
-        let train = train.visiting(phase.visits(rows), phase.epoch(rows));
+        let (phase, units) = (place.visiting(plan.seed), train.units());
+        let train = train.visiting(phase.visits(units.clone()), phase.epoch(units));
         let asked = |ids: Vec<u32>| texts.prompt("a held-out prompt", &ids, tokenizer);
         let held_out = match place.training.eval_every {
             0 => None,
@@ -223,7 +261,7 @@ impl PhaseData {
         if held_out.as_ref().is_some_and(|held_out| held_out.len() == 0) {
             return Err(TrainError::no_pairs(format!("held-out prompts for {}", place.policy)));
         }
-        Ok(Self { train, held_out, online: None })
+        Ok(Self { train, replayed: vec![], held_out, online: None })
     }
 }
 

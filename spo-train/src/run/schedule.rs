@@ -6,6 +6,7 @@
 use crate::config::{GatePlan, RoundPlan, RunPlan};
 use crate::evaluate::steered::Asked;
 use crate::phase::NOISE_EVERY;
+use crate::run::gradients;
 use crate::run::online::Making;
 use crate::run::place::{ArmPlace, PhaseData, Place, first_policy, places};
 use crate::run::reference::{Draw, Made, Scoring};
@@ -236,13 +237,15 @@ pub(crate) fn schedule<'a>(
     let prompts: HashSet<&[u32]> = held_out.examples.iter().map(|example| example.prompt.as_slice()).collect();
     // A reward model writes nothing.
     let kl_prompts = if plan.gives_rewards() { 0 } else { plan.evaluation.kl_samples.min(prompts.len()) };
-    Facts { plan, phases, train, held_out, driving, kl_prompts }.stages()
+    Facts { plan, phases, data, train, held_out, driving, kl_prompts }.stages()
 }
 
 /// What the list follows from.
 struct Facts<'a> {
     plan: &'a RunPlan,
     phases: Vec<(Place<'a>, &'a PhaseData)>,
+    /// The rows of all of them.
+    data: &'a [PhaseData],
     train: &'a Dataset,
     held_out: &'a Dataset,
     /// The pairs that drive λ.
@@ -304,12 +307,20 @@ impl<'a> Facts<'a> {
             place: place.clone(),
             data,
             gate: place.arm.as_ref().and_then(gate),
-            tokens: place.visiting(self.plan.seed).tokens(data.train.units(), &data.train.lengths()),
+            tokens: self.trained_tokens(place, data),
             evaluations,
-            evaluation_tokens: evaluations * held_out + self.driving_tokens(place),
+            evaluation_tokens: evaluations * held_out + self.driving_tokens(place) + self.probed_tokens(place),
             evaluation_responses: self.responses(sampled),
             written: Written::of(place, data, evaluations),
         })
+    }
+
+    /// Tokens of all steps, of replayed rows too.
+    fn trained_tokens(&self, place: &Place, data: &PhaseData) -> u64 {
+        let phase = place.visiting(self.plan.seed);
+        let replayed = data.replayed.iter().enumerate();
+        let replayed = replayed.map(|(index, rows)| phase.replayed_tokens(index, &rows.data.lengths())).sum::<u64>();
+        phase.tokens(data.train.units(), &data.train.lengths()) + replayed
     }
 
     /// Tokens of the pairs that drive λ in all updates of a phase.
@@ -321,6 +332,12 @@ impl<'a> Facts<'a> {
         };
         let tokens = self.driving.examples.iter().filter(held).map(|example| example.tokens() as u64).sum::<u64>();
         tokens * hold.updates(place.training.steps)
+    }
+
+    /// Tokens of the pairs that gradients are compared on, in all looks of a phase.
+    fn probed_tokens(&self, place: &Place) -> u64 {
+        let looks = place.training.steps.div_ceil(self.plan.evaluation.gradient_every);
+        looks * gradients::tokens(&gradients::probed(self.plan, place, self.data))
     }
 
     /// What follows the training of an arm's policy.
@@ -367,7 +384,10 @@ impl<'a> Facts<'a> {
             let Some(arm) = place.arm.filter(|arm| arm.index >= from) else { continue };
             // What an online round trains on is not there yet.
             let known = data.prompts().is_none().then_some(&data.train);
-            known.into_iter().flat_map(TaskData::visited_examples).for_each(|example| visited[example] = true);
+            let replayed = data.replayed.iter().filter(|rows| rows.looks_at(from)).map(|rows| &rows.data);
+            made.extend(replayed.clone().map(Made::Derived));
+            let seen = known.into_iter().chain(replayed).flat_map(TaskData::visited_examples);
+            seen.for_each(|example| visited[example] = true);
             for rows in known.into_iter().chain(&data.held_out) {
                 made.push(Made::Derived(rows));
                 // The next round's reference is this policy.

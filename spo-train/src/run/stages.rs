@@ -23,6 +23,7 @@ use crate::policy::sampling::{DisplayedPrompt, SampledResponses, Samples, displa
 use crate::run::evaluation::{self, Judged, Margins};
 use crate::run::hold;
 use crate::run::judge::Opinion;
+use crate::run::optimizer::optimizer;
 use crate::run::parts::{Given, Parts};
 use crate::run::place::{Place, places};
 use crate::run::prepare::{Prepared, loaded};
@@ -295,13 +296,13 @@ impl<'a> Driver<'a> {
         }
         let trainable = self.trainable(place);
         let trainable = stage.data.rows().trainable(trainable);
-        let (training, seed, hold) = (place.training, plan.seed, parts.hold.as_ref());
+        let (training, seed, hold, probes) = (place.training, plan.seed, parts.hold.as_ref(), parts.probes.as_ref());
         let shards = plan.parallel.shards;
-        let phase = Phase { name, round: place.round(), training, trainable, seed, hold, shards };
+        let phase = Phase { name, round: place.round(), training, trainable, seed, hold, shards, probes };
         let model = self.resident.take(parent)?;
         let model = self.resident.policies.begin_round(parent, model, phase.round)?;
         let model = stage.data.rows().with_head(model);
-        let optimizer = phase.training.optimizer(trainable, phase.seed, phase.round);
+        let optimizer = optimizer(plan, &phase, &model);
         let state = match saved {
             Some(saved) => saved.restore(model, optimizer)?,
             None => PhaseState::new(model, optimizer),

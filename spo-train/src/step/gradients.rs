@@ -96,6 +96,18 @@ impl Gradients {
         }
     }
 
+    /// The inner product with other gradients of the same parameters.
+    pub fn dot(&self, other: &Self) -> f64 {
+        let products = self.sums.iter().filter_map(|(path, sum)| Some(sum.dot(other.sums.get(path)?)));
+        products.sum()
+    }
+
+    /// All of them times a factor.
+    #[must_use]
+    pub fn scaled(self, factor: f64) -> Self {
+        Self { sums: self.sums.into_iter().map(|(path, sum)| (path, sum.scaled(factor))).collect() }
+    }
+
     /// The sum for a parameter, `[elements]`.
     pub fn get(&self, path: &str) -> Option<Tensor<1>> {
         self.sums.get(path).cloned().map(RowSparse::into_whole)

@@ -79,6 +79,32 @@ impl RowSparse {
         }
     }
 
+    /// The inner product with other values of the same parameter, summed in f64 on the host.
+    pub fn dot(&self, other: &Self) -> f64 {
+        let sum = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+        if let (Self::Rows(rows), Self::Rows(other)) = (self, other) {
+            let both = rows.rows.iter().filter_map(|(index, row)| Some((row, other.rows.get(index)?)));
+            return both.map(|(row, other)| sum(row, other)).sum();
+        }
+        let (own, other) = (self.clone().into_whole(), other.clone().into_whole());
+        match (Values::of(&own), Values::of(&other)) {
+            (Some(own), Some(other)) => sum(&own, &other),
+            _ => (own * other).sum().into_data().iter::<f64>().next().unwrap_or(0.0),
+        }
+    }
+
+    /// All of them times a factor.
+    #[must_use]
+    pub fn scaled(self, factor: f64) -> Self {
+        match self {
+            Self::Whole(values) => Self::Whole(values.mul_scalar(factor)),
+            Self::Rows(mut rows) => {
+                rows.rows.values_mut().flatten().for_each(|value| *value *= factor as f32);
+                Self::Rows(rows)
+            }
+        }
+    }
+
     /// The sum of their squares, where they are in host memory.
     pub fn squares_on_host(&self) -> Option<f64> {
         match self {
@@ -193,7 +219,9 @@ mod tests {
             assert_eq!(numbers(&sum), expected);
             assert_eq!(sum.squares_on_host(), Some(expected.iter().map(|x| f64::from(x * x)).sum()));
             assert_eq!((sum.elements(), sum.dtype()), (8, DType::F32));
-            assert!(sum.into_rows([4, 2]).indices().eq([0, 2, 3]));
+            assert!(sum.clone().into_rows([4, 2]).indices().eq([0, 2, 3]));
+            assert_eq!(sum.dot(&rows(&[3, 1], &[1.0, 2.0, 5.0, 5.0])), 23.0);
+            assert_eq!(numbers(&sum.scaled(0.5)), expected.map(|value| value / 2.0));
         }
     }
 }

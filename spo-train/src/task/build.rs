@@ -51,6 +51,11 @@ pub(crate) struct Embedded {
 pub(crate) struct Lambdas(pub Vec<(usize, Vec<f64>)>);
 
 impl Lambdas {
+    /// Those of the rounds up to this index.
+    pub fn until(&self, round: usize) -> Self {
+        Self(self.0.iter().filter(|(of, _)| *of <= round).cloned().collect())
+    }
+
     /// An objective with these λ in place of the plan's.
     pub fn held(&self, objective: Arc<dyn Objective>) -> Arc<dyn Objective> {
         self.0.iter().fold(objective, |objective, (round, lambda)| {
@@ -59,7 +64,13 @@ impl Lambdas {
     }
 }
 
-impl Frozen<'_> {
+impl<'a> Frozen<'a> {
+    /// What the round of this index had, of all policies that a later one comes from: those before it.
+    pub fn before(round: usize, names: &'a [String], history: &'a [&'a PolicyLogps], lambdas: &Lambdas) -> Self {
+        let (names, history) = (&names[..=round], &history[..=round]);
+        Self { names, history, samples: None, reference: None, contexts: None, lambdas: lambdas.until(round) }
+    }
+
     /// The log-prob of an answer under `π_{n−1}`.
     fn logp(&self, example: &Example, answer: &[u32]) -> Result<f64, TrainError> {
         let reference = self.history.last().expect("every round has a policy before it");

@@ -118,6 +118,25 @@ impl TaskData {
         Ok(Self { front, ..Self::new(dataset, dimensions.join(" + "), name, rows, limit) })
     }
 
+    /// The dimensions that are weighed, where there are several.
+    pub fn front(&self) -> Option<&FrontRows> {
+        self.front.as_ref()
+    }
+
+    /// Whether the loss is one of the log-probs of a pair's two answers, whatever the other pairs and users are.
+    pub fn is_of_single_pairs(&self) -> bool {
+        let needs = self.needs();
+        matches!(self.rows, Rows::Pairs(..))
+            && self.users.is_none()
+            && self.degrees.is_none()
+            && !(needs.whole_batch || needs.sequence_kl || needs.sampled)
+    }
+
+    /// The first rows that are visited, in their order, of those that are wanted.
+    pub fn first(&self, rows: usize, wanted: impl Fn(usize) -> bool) -> Vec<usize> {
+        self.order.iter().copied().filter(|&row| self.visits[row] && wanted(row)).take(rows).collect()
+    }
+
     /// The dimension that a row is of.
     pub(super) fn dimension_of(&self, row: usize) -> &str {
         self.front.as_ref().map_or(&self.dimension, |front| front.dimension(row))

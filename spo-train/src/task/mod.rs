@@ -11,6 +11,7 @@ mod front;
 mod inputs;
 mod lists;
 mod pairs;
+mod replay;
 mod rewards;
 mod scored;
 mod steered;
@@ -24,11 +25,12 @@ pub use front::{FrontRows, Weighing, WeightDraws};
 pub use inputs::{PairInputs, Sampled};
 pub use lists::ListTask;
 pub use pairs::PreferenceTask;
+pub use replay::{ReplayTask, ReplayedRows};
 pub use rewards::{RewardPair, RewardTask};
 pub use scored::ScoreTally;
 pub(crate) use scored::{Judged, ScoredTask};
 pub use supervised::SupervisedTask;
-pub use tally::{DegreeTally, PreferenceTally, StepTally};
+pub use tally::{DegreeTally, PreferenceTally, ReplayTally, StepTally};
 
 use crate::TrainError;
 use crate::step::tape::{LogpGradients, Scored};
@@ -65,8 +67,13 @@ pub struct StepRows<'a> {
 /// A loss over rows, normalised over the whole batch. What it does with a batch depends on the batch's rows, the
 /// policy and the λ that it was last given, so that a run can go on from any step.
 pub trait Task: Sync {
-    /// Number of rows: pairs, answers or lists.
+    /// Number of rows: pairs, answers or lists. Those that are replayed are not among them.
     fn len(&self) -> usize;
+
+    /// The earlier dimensions whose rows stand behind the own ones, in every step some of them, and how many rows they have.
+    fn replayed(&self) -> Vec<(&str, usize)> {
+        vec![]
+    }
 
     /// Whether there are none.
     fn is_empty(&self) -> bool {
@@ -88,6 +95,11 @@ pub trait Task: Sync {
 
     /// Name of a row, for reports.
     fn id(&self, row: usize) -> &str;
+
+    /// The dimensions that the rows are of, where they are weighed.
+    fn front(&self) -> Option<&FrontRows> {
+        None
+    }
 
     /// The weights of the step after `done` steps, in a round that weighs several dimensions: the policy acts with them.
     fn weights(&self, done: u64) -> Option<Vec<f64>> {

@@ -194,6 +194,10 @@ impl Task for PreferenceTask<'_> {
         &self.dataset.examples[self.pairs[row].example].id
     }
 
+    fn front(&self) -> Option<&FrontRows> {
+        self.front.as_ref()
+    }
+
     fn weights(&self, done: u64) -> Option<Vec<f64>> {
         match self.front.as_ref()? {
             FrontRows { weighing: Weighing::Drawn { draws, .. }, dimensions, .. } => {

@@ -19,6 +19,8 @@ pub struct StepTally {
     pub scores: Option<ScoreTally>,
     /// Loss that the batch must have if the policy still is the reference, summed; where theory gives it.
     pub step_zero: Option<f64>,
+    /// Sums over the rows of each dimension that is replayed, which are in `weight` and `loss` and nowhere else.
+    pub replayed: Vec<ReplayTally>,
     /// What the task found out about the whole batch before its first micro-batch.
     #[serde(skip)]
     pub ahead: Option<Ahead>,
@@ -57,6 +59,10 @@ impl StepTally {
             self.ahead = other.ahead;
         }
         self.step_zero = self.step_zero.zip(other.step_zero).map(|(a, b)| a + b);
+        self.replayed.resize(self.replayed.len().max(other.replayed.len()), ReplayTally::default());
+        for (sums, other) in self.replayed.iter_mut().zip(&other.replayed) {
+            sums.merge(other);
+        }
         if let Some(other) = other.degrees {
             self.degrees.get_or_insert_default().merge(other);
         }
@@ -68,9 +74,19 @@ impl StepTally {
         }
     }
 
-    /// The mean loss.
+    /// The mean loss, which the step descends.
     pub fn mean_loss(&self) -> f64 {
         self.loss / self.weight
+    }
+
+    /// The mean loss of the rows that are not replayed.
+    pub fn own_loss(&self) -> f64 {
+        (self.loss - self.replayed.iter().map(|sums| sums.loss).sum::<f64>()) / (self.weight - self.replayed_pairs())
+    }
+
+    /// Replayed rows.
+    pub fn replayed_pairs(&self) -> f64 {
+        self.replayed.iter().map(|sums| sums.pairs).sum()
     }
 
     /// The estimate of the KL from the reference that the loss used, nats per answer.
@@ -80,6 +96,25 @@ impl StepTally {
             (_, Some(sum)) => Some(sum / self.weight),
             _ => None,
         }
+    }
+}
+
+/// Sums over the rows of a dimension that is replayed.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct ReplayTally {
+    /// Rows.
+    pub pairs: f64,
+    /// Losses.
+    pub loss: f64,
+    /// Those that the rewards order as the labels do.
+    pub correct: f64,
+}
+
+impl ReplayTally {
+    fn merge(&mut self, other: &Self) {
+        self.pairs += other.pairs;
+        self.loss += other.loss;
+        self.correct += other.correct;
     }
 }
 

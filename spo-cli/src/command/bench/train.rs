@@ -78,8 +78,16 @@ pub(super) fn measure(setting: &Setting) -> Result<Figures, CliError> {
     let objective = spo_core::objective::build(&arm.objective, &arm.options)?;
     let inputs = PairInputs::new(&setting.data, &pairs, vec![reference]);
     let task = PreferenceTask::new(&setting.data, pairs, objective, inputs, device::cpu())?;
-    let phase =
-        Phase { name: "bench", round: 1, training: &arm.training, trainable, seed: plan.seed, hold: None, shards: 1 };
+    let phase = Phase {
+        name: "bench",
+        round: 1,
+        training: &arm.training,
+        trainable,
+        seed: plan.seed,
+        hold: None,
+        probes: None,
+        shards: 1,
+    };
     phase.run(
         PhaseState::new(model, arm.training.optimizer(trainable, plan.seed, 1)),
         &task,

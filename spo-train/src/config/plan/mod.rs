@@ -4,14 +4,13 @@ mod condition;
 mod hold;
 mod lines;
 mod meta;
+mod mixing;
 mod online;
 mod parallel;
 mod steering;
 mod step;
 
-use burn::tensor::Device;
 use spo_core::objective;
-use spo_kernels::memory::{CardMemory, card};
 use spo_model::family;
 use spo_score::ScorerSpec;
 use std::collections::BTreeMap;
@@ -22,6 +21,7 @@ use serde_json::{Map, Value};
 
 use crate::TrainError;
 
+use super::defaults;
 use super::spec::{
     Best, DataEntry, Dtype, Located, LoraCondition, LoraRounds, LoraTargets, MetaUse, OnMiss, OptimizerName,
     QuantisedBase, Recompute, Schedule, Slopes, StoppingMetric, TextSpec,
@@ -29,6 +29,7 @@ use super::spec::{
 pub use condition::Condition;
 pub use hold::{Bound, HeldPlan, HoldPlan};
 pub use lines::{Origin, PlanLine};
+pub use mixing::CombinePlan;
 pub use online::OnlinePlan;
 pub use parallel::ParallelPlan;
 pub(crate) use parallel::unshared;
@@ -177,6 +178,9 @@ pub struct LoraPlan {
     /// What a round does with the adapter it starts from.
     #[serde(default)]
     pub rounds: LoraRounds,
+    /// Directions of earlier rounds' adapters that a fresh one stays out of; 0 = none.
+    #[serde(default)]
+    pub project: usize,
     /// How the frozen weights are kept.
     #[serde(default)]
     pub quantised_base: QuantisedBase,
@@ -230,21 +234,6 @@ impl RoundPlan {
     /// The arms that are only compared.
     pub fn controls(&self) -> &[ArmPlan] {
         &self.arms[1..]
-    }
-}
-
-impl TrainingPlan {
-    /// Token budget of a micro-batch on a device.
-    pub fn micro_batch_tokens(&self, device: &Device) -> usize {
-        match self.tokens_per_micro_batch {
-            0 => match card(device) {
-                None => 512,
-                // 512 tokens for each 4 GiB: 16,384 on the largest cards.
-                Some(CardMemory { total: Some(bytes), .. }) => ((bytes >> 32) as usize * 512).clamp(2048, 16_384),
-                Some(_) => 4096,
-            },
-            given => given,
-        }
     }
 }
 
@@ -370,6 +359,12 @@ pub struct TrainingPlan {
     /// Most KL to the policy it started from, nats per response; 0 = no budget.
     #[serde(default)]
     pub max_kl: f64,
+    /// Shares of a step's pairs that are drawn from earlier dimensions' pairs, with the losses of their rounds.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub replay: BTreeMap<String, f64>,
+    /// How the gradients of several dimensions become one, where their weights are fixed.
+    #[serde(flatten)]
+    pub combine: Option<CombinePlan>,
 }
 
 /// The keys of the zeroth-order optimisers, resolved.
@@ -461,6 +456,12 @@ pub struct EvaluationPlan {
     /// Whether looks in the middle of a round estimate the divergence from the start.
     #[serde(default)]
     pub kl_path: bool,
+    /// Pairs of each dimension that gradients are compared on; 0 = none.
+    #[serde(default)]
+    pub gradient_pairs: usize,
+    /// Steps from one look at them to the next.
+    #[serde(default = "defaults::gradient_every")]
+    pub gradient_every: u64,
     /// Held-out prompts shown side by side.
     pub samples: usize,
     /// The user's own prompts.

@@ -6,9 +6,24 @@ use crate::step::gradients::Trainable;
 use crate::step::optimizer::{AdamW, AdamWConfig, Mezo, Optimizer, SubZero, SubZeroConfig, ZerothOrder};
 use crate::step::schedule::{Decay, LearningRate};
 use crate::step::tape;
+use burn::tensor::Device;
+use spo_kernels::memory::{CardMemory, card};
 use spo_model::lora::mix;
 
 impl TrainingPlan {
+    /// Token budget of a micro-batch on a device.
+    pub fn micro_batch_tokens(&self, device: &Device) -> usize {
+        match self.tokens_per_micro_batch {
+            0 => match card(device) {
+                None => 512,
+                // 512 tokens for each 4 GiB: 16,384 on the largest cards.
+                Some(CardMemory { total: Some(bytes), .. }) => ((bytes >> 32) as usize * 512).clamp(2048, 16_384),
+                Some(_) => 4096,
+            },
+            given => given,
+        }
+    }
+
     /// The optimiser before its first step. `seed` is that of the run and `round` the phase's number in it: the directions
     /// of a zeroth-order optimiser follow from both.
     pub fn optimizer(&self, trainable: Trainable, seed: u64, round: u64) -> Box<dyn Optimizer> {

@@ -16,9 +16,7 @@ impl Resolver<'_> {
     /// A conditional adapter is trained in one round that weighs two dimensions or more, and only there are there
     /// several.
     pub(super) fn check_front(&self, rounds: &[RoundPlan]) -> Result<(), ConfigError> {
-        let conditional =
-            self.sections.lora.as_ref().is_some_and(|lora| lora.condition == Some(LoraCondition::Weights));
-        let fault = match (conditional, rounds.iter().position(|round| !round.front.is_empty())) {
+        let fault = match (self.conditional(), rounds.iter().position(|round| !round.front.is_empty())) {
             (false, None) => None,
             (false, Some(index)) => self.weights_fault(&rounds[index]).or_else(|| self.weighing_fault(rounds, index)),
             (true, found) => self.front_fault(rounds, found),
@@ -30,6 +28,11 @@ impl Resolver<'_> {
         }
         let at = self.document.place(&node.source);
         Err(ConfigError::Refused { at, key: key.to_owned(), message, hint: Some(hint.to_owned()) })
+    }
+
+    /// Whether the run's adapter is conditional.
+    pub(super) fn conditional(&self) -> bool {
+        self.sections.lora.as_ref().is_some_and(|lora| lora.condition == Some(LoraCondition::Weights))
     }
 
     fn front_fault(&self, rounds: &[RoundPlan], found: Option<usize>) -> Option<Fault> {
@@ -105,12 +108,6 @@ impl Resolver<'_> {
             let hint = "one weight of 0 to 1 for each dimension of the round, which sum to 1; or `[lora] condition = \"weights\"`";
             Some((key, message, hint))
         };
-        if round.dimension_weights.is_empty() {
-            return fault(
-                "rounds.0.dimension",
-                "a round of several dimensions needs `dimension-weights` for their losses".to_owned(),
-            );
-        }
         let known: BTreeSet<&String> = round.front.iter().collect();
         if let Some(name) = round.dimension_weights.keys().collect::<BTreeSet<_>>().symmetric_difference(&known).next()
         {
@@ -122,7 +119,7 @@ impl Resolver<'_> {
         wrong.then(|| fault("rounds.0.dimension-weights", format!("they sum to {sum}, each at least 0")))?
     }
 
-    /// The weights that a round gives its dimensions; a table without a list of them is a mistake.
+    /// The weights that a round gives its dimensions, equal ones unless it says others; a table without a list of them is a mistake.
     pub(super) fn dimension_weights(
         &mut self,
         node: &Node,
@@ -130,7 +127,11 @@ impl Resolver<'_> {
         planned: &str,
         front: &[String],
     ) -> Result<BTreeMap<String, f64>, ConfigError> {
-        let Some(found) = node.get("dimension-weights") else { return Ok(BTreeMap::new()) };
+        let Some(found) = node.get("dimension-weights") else {
+            let names: BTreeSet<&String> = front.iter().filter(|_| !self.conditional()).collect();
+            let equal = 1.0 / names.len() as f64;
+            return Ok(names.into_iter().map(|name| (name.clone(), equal)).collect());
+        };
         if front.is_empty() {
             return Err(ConfigError::Refused {
                 at: self.document.place(&found.source),

@@ -5,6 +5,7 @@ mod gate;
 mod hold;
 mod layers;
 mod meta;
+mod mixing;
 mod online;
 mod options;
 mod rounds;

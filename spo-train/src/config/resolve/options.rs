@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use spo_core::CoreError;
 
 use super::layers::Found;
-use super::rounds::{Arm, Finished};
+use super::rounds::{Arm, FIELDS, Finished};
 use super::{Resolver, wrong};
 use crate::config::document::Node;
 use crate::config::objective;
@@ -53,22 +53,14 @@ impl Resolver<'_> {
     fn refuse_foreign_options(&self, arm: &Arm<'_>) -> Result<(), ConfigError> {
         let properties = |key: &str| checked_schema()["properties"][key].clone();
         let training = properties("training")["properties"].clone();
-        let fields = [
-            "dimension",
-            "name",
-            "objective",
-            "controls",
-            "gate",
-            "hold",
-            "online",
-            "dimension-weights",
-            "meta-prompts",
-            "contexts",
-        ];
         let known: Vec<String> =
             objective::options(self.objectives(), &arm.objective).map(|option| option.key.to_owned()).collect();
         for (name, entry, section) in arm.options.keys() {
-            if fields.contains(&name.as_str()) || training.get(name).is_some() || known.contains(name) {
+            if name == "dimension"
+                || FIELDS.contains(&name.as_str())
+                || training.get(name).is_some()
+                || known.contains(name)
+            {
                 continue;
             }
             return Err(ConfigError::ForeignOption {

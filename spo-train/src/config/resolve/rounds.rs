@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::layers::Layers;
+use super::mixing::unreplayable;
 use super::online::part;
 use super::score::{NO_SCORER, made_fault};
 use super::stopping::Target;
@@ -17,8 +18,23 @@ use crate::error::ConfigError;
 /// Name of the arm that is carried on.
 const MAIN: &str = "main";
 
+/// Keys that are no options of an objective, and looked up by themselves.
+pub(super) const FIELDS: &[&str] = OF_A_ROUND.split_at(1).1;
+
 /// Keys that a control does not take from its round, `lambda` only beside bounds of its own.
-const OF_A_ROUND: &[&str] = &["lambda", "name", "objective", "controls", "gate", "hold", "online", "dimension-weights"];
+const OF_A_ROUND: &[&str] = &[
+    "lambda",
+    "name",
+    "objective",
+    "controls",
+    "gate",
+    "hold",
+    "replay",
+    "combine",
+    "cagrad-c",
+    "online",
+    "dimension-weights",
+];
 
 /// What later rounds must know of a finished one.
 pub(super) struct Finished {
@@ -29,6 +45,8 @@ pub(super) struct Finished {
     /// Scale of its implicit reward: `alpha` or `beta`, if the objective has one.
     pub scale: Option<f64>,
     pub lambda: Vec<f64>,
+    /// Why its pairs cannot be replayed, if they cannot.
+    pub unreplayable: Option<&'static str>,
 }
 
 /// One arm while it is resolved.
@@ -170,7 +188,7 @@ impl Resolver<'_> {
             Some(pairs) => DimensionRows { pairs, ..rows },
             None => rows,
         };
-        let rows = (dimension.as_str(), rows);
+        let rows = (dimension.as_str(), rows, several && !self.conditional());
         let mut arms = vec![self.arm(MAIN.to_owned(), &main, None, rows, finished)?];
         let controls = node.get("controls").map_or(&[][..], Node::items);
         for (index, control_node) in controls.iter().enumerate() {
@@ -195,6 +213,7 @@ impl Resolver<'_> {
             });
         }
         self.check_slopes(&key, node, &arms)?;
+        self.check_replay((&key, node), &arms, online.is_some())?;
         let gate = self.gate(&key, node, arms[0].training.eval_every)?;
         let dimension_weights = self.dimension_weights(node, &key, &main.planned, &front)?;
         Ok(RoundPlan { name, dimension, front, dimension_weights, arms, gate, online })
@@ -270,7 +289,7 @@ impl Resolver<'_> {
         let options = match objective == main.objective {
             // Bounds of its own take the place of the round's λ.
             true if node.get("hold").is_some() => own.under(&main.key, Some(main.node), OF_A_ROUND),
-            true => own.under(&main.key, Some(main.node), &OF_A_ROUND[1..]),
+            true => own.under(&main.key, Some(main.node), FIELDS),
             false => own,
         };
         Ok((name, Arm { options, objective, key, node, planned, number, index: main.index, refreshes: main.refreshes }))
@@ -281,7 +300,7 @@ impl Resolver<'_> {
         name: String,
         arm: &Arm<'_>,
         main: Option<&Arm<'_>>,
-        (dimension, rows): (&str, DimensionRows),
+        (dimension, rows, weighs): (&str, DimensionRows, bool),
         finished: &[Finished],
     ) -> Result<ArmPlan, ConfigError> {
         let (document, prefix) = (self.document, arm.prefix());
@@ -325,11 +344,15 @@ impl Resolver<'_> {
         }
         let layers = layers.under("training", document.root.get("training"), &[]);
         let ties = if self.takes_ties(&arm.objective, &options) { rows.ties } else { 0 };
-        let target = Target { dimension: Some(dimension), rows: rows.of(data) + ties, kind: data.words() };
-        let training = self.training(&prefix, &layers, &target)?;
+        let replay = self.replay(arm, main, finished)?;
+        let target =
+            Target { dimension: Some(dimension), rows: rows.of(data) + ties, kind: data.words(), replay };
+        let mut training = self.training(&prefix, &layers, &target)?;
         if let Some((message, hint)) = self.score_fault(data, &training) {
             return Err(refused(message.to_owned(), Some(hint.to_owned())));
         }
+        self.check_shares(arm, main, &training)?;
+        training.combine = self.combine(arm, main, weighs, &training)?;
         Ok(ArmPlan {
             name,
             objective: arm.objective.clone(),
@@ -361,6 +384,7 @@ impl Finished {
             objective: main.objective.clone(),
             scale: main.objectives.reward_scale(&main.objective, options),
             lambda,
+            unreplayable: unreplayable(round),
         }
     }
 }

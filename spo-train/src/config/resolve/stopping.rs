@@ -1,5 +1,7 @@
 //! `early-stopping` and `max-kl`: what ends a round before its steps are done.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 use super::layers::{Found, Layers};
@@ -17,6 +19,8 @@ pub(super) struct Target<'a> {
     /// Rows, and what one is.
     pub rows: usize,
     pub kind: &'static str,
+    /// Shares of a step's pairs that are of other dimensions.
+    pub replay: BTreeMap<String, f64>,
 }
 
 impl Resolver<'_> {

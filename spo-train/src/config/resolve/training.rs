@@ -1,5 +1,7 @@
 //! `[warmup]` and the training settings of an arm.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use super::layers::{Found, Layers};
@@ -53,8 +55,11 @@ impl Resolver<'_> {
             document.root.get("training"),
             &["steps", "epochs", "learning-rate", "early-stopping", "max-kl"],
         );
-        let training =
-            self.training("warmup", &layers, &Target { dimension: None, rows: examples, kind: "answers" })?;
+        let training = self.training(
+            "warmup",
+            &layers,
+            &Target { dimension: None, rows: examples, kind: "answers", replay: BTreeMap::new() },
+        )?;
         Ok(Some(WarmupPlan { dimensions, training }))
     }
 
@@ -79,9 +84,16 @@ impl Resolver<'_> {
         plain.retain(|key| !WORKED_OUT.contains(key) && !unused.iter().any(|(name, _)| name == key));
         let mut values = self.settle(prefix, defaults, &plain, layers);
 
+        let (rows, kind) = (target.rows, target.kind);
+        let of_step = |share: &f64, pairs: u64| (share * pairs as f64).round() as u64;
         let per_step = values["pairs-per-step"].as_u64().unwrap_or(1);
-        let Target { rows, kind, .. } = *target;
+        let replayed = target.replay.values().map(|share| of_step(share, per_step)).sum();
+        // Those that are replayed are no part of the round's own epochs.
+        let per_step = per_step.saturating_sub(replayed);
         let batches = (rows as u64).div_ceil(per_step.max(1));
+        if !target.replay.is_empty() {
+            values.insert("replay".to_owned(), json!(target.replay));
+        }
         let (key, value) = match layers.either(self.document, "steps", "epochs")? {
             Some((key, found)) => {
                 self.note(&join(prefix, key), found.node);

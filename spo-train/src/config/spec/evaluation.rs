@@ -23,6 +23,13 @@ pub struct EvaluationSpec {
     /// accuracies that is the round's path, on which policies can be compared at equal KL. Each look then samples responses,
     /// and reads the start again.
     pub kl_path: Option<bool>,
+    /// Training pairs of each dimension on which the gradients of the round's own loss and of the earlier rounds' losses, or
+    /// of all dimensions that a round weighs, are compared: their inner products and cosines. 0 = not at all. Each look costs
+    /// a backward pass over them and changes nothing.
+    pub gradient_pairs: Option<usize>,
+    /// Optimiser steps from one such look to the next; the first is before the first step.
+    #[schemars(range(min = 1))]
+    pub gradient_every: Option<u64>,
     /// Held-out prompts answered by every policy, shown side by side in the report.
     pub samples: Option<usize>,
     /// Further prompts of your own, shown the same way.

@@ -71,6 +71,10 @@ pub struct LoraSpec {
     /// What a round does with the adapter it starts from: `continue` trains it further; `stack` freezes it and trains a
     /// fresh one on top. A policy's directory holds the sum, as one adapter on the model of `[model]`.
     pub rounds: Option<LoraRounds>,
+    /// With `rounds = "stack"`: how many of the directions that the adapters of earlier rounds moved most, of each layer, a
+    /// fresh one may not touch: after every step the part of `B` along the leading left singular vectors of their sum is
+    /// taken out (after OrthAlign, arXiv 2509.24610; docs/rivals.md). 0 = none.
+    pub project: Option<usize>,
     /// How the frozen weights of the adapted layers' blocks are kept in memory: as `model.dtype` says, or in blocks of 64
     /// values with 8 or 4 bits each. The final merge goes into the weights of the file.
     pub quantised_base: Option<QuantisedBase>,

@@ -19,7 +19,7 @@ pub struct RoundSpec {
     /// Name in reports and directories; default `round-N-DIMENSION`.
     pub name: Option<String>,
     /// With a list of dimensions and without `[lora] condition`: the weight of each dimension's loss, such as
-    /// `dimension-weights = { honesty = 0.7, helpfulness = 0.3 }`; they sum to 1.
+    /// `dimension-weights = { honesty = 0.7, helpfulness = 0.3 }`; they sum to 1. Default: equal ones.
     pub dimension_weights: Option<BTreeMap<String, f64>>,
     /// Objective; default `dpo` in the first round, `spo` in later ones. `spo list objectives` shows all.
     pub objective: Option<String>,
@@ -29,6 +29,15 @@ pub struct RoundSpec {
     pub gate: Option<GateSpec>,
     /// What the round may cost earlier dimensions, in place of their `lambda`.
     pub hold: Option<HoldSpec>,
+    /// Shares of the pairs of every step that are drawn from earlier dimensions' pairs, such as `replay = { honesty = 0.2 }`,
+    /// each with the loss and the reference of that dimension's round.
+    pub replay: Option<BTreeMap<String, f64>>,
+    /// With a list of dimensions and without `[lora] condition`: how their gradients become one.
+    pub combine: Option<Combine>,
+    /// Of `combine = "cagrad"`: how far from the weighted sum the combined gradient may be, as a share of its norm; 0 is the
+    /// weighted sum. Default 0.4.
+    #[schemars(range(min = 0))]
+    pub cagrad_c: Option<f64>,
     /// Pairs that the round makes itself, of answers of the policy that it starts from.
     pub online: Option<OnlineSpec>,
     /// Overrides of `[training]`.
@@ -110,10 +119,29 @@ pub struct ControlSpec {
     pub meta_prompts: Option<MetaUse>,
     /// Other bounds than the round's; with a `lambda` of its own a control holds none.
     pub hold: Option<HoldSpec>,
+    /// Other shares of earlier dimensions' pairs than the round's; `{}` is none.
+    pub replay: Option<BTreeMap<String, f64>>,
+    /// Another way than the round's to make one gradient of those of several dimensions.
+    pub combine: Option<Combine>,
+    /// Of `combine = "cagrad"`: how far from the weighted sum the combined gradient may be, as a share of its norm.
+    #[schemars(range(min = 0))]
+    pub cagrad_c: Option<f64>,
     /// Overrides of `[training]`.
     #[serde(flatten)]
     pub training: TrainingSpec,
     /// Options of the objective. `lambda` of `spo` is one number, or a table with one number per earlier dimension.
     #[serde(flatten)]
     pub options: Map<String, Value>,
+}
+
+/// How the gradients of several dimensions become one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Combine {
+    /// Their weighted sum.
+    #[default]
+    Sum,
+    /// CAGrad with clipped weights (RACO, arXiv 2602.02495): near the weighted sum, and as good for the dimension that it
+    /// helps least as can be. One backward pass for each dimension's pairs.
+    Cagrad,
 }

@@ -1,11 +1,12 @@
 //! The figures of a run as tables for spreadsheets: `metrics.csv` with a row per optimiser step, `held-out.csv` with
 //! a row per look at the held-out pairs and dimension, `evaluations.csv` with a row per finished policy, dimension,
-//! score and part of the pairs; where a scorer is asked, `answers.csv` and `win-rates.csv` with a row per policy and dimension.
+//! score and part of the pairs; with a row per step and dimension `replayed.csv`, and with one per two dimensions
+//! `gradients.csv`, where there is any; where a scorer is asked, `answers.csv` and `win-rates.csv` with a row per policy and dimension.
 
 use crate::TrainError;
-use crate::events::{Event, HeldOut, Sink, StepFigures};
+use crate::events::{Event, HeldOut, Replayed, Sink, StepFigures};
 use csv::Writer;
-use spo_eval::{AnswerScores, DimensionScore, ScoreKind, WinRate};
+use spo_eval::{AnswerScores, DimensionScore, GradientGram, ScoreKind, WinRate};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -82,6 +83,10 @@ const WIN_RATES: [&str; 13] = [
     "mean-against",
 ];
 
+const REPLAYED: [&str; 7] = ["at", "phase", "step", "dimension", "pairs", "loss", "accuracy"];
+
+const GRADIENTS: [&str; 7] = ["at", "phase", "step", "first", "second", "inner-product", "cosine"];
+
 /// The tables of a run.
 #[derive(Debug)]
 pub struct Tables {
@@ -92,6 +97,8 @@ pub struct Tables {
     /// Made when there is a row for them.
     answers: Option<Table>,
     win_rates: Option<Table>,
+    replayed: Option<Table>,
+    gradients: Option<Table>,
 }
 
 #[derive(Debug)]
@@ -124,6 +131,8 @@ impl Tables {
             out: out.into(),
             answers: None,
             win_rates: None,
+            replayed: None,
+            gradients: None,
             metrics: Table::create(out.join("metrics.csv"), &METRICS)?,
             held_out: Table::create(out.join("held-out.csv"), &HELD_OUT)?,
             evaluations: Table::create(out.join("evaluations.csv"), &EVALUATIONS)?,
@@ -134,7 +143,16 @@ impl Tables {
 impl Sink for Tables {
     fn event(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
         match event {
-            Event::Step(figures) => self.metrics.row(&metrics(seconds, figures)),
+            Event::Step(figures) => {
+                self.metrics.row(&metrics(seconds, figures))?;
+                let row = |of| {
+                    late(&mut self.replayed, &self.out, "replayed.csv", &REPLAYED)?.row(&replayed(seconds, figures, of))
+                };
+                figures.replayed.iter().try_for_each(row)
+            }
+            Event::Gradients(gram) => gram.pairs().try_for_each(|pair| {
+                late(&mut self.gradients, &self.out, "gradients.csv", &GRADIENTS)?.row(&cosine(seconds, gram, pair))
+            }),
             Event::HeldOut(found) => held_out(seconds, found).iter().try_for_each(|row| self.held_out.row(row)),
             Event::Evaluated { policy, step, scores, .. } => {
                 let rows = scores.iter().flat_map(|score| evaluations(seconds, policy, *step, score));
@@ -229,6 +247,30 @@ fn metrics(seconds: f64, figures: &StepFigures) -> [String; METRICS.len()] {
         optional(figures.signal_to_noise),
         optional(figures.score),
         optional(figures.answer_tokens),
+    ]
+}
+
+fn replayed(seconds: f64, figures: &StepFigures, of: &Replayed) -> [String; REPLAYED.len()] {
+    [
+        seconds.to_string(),
+        figures.phase.clone(),
+        figures.step.to_string(),
+        of.dimension.clone(),
+        of.pairs.to_string(),
+        of.loss.to_string(),
+        of.accuracy.to_string(),
+    ]
+}
+
+fn cosine(seconds: f64, gram: &GradientGram, (first, second): (usize, usize)) -> [String; GRADIENTS.len()] {
+    [
+        seconds.to_string(),
+        gram.phase.clone(),
+        gram.step.to_string(),
+        gram.dimensions[first].clone(),
+        gram.dimensions[second].clone(),
+        gram.gram[first][second].to_string(),
+        optional(gram.cosine(first, second)),
     ]
 }
 

@@ -178,6 +178,9 @@ impl Mlflow {
         for (name, value) in known.into_iter().chain(values) {
             self.metric(&format!("train/{phase}/{name}"), value, *step);
         }
+        for of in &figures.replayed {
+            self.metric(&format!("train/{phase}/replayed/{}/loss", of.dimension), of.loss, *step);
+        }
     }
 }
 

@@ -90,6 +90,8 @@ impl Sink for TensorBoard {
                     ("speed/memory-bytes", (figures.memory_bytes > 0).then_some(figures.memory_bytes as f64)),
                 ];
                 values.extend(optional.into_iter().filter_map(|(tag, value)| Some(tagged(tag, value?))));
+                let replayed = figures.replayed.iter().map(|of| (format!("replayed/loss/{}", of.dimension), of.loss));
+                values.extend(replayed);
                 self.write(seconds, &figures.phase, figures.step, &values)
             }
             Event::HeldOut(found) => {
@@ -102,6 +104,11 @@ impl Sink for TensorBoard {
                 let score = found.score.map(|score| tagged("held-out/score", score));
                 let values: Vec<_> = own.chain(degrees).chain(score).chain(of_dimension).collect();
                 self.write(seconds, &found.phase, found.step, &values)
+            }
+            Event::Gradients(gram) => {
+                let name = |at: usize| gram.dimensions[at].as_str();
+                let cosine = |(a, b)| Some((format!("gradients/cosine/{}/{}", name(a), name(b)), gram.cosine(a, b)?));
+                self.write(seconds, &gram.phase, gram.step, &gram.pairs().filter_map(cosine).collect::<Vec<_>>())
             }
             Event::Evaluated { policy, step, scores, .. } => {
                 let shown = scores.iter().filter(|score| score.kind.is_main());

@@ -2,9 +2,11 @@
 //! for, as [`Mezo`] and [`SubZero`] do.
 
 mod adamw;
+mod projected;
 pub mod zeroth_order;
 
 pub use adamw::{AdamW, AdamWConfig};
+pub use projected::Projected;
 pub use zeroth_order::{Mezo, SubZero, SubZeroConfig, ZerothOrder};
 
 use crate::step::gradients::Gradients;
