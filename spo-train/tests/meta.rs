@@ -12,7 +12,7 @@ use spo_data::{Dataset, Group, Order, PackedBatch, UnitOrder};
 use spo_eval::{DimensionScore, Steer, SteerArm, SteeredScores, Subset};
 use spo_model::lora::load_adapter;
 use spo_model::{CausalLm, device};
-use spo_train::config::RunSpec;
+use spo_train::config::{ConfigError, RunSpec};
 use spo_train::events::sink::Memory;
 use spo_train::events::{Event, Sink};
 use spo_train::{Prepared, TrainError, prepare, resume, run};
@@ -25,6 +25,10 @@ const CONTROLS: &str =
 
 /// A run whose training data have these meta-prompts.
 fn spec(out: &Path, meta: &str, round: &str) -> RunSpec {
+    read(out, meta, round).unwrap()
+}
+
+fn read(out: &Path, meta: &str, round: &str) -> Result<RunSpec, ConfigError> {
     let data = tables("cpu", 60, 40).replacen("limit = 60\n", &format!("limit = 60\nmeta-prompts = {{ {meta} }}\n"), 1);
     let text = format!(
         r#"schema = 1
@@ -53,7 +57,7 @@ every-steps = 1
 rank = 2
 "#
     );
-    RunSpec::from_str("run.toml", &text).unwrap()
+    RunSpec::from_str("run.toml", &text)
 }
 
 fn prepared(spec: &RunSpec) -> Result<Prepared, TrainError> {
@@ -304,13 +308,13 @@ fn a_dimension_that_is_never_trained_is_measured() {
 #[test]
 fn what_does_not_go_with_meta_prompts_is_refused() {
     let refused = |meta: &str, changes: &[&str], words: &[&str]| {
-        let mut spec = spec(Path::new("out"), meta, "");
-        let error = match changes.iter().try_for_each(|change| spec.apply_set(change)) {
-            Ok(()) => prepared(&spec).unwrap_err(),
-            Err(error) => error.into(),
-        };
+        let changed = read(Path::new("out"), meta, "").and_then(|mut spec| {
+            changes.iter().try_for_each(|change| spec.apply_set(change))?;
+            Ok(spec)
+        });
+        let error = changed.map_or_else(TrainError::from, |spec| prepared(&spec).unwrap_err());
         let text = format!("{error} {}", error.hint().unwrap_or_default());
-        assert!(words.iter().all(|word| text.contains(word)), "{text}");
+        assert!(words.iter().all(|word| text.contains(word)), "{words:?}: {text}");
     };
     let with = |more: &str| format!("{META}, {more}");
     // A dimension that no row has, in training or held out; a misspelt one.
@@ -328,7 +332,7 @@ fn what_does_not_go_with_meta_prompts_is_refused() {
     refused(META, &["data.0.meta-prompts.held-out.honesty=[\"No lies.\"]"], &["No lies.", "texts.honesty"]);
     refused("held-out = { honesty = [\"x\"] }", &[], &["texts"]);
     refused(META, &["data.0.meta-prompts.text={}"], &["text", "texts"]);
-    refused(&with("place = \"top\""), &[], &["place", "system, user"]);
+    refused(&with("place = \"top\""), &[], &["place", "\"system\", \"user\""]);
     refused(&with("neutral = 1.5"), &[], &["neutral", "1"]);
     refused(&with("priority = [\"brevity\"]"), &[], &["priority", "brevity"]);
     refused(&with("combined = [\"{first}!\"]"), &[], &["combined", "{second}"]);
@@ -351,7 +355,7 @@ fn what_does_not_go_with_meta_prompts_is_refused() {
     refused(
         META,
         &["rounds.0.controls=[{name=\"x\", meta-prompts=\"none\"}]", "rounds.0.controls.0.meta-prompts=\"all\""],
-        &["own, shuffled, none"],
+        &["controls.0.meta-prompts", "\"shuffled\""],
     );
     // Rows that say nothing of what is asked for are counted; where none is left the run says so.
     let mut plain = RunSpec::from_str("run.toml", &format!("schema = 1\nout = \"out\"\n{}{TEXT}[[rounds]]\ndimension = \"honesty\"\ncontrols = [{{ name = \"x\", meta-prompts = \"none\" }}]", tables("cpu", 20, 20))).unwrap();

@@ -301,8 +301,16 @@ fn stops_at_the_second_step(training: &TrainingPlan, task: &dyn Task) {
     let out = tempfile::tempdir().unwrap();
     let (mut memory, stop) = (Memory::default(), AtomicBool::new(false));
     let mut reporter = Reporter::new(out.path().into(), &mut memory, &stop);
-    let phase =
-        Phase { name: "blows up", round: 0, training, trainable: Trainable::All, seed: 0, hold: None, probes: None, shards: 1 };
+    let phase = Phase {
+        name: "blows up",
+        round: 0,
+        training,
+        trainable: Trainable::All,
+        seed: 0,
+        hold: None,
+        probes: None,
+        shards: 1,
+    };
     let error = phase
         .run(
             PhaseState::new(model("llama-tiny-policy"), training.optimizer(Trainable::All, 0, 0)),

@@ -197,7 +197,8 @@ fn run(
     let task = SupervisedTask::new(&data, &["preference".to_string()]);
     let (mut memory, stop) = (Memory::default(), AtomicBool::new(false));
     let mut reporter = Reporter::new(std::env::temp_dir(), &mut memory, &stop);
-    let phase = Phase { name: "probed", round: 0, training: plan, trainable, seed: 0, hold: None, probes: None, shards: 1 };
+    let phase =
+        Phase { name: "probed", round: 0, training: plan, trainable, seed: 0, hold: None, probes: None, shards: 1 };
     let state = phase.run(state, &task, None, Stopping::never(), checkpoints, &mut reporter).unwrap();
     let figures = memory.0.into_iter().filter_map(|record| match record.event {
         Event::Step(figures) => Some(figures),

@@ -6,9 +6,9 @@
 use burn::tensor::Tensor;
 use serde::Deserialize;
 
+use super::dpo::smoothed;
 use super::entry::{Build, pair};
 use super::needs::present;
-use super::dpo::smoothed;
 use super::options::{ANY, BELOW_HALF, NON_NEGATIVE, OptionDoc};
 use super::{Entry, Needs, Objective, PairLosses, Ratios};
 use crate::{CoreError, PairLogps};

@@ -132,7 +132,8 @@ fn comparisons(summary: &StudySummary) -> Table {
         let numbers = [difference, interval, p(one.p_difference), p(one.p_equivalence), one.test.seeds.to_string()];
         labels.into_iter().chain(numbers).collect()
     };
-    let header = ["order", "at", "arm or method", "other", "measure", "difference", "interval", "p", "p equivalent", "seeds"];
+    let header =
+        ["order", "at", "arm or method", "other", "measure", "difference", "interval", "p", "p equivalent", "seeds"];
     Table::of_rows("", 5, &header, summary.comparisons.iter().map(row).collect())
 }
 

@@ -184,15 +184,15 @@ impl StudySummary {
         let mut found = vec![];
         for order in self.orders() {
             for &at_kl in places {
-                let pairs = self.design.arms.iter().filter_map(|arm| Some((arm.name.as_str(), arm.against.as_deref()?)));
+                let pairs =
+                    self.design.arms.iter().filter_map(|arm| Some((arm.name.as_str(), arm.against.as_deref()?)));
                 for (arm, against) in pairs {
                     for (index, dimension) in self.dimensions.iter().enumerate() {
                         let value = |arm: &str, seed: u64| {
                             let point = self.points_of(order, arm, at_kl).find(|point| point.seed == seed)?;
                             Some(point.accuracies[index])
                         };
-                        let differences =
-                            self.differences(|seed| Some(value(arm, seed)? - value(against, seed)?));
+                        let differences = self.differences(|seed| Some(value(arm, seed)? - value(against, seed)?));
                         found.push(([order, arm, against, dimension.as_str()], at_kl, differences));
                     }
                 }

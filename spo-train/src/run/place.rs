@@ -61,7 +61,16 @@ impl Place<'_> {
     /// How the phase visits its rows: what is trained makes no difference to that.
     pub fn visiting(&self, seed: u64) -> Phase<'_> {
         let (training, trainable) = (self.training, Trainable::All);
-        Phase { name: &self.policy, round: self.round(), training, trainable, seed, hold: None, probes: None, shards: 1 }
+        Phase {
+            name: &self.policy,
+            round: self.round(),
+            training,
+            trainable,
+            seed,
+            hold: None,
+            probes: None,
+            shards: 1,
+        }
     }
 }
 

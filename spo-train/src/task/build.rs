@@ -68,7 +68,8 @@ impl<'a> Frozen<'a> {
     /// What the round of this index had, of all policies that a later one comes from: those before it.
     pub fn before(round: usize, names: &'a [String], history: &'a [&'a PolicyLogps], lambdas: &Lambdas) -> Self {
         let (names, history) = (&names[..=round], &history[..=round]);
-        Self { names, history, samples: None, reference: None, contexts: None, lambdas: lambdas.until(round) }
+        let lambdas = lambdas.until(round);
+        Self { names, history, samples: None, reference: None, contexts: None, lambdas, judged: None }
     }
 
     /// The log-prob of an answer under `π_{n−1}`.

@@ -119,7 +119,7 @@ impl Task for ScoredTask<'_> {
 }
 
 /// Sums over answers that a policy wrote.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ScoreTally {
     /// Answers.
     pub answers: f64,

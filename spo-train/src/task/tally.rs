@@ -100,7 +100,7 @@ impl StepTally {
 }
 
 /// Sums over the rows of a dimension that is replayed.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct ReplayTally {
     /// Rows.
     pub pairs: f64,

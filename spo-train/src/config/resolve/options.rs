@@ -56,7 +56,7 @@ impl Resolver<'_> {
         let known: Vec<String> =
             objective::options(self.objectives(), &arm.objective).map(|option| option.key.to_owned()).collect();
         for (name, entry, section) in arm.options.keys() {
-            if name == "dimension"
+            if ["dimension", "meta-prompts", "contexts"].contains(&name.as_str())
                 || FIELDS.contains(&name.as_str())
                 || training.get(name).is_some()
                 || known.contains(name)

@@ -345,8 +345,7 @@ impl Resolver<'_> {
         let layers = layers.under("training", document.root.get("training"), &[]);
         let ties = if self.takes_ties(&arm.objective, &options) { rows.ties } else { 0 };
         let replay = self.replay(arm, main, finished)?;
-        let target =
-            Target { dimension: Some(dimension), rows: rows.of(data) + ties, kind: data.words(), replay };
+        let target = Target { dimension: Some(dimension), rows: rows.of(data) + ties, kind: data.words(), replay };
         let mut training = self.training(&prefix, &layers, &target)?;
         if let Some((message, hint)) = self.score_fault(data, &training) {
             return Err(refused(message.to_owned(), Some(hint.to_owned())));
