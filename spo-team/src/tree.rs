@@ -39,11 +39,11 @@ pub fn sum<T>(leaves: impl IntoIterator<Item = T>, mut add: impl FnMut(T, T) -> 
     tree.finish(add)
 }
 
-/// The shards of a rank, where `ranks` share `shards` of them so that each has a whole subtree: `None` where they cannot,
-/// as `shards / ranks` is no power of two.
+/// The shards of a rank, where `ranks` share `shards` of them so that each has a whole subtree: one rank has the whole tree,
+/// several have 1, 2, 4, 8, … leaves each. `None` where they cannot.
 pub fn share(shards: usize, rank: usize, ranks: usize) -> Option<std::ops::Range<usize>> {
     let each = shards / ranks;
-    (shards.is_multiple_of(ranks) && each.is_power_of_two()).then(|| rank * each..(rank + 1) * each)
+    (shards.is_multiple_of(ranks) && (ranks == 1 || each.is_power_of_two())).then(|| rank * each..(rank + 1) * each)
 }
 
 /// The numbers of ranks that can share so many shards.
@@ -85,7 +85,8 @@ mod tests {
         assert_eq!(share(12, 1, 2), None, "six leaves are no whole subtree");
         assert_eq!(share(4, 0, 3), None);
         assert_eq!(share(2, 0, 4), None);
-        assert_eq!(possible_ranks(12), [3, 6, 12]);
+        assert_eq!(share(12, 0, 1), Some(0..12), "the whole tree");
+        assert_eq!(possible_ranks(12), [1, 3, 6, 12]);
         assert_eq!(possible_ranks(4), [1, 2, 4]);
         assert_eq!(possible_ranks(1), [1]);
         assert_eq!(sum(Vec::<f32>::new(), |a, b| a + b), None);

@@ -21,6 +21,7 @@ pub(crate) mod reference;
 mod resident;
 pub(crate) mod reuse;
 pub(crate) mod schedule;
+mod stage;
 pub(crate) mod stages;
 mod steering;
 pub mod together;

@@ -9,7 +9,6 @@ use crate::evaluate::labelled_set::Rewards;
 use crate::events::reporter::Reporter;
 use crate::events::{Event, HeldDimension};
 use crate::persist::directory::{self, PLAN_ARTEFACT, START};
-use crate::persist::durable::Mark;
 use crate::persist::journal::{DETAIL, Journal};
 use crate::phase::checkpoint::{Checkpoints, Saved};
 use crate::phase::gate::Gate;
@@ -35,7 +34,6 @@ use crate::step::memory;
 use crate::task::build::{Embedded, Lambdas};
 use crate::task::data::answered;
 use burn::tensor::Device;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use spo_data::Example;
 use spo_eval::{Artefact, Bootstrap, DimensionScore, Sample, ScoreKind};
@@ -62,8 +60,8 @@ pub(crate) struct Driver<'a> {
     pub(super) prepared: &'a Prepared,
     pub(super) reporter: Reporter<'a>,
     /// Of rank 0 alone.
-    journal: Option<Journal>,
-    checkpoints: Checkpoints,
+    pub(super) journal: Option<Journal>,
+    pub(super) checkpoints: Checkpoints,
     pub(super) resident: Resident,
     pub(super) cache: LogpCache,
     pub(super) bootstrap: Bootstrap,
@@ -153,40 +151,6 @@ impl<'a> Driver<'a> {
             Stage::Distance { reference, policies } => self.stage(&name, &[], |run| run.distances(reference, policies)),
             Stage::Export { policy } => self.stage(&name, &[directory::MODEL.into()], |run| run.export(policy)),
         }
-    }
-
-    /// Does the work of a stage, or takes its result from the journal if it is finished. `files` are
-    /// what it writes, or may write, relative to the run directory.
-    pub(super) fn stage<T: Serialize + DeserializeOwned>(
-        &mut self,
-        name: &str,
-        files: &[PathBuf],
-        work: impl FnOnce(&mut Self) -> Result<T, TrainError>,
-    ) -> Result<T, TrainError> {
-        let (team, journal) = (self.reporter.team.clone(), &mut self.journal);
-        // A list, as JSON cannot tell nothing from a result that says nothing.
-        let mut finished = team.root(|| {
-            let found = journal.as_mut().map_or(Ok(None), |journal| journal.finished(name))?;
-            Ok::<_, TrainError>(Vec::from_iter(found))
-        })?;
-        if let Some(result) = finished.pop() {
-            return Ok(result);
-        }
-        let result = work(self)?;
-        team.root(|| self.note_finished(name, files, &result))?;
-        self.reporter.check_stop()?;
-        Ok(result)
-    }
-
-    fn note_finished<T: Serialize>(&mut self, name: &str, files: &[PathBuf], result: &T) -> Result<(), TrainError> {
-        let written = files.iter().filter(|path| self.reporter.out.join(path).exists());
-        let marks = written.map(|path| Mark::all(&self.reporter.out, path));
-        let marks = marks.collect::<Result<Vec<_>, _>>()?.concat();
-        if let Some((events, journal)) = self.reporter.mark()?.zip(self.journal.as_mut()) {
-            self.checkpoints.stage_finished(events.bytes);
-            journal.finish(name, events, marks, result)?;
-        }
-        Ok(())
     }
 
     fn start(&mut self, name: &str) -> Result<(), TrainError> {
