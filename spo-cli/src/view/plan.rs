@@ -68,7 +68,7 @@ pub(crate) fn forecast_text(forecast: &Forecast) -> String {
         "optimiser steps", "rows", "steps", "epochs", "tokens", "evaluations", "their tokens"
     ));
     for phase in &forecast.phases {
-        let (evaluations, tokens) = if phase.evaluations > 0 {
+        let (evaluations, tokens) = if phase.evaluation_tokens > 0 {
             (count(phase.evaluations), count(phase.evaluation_tokens))
         } else {
             Default::default()
