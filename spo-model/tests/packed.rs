@@ -51,6 +51,43 @@ fn weights_are_those_that_numpy_unpacks() {
     }
 }
 
+/// bitsandbytes without double quantisation: scales are numbers, and the state says nothing of others.
+#[test]
+fn scales_of_a_code_book_may_be_plain() {
+    let dir = tempfile::tempdir().unwrap();
+    edited("nf4", dir.path(), |all| {
+        let names: Vec<String> =
+            all.keys().filter_map(|name| name.strip_suffix(".weight.absmax")).map(String::from).collect();
+        assert_eq!(names.len(), 7);
+        for name in names {
+            let mut take = |part: &str| all.remove(&format!("{name}.weight.{part}")).unwrap();
+            let floats = |bytes: Vec<u8>| -> Vec<f32> {
+                bytes.as_chunks().0.iter().map(|word| f32::from_le_bytes(*word)).collect()
+            };
+            let (of_scales, book) = (floats(take("nested_absmax").2), floats(take("nested_quant_map").2));
+            let (codes, state) = (take("absmax").2, take("quant_state.bitsandbytes__nf4").2);
+            let mut state: Value = serde_json::from_slice(&state).unwrap();
+            let offset = state["nested_offset"].as_f64().unwrap() as f32;
+            let scale = |(at, code): (usize, &u8)| book[usize::from(*code)] * of_scales[at / 256] + offset;
+            let scales: Vec<f32> = codes.iter().enumerate().map(scale).collect();
+            for key in ["nested_blocksize", "nested_dtype", "nested_offset"] {
+                state.as_object_mut().unwrap().remove(key).unwrap();
+            }
+            let state = state.to_string().into_bytes();
+            let bytes = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
+            all.insert(format!("{name}.weight.absmax"), (Dtype::F32, vec![scales.len()], bytes));
+            let of_state = format!("{name}.weight.quant_state.bitsandbytes__nf4");
+            all.insert(of_state, (Dtype::U8, vec![state.len()], state));
+        }
+    });
+    let values = |dir: &Path| {
+        let (mut all, model) = (vec![], CausalLm::from_dir(dir, Some(Storage::F32), &device::cpu()).unwrap());
+        parameters::for_each(&model, "", |parameter| all.extend(parameter.value.into_data().iter::<f32>()));
+        all
+    };
+    assert_eq!(values(dir.path()), values(&folder("nf4")));
+}
+
 #[test]
 fn an_exported_model_is_a_plain_one() {
     let dir = tempfile::tempdir().unwrap();
@@ -68,22 +105,26 @@ fn an_exported_model_is_a_plain_one() {
     }
 }
 
-/// The checkpoint of a kind with other tensors; what loading says.
-fn with(kind: &str, edit: impl Fn(&mut BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>)) -> String {
-    let dir = tempfile::tempdir().unwrap();
+type Parts = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
+
+/// Writes the checkpoint of a kind with other tensors.
+fn edited(kind: &str, dir: &Path, edit: impl Fn(&mut Parts)) {
     let bytes = std::fs::read(folder(kind).join("model.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
-    let mut all: BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)> = file
-        .tensors()
-        .into_iter()
-        .map(|(name, view)| (name, (view.dtype(), view.shape().to_vec(), view.data().to_vec())))
-        .collect();
+    let part = |view: TensorView| (view.dtype(), view.shape().to_vec(), view.data().to_vec());
+    let mut all: Parts = file.tensors().into_iter().map(|(name, view)| (name, part(view))).collect();
     edit(&mut all);
     let views = all
         .iter()
         .map(|(name, (dtype, shape, data))| (name.clone(), TensorView::new(*dtype, shape.clone(), data).unwrap()));
-    serialize_to_file(views, None, &dir.path().join("model.safetensors")).unwrap();
-    std::fs::copy(folder(kind).join("config.json"), dir.path().join("config.json")).unwrap();
+    serialize_to_file(views, None, &dir.join("model.safetensors")).unwrap();
+    std::fs::copy(folder(kind).join("config.json"), dir.join("config.json")).unwrap();
+}
+
+/// What loading says of such a checkpoint.
+fn with(kind: &str, edit: impl Fn(&mut Parts)) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    edited(kind, dir.path(), edit);
     load(dir.path())
 }
 
