@@ -8,12 +8,34 @@ use common::{root, tensors};
 use safetensors::Dtype;
 use safetensors::tensor::{SafeTensors, TensorView, serialize_to_file};
 use serde_json::{Value, json};
+use spo_model::decoder::blocks::BlockBits;
 use spo_model::export::{ModelFiles, SHARD_BYTES, save};
-use spo_model::load::Storage;
+use spo_model::load::{LoadOptions, Storage};
+use spo_model::lora::projections;
 use spo_model::{CausalLm, ModelSpec, device, parameters};
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// The code book of bitsandbytes.
+#[allow(clippy::excessive_precision)]
+const NF4: [f32; 16] = [
+    -1.0,
+    -0.6961928009986877,
+    -0.5250730514526367,
+    -0.39491748809814453,
+    -0.28444138169288635,
+    -0.18477343022823334,
+    -0.09105003625154495,
+    0.0,
+    0.07958029955625534,
+    0.16093020141124725,
+    0.24611230194568634,
+    0.33791524171829224,
+    0.44070982933044434,
+    0.5626170039176941,
+    0.7229568362236023,
+    1.0,
+];
 const KINDS: [&str; 4] = ["gptq", "awq", "nf4", "fp8"];
 
 fn folder(kind: &str) -> std::path::PathBuf {
@@ -51,6 +73,99 @@ fn weights_are_those_that_numpy_unpacks() {
     }
 }
 
+/// bitsandbytes without double quantisation: scales are numbers, and the state says nothing of others.
+#[test]
+fn scales_of_a_code_book_may_be_plain() {
+    let dir = tempfile::tempdir().unwrap();
+    edited("nf4", dir.path(), |all| {
+        let names: Vec<String> =
+            all.keys().filter_map(|name| name.strip_suffix(".weight.absmax")).map(String::from).collect();
+        assert_eq!(names.len(), 7);
+        for name in names {
+            let mut take = |part: &str| all.remove(&format!("{name}.weight.{part}")).unwrap();
+            let floats = |bytes: Vec<u8>| -> Vec<f32> {
+                bytes.as_chunks().0.iter().map(|word| f32::from_le_bytes(*word)).collect()
+            };
+            let (of_scales, book) = (floats(take("nested_absmax").2), floats(take("nested_quant_map").2));
+            let (codes, state) = (take("absmax").2, take("quant_state.bitsandbytes__nf4").2);
+            let mut state: Value = serde_json::from_slice(&state).unwrap();
+            let offset = state["nested_offset"].as_f64().unwrap() as f32;
+            let scale = |(at, code): (usize, &u8)| book[usize::from(*code)] * of_scales[at / 256] + offset;
+            let scales: Vec<f32> = codes.iter().enumerate().map(scale).collect();
+            for key in ["nested_blocksize", "nested_dtype", "nested_offset"] {
+                state.as_object_mut().unwrap().remove(key).unwrap();
+            }
+            let state = state.to_string().into_bytes();
+            let bytes = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
+            all.insert(format!("{name}.weight.absmax"), (Dtype::F32, vec![scales.len()], bytes));
+            let of_state = format!("{name}.weight.quant_state.bitsandbytes__nf4");
+            all.insert(of_state, (Dtype::U8, vec![state.len()], state));
+        }
+    });
+    let values = |dir: &Path| {
+        let (mut all, model) = (vec![], CausalLm::from_dir(dir, Some(Storage::F32), &device::cpu()).unwrap());
+        parameters::for_each(&model, "", |parameter| all.extend(parameter.value.into_data().iter::<f32>()));
+        all
+    };
+    assert_eq!(values(dir.path()), values(&folder("nf4")));
+}
+
+/// `quantised-base = "4-bit"` has the code book of nf4 and blocks of 64 values of a row: where rows fill blocks, a checkpoint's
+/// codes and scales come out as they were.
+#[test]
+fn nf4_stays_in_its_blocks_without_a_loss() {
+    let dir = tempfile::tempdir().unwrap();
+    edited("nf4", dir.path(), |all| {
+        all.retain(|name, _| !name.contains("_proj."));
+        let wide = |name: &str| if name.contains("norm") { vec![64] } else { vec![40, 64] };
+        for (name, (dtype, shape, data)) in all.iter_mut() {
+            (*dtype, *shape) = (Dtype::F32, wide(name));
+            *data = 1.0f32.to_le_bytes().repeat(shape.iter().product());
+        }
+        let attention = ["q", "k", "v", "o"].map(|name| (format!("self_attn.{name}_proj"), [64, 64]));
+        let mlp = [("gate", [128, 64]), ("up", [128, 64]), ("down", [64, 128])];
+        let mlp = mlp.map(|(name, shape)| (format!("mlp.{name}_proj"), shape));
+        for (name, [out, inputs]) in attention.into_iter().chain(mlp) {
+            let name = format!("model.layers.0.{name}.weight");
+            let mut codes = blake3::Hasher::new().update(name.as_bytes()).finalize_xof();
+            let mut bytes = vec![0u8; out * inputs / 2];
+            codes.fill(&mut bytes);
+            // Of each block the largest value is the scale itself, as quantising makes it.
+            bytes
+                .iter_mut()
+                .step_by(32)
+                .enumerate()
+                .for_each(|(block, byte)| *byte = if block % 2 == 0 { 0xf3 } else { 0x0c });
+            let scales = (0..out * inputs / 64).flat_map(|block| (0.01 + 0.001 * (block % 17) as f32).to_le_bytes());
+            let book = NF4.iter().flat_map(|value| value.to_le_bytes()).collect();
+            let state =
+                json!({"quant_type": "nf4", "blocksize": 64, "dtype": "float16", "shape": [out, inputs]}).to_string();
+            all.insert(format!("{name}.absmax"), (Dtype::F32, vec![out * inputs / 64], scales.collect()));
+            all.insert(format!("{name}.quant_map"), (Dtype::F32, vec![16], book));
+            let of_state = format!("{name}.quant_state.bitsandbytes__nf4");
+            all.insert(of_state, (Dtype::U8, vec![state.len()], state.into_bytes()));
+            all.insert(name, (Dtype::U8, vec![out * inputs / 2, 1], bytes));
+        }
+    });
+    let config = std::fs::read_to_string(folder("nf4").join("config.json")).unwrap();
+    let config = config.replace("\"hidden_size\": 32", "\"hidden_size\": 64").replace(": 160", ": 128");
+    std::fs::write(dir.path().join("config.json"), config).unwrap();
+    let dense = |blocks: Option<BlockBits>| {
+        let options = LoadOptions { storage: Some(Storage::F32), blocks };
+        let mut model = CausalLm::open(dir.path(), options, &device::cpu()).unwrap();
+        let numbers = |tensor: burn::tensor::Tensor<2>| tensor.into_data().iter::<f32>().collect::<Vec<_>>();
+        let linears = projections(&mut model).into_iter();
+        linears
+            .map(|(path, linear)| {
+                assert_eq!(linear.weight.is_none(), blocks.is_some(), "{path}");
+                (path, numbers(linear.dense()))
+            })
+            .collect::<Vec<_>>()
+    };
+    let (plain, blocks) = (dense(None), dense(Some(BlockBits::Four)));
+    assert_eq!((plain.len(), plain == blocks), (7, true));
+}
+
 #[test]
 fn an_exported_model_is_a_plain_one() {
     let dir = tempfile::tempdir().unwrap();
@@ -68,22 +183,26 @@ fn an_exported_model_is_a_plain_one() {
     }
 }
 
-/// The checkpoint of a kind with other tensors; what loading says.
-fn with(kind: &str, edit: impl Fn(&mut BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>)) -> String {
-    let dir = tempfile::tempdir().unwrap();
+type Parts = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
+
+/// Writes the checkpoint of a kind with other tensors.
+fn edited(kind: &str, dir: &Path, edit: impl Fn(&mut Parts)) {
     let bytes = std::fs::read(folder(kind).join("model.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
-    let mut all: BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)> = file
-        .tensors()
-        .into_iter()
-        .map(|(name, view)| (name, (view.dtype(), view.shape().to_vec(), view.data().to_vec())))
-        .collect();
+    let part = |view: TensorView| (view.dtype(), view.shape().to_vec(), view.data().to_vec());
+    let mut all: Parts = file.tensors().into_iter().map(|(name, view)| (name, part(view))).collect();
     edit(&mut all);
     let views = all
         .iter()
         .map(|(name, (dtype, shape, data))| (name.clone(), TensorView::new(*dtype, shape.clone(), data).unwrap()));
-    serialize_to_file(views, None, &dir.path().join("model.safetensors")).unwrap();
-    std::fs::copy(folder(kind).join("config.json"), dir.path().join("config.json")).unwrap();
+    serialize_to_file(views, None, &dir.join("model.safetensors")).unwrap();
+    std::fs::copy(folder(kind).join("config.json"), dir.join("config.json")).unwrap();
+}
+
+/// What loading says of such a checkpoint.
+fn with(kind: &str, edit: impl Fn(&mut Parts)) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    edited(kind, dir.path(), edit);
     load(dir.path())
 }
 

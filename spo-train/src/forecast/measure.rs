@@ -11,7 +11,7 @@ use crate::phase::{Phase, PhaseState, side_by_side};
 use crate::policy::Policies;
 use crate::policy::adapters::policy_options;
 use crate::policy::logps::{PolicyLogps, score_answers};
-use crate::policy::sampling::SampledResponses;
+use crate::policy::sampling::{BATCH, SampledResponses};
 use crate::run::Prepared;
 use crate::run::schedule::{Stage, Training};
 use crate::task::Task;
@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-/// Responses that are drawn, and tokens of one, at most.
+/// Responses that are drawn, and tokens of one, at most. A loss of sampled answers draws as many together as a batch has.
 const DRAWN: (usize, usize) = (4, 32);
 
 /// Tokens per second.
@@ -68,8 +68,11 @@ pub fn measure(prepared: &Prepared, steps: u64, sink: &mut dyn Sink) -> Result<S
     let mut policies = Policies::new(options, &place.join("spo-plan"), prepared.probes())?;
     let model = policies.start(START)?;
     let (scored, training, sampling) = ((0, 0.0), vec![], None);
-    let mut measured = Measured { prepared, model, policies, steps, sink, scored, training, sampling };
-    for stage in prepared.stages() {
+    let stages = prepared.stages();
+    let written = |stage: &Stage| stage.training().is_some_and(|training| training.data.train.is_written());
+    let drawn = if stages.iter().any(written) { BATCH } else { DRAWN.0 };
+    let mut measured = Measured { prepared, model, policies, steps, sink, scored, training, sampling, drawn };
+    for stage in stages {
         match &stage {
             Stage::Train(training) => measured.phase(training)?,
             Stage::Respond { .. } if measured.sampling.is_none() => measured.responses()?,
@@ -93,6 +96,8 @@ struct Measured<'a> {
     scored: (u64, f64),
     training: Vec<(String, f64)>,
     sampling: Option<f64>,
+    /// Responses that tell it.
+    drawn: usize,
 }
 
 impl Measured<'_> {
@@ -177,7 +182,7 @@ impl Measured<'_> {
         }
         let plan = &prepared.plan.evaluation;
         let few = EvaluationPlan {
-            kl_samples: if plan.kl_samples == 0 { DRAWN.0 } else { plan.kl_samples.min(DRAWN.0) },
+            kl_samples: if plan.kl_samples == 0 { self.drawn } else { plan.kl_samples.min(self.drawn) },
             kl_max_new_tokens: plan.kl_max_new_tokens.min(DRAWN.1),
             ..plan.clone()
         };

@@ -6,7 +6,7 @@ use crate::policy::sampling::{BATCH, Drawing};
 use crate::step::tape::{LogpGradients, Scored};
 use spo_data::{Group, PackedBatch, Prompt, Tokenizer};
 use spo_model::CausalLm;
-use spo_model::generate::{Control, DecodeOptions, Ended, GenerateOptions, Generation, Generator};
+use spo_model::generate::{Control, DecodeOptions, GenerateOptions, Generation, Generator};
 use spo_model::lora::mix;
 use spo_score::{Item, Scorer};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -88,7 +88,6 @@ impl Task for ScoredTask<'_> {
         let mut tally = ScoreTally {
             answers: drawn.len() as f64,
             tokens: drawn.iter().map(|answer| answer.ids.len() as f64).sum(),
-            cut: drawn.iter().filter(|answer| answer.ended != Ended::Stop).count() as f64,
             ..ScoreTally::default()
         };
         for score in scores {
@@ -129,8 +128,6 @@ pub struct ScoreTally {
     pub score: f64,
     /// Tokens of all answers.
     pub tokens: f64,
-    /// Answers that did not end by themselves.
-    pub cut: f64,
 }
 
 impl ScoreTally {
@@ -140,7 +137,6 @@ impl ScoreTally {
         self.judged += other.judged;
         self.score += other.score;
         self.tokens += other.tokens;
-        self.cut += other.cut;
     }
 
     /// Mean score of the judged answers.
