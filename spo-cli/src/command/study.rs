@@ -49,7 +49,7 @@ impl Arguments {
         if self.dry_run {
             return study.variants.iter().try_for_each(|run| output.line(&run.name));
         }
-        let interrupt = Interrupt::listen(false)?;
+        let interrupt = Interrupt::listen(false, true)?;
         std::fs::create_dir_all(&out).map_err(|source| CliError::io(&out, source))?;
         let count = study.variants.len();
         let mut told = |index: usize, run: &Variant, progress: Progress| {
