@@ -81,6 +81,7 @@ fn another(key: &str, property: &Value) -> Value {
         "users" => return json!(["honesty", "helpfulness"]),
         "evaluate" => return json!([0, 2]),
         "heads" => return json!(2),
+        "shards" => return json!(8),
         "width" if key.starts_with("steering") => return json!(8),
         "columns" => return json!({ "prompt": "question" }),
         "prompt-format" => return json!("Q: {prompt}"),
