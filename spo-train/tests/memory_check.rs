@@ -24,8 +24,15 @@ fn batches(training: TrainingPlan) -> (Vec<Vec<usize>>, Vec<u64>) {
     let task = Hooked { task, hook };
     let (mut memory, stop) = (Memory::default(), AtomicBool::new(false));
     let mut reporter = Reporter::new(std::env::temp_dir(), &mut memory, &stop);
-    let phase =
-        Phase { name: "checked", round: 0, training: &training, trainable: Trainable::All, seed: 0, hold: None };
+    let phase = Phase {
+        name: "checked",
+        round: 0,
+        training: &training,
+        trainable: Trainable::All,
+        seed: 0,
+        hold: None,
+        shards: 1,
+    };
     let start = PhaseState::new(model("llama-tiny-policy"), training.optimizer(Trainable::All, 0, 0));
     phase.run(start, &task, None, Stopping::never(), None, &mut reporter).unwrap();
     let step = |record: spo_train::events::sink::Record| match record.event {
