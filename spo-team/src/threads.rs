@@ -19,21 +19,12 @@ impl Thread {
     pub fn all(size: usize) -> Vec<Self> {
         let mut ranks: Vec<Self> = (0..size).map(|rank| Self { rank, to: vec![], from: vec![] }).collect();
         for source in 0..size {
-            for rank in &mut ranks {
+            for target in 0..size {
                 let (to, from) = channel();
-                rank.from.push(from);
-                // For the moment at the receiver: rank `source` takes its senders below.
-                rank.to.push(to);
-            }
-            debug_assert_eq!(ranks[source].from.len(), source + 1);
-        }
-        let mut senders: Vec<Vec<Sender<Vec<u8>>>> = (0..size).map(|_| vec![]).collect();
-        for rank in &mut ranks {
-            for (source, to) in std::mem::take(&mut rank.to).into_iter().enumerate() {
-                senders[source].push(to);
+                ranks[source].to.push(to);
+                ranks[target].from.push(from);
             }
         }
-        ranks.iter_mut().zip(senders).for_each(|(rank, to)| rank.to = to);
         ranks
     }
 

@@ -89,6 +89,7 @@ fn another(key: &str, property: &Value) -> Value {
         "combined" => return json!(["{first} before {second}"]),
         "evaluate" => return json!([0, 2]),
         "heads" => return json!(2),
+        "shards" => return json!(8),
         "width" if key.starts_with("steering") => return json!(8),
         "template-kwargs" => return json!({ "enable_thinking": false }),
         "columns" => return json!({ "prompt": "question" }),

@@ -32,6 +32,7 @@ fn batches(training: TrainingPlan) -> (Vec<Vec<usize>>, Vec<u64>) {
         seed: 0,
         hold: None,
         probes: None,
+        shards: 1,
     };
     let start = PhaseState::new(model("llama-tiny-policy"), training.optimizer(Trainable::All, 0, 0));
     phase.run(start, &task, None, Stopping::never(), None, &mut reporter).unwrap();
