@@ -53,6 +53,7 @@ fn round(policy: &str, reference: &str, dimension: &str, lambda: &[(&str, f64)],
         loss: 0.35 + 0.34 / (1.0 + step as f64 / 10.0),
         accuracy: Some(0.9 - 0.4 / (1.0 + step as f64 / 20.0)),
         margin: None,
+        replayed: vec![],
     };
     let look = |index: u64| Evaluation {
         step: 25 * index + 24,
