@@ -54,6 +54,7 @@ fn round(policy: &str, reference: &str, dimension: &str, lambda: &[(&str, f64)],
         accuracy: Some(0.9 - 0.4 / (1.0 + step as f64 / 20.0)),
         margin: None,
         score: None,
+        replayed: vec![],
     };
     let look = |index: u64| Evaluation {
         step: 25 * index + 24,

@@ -12,13 +12,13 @@ use spo_model::export::{self, Manifest, ModelFiles, Parity, SHARD_BYTES};
 use spo_model::load::{LoadOptions, Storage};
 use spo_model::lora::{merge_adapter, merge_adapter_at};
 use spo_model::merge::{METHODS, Merger, Method, Settings, method};
-use spo_model::{CausalLm, parameters};
+use spo_model::{CausalLm, device, parameters};
 use spo_train::config::RunPlan;
 use spo_train::persist::directory::{START, WARMUP};
 
 use super::export::probe;
 use crate::error::CliError;
-use crate::inputs::{DeviceArguments, LayoutArguments, TextArguments};
+use crate::inputs::{LayoutArguments, TextArguments};
 use crate::output::{Output, note};
 use crate::places::{Place, run_of};
 
@@ -59,7 +59,7 @@ pub(crate) struct Arguments {
     /// File, directory or pattern with pairs to score a sweep on; may be repeated
     #[arg(long, value_name = "FILE", requires = "sweep")]
     data: Vec<PathBuf>,
-    /// The model whose log-probs margins are relative to; the first policy's base without it
+    /// The model whose log-probs margins are relative to: without it --base, or what the policies' run started from
     #[arg(long, value_name = "DIR", requires = "sweep")]
     reference: Option<PathBuf>,
     /// One JSON object
@@ -68,8 +68,9 @@ pub(crate) struct Arguments {
     /// Bootstrap resamples
     #[arg(long, value_name = "N", default_value_t = 2000)]
     resamples: usize,
-    #[command(flatten)]
-    device: DeviceArguments,
+    /// Where a sweep is scored, and what was written: auto, cpu, vulkan, metal, wgpu, cuda, or with an index: cuda:0
+    #[arg(long, default_value = "auto", help_heading = "Device")]
+    device: String,
     #[command(flatten)]
     text: TextArguments,
     #[command(flatten)]
@@ -105,7 +106,7 @@ impl Arguments {
     }
 
     fn open(&self) -> Result<Opened, CliError> {
-        let (method, device) = (method(&self.method).expect("clap knows the names"), self.device.open()?);
+        let (method, device) = (method(&self.method).expect("clap knows the names"), device::open(&self.device)?);
         let places: Vec<Place> =
             self.policies.iter().map(|policy| Place::named(policy, None, None)).collect::<Result<_, _>>()?;
         let loaded = places.iter().map(|place| whole(place, &device)).collect::<Result<Vec<_>, _>>()?;
