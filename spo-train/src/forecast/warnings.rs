@@ -1,9 +1,11 @@
 //! What looks wrong before a run begins.
 
 use super::{Disk, MemoryForecast, PhaseForecast};
+use crate::config::{ArmPlan, RoundPlan};
 use crate::persist::{directory, disk_space};
 use crate::run::Prepared;
 use crate::step::memory;
+use serde_json::Value;
 use spo_eval::report::bytes;
 use spo_model::device::on_cpu;
 
@@ -29,6 +31,7 @@ pub(super) fn of(prepared: &Prepared, phases: &[PhaseForecast], disk: &Disk, nee
                 .push(format!("{name}: {count} of {rows} pairs have no preference degrees, and are trained without"));
         }
     }
+    warnings.extend(plan.rounds.iter().filter_map(one_way_hold));
     for summary in prepared.held_out.summaries().iter().filter(|summary| summary.pairs < FEW_HELD_OUT) {
         let (pairs, dimension) = (summary.pairs, &summary.dimension);
         warnings.push(format!("only {pairs} held-out pairs of {dimension}: its accuracies will be rough"));
@@ -56,4 +59,15 @@ pub(super) fn of(prepared: &Prepared, phases: &[PhaseForecast], disk: &Disk, nee
         ));
     }
     warnings
+}
+
+/// A round with bounds whose λ can only slow a loss down.
+fn one_way_hold(round: &RoundPlan) -> Option<String> {
+    let one_way = |arm: &&ArmPlan| arm.options.get("label-smoothing").and_then(Value::as_f64) == Some(0.0);
+    round.arms.iter().filter(|arm| arm.hold.is_some()).find(one_way)?;
+    let name = &round.name;
+    Some(format!(
+        "{name} has bounds and label-smoothing = 0: no pair is ever pushed back, so that what is lost before λ has grown stays lost; \
+         label-smoothing = 0.1 lets it be won back"
+    ))
 }
