@@ -1,6 +1,7 @@
 //! The resolved run: plain values, stored as plan.json in the run directory and read again on resume.
 
 mod condition;
+mod evaluation;
 mod hold;
 mod lines;
 mod meta;
@@ -12,7 +13,6 @@ mod step;
 
 use spo_core::objective;
 use spo_model::family;
-use spo_score::ScorerSpec;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -21,12 +21,12 @@ use serde_json::{Map, Value};
 
 use crate::TrainError;
 
-use super::defaults;
 use super::spec::{
     Best, DataEntry, Dtype, Located, LoraCondition, LoraRounds, LoraTargets, MetaUse, OnMiss, OptimizerName,
     QuantisedBase, Recompute, Schedule, Slopes, StoppingMetric, TextSpec,
 };
 pub use condition::Condition;
+pub use evaluation::EvaluationPlan;
 pub use hold::{Bound, HeldPlan, HoldPlan};
 pub use lines::{Origin, PlanLine};
 pub use mixing::CombinePlan;
@@ -439,44 +439,6 @@ pub struct WatchdogPlan {
     pub overfitting: usize,
     /// Duration of a step over the median of the steps before.
     pub slow_step_factor: f64,
-}
-
-/// `[evaluation]`, resolved.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct EvaluationPlan {
-    /// Bootstrap resamples.
-    pub bootstrap_resamples: usize,
-    /// Prompts sampled for the KL estimate.
-    pub kl_samples: usize,
-    /// Longest sampled response, tokens.
-    pub kl_max_new_tokens: usize,
-    /// Sampling temperature.
-    pub kl_temperature: f64,
-    /// Whether looks in the middle of a round estimate the divergence from the start.
-    #[serde(default)]
-    pub kl_path: bool,
-    /// Pairs of each dimension that gradients are compared on; 0 = none.
-    #[serde(default)]
-    pub gradient_pairs: usize,
-    /// Steps from one look at them to the next.
-    #[serde(default = "defaults::gradient_every")]
-    pub gradient_every: u64,
-    /// Held-out prompts shown side by side.
-    pub samples: usize,
-    /// The user's own prompts.
-    pub sample_prompts: Vec<String>,
-    /// Who scores the responses sampled on held-out prompts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scorer: Option<ScorerSpec>,
-    /// A program that measures every policy.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub command: Option<String>,
-    /// Seconds that it may take.
-    #[serde(default)]
-    pub command_timeout: f64,
-    /// Answers that say nothing.
-    pub boilerplate: Vec<String>,
 }
 
 /// `[track]`, resolved.
