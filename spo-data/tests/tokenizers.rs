@@ -230,6 +230,7 @@ fn chat_prompts_encoded_in_parts_equal_the_whole_text() {
         tags: BTreeMap::new(),
         tools: None,
         variables: serde_json::Map::new(),
+        source: None,
     };
     for family in ["llama", "qwen3"] {
         let tokenizer = tiny(family);

@@ -29,7 +29,7 @@ fn run(arm: &str, seed: u64, slope: f64, cost: f64) -> StudyRun {
         let far = 3.0 + index as f64;
         let dimensions =
             vec![("a".to_owned(), 0.8 - cost * (far - 2.0), 0.0), ("b".to_owned(), 0.4 + slope * (far - 2.0), 0.0)];
-        Evaluation { step: 10 * index, loss: 0.5, dimensions, kl: Some((far, 0.1)) }
+        Evaluation { step: 10 * index, loss: 0.5, dimensions, kl: Some((far, 0.1)), ..Evaluation::default() }
     };
     let summary = RunSummary {
         seed,

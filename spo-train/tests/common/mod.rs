@@ -42,6 +42,7 @@ pub fn dataset(golden: &Value) -> Dataset {
             scores: Default::default(),
             safe: Default::default(),
             tags: Default::default(),
+            source: None,
         }
     });
     Dataset { examples: examples.collect(), report: Default::default() }
