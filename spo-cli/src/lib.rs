@@ -6,7 +6,6 @@
 //! }
 //! ```
 
-mod allocator;
 mod args;
 mod command;
 mod diagnostic;
@@ -57,7 +56,6 @@ fn name_a_runtime_directory() {
 pub fn main() -> ExitCode {
     LazyLock::force(&command::bench::STARTED);
     name_a_runtime_directory();
-    allocator::keep_freed_memory();
     let cli = args::Cli::parse();
     logging::start();
     let mut output = Output::stdout();
