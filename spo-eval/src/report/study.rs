@@ -7,7 +7,7 @@ use crate::study::{Claim, HYPERVOLUME, LEVEL, StudyArm, StudyComparison, StudyPo
 
 /// How to read the arms.
 const ARMS: &str = "Accuracies in % on held-out pairs, mean over seeds ± standard deviation between seeds. At a KL stand policies of \
-    the last round, between the two looks on both sides of it; an arm that was never on both sides has no row there. Points at the \
+    the last round, between the last two looks on both sides of it; an arm that was never on both sides has no row there. Points at the \
     end differ in KL: they compare trainings, not trade-offs.";
 
 /// How to read the comparisons.

@@ -43,11 +43,11 @@ impl Path {
         Ok(Self { end, looks })
     }
 
-    /// KL and accuracies at a place: at a KL those between the first two looks on both sides of it, and none where the round
-    /// was never on both sides.
+    /// KL and accuracies at a place: at a KL those between the last two looks on both sides of it, and none where the round
+    /// was never on both sides. (A round may first come back towards the start, and pass a KL twice.)
     pub fn at(&self, place: Place) -> Option<(Option<f64>, Vec<f64>)> {
         let Some(wanted) = place else { return Some(self.end.clone()) };
-        self.looks.windows(2).find_map(|pair| {
+        self.looks.windows(2).rev().find_map(|pair| {
             let [(before, low), (after, high)] = pair else { return None };
             let between = (*before <= wanted && wanted <= *after) || (*after <= wanted && wanted <= *before);
             if !between {
