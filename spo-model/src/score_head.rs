@@ -64,7 +64,7 @@ impl ScoreHead {
 /// How critiques are asked for and where they end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Critic {
-    /// Tokens of [`REQUEST`].
+    /// Tokens of `reward::REQUEST`.
     pub request: Vec<u32>,
     /// Tokens that end a critique; they are part of it.
     pub stop: Vec<u32>,

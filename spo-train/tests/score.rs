@@ -124,7 +124,6 @@ fn a_score_rises_and_the_control_stays_where_it_is() {
     let (main, control) = ("round-1-style", "round-1-style.still");
     let of = |phase: &str| (mean(phase, 0), mean(phase, 18), held_out(&found, phase)[0].score.unwrap());
     let (rose, stayed) = (of(main), of(control));
-    println!("{rose:?} {stayed:?}");
     assert!(rose.1 > stayed.1 + 0.1 && rose.2 > stayed.2 + 0.1, "{rose:?} {stayed:?}");
 }
 

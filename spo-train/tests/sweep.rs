@@ -107,11 +107,11 @@ fn several_processes_share_a_sweep() {
         let threads: Vec<_> = (0..2).map(|_| scope.spawn(|| swept(&all, &out))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
     });
-    for index in 0..all.len() {
+    for (index, variant) in all.iter().enumerate() {
         let begun = found.iter().filter(|(_, told)| told.contains(&(index, Progress::Begins))).count();
         assert!(begun > 0, "nobody began run {index}: {found:?}");
-        let run = out.join(&all[index].name);
-        assert_eq!(figures(&events(&run)), figures(&events(&whole.join(&all[index].name))), "{index}");
+        let run = out.join(&variant.name);
+        assert_eq!(figures(&events(&run)), figures(&events(&whole.join(&variant.name))), "{index}");
     }
     // The one that ends last has all of it.
     let most = found.iter().map(|(summary, _)| summary).max_by_key(|summary| summary.runs.len()).unwrap();

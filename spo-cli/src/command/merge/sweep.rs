@@ -62,7 +62,7 @@ impl Arguments {
                 &json!({ "method": self.method, "policies": names, "reference": reference, "points": points }),
             );
         }
-        output.line(&format!("{} of {}, relative to {}", self.method, names.join(", "), place.name))?;
+        output.line(format!("{} of {}, relative to {}", self.method, names.join(", "), place.name))?;
         let scores: Vec<_> = points.into_iter().flat_map(|(_, scores)| scores).collect();
         output.line(report::score_table(&scores, &[], &place.name).trim_end())
     }
