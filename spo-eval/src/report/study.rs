@@ -13,7 +13,7 @@ const ARMS: &str = "Accuracies in % on held-out pairs, mean over seeds ± standa
 /// How to read the comparisons.
 const TESTS: &str = "Differences of arm and other in points, paired over seeds, with a 95 % t interval. p: two-sided, that there is no \
     difference; p equivalent: of two one-sided tests, that the difference is at least the margin; both after Holm's correction over \
-    all rows. Seeds share their held-out pairs, so these p say nothing of other prompts.";
+    all rows; hypervolumes have no margin. Seeds share their held-out pairs, so these p say nothing of other prompts.";
 
 /// The report of a study as one self-contained HTML page with inline SVG.
 #[must_use]
@@ -129,7 +129,8 @@ fn comparisons(summary: &StudySummary) -> Table {
         let [difference, interval] = difference;
         let p = |value: f64| format!("{value:.3}");
         let labels = [&one.order, &place(one.at_kl), &one.arm, &one.against, &one.measure].map(String::clone);
-        let numbers = [difference, interval, p(one.p_difference), p(one.p_equivalence), one.test.seeds.to_string()];
+        let equivalent = if one.measure == HYPERVOLUME { "–".to_owned() } else { p(one.p_equivalence) };
+        let numbers = [difference, interval, p(one.p_difference), equivalent, one.test.seeds.to_string()];
         labels.into_iter().chain(numbers).collect()
     };
     let header =

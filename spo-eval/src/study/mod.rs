@@ -209,7 +209,9 @@ impl StudySummary {
             }
         }
         let tested = found.into_iter().filter_map(|(names, at_kl, differences)| {
-            let test = PairedTest::of(&differences, self.design.margin)?;
+            // The margin is one of accuracies: no two hypervolumes are called equivalent.
+            let margin = if names[3] == HYPERVOLUME { 0.0 } else { self.design.margin };
+            let test = PairedTest::of(&differences, margin)?;
             let [order, arm, against, measure] = names.map(str::to_owned);
             let (p_difference, p_equivalence) = (test.p_difference, test.p_equivalence);
             Some(StudyComparison { order, arm, against, measure, at_kl, test, p_difference, p_equivalence })
