@@ -4,6 +4,7 @@ use super::{Disk, MemoryForecast, PhaseForecast};
 use crate::config::{ArmPlan, RoundPlan};
 use crate::persist::{directory, disk_space};
 use crate::run::Prepared;
+use crate::run::place::policy_name;
 use crate::step::memory;
 use serde_json::Value;
 use spo_eval::report::bytes;
@@ -64,8 +65,8 @@ pub(super) fn of(prepared: &Prepared, phases: &[PhaseForecast], disk: &Disk, nee
 /// A round with bounds whose λ can only slow a loss down.
 fn one_way_hold(round: &RoundPlan) -> Option<String> {
     let one_way = |arm: &&ArmPlan| arm.options.get("label-smoothing").and_then(Value::as_f64) == Some(0.0);
-    round.arms.iter().filter(|arm| arm.hold.is_some()).find(one_way)?;
-    let name = &round.name;
+    let arm = round.arms.iter().filter(|arm| arm.hold.is_some()).find(one_way)?;
+    let name = policy_name(round, arm);
     Some(format!(
         "{name} has bounds and label-smoothing = 0: no pair is ever pushed back, so that what is lost before λ has grown stays lost; \
          label-smoothing = 0.1 lets it be won back"
