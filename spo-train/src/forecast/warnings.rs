@@ -2,9 +2,9 @@
 
 use super::{Disk, MemoryForecast, PhaseForecast};
 use crate::config::{ArmPlan, RoundPlan};
+use crate::persist::directory::policy_name;
 use crate::persist::{directory, disk_space};
 use crate::run::Prepared;
-use crate::run::place::policy_name;
 use crate::step::memory;
 use serde_json::Value;
 use spo_eval::report::bytes;
