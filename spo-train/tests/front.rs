@@ -1,11 +1,12 @@
 //! Conditional adapters in runs: what they leave, resumption to the bit, warm starts, fixed weights, and what is refused.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod broken_off;
 mod built_in;
 mod left;
 
+use broken_off::goes_on_bit_for_bit;
 use built_in::{TEXT, tables, written};
-use left::{assert_same, left};
 use serde_json::Value;
 use spo_core::logprob::HeadOptions;
 use spo_data::Group;
@@ -15,7 +16,7 @@ use spo_model::{CausalLm, device};
 use spo_train::config::RunSpec;
 use spo_train::events::Event;
 use spo_train::events::sink::Memory;
-use spo_train::{Manifest, Sink, TrainError, prepare, resume, run};
+use spo_train::{TrainError, prepare, run};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -149,16 +150,6 @@ fn a_front_is_trained_further_from_its_files() {
     assert!(error.to_string().contains("holds no adapter_config.json"), "{error}");
 }
 
-/// Breaks a run off at an event.
-struct Breaks(usize);
-
-impl Sink for Breaks {
-    fn event(&mut self, _: f64, _: &Event) -> Result<(), TrainError> {
-        self.0 -= 1;
-        if self.0 == 0 { Err(TrainError::no_pairs("broken off here")) } else { Ok(()) }
-    }
-}
-
 #[test]
 fn a_conditional_run_that_breaks_off_goes_on_bit_for_bit() {
     let dir = tempfile::tempdir().unwrap();
@@ -167,16 +158,7 @@ fn a_conditional_run_that_breaks_off_goes_on_bit_for_bit() {
     let mut seen = Memory::default();
     let stop = AtomicBool::new(false);
     run(prepare(&spec, &mut Memory::default()).unwrap(), &mut seen, &stop).unwrap();
-    let expected = left(&out);
-    std::fs::remove_dir_all(&out).unwrap();
-    for at in (3..seen.0.len()).step_by(7) {
-        let broken = run(prepare(&spec, &mut Memory::default()).unwrap(), &mut Breaks(at), &stop);
-        assert!(matches!(broken, Err(TrainError::NoPairs { .. })), "{broken:?}");
-        let prepared = prepare(&Manifest::read(&out).unwrap().spec().unwrap(), &mut Memory::default()).unwrap();
-        resume(prepared, &out, &[], &mut Memory::default(), &stop).unwrap();
-        assert_same(&left(&out), &expected, &format!("event {at}"));
-        std::fs::remove_dir_all(&out).unwrap();
-    }
+    goes_on_bit_for_bit(&spec, &out, (3..seen.0.len()).step_by(7));
 }
 
 #[track_caller]

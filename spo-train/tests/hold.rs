@@ -1,14 +1,15 @@
 //! Rounds with bounds: λ follows them, what was reached is judged apart, and a run that breaks off goes on with the same bits.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod broken_off;
 mod built_in;
 mod left;
 
-use left::{assert_same, left};
+use broken_off::goes_on_bit_for_bit;
 use spo_train::config::{ConfigError, Facts, RunSpec, resolve};
 use spo_train::events::sink::Memory;
 use spo_train::events::{Event, Held, Sink};
-use spo_train::{Manifest, TrainError, prepare, resume, run};
+use spo_train::{TrainError, prepare, run};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -55,18 +56,6 @@ fn spec(dir: &Path, hold: &str) -> RunSpec {
     built_in::written(dir, &text(hold))
 }
 
-struct Breaks {
-    at: usize,
-    seen: usize,
-}
-
-impl Sink for Breaks {
-    fn event(&mut self, _: f64, _: &Event) -> Result<(), TrainError> {
-        self.seen += 1;
-        if self.seen == self.at { Err(TrainError::no_pairs("broken off here")) } else { Ok(()) }
-    }
-}
-
 fn start(spec: &RunSpec, sink: &mut dyn Sink) -> Result<spo_eval::RunSummary, TrainError> {
     run(prepare(spec, &mut Memory::default())?, sink, &AtomicBool::new(false))
 }
@@ -106,18 +95,9 @@ fn lambda_follows_its_bound_and_a_run_that_breaks_off_goes_on_bit_for_bit() {
     let report = std::fs::read_to_string(out.join("report.md")).unwrap();
     assert!(report.contains("Held dimensions") && report.contains("λ, the price"), "{report}");
 
-    let expected = left(&out);
-    std::fs::remove_dir_all(&out).unwrap();
     let events = seen.0.len();
     let is_update = |at: &usize| matches!(&seen.0[at - 1].event, Event::Held(held) if held.step > 1);
-    for at in (1..=events).filter(is_update).map(|at| at + 1) {
-        let broken = start(&spec, &mut Breaks { at, seen: 0 });
-        assert!(matches!(broken, Err(TrainError::NoPairs { .. })), "{broken:?}");
-        let prepared = prepare(&Manifest::read(&out).unwrap().spec().unwrap(), &mut Memory::default()).unwrap();
-        resume(prepared, &out, &[], &mut Memory::default(), &AtomicBool::new(false)).unwrap();
-        assert_same(&left(&out), &expected, &format!("event {at}"));
-        std::fs::remove_dir_all(&out).unwrap();
-    }
+    goes_on_bit_for_bit(&spec, &out, (1..=events).filter(is_update).map(|at| at + 1));
 }
 
 fn refused(hold: &str) -> String {

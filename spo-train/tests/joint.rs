@@ -1,15 +1,16 @@
 //! Rounds of several dimensions at once: the weighted sum, CAGrad, and looks at the gradients of the dimensions.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod broken_off;
 mod built_in;
 mod left;
 
-use left::{assert_same, left};
+use broken_off::goes_on_bit_for_bit;
 use spo_eval::{GradientGram, RunSummary};
 use spo_train::config::{Facts, RunSpec, resolve};
 use spo_train::events::sink::Memory;
 use spo_train::events::{Event, Sink, StepFigures};
-use spo_train::{Manifest, TrainError, prepare, resume, run};
+use spo_train::{TrainError, prepare, run};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -131,28 +132,13 @@ fn conflict_averse_gradients_begin_at_the_weighted_sum() {
 
 #[test]
 fn a_conflict_averse_run_that_breaks_off_goes_on_bit_for_bit() {
-    struct Breaks(usize);
-    impl Sink for Breaks {
-        fn event(&mut self, _: f64, _: &Event) -> Result<(), TrainError> {
-            self.0 -= 1;
-            if self.0 == 0 { Err(TrainError::no_pairs("broken off here")) } else { Ok(()) }
-        }
-    }
     let dir = tempfile::tempdir().unwrap();
     let round = joint("combine = \"cagrad\"\ndimension-weights = { honesty = 0.7, helpfulness = 0.3 }\n");
     let (spec, out) = (built_in::written(dir.path(), &text(&round, "")), dir.path().join("out"));
     let mut seen = Memory::default();
     start(&spec, &mut seen).unwrap();
-    let expected = left(&out);
-    std::fs::remove_dir_all(&out).unwrap();
-    for at in (1..=seen.0.len()).filter(|at| matches!(seen.0[at - 1].event, Event::Step(_) | Event::Gradients(_))) {
-        let broken = start(&spec, &mut Breaks(at));
-        assert!(matches!(broken, Err(TrainError::NoPairs { .. })), "{broken:?}");
-        let prepared = prepare(&Manifest::read(&out).unwrap().spec().unwrap(), &mut Memory::default()).unwrap();
-        resume(prepared, &out, &[], &mut Memory::default(), &AtomicBool::new(false)).unwrap();
-        assert_same(&left(&out), &expected, &format!("event {at}"));
-        std::fs::remove_dir_all(&out).unwrap();
-    }
+    let of_interest = |at: &usize| matches!(seen.0[at - 1].event, Event::Step(_) | Event::Gradients(_));
+    goes_on_bit_for_bit(&spec, &out, (1..=seen.0.len()).filter(of_interest));
 }
 
 /// Two rounds, each of one step on all pairs.

@@ -1,17 +1,18 @@
 //! Adapters that stay out of the directions of earlier ones, in runs.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod broken_off;
 mod built_in;
 mod left;
 
+use broken_off::goes_on_bit_for_bit;
 use burn::tensor::Tensor;
-use left::{assert_same, left};
 use spo_model::lora::{load_adapter, projections};
 use spo_model::{CausalLm, device};
 use spo_train::config::RunSpec;
 use spo_train::events::sink::Memory;
 use spo_train::events::{Event, Sink};
-use spo_train::{Manifest, TrainError, prepare, resume, run};
+use spo_train::{TrainError, prepare, run};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -109,28 +110,12 @@ fn later_adapters_stay_outside_whatever_the_optimizer_does() {
 
 #[test]
 fn a_projected_run_that_breaks_off_goes_on_bit_for_bit() {
-    struct Breaks(usize);
-    impl Sink for Breaks {
-        fn event(&mut self, _: f64, _: &Event) -> Result<(), TrainError> {
-            self.0 -= 1;
-            if self.0 == 0 { Err(TrainError::no_pairs("broken off here")) } else { Ok(()) }
-        }
-    }
     let dir = tempfile::tempdir().unwrap();
     let (spec, out) = (spec(dir.path(), "rounds = \"stack\"\nproject = 2"), dir.path().join("out"));
     let mut seen = Memory::default();
     start(&spec, &mut seen).unwrap();
-    let expected = left(&out);
-    std::fs::remove_dir_all(&out).unwrap();
     let middle = |at: &usize| matches!(&seen.0[at - 1].event, Event::Step(figures) if figures.step == 3);
-    for at in (1..=seen.0.len()).filter(middle) {
-        let broken = start(&spec, &mut Breaks(at));
-        assert!(matches!(broken, Err(TrainError::NoPairs { .. })), "{broken:?}");
-        let prepared = prepare(&Manifest::read(&out).unwrap().spec().unwrap(), &mut Memory::default()).unwrap();
-        resume(prepared, &out, &[], &mut Memory::default(), &AtomicBool::new(false)).unwrap();
-        assert_same(&left(&out), &expected, &format!("event {at}"));
-        std::fs::remove_dir_all(&out).unwrap();
-    }
+    goes_on_bit_for_bit(&spec, &out, (1..=seen.0.len()).filter(middle));
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! Pairs of earlier dimensions in a later round: their share and loss, resumption to the bit, the forecast, what is refused.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod broken_off;
 mod built_in;
 mod left;
 
-use left::{assert_same, left};
+use broken_off::goes_on_bit_for_bit;
 use spo_core::logprob::HeadOptions;
 use spo_data::Group;
 use spo_eval::RunSummary;
@@ -13,7 +14,7 @@ use spo_train::config::{Facts, RunSpec, resolve};
 use spo_train::events::sink::Memory;
 use spo_train::events::{Event, Sink, StepFigures};
 use spo_train::forecast::Forecast;
-use spo_train::{Manifest, TrainError, prepare, resume, run};
+use spo_train::{TrainError, prepare, run};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -62,18 +63,6 @@ fn start(spec: &RunSpec, sink: &mut dyn Sink) -> Result<RunSummary, TrainError> 
 fn steps<'m>(seen: &'m Memory, phase: &str) -> Vec<&'m StepFigures> {
     let step = |event: &'m Event| if let Event::Step(figures) = event { Some(figures) } else { None };
     seen.0.iter().filter_map(|record| step(&record.event)).filter(|figures| figures.phase == phase).collect()
-}
-
-struct Breaks {
-    at: usize,
-    seen: usize,
-}
-
-impl Sink for Breaks {
-    fn event(&mut self, _: f64, _: &Event) -> Result<(), TrainError> {
-        self.seen += 1;
-        if self.seen == self.at { Err(TrainError::no_pairs("broken off here")) } else { Ok(()) }
-    }
 }
 
 /// The loss of a round of DPO on all of its training pairs, from the policies themselves, in f64.
@@ -172,8 +161,6 @@ fn a_run_with_replay_that_breaks_off_goes_on_bit_for_bit() {
     let third = steps(&seen, "round-3-honesty");
     let names: Vec<&str> = third[0].replayed.iter().map(|of| of.dimension.as_str()).collect();
     assert_eq!(names, ["helpfulness", "honesty"]);
-    let expected = left(&out);
-    std::fs::remove_dir_all(&out).unwrap();
     let of_interest = |at: &usize| match &seen.0[at - 1].event {
         Event::Step(figures) => !figures.replayed.is_empty() && figures.step % 2 == 0,
         Event::Gradients(gram) => gram.step > 0,
@@ -181,14 +168,7 @@ fn a_run_with_replay_that_breaks_off_goes_on_bit_for_bit() {
     };
     let places: Vec<usize> = (1..=seen.0.len()).filter(of_interest).map(|at| at + 1).collect();
     assert!(places.len() > 4);
-    for at in places {
-        let broken = start(&spec, &mut Breaks { at, seen: 0 });
-        assert!(matches!(broken, Err(TrainError::NoPairs { .. })), "{broken:?}");
-        let prepared = prepare(&Manifest::read(&out).unwrap().spec().unwrap(), &mut Memory::default()).unwrap();
-        resume(prepared, &out, &[], &mut Memory::default(), &AtomicBool::new(false)).unwrap();
-        assert_same(&left(&out), &expected, &format!("event {at}"));
-        std::fs::remove_dir_all(&out).unwrap();
-    }
+    goes_on_bit_for_bit(&spec, &out, places);
 }
 
 #[test]
