@@ -55,6 +55,10 @@ fn a_missing_file() {
     let missing = spo(&["score", "--model", "absent", "--data", "absent.jsonl", "--device", "cpu"]);
     refused(&missing, 1, &["absent: no such directory"]);
     refused(&spo(&["train", "absent.toml"]), 2, &["absent.toml: cannot read the run file", "spo init"]);
+    let words = ["absent.toml: cannot read the study file", "a study file names a run file, seeds and arms"];
+    refused(&spo(&["study", "absent.toml"]), 2, &words);
+    refused(&spo(&["study", "--from", "absent.json"]), 1, &["absent.json"]);
+    refused(&spo(&["study"]), 2, &["STUDY.toml"]);
     let missing = spo(&["generate", "--model", &fixture("trl"), "--ids", "1", "--device", "cpu"]);
     refused(&missing, 1, &["config.json is missing", "name a Hugging Face model directory"]);
 }

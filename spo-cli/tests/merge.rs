@@ -154,5 +154,7 @@ fn what_does_not_fit_is_refused() {
     assert!(with(&["--method", "mean"]).contains("linear"));
     assert!(refused(&["merge", &model, &model, &model, "--method", "slerp", "--out", &out]).contains("expected two"));
     assert!(refused(&["merge", &model, &model]).contains("--out"));
+    let found = refused(&["merge", "slerp", &model, "--out", &out]);
+    assert!(found.contains("the method is an option: --method slerp"), "{found}");
     assert!(refused(&["merge", &model, &model, "--sweep", "3"]).contains("--data"));
 }

@@ -84,7 +84,7 @@ fn every_recipe_runs_and_says_what_came_out() {
         }
         let (_directory, recipe) = copied(&name);
         // The run, and controls in files of their own.
-        for file in ["run.toml", "weighted.toml", "joint.toml"]
+        for file in ["run.toml", "weighted.toml", "joint.toml", "stage.toml"]
             .map(|file| recipe.join(file))
             .iter()
             .filter(|file| file.is_file())
@@ -117,6 +117,38 @@ fn every_arm_of_the_study_runs() {
     let report = good(&["study", &study, "--out", &out]);
     assert_eq!(named.lines().count(), report.lines().filter(|line| line.contains("| the end |")).count(), "{report}");
     assert!(report.contains("a comparison takes two seeds"), "{report}");
+}
+
+/// The cells of a Markdown row.
+fn cells(row: &str) -> Vec<&str> {
+    row.trim_matches('|').split('|').map(str::trim).collect()
+}
+
+#[test]
+fn the_evidence_comes_anew_from_its_summary() {
+    let (results, out) = (repository().join("recipes/study/results"), tempdir().unwrap());
+    let json = path(&results.join("study.json"));
+    good(&["study", "--from", &json, "--out", &path(out.path())]);
+    for file in ["study.json", "study.md", "study.csv", "study.svg"] {
+        let of = |dir: &Path| fs::read(dir.join(file)).unwrap();
+        assert!(of(&results) == of(out.path()), "{file} is not what `spo study --from {json}` writes");
+    }
+    // The tables of the page are rows of the report.
+    let report = fs::read_to_string(results.join("study.md")).unwrap();
+    let known: Vec<String> =
+        report.lines().filter(|row| row.starts_with('|')).map(|row| cells(row).join("|")).collect();
+    let page = fs::read_to_string(repository().join("docs/evidence.md")).unwrap();
+    let found = page.split("## What came out").nth(1).unwrap().split("\n## ").next().unwrap();
+    let rows: Vec<Vec<&str>> = found.lines().filter(|row| row.starts_with("| ")).map(cells).collect();
+    let numbers = |row: &&Vec<&str>| row[1..].iter().any(|cell| cell.contains(|letter: char| letter.is_ascii_digit()));
+    assert!(rows.iter().filter(numbers).count() >= 15, "{rows:?}");
+    for row in rows.iter().filter(numbers) {
+        let own = format!("|{}", row[1..].join("|"));
+        assert!(
+            known.iter().any(|known| known.contains(&own)),
+            "docs/evidence.md has {own}, which no row of study.md has"
+        );
+    }
 }
 
 /// A recipe that is a script, with a few rows in the place of all of them; what it wrote, and where it lies.

@@ -1,8 +1,9 @@
 //! All examples of a run, and its split by prompt.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::example::hash_ids;
+
 use crate::{Example, LoadReport, Preference, Units};
 
 /// Examples with the report of how they were loaded.
@@ -122,41 +123,9 @@ impl Dataset {
     }
 }
 
-/// Splits so that no prompt is on both sides; returns (train, held out), each in the old order.
-///
-/// The side depends on the prompt as it stands in the data and on the seed only: rows appended later move no other row. Both reports
-/// name all files; what happened to a row is told on its side, and on the training side if it was dropped.
-pub fn split_by_prompt(dataset: Dataset, holdout_fraction: f64, seed: u64) -> (Dataset, Dataset) {
-    let Dataset { examples, report } = dataset;
-    let (heldout, train): (Vec<Example>, Vec<Example>) =
-        examples.into_iter().partition(|example| unit_interval(example, seed) < holdout_fraction);
-    let ids: BTreeSet<&str> = heldout.iter().map(|example| example.id.as_str()).collect();
-    let mut report = report;
-    let (of_heldout, incidents): (Vec<_>, Vec<_>) =
-        std::mem::take(&mut report.incidents).into_iter().partition(|incident| ids.contains(incident.id.as_str()));
-    let heldout_report = LoadReport { incidents: of_heldout, ..report.clone() };
-    let train_report = LoadReport { incidents, ..report };
-    (Dataset { examples: train, report: train_report }, Dataset { examples: heldout, report: heldout_report })
-}
-
-fn unit_interval(example: &Example, seed: u64) -> f64 {
-    let mut hasher = blake3::Hasher::new_derive_key("spo-data split v1");
-    hasher.update(&seed.to_le_bytes());
-    match example.source {
-        // Rows that were made of one row stay together.
-        Some(source) => drop(hasher.update(&source.prompt.to_le_bytes())),
-        None => hash_ids(&mut hasher, &example.prompt),
-    }
-    let mut bytes = [0; 8];
-    hasher.finalize_xof().fill(&mut bytes);
-    (u64::from_le_bytes(bytes) >> 11) as f64 / (1u64 << 53) as f64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Incident, Reason};
-    use proptest::prelude::*;
     use std::sync::Arc;
 
     fn dataset(prompts: &[u32]) -> Dataset {
@@ -170,20 +139,6 @@ mod tests {
             ..Example::default()
         };
         Dataset { examples: prompts.iter().enumerate().map(example).collect(), report: LoadReport::default() }
-    }
-
-    #[test]
-    fn a_split_tells_what_happened_to_a_row_once() {
-        let mut data = dataset(&(0..50).collect::<Vec<u32>>());
-        let incident = |id: String, reason| Incident { id, reason };
-        data.report.incidents = (0..50).map(|row| incident(format!("row{row}"), Reason::PromptCut)).collect();
-        data.report.incidents.push(incident("row50".into(), Reason::EmptyAnswer));
-        let (train, heldout) = split_by_prompt(data, 0.3, 0);
-        let told =
-            |data: &Dataset| data.report.incidents.iter().map(|incident| incident.id.clone()).collect::<Vec<_>>();
-        let rows = |data: &Dataset| data.examples.iter().map(|example| example.id.clone()).collect::<Vec<_>>();
-        assert_eq!(told(&heldout), rows(&heldout));
-        assert_eq!(told(&train), [rows(&train), vec!["row50".to_string()]].concat());
     }
 
     #[test]
@@ -206,22 +161,5 @@ mod tests {
         assert_eq!(data.fingerprint(), other.fingerprint());
         Arc::make_mut(&mut other.examples[0].labels).insert("help".into(), Preference::Tie);
         assert_ne!(data.fingerprint(), other.fingerprint());
-    }
-
-    proptest! {
-        #[test]
-        fn splits_are_stable_and_share_no_prompt(
-            prompts in prop::collection::vec(0u32..50, 0..60), more in prop::collection::vec(0u32..50, 0..20), seed: u64,
-        ) {
-            let (train, heldout) = split_by_prompt(dataset(&prompts), 0.3, seed);
-            prop_assert_eq!(train.examples.len() + heldout.examples.len(), prompts.len());
-            for example in &heldout.examples {
-                prop_assert!(train.examples.iter().all(|other| other.prompt != example.prompt));
-            }
-            let longer: Vec<u32> = prompts.iter().chain(&more).copied().collect();
-            let (_, again) = split_by_prompt(dataset(&longer), 0.3, seed);
-            let ids = |data: &Dataset| data.examples.iter().map(|example| example.id.clone()).collect::<Vec<_>>();
-            prop_assert!(ids(&again).starts_with(&ids(&heldout)));
-        }
     }
 }

@@ -68,6 +68,7 @@ mod rows;
 pub mod schema;
 mod shares;
 mod spec;
+mod split;
 mod stats;
 mod tokenize;
 mod tokens;
@@ -78,7 +79,7 @@ pub use batch::{Group, GroupSpan, PackedBatch, ValueRow, micro_batches};
 pub use cache::load_cached;
 pub use check::{GateMiss, GateSpec};
 pub use conflict::{Conflict, Estimate};
-pub use dataset::{Dataset, DimensionCount, PairRef, split_by_prompt};
+pub use dataset::{Dataset, DimensionCount, PairRef};
 pub use encode::{encode_prompt, encode_record};
 pub use error::{DataError, NoSchema};
 pub use example::{Example, Preference, RowHash, SourceRow, row_hash};
@@ -92,6 +93,7 @@ pub use registry::{Entry, Registry};
 pub use report::{FileReport, Incident, LoadReport, Reason, TokenShare};
 pub use rows::AnswerRef;
 pub use spec::{DataSpec, EmptyThink, Overflow, Part, Paths, Supervise, TemplateKind, TextSpec, ToolArguments};
+pub use split::{Fold, split_by_fold, split_by_prompt};
 pub use stats::{DatasetStats, DimensionStats, Lengths};
 pub use tokenize::{
     ChatTemplate, RenderOptions, SpecialTokens, TokenSpan, Tokenizer, TokenizerSettings, template_files,

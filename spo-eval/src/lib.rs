@@ -24,6 +24,7 @@
 
 mod answers;
 pub mod bootstrap;
+mod by_prompt;
 mod degrees;
 mod distribution;
 mod error;
@@ -48,6 +49,7 @@ mod win_rate;
 
 pub use answers::{AnswerScores, OnlinePairs};
 pub use bootstrap::Bootstrap;
+pub use by_prompt::PromptTally;
 pub use degrees::{DegreeScore, length_accuracy};
 pub use distribution::{Distribution, SATURATION};
 pub use error::EvalError;

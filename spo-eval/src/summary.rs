@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AnswerScores, DegreeScore, DimensionScore, Distribution, FrontSummary, GradientGram, HoldPoint, HoldSummary,
-    KlEstimate, OnlinePairs, PairedDifference, Steer, SteeredScores, WinRate,
+    KlEstimate, OnlinePairs, PairedDifference, PromptTally, Steer, SteeredScores, WinRate,
 };
 
 /// Version of the JSON form of [`RunSummary`].
@@ -38,6 +38,9 @@ pub struct RunSummary {
     pub matrix: Vec<DimensionScore>,
     /// The same pairs under the other score kinds.
     pub scores: Vec<DimensionScore>,
+    /// What policies get right of each held-out prompt, where that was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub prompts: Vec<PromptTally>,
     /// Paired comparisons of two policies on the same pairs.
     pub differences: Vec<PairedDifference>,
     /// Sampled KL divergences, to the start and to the previous round.
@@ -100,6 +103,7 @@ impl Default for RunSummary {
             rounds: Vec::new(),
             matrix: Vec::new(),
             scores: Vec::new(),
+            prompts: Vec::new(),
             differences: Vec::new(),
             kl: Vec::new(),
             answers: Vec::new(),
@@ -335,6 +339,8 @@ pub enum GateOutcome {
     Passed,
     /// The last policy missed it; the round went back to an earlier one, which passes.
     RolledBack,
+    /// It was missed, and the next round began all the same.
+    WentOn,
     /// The run was stopped.
     Stopped,
 }

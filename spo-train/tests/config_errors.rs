@@ -125,6 +125,9 @@ fn wrong_files() {
             "path = \"data.jsonl\"",
             "path = \"data.jsonl\"\nsplit = \"test\"\n[evaluation]\n",
         ),
+        ("holdout beside a part", "schema = 1", "schema = 1\nholdout-fold = \"1/5\""),
+        ("a part that is none", "schema = 1", "schema = 1\nholdout-fold = \"6/5\""),
+        ("a part beside test data", "path = \"data.jsonl\"", "path = \"data.jsonl\"\nsplit = \"test\"\n"),
         ("unknown split", "path = \"data.jsonl\"", "path = \"data.jsonl\"\nsplit = \"dev\""),
         ("typo in data", "path = \"data.jsonl\"", "paths = \"data.jsonl\""),
         ("text beyond the context", "[training]", "[text]\nmax-length = 1024\n[training]"),
@@ -177,6 +180,9 @@ fn wrong_files() {
         let mut text = GOOD.replacen(from, to, 1);
         if case.starts_with("holdout") {
             text.insert_str(0, "holdout = 0.2\n");
+        }
+        if case == "a part beside test data" {
+            text.insert_str(0, "holdout-fold = \"1/5\"\n");
         }
         let error = read(&text, &[]).expect_err(case);
         let _ = write!(shown, "# {case}\n{}\n\n", render(&error));

@@ -73,6 +73,7 @@ fn another(key: &str, property: &Value) -> Value {
     match name {
         "dimension" => return json!("helpfulness"),
         "dimensions" => return json!(["helpfulness"]),
+        "holdout-fold" => return json!("2/5"),
         "replay" => return json!({ "honesty": 0.25 }),
         "device" => return json!("cpu"),
         "objective" => return json!("ipo"),
@@ -165,7 +166,9 @@ fn companions(key: &str) -> Vec<String> {
     match name {
         "update-in-backward" => sets.push(format!("{table}.max-grad-norm=0")),
         "max-kl" => sets.push(format!("{table}.eval-every=7")),
-        "on-miss" => sets.extend([format!("{table}.max-forgetting=0.5"), "training.eval-every=7".to_owned()]),
+        "on-miss" | "admit-after" => {
+            sets.extend([format!("{table}.max-forgetting=0.5"), "training.eval-every=7".to_owned()])
+        }
         "dimension" if within.is_some() => sets.push(format!("{table}.metric=\"accuracy\"")),
         _ => {}
     }
@@ -233,6 +236,7 @@ fn every_key_reaches_the_plan() {
         "warmup.early-stopping.dimension",
         "lora.condition",
         "rounds.0.dimension-weights",
+        "rounds.0.cumulative",
     ];
     let own = found.iter().filter(|(key, _)| !is_option(key) && !fixed.contains(&key.as_str()));
     let own: Vec<&(String, Value)> = own.collect();
@@ -278,6 +282,11 @@ fn several_dimensions_their_condition_and_their_weights_reach_the_plan() {
     let fixed = plan(&sets(&[WEIGHED, "rounds.0.dimension-weights={ honesty = 0.25, helpfulness = 0.75 }"])).unwrap();
     assert_eq!(fixed.rounds[0].dimension_weights["helpfulness"], 0.75);
     assert!(fixed.origins.contains_key("rounds.0.dimension-weights.honesty"), "{:?}", fixed.origins);
+    let cumulative = plan(&sets(&["rounds.1.cumulative=true"])).unwrap();
+    let round = &cumulative.rounds[1];
+    assert_eq!((round.front.join(" "), round.main().objective.as_str()), ("honesty helpfulness".into(), "dpo"));
+    assert_eq!(round.name, "round-2-honesty-helpfulness");
+    assert_eq!(round.dimension_weights["honesty"], 0.5);
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! `spo study`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use spo_eval::report;
-use spo_eval::study::detectable;
+use spo_eval::study::{StudySummary, detectable};
 use spo_train::sweep::{Progress, Study, Variant};
 
 use crate::error::CliError;
@@ -16,16 +16,23 @@ use crate::view;
 ///
 /// A study file names a run file, its seeds, arms with their settings, and the arm that all others are held against. Runs that
 /// begin alike share the warm-up, the rounds and the cached log-probabilities they have in common; the same command goes on with
-/// what is not finished. Arms are compared at the end and, with `kl`, at equal KL to the start. Writes study.html, study.md,
-/// study.csv, study.json and study.svg beside the runs.
+/// what is not finished. Arms are compared at the end and, with `kl`, at equal KL to the start. With `folds` each seed holds out
+/// another part of the prompts. Writes study.html, study.md, study.csv, study.json and study.svg beside the runs; `--from` writes
+/// them anew from a study.json.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// The study file
-    #[arg(value_name = "STUDY.toml")]
-    file: PathBuf,
-    /// Where the runs go [default: studies/NAME beside the file]
+    #[arg(value_name = "STUDY.toml", required_unless_present = "from")]
+    file: Option<PathBuf>,
+    /// Write the tables and pictures of a finished study again, from its study.json alone
+    #[arg(long, value_name = "STUDY.json", conflicts_with_all = ["file", "dry_run"])]
+    from: Option<PathBuf>,
+    /// Where the runs go [default: studies/NAME beside the file]; with --from where the tables go [default: beside the file]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Change a value of the run file for all arms, such as model.path=MODEL; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", conflicts_with = "from")]
+    set: Vec<String>,
     /// Name the runs, say what so many seeds can show, and run nothing
     #[arg(long)]
     dry_run: bool,
@@ -36,8 +43,16 @@ const DEVIATIONS: [f64; 3] = [1.0, 2.0, 3.0];
 
 impl Arguments {
     pub fn run(self, output: &mut Output) -> Result<(), CliError> {
-        let study = Study::from_file(&self.file).map_err(spo_train::TrainError::from)?;
-        let beside = self.file.parent().unwrap_or("".as_ref());
+        let beside = |file: &Path| file.parent().unwrap_or("".as_ref()).to_owned();
+        let file = match (self.from, self.file) {
+            (Some(json), _) => {
+                let out = self.out.unwrap_or_else(|| beside(&json));
+                return shown(&Study::again(&json, &out)?, &out, output);
+            }
+            (None, Some(file)) => file,
+            (None, None) => unreachable!("clap asks for one of them"),
+        };
+        let (study, beside) = (Study::from_file(&file, &self.set).map_err(spo_train::TrainError::from)?, beside(&file));
         let out = self.out.unwrap_or_else(|| beside.join("studies").join(&study.design.name));
         let seeds = study.seeds.len();
         for deviation in DEVIATIONS {
@@ -60,9 +75,13 @@ impl Arguments {
         };
         let mut sink = || interrupt.hearing(view::progress());
         let summary = study.run(&out, &mut sink, &mut told, &interrupt.stop)?;
-        // For the eye: names stand as they are.
-        output.line(report::study_markdown(&summary).replace("\\_", "_").trim_end())?;
-        note(format_args!("tables and pictures are in {}", out.display()));
-        Ok(())
+        shown(&summary, &out, output)
     }
+}
+
+fn shown(summary: &StudySummary, out: &Path, output: &mut Output) -> Result<(), CliError> {
+    // For the eye: names stand as they are.
+    output.line(report::study_markdown(summary).replace("\\_", "_").trim_end())?;
+    note(format_args!("tables and pictures are in {}", out.display()));
+    Ok(())
 }

@@ -254,6 +254,7 @@ pub(crate) mod tests {
             step: 40,
             scores: vec![score("round-1-honesty", "honesty", 15), score("round-1-honesty", "helpfulness", 6)],
             margins: vec![],
+            prompts: vec![],
         });
         events.push(started("round-2-helpfulness", "helpfulness", "round-1-honesty"));
         events.extend((1..=10).map(|step| Event::Step(figures("round-2-helpfulness", step, 40))));

@@ -182,6 +182,9 @@ pub(super) fn lines(event: &Event) -> Vec<String> {
         Event::GateChecked(gate) => match gate.outcome {
             GateOutcome::Passed => format!("{} passes its gate", gate.policy),
             GateOutcome::RolledBack => format!("{} passes its gate with an earlier policy", gate.policy),
+            GateOutcome::WentOn => {
+                format!("{} misses its gate, and the run goes on: {}", gate.policy, gate.missed().join("; "))
+            }
             GateOutcome::Stopped => format!("{} misses its gate: {}", gate.policy, gate.missed().join("; ")),
         },
         Event::KlEstimated(kl) => {

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::world::{World, build, map, minimise, spo, spread, total_variation};
+use crate::world::{World, build, map, minimise, minimise_weighed, normalised, spo, spread, total_variation};
 
 #[test]
 fn two_rounds_equal_sequential_dpo_with_another_first_beta() {
@@ -48,6 +48,33 @@ fn sequential_dpo_does_not_depend_on_the_order() {
         minimise(dpo.as_ref(), 0.5, &world.rewards[order[1]], &[first])
     };
     assert!(total_variation(&both([0, 1]), &both([1, 0])) < 1e-6);
+}
+
+/// With two responses a preference is one number a prompt: the joint round's reward is the logit of the mean preference, and the
+/// next round holds that one.
+#[test]
+fn the_reward_of_a_joint_round_is_the_logit_of_the_mean_preference() {
+    let (beta, alpha, lambda, weights) = (0.5, 0.4, 0.8, [0.7, 0.3]);
+    let world = World::new(40, 2, 3, -0.4, 25);
+    let rewards = [(weights[0], &world.rewards[0]), (weights[1], &world.rewards[1])];
+    let dpo = build("dpo", json!({"beta": beta}));
+    let first = minimise_weighed(dpo.as_ref(), beta, &rewards, std::slice::from_ref(&world.start));
+    let joint = |x: usize| {
+        let prefers = |of: &[f64]| 1.0 / (1.0 + (of[1] - of[0]).exp());
+        let mean: f64 = rewards.iter().map(|(weight, reward)| weight * prefers(&reward[x])).sum();
+        (mean / (1.0 - mean)).ln()
+    };
+    for (x, row) in first.iter().enumerate() {
+        let found = beta * ((row[0] - row[1]) - (world.start[x][0] - world.start[x][1]));
+        assert!((found - joint(x)).abs() < 1e-6, "{found} {}", joint(x));
+    }
+    let objective = spo(alpha, &[lambda], &[(beta, vec![])], "recursive");
+    let held = minimise(objective.as_ref(), alpha, &world.rewards[2], &[world.start.clone(), first.clone()]);
+    let expected = normalised(map(&first, |x, y, logp| {
+        let reward = if y == 0 { joint(x) } else { 0.0 };
+        logp + (world.rewards[2][x][y] + lambda * reward) / alpha
+    }));
+    assert!(total_variation(&held, &expected) < 1e-6);
 }
 
 #[test]

@@ -84,7 +84,12 @@ pub fn spo(alpha: f64, lambda: &[f64], earlier: &[(f64, Vec<f64>)], margin: &str
 /// Gradients are those of the objective under test. The curvature is that of a logistic loss with derivative `scale`; it
 /// only decides how fast the fixed point is reached.
 pub fn minimise(objective: &dyn Objective, scale: f64, reward: &Table, history: &[Table]) -> Table {
-    let (prompts, responses) = (reward.len(), reward[0].len());
+    minimise_weighed(objective, scale, &[(1.0, reward)], history)
+}
+
+/// The same of the weighted sum of several dimensions' losses, whose labels stand on the same pairs.
+pub fn minimise_weighed(objective: &dyn Objective, scale: f64, rewards: &[(f64, &Table)], history: &[Table]) -> Table {
+    let (prompts, responses) = (history[0].len(), history[0][0].len());
     let mut index = Vec::new();
     for x in 0..prompts {
         for i in 0..responses {
@@ -106,7 +111,8 @@ pub fn minimise(objective: &dyn Objective, scale: f64, reward: &Table, history: 
         let mut gradient = vec![vec![0.0; responses]; prompts];
         let mut hessian = vec![vec![vec![0.0; responses]; responses]; prompts];
         for (pair, (x, i, j)) in index.iter().copied().enumerate() {
-            let label = 1.0 / (1.0 + (reward[x][j] - reward[x][i]).exp());
+            let labels = rewards.iter().map(|(weight, of)| weight / (1.0 + (of[x][j] - of[x][i]).exp()));
+            let label: f64 = labels.sum();
             gradient[x][i] += label * result.d_chosen[pair];
             gradient[x][j] += label * result.d_rejected[pair];
             let s = -result.d_chosen[pair] / scale;

@@ -31,8 +31,15 @@ fn gates(summary: &RunSummary) -> Section {
         })
     });
     section.table(Table::of_rows("", 4, &["policy", "what", "wanted", "result", "found"], rows.collect()));
-    for gate in summary.gates.iter().filter(|gate| gate.outcome == GateOutcome::RolledBack) {
-        section.text(format!("{} went back to an earlier policy, because its last one missed the gate.", gate.policy));
+    for gate in &summary.gates {
+        match gate.outcome {
+            GateOutcome::RolledBack => {
+                let why = "because its last one missed the gate";
+                section.text(format!("{} went back to an earlier policy, {why}.", gate.policy));
+            }
+            GateOutcome::WentOn => section.text(format!("{} missed its gate, and the run went on.", gate.policy)),
+            GateOutcome::Passed | GateOutcome::Stopped => {}
+        }
     }
     section
 }

@@ -3,7 +3,9 @@
 use super::document::{Block, Document, Section, Table};
 use super::svg::{self, Chart, ScatterPoint};
 use crate::number::{interval_points, plain, signed};
-use crate::study::{Claim, HYPERVOLUME, LEVEL, StudyArm, StudyComparison, StudyPoint, StudySummary, detectable};
+use crate::study::{
+    Claim, HYPERVOLUME, LEVEL, StudyArm, StudyComparison, StudyHold, StudyPoint, StudyPrompt, StudySummary, detectable,
+};
 
 /// How to read the arms.
 const ARMS: &str = "Accuracies in % on held-out pairs, mean over seeds ± standard deviation between seeds. At a KL stand policies of \
@@ -13,7 +15,19 @@ const ARMS: &str = "Accuracies in % on held-out pairs, mean over seeds ± standa
 /// How to read the comparisons.
 const TESTS: &str = "Differences of arm and other in points, paired over seeds, with a 95 % t interval. p: two-sided, that there is no \
     difference; p equivalent: of two one-sided tests, that the difference is at least the margin; both after Holm's correction over \
-    all rows; hypervolumes have no margin. Seeds share their held-out pairs, so these p say nothing of other prompts.";
+    all rows; hypervolumes have no margin. ";
+
+/// What the seeds are, where they share their held-out pairs.
+const SHARED: &str = "Seeds share their held-out pairs, so these p say nothing of other prompts.";
+
+/// What the seeds are, where each holds out other prompts.
+const FOLDS: &str = "Each seed holds out another part of the prompts, so its differences are of other trainings and of other \
+    prompts. Over prompts: the difference at the end over all pairs that any seed held out, with a 95 % bootstrap interval in \
+    which prompts are drawn with all their pairs.";
+
+/// How to read the bounds.
+const BOUNDS: &str = "Each run's last round against its bounds, on held-out pairs; a bound is met unless what was reached lies \
+    below it by more than its 95 % interval. λ: mean over the second half of the round.";
 
 /// The report of a study as one self-contained HTML page with inline SVG.
 #[must_use]
@@ -49,6 +63,18 @@ pub fn study_rows(summary: &StudySummary) -> Vec<Vec<String>> {
     std::iter::once(header).chain(summary.points.iter().map(row)).collect()
 }
 
+/// One row per run, dimension and held-out prompt: order, arm, seed, dimension, prompt, pairs, pairs that are right.
+#[must_use]
+pub fn study_prompt_rows(prompts: &[StudyPrompt]) -> Vec<Vec<String>> {
+    let header = ["order", "arm", "seed", "dimension", "prompt", "pairs", "right"].map(str::to_owned).to_vec();
+    let row = |StudyPrompt { order, arm, seed, tally }: &StudyPrompt| {
+        let numbers = [tally.pairs.to_string(), tally.right.to_string()];
+        let words = [order, arm, &seed.to_string(), &tally.dimension, &tally.prompt].map(String::clone);
+        words.into_iter().chain(numbers).collect()
+    };
+    std::iter::once(header).chain(prompts.iter().map(row)).collect()
+}
+
 fn document(summary: &StudySummary) -> Document {
     let mut arms = Section::new("Arms");
     arms.table(table(summary));
@@ -60,14 +86,35 @@ fn document(summary: &StudySummary) -> Document {
     }
     let mut tests = Section::new("Comparisons");
     tests.table(comparisons(summary));
-    tests.text(TESTS);
+    tests.text(format!("{TESTS}{}", if summary.design.folds.is_some() { FOLDS } else { SHARED }));
     let mut claims = Section::new("What the data allow to say");
     claims.blocks.push(Block::List(sentences(summary)));
-    Document { title: format!("Study {}", summary.design.name), sections: vec![claims, arms, tests] }
+    let mut sections = vec![claims, arms, tests];
+    if !summary.holds.is_empty() {
+        let mut bounds = Section::new("Bounds");
+        bounds.table(holds(summary));
+        bounds.text(BOUNDS);
+        sections.push(bounds);
+    }
+    Document { title: format!("Study {}", summary.design.name), sections }
+}
+
+fn holds(summary: &StudySummary) -> Table {
+    let row = |StudyHold { order, arm, seed, hold }: &StudyHold| {
+        let met = if hold.met { "yes" } else { "no" }.to_owned();
+        let interval = format!("{} to {}", hold.value(hold.interval.0), hold.value(hold.interval.1));
+        let bound = format!("{}{}", hold.measure, if hold.relative { ", change" } else { "" });
+        let words = [order, arm, &seed.to_string(), &hold.dimension, &bound].map(String::clone);
+        let numbers = [hold.value(hold.asked), hold.value(hold.reached), interval, met, format!("{:.3}", hold.lambda)];
+        words.into_iter().chain(numbers).collect()
+    };
+    let header =
+        ["order", "arm", "seed", "dimension", "bound on", "asked, at least", "reached", "interval", "met", "λ"];
+    Table::of_rows("", 5, &header, summary.holds.iter().map(row).collect())
 }
 
 fn places(summary: &StudySummary) -> Vec<Option<f64>> {
-    std::iter::once(None).chain(summary.design.kl.iter().copied().map(Some)).collect()
+    summary.design.places()
 }
 
 fn place(at_kl: Option<f64>) -> String {
@@ -120,6 +167,7 @@ fn unit(one: &StudyComparison) -> f64 {
 }
 
 fn comparisons(summary: &StudySummary) -> Table {
+    let folds = summary.comparisons.iter().any(|one| one.over_prompts.is_some());
     let row = |one: &StudyComparison| {
         let (low, high) = one.test.interval;
         let difference = match one.measure == HYPERVOLUME {
@@ -131,10 +179,26 @@ fn comparisons(summary: &StudySummary) -> Table {
         let labels = [&one.order, &place(one.at_kl), &one.arm, &one.against, &one.measure].map(String::clone);
         let equivalent = if one.measure == HYPERVOLUME { "–".to_owned() } else { p(one.p_equivalence) };
         let numbers = [difference, interval, p(one.p_difference), equivalent, one.test.seeds.to_string()];
-        labels.into_iter().chain(numbers).collect()
+        let over = one.over_prompts.as_ref().map_or("–".to_owned(), |over| {
+            let points = interval_points(over.interval);
+            format!("{}, {points} ({} prompts)", signed(100.0 * over.mean), over.prompts)
+        });
+        let over = folds.then_some(over);
+        labels.into_iter().chain(numbers).chain(over).collect()
     };
-    let header =
-        ["order", "at", "arm or method", "other", "measure", "difference", "interval", "p", "p equivalent", "seeds"];
+    let mut header = vec![
+        "order",
+        "at",
+        "arm or method",
+        "other",
+        "measure",
+        "difference",
+        "interval",
+        "p",
+        "p equivalent",
+        "seeds",
+    ];
+    header.extend(folds.then_some("over prompts"));
     Table::of_rows("", 5, &header, summary.comparisons.iter().map(row).collect())
 }
 

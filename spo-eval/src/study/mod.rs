@@ -2,126 +2,22 @@
 //! claims the data allow.
 
 mod paired;
+mod parts;
 mod path;
+mod prompts;
 mod student;
 
 pub use paired::{PairedTest, detectable, holm};
+pub use parts::{Claim, LEVEL, StudyArm, StudyComparison, StudyDesign, StudyHold, StudyPoint, StudyRun};
+pub use prompts::{OverPrompts, StudyPrompt};
 
 use crate::pareto::hypervolume;
-use crate::{EvalError, RunSummary, dimensions};
+use crate::{EvalError, dimensions};
 use path::{Path, Place};
 use serde::{Deserialize, Serialize};
 
-/// Level of every test, after Holm's correction.
-pub const LEVEL: f64 = 0.05;
-
 /// Accuracy of a guess: the hypervolume's reference on every dimension.
 const CHANCE: f64 = 0.5;
-
-/// A finished run of a study.
-#[derive(Debug, Clone)]
-pub struct StudyRun {
-    /// Order of its dimensions.
-    pub order: String,
-    /// Its arm.
-    pub arm: String,
-    /// What came out; the seed is its own.
-    pub summary: RunSummary,
-}
-
-/// What a study compares.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct StudyDesign {
-    /// Name of the study.
-    pub name: String,
-    /// What is run with every seed and order.
-    pub arms: Vec<StudyArm>,
-    /// The method that all others' fronts are held against.
-    pub baseline: String,
-    /// KL to the start in nats per response at which policies are compared.
-    pub kl: Vec<f64>,
-    /// Difference of accuracies, 0 to 1, below which two arms count as equivalent.
-    pub margin: f64,
-}
-
-/// A setting of a method.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct StudyArm {
-    /// Its name.
-    pub name: String,
-    /// What it is a setting of.
-    pub method: String,
-    /// The arm that it is held against, if any.
-    pub against: Option<String>,
-}
-
-/// An arm at one place.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct StudyPoint {
-    /// Order of the dimensions.
-    pub order: String,
-    /// The arm.
-    pub arm: String,
-    /// Seed of the run.
-    pub seed: u64,
-    /// KL at which it was read off; `None`: the final policy.
-    pub at_kl: Option<f64>,
-    /// KL to the start, nats per response, if it is known.
-    pub kl: Option<f64>,
-    /// Accuracy on each dimension, 0 to 1.
-    pub accuracies: Vec<f64>,
-}
-
-/// An arm, or a method, against the baseline's.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct StudyComparison {
-    /// Order of the dimensions.
-    pub order: String,
-    /// The arm; of a hypervolume the method.
-    pub arm: String,
-    /// The other one.
-    pub against: String,
-    /// A dimension, or `hypervolume`.
-    pub measure: String,
-    /// KL at which they were compared; `None`: at the end.
-    pub at_kl: Option<f64>,
-    /// The tests over seeds.
-    pub test: PairedTest,
-    /// p of a difference after Holm's correction over the study.
-    pub p_difference: f64,
-    /// p of equivalence after Holm's correction over the study.
-    pub p_equivalence: f64,
-}
-
-/// What a comparison allows to say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Claim {
-    /// The arm has more.
-    Better,
-    /// The arm has less.
-    Worse,
-    /// They differ by less than the margin.
-    Equivalent,
-    /// Neither is shown.
-    Open,
-}
-
-impl StudyComparison {
-    /// What it allows to say.
-    #[must_use]
-    pub fn claim(&self) -> Claim {
-        match self {
-            Self { p_difference, test, .. } if *p_difference < LEVEL && test.mean > 0.0 => Claim::Better,
-            Self { p_difference, .. } if *p_difference < LEVEL => Claim::Worse,
-            Self { p_equivalence, .. } if *p_equivalence < LEVEL => Claim::Equivalent,
-            _ => Claim::Open,
-        }
-    }
-}
 
 /// What a study found.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -133,6 +29,9 @@ pub struct StudySummary {
     pub dimensions: Vec<String>,
     /// Every arm of every run at every place where it has a value.
     pub points: Vec<StudyPoint>,
+    /// Bounds of the runs whose last round had any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holds: Vec<StudyHold>,
     /// Every comparison, also those that show nothing.
     pub comparisons: Vec<StudyComparison>,
 }
@@ -143,25 +42,55 @@ impl StudySummary {
     /// # Errors
     /// A final policy that was not scored on a dimension, or an accuracy that is not finite.
     pub fn of(design: &StudyDesign, runs: &[StudyRun]) -> Result<Self, EvalError> {
+        let mut summary = Self::points_of_runs(design, runs)?;
+        summary.compare()?;
+        prompts::add(&mut summary, &Self::prompts(design, runs))?;
+        Ok(summary)
+    }
+
+    /// The same with all comparisons computed anew from its points; what is known of prompts stays.
+    ///
+    /// # Errors
+    /// An accuracy that is not finite.
+    pub fn again(&self) -> Result<Self, EvalError> {
+        let mut summary = Self { comparisons: vec![], ..self.clone() };
+        summary.compare()?;
+        for one in &mut summary.comparisons {
+            let known = self.comparisons.iter().find(|known| known.key() == one.key());
+            one.over_prompts = known.and_then(|known| known.over_prompts.clone());
+        }
+        Ok(summary)
+    }
+
+    /// What every run's final policy got right of each held-out prompt, where runs told prompts apart.
+    pub fn prompts(design: &StudyDesign, runs: &[StudyRun]) -> Vec<StudyPrompt> {
+        let arm = |run: &&StudyRun| design.arms.iter().any(|arm| arm.name == run.arm);
+        runs.iter().filter(arm).flat_map(StudyPrompt::of).collect()
+    }
+
+    fn points_of_runs(design: &StudyDesign, runs: &[StudyRun]) -> Result<Self, EvalError> {
         let mut names: Vec<String> = vec![];
         if let Some(first) = runs.first() {
             names = dimensions(&first.summary.matrix).into_iter().map(str::to_owned).collect();
             names.sort();
         }
-        let places: Vec<Place> = std::iter::once(None).chain(design.kl.iter().copied().map(Some)).collect();
-        let mut points = vec![];
+        let (mut points, mut holds) = (vec![], vec![]);
         for run in runs {
             let path = Path::of(run, &names)?;
-            for &at_kl in &places {
+            let place = || (run.order.clone(), run.arm.clone(), run.summary.seed);
+            for at_kl in design.places() {
                 if let Some((kl, accuracies)) = path.at(at_kl) {
-                    let (order, arm, seed) = (run.order.clone(), run.arm.clone(), run.summary.seed);
+                    let (order, arm, seed) = place();
                     points.push(StudyPoint { order, arm, seed, at_kl, kl, accuracies });
                 }
             }
+            let last = run.summary.holds.iter().filter(|hold| hold.round == path.policy);
+            holds.extend(last.map(|hold| {
+                let (order, arm, seed) = place();
+                StudyHold { order, arm, seed, hold: hold.clone() }
+            }));
         }
-        let mut summary = Self { design: design.clone(), dimensions: names, points, comparisons: vec![] };
-        summary.compare(&places)?;
-        Ok(summary)
+        Ok(Self { design: design.clone(), dimensions: names, points, holds, comparisons: vec![] })
     }
 
     /// Orders of the dimensions that have runs, in the order of first mention.
@@ -180,10 +109,10 @@ impl StudySummary {
         self.points.iter().filter(move |point| point.order == order && point.arm == arm && point.at_kl == at_kl)
     }
 
-    fn compare(&mut self, places: &[Place]) -> Result<(), EvalError> {
+    fn compare(&mut self) -> Result<(), EvalError> {
         let mut found = vec![];
         for order in self.orders() {
-            for &at_kl in places {
+            for at_kl in self.design.places() {
                 let pairs =
                     self.design.arms.iter().filter_map(|arm| Some((arm.name.as_str(), arm.against.as_deref()?)));
                 for (arm, against) in pairs {
@@ -214,7 +143,18 @@ impl StudySummary {
             let test = PairedTest::of(&differences, margin)?;
             let [order, arm, against, measure] = names.map(str::to_owned);
             let (p_difference, p_equivalence) = (test.p_difference, test.p_equivalence);
-            Some(StudyComparison { order, arm, against, measure, at_kl, test, p_difference, p_equivalence })
+            let over_prompts = None;
+            Some(StudyComparison {
+                order,
+                arm,
+                against,
+                measure,
+                at_kl,
+                test,
+                p_difference,
+                p_equivalence,
+                over_prompts,
+            })
         });
         let mut tested: Vec<StudyComparison> = tested.collect();
         let corrected = |read: fn(&StudyComparison) -> f64| holm(&tested.iter().map(read).collect::<Vec<_>>());

@@ -7,21 +7,22 @@ use crate::{EvalError, RunSummary, Subset, find_score};
 pub type Place = Option<f64>;
 
 /// A run's last round.
-pub struct Path {
+pub struct Path<'r> {
+    /// The policy that it made.
+    pub policy: &'r str,
     end: (Option<f64>, Vec<f64>),
     /// KL and accuracies of the policy that the round started from and of the running policy at each look, in their order.
     looks: Vec<(f64, Vec<f64>)>,
 }
 
-impl Path {
+impl<'r> Path<'r> {
     /// The path of a run's last round that is no control.
     ///
     /// # Errors
     /// [`EvalError::NoPairs`]: the final policy was not scored on a dimension.
-    pub fn of(run: &StudyRun, names: &[String]) -> Result<Self, EvalError> {
-        let summary = &run.summary;
+    pub fn of(run: &'r StudyRun, names: &[String]) -> Result<Self, EvalError> {
+        let (summary, policy) = (&run.summary, final_policy(run));
         let last = summary.rounds.iter().rev().find(|round| !round.control);
-        let policy = last.map_or(&summary.start, |round| &round.policy);
         let scored = |policy: &str| -> Result<Vec<f64>, EvalError> {
             names.iter().map(|dimension| accuracy(summary, policy, dimension)).collect()
         };
@@ -40,7 +41,7 @@ impl Path {
                 looks.extend(look.kl.map(|(kl, _)| kl).zip(names.iter().map(of).collect::<Option<Vec<f64>>>()));
             }
         }
-        Ok(Self { end, looks })
+        Ok(Self { policy, end, looks })
     }
 
     /// KL and accuracies at a place: at a KL those between the last two looks on both sides of it, and none where the round
@@ -58,6 +59,12 @@ impl Path {
             Some((Some(wanted), mixed))
         })
     }
+}
+
+/// The policy that a run ends with.
+pub fn final_policy(run: &StudyRun) -> &str {
+    let last = run.summary.rounds.iter().rev().find(|round| !round.control);
+    last.map_or(&run.summary.start, |round| &round.policy)
 }
 
 fn accuracy(summary: &RunSummary, policy: &str, dimension: &str) -> Result<f64, EvalError> {

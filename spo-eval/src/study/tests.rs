@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::{Bootstrap, Evaluation, KlEstimate, PairScore, RoundSummary, estimate_kl, score_dimension};
+use crate::{Bootstrap, Evaluation, KlEstimate, PairScore, RoundSummary, RunSummary, estimate_kl, score_dimension};
 
 /// A policy that gets so many of ten pairs right.
 fn scored(policy: &str, dimension: &str, right: usize) -> crate::DimensionScore {
@@ -53,6 +53,7 @@ fn design() -> StudyDesign {
         baseline: "dpo".into(),
         kl: vec![4.5, 9.0],
         margin: 0.02,
+        folds: None,
     }
 }
 
@@ -106,4 +107,79 @@ fn a_difference_is_claimed_only_where_it_is_shown() {
 fn one_seed_tests_nothing() {
     let found = StudySummary::of(&design(), &[run("plain", 1, 0.1, 0.05), run("held", 1, 0.1, 0.02)]).unwrap();
     assert_eq!((found.points.len(), found.comparisons.len()), (4, 0));
+}
+
+/// A run whose final policy gets so many of each prompt's pairs of `a` right.
+fn of_prompts(arm: &str, seed: u64, prompts: &[(&str, usize, f64)]) -> StudyRun {
+    let mut run = run(arm, seed, 0.1, 0.05);
+    let tally = |(prompt, pairs, right): &(&str, usize, f64)| crate::PromptTally {
+        policy: "two".into(),
+        dimension: "a".into(),
+        prompt: (*prompt).into(),
+        pairs: *pairs,
+        right: *right,
+    };
+    run.summary.prompts = prompts.iter().map(tally).collect();
+    // Of an earlier policy there may be some too.
+    run.summary.prompts.push(crate::PromptTally { policy: "one".into(), ..tally(&("x", 9, 9.0)) });
+    run
+}
+
+#[test]
+fn prompts_of_all_seeds_are_resampled_with_both_arms() {
+    let runs = [
+        of_prompts("plain", 1, &[("x", 4, 1.0), ("y", 2, 1.0)]),
+        of_prompts("held", 1, &[("x", 4, 3.0), ("y", 2, 2.0)]),
+        of_prompts("plain", 2, &[("z", 2, 0.5), ("x", 4, 2.0)]),
+        of_prompts("held", 2, &[("z", 2, 1.5), ("x", 4, 4.0)]),
+    ];
+    let found = StudySummary::of(&design(), &runs).unwrap();
+    let of = |measure: &str, at_kl| {
+        let mut all = found.comparisons.iter().filter(|one| one.measure == measure && one.at_kl == at_kl);
+        all.next().unwrap().over_prompts.clone()
+    };
+    // Every prompt gains half of its pairs, in whichever seed.
+    let half = OverPrompts { prompts: 3, mean: 0.5, interval: (0.5, 0.5) };
+    assert_eq!((of("a", None), of("b", None), of("a", Some(4.5))), (Some(half), None, None));
+    assert_eq!(of(HYPERVOLUME, None), None);
+    let rows = StudySummary::prompts(&design(), &runs);
+    assert_eq!(rows.len(), 8);
+    assert_eq!(found.again().unwrap(), found, "what is known of prompts stays");
+
+    let mut uneven = runs.clone();
+    uneven[1].summary.prompts[0].right = 1.0;
+    let found = StudySummary::of(&design(), &uneven).unwrap();
+    let over = found.comparisons.iter().find_map(|one| one.over_prompts.clone()).unwrap();
+    assert!((over.mean - (0.0 + 1.0 + 1.0 + 2.0) / 12.0).abs() < 1e-12, "{over:?}");
+    // x stands with both of its seeds, 2 of 8 pairs: no draw is outside of what single prompts have.
+    assert!((over.interval.0 - 0.25).abs() < 1e-12 && over.interval.1 <= 0.5, "{over:?}");
+}
+
+#[test]
+fn bounds_of_the_last_round_are_told_by_run() {
+    let hold = |round: &str| crate::HoldSummary {
+        round: round.into(),
+        dimension: "a".into(),
+        measure: "accuracy".into(),
+        relative: true,
+        asked: -0.05,
+        reached: -0.1,
+        interval: (-0.15, -0.05),
+        lambda: 0.5,
+        met: true,
+        at_limit: false,
+        driven: -0.05,
+        pairs: 10,
+        driving: 5,
+    };
+    let mut run = run("held", 7, 0.1, 0.05);
+    run.summary.holds = vec![hold("two"), hold("two.control")];
+    let found = StudySummary::of(&design(), &[run]).unwrap();
+    let [told] = &found.holds[..] else { panic!("{:?}", found.holds) };
+    assert_eq!((told.arm.as_str(), told.seed, &told.hold), ("held", 7, &hold("two")));
+    let text = serde_json::to_string(&found).unwrap();
+    assert_eq!(serde_json::from_str::<StudySummary>(&text).unwrap(), found);
+    // Before bounds and prompts were kept.
+    let older = text.replace(&serde_json::to_string(&found.holds).unwrap(), "[]").replace("\"holds\":[],", "");
+    assert!(serde_json::from_str::<StudySummary>(&older).unwrap().holds.is_empty());
 }

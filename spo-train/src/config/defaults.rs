@@ -145,6 +145,7 @@ pub(crate) fn evaluation() -> EvaluationSpec {
         kl_max_new_tokens: Some(64),
         kl_temperature: Some(1.0),
         kl_path: Some(false),
+        by_prompt: Some(false),
         gradient_pairs: Some(0),
         gradient_every: Some(gradient_every()),
         samples: Some(4),

@@ -69,6 +69,14 @@ pub enum ConfigError {
         /// Why.
         source: std::io::Error,
     },
+    /// A study file could not be read.
+    #[error("{}: cannot read the study file: {source}", path.display())]
+    ReadStudy {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// Not TOML.
     #[error("{at}: {message}")]
     Syntax {
@@ -219,7 +227,7 @@ impl ConfigError {
     /// Position of the fault; `None` for a file that could not be read or an argument that could not be applied.
     pub fn place(&self) -> Option<&Place> {
         match self {
-            Self::Read { .. } | Self::Set { .. } => None,
+            Self::Read { .. } | Self::ReadStudy { .. } | Self::Set { .. } => None,
             Self::Syntax { at, .. }
             | Self::UnsupportedSchema { at, .. }
             | Self::UnknownKey { at, .. }
@@ -244,6 +252,10 @@ impl ConfigError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Read { .. } => Some("`spo init` writes a commented run file".to_owned()),
+            Self::ReadStudy { .. } => Some(
+                "a study file names a run file, seeds and arms, such as recipes/study/study.toml; `spo study --help` says more"
+                    .to_owned(),
+            ),
             Self::UnsupportedSchema { found, supported, .. } => Some(if *found > i64::from(*supported) {
                 "the file was written for a newer spo: update spo".to_owned()
             } else {

@@ -10,8 +10,8 @@ use crate::TrainError;
 use serde::{Deserialize, Serialize};
 use spo_eval::{
     AnswerScores, Artefact, Benchmark, ConflictCount, DataSummary, DegreeScore, DimensionScore, Distribution,
-    FrontSummary, GateSummary, GradientGram, HoldSummary, KlEstimate, OnlinePairs, PairedDifference, Sample, Steer,
-    SteeredScores, WinRate,
+    FrontSummary, GateSummary, GradientGram, HoldSummary, KlEstimate, OnlinePairs, PairedDifference, PromptTally,
+    Sample, Steer, SteeredScores, WinRate,
 };
 use std::path::PathBuf;
 
@@ -199,6 +199,9 @@ pub enum Event {
         scores: Vec<DimensionScore>,
         /// Margins `Δ log(π/π_0)` per dimension.
         margins: Vec<Distribution>,
+        /// What it gets right of each prompt, where that was asked for.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        prompts: Vec<PromptTally>,
     },
     /// Every answer was embedded by the frozen model.
     Embedded {

@@ -99,11 +99,12 @@ fn add(summary: &mut RunSummary, plan: &RunPlan, event: &Event) {
                 .filter(|look| look.step + 1 == *step)
                 .for_each(|look| look.kl = Some((estimate.mean, estimate.stderr)));
         }
-        Event::Evaluated { scores, margins, .. } => {
+        Event::Evaluated { scores, margins, prompts, .. } => {
             let (matrix, rest): (Vec<_>, Vec<_>) = scores.iter().cloned().partition(|score| score.kind.is_main());
             summary.matrix.extend(matrix);
             summary.scores.extend(rest);
             summary.margins.extend(margins.iter().cloned());
+            summary.prompts.extend(prompts.iter().cloned());
         }
         Event::Compared(difference) => summary.differences.push(difference.clone()),
         Event::Front(front) => summary.fronts.push(front.clone()),
@@ -126,8 +127,13 @@ fn add(summary: &mut RunSummary, plan: &RunPlan, event: &Event) {
         }
         Event::HoldJudged(hold) => {
             if let Some(round) = summary.rounds.iter_mut().find(|round| round.policy == hold.round) {
-                let own = round.lambda.iter_mut().filter(|(dimension, _)| *dimension == hold.dimension);
-                own.for_each(|(_, lambda)| *lambda = hold.lambda);
+                for (name, lambda) in &mut round.lambda {
+                    let earlier = plan.rounds.iter().find(|earlier| earlier.dimension == *name);
+                    if earlier.is_some_and(|earlier| earlier.dimensions().contains(&hold.dimension)) {
+                        // One of several held dimensions of a round adds its own; the plan has 0 of all of them.
+                        *lambda += hold.lambda;
+                    }
+                }
             }
             summary.holds.push(hold.clone());
         }

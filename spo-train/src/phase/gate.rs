@@ -32,6 +32,16 @@ impl<'a> Gate<'a> {
         self.plan.on_miss == OnMiss::RollBack
     }
 
+    /// Whether a miss lets the next round begin.
+    pub fn goes_on(&self) -> bool {
+        self.plan.on_miss == OnMiss::GoOn
+    }
+
+    /// Evaluations in a row at which the running policy passes that end the round, if any do.
+    pub fn admits_after(&self) -> Option<u64> {
+        self.plan.admit_after
+    }
+
     /// Every condition, held against a policy's accuracy and mean margin on a dimension.
     fn conditions(&self, measured: impl Fn(&str) -> Option<(f64, f64)>) -> Vec<(GateCheck, f64)> {
         let mut checks = vec![];

@@ -15,9 +15,16 @@ use spo_core::dual::{Dual, start_value};
 pub struct Hold<'a> {
     plan: &'a HoldPlan,
     dimensions: Vec<Bounded<'a>>,
-    /// λ of each earlier round where it is fixed, and its dimension.
-    rounds: Vec<(f64, &'a str)>,
+    /// λ of each earlier round where it is fixed, and its dimensions.
+    rounds: Vec<(f64, &'a [String])>,
     start: Vec<f64>,
+}
+
+/// λ of a round whose reward is of these dimensions, given that of each held one: a round that weighs several held ones has
+/// their sum. `None`: it has none of the held ones.
+pub fn of_round(dimensions: &[String], held: &[(&str, f64)]) -> Option<f64> {
+    let own = held.iter().filter(|(name, _)| dimensions.iter().any(|dimension| dimension == name));
+    own.map(|(_, lambda)| *lambda).reduce(|sum, lambda| sum + lambda)
 }
 
 /// A dimension with its bound.
@@ -82,7 +89,7 @@ impl<'a> Bounded<'a> {
 }
 
 impl<'a> Hold<'a> {
-    /// The bounds of a phase. `rounds` are the earlier rounds' fixed λ and dimensions, `visited` the rows that the phase
+    /// The bounds of a phase. `rounds` are the earlier rounds' fixed λ and their dimensions, `visited` the rows that the phase
     /// learns: the start value follows from `Δr̂` on them. The task has it from here on.
     ///
     /// # Errors
@@ -90,7 +97,7 @@ impl<'a> Hold<'a> {
     pub fn new(
         plan: &'a HoldPlan,
         dimensions: Vec<Bounded<'a>>,
-        rounds: Vec<(f64, &'a str)>,
+        rounds: Vec<(f64, &'a [String])>,
         task: &dyn Task,
         visited: &[usize],
     ) -> Result<Self, TrainError> {
@@ -103,7 +110,7 @@ impl<'a> Hold<'a> {
         let mut rewards = vec![];
         for index in 0..hold.dimensions.len() {
             let name = hold.dimensions[index].margins.dimension.as_str();
-            let only = hold.rounds.iter().map(|(_, dimension)| f64::from(u8::from(*dimension == name)));
+            let only = hold.rounds.iter().map(|(_, of)| f64::from(u8::from(of.iter().any(|of| of == name))));
             rewards.push(offset(&only.collect::<Vec<f64>>())?);
         }
         hold.start = start_value(&rewards, &fixed).into_iter().map(|value| value.min(plan.max_lambda)).collect();
@@ -113,8 +120,9 @@ impl<'a> Hold<'a> {
 
     /// λ of each earlier round: of the held dimensions these, of the others as they are given.
     fn lambda(&self, held: &[f64]) -> Vec<f64> {
-        let of = |dimension: &str| self.dimensions.iter().position(|bounded| bounded.margins.dimension == dimension);
-        self.rounds.iter().map(|(fixed, dimension)| of(dimension).map_or(*fixed, |index| held[index])).collect()
+        let names = self.dimensions.iter().map(|bounded| bounded.margins.dimension.as_str());
+        let held: Vec<(&str, f64)> = names.zip(held.iter().copied()).collect();
+        self.rounds.iter().map(|(fixed, dimensions)| of_round(dimensions, &held).unwrap_or(*fixed)).collect()
     }
 
     /// Begins a phase, or goes on with one; the tasks are that which is trained and the same on held-out rows.
@@ -215,6 +223,14 @@ mod tests {
     fn bounded<'a>(plan: &'a HeldPlan, dataset: &'a Dataset) -> Bounded<'a> {
         let margins = HeldOutMargins { dimension: "honesty".into(), dataset, rows: vec![], start: None };
         Bounded::new(plan, margins, &[1.0, 2.0, -1.0, 3.0])
+    }
+
+    #[test]
+    fn a_round_of_several_held_dimensions_has_the_sum_of_their_multipliers() {
+        let held = [("honesty", 0.5), ("brevity", 0.25)];
+        let of = |names: &[&str]| of_round(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(), &held);
+        assert_eq!((of(&["honesty"]), of(&["helpfulness"])), (Some(0.5), None));
+        assert_eq!(of(&["brevity", "helpfulness", "honesty"]), Some(0.75));
     }
 
     #[test]

@@ -83,6 +83,9 @@ pub struct Evaluations {
     #[serde(deserialize_with = "float::option")]
     pub(super) best_value: Option<f64>,
     pub(super) since: usize,
+    /// The last evaluations in a row at which the policy passed the round's gate, where that may end it.
+    #[serde(default)]
+    pub(super) passed: u64,
     /// Why the phase ends, once it does.
     pub(super) reason: Option<String>,
 }

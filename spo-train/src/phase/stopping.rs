@@ -33,7 +33,7 @@ pub struct Keeper<'a> {
     pub parent: &'a str,
     /// π_0, where the path over the divergence from it is wanted.
     pub path_from: Option<&'a str>,
-    /// What the round's policy must reach, where a miss rolls it back.
+    /// What the round's policy must reach, where a miss rolls it back or a pass ends it.
     pub gate: Option<&'a Gate<'a>>,
     /// Held-out pairs.
     pub held_out: &'a LabelledSet,
@@ -107,7 +107,8 @@ impl<'a> Stopping<'a> {
     pub fn finish(self, mut state: PhaseState, steps: u64, reporter: &mut Reporter) -> Result<PhaseState, TrainError> {
         let Some(keeper) = self.keeper else { return Ok(state) };
         let Evaluations { best, reason, .. } = state.evaluations.clone();
-        let missed = |best: &Evaluation| keeper.gate.is_some() && best.gap == 0.0 && best.step < state.step;
+        let rolls_back = keeper.gate.is_some_and(Gate::rolls_back);
+        let missed = |best: &Evaluation| rolls_back && best.gap == 0.0 && best.step < state.step;
         // A round that ran to its end goes back only if that helps it through its gate.
         state.rolled_back = reason.is_none() && best.as_ref().is_some_and(missed);
         let rolled_back = || "its last policy misses its gate, and an earlier one passes it".to_owned();
@@ -156,13 +157,32 @@ impl Evaluations {
             }
             value
         });
-        let gap = keeper.gate.as_ref().map_or(0.0, |gate| gate.gap(found));
+        let gap = keeper.gate.map_or(0.0, |gate| gate.gap(found));
+        if self.admits(keeper.gate, gap) {
+            self.best = Some(Evaluation { step: found.step, gap, value });
+            return true;
+        }
+        let gap = if keeper.gate.is_some_and(Gate::rolls_back) { gap } else { 0.0 };
         let evaluation = Evaluation { step: found.step, gap, value };
         let best = self.best.as_ref().is_none_or(|best| evaluation.beats(best));
         if best {
             self.best = Some(evaluation);
         }
         best
+    }
+}
+
+impl Evaluations {
+    /// Whether the round's gate was passed often enough in a row to end the round with the running policy.
+    fn admits(&mut self, gate: Option<&Gate>, gap: f64) -> bool {
+        let Some(after) = gate.and_then(Gate::admits_after) else { return false };
+        self.passed = if gap == 0.0 { self.passed + 1 } else { 0 };
+        if self.passed < after || self.reason.is_some() {
+            return false;
+        }
+        let what = if after == 1 { "an evaluation".to_owned() } else { format!("{after} evaluations in a row") };
+        self.reason = Some(format!("it passes its gate at {what}: what comes next is admitted"));
+        true
     }
 }
 

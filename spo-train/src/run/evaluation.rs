@@ -7,8 +7,8 @@ use crate::phase::gate::Gate;
 use crate::policy::logps::PolicyLogps;
 use burn::tensor::Device;
 use spo_eval::{
-    Bootstrap, DimensionScore, Distribution, GateOutcome, GateSummary, ScoreKind, Subset, paired_difference,
-    score_dimension,
+    Bootstrap, DimensionScore, Distribution, GateOutcome, GateSummary, PromptTally, ScoreKind, Subset,
+    paired_difference, score_dimension,
 };
 use std::collections::BTreeMap;
 
@@ -93,6 +93,12 @@ pub(super) fn distributions(
     set.dimensions.iter().map(of).collect()
 }
 
+/// What a policy with these margins gets right of each prompt, along each dimension.
+pub(super) fn by_prompt(set: &LabelledSet, policy: &str, margins: &Margins) -> Vec<PromptTally> {
+    let of = |dimension: &String| PromptTally::all(policy, dimension, &set.pair_scores(dimension, &margins[dimension]));
+    set.dimensions.iter().flat_map(of).collect()
+}
+
 /// Compares the first policy with each other one on the same rows.
 pub(super) fn comparisons(
     set: &LabelledSet,
@@ -120,6 +126,7 @@ pub(super) fn gate_summary(gate: &Gate, policy: &str, scores: &[DimensionScore],
     let outcome = match (checks.iter().all(|check| check.passed), rolled_back) {
         (true, false) => GateOutcome::Passed,
         (true, true) => GateOutcome::RolledBack,
+        (false, _) if gate.goes_on() => GateOutcome::WentOn,
         (false, _) => GateOutcome::Stopped,
     };
     GateSummary { policy: policy.into(), checks, outcome }

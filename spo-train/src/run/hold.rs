@@ -1,11 +1,11 @@
 //! Rounds with bounds: what drives their λ, what λ came to, and how the policy is judged.
 
 use crate::TrainError;
-use crate::config::{Bound, HeldPlan, HoldPlan, RunPlan};
+use crate::config::{Bound, HeldPlan, HoldPlan, RoundPlan, RunPlan};
 use crate::evaluate::held_out_loss::HeldOutMargins;
 use crate::evaluate::labelled_set::{LabelledSet, log_ratio_margins};
 use crate::events::{Event, Held, HeldDimension};
-use crate::phase::hold::{Bounded, Hold};
+use crate::phase::hold::{Bounded, Hold, of_round};
 use crate::policy::logps::PolicyLogps;
 use crate::run::evaluation::Margins;
 use crate::run::place::{ArmPlace, Place};
@@ -34,8 +34,7 @@ pub(super) fn hold<'a>(
         Ok(Bounded::new(plan, margins, &before))
     };
     let dimensions = hold.dimensions.iter().map(bounded).collect::<Result<Vec<_>, TrainError>>()?;
-    let names = plan.rounds.iter().map(|round| round.dimension.as_str());
-    let rounds = fixed(arm).into_iter().zip(names).collect();
+    let rounds = fixed(arm).into_iter().zip(plan.rounds.iter().map(RoundPlan::dimensions)).collect();
     Hold::new(hold, dimensions, rounds, task, visited).map(Some)
 }
 
@@ -47,9 +46,9 @@ fn fixed(arm: ArmPlace) -> Vec<f64> {
 
 /// λ of each earlier round, where bounds have found it.
 fn of_arm(plan: &RunPlan, arm: ArmPlace, told: &[HeldDimension]) -> Vec<f64> {
-    let found = |dimension: &str| told.iter().find(|of| of.dimension == dimension).map(|of| of.mean_lambda);
+    let found: Vec<(&str, f64)> = told.iter().map(|of| (of.dimension.as_str(), of.mean_lambda)).collect();
     let rounds = fixed(arm).into_iter().zip(&plan.rounds);
-    rounds.map(|(fixed, round)| found(&round.dimension).unwrap_or(fixed)).collect()
+    rounds.map(|(fixed, round)| of_round(round.dimensions(), &found).unwrap_or(fixed)).collect()
 }
 
 /// The λ that the plan does not have: of the rounds before an arm, and of the arm itself where its policy is finished.

@@ -13,7 +13,7 @@ use crate::run::online::prompts::Texts;
 use crate::run::place::PhaseData;
 use crate::run::schedule::{Stage, schedule};
 use burn::tensor::Device;
-use spo_data::{Dataset, TextSpec, Tokenizer, split_by_prompt};
+use spo_data::{Dataset, TextSpec, Tokenizer, split_by_fold, split_by_prompt};
 use spo_model::{ModelSpec, device};
 use std::path::PathBuf;
 
@@ -175,9 +175,10 @@ fn settle(
         resolve(spec, &Facts { context_length: Some(model.context), model_bytes, ..Facts::of(train) })
     };
     let plan = resolved(&train)?;
-    let (train, test) = match plan.holdout {
-        Some(holdout) => split_by_prompt(train, holdout, plan.seed),
-        None => (train, test),
+    let (train, test) = match (plan.holdout_fold, plan.holdout) {
+        (Some(fold), _) => split_by_fold(train, fold),
+        (None, Some(holdout)) => split_by_prompt(train, holdout, plan.seed),
+        (None, None) => (train, test),
     };
     let (train, driving) = match plan.hold_share {
         // By another hash than the held-out prompts, which would else have taken all of the smallest ones.

@@ -36,7 +36,7 @@ use crate::task::data::answered;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use spo_data::Example;
-use spo_eval::{Artefact, Bootstrap, DimensionScore, Sample, ScoreKind};
+use spo_eval::{Artefact, Bootstrap, DimensionScore, GateOutcome, Sample, ScoreKind};
 use spo_model::{device, parameters};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -278,7 +278,7 @@ impl<'a> Driver<'a> {
             training: phase.training,
             parent,
             path_from: Some(place.path[0].as_str()).filter(|_| place.arm.is_some() && plan.evaluation.kl_path),
-            gate: gate.as_ref().filter(|gate| gate.rolls_back()),
+            gate: gate.as_ref().filter(|gate| gate.rolls_back() || gate.admits_after().is_some()),
             held_out: &self.prepared.held_out,
             evaluation: &plan.evaluation,
             stop: &self.stop,
@@ -397,11 +397,14 @@ impl<'a> Driver<'a> {
             let rewards = Rewards::of(run.plan, arm.plan, &run.lambdas(arm, policy))?;
             let scores = run.judged(place).scores(set, &rewards, &of_margins, &run.bootstrap, &run.numbers)?;
             let distributions = evaluation::distributions(set, policy, &margins)?;
+            let prompts =
+                if run.plan.evaluation.by_prompt { evaluation::by_prompt(set, policy, &margins) } else { vec![] };
             run.reporter.emit(Event::Evaluated {
                 policy: policy.clone(),
                 step: run.trained[policy].step,
                 scores,
                 margins: distributions,
+                prompts,
             })?;
             run.evaluate_asked(place)?;
             run.judge_hold(place, &margins)
@@ -451,9 +454,9 @@ impl<'a> Driver<'a> {
     fn check_gate(&mut self, policy: &str, path: &[String], plan: &GatePlan) -> Result<(), TrainError> {
         let gate = Gate::new(plan, &self.matrix, path);
         let summary = evaluation::gate_summary(&gate, policy, &self.matrix, self.trained[policy].rolled_back);
-        let (missed, passed) = (summary.missed().join("; "), summary.checks.iter().all(|check| check.passed));
+        let (missed, ends) = (summary.missed().join("; "), summary.outcome == GateOutcome::Stopped);
         self.reporter.emit(Event::GateChecked(summary))?;
-        if passed { Ok(()) } else { Err(TrainError::GateMissed { policy: policy.into(), missed }) }
+        if !ends { Ok(()) } else { Err(TrainError::GateMissed { policy: policy.into(), missed }) }
     }
 
     /// Compares the main policy of a round with its controls.

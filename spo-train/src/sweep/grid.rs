@@ -109,6 +109,11 @@ pub(super) fn orders(spec: &RunSpec) -> Result<Vec<Variant>, ConfigError> {
         let settings = vec![("order".to_owned(), names.join("-"))];
         return Ok(vec![Variant { name: String::new(), settings, spec: spec.clone() }]);
     }
+    if let Some(index) = rounds.iter().position(|round| matches!(round.dimension, Dimensions::Several(_))) {
+        let message = "a list of dimensions beside other rounds has no place in an order of single ones";
+        let hint = "`cumulative = true` with one dimension learns the earlier ones too, in every order";
+        return Err(spec.refused(&format!("rounds.{index}.dimension"), message.to_owned(), Some(hint.to_owned())));
+    }
     let written: Vec<&str> = rounds.iter().flat_map(|round| round.dimension.names()).map(String::as_str).collect();
     let mut orders: Vec<Vec<&str>> = vec![vec![]];
     for _ in &written {

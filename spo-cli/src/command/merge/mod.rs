@@ -106,6 +106,7 @@ impl Arguments {
     }
 
     fn open(&self) -> Result<Opened, CliError> {
+        self.check_policies()?;
         let (method, device) = (method(&self.method).expect("clap knows the names"), device::open(&self.device)?);
         let places: Vec<Place> =
             self.policies.iter().map(|policy| Place::named(policy, None, None)).collect::<Result<_, _>>()?;
@@ -125,6 +126,18 @@ impl Arguments {
         let merger = Merger::new(method, models, base.transpose()?)?;
         let settings = Settings { density: self.density, seed: self.seed };
         Ok(Opened { device, places, merger, settings, storage })
+    }
+
+    /// Refuses the name of a method where a policy should stand.
+    fn check_policies(&self) -> Result<(), CliError> {
+        let is_method =
+            |policy: &&PathBuf| !policy.exists() && policy.to_str().is_some_and(|name| method(name).is_some());
+        let Some(found) = self.policies.iter().find(is_method).map(|policy| policy.display().to_string()) else {
+            return Ok(());
+        };
+        let expected =
+            format!("a model directory, a GGUF file or RUN:POLICY; the method is an option: --method {found}");
+        Err(CliError::argument("POLICY", found, expected))
     }
 
     /// The base that a method asks for.

@@ -19,6 +19,9 @@ pub struct EvaluationPlan {
     /// Whether looks in the middle of a round estimate the divergence from the start.
     #[serde(default)]
     pub kl_path: bool,
+    /// Whether what policies get right is kept for each held-out prompt.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_prompt: bool,
     /// Pairs of each dimension that gradients are compared on; 0 = none.
     #[serde(default)]
     pub gradient_pairs: usize,

@@ -12,6 +12,7 @@ mod steering;
 mod step;
 
 use spo_core::objective;
+use spo_data::Fold;
 use spo_model::family;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -58,8 +59,11 @@ pub struct RunPlan {
     pub data: Vec<DataEntry>,
     /// How text becomes tokens.
     pub text: TextSpec,
-    /// Share of the prompts held out; `None` if some data has `split = "test"`.
+    /// Share of the prompts held out; `None` if some data has `split = "test"`, or if it is a part of them.
     pub holdout: Option<f64>,
+    /// The part of the prompts that is held out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holdout_fold: Option<Fold>,
     /// Share of the training prompts that drives λ; `None` if no round has `hold`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold_share: Option<f64>,
@@ -406,6 +410,9 @@ pub struct EarlyStoppingPlan {
 pub struct GatePlan {
     /// What a miss does.
     pub on_miss: OnMiss,
+    /// Evaluations in a row at which the running policy passes that end the round; `None` = it takes all its steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admit_after: Option<u64>,
     /// Most accuracy that a dimension may lose, 0 to 1.
     pub max_forgetting: Option<f64>,
     /// Conditions per dimension.

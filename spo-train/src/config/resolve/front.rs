@@ -3,31 +3,43 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Resolver;
+use super::rounds::Finished;
 use crate::config::document::Node;
 use crate::config::plan::{DataShape, RoundPlan};
 use crate::config::spec::{Best, LoraCondition, StoppingMetric};
 use crate::config::validate::join;
 use crate::error::ConfigError;
 
-/// What is at fault: its key, what is wrong, what to do about it.
+/// What is at fault: its key, within the round if it has a dot before it, what is wrong, what to do about it.
 type Fault = (&'static str, String, &'static str);
 
 impl Resolver<'_> {
-    /// A conditional adapter is trained in one round that weighs two dimensions or more, and only there are there
-    /// several.
+    /// A conditional adapter is trained in one round, which weighs two dimensions or more.
     pub(super) fn check_front(&self, rounds: &[RoundPlan]) -> Result<(), ConfigError> {
-        let fault = match (self.conditional(), rounds.iter().position(|round| !round.front.is_empty())) {
-            (false, None) => None,
-            (false, Some(index)) => self.weights_fault(&rounds[index]).or_else(|| self.weighing_fault(rounds, index)),
-            (true, found) => self.front_fault(rounds, found),
+        let found = self.conditional().then(|| self.front_fault(rounds)).flatten();
+        found.map_or(Ok(()), |fault| Err(self.fault_of(fault, None)))
+    }
+
+    /// What a round that weighs several dimensions may not have.
+    pub(super) fn check_weighing(&self, key: &str, node: &Node, round: &RoundPlan) -> Result<(), ConfigError> {
+        if round.front.is_empty() {
+            return Ok(());
+        }
+        let weights = if self.conditional() { None } else { weights_fault(round) };
+        let found = weights.or_else(|| self.weighing_fault(round));
+        found.map_or(Ok(()), |fault| Err(self.fault_of(fault, Some((key, node)))))
+    }
+
+    fn fault_of(&self, (key, message, hint): Fault, round: Option<(&str, &Node)>) -> ConfigError {
+        let (full, mut node) = match round.filter(|_| key.starts_with('.') || key.is_empty()) {
+            Some((round, node)) => (format!("{round}{key}"), node),
+            None => (key.to_owned(), &self.document.root),
         };
-        let Some((key, message, hint)) = fault else { return Ok(()) };
-        let mut node = &self.document.root;
         for name in key.split('.') {
             node = node.get(name).unwrap_or(node);
         }
         let at = self.document.place(&node.source);
-        Err(ConfigError::Refused { at, key: key.to_owned(), message, hint: Some(hint.to_owned()) })
+        ConfigError::Refused { at, key: full, message, hint: Some(hint.to_owned()) }
     }
 
     /// Whether the run's adapter is conditional.
@@ -35,15 +47,16 @@ impl Resolver<'_> {
         self.sections.lora.as_ref().is_some_and(|lora| lora.condition == Some(LoraCondition::Weights))
     }
 
-    fn front_fault(&self, rounds: &[RoundPlan], found: Option<usize>) -> Option<Fault> {
+    fn front_fault(&self, rounds: &[RoundPlan]) -> Option<Fault> {
         let fault = |key, message: &str, hint| Some((key, message.to_owned(), hint));
-        let Some(index) = found else {
+        let Some(round) = rounds.iter().find(|round| !round.front.is_empty()) else {
             let hint = "name them in the round: `dimension = [\"honesty\", \"helpfulness\"]`";
             return fault("lora.condition", "no round weighs several dimensions", hint);
         };
-        let (round, lora) = (&rounds[index], self.sections.lora.as_ref()?);
-        if let Some(fault) = self.weighing_fault(rounds, index) {
-            return Some(fault);
+        let lora = self.sections.lora.as_ref()?;
+        if rounds.len() > 1 {
+            let message = "a round that trains a conditional adapter is the only round of its run";
+            return fault("rounds", message, "train other rounds in runs of their own");
         }
         if !round.dimension_weights.is_empty() {
             let message = "a conditional adapter is trained at all weights: each step draws its own";
@@ -65,29 +78,20 @@ impl Resolver<'_> {
     }
 
     /// What no round of several dimensions may have, whoever says their weights.
-    fn weighing_fault(&self, rounds: &[RoundPlan], index: usize) -> Option<Fault> {
+    fn weighing_fault(&self, round: &RoundPlan) -> Option<Fault> {
         let fault = |key, message: &str, hint| Some((key, message.to_owned(), hint));
-        let round = &rounds[index];
         let distinct = round.front.iter().collect::<BTreeSet<_>>().len();
         let arms = || round.arms.iter();
-        if rounds.len() > 1 {
-            let message = "a round that weighs several dimensions is the only round of its run";
-            return fault("rounds", message, "train other rounds in runs of their own");
-        }
         if round.front.len() < 2 || distinct < round.front.len() {
             let message = format!("found {:?}, expected two dimensions or more, each once", round.front);
-            return Some(("rounds.0.dimension", message, "write one dimension without brackets"));
+            return Some((".dimension", message, "write one dimension without brackets"));
         }
         if let Some(arm) = arms().find(|arm| arm.data != DataShape::Pairs || arm.gives_rewards()) {
             let message = format!("`{}` does not learn from pairs, whose losses are weighed", arm.objective);
-            return Some(("rounds.0", message, "an objective on pairs, such as `dpo`"));
+            return Some(("", message, "an objective on pairs, such as `dpo`"));
         }
         if round.online.is_some() {
-            return fault(
-                "rounds.0.online",
-                "a round that weighs dimensions takes the data's pairs",
-                "take `online` out",
-            );
+            return fault(".online", "a round that weighs dimensions takes the data's pairs", "take `online` out");
         }
         let kept = self.sections.checkpoints.as_ref().and_then(|checkpoints| checkpoints.keep_best);
         if matches!(kept, Some(Best::Accuracy | Best::Margin)) {
@@ -102,21 +106,35 @@ impl Resolver<'_> {
         fault("training.early-stopping", message, "set its `dimension`, or `metric = \"loss\"`")
     }
 
-    /// What is wrong with the weights of a round without a condition.
-    fn weights_fault(&self, round: &RoundPlan) -> Option<Fault> {
-        let fault = |key, message: String| {
-            let hint = "one weight of 0 to 1 for each dimension of the round, which sum to 1; or `[lora] condition = \"weights\"`";
-            Some((key, message, hint))
+    /// The dimensions of a cumulative round: those of all rounds before it, then its own.
+    pub(super) fn cumulated(
+        &self,
+        key: &str,
+        node: &Node,
+        own: Vec<String>,
+        finished: &[Finished],
+    ) -> Result<Vec<String>, ConfigError> {
+        let refused = |message: &str, hint: &str| {
+            let at = self.document.place(&node.get("cumulative").unwrap_or(node).source);
+            let (key, message) = (join(key, "cumulative"), message.to_owned());
+            Err(ConfigError::Refused { at, key, message, hint: Some(hint.to_owned()) })
         };
-        let known: BTreeSet<&String> = round.front.iter().collect();
-        if let Some(name) = round.dimension_weights.keys().collect::<BTreeSet<_>>().symmetric_difference(&known).next()
-        {
-            let what = if known.contains(name) { "has no weight" } else { "is none of the round's dimensions" };
-            return fault("rounds.0.dimension-weights", format!("{name:?} {what}"));
+        if own.len() > 1 {
+            return refused(
+                "a list of dimensions is all that its round learns",
+                "leave `cumulative` out, or name one dimension",
+            );
         }
-        let sum: f64 = round.dimension_weights.values().sum();
-        let wrong = round.dimension_weights.values().any(|weight| *weight < 0.0) || (sum - 1.0).abs() > 1e-4;
-        wrong.then(|| fault("rounds.0.dimension-weights", format!("they sum to {sum}, each at least 0")))?
+        let mut all: Vec<String> = vec![];
+        for name in finished.iter().flat_map(|round| &round.dimensions).chain(&own) {
+            if !all.contains(name) {
+                all.push(name.clone());
+            }
+        }
+        match all.len() {
+            1 => refused("no earlier round has another dimension", "leave `cumulative` out of the first round"),
+            _ => Ok(all),
+        }
     }
 
     /// The weights that a round gives its dimensions, equal ones unless it says others; a table without a list of them is a mistake.
@@ -143,4 +161,21 @@ impl Resolver<'_> {
         self.note(&join(planned, "dimension-weights"), found);
         Ok(serde_json::from_value(found.to_json()).expect("the schema admits only numbers"))
     }
+}
+
+/// What is wrong with the weights of a round without a condition.
+fn weights_fault(round: &RoundPlan) -> Option<Fault> {
+    let fault = |message: String| {
+        let hint =
+            "one weight of 0 to 1 for each dimension of the round, which sum to 1; or `[lora] condition = \"weights\"`";
+        Some((".dimension-weights", message, hint))
+    };
+    let known: BTreeSet<&String> = round.front.iter().collect();
+    if let Some(name) = round.dimension_weights.keys().collect::<BTreeSet<_>>().symmetric_difference(&known).next() {
+        let what = if known.contains(name) { "has no weight" } else { "is none of the round's dimensions" };
+        return fault(format!("{name:?} {what}"));
+    }
+    let sum: f64 = round.dimension_weights.values().sum();
+    let wrong = round.dimension_weights.values().any(|weight| *weight < 0.0) || (sum - 1.0).abs() > 1e-4;
+    wrong.then(|| fault(format!("they sum to {sum}, each at least 0")))?
 }

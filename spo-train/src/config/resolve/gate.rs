@@ -37,9 +37,12 @@ impl Resolver<'_> {
         };
         let dimensions = spec.dimensions.keys().map(conditions).collect::<Result<_, ConfigError>>()?;
         let on_miss = spec.on_miss.unwrap_or(OnMiss::Stop);
-        if let Some(node) = node.get("on-miss").filter(|_| on_miss == OnMiss::RollBack && eval_every == 0) {
-            return Err(self.needs_looks(&Found { node, key: join(&found.key, "on-miss") }));
+        let rolls_back = node.get("on-miss").filter(|_| on_miss == OnMiss::RollBack).map(|node| (node, "on-miss"));
+        let looks = rolls_back.or(node.get("admit-after").map(|node| (node, "admit-after")));
+        if let Some((node, name)) = looks.filter(|_| eval_every == 0) {
+            return Err(self.needs_looks(&Found { node, key: join(&found.key, name) }));
         }
-        Ok(Some(GatePlan { on_miss, max_forgetting: spec.max_forgetting, dimensions }))
+        let GateSpec { admit_after, max_forgetting, .. } = spec;
+        Ok(Some(GatePlan { on_miss, admit_after, max_forgetting, dimensions }))
     }
 }

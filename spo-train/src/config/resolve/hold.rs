@@ -40,7 +40,12 @@ impl Resolver<'_> {
             let message = "a round that samples anew (`online.refresh`) falls into parts, each with a policy before it";
             return Err(refused(message.into(), Some("leave `refresh` out, or give `lambda`")));
         }
-        let earlier: Vec<&str> = finished.iter().map(|round| round.dimension.as_str()).collect();
+        let mut earlier: Vec<&str> = vec![];
+        for name in finished.iter().flat_map(|round| &round.dimensions) {
+            if !earlier.contains(&name.as_str()) {
+                earlier.push(name);
+            }
+        }
         let names: Vec<&String> =
             found.node.table().into_iter().flatten().map(|(name, _)| name).filter(|name| !is_setting(name)).collect();
         if let Some(name) = names.iter().find(|name| !earlier.contains(&name.as_str())) {
@@ -102,7 +107,8 @@ impl Resolver<'_> {
             let expected = "a share from 0 to 1: two points are 0.02";
             return Err(wrong(self.document, &entry.node, &join(&key, measure), expected.to_owned()));
         }
-        let scale = finished.iter().rev().find(|round| round.dimension == dimension).and_then(|round| round.scale);
+        let of = |round: &&Finished| round.dimensions.iter().any(|name| name == dimension);
+        let scale = finished.iter().rev().find(of).and_then(|round| round.scale);
         Ok(match measure.as_str() {
             "accuracy" => HeldPlan::Accuracy { accuracy: bound },
             "margin" => HeldPlan::Margin { margin: bound },

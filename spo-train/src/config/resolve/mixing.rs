@@ -28,7 +28,9 @@ impl Resolver<'_> {
             if !(0.0..1.0).contains(share) {
                 return Err(wrong(self.document, node, &key, "a share of each step's pairs, from 0 to below 1".into()));
             }
+            let joint = |round: &&Finished| round.dimensions.contains(name);
             let earlier = finished.iter().rev().find(|round| round.dimension == *name);
+            let earlier = earlier.or_else(|| finished.iter().rev().find(joint));
             let reason = match earlier {
                 None => {
                     let known: Vec<&str> = finished.iter().map(|round| round.dimension.as_str()).collect();
@@ -80,12 +82,13 @@ impl Resolver<'_> {
         &self,
         (key, node): (&str, &Node),
         arms: &[ArmPlan],
-        online: bool,
+        (online, several): (bool, bool),
     ) -> Result<(), ConfigError> {
         let Some(arm) = arms.iter().find(|arm| !arm.training.replay.is_empty()) else { return Ok(()) };
-        let reason = match online {
-            true => Some("an online round trains on the pairs that it makes"),
-            false => mixing_fault(arm),
+        let reason = match (online, several) {
+            (true, _) => Some("an online round trains on the pairs that it makes"),
+            (_, true) => Some("a round that weighs dimensions can have the earlier ones among them"),
+            _ => mixing_fault(arm),
         };
         let Some(reason) = reason else { return Ok(()) };
         Err(ConfigError::Refused {
@@ -161,6 +164,7 @@ fn written<'n>(key: &str, arm: &Arm<'n>, main: Option<&Arm<'n>>) -> Option<Found
 pub(super) fn unreplayable(round: &RoundPlan) -> Option<&'static str> {
     match round.online {
         Some(_) => Some("it made its pairs on the way"),
+        None if !round.front.is_empty() => Some("it weighs several dimensions"),
         None => mixing_fault(round.main()),
     }
 }

@@ -8,6 +8,7 @@ mod meta;
 mod mixing;
 mod online;
 mod options;
+mod reward;
 mod rounds;
 mod score;
 mod sections;
@@ -195,7 +196,7 @@ struct Resolver<'a> {
 
 impl<'a> Resolver<'a> {
     fn run(mut self, spec: &RunSpec) -> Result<RunPlan, ConfigError> {
-        for key in ["schema", "name", "seed", "out", "holdout", "hold-share", "token-cache", "data"] {
+        for key in ["schema", "name", "seed", "out", "holdout", "holdout-fold", "hold-share", "token-cache", "data"] {
             self.note_written(key);
         }
         let name = self.name(spec)?;
@@ -215,6 +216,7 @@ impl<'a> Resolver<'a> {
             data,
             text: self.text(spec)?,
             holdout: self.holdout()?,
+            holdout_fold: self.holdout_fold()?,
             token_cache: self.sections.token_cache.clone(),
             warmup,
             hold_share: self.hold_share(&rounds)?,

@@ -82,6 +82,8 @@ impl Resolver<'_> {
         given: Option<&Value>,
     ) -> Result<Vec<f64>, ConfigError> {
         let held = |dimension: &String| hold.is_some_and(|hold| hold.dimensions.contains_key(dimension));
+        // The reward of a round that weighs several is of all of them: a bound on one is held by it.
+        let bounded = |round: &Finished| round.dimensions.iter().any(held);
         let default = objective::options(self.objectives(), &arm.objective)
             .find(|option| option.key == "lambda")
             .map_or(Value::Null, |option| option.default_value());
@@ -94,18 +96,18 @@ impl Resolver<'_> {
                     return Err(self.both_held(arm, &found));
                 }
                 let number = number.as_f64().unwrap_or(1.0);
-                let none = |round: &Finished| own(round) || held(&round.dimension);
+                let none = |round: &Finished| own(round) || bounded(round);
                 return Ok(finished.iter().map(|round| if none(round) { 0.0 } else { number }).collect());
             }
         };
         let mut earlier: Vec<String> = Vec::new();
-        for round in finished.iter().filter(|round| !own(round) && !held(&round.dimension)) {
+        for round in finished.iter().filter(|round| !own(round) && !bounded(round)) {
             if !earlier.contains(&round.dimension) {
                 earlier.push(round.dimension.clone());
             }
         }
         let found = arm.options.find("lambda").expect("a table was written");
-        if table.keys().any(&held) {
+        if table.keys().any(held) {
             return Err(self.both_held(arm, &found));
         }
         let fault = |node: &Node, problem: String| ConfigError::Lambda {
@@ -121,7 +123,7 @@ impl Resolver<'_> {
         if let Some(name) = earlier.iter().find(|name| !table.contains_key(*name)) {
             return Err(fault(found.node, format!("but {name:?} has none")));
         }
-        let weight = |round: &Finished| match own(round) || held(&round.dimension) {
+        let weight = |round: &Finished| match own(round) || bounded(round) {
             true => 0.0,
             false => table[&round.dimension].as_f64().unwrap_or(0.0),
         };

@@ -34,6 +34,7 @@ const OF_A_ROUND: &[&str] = &[
     "cagrad-c",
     "online",
     "dimension-weights",
+    "cumulative",
 ];
 
 /// What later rounds must know of a finished one.
@@ -41,6 +42,8 @@ pub(super) struct Finished {
     /// Index of the round in the run file, of which this may be a part.
     pub round: usize,
     pub dimension: String,
+    /// The dimensions that it weighs, or its only one.
+    pub dimensions: Vec<String>,
     pub objective: String,
     /// Scale of its implicit reward: `alpha` or `beta`, if the objective has one.
     pub scale: Option<f64>,
@@ -108,23 +111,6 @@ impl Resolver<'_> {
         Ok(rounds)
     }
 
-    /// A reward model writes no text and has no reference: a run that makes one has a single round, all of whose arms make
-    /// one, no warm-up and no KL budget.
-    fn check_reward_rounds(&self, rounds: &[RoundPlan]) -> Result<(), ConfigError> {
-        let of_rewards = |round: &RoundPlan| round.arms.iter().any(ArmPlan::gives_rewards);
-        let Some(index) = rounds.iter().position(of_rewards) else { return Ok(()) };
-        let warm_up = self.document.root.get("warmup").is_some();
-        let Some((message, hint)) = reward_fault(rounds, index, warm_up) else { return Ok(()) };
-        let node = self.document.root.get("rounds").and_then(|rounds| rounds.items().get(index));
-        let at = self.document.place(&node.unwrap_or(&self.document.root).source);
-        Err(ConfigError::Refused {
-            at,
-            key: format!("rounds.{index}"),
-            message: message.into(),
-            hint: Some(hint.into()),
-        })
-    }
-
     /// The dimensions of a round, all of which the training data have.
     pub(super) fn round_dimensions(&self, node: &Node, key: &str) -> Result<Vec<String>, ConfigError> {
         match &node.content {
@@ -154,7 +140,9 @@ impl Resolver<'_> {
         let (key, planned) = (format!("rounds.{index}"), format!("rounds.{planned}"));
         let dimension_node = node.get("dimension").expect("the schema requires a dimension");
         let written = node.get("objective").map(text);
-        let default = if index == 0 { "dpo" } else { "spo" };
+        let cumulative = node.get("cumulative").is_some_and(|node| node.to_json() == true);
+        let several = cumulative || matches!(dimension_node.content, Content::Array(_));
+        let default = if index == 0 || several { "dpo" } else { "spo" };
         let objective = objective::canonical(self.objectives(), written.as_deref().unwrap_or(default));
         let scored = objective::is_score(self.objectives(), &objective);
         let online = self.online(&key, &planned, node, scored)?;
@@ -165,7 +153,7 @@ impl Resolver<'_> {
             None if scored => names(dimension_node),
             None => self.round_dimensions(dimension_node, &join(&key, "dimension"))?,
         };
-        let several = matches!(dimension_node.content, Content::Array(_));
+        let dimensions = if cumulative { self.cumulated(&key, node, dimensions, finished)? } else { dimensions };
         let (dimension, front) = (dimensions.join(" + "), if several { dimensions } else { vec![] });
         self.note(&join(&planned, "dimension"), dimension_node);
         let name = self.round_name(index, &key, &planned, node, &dimension)?;
@@ -213,10 +201,12 @@ impl Resolver<'_> {
             });
         }
         self.check_slopes(&key, node, &arms)?;
-        self.check_replay((&key, node), &arms, online.is_some())?;
+        self.check_replay((&key, node), &arms, (online.is_some(), several))?;
         let gate = self.gate(&key, node, arms[0].training.eval_every)?;
         let dimension_weights = self.dimension_weights(node, &key, &main.planned, &front)?;
-        Ok(RoundPlan { name, dimension, front, dimension_weights, arms, gate, online })
+        let round = RoundPlan { name, dimension, front, dimension_weights, arms, gate, online };
+        self.check_weighing(&key, node, &round)?;
+        Ok(round)
     }
 
     /// Slopes of log-probs need a loss on log-probs alone, a pair at a time.
@@ -380,6 +370,7 @@ impl Finished {
         Self {
             round: round_index,
             dimension: round.dimension.clone(),
+            dimensions: round.dimensions().to_vec(),
             objective: main.objective.clone(),
             scale: main.objectives.reward_scale(&main.objective, options),
             lambda,
@@ -446,47 +437,4 @@ fn degree_fault(arms: &[ArmPlan], online: bool, several: bool) -> Option<(usize,
             None
         }
     })
-}
-
-/// What a run may not have beside the round of this index, which makes a reward model, and what to do about it.
-fn reward_fault(rounds: &[RoundPlan], index: usize, warm_up: bool) -> Option<(&'static str, &'static str)> {
-    let arms = &rounds[index].arms;
-    let critique = |arm: &ArmPlan| {
-        let built = arm.objectives.build_reward(&arm.objective, &arm.options).ok();
-        built.and_then(|objective| objective.critique()).map(|critique| critique.max_tokens)
-    };
-    let faults = [
-        (
-            rounds[index].online.is_some(),
-            "a reward model writes no answers, and so makes no pairs of its own (`online`)",
-            "take `online` out; the reward model can be the scorer of online rounds",
-        ),
-        (
-            rounds.len() > 1,
-            "a round with objective `reward` is the only round of its run: it ends as a reward model, which no other round \
-             can start from",
-            "train each reward model in a run of its own, from the same starting model",
-        ),
-        (
-            arms.iter().any(|arm| !arm.gives_rewards()),
-            "the arms of a round are compared by their rewards: all of them or none have the objective `reward`",
-            "give the control the objective `reward` with other settings",
-        ),
-        (
-            arms.iter().any(|arm| critique(arm) != critique(&arms[0])),
-            "all arms of a round read their rewards behind a critique of the same length, or none does",
-            "compare it in a run of its own",
-        ),
-        (
-            warm_up,
-            "a run with objective `reward` has no warm-up",
-            "fine-tune the model in a run before, and start from its `model/`",
-        ),
-        (
-            arms.iter().any(|arm| arm.training.max_kl > 0.0),
-            "a reward model has no distance from a reference in nats, and so no `max-kl`",
-            "take `max-kl` out",
-        ),
-    ];
-    faults.into_iter().find(|(found, ..)| *found).map(|(_, message, hint)| (message, hint))
 }

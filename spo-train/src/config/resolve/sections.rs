@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use spo_data::TextSpec;
+use spo_data::{Fold, TextSpec};
 
 use super::layers::Layers;
 use super::{Resolver, wrong};
@@ -135,17 +135,32 @@ impl Resolver<'_> {
 
     pub(super) fn holdout(&mut self) -> Result<Option<f64>, ConfigError> {
         let test = |entry: &crate::config::spec::DataEntry| entry.split == Split::Test;
-        let Some(index) = self.sections.data.iter().position(test) else {
-            return Ok(Some(self.sections.holdout.unwrap_or(defaults::HOLDOUT)));
-        };
-        match self.root("holdout") {
-            None => Ok(None),
-            Some(node) => Err(ConfigError::Exclusive {
-                at: self.document.place(&node.source),
-                key: "holdout".to_owned(),
-                other: format!("data.{index}.split"),
-            }),
+        let written = |key: &'static str| self.root(key).map(|node| (key, node));
+        let (share, fold) = (written("holdout"), written("holdout-fold"));
+        let test = self.sections.data.iter().position(test).map(|index| format!("data.{index}.split"));
+        match (share.or(fold), test) {
+            (Some((key, node)), Some(other)) => Err(self.exclusive(key, node, other)),
+            (_, Some(_)) => Ok(None),
+            _ => match (share, fold) {
+                (Some((key, node)), Some((other, _))) => Err(self.exclusive(key, node, other.to_owned())),
+                (None, Some(_)) => Ok(None),
+                _ => Ok(Some(self.sections.holdout.unwrap_or(defaults::HOLDOUT))),
+            },
         }
+    }
+
+    fn exclusive(&self, key: &str, node: &Node, other: String) -> ConfigError {
+        ConfigError::Exclusive { at: self.document.place(&node.source), key: key.to_owned(), other }
+    }
+
+    /// The part of the prompts that is held out, if one is.
+    pub(super) fn holdout_fold(&self) -> Result<Option<Fold>, ConfigError> {
+        let Some((node, text)) = self.root("holdout-fold").zip(self.sections.holdout_fold.as_ref()) else {
+            return Ok(None);
+        };
+        let fold =
+            Fold::parse(text).ok_or_else(|| wrong(self.document, node, "holdout-fold", Fold::EXPECTED.to_owned()));
+        fold.map(Some)
     }
 
     /// Only bounds need pairs of their own.

@@ -23,6 +23,9 @@ pub struct EvaluationSpec {
     /// accuracies that is the round's path, on which policies can be compared at equal KL. Each look then samples responses,
     /// and reads the start again.
     pub kl_path: Option<bool>,
+    /// Also keep, for each held-out prompt, how many of its pairs each policy gets right: what a study over several parts of
+    /// the prompts (`holdout-fold`) draws its intervals from.
+    pub by_prompt: Option<bool>,
     /// Training pairs of each dimension on which the gradients of the round's own loss and of the earlier rounds' losses, or
     /// of all dimensions that a round weighs, are compared: their inner products and cosines. 0 = not at all. Each look costs
     /// a backward pass over them and changes nothing.

@@ -13,8 +13,13 @@ pub struct GateSpec {
     /// Most accuracy that any dimension may lose against the best policy before, from 0 to 1: 0.02 is two points.
     #[schemars(range(min = 0, max = 1))]
     pub max_forgetting: Option<f64>,
+    /// End the round as soon as the running policy passes at so many of its `eval-every` evaluations in a row: what the next
+    /// round learns is admitted then. Without it the round takes all its steps.
+    #[schemars(range(min = 1))]
+    pub admit_after: Option<u64>,
     /// What a miss does: `stop` ends the run; `roll-back` goes on with the best policy that the round had at one of its
-    /// `eval-every` evaluations, if that one passes, and ends the run with exit code 3 all the same.
+    /// `eval-every` evaluations, if that one passes, and ends the run with exit code 3 all the same; `go-on` says so and goes
+    /// on with the next round.
     pub on_miss: Option<OnMiss>,
     /// Conditions of a dimension.
     #[serde(flatten)]
@@ -39,4 +44,6 @@ pub enum OnMiss {
     Stop,
     /// The round's best policy takes the place of its last one.
     RollBack,
+    /// The next round begins all the same.
+    GoOn,
 }

@@ -13,15 +13,16 @@ use super::{GateSpec, HoldSpec, OnlineSpec, TrainingSpec};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct RoundSpec {
-    /// Required. The preference dimension whose pairs are trained on; with `[lora] condition = "weights"` a list of two or
-    /// more, which are weighed.
+    /// Required. The preference dimension whose pairs are trained on, or a list of two or more, which are weighed.
     pub dimension: Dimensions,
+    /// Train on the pairs of all earlier rounds' dimensions as well, weighed as in a list (docs/rivals.md).
+    pub cumulative: Option<bool>,
     /// Name in reports and directories; default `round-N-DIMENSION`.
     pub name: Option<String>,
     /// With a list of dimensions and without `[lora] condition`: the weight of each dimension's loss, such as
     /// `dimension-weights = { honesty = 0.7, helpfulness = 0.3 }`; they sum to 1. Default: equal ones.
     pub dimension_weights: Option<BTreeMap<String, f64>>,
-    /// Objective; default `dpo` in the first round, `spo` in later ones. `spo list objectives` shows all.
+    /// Objective; default `dpo` in the first round and where several dimensions are weighed, `spo` in the other later ones. `spo list objectives` shows all.
     pub objective: Option<String>,
     /// The same round trained again from the same start with other settings, for comparison; never carried on.
     pub controls: Option<Vec<ControlSpec>>,

@@ -96,6 +96,10 @@ pub struct RunSections {
     /// Share of the prompts held out for evaluation, chosen by a hash of the prompt; 0 holds out none, and nothing is evaluated. Only without `split = "test"` data.
     #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
     pub holdout: Option<f64>,
+    /// In place of `holdout`: a part of the prompts that is held out, `"2/5"` for the second of five. The parts depend on the
+    /// prompts alone, not on the seed: five runs from `"1/5"` to `"5/5"` hold out each prompt once. Only without
+    /// `split = "test"` data.
+    pub holdout_fold: Option<String>,
     /// Share of the training prompts, chosen by a hash of the prompt, whose pairs drive the λ of rounds with `hold` and nothing
     /// else: no round trains on them, and what was reached is judged on the held-out pairs. Without `hold` none are kept.
     #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]

@@ -1,27 +1,25 @@
-//! A sweep that is an experiment: arms × seeds × orders of one run file, from a file of its own.
+//! What a study file says.
 
-use super::grid::{Variant, orders};
-use super::{Progress, each};
-use crate::TrainError;
+use super::super::grid::{Variant, orders};
+use super::Study;
 use crate::config::{ConfigError, Place, RunSpec};
-use crate::events::Sink;
 use serde::Deserialize;
-use spo_eval::study::{StudyArm, StudyDesign, StudyRun, StudySummary};
-use spo_eval::{RunSummary, report};
+use spo_eval::study::{StudyArm, StudyDesign};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use toml::Spanned;
 
 /// What a study file says.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct StudyFile {
+pub(super) struct StudyFile {
     schema: Spanned<u32>,
     name: Spanned<String>,
     run: PathBuf,
     seeds: Spanned<Vec<u64>>,
+    /// Parts of the prompts, of which each seed holds out the next.
+    folds: Option<Spanned<usize>>,
     #[serde(default)]
     orders: Orders,
     baseline: Spanned<String>,
@@ -63,69 +61,29 @@ fn two_points() -> Spanned<f64> {
     Spanned::new(0..0, 0.02)
 }
 
-/// An experiment.
-#[derive(Debug, Clone)]
-pub struct Study {
-    /// What is compared.
-    pub design: StudyDesign,
-    /// Seeds of the runs.
-    pub seeds: Vec<u64>,
-    /// Its runs, those that share most behind each other.
-    pub variants: Vec<Variant>,
-    /// Order and arm of each run.
-    places: Vec<(String, String)>,
-}
-
-impl Study {
-    /// Reads a study file; the run file that it names lies relative to it.
-    ///
-    /// # Errors
-    /// A file that cannot be read; an unknown key, a value out of range, an arm that is named twice or sets what the run
-    /// file does not take, a baseline that is no arm: each with its place.
-    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let text: Arc<str> = text.into();
-        let name = path.to_string_lossy();
-        let at = |span: Range<usize>| Box::new(Place::in_text(&name, &text, span));
-        let file: StudyFile = toml::from_str(&text).map_err(|error| ConfigError::Syntax {
-            at: at(error.span().unwrap_or(0..0)),
-            message: error.message().to_owned(),
-        })?;
-        file.check().map_err(|(span, key, message)| ConfigError::Refused { at: at(span), key, message, hint: None })?;
-        let spec = RunSpec::from_file(&path.parent().unwrap_or(Path::new("")).join(&file.run))?;
-        file.study(&spec)
-    }
-
-    /// Runs what is not finished yet below `out`, and writes `study.md`, `study.html`, `study.json`, `study.csv` and
-    /// `study.svg`; the rest is as with [`sweep`](super::sweep()).
-    ///
-    /// # Errors
-    /// As [`sweep`](super::sweep()).
-    pub fn run(
-        &self,
-        out: &Path,
-        sink: &mut dyn FnMut() -> Box<dyn Sink>,
-        told: &mut dyn FnMut(usize, &Variant, Progress),
-        stop: &AtomicBool,
-    ) -> Result<StudySummary, TrainError> {
-        let mut found = StudySummary::default();
-        each(&self.variants, out, sink, told, stop, &mut |finished| {
-            let run = |(index, summary): (&usize, &RunSummary)| {
-                let (order, arm) = self.places[*index].clone();
-                StudyRun { order, arm, summary: summary.clone() }
-            };
-            found = StudySummary::of(&self.design, &finished.iter().map(run).collect::<Vec<_>>())?;
-            write(&found, out)
-        })?;
-        Ok(found)
-    }
-}
-
 /// Where something is wrong, which key, and what.
 type Fault = (Range<usize>, String, String);
 
 impl StudyFile {
+    /// Reads and checks a study file.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let unread = |source| ConfigError::ReadStudy { path: path.to_owned(), source };
+        let text: Arc<str> = std::fs::read_to_string(path).map_err(unread)?.into();
+        let name = path.to_string_lossy();
+        let at = |span: Range<usize>| Box::new(Place::in_text(&name, &text, span));
+        let file: Self = toml::from_str(&text).map_err(|error| ConfigError::Syntax {
+            at: at(error.span().unwrap_or(0..0)),
+            message: error.message().to_owned(),
+        })?;
+        file.check().map_err(|(span, key, message)| ConfigError::Refused { at: at(span), key, message, hint: None })?;
+        Ok(file)
+    }
+
+    /// The run file that it names, which lies relative to it.
+    pub fn run(&self, path: &Path) -> Result<RunSpec, ConfigError> {
+        RunSpec::from_file(&path.parent().unwrap_or(Path::new("")).join(&self.run))
+    }
+
     fn check(&self) -> Result<(), Fault> {
         let fault = |span: Range<usize>, key: &str, message: String| Err((span, key.to_owned(), message));
         if *self.schema.get_ref() != 1 {
@@ -139,6 +97,17 @@ impl StudyFile {
         let twice = seeds.iter().enumerate().find(|(index, seed)| seeds[..*index].contains(seed));
         if seeds.is_empty() || twice.is_some() {
             return fault(self.seeds.span(), "seeds", "expected one seed or more, none of them twice".to_owned());
+        }
+        if let Some(folds) = &self.folds {
+            let found = *folds.get_ref();
+            if found < 2 || !seeds.len().is_multiple_of(found) {
+                let message = format!(
+                    "found {found} with {} seeds, expected 2 or more, and as many seeds as folds or a multiple of them: \
+                     every prompt is held out equally often",
+                    seeds.len()
+                );
+                return fault(folds.span(), "folds", message);
+            }
         }
         if self.kl.get_ref().iter().any(|kl| !(kl.is_finite() && *kl > 0.0)) {
             return fault(self.kl.span(), "kl", "expected numbers of nats above 0".to_owned());
@@ -172,18 +141,24 @@ impl StudyFile {
         Ok(())
     }
 
-    fn study(self, spec: &RunSpec) -> Result<Study, ConfigError> {
+    /// Its runs.
+    pub fn study(self, spec: &RunSpec) -> Result<Study, ConfigError> {
         let orders = match self.orders {
             Orders::All => orders(spec)?,
             Orders::AsWritten => vec![Variant { name: String::new(), settings: vec![], spec: spec.clone() }],
         };
         let (mut variants, mut places) = (vec![], vec![]);
+        let folds = self.folds.as_ref().map(|folds| *folds.get_ref());
         for order in &orders {
             let words = order.settings.first().map_or("as-written", |(_, order)| order.as_str());
-            for seed in self.seeds.get_ref() {
+            for (number, seed) in self.seeds.get_ref().iter().enumerate() {
                 for arm in &self.arms {
                     let (mut spec, arm_name) = (order.spec.clone(), arm.name.get_ref());
                     spec.apply_set(&format!("seed={seed}"))?;
+                    if let Some(folds) = folds {
+                        spec.apply_set(&format!("holdout-fold=\"{}/{folds}\"", number % folds + 1))?;
+                        spec.apply_set("evaluation.by-prompt=true")?;
+                    }
                     arm.set.iter().try_for_each(|set| spec.apply_set(set))?;
                     let parts = [("order", words), ("seed", &seed.to_string()), ("arm", arm_name)];
                     let settings = parts.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
@@ -207,19 +182,8 @@ impl StudyFile {
             baseline: own.unwrap_or_default(),
             kl: self.kl.into_inner(),
             margin: self.margin.into_inner(),
+            folds,
         };
         Ok(Study { design, seeds: self.seeds.into_inner(), variants, places })
     }
-}
-
-fn write(summary: &StudySummary, out: &Path) -> Result<(), TrainError> {
-    let file = |name: &str, text: &str| {
-        let path = out.join(name);
-        std::fs::write(&path, text).map_err(|e| TrainError::io(&path, e))
-    };
-    file("study.md", &report::study_markdown(summary))?;
-    file("study.html", &report::study_html(summary))?;
-    file("study.json", &serde_json::to_string_pretty(summary).expect("a summary is plain data"))?;
-    file("study.svg", &report::study_front_svg(summary))?;
-    file("study.csv", &super::csv(&report::study_rows(summary), out)?)
 }
