@@ -47,7 +47,7 @@ pub fn product_into(a: Matrix, b: Matrix, out: &mut [f32], stride: usize, add: b
 /// Products with fewer multiplications stay on one thread.
 const PARALLEL: usize = 1 << 20;
 /// Rows of `b` packed at a time.
-const DEPTH: usize = 256;
+pub(super) const DEPTH: usize = 256;
 /// Most columns of `b` packed at a time.
 const PACKED_COLUMNS: usize = 512;
 
@@ -58,9 +58,9 @@ thread_local! {
 
 /// Where a product goes.
 #[derive(Clone, Copy)]
-struct Out {
-    start: *mut f32,
-    stride: usize,
+pub(super) struct Out {
+    pub(super) start: *mut f32,
+    pub(super) stride: usize,
 }
 
 // SAFETY: an `Out` is only a place; whoever writes there says why nobody else does.
@@ -71,7 +71,7 @@ unsafe impl Sync for Out {}
 impl Out {
     /// # Safety
     /// The value at `row` and `column` is inside the buffer.
-    unsafe fn at(self, row: usize, column: usize) -> Self {
+    pub(super) unsafe fn at(self, row: usize, column: usize) -> Self {
         // SAFETY: the caller stays inside the buffer.
         Self { start: unsafe { self.start.add(row * self.stride + column) }, stride: self.stride }
     }
@@ -81,7 +81,7 @@ impl Out {
 ///
 /// # Safety
 /// `out` points to `a.rows` rows of `b.columns` values that nobody else uses, written before if `add`.
-unsafe fn multiply(a: Matrix, b: Matrix, out: Out, add: bool, parallel: bool) {
+pub(super) unsafe fn multiply(a: Matrix, b: Matrix, out: Out, add: bool, parallel: bool) {
     assert_eq!(a.columns, b.rows, "inner dimensions");
     let (rows, columns) = (a.rows, b.columns);
     if rows == 0 || columns == 0 {
