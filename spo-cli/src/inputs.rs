@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use spo_data::{DataSpec, Dataset, Overflow, Part, Paths, Reason, Record, Registry, TemplateKind, TextSpec, Tokenizer};
-use spo_model::load::{LoadOptions, Storage};
+use spo_model::load::{Kept, LoadOptions, Storage};
 use spo_model::lora::load_adapter;
 use spo_model::{CausalLm, device};
 
@@ -25,6 +25,9 @@ pub(crate) struct DeviceArguments {
     /// Number format of the weights in memory
     #[arg(long, value_enum, default_value_t = Dtype::F32, help_heading = "Device")]
     pub dtype: Dtype,
+    /// Keep the projections of a quantised file in its blocks, on the CPU: less memory, and the numbers of --dtype f32
+    #[arg(long, help_heading = "Device")]
+    pub as_stored: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum, Serialize, Deserialize)]
@@ -60,8 +63,21 @@ impl DeviceArguments {
         point: Option<&[f64]>,
     ) -> Result<CausalLm, CliError> {
         let start = Instant::now();
-        let mut loaded =
-            CausalLm::open(model, LoadOptions { storage: Some(self.dtype.storage()), blocks: None }, device)?;
+        let unexpected = |found: String, expected: &str| CliError::Unexpected {
+            at: "--as-stored".into(),
+            found,
+            expected: expected.into(),
+            usage: true,
+        };
+        if self.as_stored && !device::on_cpu(device) {
+            return Err(unexpected(device::describe(device), "--device cpu, where blocks are multiplied"));
+        }
+        let blocks = self.as_stored.then_some(Kept::AsStored);
+        let mut loaded = CausalLm::open(model, LoadOptions { storage: Some(self.dtype.storage()), blocks }, device)?;
+        if self.as_stored && !loaded.is_quantised() {
+            let found = format!("{} without one in blocks", model.display());
+            return Err(unexpected(found, "a file that stores projections in blocks"));
+        }
         if let Some(adapter) = adapter {
             (loaded, _) = load_adapter(loaded, adapter)?;
             if let Some(point) = point {

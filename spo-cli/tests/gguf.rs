@@ -84,6 +84,27 @@ fn commands_say_of_a_file_what_they_say_of_its_model() {
     assert_eq!(score(&path(&hf)), score(&dir));
 }
 
+/// Projections that stay in their blocks give what decoded ones give, to the last digit.
+#[test]
+fn blocks_may_stay_as_they_are_stored() {
+    let directory = tempdir().unwrap();
+    let (file, plain, pairs) = (exported(directory.path(), "q8_0"), exported(directory.path(), "f32"), pairs());
+    let format = ["--prompt-format", "Question: {prompt}\\nAnswer:", "--device", "cpu"];
+    for command in [
+        &["score", "--data", &pairs, "--limit", "3", "--json", "--model", &file][..],
+        &["generate", "--temperature", "0", "--json", "--prompt", "Once", "--model", &file],
+    ] {
+        let command = [command, &format].concat();
+        let expected = out(&command);
+        assert_eq!(out(&[&command[..], &["--as-stored"]].concat()), expected, "{command:?}");
+        assert!(!expected.is_empty());
+    }
+    let refused =
+        spo(&["score", "--data", &pairs, "--limit", "3", "--model", &plain, "--device", "cpu", "--as-stored"]);
+    assert_eq!(refused.code, 2, "{}", refused.err);
+    assert!(refused.err.contains("without one in blocks") && refused.err.contains("--as-stored"), "{}", refused.err);
+}
+
 /// The run file of a small run on this model, with adapters.
 fn run(directory: &Path, model: &str) -> PathBuf {
     let file = small_run(directory);

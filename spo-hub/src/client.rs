@@ -45,14 +45,10 @@ impl<'s> Client<'s> {
     /// An answer in JSON.
     pub fn json(&self, name: &Name, url: &str, sent: Sent<'_>) -> Result<Value, HubError> {
         let answer = self.ask(name, url, sent)?;
-        let mut text = String::new();
-        let read = answer.into_body().into_reader().take(LARGEST_ANSWER).read_to_string(&mut text);
+        let mut bytes = vec![];
+        let read = answer.into_body().into_reader().take(LARGEST_ANSWER).read_to_end(&mut bytes);
         read.map_err(|error| unreachable(url, &error.to_string()))?;
-        serde_json::from_str(&text).map_err(|_| HubError::Malformed {
-            url: url.into(),
-            found: format!("`{}`", text.chars().take(60).collect::<String>()),
-            expected: "JSON",
-        })
+        from_json(url, &bytes)
     }
 
     /// An answer with a status that says success; what passes by itself is tried again.
@@ -111,25 +107,52 @@ impl<'s> Client<'s> {
         let status = answer.status().as_u16();
         let header =
             |key: &str| answer.headers().get(key).and_then(|value| value.to_str().ok()).unwrap_or("").to_owned();
-        let (code, said, wait) = (header("x-error-code"), header("x-error-message"), header("retry-after"));
-        let message = if said.is_empty() { body_message(answer) } else { said };
-        let (id, endpoint) = (name.to_string(), self.settings.endpoint.clone());
-        match (status, code.as_str()) {
-            (_, "GatedRepo") => HubError::Gated { name: id, page: self.page(name), message },
-            (_, "RevisionNotFound") => HubError::NoRevision { name: id, revision: name.revision().into() },
-            (401, "RepoNotFound") if self.settings.token.is_some() => HubError::Token { name: id, status, message },
-            (_, "RepoNotFound") => HubError::NoRepository { name: id, kind: name.kind.word(), status, endpoint },
-            (401 | 403, _) if self.settings.token.is_some() => HubError::Token { name: id, status, message },
-            (401 | 403 | 404, "") => HubError::NoRepository { name: id, kind: name.kind.word(), status, endpoint },
-            (429, _) => HubError::Limited { url: url.into(), seconds: wait.trim().parse().unwrap_or(30) },
-            _ => HubError::Status { url: url.into(), status, message },
-        }
+        let headers = [header("x-error-code"), header("x-error-message"), header("retry-after")];
+        let mut body = vec![];
+        let _ = answer.into_body().into_reader().take(4096).read_to_end(&mut body);
+        refusal(self.settings, (name, url), status, headers.each_ref().map(String::as_str), &body)
     }
 
     /// The page of a repository.
     pub fn page(&self, name: &Name) -> String {
-        format!("{}/{}{}", self.settings.endpoint, prefix(name), name.id)
+        page(self.settings, name)
     }
+}
+
+/// Bytes of an answer as JSON.
+pub(crate) fn from_json(url: &str, bytes: &[u8]) -> Result<Value, HubError> {
+    serde_json::from_slice(bytes).map_err(|_| HubError::Malformed {
+        url: url.into(),
+        found: format!("`{}`", String::from_utf8_lossy(bytes).chars().take(60).collect::<String>()),
+        expected: "JSON",
+    })
+}
+
+/// Why a request was refused, by the answer's status, its headers `x-error-code`, `x-error-message` and `retry-after` (empty
+/// where there is none), and its body, whatever they hold.
+pub fn refusal(
+    settings: &Settings,
+    (name, url): (&Name, &str),
+    status: u16,
+    [code, said, wait]: [&str; 3],
+    body: &[u8],
+) -> HubError {
+    let message = if said.is_empty() { body_message(body) } else { said.into() };
+    let (id, endpoint) = (name.to_string(), settings.endpoint.clone());
+    match (status, code) {
+        (_, "GatedRepo") => HubError::Gated { name: id, page: page(settings, name), message },
+        (_, "RevisionNotFound") => HubError::NoRevision { name: id, revision: name.revision().into() },
+        (401, "RepoNotFound") if settings.token.is_some() => HubError::Token { name: id, status, message },
+        (_, "RepoNotFound") => HubError::NoRepository { name: id, kind: name.kind.word(), status, endpoint },
+        (401 | 403, _) if settings.token.is_some() => HubError::Token { name: id, status, message },
+        (401 | 403 | 404, "") => HubError::NoRepository { name: id, kind: name.kind.word(), status, endpoint },
+        (429, _) => HubError::Limited { url: url.into(), seconds: wait.trim().parse().unwrap_or(30) },
+        _ => HubError::Status { url: url.into(), status, message },
+    }
+}
+
+fn page(settings: &Settings, name: &Name) -> String {
+    format!("{}/{}{}", settings.endpoint, prefix(name), name.id)
 }
 
 /// What stands before a repository's id in addresses that are not of the API.
@@ -149,10 +172,8 @@ pub(crate) fn unreachable(url: &str, reason: &str) -> HubError {
 }
 
 /// `error` of an answer in JSON.
-fn body_message(answer: Response<Body>) -> String {
-    let mut text = String::new();
-    let _ = answer.into_body().into_reader().take(4096).read_to_string(&mut text);
-    let value: Value = serde_json::from_str(&text).unwrap_or_default();
+fn body_message(body: &[u8]) -> String {
+    let value: Value = serde_json::from_slice(body).unwrap_or_default();
     value["error"].as_str().unwrap_or_default().chars().take(300).collect()
 }
 

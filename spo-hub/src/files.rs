@@ -1,8 +1,9 @@
 //! What a repository has, and which of it is needed.
 
 use serde::Deserialize;
+use serde_json::Value;
 
-use crate::client::{Client, Sent, escaped};
+use crate::client::{Client, Sent, escaped, from_json};
 use crate::name::is_inside;
 use crate::{Fetched, HubError, Kind, Name, Want};
 
@@ -73,15 +74,23 @@ impl Repository {
         let (endpoint, plural) = (&client.settings.endpoint, name.kind.plural());
         let revision = escaped(name.commit.as_deref().unwrap_or(name.revision()));
         let url = format!("{endpoint}/api/{plural}/{}/revision/{revision}?blobs=true", name.id);
-        let answer = client.json(name, &url, Sent::Nothing)?;
+        Self::read(client.json(name, &url, Sent::Nothing)?, &url)
+    }
+
+    /// From the Hub's answer to this request.
+    fn read(answer: Value, url: &str) -> Result<Self, HubError> {
         let malformed =
-            |found: String| HubError::Malformed { url: url.clone(), found, expected: "commit, files, hashes" };
+            |found: String| HubError::Malformed { url: url.into(), found, expected: "commit, files, hashes" };
         let info: Info = serde_json::from_value(answer).map_err(|error| malformed(error.to_string()))?;
         if !crate::cache::is_commit(&info.sha) {
             return Err(malformed(format!("the commit `{}`", info.sha)));
         }
         let files = info.siblings.into_iter().map(|file| file.known().map_err(malformed));
-        Ok(Self { commit: info.sha, files: files.collect::<Result<_, _>>()? })
+        let files: Vec<RemoteFile> = files.collect::<Result<_, _>>()?;
+        if files.iter().try_fold(0u64, |sum, file| sum.checked_add(file.bytes)).is_none() {
+            return Err(malformed("files of more bytes than can be counted".into()));
+        }
+        Ok(Self { commit: info.sha, files })
     }
 
     /// The files that are needed.
@@ -107,6 +116,17 @@ impl Sibling {
         };
         Ok(RemoteFile { path, bytes, hash })
     }
+}
+
+/// What an answer of the Hub about a repository says, whatever its bytes are: the commit, and the files that are needed.
+///
+/// # Errors
+/// It is no such answer, or nothing of what it names is of use.
+pub fn listed(name: &Name, want: &Want, answer: &[u8]) -> Result<(String, Vec<String>), HubError> {
+    let url = format!("the answer about {name}");
+    let repository = Repository::read(from_json(&url, answer)?, &url)?;
+    let files = repository.wanted(name, want)?.into_iter().map(|file| file.path).collect();
+    Ok((repository.commit, files))
 }
 
 /// Which of a repository's files are needed, sorted.

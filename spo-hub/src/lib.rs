@@ -22,8 +22,12 @@ mod push;
 mod settings;
 mod want;
 
+#[cfg(feature = "online")]
+pub use client::refusal;
 pub use error::HubError;
 pub use fetch::fetch;
+#[cfg(feature = "online")]
+pub use files::listed;
 pub use name::{Kind, Name};
 pub use push::{Pushed, push};
 pub use settings::Settings;

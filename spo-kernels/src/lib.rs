@@ -8,6 +8,7 @@
 //! | operation | what it does | forms | on the tape |
 //! |---|---|---|---|
 //! | [`linear`] | `x Wᵀ` | `cpu/linear.rs` | yes |
+//! | [`blocks`] | `x Wᵀ` of a weight in blocks | `cpu/blocks.rs` | yes |
 //! | [`bias`] | `y + b` | `cpu/bias.rs` | yes |
 //! | [`glu`] | `silu(gate) · up` | `cpu/glu.rs`, `gpu/form/glu.rs` | yes |
 //! | [`rms_norm`] | `x / √(mean(x²) + ε) · (w + offset)` | `cpu/rms_norm.rs`, `gpu/form/rms_norm.rs` | yes |
@@ -58,6 +59,7 @@
 pub mod adamw;
 pub mod attention;
 pub mod bias;
+pub mod blocks;
 #[cfg(test)]
 mod check;
 pub mod cpu;

@@ -4,14 +4,14 @@
 //! inputs and the tape of one where blocks are recomputed. What the tapes keep is counted operation by operation, for the
 //! fused operations of the CPU in f32 and for burn's elsewhere.
 
-use crate::decoder::blocks::BlockBits;
+use crate::decoder::kept::Kept;
 use crate::load::{Storage, WeightSource};
 use crate::lora::{LoraSpec, projection_names};
 use crate::parameters::is_constant;
 use crate::spec::{Activation, ExpertsSpec, MlpKind, NormKind, NormPlacement, QkNorm};
 use crate::{CausalLm, ModelError, ModelSpec, device};
 use burn::tensor::Tensor;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes of a chunk of logits, and of gradients that the head keeps; see `spo_core::logprob`.
 const HEAD_CHUNK: usize = 64 << 20;
@@ -22,14 +22,25 @@ const HEAD_KEPT: usize = 128 << 20;
 pub struct Training<'a> {
     /// Type of the weights.
     pub storage: Storage,
-    /// Bits of the quantised projections, if they are.
-    pub blocks: Option<BlockBits>,
+    /// In which blocks the projections are kept, if they are.
+    pub blocks: Option<Kept>,
+    /// The projections that the file stores in blocks, by module path.
+    pub stored: Option<&'a BTreeMap<String, StoredBlocks>>,
     /// Adapters; `None` trains all weights.
     pub lora: Option<&'a LoraSpec>,
     /// Ranks of the adapters that lie frozen below the trained one.
     pub frozen_ranks: usize,
     /// Whether the operations are the CPU's fused ones.
     pub fused: bool,
+}
+
+/// A projection in the blocks of its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredBlocks {
+    /// Bytes that it takes in memory.
+    pub bytes: usize,
+    /// What people call them: `Q4_K`, `GPTQ`, …
+    pub kind: &'static str,
 }
 
 /// The largest micro-batch.
@@ -81,10 +92,14 @@ impl Training<'_> {
         for (path, shape) in parameter_shapes(spec) {
             let elements = shape.iter().product::<usize>();
             let module = path.trim_end_matches(".weight");
-            state.weights += match (self.blocks, shape.as_slice()) {
-                (Some(bits), &[out, inputs]) if projections.contains(module) => bits.bytes([out, inputs]),
-                _ => elements * stored,
+            let in_blocks = match (self.blocks, shape.as_slice()) {
+                (Some(Kept::Quantised(bits)), &[out, inputs]) if projections.contains(module) => {
+                    Some(bits.bytes([out, inputs]))
+                }
+                (Some(Kept::AsStored), _) => self.stored.and_then(|stored| Some(stored.get(module)?.bytes)),
+                _ => None,
             };
+            state.weights += in_blocks.unwrap_or(elements * stored);
             let Some(lora) = self.lora else {
                 trained += if is_constant(&path) { 0 } else { elements };
                 continue;
@@ -304,6 +319,7 @@ pub fn scoring_head(spec: &ModelSpec, rows: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decoder::blocks::BlockBits;
     use crate::lora::Targets;
     use crate::parameters;
 
@@ -326,7 +342,8 @@ mod tests {
             ..LoraSpec::new(3, 6.0)
         };
         let model = CausalLm::random(&spec, 0, &device::cpu());
-        let plain = Training { storage: Storage::F32, blocks: None, lora: None, frozen_ranks: 0, fused: true };
+        let plain =
+            Training { storage: Storage::F32, blocks: None, stored: None, lora: None, frozen_ranks: 0, fused: true };
         let state = plain.state(&spec).expect("no targets");
         let weights = 4 * parameters::count(&model, |_| true);
         assert_eq!((state.weights, state.adapters), (weights, 0));
@@ -340,14 +357,20 @@ mod tests {
         assert_eq!(state.adapters, 2 * own + 4 * magnitudes);
         let trained = own + parameters::count(&model, |path| lora.saved.contains(path));
         assert_eq!((state.gradients, state.optimizer), (4 * trained, 12 * trained));
-        let quantised = Training { blocks: Some(BlockBits::Four), ..adapted }.state(&spec).expect("as before");
+        let four = Some(Kept::Quantised(BlockBits::Four));
+        let quantised = Training { blocks: four, ..adapted.clone() }.state(&spec).expect("as before");
         assert!(quantised.weights < state.weights);
+        let stored = BTreeMap::from([("layers.1.mlp.up_proj".to_owned(), StoredBlocks { bytes: 1000, kind: "Q4_0" })]);
+        let kept = Training { blocks: Some(Kept::AsStored), stored: Some(&stored), ..adapted };
+        let kept = kept.state(&spec).expect("as before");
+        assert_eq!(state.weights - kept.weights, 2 * 96 * 64 - 1000);
     }
 
     #[test]
     fn recomputing_keeps_one_block_and_the_inputs() {
         let (spec, batch) = (spec(""), Batch { tokens: 100, rows: 30, scores: 0 });
-        let plain = Training { storage: Storage::F32, blocks: None, lora: None, frozen_ranks: 0, fused: true };
+        let plain =
+            Training { storage: Storage::F32, blocks: None, stored: None, lora: None, frozen_ranks: 0, fused: true };
         let [kept, recomputed] = [false, true].map(|r| plain.activations(&spec, batch, r).expect("no targets"));
         // Two blocks keep 4 h + 2 q + 2 kv + 3 inner values a token each, output included.
         let block = 4 * 64 + 2 * 64 + 2 * 32 + 3 * 96;
@@ -357,7 +380,8 @@ mod tests {
     #[test]
     fn the_head_is_bounded_by_its_chunks() {
         let (spec, batch) = (spec(""), Batch { tokens: 100, rows: 30, scores: 0 });
-        let plain = Training { storage: Storage::F32, blocks: None, lora: None, frozen_ranks: 0, fused: true };
+        let plain =
+            Training { storage: Storage::F32, blocks: None, stored: None, lora: None, frozen_ranks: 0, fused: true };
         assert_eq!(plain.head(&spec, batch, 0), 30 * 50 * 4);
         assert_eq!(plain.head(&spec, batch, 10), 30 * 50 * 4);
         let many = Batch { rows: 10_000_000, ..batch };

@@ -2,10 +2,13 @@
 
 use crate::family::Registry;
 use crate::load::{Checkpoint, GgufModel, LoadOptions, Storage};
+use crate::lora::projection_names;
+use crate::memory::{StoredBlocks, parameter_shapes};
 use crate::reward::refuse_reward_model;
-use crate::{CausalLm, ModelError, ModelSpec};
+use crate::{CausalLm, ModelError, ModelSpec, device};
 use burn::tensor::Device;
 use spo_data::gguf::is_gguf;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 impl Registry {
@@ -20,6 +23,37 @@ impl Registry {
         }
         refuse_reward_model(dir)?;
         CausalLm::from_checkpoint(&self.spec(dir)?, &Checkpoint::open(dir)?, options, device)
+    }
+
+    /// The projections that a model's file stores in blocks, by module path: what is kept
+    /// [`AsStored`](crate::load::Kept::AsStored). No weight is read.
+    ///
+    /// # Errors
+    /// As [`spec`](Self::spec), or damaged weights.
+    pub fn stored_blocks(&self, dir: &Path) -> Result<BTreeMap<String, StoredBlocks>, ModelError> {
+        let matrices = |spec: &ModelSpec| {
+            let projections = BTreeSet::from_iter(projection_names(spec));
+            let shapes = parameter_shapes(spec).into_iter();
+            let matrices = shapes.filter_map(|(path, shape)| Some((path, <[usize; 2]>::try_from(shape).ok()?)));
+            let of_projection = move |path: &str| path.strip_suffix(".weight").map(|path| projections.contains(path));
+            matrices.filter(move |(path, _)| of_projection(path) == Some(true))
+        };
+        let module = |path: &str| path.trim_end_matches(".weight").to_owned();
+        if is_gguf(dir) {
+            let model = GgufModel::open(self, dir)?;
+            let found = |(path, shape): (String, _)| {
+                let (bytes, kind) = model.in_blocks(&path, shape)?;
+                Some((module(&path), StoredBlocks { bytes, kind }))
+            };
+            return Ok(matrices(model.spec()).filter_map(found).collect());
+        }
+        let (spec, checkpoint) = (self.spec(dir)?, Checkpoint::open(dir)?);
+        let source = checkpoint.source(spec.layout, LoadOptions::default(), &device::cpu());
+        let found = |(path, shape): (String, _)| {
+            let (bytes, kind) = source.in_blocks(&path, shape)?;
+            Some((module(&path), StoredBlocks { bytes, kind }))
+        };
+        Ok(matrices(&spec).filter_map(found).collect())
     }
 }
 

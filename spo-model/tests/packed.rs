@@ -8,10 +8,12 @@ use common::{root, tensors};
 use safetensors::Dtype;
 use safetensors::tensor::{SafeTensors, TensorView, serialize_to_file};
 use serde_json::{Value, json};
+use spo_data::Group;
 use spo_model::decoder::blocks::BlockBits;
-use spo_model::export::{ModelFiles, SHARD_BYTES, save};
-use spo_model::load::{LoadOptions, Storage};
-use spo_model::lora::projections;
+use spo_model::export::{self, ModelFiles, SHARD_BYTES, save};
+use spo_model::family::Registry;
+use spo_model::load::{Kept, LoadOptions, Storage};
+use spo_model::lora::{LoraSpec, projections};
 use spo_model::{CausalLm, ModelSpec, device, parameters};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -151,7 +153,7 @@ fn nf4_stays_in_its_blocks_without_a_loss() {
     let config = config.replace("\"hidden_size\": 32", "\"hidden_size\": 64").replace(": 160", ": 128");
     std::fs::write(dir.path().join("config.json"), config).unwrap();
     let dense = |blocks: Option<BlockBits>| {
-        let options = LoadOptions { storage: Some(Storage::F32), blocks };
+        let options = LoadOptions { storage: Some(Storage::F32), blocks: blocks.map(Kept::from) };
         let mut model = CausalLm::open(dir.path(), options, &device::cpu()).unwrap();
         let numbers = |tensor: burn::tensor::Tensor<2>| tensor.into_data().iter::<f32>().collect::<Vec<_>>();
         let linears = projections(&mut model).into_iter();
@@ -164,6 +166,42 @@ fn nf4_stays_in_its_blocks_without_a_loss() {
     };
     let (plain, blocks) = (dense(None), dense(Some(BlockBits::Four)));
     assert_eq!((plain.len(), plain == blocks), (7, true));
+}
+
+/// Codes and scales that stay have the numbers of loading, to the bit, and take what a plan counts.
+#[test]
+fn packed_weights_may_stay_in_their_blocks() {
+    let prompt: Vec<u32> = (1..17).collect();
+    let answer: Vec<u32> = (20..37).collect();
+    let logps = |model: &CausalLm| {
+        let group = Group { prompt: &prompt, answers: vec![&answer] };
+        model.score(&[group], 512, &Default::default(), &mut |_| ())
+    };
+    for kind in KINDS {
+        let load = |blocks| {
+            let options = LoadOptions { storage: Some(Storage::F32), blocks };
+            CausalLm::open(&folder(kind), options, &device::cpu()).unwrap()
+        };
+        let (mut decoded, mut kept) = (load(None), load(Some(Kept::AsStored)));
+        let stored = Registry::builtin().stored_blocks(&folder(kind)).unwrap();
+        let numbers = |tensor: burn::tensor::Tensor<2>| tensor.into_data().iter::<f32>().collect::<Vec<_>>();
+        for ((path, in_blocks), (_, dense)) in projections(&mut kept).into_iter().zip(projections(&mut decoded)) {
+            assert!(in_blocks.weight.is_none() && dense.kept.is_none(), "{kind} {path}");
+            assert_eq!(numbers(in_blocks.dense()), numbers(dense.dense()), "{kind} {path}");
+            let bytes = in_blocks.kept.as_ref().unwrap().bytes();
+            // GPTQ's groups by input are the one thing that shapes do not tell.
+            let order = if kind == "gptq" { 4 * in_blocks.dims()[1] } else { 0 };
+            assert_eq!(bytes, stored[&path].bytes + order, "{kind} {path}");
+            assert!(bytes < 4 * in_blocks.dims().iter().product::<usize>(), "{kind} {path}");
+        }
+        assert_eq!(stored.len(), 7, "{kind}");
+        assert_eq!(logps(&kept), logps(&decoded), "{kind}");
+        let adapted = |model: CausalLm| model.with_lora(&LoraSpec::new(2, 4.0), 1).unwrap();
+        assert_eq!(logps(&adapted(kept.clone())), logps(&adapted(decoded)), "{kind}");
+        let other = load(Some(Kept::AsStored));
+        assert_eq!(parameters::hash(&kept, |_| true), parameters::hash(&other, |_| true), "{kind}");
+        assert!(export::save(&kept, &ModelFiles::default(), &folder(kind).join("nowhere"), SHARD_BYTES).is_err());
+    }
 }
 
 #[test]

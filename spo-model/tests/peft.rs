@@ -190,7 +190,7 @@ fn a_quantised_base_takes_less_memory_and_drifts_little() {
     let plain = logps(&base(&golden), &rows);
     let mut last = 0.0;
     for (bits, least, most) in [(BlockBits::Eight, 1e-4, 0.5), (BlockBits::Four, 1e-2, 5.0)] {
-        let options = LoadOptions { storage: None, blocks: Some(bits) };
+        let options = LoadOptions { storage: None, blocks: Some(bits.into()) };
         let quantised = CausalLm::open(&path, options, &device::cpu()).unwrap();
         let drift = largest(&logps(&quantised, &rows), &plain);
         assert!((least..most).contains(&drift) && drift > last, "{bits:?}: {drift}");

@@ -6,11 +6,13 @@ mod built_in;
 use built_in::{TEXT, assets, tables};
 use serde_json::Value;
 use spo_data::Group;
+use spo_model::export::{GgufType, ModelFiles, save_gguf};
 use spo_model::lora::load_adapter;
 use spo_model::{CausalLm, device};
 use spo_train::config::RunSpec;
 use spo_train::events::sink::Memory;
 use spo_train::events::{Event, StepFigures};
+use spo_train::forecast::Forecast;
 use spo_train::{Prepared, TrainError, prepare, run};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -236,6 +238,42 @@ fn a_quantised_base_is_trained_on_and_merged_into_the_whole_one() {
         assert_eq!(read(&assets().join("stories260K")), read(&done.path("model")));
         assert!(done.steps().iter().all(|step| step.grad_norm > 0.0));
     }
+}
+
+/// A GGUF file of the built-in model: 8 bits a value where rows fill blocks, 16 elsewhere.
+fn blocks_of_the_built_in_model(dir: &Path) -> PathBuf {
+    let (stories, path) = (assets().join("stories260K"), dir.join("model.gguf"));
+    let model = CausalLm::from_dir(&stories, None, &device::cpu()).unwrap();
+    save_gguf(&model, &ModelFiles::from_dir(&stories).unwrap(), "stories", GgufType::Q8, &path).unwrap();
+    path
+}
+
+#[test]
+fn a_base_in_the_blocks_of_its_file_trains_to_the_same_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = format!("model.path={:?}", blocks_of_the_built_in_model(dir.path()));
+    let of = |base: &str| changed(&format!("dora = true\nquantised-base = \"{base}\""), &[&model]).unwrap();
+    let (decoded, kept) = (of("none"), of("as-stored"));
+    let losses = |done: &Done| done.steps().iter().map(|step| step.loss.to_bits()).collect::<Vec<_>>();
+    assert!(losses(&kept).len() > 4);
+    assert_eq!(losses(&kept), losses(&decoded));
+    let weights = |done: &Done| std::fs::read(done.path("model/model.safetensors")).unwrap();
+    assert!(weights(&kept) == weights(&decoded), "adapters and merged weights are the same");
+    assert_eq!(kept.drifts().1, Some(0.0));
+    assert_eq!(kept.json("model/manifest.json")["base"]["quantised"], "as-stored");
+    let memory = |done: &Done| Forecast::of(&done.prepared).unwrap().memory;
+    let (dense, blocks) = (memory(&decoded), memory(&kept));
+    assert_eq!(dense.kept.as_deref(), Some("30 projections, stored as Q8_0, decoded to f32"));
+    assert_eq!(blocks.kept.as_deref(), Some("30 projections as stored: Q8_0; the rest as f32"));
+    assert!(blocks.phases[0].weights < dense.phases[0].weights);
+}
+
+#[test]
+fn blocks_are_kept_where_there_are_some() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = prepare(&spec(dir.path(), "quantised-base = \"as-stored\""), &mut Memory::default()).unwrap_err();
+    assert!(error.to_string().contains("stories260K stores no projection in blocks"), "{error}");
+    assert!(error.hint().unwrap().contains("quantise the weights anew"));
 }
 
 #[test]

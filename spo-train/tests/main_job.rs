@@ -274,8 +274,8 @@ fn a_quantised_base_is_the_same_on_every_device() {
     let dir = tempfile::tempdir().unwrap();
     let prepared_here = prepared(&spec(dir.path(), &device, ""));
     for (bits, most) in [(BlockBits::Eight, 1.0), (BlockBits::Four, 10.0)] {
-        let load = |device: &_, blocks| {
-            let options = LoadOptions { storage: Some(Storage::F32), blocks };
+        let load = |device: &_, blocks: Option<BlockBits>| {
+            let options = LoadOptions { storage: Some(Storage::F32), blocks: blocks.map(Into::into) };
             CausalLm::open(&spec(dir.path(), "cpu", "").sections().model.path, options, device).unwrap()
         };
         let here = logps(&load(&prepared_here.device, Some(bits)), &prepared_here);

@@ -9,6 +9,9 @@ pub(crate) fn memory_text(forecast: &MemoryForecast) -> String {
     let largest = forecast.phases.iter().max_by_key(|phase| phase.total).expect("a run has rounds");
     let PhaseMemory { phase, tokens, predicted, .. } = largest;
     let mut text = format!("  memory, about, in MiB on {}\n", forecast.device);
+    if let Some(kept) = &forecast.kept {
+        let _ = writeln!(text, "    {kept}");
+    }
     let _ = writeln!(text, "    a step of {phase}, up to {tokens} tokens at once, {predicted} of them predicted");
     let (kept, recomputed) = (largest.activations_kept, largest.activations_recomputed);
     let mut line = |what: &str, bytes: usize| {

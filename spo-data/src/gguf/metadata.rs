@@ -101,6 +101,20 @@ impl Gguf {
         numbers.map(Some).ok_or_else(|| self.expected(key, "a list of numbers"))
     }
 
+    /// A list of switches, where the key is there.
+    ///
+    /// # Errors
+    /// It holds something else.
+    pub fn switches(&self, key: &str) -> Result<Option<Vec<bool>>, GgufError> {
+        let Some((kind, count, mut cursor)) = self.list(key, "a list of switches")? else { return Ok(None) };
+        let switch = |value| match value {
+            Ok(Value::Bool(on)) => Some(on),
+            _ => None,
+        };
+        let switches: Option<Vec<bool>> = (0..count).map(|_| switch(cursor.scalar(kind))).collect();
+        switches.map(Some).ok_or_else(|| self.expected(key, "a list of switches"))
+    }
+
     /// Kind and number of a list's values, and where they are.
     fn list(&self, key: &str, expected: &str) -> Result<Option<(u32, usize, Cursor<'_>)>, GgufError> {
         self.read(key, expected, |value| match value {

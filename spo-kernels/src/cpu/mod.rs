@@ -7,6 +7,7 @@
 mod adamw;
 pub(crate) mod attention;
 mod bias;
+mod blocks;
 pub mod decode;
 mod glu;
 pub(crate) mod head;

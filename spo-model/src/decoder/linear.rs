@@ -2,6 +2,7 @@
 
 use super::adapter::LoraAdapter;
 use super::blocks::{BlockBits, BlockWeight};
+use super::kept::KeptWeight;
 use super::source::WeightSource;
 use crate::ModelError;
 use burn::module::{Module, Param};
@@ -12,13 +13,15 @@ use spo_kernels::linear::linear;
 /// `y = x Wᵀ + b`, and what the adapters make of it.
 ///
 /// The weight keeps the checkpoint's `[out, in]` layout, so that loading and saving copy bytes. It is
-/// either dense or quantised.
+/// dense, quantised, or in the blocks of its file.
 #[derive(Module, Debug)]
 pub struct Linear {
-    /// `[out, in]`; `None` where the weight is quantised.
+    /// `[out, in]`; `None` where the weight is in blocks.
     pub weight: Option<Param<Tensor<2>>>,
     /// The quantised weight.
     pub blocks: Option<BlockWeight>,
+    /// The weight in the blocks of its file.
+    pub kept: Option<KeptWeight>,
     /// `[out]`
     pub bias: Option<Param<Tensor<1>>>,
     /// Adapter that an earlier round left, below the trained one.
@@ -33,14 +36,19 @@ impl Linear {
     /// # Errors
     /// As the source: missing tensor, wrong shape, unreadable type.
     pub fn load(source: &mut impl WeightSource, path: &str, shape: [usize; 2], bias: bool) -> Result<Self, ModelError> {
-        let weight = source.tensor(&format!("{path}.weight"), shape)?;
+        // The head is read in chunks of its own.
+        let (of_blocks, name) = (path != "lm_head", format!("{path}.weight"));
+        let kept = if of_blocks { source.kept(&name, shape)? } else { None };
+        let weight = match kept {
+            Some(_) => None,
+            None => Some(Param::from_tensor(source.tensor(&name, shape)?)),
+        };
         let bias = match bias {
-            true => Some(source.tensor(&format!("{path}.bias"), [shape[0]])?),
+            true => Some(Param::from_tensor(source.tensor(&format!("{path}.bias"), [shape[0]])?)),
             false => None,
         };
-        let linear = Self::new(weight, bias);
-        // The head is read in chunks of its own.
-        Ok(match source.blocks().filter(|_| path != "lm_head") {
+        let linear = Self { weight, blocks: None, kept, bias, frozen: None, lora: None };
+        Ok(match source.blocks().filter(|_| of_blocks) {
             Some(bits) => linear.quantised(bits),
             None => linear,
         })
@@ -49,7 +57,7 @@ impl Linear {
     /// A layer without adapters of this weight `[out, in]` and bias `[out]`.
     pub fn new(weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
         let bias = bias.map(Param::from_tensor);
-        Self { weight: Some(Param::from_tensor(weight)), blocks: None, bias, frozen: None, lora: None }
+        Self { weight: Some(Param::from_tensor(weight)), blocks: None, kept: None, bias, frozen: None, lora: None }
     }
 
     /// The layer with its weight quantised.
@@ -60,21 +68,23 @@ impl Linear {
         self
     }
 
-    /// The weight `[out, in]`: the one kept, or the one that a quantised weight stands for, in f32.
+    /// The weight `[out, in]`: the one there is, or the one that blocks stand for, in f32.
     pub fn dense(&self) -> Tensor<2> {
-        match (&self.weight, &self.blocks) {
-            (Some(weight), _) => weight.val(),
-            (None, Some(blocks)) => blocks.dense(),
-            (None, None) => unreachable!("a layer has a weight"),
+        match (&self.weight, &self.blocks, &self.kept) {
+            (Some(weight), ..) => weight.val(),
+            (None, Some(blocks), _) => blocks.dense(),
+            (None, None, Some(kept)) => kept.dense(),
+            (None, None, None) => unreachable!("a layer has a weight"),
         }
     }
 
     /// `[out, in]`
     pub fn dims(&self) -> [usize; 2] {
-        match (&self.weight, &self.blocks) {
-            (Some(weight), _) => weight.val().dims(),
-            (None, Some(blocks)) => blocks.dims(),
-            (None, None) => unreachable!("a layer has a weight"),
+        match (&self.weight, &self.blocks, &self.kept) {
+            (Some(weight), ..) => weight.val().dims(),
+            (None, Some(blocks), _) => blocks.dims(),
+            (None, None, Some(kept)) => kept.dims(),
+            (None, None, None) => unreachable!("a layer has a weight"),
         }
     }
 
@@ -96,9 +106,10 @@ impl Linear {
 
     /// `x Wᵀ`: `[tokens, in]` → `[tokens, out]`
     fn base(&self, x: Tensor<2>) -> Tensor<2> {
-        match &self.blocks {
-            Some(blocks) => blocks.product(x),
-            None => linear(x, self.dense()),
+        match (&self.blocks, &self.kept) {
+            (Some(blocks), _) => blocks.product(x),
+            (None, Some(kept)) => kept.product(x),
+            (None, None) => linear(x, self.dense()),
         }
     }
 }

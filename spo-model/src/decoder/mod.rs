@@ -12,6 +12,7 @@ pub mod dropout;
 pub mod experts;
 pub mod film;
 pub mod front_core;
+pub mod kept;
 pub mod kv_cache;
 pub mod linear;
 pub mod mlp;

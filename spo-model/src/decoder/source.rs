@@ -1,6 +1,7 @@
 //! Where a model takes its weights from, and one that makes them up.
 
 use super::blocks::BlockBits;
+use super::kept::KeptWeight;
 use crate::ModelError;
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::{Rng, SeedableRng};
@@ -13,6 +14,15 @@ pub trait WeightSource {
     /// # Errors
     /// Whatever the source finds wrong with it.
     fn tensor<const D: usize>(&mut self, path: &str, shape: [usize; D]) -> Result<Tensor<D>, ModelError>;
+
+    /// The matrix `[out, in]` at a module path in the blocks of its file, where it is to be kept in them.
+    ///
+    /// # Errors
+    /// As [`tensor`](Self::tensor).
+    fn kept(&mut self, path: &str, shape: [usize; 2]) -> Result<Option<KeptWeight>, ModelError> {
+        let _ = (path, shape);
+        Ok(None)
+    }
 
     /// Whether the linear layers of the decoder blocks are to be quantised.
     fn blocks(&self) -> Option<BlockBits> {

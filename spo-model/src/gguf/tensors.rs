@@ -3,7 +3,9 @@
 use super::architecture::Architecture;
 use super::order::Order;
 use crate::ModelSpec;
+use crate::quant::Format;
 use crate::spec::{NormKind, QkvLayout, Rope, RopeScaling};
+use spo_data::gguf::Gguf;
 
 /// The tensors of a block.
 const OF_BLOCK: [(&str, &str); 15] = [
@@ -24,6 +26,26 @@ const OF_BLOCK: [(&str, &str); 15] = [
     ("post_feedforward_layernorm", "post_ffw_norm"),
 ];
 
+/// The tensors of a mixture of experts that are there once in a block.
+const OF_MIXTURE: [(&str, &str); 5] = [
+    ("moe.router", "ffn_gate_inp"),
+    ("moe.shared_expert.gate_proj", "ffn_gate_shexp"),
+    ("moe.shared_expert.up_proj", "ffn_up_shexp"),
+    ("moe.shared_expert.down_proj", "ffn_down_shexp"),
+    ("moe.shared_expert_gate", SHARED_GATE),
+];
+
+/// The tensors that hold a projection of all experts; of a stacked one its parts.
+const OF_EXPERTS: [(&str, &[&str]); 4] = [
+    ("gate_proj", &["ffn_gate_exps"]),
+    ("up_proj", &["ffn_up_exps"]),
+    ("gate_up_proj", &["ffn_gate_exps", "ffn_up_exps"]),
+    ("down_proj", &["ffn_down_exps"]),
+];
+
+/// How much a token gets of the expert that all go through: a vector in a file, a matrix of one row here.
+const SHARED_GATE: &str = "ffn_gate_inp_shexp";
+
 /// The tensors outside the blocks.
 const OUTSIDE: [(&str, &str); 4] = [
     ("embed_tokens", "token_embd"),
@@ -37,17 +59,67 @@ pub const EMBEDDING: &str = "token_embd.weight";
 /// The head, where it is not the embedding.
 pub const HEAD: &str = "output.weight";
 
-/// The name of the tensor at a module path.
-pub fn name(path: &str) -> Option<String> {
+/// Where the parameter at a module path stands in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The tensor or, where a file has the parts of a stacked projection apart, those in the order of its rows.
+    pub names: Vec<String>,
+    /// The entry of a dimension more, where a tensor holds all experts.
+    pub expert: Option<usize>,
+}
+
+impl Place {
+    /// A tensor of this name.
+    pub fn one(name: String) -> Self {
+        Self { names: vec![name], expert: None }
+    }
+
+    /// The shape of each of its tensors, of a parameter of this shape in a model of so many experts.
+    pub fn shape(&self, shape: &[usize], experts: usize) -> Vec<usize> {
+        if self.names[0].contains(SHARED_GATE) {
+            return shape[1..].to_vec();
+        }
+        let mut stored = shape.to_vec();
+        stored[0] /= self.names.len();
+        self.expert.into_iter().for_each(|_| stored.insert(0, experts));
+        stored
+    }
+}
+
+/// The place of the parameter at a module path.
+pub fn place(path: &str, architecture: &Architecture) -> Option<Place> {
     let (module, kind) = path.rsplit_once('.')?;
     let find = |table: &[(&str, &'static str)], module: &str| {
         table.iter().find(|(ours, _)| *ours == module).map(|(_, theirs)| *theirs)
     };
     if let Some(name) = find(&OUTSIDE, module) {
-        return Some(format!("{name}.{kind}"));
+        return Some(Place::one(format!("{name}.{kind}")));
     }
     let (layer, module) = module.strip_prefix("layers.")?.split_once('.')?;
-    Some(format!("blk.{layer}.{}.{kind}", find(&OF_BLOCK, module)?))
+    let of_block = |name: &str| format!("blk.{layer}.{name}.{kind}");
+    if let Some((expert, projection)) = module.strip_prefix("moe.experts.").and_then(|of| of.split_once('.')) {
+        let (_, names) = OF_EXPERTS.iter().find(|(ours, _)| *ours == projection)?;
+        let names = names.iter().map(|name| of_block(name)).collect();
+        return Some(Place { names, expert: Some(expert.parse().ok()?) });
+    }
+    let name = find(architecture.named, module).or(find(&OF_BLOCK, module)).or(find(&OF_MIXTURE, module))?;
+    Some(Place::one(of_block(name)))
+}
+
+/// Bytes of the matrix `[out, in]` at a module path in the blocks that a file has it in, and their format; `None` where the
+/// file has it as numbers or, of a stacked projection, in several formats.
+pub fn in_blocks(
+    path: &str,
+    [rows, width]: [usize; 2],
+    architecture: &Architecture,
+    file: &Gguf,
+) -> Option<(usize, &'static Format)> {
+    let place = place(path, architecture)?;
+    let mut formats = place.names.iter().map(|name| Format::of_code(file.tensor(name)?.kind));
+    let format = formats.next()??;
+    let same = formats.all(|other| other.is_some_and(|other| other.code == format.code));
+    let bytes = format.size(width.saturating_mul(rows)).filter(|_| same && format.values > 1)?;
+    Some((bytes, format))
 }
 
 /// How the tensor at a module path is ordered.

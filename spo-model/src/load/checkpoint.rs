@@ -3,8 +3,9 @@
 use super::Storage;
 use super::dtype::{Weight, convert, convert_transposed, first_not_finite};
 use super::index::read_index;
-use super::{LoadOptions, WeightSource, header, mxfp4, packed, release};
+use super::{Kept, LoadOptions, WeightSource, header, packed, release};
 use crate::decoder::blocks::BlockBits;
+use crate::decoder::kept::KeptWeight;
 use crate::device::check_dtype;
 use crate::layout::Layout;
 use crate::{ModelError, ModelSpec};
@@ -193,12 +194,6 @@ impl Checkpoint {
         Ok(wide(one, a, first)? == wide(other, b, second)?)
     }
 
-    /// The tensor called `name` of bytes: its shape and its values.
-    pub(super) fn bytes_of(&self, name: &str) -> Option<(&[usize], &[u8])> {
-        let (shard, info) = self.find(name)?;
-        (info.dtype == safetensors::Dtype::U8).then(|| (info.shape.as_slice(), shard.bytes(info)))
-    }
-
     /// A tensor as the file has it.
     fn raw(&self, name: &str) -> Option<packed::Raw<'_>> {
         let (shard, info) = self.find(name)?;
@@ -336,52 +331,50 @@ impl CheckpointSource<'_> {
         }))
     }
 
-    /// The part of a weight `[out, in]` of all experts that is stored in MXFP4 under this name.
-    fn mxfp4(&mut self, name: &str, part: usize, shape: &[usize]) -> Result<Option<Tensor<1>>, ModelError> {
-        let (blocks, scales) = (format!("{name}_blocks"), format!("{name}_scales"));
-        let found = self.checkpoint.bytes_of(&blocks).zip(self.checkpoint.bytes_of(&scales));
-        let (Some((of_blocks, of_scales)), &[out, inputs]) = (found, shape) else { return Ok(None) };
-        for (name, (found, _), last) in [(&blocks, of_blocks, Some(mxfp4::BLOCK / 2)), (&scales, of_scales, None)] {
-            let count = found.first().copied().unwrap_or_default().max(part + 1);
-            let expected: Vec<usize> = [count, out, inputs / mxfp4::BLOCK].into_iter().chain(last).collect();
-            if *found != *expected || !inputs.is_multiple_of(mxfp4::BLOCK) {
-                let (path, name, found) = (self.checkpoint.path.clone(), name.clone(), found.to_vec());
-                return Err(ModelError::Shape { path, name, found, expected });
-            }
-        }
-        self.unused.retain(|unused| *unused != blocks && *unused != scales);
-        let (count, groups) = (of_blocks.0[0], out * inputs / mxfp4::BLOCK);
-        debug_assert_eq!(of_scales.1.len(), count * groups);
-        let part_of = |bytes: &'_ [u8], each: usize| bytes[part * groups * each..(part + 1) * groups * each].to_vec();
-        let values = mxfp4::values(&part_of(of_blocks.1, mxfp4::BLOCK / 2), &part_of(of_scales.1, 1));
-        let to = self.options.storage.unwrap_or(Storage::Bf16);
-        check_dtype(&self.device, to)?;
-        let tensor = Tensor::<1>::from_data(TensorData::new(values, [out * inputs]), (&self.device, to.dtype()));
-        Ok(Some(tensor))
-    }
-
-    /// The matrix that a quantised checkpoint holds under this name in parts.
-    fn packed(&mut self, name: &str, shape: &[usize]) -> Result<Option<Tensor<1>>, ModelError> {
+    /// The matrix at a module path in the blocks that the checkpoint holds it in, all of whose numbers are finite.
+    fn packed(&mut self, path: &str, shape: &[usize]) -> Result<Option<packed::Found>, ModelError> {
         let &[out, inputs] = shape else { return Ok(None) };
-        let (checkpoint, path) = (self.checkpoint, self.checkpoint.path.clone());
+        let checkpoint = self.checkpoint;
+        let file = &checkpoint.path;
         let files = packed::Files(&|name| checkpoint.raw(name));
-        let read = packed::read(&files, name, [out, inputs]).map_err(|fault| match fault {
+        let transposed = self.layout.transposed(path);
+        let (name, read) = match self.layout.stacked(path) {
+            Some((name, part)) => {
+                let name = self.with_prefix(name);
+                let read = packed::read_mxfp4(&files, &name, part, [out, inputs]);
+                (name, read)
+            }
+            None if transposed => return Ok(None),
+            None => {
+                let name = self.named(path);
+                let read = packed::read(&files, &name, [out, inputs]);
+                (name, read)
+            }
+        };
+        let read = read.map_err(|fault| match fault {
             packed::Fault::Shape { name, found, expected } => {
-                ModelError::Shape { path: path.clone(), name, found, expected }
+                ModelError::Shape { path: file.clone(), name, found, expected }
             }
             packed::Fault::Other { name, reason } => {
-                ModelError::Safetensors { path: path.clone(), reason: format!("tensor `{name}`: {reason}") }
+                ModelError::Safetensors { path: file.clone(), reason: format!("tensor `{name}`: {reason}") }
             }
         })?;
-        let Some(packed::Unpacked { values, storage, used }) = read else { return Ok(None) };
-        if let Some((at, value)) = first_not_finite(&values, &[out, inputs]) {
-            return Err(ModelError::NotFinite { path, name: name.into(), at, value, stored: "f32" });
+        let Some(found) = read else { return Ok(None) };
+        if let Some((at, value)) = found.matrix.not_finite() {
+            return Err(ModelError::NotFinite { path: file.clone(), name, at, value, stored: "f32" });
         }
-        self.unused.retain(|unused| !used.contains(unused));
-        let to = self.options.storage.unwrap_or(storage);
-        check_dtype(&self.device, to)?;
-        let data = TensorData::new(values, [out * inputs]);
-        Ok(Some(Tensor::<1>::from_data(data, (&self.device, to.dtype()))))
+        self.unused.retain(|unused| !found.used.contains(unused));
+        Ok(Some(found))
+    }
+
+    /// Bytes of the matrix `[out, in]` at a module path in the blocks that the checkpoint holds it in, and their name.
+    pub(crate) fn in_blocks(&self, path: &str, shape: [usize; 2]) -> Option<(usize, &'static str)> {
+        let files = packed::Files(&|name| self.checkpoint.raw(name));
+        match self.layout.stacked(path) {
+            Some((name, _)) => packed::mxfp4_size(&files, &self.with_prefix(name), shape),
+            None if self.layout.transposed(path) => None,
+            None => packed::size(&files, &self.named(path), shape),
+        }
     }
 
     /// Refuses tensors of another number of experts than the model has.
@@ -430,27 +423,34 @@ impl CheckpointSource<'_> {
 
 impl WeightSource for CheckpointSource<'_> {
     fn tensor<const D: usize>(&mut self, path: &str, shape: [usize; D]) -> Result<Tensor<D>, ModelError> {
+        if let Some(packed::Found { matrix, dtype, .. }) = self.packed(path, &shape)? {
+            let to = self.options.storage.or(Storage::of_file(dtype)).unwrap_or(Storage::F16);
+            check_dtype(&self.device, to)?;
+            let data = TensorData::new(matrix.values(), shape);
+            return Ok(Tensor::from_data(data, (&self.device, to.dtype())));
+        }
         let transposed = self.layout.transposed(path);
         match self.layout.stacked(path) {
             Some((name, part)) => {
-                let name = self.with_prefix(name);
-                match self.mxfp4(&name, part, &shape)? {
-                    Some(tensor) => Ok(tensor.reshape(shape)),
-                    None => self.take(name, shape, As { transposed, part: Some(part), scalar: false }),
-                }
+                self.take(self.with_prefix(name), shape, As { transposed, part: Some(part), scalar: false })
             }
             None => {
                 let name = self.named(path);
-                if let Some(tensor) = self.packed(&name, &shape)?.filter(|_| !transposed) {
-                    return Ok(tensor.reshape(shape));
-                }
                 let scalar = self.layout.is_scalar(&name);
                 self.take(name, shape, As { transposed, part: None, scalar })
             }
         }
     }
 
+    fn kept(&mut self, path: &str, shape: [usize; 2]) -> Result<Option<KeptWeight>, ModelError> {
+        if self.options.blocks != Some(Kept::AsStored) {
+            return Ok(None);
+        }
+        let found = self.packed(path, &shape)?;
+        Ok(found.map(|found| KeptWeight::new(found.matrix, &self.device)))
+    }
+
     fn blocks(&self) -> Option<BlockBits> {
-        self.options.blocks
+        self.options.blocks.and_then(Kept::bits)
     }
 }

@@ -6,16 +6,15 @@ mod files;
 mod gguf;
 mod header;
 mod index;
-mod mxfp4;
 mod packed;
 
+pub use crate::decoder::kept::Kept;
 pub use crate::decoder::source::{RandomSource, WeightSource};
 pub use crate::storage::Storage;
 pub use checkpoint::{Checkpoint, CheckpointSource};
 pub use files::ModelFiles;
 pub use gguf::{GgufModel, load_gguf};
 
-use crate::decoder::blocks::BlockBits;
 use crate::family::Registry;
 use crate::{CausalLm, ModelError, ModelSpec};
 use burn::tensor::Device;
@@ -28,8 +27,8 @@ use std::path::Path;
 pub struct LoadOptions {
     /// Storage type; `None`: as in the file.
     pub storage: Option<Storage>,
-    /// Quantises the linear layers of the decoder blocks, one at a time as they are read.
-    pub blocks: Option<BlockBits>,
+    /// In which blocks the linear layers of the decoder blocks are kept; `None`: as numbers.
+    pub blocks: Option<Kept>,
 }
 
 impl Registry {

@@ -1,8 +1,8 @@
-//! Weights of other programs' quantised checkpoints, as numbers: GPTQ (arXiv 2210.17323; int32 words as AutoGPTQ and GPTQModel
+//! Weights of other programs' quantised checkpoints: GPTQ (arXiv 2210.17323; int32 words as AutoGPTQ and GPTQModel
 //! store them), AWQ (arXiv 2306.00978; AutoAWQ's GEMM form), bitsandbytes' 4-bit code books (QLoRA, arXiv 2305.14314) and FP8
 //! with a scale for each block (DeepSeek-V3, arXiv 2412.19437). Which one a matrix is in, the names beside it tell.
 
-use super::Storage;
+use crate::quant::packed::{Affine, Book, Fp8, Microscaling, Packed, Scales};
 use safetensors::Dtype;
 use serde::Deserialize;
 
@@ -14,12 +14,12 @@ pub(super) struct Raw<'a> {
     pub bytes: &'a [u8],
 }
 
-/// A matrix `[out, in]`, row by row.
+/// A matrix `[out, in]` in its blocks.
 #[derive(Debug)]
-pub(super) struct Unpacked {
-    pub values: Vec<f32>,
-    /// The type that its scales ask for.
-    pub storage: Storage,
+pub(super) struct Found {
+    pub matrix: Packed,
+    /// The type that its scales ask for: one of the three of weights.
+    pub dtype: Dtype,
     /// Names of the tensors that it was made of.
     pub used: Vec<String>,
 }
@@ -35,6 +35,8 @@ pub(super) enum Fault {
 
 /// Rows and columns of a block of FP8 with one scale.
 const FP8_BLOCK: usize = 128;
+/// Values of MXFP4 that share a scale.
+const MX_BLOCK: usize = 32;
 /// Columns that the nibbles of an AWQ word are of, from the lowest bits up.
 const AWQ_COLUMNS: [usize; 8] = [0, 2, 4, 6, 1, 3, 5, 7];
 
@@ -42,21 +44,21 @@ const AWQ_COLUMNS: [usize; 8] = [0, 2, 4, 6, 1, 3, 5, 7];
 pub(super) struct Files<'f, 'a>(pub &'f dyn Fn(&str) -> Option<Raw<'a>>);
 
 /// The matrix `[out, in]` that the file calls `name`, which ends in `.weight`; `None` where it is not packed.
-pub(super) fn read(files: &Files, name: &str, [out, inputs]: [usize; 2]) -> Result<Option<Unpacked>, Fault> {
+pub(super) fn read(files: &Files, name: &str, [out, inputs]: [usize; 2]) -> Result<Option<Found>, Fault> {
     let base = name.strip_suffix(".weight").unwrap_or(name);
     let there = |part: &str| (files.0)(&format!("{base}.{part}"));
     if let Some(words) = there("qweight") {
-        let awq = words.shape == [inputs, out / 8] && there("g_idx").is_none();
-        let read = if awq { awq_values } else { gptq_values };
+        let along_outputs = words.shape == [inputs, out / 8] && there("g_idx").is_none();
+        let read = if along_outputs { awq } else { gptq };
         return read(files, base, [out, inputs]).map(Some);
     }
     if there("weight_scale_inv").is_some() {
-        return fp8_values(files, base, [out, inputs]).map(Some);
+        return fp8(files, base, [out, inputs]).map(Some);
     }
     for book in ["nf4", "fp4"] {
         let state = format!("{name}.quant_state.bitsandbytes__{book}");
         if (files.0)(&state).is_some() {
-            return book_values(files, name, &state, [out, inputs]).map(Some);
+            return code_book(files, name, &state, [out, inputs]).map(Some);
         }
     }
     Ok(None)
@@ -106,23 +108,27 @@ fn whole_words(name: &str, side: usize, pack: usize) -> Result<(), Fault> {
 
 const FLOATS: &[Dtype] = &[Dtype::F16, Dtype::BF16, Dtype::F32];
 
-/// Scales `[groups, out]` of words, with the number of groups.
-fn group_scales(files: &Files, base: &str, [out, inputs]: [usize; 2]) -> Result<(Vec<f32>, usize, Storage), Fault> {
+/// Scales `[out, groups]` of words, which the file stores the other way round, with the number of groups.
+fn group_scales(files: &Files, base: &str, [out, inputs]: [usize; 2]) -> Result<(Vec<f32>, usize, Dtype), Fault> {
     let name = format!("{base}.scales");
     let scales = files.get(&name, FLOATS)?;
     let groups = scales.shape.first().copied().unwrap_or(0);
     if scales.shape != [groups, out] || groups == 0 || !inputs.is_multiple_of(groups) {
         return Err(Fault::Shape { name, found: scales.shape.into(), expected: vec![groups.max(1), out] });
     }
-    let storage = Storage::of_file(scales.dtype).unwrap_or(Storage::F16);
-    Ok((scales.floats(), groups, storage))
+    Ok((transposed(&scales.floats(), out), groups, scales.dtype))
+}
+
+/// `[rows, columns]` → `[columns, rows]`
+fn transposed<T: Copy>(values: &[T], columns: usize) -> Vec<T> {
+    (0..columns).flat_map(|column| values.iter().skip(column).step_by(columns.max(1)).copied()).collect()
 }
 
 /// `w = s (q − z)` with the zero point `z` stored less one; `g_idx` says which group an input is of.
-fn gptq_values(files: &Files, base: &str, [out, inputs]: [usize; 2]) -> Result<Unpacked, Fault> {
+fn gptq(files: &Files, base: &str, [out, inputs]: [usize; 2]) -> Result<Found, Fault> {
     let [qweight, qzeros, g_idx] = ["qweight", "qzeros", "g_idx"].map(|part| format!("{base}.{part}"));
     let words = files.get(&qweight, &[Dtype::I32, Dtype::U32])?;
-    let bits = words.shape.first().map_or(0, |rows| 32 * rows / inputs);
+    let bits = words.shape.first().map_or(0, |rows| rows.saturating_mul(32) / inputs.max(1));
     if ![2, 4, 8].contains(&bits) {
         let reason = format!("{bits} bits a value, expected 2, 4 or 8 (shape {:?} for {inputs} inputs)", words.shape);
         return Err(Fault::Other { name: qweight, reason });
@@ -131,10 +137,10 @@ fn gptq_values(files: &Files, base: &str, [out, inputs]: [usize; 2]) -> Result<U
     whole_words(&qweight, inputs, pack)?;
     whole_words(&qzeros, out, pack)?;
     let words = files.shaped(&qweight, &[Dtype::I32, Dtype::U32], &[inputs / pack, out])?.words();
-    let (scales, groups, storage) = group_scales(files, base, [out, inputs])?;
-    let zeros = files.shaped(&qzeros, &[Dtype::I32, Dtype::U32], &[groups, out / pack])?.words();
+    let (scales, groups, dtype) = group_scales(files, base, [out, inputs])?;
+    let of_zeros = files.shaped(&qzeros, &[Dtype::I32, Dtype::U32], &[groups, out / pack])?.words();
     let mut used = vec![qweight, qzeros, format!("{base}.scales")];
-    let group_of: Vec<usize> = match (files.0)(&g_idx) {
+    let group_of = match (files.0)(&g_idx) {
         Some(_) => {
             let indices = files.shaped(&g_idx, &[Dtype::I32], &[inputs])?.words();
             if let Some(wrong) = indices.iter().find(|index| **index as usize >= groups) {
@@ -142,63 +148,54 @@ fn gptq_values(files: &Files, base: &str, [out, inputs]: [usize; 2]) -> Result<U
                 return Err(Fault::Other { name: g_idx, reason });
             }
             used.push(g_idx);
-            indices.into_iter().map(|index| index as usize).collect()
+            let in_order = |(input, group): (usize, &u32)| input / (inputs / groups) == *group as usize;
+            (!indices.iter().enumerate().all(in_order)).then_some(indices)
         }
-        None => (0..inputs).map(|input| input / (inputs / groups)).collect(),
+        None => None,
     };
     let mask = (1u32 << bits) - 1;
-    let part = |words: &[u32], at: usize, place: usize| words[at] >> (bits * (place % pack)) & mask;
-    let value = |row: usize, input: usize| {
-        let group = group_of[input];
-        let zero = part(&zeros, group * (out / pack) + row / pack, row).wrapping_add(1) & mask;
-        let code = part(&words, input / pack * out + row, input);
-        scales[group * out + row] * (code as f32 - zero as f32)
+    let zero = |(row, group): (usize, usize)| {
+        let word = of_zeros[group * (out / pack) + row / pack];
+        ((word >> (bits * (row % pack))).wrapping_add(1) & mask) as u8
     };
-    let values = (0..out * inputs).map(|index| value(index / inputs, index % inputs)).collect();
-    Ok(Unpacked { values, storage, used })
+    let zeros = (0..out).flat_map(|row| (0..groups).map(move |group| (row, group))).map(zero).collect();
+    let words = transposed(&words, out);
+    let matrix = Packed::Affine(Affine { dims: [out, inputs], bits, words, scales, zeros, group_of });
+    Ok(Found { matrix, dtype, used })
 }
 
 /// `w = s (q − z)` of 4 bits, eight columns to a word in an order of their own.
-fn awq_values(files: &Files, base: &str, [out, inputs]: [usize; 2]) -> Result<Unpacked, Fault> {
+fn awq(files: &Files, base: &str, [out, inputs]: [usize; 2]) -> Result<Found, Fault> {
     let used = ["qweight", "qzeros", "scales"].map(|part| format!("{base}.{part}"));
     whole_words(&used[0], out, 8)?;
-    let (scales, groups, storage) = group_scales(files, base, [out, inputs])?;
+    let (scales, groups, dtype) = group_scales(files, base, [out, inputs])?;
     let dtypes = &[Dtype::I32, Dtype::U32];
-    let words = files.shaped(&used[0], dtypes, &[inputs, out / 8])?.words();
-    let zeros = files.shaped(&used[1], dtypes, &[groups, out / 8])?.words();
+    let of_codes = files.shaped(&used[0], dtypes, &[inputs, out / 8])?.words();
+    let of_zeros = files.shaped(&used[1], dtypes, &[groups, out / 8])?.words();
     let nibble_of: Vec<usize> =
         (0..8).map(|column| AWQ_COLUMNS.iter().position(|of| *of == column).expect("every column")).collect();
     let part =
         |words: &[u32], line: usize, row: usize| words[line * (out / 8) + row / 8] >> (4 * nibble_of[row % 8]) & 15;
-    let value = |row: usize, input: usize| {
-        let group = input / (inputs / groups);
-        (part(&words, input, row) as f32 - part(&zeros, group, row) as f32) * scales[group * out + row]
-    };
-    let values = (0..out * inputs).map(|index| value(index / inputs, index % inputs)).collect();
-    Ok(Unpacked { values, storage, used: used.into() })
+    let zeros = (0..out).flat_map(|row| (0..groups).map(move |group| (row, group)));
+    let zeros = zeros.map(|(row, group)| part(&of_zeros, group, row) as u8).collect();
+    let width = Affine::words_of_row(inputs, 4);
+    let mut words = vec![0; out * width];
+    for row in 0..out {
+        for input in 0..inputs {
+            words[row * width + input / 8] |= part(&of_codes, input, row) << (4 * (input % 8));
+        }
+    }
+    let matrix = Packed::Affine(Affine { dims: [out, inputs], bits: 4, words, scales, zeros, group_of: None });
+    Ok(Found { matrix, dtype, used: used.into() })
 }
 
 /// E4M3 times the scale of its block.
-fn fp8_values(files: &Files, base: &str, [out, inputs]: [usize; 2]) -> Result<Unpacked, Fault> {
+fn fp8(files: &Files, base: &str, [out, inputs]: [usize; 2]) -> Result<Found, Fault> {
     let used = ["weight", "weight_scale_inv"].map(|part| format!("{base}.{part}"));
-    let codes = files.shaped(&used[0], &[Dtype::F8_E4M3], &[out, inputs])?;
-    let columns = inputs.div_ceil(FP8_BLOCK);
-    let scales = files.shaped(&used[1], FLOATS, &[out.div_ceil(FP8_BLOCK), columns])?.floats();
-    let scale = |row: usize, input: usize| scales[row / FP8_BLOCK * columns + input / FP8_BLOCK];
-    let value = |(index, code): (usize, &u8)| e4m3(*code) * scale(index / inputs, index % inputs);
-    let values = codes.bytes.iter().enumerate().map(value).collect();
-    Ok(Unpacked { values, storage: Storage::Bf16, used: used.into() })
-}
-
-/// The number of a code of E4M3 without infinities (OCP 8-bit floating point, 1.0).
-fn e4m3(code: u8) -> f32 {
-    let (exponent, mantissa) = (i32::from(code >> 3 & 15), f32::from(code & 7));
-    let size = match (exponent, code & 7) {
-        (15, 7) => f32::NAN,
-        (0, _) => mantissa / 512.0,
-        _ => (1.0 + mantissa / 8.0) * f32::powi(2.0, exponent - 7),
-    };
-    if code & 128 == 0 { size } else { -size }
+    let codes = files.shaped(&used[0], &[Dtype::F8_E4M3], &[out, inputs])?.bytes.to_vec();
+    let blocks = [out.div_ceil(FP8_BLOCK), inputs.div_ceil(FP8_BLOCK)];
+    let scales = files.shaped(&used[1], FLOATS, &blocks)?.floats();
+    Ok(Found { matrix: Packed::Fp8(Fp8 { dims: [out, inputs], codes, scales }), dtype: Dtype::BF16, used: used.into() })
 }
 
 /// What bitsandbytes keeps beside a matrix as JSON.
@@ -213,7 +210,7 @@ struct State {
 
 /// Codes of 4 bits, the higher ones first, that a book turns into numbers, times the scale of their block; scales may be codes
 /// of 8 bits themselves, with a book, scales and an offset.
-fn book_values(files: &Files, name: &str, state_name: &str, [out, inputs]: [usize; 2]) -> Result<Unpacked, Fault> {
+fn code_book(files: &Files, name: &str, state_name: &str, [out, inputs]: [usize; 2]) -> Result<Found, Fault> {
     let part = |part: &str| format!("{name}.{part}");
     let state = files.get(state_name, &[Dtype::U8])?;
     let fault = |reason: String| Fault::Other { name: state_name.into(), reason };
@@ -230,42 +227,79 @@ fn book_values(files: &Files, name: &str, state_name: &str, [out, inputs]: [usiz
         return Err(Fault::Shape { name: name.into(), found: codes.shape.into(), expected: vec![count / 2, 1] });
     }
     let book = files.shaped(&part("quant_map"), &[Dtype::F32], &[16])?.floats();
+    let book = book.try_into().expect("its shape was looked at");
     let blocks = count.div_ceil(state.blocksize);
     let mut used = vec![name.to_owned(), state_name.to_owned(), part("quant_map"), part("absmax")];
     let scales = match state.nested_blocksize {
-        None => files.shaped(&part("absmax"), &[Dtype::F32], &[blocks])?.floats(),
+        None => Scales::Plain(files.shaped(&part("absmax"), &[Dtype::F32], &[blocks])?.floats()),
         Some(nested) => {
             let nested = nested.max(1);
-            let of_scales = files.shaped(&part("nested_absmax"), &[Dtype::F32], &[blocks.div_ceil(nested)])?.floats();
-            let of_codes = files.shaped(&part("nested_quant_map"), &[Dtype::F32], &[256])?.floats();
-            let codes = files.shaped(&part("absmax"), &[Dtype::U8], &[blocks])?.bytes;
+            let of = files.shaped(&part("nested_absmax"), &[Dtype::F32], &[blocks.div_ceil(nested)])?.floats();
+            let book = files.shaped(&part("nested_quant_map"), &[Dtype::F32], &[256])?.floats();
+            let codes = files.shaped(&part("absmax"), &[Dtype::U8], &[blocks])?.bytes.to_vec();
             used.extend([part("nested_absmax"), part("nested_quant_map")]);
-            let offset = state.nested_offset.unwrap_or(0.0);
-            let scale = |(index, code): (usize, &u8)| of_codes[usize::from(*code)] * of_scales[index / nested] + offset;
-            codes.iter().enumerate().map(scale).collect()
+            Scales::Nested { codes, book, of, nested, offset: state.nested_offset.unwrap_or(0.0) }
         }
     };
-    let code = |index: usize| codes.bytes[index / 2] >> (4 * (1 - index % 2)) & 15;
-    let values = (0..count).map(|index| book[usize::from(code(index))] * scales[index / state.blocksize]).collect();
-    let storage = match state.dtype.as_str() {
-        "bfloat16" => Storage::Bf16,
-        "float32" => Storage::F32,
-        _ => Storage::F16,
+    let dtype = match state.dtype.as_str() {
+        "bfloat16" => Dtype::BF16,
+        "float32" => Dtype::F32,
+        _ => Dtype::F16,
     };
-    Ok(Unpacked { values, storage, used })
+    let codes = codes.bytes.to_vec();
+    let matrix = Packed::Book(Book { dims: [out, inputs], codes, book, block: state.blocksize, scales });
+    Ok(Found { matrix, dtype, used })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn e4m3_has_the_values_of_its_standard() {
-        for (code, value) in
-            [(0x00, 0.0), (0x01, 1.0 / 512.0), (0x08, 1.0 / 64.0), (0x38, 1.0), (0x7e, 448.0), (0xc0, -2.0)]
-        {
-            assert_eq!(e4m3(code), value, "{code:#x}");
+/// The part of a weight `[out, in]` of all experts that is stored in MXFP4 as `{name}_blocks` and `{name}_scales`.
+pub(super) fn read_mxfp4(
+    files: &Files,
+    name: &str,
+    part: usize,
+    [out, inputs]: [usize; 2],
+) -> Result<Option<Found>, Fault> {
+    let used = ["blocks", "scales"].map(|part| format!("{name}_{part}"));
+    let of = |name: &str| (files.0)(name).filter(|raw| raw.dtype == Dtype::U8);
+    let Some((codes, scales)) = of(&used[0]).zip(of(&used[1])) else { return Ok(None) };
+    for (name, raw, last) in [(&used[0], codes, Some(MX_BLOCK / 2)), (&used[1], scales, None)] {
+        let count = raw.shape.first().copied().unwrap_or_default().max(part + 1);
+        let expected: Vec<usize> = [count, out, inputs / MX_BLOCK].into_iter().chain(last).collect();
+        if *raw.shape != *expected || !inputs.is_multiple_of(MX_BLOCK) {
+            return Err(Fault::Shape { name: name.clone(), found: raw.shape.into(), expected });
         }
-        assert!(e4m3(0x7f).is_nan() && e4m3(0xff).is_nan());
     }
+    let part_of = |bytes: &[u8], each: usize| {
+        let size = out * (inputs / MX_BLOCK) * each;
+        bytes[part * size..(part + 1) * size].to_vec()
+    };
+    let (codes, scales) = (part_of(codes.bytes, MX_BLOCK / 2), part_of(scales.bytes, 1));
+    let matrix = Packed::Microscaling(Microscaling { dims: [out, inputs], codes, scales });
+    Ok(Some(Found { matrix, dtype: Dtype::BF16, used: used.into() }))
+}
+
+/// Bytes of the matrix called `name` in its blocks, by the shapes of its parts, and what they are called; `None` where it
+/// is not packed.
+pub(super) fn size(files: &Files, name: &str, [out, inputs]: [usize; 2]) -> Option<(usize, &'static str)> {
+    let base = name.strip_suffix(".weight").unwrap_or(name);
+    let length = |name: String| (files.0)(&name).map(|raw| raw.bytes.len());
+    let count = |name: String| (files.0)(&name).map_or(0, |raw| raw.shape.iter().product::<usize>());
+    if let Some(words) = (files.0)(&format!("{base}.qweight")) {
+        let awq = words.shape == [inputs, out / 8] && length(format!("{base}.g_idx")).is_none();
+        // Scales as f32, zero points in a byte.
+        let bytes = words.bytes.len() + 5 * count(format!("{base}.scales"));
+        return Some((bytes, if awq { "AWQ" } else { "GPTQ" }));
+    }
+    if length(format!("{base}.weight_scale_inv")).is_some() {
+        return Some((out * inputs + 4 * count(format!("{base}.weight_scale_inv")), "FP8"));
+    }
+    let scales = length(format!("{name}.absmax"))?;
+    let more = ["quant_map", "nested_absmax", "nested_quant_map"];
+    let more: usize = more.iter().filter_map(|part| length(format!("{name}.{part}"))).sum();
+    Some((out * inputs / 2 + scales + more, "4-bit code book"))
+}
+
+/// As [`size`], of a part of a weight in MXFP4.
+pub(super) fn mxfp4_size(files: &Files, name: &str, [out, inputs]: [usize; 2]) -> Option<(usize, &'static str)> {
+    let bytes = out * inputs / MX_BLOCK * (MX_BLOCK / 2 + 1);
+    (files.0)(&format!("{name}_blocks")).map(|_| (bytes, "MXFP4"))
 }

@@ -121,9 +121,9 @@ impl CausalLm {
             .any(|(_, linear)| linear.lora.as_ref().is_some_and(|lora| lora.dropout.is_some()))
     }
 
-    /// Whether any weight is quantised.
+    /// Whether any weight is in blocks: quantised, or as its file has it.
     pub fn is_quantised(&self) -> bool {
-        count(self, |path| path.contains(".blocks.")) > 0
+        projections(&mut self.clone()).iter().any(|(_, linear)| linear.weight.is_none())
     }
 
     /// Whether any layer has an adapter.
@@ -146,10 +146,10 @@ impl CausalLm {
         self
     }
 
-    /// The model with the values of its quantised weights as f32 weights.
+    /// The model with the values of weights in blocks as f32 weights.
     pub fn dequantised(mut self) -> Self {
         for (_, linear) in projections(&mut self) {
-            if linear.blocks.is_some() {
+            if linear.weight.is_none() {
                 linear.set_dense(linear.dense());
             }
         }
@@ -174,7 +174,7 @@ impl Linear {
     }
 
     fn set_dense(&mut self, weight: Tensor<2>) {
-        (self.weight, self.blocks) = (Some(Param::from_tensor(weight)), None);
+        (self.weight, self.blocks, self.kept) = (Some(Param::from_tensor(weight)), None, None);
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod float;
 mod nibbles;
+pub mod packed;
 mod q2_k;
 mod q3_k;
 mod q4_0;

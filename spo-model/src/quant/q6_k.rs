@@ -10,15 +10,15 @@ fn decode(block: &[u8], out: &mut [f32]) {
     let (low, rest) = block.split_at(128);
     let (high, scales) = rest.split_at(64);
     let d = half_at(block, 208);
-    // Each half of the block has four runs of 32 values.
-    for (run, out) in out.chunks_exact_mut(32).enumerate() {
-        let (half, run) = (run / 4, run % 4);
-        let low = &low[64 * half + 32 * (run % 2)..];
-        let high = &high[32 * half..];
-        for (place, out) in out.iter_mut().enumerate() {
-            let bits = low[place] >> (4 * (run / 2)) & 15 | (high[place] >> (2 * run) & 3) << 4;
-            let scale = scales[8 * half + 2 * run + place / 16].cast_signed();
-            *out = d * f32::from(scale) * (f32::from(bits) - 32.0);
+    // Each half of the block has four runs of twice 16 values.
+    for (group, out) in out.chunks_exact_mut(16).enumerate() {
+        let (half, run, side) = (group / 8, group % 8 / 2, 16 * (group % 2));
+        let low = &low[64 * half + 32 * (run % 2) + side..];
+        let high = &high[32 * half + side..];
+        let scale = d * f32::from(scales[group].cast_signed());
+        for (out, (low, high)) in out.iter_mut().zip(low.iter().zip(high)) {
+            let bits = low >> (4 * (run / 2)) & 15 | (high >> (2 * run) & 3) << 4;
+            *out = scale * (f32::from(bits) - 32.0);
         }
     }
 }

@@ -4,6 +4,7 @@
 mod again;
 #[path = "../common/mod.rs"]
 mod common;
+mod kept;
 mod kinds;
 mod malformed;
 mod reader;
@@ -21,19 +22,31 @@ use spo_model::{CausalLm, ModelSpec, device, parameters};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-const FAMILIES: [&str; 13] = [
+const FAMILIES: [&str; 25] = [
+    "cohere2",
+    "exaone4",
     "gemma",
     "gemma2",
     "gemma3",
+    "glm4",
     "gpt-neox",
     "gpt2",
+    "granite",
+    "granitemoe",
+    "hunyuan-dense",
     "llama",
     "llama3-rope-tied",
     "mistral-window",
+    "mixtral",
     "olmo2",
+    "olmo3",
+    "olmoe",
     "phi3",
     "qwen2",
+    "qwen2-moe",
     "qwen3",
+    "qwen3-moe",
+    "seed-oss",
     "smollm3",
 ];
 
@@ -50,6 +63,15 @@ fn family(name: &str, sentence_piece: bool) -> (Value, ModelFiles) {
             config["no_rope_layers"] = Value::Null;
             config["no_rope_layer_interval"] = 4.into();
         }
+        // Windows, and a rotary embedding, where the published models have them.
+        "exaone4" => (config["layer_types"], config["sliding_window"]) = (Value::Null, Value::Null),
+        "cohere2" | "olmo3" => {
+            config["layer_types"] = Value::Null;
+            config["sliding_window_pattern"] = 4.into();
+            config["num_hidden_layers"] = 5.into();
+        }
+        "qwen3-moe" => config["mlp_only_layers"] = json!([]),
+        "olmoe" => config["num_key_value_heads"] = config["num_attention_heads"].clone(),
         "phi3" => edit(&mut files, "tokenizer.json", |json| {
             let mut added: Vec<Value> = json["added_tokens"].as_array().unwrap().clone();
             let more = ["<unk>", "<s>", "<|endoftext|>"].iter().zip(1021..);
@@ -424,7 +446,7 @@ fn refused() -> Vec<(&'static str, &'static str, Value, &'static str)> {
     let longrope = json!({"rope_type": "longrope", "short_factor": [1, 1, 1, 1], "long_factor": [1, 1, 1, 1]});
     let two_scalings = json!({"full_attention": {"rope_type": "default", "rope_theta": 1e6},
         "sliding_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}});
-    let others = ["granite", "seed-oss", "exaone4", "cohere2", "apertus", "mixtral", "qwen3-moe", "gpt-oss"];
+    let others = ["apertus", "ministral3", "gpt-oss"];
     let mut all = vec![
         ("llama", "rope_parameters", json!({"rope_type": "yarn", "factor": 4.0, "beta_fast": 16.0}), "YaRN"),
         ("llama", "hidden_act", "gelu".into(), "Gelu"),
@@ -448,7 +470,13 @@ fn refused() -> Vec<(&'static str, &'static str, Value, &'static str)> {
         ("gemma", "tie_word_embeddings", false.into(), "a head of its own"),
         ("olmo2", "tie_word_embeddings", true.into(), "a tied head"),
         ("smollm3", "no_rope_layers", json!([1, 0, 1]), "rotary embedding in other blocks"),
+        ("cohere2", "tie_word_embeddings", false.into(), "a head of its own"),
+        ("exaone4", "sliding_window", 8.into(), "windows in a model of 3 blocks"),
+        ("olmoe", "norm_topk_prob", true.into(), "that sum to 1"),
+        ("olmoe", "num_key_value_heads", 2.into(), "2 heads of keys"),
+        ("qwen3-moe", "mlp_only_layers", json!([0]), "blocks without experts"),
+        ("seed-oss", "attention_out_bias", true.into(), "biases"),
     ];
-    all.extend(others.map(|name| (name, "use_cache", true.into(), "the family ")));
+    all.extend(others.map(|name| (name, "use_cache", true.into(), "of the family ")));
     all
 }

@@ -104,7 +104,8 @@ fn unknown_models_are_refused_by_name() {
             "`general.architecture`: found nothing, expected one of llama,",
         ),
         ("another one", embedding(named("mamba", 1)), "found \"mamba\", expected one of llama, qwen2"),
-        ("experts", embedding(named("llama", 2).whole("llama.expert_count", 8)), "key `llama.expert_count`: found 8"),
+        ("experts", embedding(named("qwen2", 2).whole("qwen2.expert_count", 8)), "key `qwen2.expert_count`: found 8"),
+        ("a factor", embedding(named("llama", 2).whole("llama.logit_scale", 8)), "key `llama.logit_scale`: found 8"),
         ("a key nobody knows", embedding(named("llama", 2).whole("llama.oddity", 8)), "key `llama.oddity`: found 8"),
         (
             "no shape",

@@ -56,6 +56,18 @@ impl Reader {
         }
     }
 
+    /// A file's bytes before its list of tensors.
+    pub fn metadata(path: &Path) -> Vec<u8> {
+        let mut reader = Self { bytes: std::fs::read(path).unwrap(), at: 8 };
+        let (_, pairs) = (reader.u64(), reader.u64());
+        for _ in 0..pairs {
+            let (_, kind) = (reader.string(), reader.u32());
+            reader.value(kind);
+        }
+        reader.bytes.truncate(reader.at);
+        reader.bytes
+    }
+
     pub fn file(path: &Path) -> File {
         let mut reader = Self { bytes: std::fs::read(path).unwrap(), at: 0 };
         assert_eq!(&reader.take::<4>(), b"GGUF");

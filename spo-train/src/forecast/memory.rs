@@ -13,12 +13,14 @@ use crate::run::schedule::{self, Stage};
 use crate::step::{memory, tape};
 use crate::task::data::TaskData;
 use serde::Serialize;
+use spo_data::gguf::is_gguf;
 use spo_data::{Group, micro_batches};
 use spo_model::ModelSpec;
 use spo_model::device::{describe, on_cpu};
 use spo_model::export::PROBE_TOKENS;
-use spo_model::load::Storage;
-use spo_model::memory::{Batch, Training, generation, parameter_shapes, scoring_head};
+use spo_model::load::{Kept, Storage};
+use spo_model::memory::{Batch, StoredBlocks, Training, generation, parameter_shapes, scoring_head};
+use std::collections::BTreeMap;
 
 /// Memory of one answer's log-prob under one policy: its key, the number, and the table's slack.
 const CACHED_ANSWER: usize = 80;
@@ -27,12 +29,18 @@ const CACHED_ANSWER: usize = 80;
 /// frees. A rule of thumb: at 0.3 the steps of an 11 M model took between 1.0 and 1.2 times the plan, on a busy machine most.
 const ALLOCATOR_SHARE: f64 = 0.3;
 
+/// The projections that a model's file stores in blocks, by module path.
+type Stored = BTreeMap<String, StoredBlocks>;
+
 /// What a run takes, in bytes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct MemoryForecast {
     /// The device.
     pub device: String,
+    /// In which form the model's weights are kept, where its file or the plan has them in blocks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept: Option<String>,
     /// The warm-up and every arm of every round, at the top of a step.
     pub phases: Vec<PhaseMemory>,
     /// A policy while responses are sampled from it, where they are.
@@ -89,8 +97,11 @@ impl MemoryForecast {
     pub(super) fn of(prepared: &Prepared, stages: &[Stage]) -> Result<Self, TrainError> {
         let (plan, spec) = (&prepared.plan, &prepared.model);
         let program = memory::resident_bytes() as usize;
+        let options = policy_options(plan, spec, &prepared.device)?;
+        let stored = options.families.stored_blocks(&options.base)?;
         let training = stages.iter().filter_map(Stage::training);
-        let phases = training.map(|training| phase(prepared, training, program)).collect::<Result<Vec<_>, _>>()?;
+        let phases =
+            training.map(|training| phase(prepared, training, (program, &stored))).collect::<Result<Vec<_>, _>>()?;
         let host = on_cpu(&prepared.device);
         let largest = phases.iter().max_by_key(|phase| phase.total).expect("a run has rounds");
         let resident = largest.weights + largest.adapters + if host { program } else { 0 };
@@ -102,16 +113,44 @@ impl MemoryForecast {
         let tensors = parameter_shapes(spec).into_iter().map(|(_, shape)| shape.iter().product::<usize>());
         let scored = scoring_head(spec, PROBE_TOKENS) + 4 * tensors.max().unwrap_or(0);
         let saving = resident + scored + if host { largest.activations() } else { 0 };
+        let saving = saving.max(merging(&options, spec, scored + if host { program } else { 0 }));
         let peak = phases.iter().map(|phase| phase.total).chain(sampling).chain([saving]).max().unwrap_or(0);
-        Ok(Self { device: describe(&prepared.device), phases, sampling, saving, peak })
+        let kept = kept(&options, &stored);
+        Ok(Self { device: describe(&prepared.device), kept, phases, sampling, saving, peak })
     }
 }
 
-fn phase(prepared: &Prepared, training: &schedule::Training, program: usize) -> Result<PhaseMemory, TrainError> {
+/// A base that was kept in blocks, as numbers, while an adapter is merged into it.
+fn merging(options: &PolicyOptions, spec: &ModelSpec, beside: usize) -> usize {
+    let bytes = if is_gguf(&options.base) { 4 } else { options.load.storage.unwrap_or(Storage::F32).bytes() };
+    options.load.blocks.map_or(0, |_| bytes * spec.parameters() + beside)
+}
+
+/// In which form weights are kept, in words, where blocks are in play.
+fn kept(options: &PolicyOptions, stored: &Stored) -> Option<String> {
+    let mut kinds: Vec<&str> = stored.values().map(|blocks| blocks.kind).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    let (kinds, numbers) = (kinds.join(", "), options.load.storage.unwrap_or(Storage::F32).name());
+    match options.load.blocks {
+        Some(Kept::AsStored) => Some(format!("{} projections as stored: {kinds}; the rest as {numbers}", stored.len())),
+        Some(Kept::Quantised(bits)) => {
+            Some(format!("projections quantised anew to {}, the rest as {numbers}", bits.name()))
+        }
+        None if stored.is_empty() => None,
+        None => Some(format!("{} projections, stored as {kinds}, decoded to {numbers}", stored.len())),
+    }
+}
+
+fn phase(
+    prepared: &Prepared,
+    training: &schedule::Training,
+    (program, stored): (usize, &Stored),
+) -> Result<PhaseMemory, TrainError> {
     let (spec, host, place) = (&prepared.model, on_cpu(&prepared.device), &training.place);
     let (settings, data, round) = (place.training, &training.data.train, place.round() as usize);
     let options = policy_options(&prepared.plan, spec, &prepared.device)?;
-    let model = trained(&options, round, host);
+    let model = trained(&options, stored, round, host);
     let replayed = || training.data.replayed.iter().map(|rows| &rows.data);
     let rows: Vec<Group> =
         std::iter::once(data).chain(replayed()).flat_map(|data| (0..data.len()).map(|row| data.group(row))).collect();
@@ -198,13 +237,14 @@ fn apart(prepared: &Prepared, training: &schedule::Training) -> usize {
 }
 
 /// What is in memory of the model in the round of this number.
-fn trained(options: &PolicyOptions, round: usize, host: bool) -> Training<'_> {
+fn trained<'a>(options: &'a PolicyOptions, stored: &'a Stored, round: usize, host: bool) -> Training<'a> {
     let (storage, lora) = (options.load.storage.unwrap_or(Storage::F32), options.lora.as_ref());
     let frozen_ranks = match lora {
         Some(lora) if options.stack => lora.rank * (round.saturating_sub(1) + usize::from(options.start.is_some())),
         _ => 0,
     };
-    Training { storage, blocks: options.load.blocks, lora, frozen_ranks, fused: host && storage == Storage::F32 }
+    let (blocks, stored, fused) = (options.load.blocks, Some(stored), host && storage == Storage::F32);
+    Training { storage, blocks, stored, lora, frozen_ranks, fused }
 }
 
 /// Whether a phase recomputes what the blocks of its largest micro-batch keep.

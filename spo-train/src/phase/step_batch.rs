@@ -350,8 +350,14 @@ pub(crate) fn side_by_side(device: &Device, spec: &ModelSpec) -> bool {
 fn activation_bytes(model: &CausalLm, batch: &PackedBatch) -> usize {
     let host = on_cpu(&model.device());
     let storage = Storage::of_dtype(model.dtype()).unwrap_or(Storage::F32);
-    let training =
-        Training { storage, blocks: None, lora: None, frozen_ranks: 0, fused: host && storage == Storage::F32 };
+    let training = Training {
+        storage,
+        blocks: None,
+        stored: None,
+        lora: None,
+        frozen_ranks: 0,
+        fused: host && storage == Storage::F32,
+    };
     let scores = if host { 0 } else { batch.groups.len() * batch.longest_group().pow(2) };
     let batch = Batch { tokens: batch.tokens(), rows: batch.targets.len(), scores };
     training.activations(model.spec(), batch, false).expect("without adapters there are no targets")

@@ -6,8 +6,8 @@ use crate::config::{LoraPlan, RunPlan, RunSpec, SteeringPlan};
 use crate::policy::{PolicyOptions, RewardHead};
 use burn::tensor::Device;
 use spo_model::decoder::blocks::BlockBits;
-use spo_model::device::check_dtype;
-use spo_model::load::{LoadOptions, Storage};
+use spo_model::device::{check_dtype, describe, on_cpu};
+use spo_model::load::{Kept, LoadOptions, Storage};
 use spo_model::lora::front::FRONT_CONFIG;
 use spo_model::lora::{FrontSpec, LoraSpec, SavedModules, Targets};
 use spo_model::{ModelError, ModelSpec};
@@ -39,9 +39,12 @@ pub fn lora_spec(run: &RunPlan, plan: &LoraPlan, model: &ModelSpec) -> Result<Lo
 ///
 /// # Errors
 /// A name that the model does not have, at its place in the run file; DoRA with `rounds = "stack"`; a starting adapter
-/// that is not there.
-pub fn check(spec: &RunSpec, plan: &RunPlan, model: &ModelSpec) -> Result<(), TrainError> {
+/// that is not there; a base that is to stay in blocks and has none, or is not on the CPU.
+pub fn check(spec: &RunSpec, plan: &RunPlan, model: &ModelSpec, device: &Device) -> Result<(), TrainError> {
     let Some(lora) = &plan.lora else { return Ok(()) };
+    if lora.quantised_base == QuantisedBase::AsStored {
+        check_stored(spec, plan, device)?;
+    }
     if lora.dora && lora.rounds == LoraRounds::Stack {
         let message = "\"stack\" adds adapters up, and those of DoRA do not add up";
         let hint = "set `rounds = \"continue\"`, or `dora = false`";
@@ -72,6 +75,23 @@ pub fn check(spec: &RunSpec, plan: &RunPlan, model: &ModelSpec) -> Result<(), Tr
     }
 }
 
+/// Blocks of a file are multiplied on the CPU alone, and there must be some.
+fn check_stored(spec: &RunSpec, plan: &RunPlan, device: &Device) -> Result<(), TrainError> {
+    let refused = |message: String, hint: &str| -> Result<(), TrainError> {
+        Err(spec.refused("lora.quantised-base", message, Some(hint.to_owned())).into())
+    };
+    if !on_cpu(device) {
+        let message =
+            format!("a file's blocks are multiplied on the CPU alone, and the run is on {}", describe(device));
+        return refused(message, "set `model.device = \"cpu\"`; or `quantised-base = \"4-bit\"`, which quantises anew");
+    }
+    if plan.families.stored_blocks(&plan.model.path)?.is_empty() {
+        let message = format!("{} stores no projection in blocks", plan.model.path.display());
+        return refused(message, "\"8-bit\" and \"4-bit\" quantise the weights anew");
+    }
+    Ok(())
+}
+
 /// What the policies of a run have in common.
 ///
 /// # Errors
@@ -85,8 +105,9 @@ pub fn policy_options(plan: &RunPlan, model: &ModelSpec, device: &Device) -> Res
     check_dtype(device, storage)?;
     let blocks = plan.lora.as_ref().and_then(|lora| match lora.quantised_base {
         QuantisedBase::None => None,
-        QuantisedBase::Eight => Some(BlockBits::Eight),
-        QuantisedBase::Four => Some(BlockBits::Four),
+        QuantisedBase::Eight => Some(Kept::Quantised(BlockBits::Eight)),
+        QuantisedBase::Four => Some(Kept::Quantised(BlockBits::Four)),
+        QuantisedBase::AsStored => Some(Kept::AsStored),
     });
     Ok(PolicyOptions {
         base: plan.model.path.clone(),

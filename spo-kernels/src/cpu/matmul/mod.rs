@@ -15,6 +15,8 @@ use pulp::Arch;
 use rayon::prelude::*;
 use task::Task;
 
+pub(super) use task::DEPTH;
+
 /// `a b`, row after row.
 pub fn product(a: Matrix, b: Matrix) -> Vec<f32> {
     let length = a.rows * b.columns;
@@ -55,9 +57,9 @@ const NARROW: usize = 32;
 
 /// Where a product goes.
 #[derive(Clone, Copy)]
-struct Out {
-    start: *mut f32,
-    stride: usize,
+pub(super) struct Out {
+    pub(super) start: *mut f32,
+    pub(super) stride: usize,
 }
 
 // SAFETY: an `Out` is only a place; whoever writes there says why nobody else does.
@@ -68,7 +70,7 @@ unsafe impl Sync for Out {}
 impl Out {
     /// # Safety
     /// The value at `row` and `column` is inside the buffer.
-    unsafe fn at(self, row: usize, column: usize) -> Self {
+    pub(super) unsafe fn at(self, row: usize, column: usize) -> Self {
         // SAFETY: the caller stays inside the buffer.
         Self { start: unsafe { self.start.add(row * self.stride + column) }, stride: self.stride }
     }
@@ -96,7 +98,7 @@ impl Out {
 /// # Safety
 /// `out` points to `a.rows` rows of `b.columns` values that nobody else uses, written before if `add`. Nothing is written
 /// where there is nothing to sum.
-unsafe fn multiply(a: Matrix, b: Matrix, out: Out, add: bool, parallel: bool) {
+pub(super) unsafe fn multiply(a: Matrix, b: Matrix, out: Out, add: bool, parallel: bool) {
     assert_eq!(a.columns, b.rows, "inner dimensions");
     let (rows, columns) = (a.rows, b.columns);
     if rows == 0 || columns == 0 || a.columns == 0 {

@@ -5,7 +5,7 @@ use pulp::{Arch, Simd, WithSimd};
 use std::cell::RefCell;
 
 /// Rows of `b` packed at a time.
-const DEPTH: usize = 256;
+pub(in crate::cpu) const DEPTH: usize = 256;
 /// Most columns of `b` packed at a time.
 const PACKED_COLUMNS: usize = 512;
 /// Most rows of a transposed `a` packed at a time.

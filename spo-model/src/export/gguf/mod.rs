@@ -10,8 +10,9 @@ mod write;
 
 use super::ModelFiles;
 use crate::gguf::architecture::Architecture;
+use crate::gguf::tensors::Place;
 use crate::gguf::{keys, tensors, unsupported};
-use crate::parameters::for_each;
+use crate::parameters::{Parameter, for_each};
 use crate::{CausalLm, ModelError};
 use encode::Encoding;
 use std::path::Path;
@@ -50,11 +51,28 @@ impl GgufType {
     /// How a tensor of this name and shape is stored: rows that do not fill blocks stay f16.
     fn encoding(self, name: &str, shape: &[usize]) -> Encoding {
         match self {
-            // Positions are added to tokens, where readers want f32.
-            _ if shape.len() == 1 || name.starts_with("position_embd") => Encoding::F32,
+            // Positions are added to tokens, where readers want f32; what routes tokens is not rounded.
+            _ if shape.len() == 1 || name.starts_with("position_embd") || name.contains("ffn_gate_inp") => {
+                Encoding::F32
+            }
             Self::F32 => Encoding::F32,
             Self::Q8 if shape[1].is_multiple_of(encode::BLOCK) => Encoding::Q8,
             Self::F16 | Self::Q8 => Encoding::F16,
+        }
+    }
+}
+
+/// Adds an expert's projection to the tensors of all experts. Experts come in their order.
+fn add_expert(entries: &mut Vec<Entry>, place: Place, parameter: Parameter, dtype: GgufType) {
+    let rows = parameter.shape[0] / place.names.len();
+    for (index, name) in place.names.into_iter().enumerate() {
+        let (part, own) = (rows * index..rows * (index + 1), parameter.clone());
+        match entries.iter_mut().rev().find(|entry| entry.name() == name) {
+            Some(entry) => entry.add(own, part),
+            None => {
+                let encoding = dtype.encoding(&name, &parameter.shape);
+                entries.push(Entry::part(name, own, part, encoding));
+            }
         }
     }
 }
@@ -79,11 +97,12 @@ pub fn save_gguf(
     let factors = tensors::frequency_factors(model.spec()).into_iter();
     let mut entries: Vec<Entry> = factors.map(|(name, factors)| Entry::values(name, factors, Encoding::F32)).collect();
     let mut unknown = None;
-    for_each(model, "", |parameter| match tensors::name(&parameter.path) {
-        Some(name) => {
-            let order = tensors::order(&parameter.path, architecture, model.spec());
-            let encoding = dtype.encoding(&name, &parameter.shape);
-            entries.push(Entry::new(name, parameter, order, encoding));
+    for_each(model, "", |parameter| match tensors::place(&parameter.path, architecture) {
+        Some(place) if place.expert.is_some() => add_expert(&mut entries, place, parameter, dtype),
+        Some(place) => {
+            let (order, name) = (tensors::order(&parameter.path, architecture, model.spec()), place.names[0].clone());
+            let (encoding, shape) = (dtype.encoding(&name, &parameter.shape), place.shape(&parameter.shape, 0));
+            entries.push(Entry::new(name, parameter, order, encoding).shaped(shape));
         }
         None => unknown = Some(parameter.path),
     });

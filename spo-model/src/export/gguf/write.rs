@@ -7,6 +7,7 @@ use crate::gguf::order::Order;
 use crate::parameters::Parameter;
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::ops::Range;
 use std::path::Path;
 
 /// Tensors begin at multiples of this.
@@ -23,6 +24,8 @@ pub struct Entry {
 enum Source {
     /// A parameter, read from the device when its turn comes.
     Parameter(Box<Parameter>, Order),
+    /// Rows of one parameter after those of another: an entry each of the first dimension.
+    Parts(Vec<(Parameter, Range<usize>)>),
     Values(Vec<f32>),
 }
 
@@ -30,6 +33,31 @@ impl Entry {
     /// A parameter under this name.
     pub fn new(name: String, parameter: Parameter, order: Order, encoding: Encoding) -> Self {
         Self { name, shape: parameter.shape.clone(), encoding, source: Source::Parameter(Box::new(parameter), order) }
+    }
+
+    /// The first entry of a tensor: these rows of a matrix.
+    pub fn part(name: String, parameter: Parameter, rows: Range<usize>, encoding: Encoding) -> Self {
+        let shape = vec![1, rows.len(), parameter.shape[1]];
+        Self { name, shape, encoding, source: Source::Parts(vec![(parameter, rows)]) }
+    }
+
+    /// Adds an entry to a tensor of this name.
+    pub fn add(&mut self, parameter: Parameter, rows: Range<usize>) {
+        if let Source::Parts(parts) = &mut self.source {
+            parts.push((parameter, rows));
+            self.shape[0] = parts.len();
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The tensor in this shape, of as many values.
+    pub fn shaped(mut self, shape: Vec<usize>) -> Self {
+        self.shape = shape;
+        self
     }
 
     /// A vector of these values.
@@ -47,6 +75,14 @@ impl Entry {
             Source::Parameter(parameter, order) => {
                 let values: Vec<f32> = parameter.value.into_data().iter::<f32>().collect();
                 order.of_file(values, &self.shape)
+            }
+            Source::Parts(parts) => {
+                let rows = |(parameter, rows): (Parameter, Range<usize>)| {
+                    let width = parameter.shape[1];
+                    let part = parameter.value.narrow(0, rows.start * width, rows.len() * width);
+                    part.into_data().iter::<f32>().collect::<Vec<_>>()
+                };
+                parts.into_iter().flat_map(rows).collect()
             }
         };
         self.encoding.encode(&values)

@@ -28,7 +28,7 @@ pub fn read(file: &Gguf) -> Result<(&'static Architecture, Json), ModelError> {
     let key = |name: &str| format!("{}.{name}", architecture.name);
     require_known(file, architecture)?;
     let mut config = json!({ "model_type": architecture.family, "architectures": [architecture.class] });
-    for of in KEYS.iter().filter(|of| !of.config.is_empty()) {
+    for of in KEYS.iter().filter(|of| !of.config.is_empty() && of.is_of(architecture)) {
         let name = key(of.name);
         if let Some(value) = file.get(&name) {
             config[architecture.config_key(of.config)] =
@@ -47,7 +47,10 @@ pub fn read(file: &Gguf) -> Result<(&'static Architecture, Json), ModelError> {
     };
     config["vocab_size"] = (*tokens).into();
     config["tie_word_embeddings"] = tied(file)?.into();
-    if ["llama", "smollm3", "gpt_neox"].contains(&architecture.family) {
+    if let Some(mixture) = architecture.mixture {
+        config["norm_topk_prob"] = mixture.renormalised.into();
+    }
+    if ["llama", "smollm3", "gpt_neox", "granite", "granitemoe", "seed_oss", "glm4"].contains(&architecture.family) {
         let has = |name: &str| file.tensor(name).is_some();
         config["attention_bias"] = (has("blk.0.attn_q.bias") || has("blk.0.attn_qkv.bias")).into();
         config["mlp_bias"] = has("blk.0.ffn_up.bias").into();
@@ -73,9 +76,16 @@ fn architecture(file: &Gguf) -> Result<&'static Architecture, ModelError> {
     let name = file.text(ARCHITECTURE)?.unwrap_or_default();
     let expected = || file.expected(ARCHITECTURE, &format!("one of {}", Architecture::names()));
     let found = Architecture::named(name).ok_or_else(expected)?;
-    // Mistral's files bear Llama's name; those with a window are not Llama's.
-    let windowed = found.family == "llama" && file.get(&format!("{name}.{WINDOW}")).is_some();
-    Ok(if windowed { Architecture::mistral() } else { found })
+    // Mistral's and Mixtral's files bear Llama's name, OLMo 3's that of OLMo 2.
+    let count = |key: &str| file.count(&format!("{name}.{key}"));
+    let (experts, window) = (count("expert_count")?.unwrap_or(0), count(WINDOW)?.is_some());
+    let family = match found.family {
+        "llama" if experts > 0 => "mixtral",
+        "llama" if window => "mistral",
+        "olmo2" if window => "olmo3",
+        family => family,
+    };
+    Ok(found.namesake(family).unwrap_or(found))
 }
 
 /// Refuses keys of the architecture that this crate does not know: they may change what the model computes.
@@ -83,9 +93,11 @@ fn require_known(file: &Gguf, architecture: &Architecture) -> Result<(), GgufErr
     let prefix = format!("{}.", architecture.name);
     for key in file.keys() {
         let Some(name) = key.strip_prefix(&prefix) else { continue };
-        let known = KEYS.iter().any(|of| of.name == name) || SCALING.contains(&name) || IDLE.contains(&name);
+        let known = KEYS.iter().any(|of| of.name == name && of.is_of(architecture))
+            || SCALING.contains(&name)
+            || IDLE.contains(&name);
         let idle = match name {
-            PATTERN => file.count(key)? == architecture.windows_but_every,
+            PATTERN => windows_as_usual(file, key, architecture.windows_but_every)?,
             _ => IDLE_AT_0.contains(&name) && file.get(key) == Some(&Value::Whole(0)),
         };
         if !known && !idle {
@@ -93,6 +105,16 @@ fn require_known(file: &Gguf, architecture: &Architecture) -> Result<(), GgufErr
         }
     }
     Ok(())
+}
+
+/// Whether blocks without a window come as often as the architecture has it; newer files say it block by block.
+fn windows_as_usual(file: &Gguf, key: &str, every: Option<usize>) -> Result<bool, GgufError> {
+    if !matches!(file.get(key), Some(Value::List { .. })) {
+        return Ok(file.count(key)? == every);
+    }
+    let blocks = file.switches(key)?.unwrap_or_default();
+    let usual = |every: usize| blocks.iter().enumerate().all(|(index, on)| *on != (index + 1).is_multiple_of(every));
+    Ok(every.is_some_and(usual))
 }
 
 /// Numbers that other values follow from.
@@ -150,7 +172,8 @@ fn number(value: &Value) -> Option<Json> {
 /// error and not another model.
 pub fn check(file: &Gguf, architecture: &Architecture, spec: &ModelSpec) -> Result<(), ModelError> {
     let scaling = architecture.ropes(spec).0.map(keys::scaling).unwrap_or_default();
-    let of_keys = KEYS.iter().filter_map(|of| Some((of.name, (of.value)(architecture, spec)?)));
+    let own = KEYS.iter().filter(|of| of.is_of(architecture));
+    let of_keys = own.filter_map(|of| Some((of.name, (of.value)(architecture, spec)?)));
     for (name, ours) in of_keys.chain(scaling) {
         let key = format!("{}.{name}", architecture.name);
         // The context may end where a window does.

@@ -8,6 +8,7 @@ use super::{LoadOptions, ModelFiles};
 use crate::device::check_dtype;
 use crate::family::Registry;
 use crate::gguf::architecture::Architecture;
+use crate::gguf::tensors;
 use crate::{CausalLm, ModelError, ModelSpec};
 use burn::tensor::Device;
 use serde_json::Value;
@@ -56,7 +57,14 @@ impl GgufModel {
         Ok(ModelFiles { files })
     }
 
-    /// The model, dequantised.
+    /// Bytes of the matrix `[out, in]` at a module path in the blocks that the file has it in, and their name; `None` for
+    /// numbers.
+    pub(crate) fn in_blocks(&self, path: &str, shape: [usize; 2]) -> Option<(usize, &'static str)> {
+        let (bytes, format) = tensors::in_blocks(path, shape, self.architecture, &self.file)?;
+        Some((bytes, format.name))
+    }
+
+    /// The model, its blocks as the options say.
     ///
     /// # Errors
     /// Missing, unexpected or wrongly shaped tensors, or some of a type that is not read: each named.

@@ -16,7 +16,7 @@ pub fn read(file: &Gguf, architecture: &Architecture, head_dim: usize, config: &
     if dim == 0 || dim > head_dim || !dim.is_multiple_of(2) {
         return Err(file.expected(&key(ROTATED), &format!("an even number of at most {head_dim} channels")).into());
     }
-    if dim != head_dim || architecture.family == "gpt_neox" {
+    if dim != head_dim || ["gpt_neox", "glm4"].contains(&architecture.family) {
         config[architecture.config_key("partial_rotary_factor")] = fraction(dim, head_dim).into();
     }
     let original = file.count(&key(ORIGINAL_CONTEXT))?;

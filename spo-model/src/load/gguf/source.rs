@@ -1,17 +1,19 @@
 //! The tensors of a GGUF file, decoded straight into their final type.
 
 use crate::decoder::blocks::BlockBits;
+use crate::decoder::kept::KeptWeight;
 use crate::gguf::architecture::Architecture;
 use crate::gguf::order::Order;
-use crate::gguf::tensors;
+use crate::gguf::tensors::{self, Place};
 use crate::load::dtype::{Weight, first_not_finite};
-use crate::load::{LoadOptions, Storage, WeightSource, release};
+use crate::load::{Kept, LoadOptions, Storage, WeightSource, release};
 use crate::quant::Format;
+use crate::quant::packed::{BlockRows, Packed};
 use crate::{ModelError, ModelSpec};
 use burn::tensor::{Device, Tensor, TensorData};
 use half::{bf16, f16};
 use rayon::prelude::*;
-use spo_data::gguf::Gguf;
+use spo_data::gguf::{Bytes, Gguf};
 use std::collections::BTreeSet;
 
 /// Values decoded between two returns of the file's pages.
@@ -23,7 +25,7 @@ pub struct GgufSource<'a> {
     architecture: &'a Architecture,
     spec: &'a ModelSpec,
     pub storage: Storage,
-    blocks: Option<BlockBits>,
+    blocks: Option<Kept>,
     device: Device,
     unused: BTreeSet<&'a str>,
     missing: Vec<String>,
@@ -55,37 +57,115 @@ impl<'a> GgufSource<'a> {
         if names.is_empty() { Ok(()) } else { Err(ModelError::UnexpectedTensors { path, names }) }
     }
 
-    /// The values of a tensor, in the model's order; all of them finite.
+    /// Bytes of a row of so many values.
+    fn row_bytes(&self, name: &str, format: &Format, width: usize) -> Result<usize, ModelError> {
+        format.size(width).ok_or_else(|| {
+            let reason =
+                format!("rows of {width} values do not fill the blocks of {} that {} has", format.values, format.name);
+            self.file.error(format!("tensor `{name}`"), reason).into()
+        })
+    }
+
+    /// The place of a parameter of this shape and the format of each of its tensors; `None`, and noted as missing, where the
+    /// file lacks one.
+    fn find(&mut self, path: &str, shape: &[usize]) -> Result<Option<(Place, Vec<&'static Format>)>, ModelError> {
+        let place = tensors::place(path, self.architecture).unwrap_or_else(|| Place::one(path.into()));
+        let expected = place.shape(shape, self.spec.experts.as_ref().map_or(0, |experts| experts.count));
+        let mut formats = vec![];
+        for name in &place.names {
+            let Some(info) = self.file.tensor(name) else {
+                self.missing.push(name.clone());
+                return Ok(None);
+            };
+            if info.shape != expected {
+                let (path, name, found) = (self.file.path().into(), name.clone(), info.shape.clone());
+                return Err(ModelError::Shape { path, name, found, expected });
+            }
+            formats.push(Format::of_code(info.kind).ok_or_else(|| {
+                let reason = format!("stored as {}, expected one of {}", Format::describe(info.kind), Format::names());
+                let hint = "llama.cpp's llama-quantize writes a file anew in another of these types";
+                self.file.error(format!("tensor `{name}`"), reason).hinted(hint)
+            })?);
+        }
+        self.unused.retain(|unused| !place.names.iter().any(|name| name == unused));
+        Ok(Some((place, formats)))
+    }
+
+    /// The stored rows of a tensor, or of an expert in it.
+    fn stored(&self, name: &str, row_bytes: usize, rows: usize, expert: usize) -> Result<Bytes<'_>, ModelError> {
+        let length = row_bytes.saturating_mul(rows);
+        let start = length.saturating_mul(expert);
+        let whole = self.file.bytes(name, start.saturating_add(length))?;
+        Ok(Bytes { part: whole.part, start: whole.start + start, bytes: &whole.bytes[start..] })
+    }
+
+    /// The blocks of a matrix, its rows in the model's order; all of its values are finite.
+    fn rows(
+        &self,
+        place: &Place,
+        format: &'static Format,
+        order: Order,
+        dims @ [rows, width]: [usize; 2],
+    ) -> Result<Packed, ModelError> {
+        let (each, mut bytes) = (rows / place.names.len(), vec![]);
+        for name in &place.names {
+            let row_bytes = self.row_bytes(name, format, width)?;
+            let stored = self.stored(name, row_bytes, each, place.expert.unwrap_or(0))?;
+            bytes.reserve(stored.bytes.len());
+            for row in 0..each {
+                bytes.extend_from_slice(&stored.bytes[order.file_row(row, each) * row_bytes..][..row_bytes]);
+            }
+            release(stored.part, stored.start, stored.bytes.len());
+        }
+        let matrix = Packed::Rows(BlockRows { format, dims, bytes });
+        let Some((at, value)) = matrix.not_finite() else { return Ok(matrix) };
+        Err(self.not_finite(place, at, value, "f32", order, each))
+    }
+
+    /// An error that says where in the file a value stands that is no number.
+    fn not_finite(
+        &self,
+        place: &Place,
+        mut at: Vec<usize>,
+        value: f32,
+        stored: &'static str,
+        order: Order,
+        rows: usize,
+    ) -> ModelError {
+        let name = place.names[at[0] / rows.max(1)].clone();
+        at[0] = order.file_row(at[0] % rows.max(1), rows);
+        place.expert.into_iter().for_each(|expert| at.insert(0, expert));
+        ModelError::NotFinite { path: self.file.path().into(), name, at, value, stored }
+    }
+
+    /// The values of a parameter, in the model's order; all of them finite.
     fn values<W: Weight>(
         &self,
-        name: &str,
-        format: &Format,
+        place: &Place,
+        formats: &[&'static Format],
         order: Order,
         shape: &[usize],
     ) -> Result<Vec<W>, ModelError> {
         let (rows, width) = order.rows(shape);
-        let row_bytes = format.size(width).ok_or_else(|| {
-            let reason =
-                format!("rows of {width} values do not fill the blocks of {} that {} has", format.values, format.name);
-            self.file.error(format!("tensor `{name}`"), reason)
-        })?;
-        let length = row_bytes.saturating_mul(rows);
-        let stored = self.file.bytes(name, length)?;
+        let each = rows / place.names.len();
         let mut out = vec![W::from_wide(0.0); rows * width];
         let rows_of_part = (PART / width.max(1)).max(1);
-        for (part, values) in out.chunks_mut((rows_of_part * width).max(1)).enumerate() {
-            let first = part * rows_of_part;
-            values.par_chunks_mut(width.max(1)).enumerate().for_each(|(row, out)| {
-                let from = order.file_row(first + row, rows) * row_bytes;
-                decode(format, &stored.bytes[from..from + row_bytes], order.offset(), out);
-            });
+        for ((name, format), out) in place.names.iter().zip(formats).zip(out.chunks_mut((each * width).max(1))) {
+            let row_bytes = self.row_bytes(name, format, width)?;
+            let stored = self.stored(name, row_bytes, each, place.expert.unwrap_or(0))?;
+            for (part, values) in out.chunks_mut((rows_of_part * width).max(1)).enumerate() {
+                let first = part * rows_of_part;
+                values.par_chunks_mut(width.max(1)).enumerate().for_each(|(row, out)| {
+                    let from = order.file_row(first + row, each) * row_bytes;
+                    decode(format, &stored.bytes[from..from + row_bytes], order.offset(), out);
+                });
+            }
+            release(stored.part, stored.start, stored.bytes.len());
         }
-        release(stored.part, stored.start, length);
-        let Some((mut at, value)) = first_not_finite(&out, shape) else { return Ok(out) };
-        // Where it stands in the file.
-        at[0] = order.file_row(at[0], rows);
-        let (path, name, stored) = (self.file.path().into(), name.into(), self.storage.name());
-        Err(ModelError::NotFinite { path, name, at, value, stored })
+        let Some((at, value)) = first_not_finite(&out, shape) else { return Ok(out) };
+        // Vectors whose values move are rows of one; others are one row.
+        let rows = if shape.len() == 1 { shape[0] } else { each };
+        Err(self.not_finite(place, at, value, self.storage.name(), order, rows))
     }
 }
 
@@ -115,32 +195,31 @@ fn storage(file: &Gguf) -> Storage {
 
 impl WeightSource for GgufSource<'_> {
     fn tensor<const D: usize>(&mut self, path: &str, shape: [usize; D]) -> Result<Tensor<D>, ModelError> {
-        let name = tensors::name(path).unwrap_or_else(|| path.into());
-        let Some(info) = self.file.tensor(&name) else {
+        let Some((place, formats)) = self.find(path, &shape)? else {
             // A placeholder, so that `finish` can name all that is missing at once.
-            self.missing.push(name);
             return Ok(Tensor::zeros([1; D], &self.device));
         };
-        self.unused.remove(name.as_str());
-        if info.shape != shape {
-            let (path, found, expected) = (self.file.path().into(), info.shape.clone(), shape.to_vec());
-            return Err(ModelError::Shape { path, name, found, expected });
-        }
-        let format = Format::of_code(info.kind).ok_or_else(|| {
-            let reason = format!("stored as {}, expected one of {}", Format::describe(info.kind), Format::names());
-            let hint = "llama.cpp's llama-quantize writes a file anew in another of these types";
-            self.file.error(format!("tensor `{name}`"), reason).hinted(hint)
-        })?;
         let order = tensors::order(path, self.architecture, self.spec);
         let data = match self.storage {
-            Storage::F32 => TensorData::new(self.values::<f32>(&name, format, order, &shape)?, shape),
-            Storage::Bf16 => TensorData::new(self.values::<bf16>(&name, format, order, &shape)?, shape),
-            Storage::F16 => TensorData::new(self.values::<f16>(&name, format, order, &shape)?, shape),
+            Storage::F32 => TensorData::new(self.values::<f32>(&place, &formats, order, &shape)?, shape),
+            Storage::Bf16 => TensorData::new(self.values::<bf16>(&place, &formats, order, &shape)?, shape),
+            Storage::F16 => TensorData::new(self.values::<f16>(&place, &formats, order, &shape)?, shape),
         };
         Ok(Tensor::from_data(data, (&self.device, self.storage.dtype())))
     }
 
+    fn kept(&mut self, path: &str, shape: [usize; 2]) -> Result<Option<KeptWeight>, ModelError> {
+        // What is wrong with a tensor, reading it as numbers says.
+        let in_blocks = self.blocks == Some(Kept::AsStored)
+            && tensors::in_blocks(path, shape, self.architecture, self.file).is_some();
+        let Some((place, formats)) = (if in_blocks { self.find(path, &shape)? } else { None }) else {
+            return Ok(None);
+        };
+        let order = tensors::order(path, self.architecture, self.spec);
+        Ok(Some(KeptWeight::new(self.rows(&place, formats[0], order, shape)?, &self.device)))
+    }
+
     fn blocks(&self) -> Option<BlockBits> {
-        self.blocks
+        self.blocks.and_then(Kept::bits)
     }
 }

@@ -75,8 +75,10 @@ pub struct LoraSpec {
     /// fresh one may not touch: after every step the part of `B` along the leading left singular vectors of their sum is
     /// taken out (after OrthAlign, arXiv 2509.24610; docs/rivals.md). 0 = none.
     pub project: Option<usize>,
-    /// How the frozen weights of the adapted layers' blocks are kept in memory: as `model.dtype` says, or in blocks of 64
-    /// values with 8 or 4 bits each. The final merge goes into the weights of the file.
+    /// How the frozen weights of the projections are kept in memory: as numbers of `model.dtype`; quantised anew, in blocks of
+    /// 64 values with 8 or 4 bits each; or `as-stored`, on the CPU: in the blocks of a GGUF file or of a GPTQ, AWQ,
+    /// bitsandbytes 4-bit, FP8 or MXFP4 checkpoint, decoded a tile at a time to the numbers that loading would give. The
+    /// final merge goes into the weights of the file, as numbers.
     pub quantised_base: Option<QuantisedBase>,
 }
 
@@ -115,6 +117,9 @@ pub enum QuantisedBase {
     /// In blocks with 4 bits a value.
     #[serde(rename = "4-bit")]
     Four,
+    /// In the blocks of the model's file.
+    #[serde(rename = "as-stored")]
+    AsStored,
 }
 
 /// Which linear layers get an adapter.

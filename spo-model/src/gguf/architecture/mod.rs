@@ -1,8 +1,11 @@
 //! What llama.cpp calls a family, and what its code there takes for granted.
 
+mod table;
+
 use super::unsupported;
 use crate::spec::{Activation, Rope, RopeScaling};
 use crate::{ModelError, ModelSpec};
+use table::{ARCHITECTURES, WITHOUT};
 
 /// A family in llama.cpp's terms.
 #[derive(Debug)]
@@ -31,8 +34,27 @@ pub struct Architecture {
     pub windows_but_every: Option<usize>,
     /// A number of blocks at which the scores are scaled by the heads' share of the residual stream, not by their own width.
     wide_scale_at: usize,
-    /// Keys of `config.json` that the family calls otherwise than Llama.
+    /// Keys of `config.json` that the family calls otherwise than Llama or Qwen.
     renamed: &'static [(&'static str, &'static str)],
+    /// Modules of a block whose tensors it calls otherwise.
+    pub named: &'static [(&'static str, &'static str)],
+    /// The checkpoint itself has neighbouring channels together.
+    neighbours: bool,
+    /// Factors on scores, embeddings, logits and what each part of a block adds are numbers of the file.
+    pub scaled: bool,
+    /// Every block is a mixture of experts.
+    pub mixture: Option<Mixture>,
+}
+
+/// What llama.cpp takes for granted of a mixture of experts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Mixture {
+    /// The weights of a token's experts sum to 1.
+    pub renormalised: bool,
+    /// The width inside an expert is a number of its own.
+    pub own_width: bool,
+    /// There is one expert that every token goes through.
+    shared: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -43,128 +65,17 @@ enum Biases {
     All,
 }
 
-const LLAMA: Architecture = Architecture {
-    family: "llama",
-    class: "LlamaForCausalLM",
-    name: "llama",
-    pairs: true,
-    whole_rope: true,
-    square: false,
-    activations: &[Activation::Silu],
-    biases: Biases::All,
-    tied: None,
-    unrotated: None,
-    windows_but_every: None,
-    wide_scale_at: 0,
-    renamed: &[],
-};
-
-const QWEN_3: Architecture = Architecture {
-    family: "qwen3",
-    class: "Qwen3ForCausalLM",
-    name: "qwen3",
-    pairs: false,
-    whole_rope: false,
-    square: false,
-    biases: Biases::None,
-    ..LLAMA
-};
-
-const GEMMA: Architecture = Architecture {
-    family: "gemma",
-    class: "GemmaForCausalLM",
-    name: "gemma",
-    activations: &[Activation::GeluTanh],
-    tied: Some(true),
-    renamed: &[("hidden_act", "hidden_activation")],
-    ..QWEN_3
-};
-
-const ARCHITECTURES: &[Architecture] = &[
-    LLAMA,
-    Architecture { family: "mistral", class: "MistralForCausalLM", ..LLAMA },
-    Architecture {
-        family: "qwen2",
-        class: "Qwen2ForCausalLM",
-        name: "qwen2",
-        square: true,
-        biases: Biases::Queries,
-        ..QWEN_3
-    },
-    QWEN_3,
-    GEMMA,
-    Architecture {
-        family: "gemma2",
-        class: "Gemma2ForCausalLM",
-        name: "gemma2",
-        windows_but_every: Some(2),
-        wide_scale_at: 46,
-        ..GEMMA
-    },
-    Architecture {
-        family: "gemma3_text",
-        class: "Gemma3ForCausalLM",
-        name: "gemma3",
-        windows_but_every: Some(6),
-        wide_scale_at: 62,
-        ..GEMMA
-    },
-    Architecture { family: "phi3", class: "Phi3ForCausalLM", name: "phi3", square: true, ..QWEN_3 },
-    Architecture {
-        family: "olmo2",
-        class: "Olmo2ForCausalLM",
-        name: "olmo2",
-        square: true,
-        whole_rope: true,
-        tied: Some(false),
-        ..QWEN_3
-    },
-    Architecture {
-        family: "smollm3",
-        class: "SmolLM3ForCausalLM",
-        name: "smollm3",
-        biases: Biases::None,
-        unrotated: Some(4),
-        ..LLAMA
-    },
-    Architecture {
-        family: "gpt2",
-        class: "GPT2LMHeadModel",
-        name: "gpt2",
-        square: true,
-        activations: &[Activation::GeluTanh],
-        biases: Biases::All,
-        unrotated: Some(1),
-        renamed: &[
-            ("num_hidden_layers", "n_layer"),
-            ("max_position_embeddings", "n_positions"),
-            ("hidden_size", "n_embd"),
-            ("intermediate_size", "n_inner"),
-            ("num_attention_heads", "n_head"),
-            ("layer_norm_eps", "layer_norm_epsilon"),
-            ("hidden_act", "activation_function"),
-        ],
-        ..QWEN_3
-    },
-    Architecture {
-        family: "gpt_neox",
-        class: "GPTNeoXForCausalLM",
-        name: "gptneox",
-        square: true,
-        // Both are computed there by the form with a tanh.
-        activations: &[Activation::Gelu, Activation::GeluTanh],
-        biases: Biases::All,
-        tied: Some(false),
-        renamed: &[("partial_rotary_factor", "rotary_pct"), ("rope_theta", "rotary_emb_base")],
-        ..QWEN_3
-    },
-];
+/// llama.cpp knows EXAONE 4's windows by the number of blocks.
+const EXAONE_WINDOWED: usize = 64;
 
 impl Architecture {
     /// That of a model.
     pub fn of(spec: &ModelSpec) -> Result<&'static Self, ModelError> {
         let found = ARCHITECTURES.iter().find(|architecture| architecture.family == spec.family);
-        let found = found.ok_or_else(|| unsupported(&format!("the family {}", spec.family)))?;
+        let found = found.ok_or_else(|| match WITHOUT.iter().find(|(family, _)| *family == spec.family) {
+            Some((family, reason)) => unsupported(&format!("{reason}, of the family {family}")),
+            None => unsupported(&format!("the family {}", spec.family)),
+        })?;
         match found.difference(spec) {
             Some(what) => Err(unsupported(&format!("{what} for {}", spec.family))),
             None => Ok(found),
@@ -176,9 +87,9 @@ impl Architecture {
         ARCHITECTURES.iter().find(|architecture| architecture.name == name)
     }
 
-    /// Mistral's, which bears Llama's name.
-    pub fn mistral() -> &'static Self {
-        ARCHITECTURES.iter().find(|architecture| architecture.family == "mistral").expect("it is in the table")
+    /// That of another family which bears the same name: a file has experts, or windows.
+    pub fn namesake(&self, family: &str) -> Option<&'static Self> {
+        ARCHITECTURES.iter().find(|architecture| (architecture.name, architecture.family) == (self.name, family))
     }
 
     /// The names of all, comma-separated.
@@ -222,6 +133,7 @@ impl Architecture {
         if self.tied.is_some_and(|tied| tied != spec.tied) {
             return Some(if spec.tied { "a tied head" } else { "a head of its own" }.into());
         }
+        let scale = if self.scaled { spec.layers[0].attention.scale } else { scale };
         if let Some(odd) = attention().find(|attention| (attention.scale / scale - 1.0).abs() > 1e-6) {
             return Some(format!("scores scaled by {} in place of {scale}", odd.scale));
         }
@@ -232,18 +144,44 @@ impl Architecture {
             );
         }
         let window = window(spec);
+        if self.name == "exaone4" && window.is_some() != (spec.layers.len() == EXAONE_WINDOWED) {
+            let windows = if window.is_some() { "windows" } else { "no windows" };
+            return Some(format!("{windows} in a model of {} blocks", spec.layers.len()));
+        }
         let windowed = |index: usize| self.windows_but_every.is_some_and(|every| !(index + 1).is_multiple_of(every));
         let fits = |(index, window_here)| window_here == window.filter(|_| windowed(index));
         if self.windows_but_every.is_some() && !attention().map(|attention| attention.window).enumerate().all(fits) {
             return Some("windows in other blocks than usual".into());
         }
-        self.odd_rotation(spec)
+        self.odd_experts(spec).or_else(|| self.odd_rotation(spec))
+    }
+
+    /// What of a mixture of experts llama.cpp would compute otherwise.
+    fn odd_experts(&self, spec: &ModelSpec) -> Option<String> {
+        let Some((of, experts)) = self.mixture.zip(spec.experts.as_ref()) else { return None };
+        if !spec.layers.iter().all(|layer| layer.experts) {
+            return Some("blocks without experts beside such with experts".into());
+        }
+        if experts.renormalised != of.renormalised {
+            let sum = if experts.renormalised { "that sum to 1" } else { "that do not sum to 1" };
+            return Some(format!("weights of a token's experts {sum}"));
+        }
+        if experts.shared.is_some() != of.shared {
+            return Some("an expert for all tokens, or none".into());
+        }
+        let whole = self.name == "olmoe" && spec.kv_heads != spec.heads;
+        whole.then(|| format!("{} heads of keys beside {} of queries", spec.kv_heads, spec.heads))
     }
 
     /// What llama.cpp would rotate otherwise.
     fn odd_rotation(&self, spec: &ModelSpec) -> Option<String> {
         let (main, local) = self.ropes(spec);
-        let rotated = |index: usize| self.unrotated.is_none_or(|every| !(index + 1).is_multiple_of(every));
+        // EXAONE 4 without windows rotates every block.
+        let unrotated = self.unrotated.filter(|_| self.name != "exaone4" || window(spec).is_some());
+        let rotated = |index: usize| unrotated.is_none_or(|every| !(index + 1).is_multiple_of(every));
+        if spec.ropes.iter().any(|rope| rope.pairs != self.neighbours || rope.growth.is_some()) {
+            return Some("such a rotary embedding".into());
+        }
         let expected = |index: usize, windowed: bool| if windowed { local } else { main }.filter(|_| rotated(index));
         let mut layers = spec.layers.iter().enumerate();
         if !layers.all(|(index, layer)| rope_of(spec, index) == expected(index, layer.attention.window.is_some())) {
@@ -253,6 +191,9 @@ impl Architecture {
         let local = local.unwrap_or(main);
         let fits = match self.name {
             "gemma3" => local.scaling == RopeScaling::Default && !matches!(main.scaling, RopeScaling::Yarn { .. }),
+            "olmo2" if self.windows_but_every.is_some() => {
+                local.scaling == RopeScaling::Default && (local.theta, local.dim) == (main.theta, main.dim)
+            }
             _ => local == main,
         };
         if !fits {
@@ -262,7 +203,9 @@ impl Architecture {
             return Some(format!("a rotary embedding of {} of {} channels", main.dim, spec.head_dim));
         }
         match main.scaling {
-            RopeScaling::Llama3 { .. } if self.name != "llama" => Some("Llama 3's rotary scaling".into()),
+            RopeScaling::Llama3 { .. } if !["llama", "granite", "granitemoe", "exaone4"].contains(&self.name) => {
+                Some("Llama 3's rotary scaling".into())
+            }
             RopeScaling::LongRope { .. } if self.name != "phi3" => Some("the rotary scaling longrope".into()),
             // The file has no place for these: readers take the paper's values.
             RopeScaling::Yarn { factor, fast, slow, truncate, attention_factor, .. }

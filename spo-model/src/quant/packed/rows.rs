@@ -1,0 +1,23 @@
+//! Rows of a GGUF file's blocks.
+
+use crate::quant::Format;
+use std::ops::Range;
+
+/// Rows of blocks, in the model's order.
+#[derive(Debug)]
+pub struct BlockRows {
+    /// What a block is.
+    pub format: &'static Format,
+    /// `[out, in]`; `in` fills blocks.
+    pub dims: [usize; 2],
+    /// Row after row.
+    pub bytes: Vec<u8>,
+}
+
+impl BlockRows {
+    pub(super) fn decode(&self, row: usize, columns: Range<usize>, out: &mut [f32]) {
+        let Format { values, bytes, .. } = *self.format;
+        let start = (row * (self.dims[1] / values) + columns.start / values) * bytes;
+        self.format.decode(&self.bytes[start..start + columns.len() / values * bytes], out);
+    }
+}
