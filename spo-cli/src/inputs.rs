@@ -75,8 +75,8 @@ impl DeviceArguments {
         let blocks = self.as_stored.then_some(Kept::AsStored);
         let mut loaded = CausalLm::open(model, LoadOptions { storage: Some(self.dtype.storage()), blocks }, device)?;
         if self.as_stored && !loaded.is_quantised() {
-            let found = format!("{} without one in blocks", model.display());
-            return Err(unexpected(found, "a file that stores projections in blocks"));
+            let found = format!("{} without one in blocks or 16-bit floats", model.display());
+            return Err(unexpected(found, "a file that stores projections so"));
         }
         if let Some(adapter) = adapter {
             (loaded, _) = load_adapter(loaded, adapter)?;

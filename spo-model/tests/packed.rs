@@ -205,6 +205,37 @@ fn packed_weights_may_stay_in_their_blocks() {
 }
 
 #[test]
+fn floats_of_16_bits_may_stay_as_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let (prompt, answer): (Vec<u32>, Vec<u32>) = ((1..17).collect(), (20..37).collect());
+    for (storage, kind) in [(Storage::Bf16, "BF16"), (Storage::F16, "F16")] {
+        let folder = folder("nf4");
+        let model = CausalLm::from_dir(&folder, Some(storage), &device::cpu()).unwrap();
+        let files = vec![("config.json".into(), std::fs::read(folder.join("config.json")).unwrap())];
+        let out = dir.path().join(kind);
+        export::save(&model, &ModelFiles { files }, &out, SHARD_BYTES).unwrap();
+        let load = |blocks| {
+            let options = LoadOptions { storage: Some(Storage::F32), blocks };
+            CausalLm::open(&out, options, &device::cpu()).unwrap()
+        };
+        let (decoded, mut kept) = (load(None), load(Some(Kept::AsStored)));
+        let stored = Registry::builtin().stored_blocks(&out).unwrap();
+        let linears = projections(&mut kept);
+        assert_eq!((stored.len(), linears.len()), (7, 7));
+        for (path, linear) in linears {
+            let bytes = 2 * linear.dims().iter().product::<usize>();
+            assert_eq!(linear.kept.as_ref().map(|kept| kept.bytes()), Some(bytes), "{kind} {path}");
+            assert_eq!((stored[&path].bytes, stored[&path].kind), (bytes, kind), "{path}");
+        }
+        let logps = |model: &CausalLm| {
+            let group = Group { prompt: &prompt, answers: vec![&answer] };
+            model.score(&[group], 512, &Default::default(), &mut |_| ())
+        };
+        assert_eq!(logps(&kept), logps(&decoded), "{kind}");
+    }
+}
+
+#[test]
 fn an_exported_model_is_a_plain_one() {
     let dir = tempfile::tempdir().unwrap();
     for kind in KINDS {

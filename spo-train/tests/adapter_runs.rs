@@ -263,8 +263,8 @@ fn a_base_in_the_blocks_of_its_file_trains_to_the_same_bits() {
     assert_eq!(kept.json("model/manifest.json")["base"]["quantised"], "as-stored");
     let memory = |done: &Done| Forecast::of(&done.prepared).unwrap().memory;
     let (dense, blocks) = (memory(&decoded), memory(&kept));
-    assert_eq!(dense.kept.as_deref(), Some("30 projections, stored as Q8_0, decoded to f32"));
-    assert_eq!(blocks.kept.as_deref(), Some("30 projections as stored: Q8_0; the rest as f32"));
+    assert_eq!(dense.kept.as_deref(), Some("35 projections, stored as F16, Q8_0, decoded to f32"));
+    assert_eq!(blocks.kept.as_deref(), Some("35 projections as stored: F16, Q8_0; the rest as f32"));
     assert!(blocks.phases[0].weights < dense.phases[0].weights);
 }
 
@@ -272,7 +272,7 @@ fn a_base_in_the_blocks_of_its_file_trains_to_the_same_bits() {
 fn blocks_are_kept_where_there_are_some() {
     let dir = tempfile::tempdir().unwrap();
     let error = prepare(&spec(dir.path(), "quantised-base = \"as-stored\""), &mut Memory::default()).unwrap_err();
-    assert!(error.to_string().contains("stories260K stores no projection in blocks"), "{error}");
+    assert!(error.to_string().contains("stories260K stores no projection in blocks or 16-bit floats"), "{error}");
     assert!(error.hint().unwrap().contains("quantise the weights anew"));
 }
 

@@ -106,8 +106,8 @@ pub fn place(path: &str, architecture: &Architecture) -> Option<Place> {
     Some(Place::one(of_block(name)))
 }
 
-/// Bytes of the matrix `[out, in]` at a module path in the blocks that a file has it in, and their format; `None` where the
-/// file has it as numbers or, of a stacked projection, in several formats.
+/// Bytes of the matrix `[out, in]` at a module path in the blocks or 16-bit floats that a file has it in, and their format;
+/// `None` where the file has it in f32 or, of a stacked projection, in several formats.
 pub fn in_blocks(
     path: &str,
     [rows, width]: [usize; 2],
@@ -118,7 +118,7 @@ pub fn in_blocks(
     let mut formats = place.names.iter().map(|name| Format::of_code(file.tensor(name)?.kind));
     let format = formats.next()??;
     let same = formats.all(|other| other.is_some_and(|other| other.code == format.code));
-    let bytes = format.size(width.saturating_mul(rows)).filter(|_| same && format.values > 1)?;
+    let bytes = format.size(width.saturating_mul(rows)).filter(|_| same && format.bytes < 4 * format.values)?;
     Some((bytes, format))
 }
 

@@ -8,6 +8,7 @@ use crate::decoder::blocks::BlockBits;
 use crate::decoder::kept::KeptWeight;
 use crate::device::check_dtype;
 use crate::layout::Layout;
+use crate::quant::packed::{BlockRows, Packed};
 use crate::{ModelError, ModelSpec};
 use burn::tensor::{Device, Tensor, TensorData};
 use half::{bf16, f16};
@@ -367,13 +368,36 @@ impl CheckpointSource<'_> {
         Ok(Some(found))
     }
 
-    /// Bytes of the matrix `[out, in]` at a module path in the blocks that the checkpoint holds it in, and their name.
+    /// The matrix at a module path in the 16-bit floats that the checkpoint holds it in, all of them finite.
+    fn halves(&mut self, path: &str, dims: [usize; 2]) -> Result<Option<Packed>, ModelError> {
+        let plain = self.layout.stacked(path).is_none() && !self.layout.transposed(path);
+        let (checkpoint, name) = (self.checkpoint, self.named(path));
+        let files = packed::Files(&|name| checkpoint.raw(name));
+        let Some((format, bytes)) = packed::halves(&files, &name, dims).filter(|_| plain) else { return Ok(None) };
+        let matrix = Packed::Rows(BlockRows { format, dims, bytes: bytes.to_vec() });
+        if let Some((at, value)) = matrix.not_finite() {
+            let stored = if format.name == "BF16" { "bf16" } else { "f16" };
+            return Err(ModelError::NotFinite { path: checkpoint.path.clone(), name, at, value, stored });
+        }
+        if let Some((shard, info)) = checkpoint.find(&name) {
+            release(&shard.bytes, shard.data_start + info.data_offsets.0, bytes.len());
+        }
+        self.unused.remove(&name);
+        Ok(Some(matrix))
+    }
+
+    /// Bytes of the matrix `[out, in]` at a module path in the blocks or 16-bit floats that the checkpoint holds it in, and
+    /// their name.
     pub(crate) fn in_blocks(&self, path: &str, shape: [usize; 2]) -> Option<(usize, &'static str)> {
         let files = packed::Files(&|name| self.checkpoint.raw(name));
         match self.layout.stacked(path) {
             Some((name, _)) => packed::mxfp4_size(&files, &self.with_prefix(name), shape),
             None if self.layout.transposed(path) => None,
-            None => packed::size(&files, &self.named(path), shape),
+            None => {
+                let name = self.named(path);
+                let halves = || packed::halves(&files, &name, shape).map(|(format, bytes)| (bytes.len(), format.name));
+                packed::size(&files, &name, shape).or_else(halves)
+            }
         }
     }
 
@@ -446,8 +470,11 @@ impl WeightSource for CheckpointSource<'_> {
         if self.options.blocks != Some(Kept::AsStored) {
             return Ok(None);
         }
-        let found = self.packed(path, &shape)?;
-        Ok(found.map(|found| KeptWeight::new(found.matrix, &self.device)))
+        let found = match self.packed(path, &shape)? {
+            Some(found) => Some(found.matrix),
+            None => self.halves(path, shape)?,
+        };
+        Ok(found.map(|matrix| KeptWeight::new(matrix, &self.device)))
     }
 
     fn blocks(&self) -> Option<BlockBits> {

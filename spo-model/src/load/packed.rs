@@ -3,6 +3,7 @@
 //! with a scale for each block (DeepSeek-V3, arXiv 2412.19437). Which one a matrix is in, the names beside it tell.
 
 use crate::quant::packed::{Affine, Book, Fp8, Microscaling, Packed, Scales};
+use crate::quant::{Format, float};
 use safetensors::Dtype;
 use serde::Deserialize;
 
@@ -296,6 +297,17 @@ pub(super) fn size(files: &Files, name: &str, [out, inputs]: [usize; 2]) -> Opti
     let more = ["quant_map", "nested_absmax", "nested_quant_map"];
     let more: usize = more.iter().filter_map(|part| length(format!("{name}.{part}"))).sum();
     Some((out * inputs / 2 + scales + more, "4-bit code book"))
+}
+
+/// The matrix `[out, in]` of 16-bit floats that the file calls `name`: their format and bytes.
+pub(super) fn halves<'a>(files: &Files<'_, 'a>, name: &str, shape: [usize; 2]) -> Option<(&'static Format, &'a [u8])> {
+    let raw = (files.0)(name).filter(|raw| *raw.shape == shape)?;
+    let format = match raw.dtype {
+        Dtype::BF16 => &float::BF16,
+        Dtype::F16 => &float::F16,
+        _ => return None,
+    };
+    Some((format, raw.bytes))
 }
 
 /// As [`size`], of a part of a weight in MXFP4.

@@ -4,7 +4,7 @@
 //! ggml's reference, operation by operation: results are equal bit for bit.
 //! <https://github.com/ggml-org/ggml/blob/master/src/ggml-quants.c>
 
-mod float;
+pub(crate) mod float;
 mod nibbles;
 pub mod packed;
 mod q2_k;

@@ -137,7 +137,7 @@ fn kept(options: &PolicyOptions, stored: &Stored) -> Option<String> {
         Some(Kept::Quantised(bits)) => {
             Some(format!("projections quantised anew to {}, the rest as {numbers}", bits.name()))
         }
-        None if stored.is_empty() => None,
+        None if stored.is_empty() || kinds.eq_ignore_ascii_case(numbers) => None,
         None => Some(format!("{} projections, stored as {kinds}, decoded to {numbers}", stored.len())),
     }
 }

@@ -86,7 +86,7 @@ fn check_stored(spec: &RunSpec, plan: &RunPlan, device: &Device) -> Result<(), T
         return refused(message, "set `model.device = \"cpu\"`; or `quantised-base = \"4-bit\"`, which quantises anew");
     }
     if plan.families.stored_blocks(&plan.model.path)?.is_empty() {
-        let message = format!("{} stores no projection in blocks", plan.model.path.display());
+        let message = format!("{} stores no projection in blocks or 16-bit floats", plan.model.path.display());
         return refused(message, "\"8-bit\" and \"4-bit\" quantise the weights anew");
     }
     Ok(())

@@ -58,7 +58,7 @@ impl GgufModel {
     }
 
     /// Bytes of the matrix `[out, in]` at a module path in the blocks that the file has it in, and their name; `None` for
-    /// numbers.
+    /// f32.
     pub(crate) fn in_blocks(&self, path: &str, shape: [usize; 2]) -> Option<(usize, &'static str)> {
         let (bytes, format) = tensors::in_blocks(path, shape, self.architecture, &self.file)?;
         Some((bytes, format.name))

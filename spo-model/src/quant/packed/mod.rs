@@ -20,7 +20,7 @@ use std::ops::Range;
 
 /// A matrix `[out, in]` in blocks.
 pub enum Packed {
-    /// Rows of a GGUF file's blocks.
+    /// Rows of a GGUF file's blocks, or of 16-bit floats.
     Rows(BlockRows),
     /// GPTQ and AWQ.
     Affine(Affine),

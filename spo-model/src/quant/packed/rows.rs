@@ -1,12 +1,12 @@
-//! Rows of a GGUF file's blocks.
+//! Rows of a GGUF file's blocks, or of 16-bit floats.
 
-use crate::quant::Format;
+use crate::quant::{Format, float};
 use std::ops::Range;
 
 /// Rows of blocks, in the model's order.
 #[derive(Debug)]
 pub struct BlockRows {
-    /// What a block is.
+    /// What a block is; not F32.
     pub format: &'static Format,
     /// `[out, in]`; `in` fills blocks.
     pub dims: [usize; 2],
@@ -18,6 +18,10 @@ impl BlockRows {
     pub(super) fn decode(&self, row: usize, columns: Range<usize>, out: &mut [f32]) {
         let Format { values, bytes, .. } = *self.format;
         let start = (row * (self.dims[1] / values) + columns.start / values) * bytes;
-        self.format.decode(&self.bytes[start..start + columns.len() / values * bytes], out);
+        let blocks = &self.bytes[start..start + columns.len() / values * bytes];
+        match values {
+            1 => float::widen(self.format, blocks, out),
+            _ => self.format.decode(blocks, out),
+        }
     }
 }
