@@ -7,6 +7,7 @@ use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use serde::{Deserialize, Serialize};
+use spo_data::meta::MetaPrompts;
 use spo_data::{DataSpec, Dataset, Overflow, Part, Paths, Reason, Record, Registry, TemplateKind, TextSpec, Tokenizer};
 use spo_model::load::{Kept, LoadOptions, Storage};
 use spo_model::lora::load_adapter;
@@ -230,6 +231,18 @@ impl LayoutArguments {
         self.load_part(files, self.part(), text, tokenizer)
     }
 
+    /// As [`Self::load`], with a text before every prompt if there is one.
+    pub fn load_behind(
+        &self,
+        meta_prompts: Option<MetaPrompts>,
+        files: &[PathBuf],
+        text: &TextSpec,
+        tokenizer: &Tokenizer,
+    ) -> Result<Dataset, CliError> {
+        let spec = DataSpec { meta_prompts, ..self.spec(files, self.part(), self.limit)? };
+        self.read(spec, text, tokenizer)
+    }
+
     /// The rows of files as text; says which columns nobody read.
     pub fn records(&self, files: &[PathBuf]) -> Result<Vec<Record>, CliError> {
         let (records, report) = Registry::builtin().records(&[self.spec(files, self.part(), self.limit)?])?;
@@ -272,7 +285,7 @@ impl LayoutArguments {
         text: &TextSpec,
         tokenizer: &Tokenizer,
     ) -> Result<Dataset, CliError> {
-        self.read(files, part, self.limit, text, tokenizer)
+        self.read(self.spec(files, part, self.limit)?, text, tokenizer)
     }
 
     /// As [`Self::load`], of so many rows of each file, unless `--limit` says how many.
@@ -283,18 +296,10 @@ impl LayoutArguments {
         text: &TextSpec,
         tokenizer: &Tokenizer,
     ) -> Result<Dataset, CliError> {
-        self.read(files, self.part(), self.limit.or(Some(rows)), text, tokenizer)
+        self.read(self.spec(files, self.part(), self.limit.or(Some(rows)))?, text, tokenizer)
     }
 
-    fn read(
-        &self,
-        files: &[PathBuf],
-        part: Part,
-        limit: Option<usize>,
-        text: &TextSpec,
-        tokenizer: &Tokenizer,
-    ) -> Result<Dataset, CliError> {
-        let spec = self.spec(files, part, limit)?;
+    fn read(&self, spec: DataSpec, text: &TextSpec, tokenizer: &Tokenizer) -> Result<Dataset, CliError> {
         let start = Instant::now();
         let mut rows = reading();
         let data = match &self.token_cache {

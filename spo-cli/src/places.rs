@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use clap::Args;
-use spo_data::meta::MetaPlace;
+use spo_data::meta::MetaPrompts;
 use spo_data::{TextSpec, Tokenizer};
 use spo_model::CausalLm;
 use spo_model::export::Manifest;
 use spo_model::lora::front::{FRONT_CONFIG, equal, front_of};
-use spo_model::lora::{FrontSpec, Weights};
+use spo_model::lora::{Condition, FrontSpec, Weights};
 use spo_train::TrainError;
 use spo_train::config::RunPlan;
 use spo_train::persist::directory;
@@ -45,8 +45,8 @@ pub(crate) struct Place {
     pub point: Option<Vec<f64>>,
     /// How the run that made it laid out text, where that is known.
     pub text: Option<TextSpec>,
-    /// Where meta-prompts of that run stand.
-    pub meta: Option<MetaPlace>,
+    /// The meta-prompts of that run, if it had any.
+    pub meta: Option<MetaPrompts>,
 }
 
 impl Place {
@@ -80,24 +80,25 @@ impl Place {
                 Err(CliError::argument("--weights", found, "none: the policy is not conditioned on weights"))
             }
             (Some(front), None) => {
-                let example = Weights::new(&front.dimensions, &equal(front.dimensions.len()));
+                let example = Weights::new(front.dimensions(), &equal(front.matrices()));
                 let expected = format!("weights, such as {example}: {name} is conditioned on them");
                 Err(CliError::argument("--weights", "none", expected))
             }
             (Some(front), Some(weights)) => {
                 let point = weights.on(&front)?;
-                let name = format!("{name}@{}", Weights::new(&front.dimensions, &point));
+                let name = format!("{name}@{}", Weights::new(front.dimensions(), &point));
                 Ok(Self { name, point: Some(point), ..self })
             }
         }
     }
 
-    /// What its adapter is conditioned on, if it is.
+    /// The front of its adapter, if that is conditioned on weights.
     ///
     /// # Errors
     /// The adapter's configuration cannot be read.
     pub fn front(&self) -> Result<Option<FrontSpec>, CliError> {
-        Ok(self.adapter.as_deref().map(front_of).transpose()?.flatten())
+        let front = self.adapter.as_deref().map(front_of).transpose()?.flatten();
+        Ok(front.filter(|front| matches!(front.condition, Condition::Weights(_))))
     }
 
     fn whole(model: &Path, adapter: Option<&Path>) -> Result<Self, CliError> {
@@ -118,9 +119,10 @@ impl Place {
     /// model's.
     pub fn directories(name: String, model: &Path, adapter: Option<&Path>) -> Result<Self, CliError> {
         let (model, adapter) = (hub::model(model)?, adapter.map(hub::model).transpose()?);
-        let of_adapter = adapter.as_deref().map(Manifest::text_of).transpose()?.flatten();
-        let text = if of_adapter.is_some() { of_adapter } else { Manifest::text_of(&model)? };
-        Ok(Self { name, model, adapter, point: None, text, meta: None })
+        let own = |dir: &Path| Ok::<_, CliError>((Manifest::text_of(dir)?, Manifest::meta_prompts_of(dir)?));
+        let of_adapter = adapter.as_deref().map(own).transpose()?.unwrap_or_default();
+        let (text, meta) = if of_adapter.0.is_some() { of_adapter } else { own(&model)? };
+        Ok(Self { name, model, adapter, point: None, text, meta })
     }
 
     /// Loads its model.
@@ -169,8 +171,11 @@ pub(crate) fn policies(run: &Path, plan: &RunPlan) -> Result<Vec<Place>, CliErro
     let base = plan.model.path.clone();
     let adapter = plan.lora.as_ref().and_then(|lora| lora.start.clone());
     let text = Some(plan.text.clone());
-    let meta = plan.meta_prompts().map(|meta| meta.place);
-    let place = |name, model, adapter| Place { name, model, adapter, point: None, text: text.clone(), meta };
+    let meta = plan.meta_prompts();
+    let place = |name, model, adapter| {
+        let (text, meta) = (text.clone(), meta.clone());
+        Place { name, model, adapter, point: None, text, meta }
+    };
     let mut places = vec![place(directory::START.into(), base.clone(), adapter)];
     let dir = run.join(directory::POLICIES);
     let entries = std::fs::read_dir(&dir).map_err(|source| CliError::io(&dir, source))?;

@@ -9,6 +9,7 @@ use spo_model::{CausalLm, ModelSpec};
 
 use crate::error::CliError;
 use crate::inputs::{DeviceArguments, LayoutArguments, TextArguments, incidents, require_rows};
+use crate::meta::MetaArguments;
 use crate::output::note;
 use crate::places::{Place, PointArguments};
 use crate::steering::SteerArguments;
@@ -21,6 +22,8 @@ pub(crate) struct ScoreArguments {
     tokens_per_micro_batch: usize,
     #[command(flatten)]
     steering: SteerArguments,
+    #[command(flatten)]
+    pub meta: MetaArguments,
     #[command(flatten)]
     device: DeviceArguments,
     #[command(flatten)]
@@ -49,7 +52,8 @@ impl ScoreArguments {
         let device = self.device.open()?;
         let place = Place::named(model, adapter, point.weights.as_ref())?;
         let tokenizer = place.tokenizer()?;
-        let data = self.layout.load(files, &self.text.spec(place.text.as_ref()), &tokenizer)?;
+        let (text, meta) = (self.text.spec(place.text.as_ref()), self.meta.meta(place.meta.as_ref())?);
+        let data = self.layout.load_behind(meta.rows(text.system.as_ref()), files, &text, &tokenizer)?;
         incidents(&data).into_iter().for_each(note);
         require_rows(&data, files)?;
         Ok(Opened { device, place, tokenizer, data })

@@ -15,7 +15,7 @@ pub(crate) struct SteerArguments {
     /// A user's vector, which `spo steer` made for this policy of a few labelled pairs; without it the policy answers for a
     /// user of whom nothing is known
     #[arg(long, value_name = "FILE", requires = "model")]
-    steer: Option<PathBuf>,
+    pub steer: Option<PathBuf>,
 }
 
 impl SteerArguments {

@@ -86,3 +86,68 @@ fn token_ids_have_no_place_for_a_text() {
         assert!(found.code != 0 && found.err.contains("--meta"), "{}", found.err);
     }
 }
+
+/// What `spo eval` says of a policy against the built-in model.
+fn evaluated(model: &str, more: &[&str]) -> Value {
+    let data = path(&Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/truthfulqa/pairs.test.jsonl.gz"));
+    let limits = ["--limit", "12", "--resamples", "40", "--json"];
+    let eval = ["eval", "--model", model, "--reference", &stories(), "--data", &data];
+    let found = spo(&[&eval, &limits[..], more].concat());
+    assert_eq!(found.code, 0, "{}", found.err);
+    serde_json::from_str::<Value>(&found.out).unwrap()["scores"][0]["subsets"].clone()
+}
+
+#[test]
+fn an_exported_model_remembers_its_meta_prompts() {
+    let directory = tempdir().unwrap();
+    let policy = trained(directory.path(), "user");
+    let run = policy.rsplit_once(':').unwrap().0;
+    let exported = |format: &str| {
+        let out = path(&directory.path().join(format));
+        let found = spo(&["export", "--model", &policy, "--format", format, "--dtype", "f32", "--out", &out]);
+        assert_eq!(found.code, 0, "{}", found.err);
+        out
+    };
+    let (hf, gguf, own) = (exported("hf"), exported("gguf"), format!("{run}/model"));
+    let gguf = format!("{gguf}/model-f32.gguf");
+    let asked = |model: &str, meta: &[&str]| ids(&[&["--model", model, "--prompt", "Why is it so?"], meta].concat());
+    let (by_text, by_name) = (asked(&policy, &["--meta", TEXT]), ["--meta", "honesty"]);
+    assert_ne!(by_text, asked(&policy, &[]));
+    // By text in the run's place, and by name, whichever way it was written.
+    for model in [&policy, &hf, &gguf, &own] {
+        assert_eq!(asked(model, &["--meta", TEXT]), by_text, "{model}");
+        assert_eq!(asked(model, &by_name), by_text, "{model}");
+    }
+    let said = chat(&[&hf, "--meta", "honesty"], "Why is it so?\n");
+    assert_eq!(said, chat(&[run, "--meta", TEXT], "Why is it so?\n"));
+    assert_eq!(chat(&[&hf], "/meta honesty\nWhy is it so?\n"), said);
+    let scores = evaluated(&policy, &["--meta", TEXT]);
+    assert!(scores.is_object(), "{scores}");
+    assert_eq!(evaluated(&hf, &by_name), scores);
+    assert_ne!(evaluated(&hf, &[]), scores);
+
+    // Exported once more it still does. An older export says nothing: the name is a text, in the system message.
+    let again = path(&directory.path().join("again"));
+    assert_eq!(spo(&["export", "--model", &hf, "--format", "hf", "--out", &again]).code, 0);
+    assert_eq!(asked(&again, &by_name), by_text);
+    let manifest = format!("{hf}/manifest.json");
+    let mut older: Value = serde_json::from_str(&fs::read_to_string(&manifest).unwrap()).unwrap();
+    let meta = older.as_object_mut().unwrap().shift_remove("meta-prompts").unwrap();
+    assert_eq!((&meta["place"], &meta["texts"]["honesty"][0]), (&"user".into(), &TEXT.into()));
+    let refused = spo(&["generate", "--model", &hf, "--prompt", "a", "--meta", "honestly"]);
+    assert!(refused.code != 0 && refused.err.contains("helpfulness, honesty"), "{}", refused.err);
+    fs::write(&manifest, older.to_string()).unwrap();
+    let text = "honesty\\n\\nQuestion: {prompt}\\nAnswer:";
+    assert_eq!(asked(&hf, &by_name), ids(&["--model", &hf, "--prompt", "Why is it so?", "--prompt-format", text]));
+    older["meta-prompts"] = Value::from("Be honest.");
+    fs::write(&manifest, older.to_string()).unwrap();
+    let broken = spo(&["generate", "--model", &hf, "--prompt", "a"]);
+    assert!(broken.code != 0 && broken.err.contains("manifest.json"), "{}", broken.err);
+}
+
+#[test]
+fn a_scorer_reads_no_text_of_the_policy() {
+    let data = path(&Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/truthfulqa/pairs.test.jsonl.gz"));
+    let found = spo(&["score", "--scorer", "rules:length=3", "--data", &data, "--meta", TEXT]);
+    assert!(found.code != 0 && found.err.contains("--model with it"), "{}", found.err);
+}

@@ -84,7 +84,7 @@ fn every_recipe_runs_and_says_what_came_out() {
         }
         let (_directory, recipe) = copied(&name);
         // The run, and controls in files of their own.
-        for file in ["run.toml", "weighted.toml", "joint.toml", "stage.toml"]
+        for file in ["run.toml", "weighted.toml", "joint.toml", "stage.toml", "adapters.toml", "reward.toml"]
             .map(|file| recipe.join(file))
             .iter()
             .filter(|file| file.is_file())

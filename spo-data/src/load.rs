@@ -413,9 +413,10 @@ impl Loader<'_> {
     /// Refuses meta-prompts that ask for what no row is about.
     fn check_asked(&self, spec: &DataSpec) -> Result<(), DataError> {
         let Some(meta) = &spec.meta_prompts else { return Ok(()) };
-        let (rows, tables) = match meta.layout.rows {
+        let (rows, tables) = match &meta.layout.rows {
             MetaRows::Trained { .. } => ("training", vec![("texts", &meta.texts)]),
             MetaRows::HeldOut => ("held-out", vec![("texts", &meta.texts), ("held-out", &meta.held_out)]),
+            MetaRows::Behind(_) => return Ok(()),
         };
         let mut asked = tables.iter().flat_map(|(key, texts)| texts.keys().map(move |name| (*key, name)));
         asked.find(|(_, name)| !self.judged.contains(*name)).map_or(Ok(()), |(key, name)| {

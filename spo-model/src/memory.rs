@@ -6,7 +6,7 @@
 
 use crate::decoder::kept::Kept;
 use crate::load::{Storage, WeightSource};
-use crate::lora::{LoraSpec, projection_names};
+use crate::lora::{Condition, LoraSpec, projection_names};
 use crate::parameters::is_constant;
 use crate::spec::{Activation, ExpertsSpec, MlpKind, NormKind, NormPlacement, QkNorm};
 use crate::{CausalLm, ModelError, ModelSpec, device};
@@ -284,9 +284,13 @@ impl Training<'_> {
         };
         let magnitude = if lora.dora { out } else { 0 };
         let dropout = if lora.dropout > 0.0 { 2 * inputs } else { 0 };
-        // A core's input and output stand beside them.
+        // A core's input and output stand beside them, and where contexts weigh its matrices what each of them gives, twice.
         let between = if lora.front.is_some() { 4 } else { 2 };
-        between * lora.total_rank() + magnitude + dropout
+        let mixed = match lora.front.as_ref().map(|front| &front.condition) {
+            Some(Condition::Contexts(matrices)) => 2 * matrices * lora.rank,
+            _ => 0,
+        };
+        between * lora.total_rank() + mixed + magnitude + dropout
     }
 
     /// Logits and their gradients, in chunks of `chunk_rows` (0: automatic).

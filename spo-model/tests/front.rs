@@ -6,7 +6,7 @@ use spo_core::logprob::HeadOptions;
 use spo_data::Group;
 use spo_model::lora::front::front_of;
 use spo_model::lora::{
-    FrontSpec, LoraSpec, Weights, is_adapter, load_adapter, load_adapter_as, merge_adapter_at, save_adapter,
+    Condition, FrontSpec, LoraSpec, Weights, is_adapter, load_adapter, load_adapter_as, merge_adapter_at, save_adapter,
 };
 use spo_model::{CausalLm, ModelSpec, device, parameters};
 use std::path::Path;
@@ -18,11 +18,12 @@ fn base() -> CausalLm {
     CausalLm::random(&ModelSpec::from_json(text).unwrap(), 1, &device::cpu())
 }
 
+fn of(dimensions: [&str; 2]) -> FrontSpec {
+    FrontSpec { condition: Condition::Weights(dimensions.map(String::from).to_vec()), shared_rank: 2 }
+}
+
 fn spec() -> LoraSpec {
-    LoraSpec {
-        front: Some(FrontSpec { dimensions: ["honesty", "helpfulness"].map(String::from).to_vec(), shared_rank: 2 }),
-        ..LoraSpec::new(3, 6.0)
-    }
+    LoraSpec { front: Some(of(["honesty", "helpfulness"])), ..LoraSpec::new(3, 6.0) }
 }
 
 /// A front whose B is not 0.
@@ -110,8 +111,7 @@ fn refused(dir: &Path) -> String {
 fn what_does_not_fit_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     save_adapter(&trained(), &spec(), "base", dir.path()).unwrap();
-    let mut other = spec();
-    other.front.as_mut().unwrap().dimensions[1] = "brevity".into();
+    let other = LoraSpec { front: Some(of(["honesty", "brevity"])), ..spec() };
     let error = load_adapter_as(base(), dir.path(), &other).unwrap_err().to_string();
     assert!(error.contains("conditioned on honesty, helpfulness, expected honesty, brevity"), "{error}");
     let plain = LoraSpec { front: None, rank: 5, ..spec() };

@@ -137,6 +137,9 @@ fn companions(key: &str) -> Vec<String> {
     if ["lora.shared-rank", "lora.concentration"].contains(&key) {
         sets.extend([WEIGHED.to_owned(), "lora.condition=\"weights\"".to_owned()]);
     }
+    if ["lora.components", "steering.films"].contains(&key) {
+        sets.extend(["steering={}".to_owned(), "lora.condition=\"contexts\"".to_owned()]);
+    }
     if key.ends_with("controls.0.contexts") {
         sets.extend(["steering={}".to_owned(), "lora={}".to_owned()]);
     }

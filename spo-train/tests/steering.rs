@@ -3,125 +3,53 @@
 
 mod built_in;
 mod left;
+#[allow(dead_code)]
+mod told;
 
 use built_in::{TEXT, assets, tables};
-use burn::tensor::{DType, Int, Tensor, TensorData, activation};
+use burn::tensor::{DType, Tensor};
 use left::{assert_same, left};
+use spo_core::logprob::HeadOptions;
 use spo_data::{Group, PackedBatch};
 use spo_model::decoder::PackedInputs;
 use spo_model::generate::{Control, DecodeOptions, GenerateOptions, Generator, Path as Route, Sampling};
-use spo_model::lora::{LoraSpec, SavedModules, load_adapter};
+use spo_model::lora::{FrontSpec, LoraSpec, is_adapter, load_adapter, merge_adapter, merge_adapter_for};
 use spo_model::parameters::{self, replace};
-use spo_model::steering::{Contexts, SteeringSpec, is_steering};
-use spo_model::{CausalLm, ModelSpec, device};
+use spo_model::reward::RewardModel;
+use spo_model::steering::{Contexts, SavedZ, SteeringSpec, is_steering};
+use spo_model::{CausalLm, device};
 use spo_train::config::RunSpec;
 use spo_train::events::sink::Memory;
 use spo_train::events::{Event, Sink};
 use spo_train::forecast::Forecast;
 use spo_train::policy::logps::LogpCache;
-use spo_train::step::gradients::{Gradients, Trainable};
-use spo_train::step::tape::{Recompute, TapeOptions, differentiate};
+use spo_train::step::tape::Recompute;
 use spo_train::{Prepared, TrainError, prepare, resume, run};
-use std::convert::Infallible;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-const WIDTH: usize = 8;
-
-/// Numbers that look random.
-fn numbers(count: usize, seed: f64) -> Vec<f64> {
-    (0..count).map(|index| ((index as f64 + 1.0) * 12.9898 + seed).sin() * 0.4).collect()
-}
-
-fn seed_of(path: &str) -> f64 {
-    path.bytes().map(f64::from).sum()
-}
-
-/// A tiny f64 model with films that do something and adapters.
-fn model() -> CausalLm {
-    let spec = ModelSpec::from_json(
-        r#"{"model_type": "llama", "vocab_size": 32, "hidden_size": 16, "intermediate_size": 24,
-            "num_hidden_layers": 2, "num_attention_heads": 4, "tie_word_embeddings": true}"#,
-    );
-    let lora = LoraSpec::new(2, 4.0);
-    let steering = SteeringSpec { width: WIDTH, heads: 2, contexts: 4 };
-    let model = CausalLm::random(&spec.unwrap(), 7, &device::cpu()).with_lora(&lora, 3).unwrap();
-    let model = model.with_steering(&steering, 5);
-    let model = replace(model, "", |parameter| {
-        let value = parameter.value.cast(DType::F64);
-        let [count] = value.dims();
-        // At the start films and encoders' biases would hide mistakes.
-        let moved = is_steering(&parameter.path) || parameter.path.ends_with("lora.b");
-        match moved {
-            true => value + flat(numbers(count, seed_of(&parameter.path))),
-            false => value,
-        }
-    });
-    model.unsteered()
-}
-
-fn flat(values: Vec<f64>) -> Tensor<1> {
-    let count = values.len();
-    Tensor::from_data(TensorData::new(values, [count]), (&device::cpu(), DType::F64))
-}
-
-/// Three users with 2, 0 and 3 contexts.
-fn contexts() -> Contexts {
-    let pairs = flat(numbers(5 * 32, 1.0)).reshape([5, 32]);
-    Contexts { pairs, sets: vec![2, 0, 3] }
-}
-
-fn groups() -> [Group<'static>; 4] {
-    let group = |prompt: &'static [u32], answers: [&'static [u32]; 2]| Group { prompt, answers: answers.to_vec() };
-    [
-        group(&[1, 2, 3], [&[4, 5, 6], &[7]]),
-        group(&[8], [&[9, 10], &[11, 12]]),
-        group(&[1, 20, 21], [&[22], &[23, 24, 25]]),
-        group(&[3, 3], [&[4, 4], &[5]]),
-    ]
-}
-
-/// The user of each token of a batch, where group `i` is of user `users[i]`.
-fn rows(batch: &PackedBatch, users: &[i32]) -> Vec<i32> {
-    batch.groups.iter().zip(users).flat_map(|(group, user)| std::iter::repeat_n(*user, group.tokens())).collect()
-}
-
-/// The gradient of the loss with respect to the log-prob of each token: numbers that f32 holds.
-fn slope(row: usize) -> f64 {
-    [0.5, -0.25, 1.0, -0.75, 0.125][row % 5]
-}
-
-/// `Σ slope · log p` in f64.
-fn loss(model: &CausalLm, batch: &PackedBatch) -> f64 {
-    let inputs = PackedInputs::new(batch, model.spec(), &device::cpu());
-    let logps = activation::log_softmax(model.logits(model.hidden(&inputs)), 1);
-    let targets: Tensor<2, Int> = inputs.targets.unsqueeze_dim(1);
-    let logps: Vec<f64> = logps.gather(1, targets).into_data().iter::<f64>().collect();
-    logps.iter().enumerate().map(|(row, logp)| slope(row) * logp).sum()
-}
+use told::{By, WIDTH, contexts, flat, gradients, groups, loss, model, numbers, packed, rows, seed_of};
 
 #[test]
 fn gradients_of_all_that_steers_equal_finite_differences() {
-    let (model, users) = (model(), [0, 1, 2, 0]);
-    let batch = PackedBatch::new(&groups());
+    // Films have four parameters each; a pair's layer, four of the attention, two behind it; two of each core's coefficients.
+    let (films, encoder, cores) = (2 * 4, 2 * 7, 2 * 7 * 2);
+    let all = [(By::Films, films), (By::Cores, cores), (By::Both, films + cores), (By::Rewards, films)];
+    for (by, parameters) in all {
+        gradients_equal_finite_differences(by, encoder + parameters);
+    }
+}
+
+fn gradients_equal_finite_differences(by: By, parameters: usize) {
+    let (model, users) = (model(by), [0, 1, 2, 0]);
+    let batch = packed(&model);
     let (contexts, rows) = (contexts(), rows(&batch, &users));
     let at = |model: &CausalLm| loss(&model.clone().steered_by(&contexts, Some(&rows)), &batch);
-    let trainable = Trainable::AdaptersAndSteering(SavedModules::default());
-    let gradients = |recompute| {
-        let options = TapeOptions { recompute, trainable, ..TapeOptions::default() };
-        let mut gradients = Gradients::default();
-        let steered = model.clone().steered_by(&contexts, Some(&rows));
-        differentiate(&steered, &batch, &options, &mut gradients, |logps| {
-            Ok::<_, Infallible>((0..logps.len()).map(|row| slope(row) as f32).collect())
-        })
-        .unwrap();
-        gradients
-    };
-    let found = gradients(Recompute::None);
-    let again = gradients(Recompute::Blocks);
+    let steered = model.clone().steered_by(&contexts, Some(&rows));
+    let [(_, found), (_, again)] =
+        [Recompute::None, Recompute::Blocks].map(|recompute| gradients(&steered, &batch, by, recompute));
+    assert_eq!(found.names().any(|name| name == "score.weight"), by == By::Rewards);
     let steering: Vec<&str> = found.names().filter(|name| is_steering(name)).collect();
-    // Two films of four parameters each; a pair's layer, four of the attention, two behind it.
-    assert_eq!(steering.len(), 2 * 4 + 2 * 7, "{steering:?}");
+    assert_eq!(steering.len(), parameters, "{steering:?}");
     assert!(found.names().all(|name| name != "z"));
     for name in found.names() {
         let gradient: Vec<f64> = found.get(name).unwrap().into_data().iter::<f64>().collect();
@@ -140,14 +68,22 @@ fn gradients_of_all_that_steers_equal_finite_differences() {
             };
             let expected = (moved(1e-5) - moved(-1e-5)) / 2e-5;
             let error = (gradient[element] - expected).abs();
-            assert!(error <= 2e-6 * expected.abs().max(1.0), "{name} {element}: {} {expected}", gradient[element]);
+            assert!(
+                error <= 2e-6 * expected.abs().max(1.0),
+                "{by:?} {name} {element}: {} {expected}",
+                gradient[element]
+            );
         }
     }
 }
 
 #[test]
 fn rows_of_several_users_are_those_of_each_user_alone() {
-    let (model, groups, contexts) = (model(), groups(), contexts());
+    By::CONTEXTS.into_iter().for_each(rows_are_those_of_each_user_alone);
+}
+
+fn rows_are_those_of_each_user_alone(by: By) {
+    let (model, groups, contexts) = (model(by), groups(), contexts());
     let batch = PackedBatch::new(&groups);
     let together = model.clone().steered_by(&contexts, Some(&rows(&batch, &[0, 1, 2, 0])));
     let together = together.token_logps(&batch, &Default::default());
@@ -161,13 +97,13 @@ fn rows_of_several_users_are_those_of_each_user_alone() {
         };
         let alone = alone.token_logps(&PackedBatch::new(std::slice::from_ref(group)), &Default::default());
         let found = &together[batch.sequences[2 * index].start..batch.sequences[2 * index + 1].end];
-        assert!(found.iter().zip(&alone).all(|(a, b)| (a - b).abs() < 1e-5), "{index}: {found:?} {alone:?}");
+        assert!(found.iter().zip(&alone).all(|(a, b)| (a - b).abs() < 1e-5), "{by:?} {index}: {found:?} {alone:?}");
     }
 }
 
 #[test]
 fn the_order_of_contexts_does_not_count_and_their_labels_do() {
-    let model = model();
+    let model = model(By::Films);
     let pairs = contexts().pairs.narrow(0, 0, 3);
     let z = |pairs: Tensor<2>| -> Vec<f64> {
         model.z(&Contexts { sets: vec![pairs.dims()[0]], pairs }).into_data().iter::<f64>().collect()
@@ -181,7 +117,7 @@ fn the_order_of_contexts_does_not_count_and_their_labels_do() {
 
 #[test]
 fn an_embedding_is_of_the_last_token_whatever_stands_beside_it() {
-    let model = model();
+    let model = model(By::Films);
     let groups = groups();
     let together = model.embeddings(&groups, 1000);
     for (group, embedded) in groups.iter().zip(&together) {
@@ -197,6 +133,10 @@ fn an_embedding_is_of_the_last_token_whatever_stands_beside_it() {
 }
 
 fn spec(out: &Path, more: &str) -> RunSpec {
+    spec_of(out, "beta = 0.1", more)
+}
+
+fn spec_of(out: &Path, round: &str, more: &str) -> RunSpec {
     let text = format!(
         r#"schema = 1
 seed = 3
@@ -208,7 +148,7 @@ learning-rate = 1e-2
 warmup-steps = 0
 [[rounds]]
 dimension = "honesty"
-beta = 0.1
+{round}
 [evaluation]
 bootstrap-resamples = 40
 kl-samples = 2
@@ -227,13 +167,21 @@ rank = 2
 const STEERING: &str =
     "[steering]\nusers = [\"honesty\", \"helpfulness\"]\nwidth = 8\nheads = 2\ncontexts = 3\nevaluate = [0, 2]\n";
 
+/// The same where z acts through conditional adapters alone.
+const BY_CORES: &str = "condition = \"contexts\"\ncomponents = 3\n[steering]\nfilms = false\n\
+    users = [\"honesty\", \"helpfulness\"]\nwidth = 8\nheads = 2\ncontexts = 3\nevaluate = [0, 2]\n";
+
 fn prepared(spec: &RunSpec) -> Result<Prepared, TrainError> {
     prepare(spec, &mut Memory::default())
 }
 
 fn finished(out: &Path, more: &str) -> Vec<Event> {
+    finished_as(&spec(out, more))
+}
+
+fn finished_as(spec: &RunSpec) -> Vec<Event> {
     let mut seen = Memory::default();
-    run(prepared(&spec(out, more)).unwrap(), &mut seen, &AtomicBool::new(false)).unwrap();
+    run(prepared(spec).unwrap(), &mut seen, &AtomicBool::new(false)).unwrap();
     seen.0.into_iter().map(|record| record.event).collect()
 }
 
@@ -296,15 +244,99 @@ fn a_run_measures_each_user_and_an_interrupted_one_ends_with_the_same_bits() {
     };
     assert!(of(&plain).iter().any(|logp| of(&whole).contains(logp)), "{:?} {:?}", of(&plain), of(&whole));
 
+    ends_with_the_same_bits(&broken, &whole, &spec(&broken, STEERING));
+}
+
+/// Runs in `out` that are broken off leave what the `whole` one left.
+fn ends_with_the_same_bits(out: &Path, whole: &Path, spec: &RunSpec) {
     for stop_at in [8, 14] {
-        let _ = std::fs::remove_dir_all(&broken);
+        let _ = std::fs::remove_dir_all(out);
         let stop = AtomicBool::new(false);
-        let error = run(prepared(&spec(&broken, STEERING)).unwrap(), &mut Stops(stop_at, &stop), &stop).unwrap_err();
+        let error = run(prepared(spec).unwrap(), &mut Stops(stop_at, &stop), &stop).unwrap_err();
         assert!(matches!(error, TrainError::Interrupted { .. }), "{error}");
-        let again = prepared(&spec(&broken, STEERING)).unwrap();
-        resume(again, &broken, &[], &mut Memory::default(), &AtomicBool::new(false)).unwrap();
-        assert_same(&left(&broken), &left(&whole), &format!("event {stop_at}"));
+        resume(prepared(spec).unwrap(), out, &[], &mut Memory::default(), &AtomicBool::new(false)).unwrap();
+        assert_same(&left(out), &left(whole), &format!("event {stop_at}"));
     }
+}
+
+fn base() -> CausalLm {
+    CausalLm::from_dir(&assets().join("stories260K"), None, &device::cpu()).unwrap()
+}
+
+/// Log-probs of answers to a prompt.
+fn logps(model: &CausalLm) -> Vec<f64> {
+    let group = Group { prompt: &[1, 11, 12], answers: vec![&[10, 20, 30, 40], &[70, 60, 50, 90]] };
+    let scored = model.score(&[group], 512, &HeadOptions::default(), &mut |_| ());
+    scored[0].iter().map(|logps| logps.iter().map(|logp| f64::from(*logp)).sum()).collect()
+}
+
+#[test]
+fn a_policy_whose_adapters_go_by_contexts_is_a_merged_model_for_each_user() {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, broken) = (dir.path().join("whole"), dir.path().join("out"));
+    let more = format!("{BY_CORES}[warmup]\ndimensions = [\"honesty\"]\nsteps = 2\nlearning-rate = 1e-2\n");
+    let events = finished(&broken, &more);
+    std::fs::rename(&broken, &whole).unwrap();
+    assert_eq!(events.iter().filter_map(measured).count(), 4);
+    ends_with_the_same_bits(&broken, &whole, &spec(&broken, &more));
+
+    // The warm-up leaves alone what makes coefficients: the first reference is the same for every user.
+    let coefficients = |policy: &str| -> Vec<f32> {
+        let model = load_adapter(base(), &whole.join("policies").join(policy)).unwrap().0;
+        let mut all = vec![];
+        parameters::for_each(&model, "", |parameter| {
+            if parameter.path.contains(".core.mixture.") {
+                all.extend(parameter.value.into_data().iter::<f32>());
+            }
+        });
+        all
+    };
+    let third = 1.0f32 / 3.0;
+    let fresh = coefficients("warmup");
+    assert!(!fresh.is_empty() && fresh.iter().all(|value| *value == 0.0 || (value - third).abs() < 1e-6));
+    let policy = whole.join("policies/round-1-honesty");
+    assert_ne!(coefficients("round-1-honesty"), fresh);
+
+    let hash = SavedZ::policy_of(&policy).unwrap().unwrap();
+    let merged = |seed: f64| {
+        let file = dir.path().join(format!("{seed}.safetensors"));
+        let z = numbers(WIDTH, seed).into_iter().map(|value| 20.0 * value as f32).collect();
+        let user = SavedZ { z, policy: hash.clone(), contexts: 2 };
+        user.write(&file).unwrap();
+        let conditioned = logps(&user.steer(load_adapter(base(), &policy).unwrap().0, &policy, &file).unwrap());
+        let merged = logps(&merge_adapter_for(base(), &policy, &file).unwrap());
+        let largest = conditioned.iter().zip(&merged).map(|(a, b)| ((a - b) / a).abs()).fold(0.0, f64::max);
+        assert!(largest < 1e-6, "{largest}");
+        merged
+    };
+    assert_ne!(merged(1.0), merged(40.0), "z counts");
+    let error = merge_adapter(base(), &policy).unwrap_err().to_string();
+    assert!(error.contains("--steer"), "{error}");
+    // Without what makes its coefficients it is no policy.
+    std::fs::remove_file(policy.join("steering.safetensors")).unwrap();
+    assert!(load_adapter(base(), &policy).unwrap_err().to_string().contains("steering.safetensors"));
+}
+
+#[test]
+fn a_reward_model_is_steered_measured_and_resumed_as_a_policy_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, out) = (dir.path().join("whole"), dir.path().join("out"));
+    let spec = spec_of(&out, "objective = \"reward\"", STEERING);
+    let events = finished_as(&spec);
+    std::fs::rename(&out, &whole).unwrap();
+    let steer: Vec<(&str, f64)> = events
+        .iter()
+        .filter_map(
+            |event| if let Event::Steered(found) = event { Some((found.setting.as_str(), found.steer)) } else { None },
+        )
+        .collect();
+    assert_eq!((steer.len(), steer[0]), (4, ("0 contexts", 0.0)));
+    assert_eq!(events.iter().filter_map(measured).count(), 4);
+    let policy = whole.join("policies/round-1-honesty");
+    let frozen = RewardModel::base(&assets().join("stories260K"), &device::cpu()).unwrap();
+    let loaded = frozen.adapted(&policy).unwrap();
+    assert!(loaded.model.steering.is_some() && loaded.model.score.is_some() && !whole.join("model").exists());
+    ends_with_the_same_bits(&out, &whole, &spec);
 }
 
 /// What was asked, and the accuracy of each user.
@@ -344,12 +376,24 @@ fn the_forecast_counts_what_steers() {
         |more: &str| Forecast::of(&prepared(&spec(Path::new("out"), more)).unwrap()).unwrap().memory.phases[0].clone();
     let (steered, plain) = (memory(STEERING), memory(""));
     let base = CausalLm::from_dir(&assets().join("stories260K"), None, &device::cpu()).unwrap();
-    let spec = SteeringSpec { width: 8, heads: 2, contexts: 3 };
+    let spec = SteeringSpec { width: 8, heads: 2, contexts: 3, films: true };
     let own = parameters::count(&base.with_steering(&spec, 0), is_steering);
     assert_eq!(steered.adapters - plain.adapters, 4 * own);
     assert!(steered.gradients - plain.gradients >= 4 * own, "one sum for each micro-batch at a time");
     assert_eq!(steered.optimizer - plain.optimizer, 8 * own);
     assert!(steered.activations_kept > plain.activations_kept);
+    let (by_cores, plain) = (memory(BY_CORES), memory(""));
+    let lora = LoraSpec {
+        front: By::Cores.lora().front.map(|front| FrontSpec { shared_rank: 4, ..front }),
+        ..LoraSpec::new(2, 8.0)
+    };
+    let base = CausalLm::from_dir(&assets().join("stories260K"), None, &device::cpu()).unwrap();
+    let spec = SteeringSpec { width: 8, heads: 2, contexts: 3, films: false };
+    let of = |model: &CausalLm| parameters::count(model, |path| is_steering(path) || is_adapter(path));
+    let own = of(&base.clone().with_lora(&lora, 0).unwrap().with_steering(&spec, 0));
+    let without = of(&base.with_lora(&LoraSpec::new(2, 4.0), 0).unwrap());
+    assert_eq!(by_cores.adapters - plain.adapters, 4 * (own - without));
+    assert_eq!(by_cores.optimizer - plain.optimizer, 8 * (own - without));
 }
 
 /// The same without a section [steering].
@@ -369,6 +413,16 @@ fn what_does_not_go_with_steering_is_refused() {
         let text = format!("{error} {}", error.hint().unwrap_or_default());
         assert!(words.iter().all(|word| text.contains(word)), "{text}");
     };
+    let by_cores = |changes: &[&str], words: &[&str]| refused(BY_CORES, changes, words);
+    by_cores(&["lora.condition=\"none\""], &["steering.films", "condition = \"contexts\""]);
+    refused("components = 3\n", &[], &["lora.components", "condition = \"contexts\""]);
+    by_cores(&["lora.components=1"], &["components", "2"]);
+    by_cores(&["lora.dora=true"], &["lora", "magnitudes"]);
+    by_cores(&["lora.rounds=\"stack\""], &["lora.rounds"]);
+    by_cores(&["lora.concentration=0.5"], &["concentration", "weights"]);
+    refused("condition = \"contexts\"\n", &[], &["lora.condition", "[steering]"]);
+    refused(STEERING, &["lora.condition=\"weights\""], &["lora.condition", "contexts"]);
+    refused(STEERING, &["steering.films=false"], &["steering.films", "contexts"]);
     refused(STEERING, &["steering.heads=3"], &["steering.heads", "divides the width of 8"]);
     refused(STEERING, &["steering.users=[\"honesty\", \"brevity\"]"], &["brevity", "helpfulness"]);
     refused(STEERING, &["steering.users=[\"honesty\", \"honesty\"]"], &["honesty", "twice"]);
@@ -399,7 +453,7 @@ fn a_field_of_the_rows_may_name_the_users() {
 #[test]
 fn the_cpu_writes_what_the_tensors_of_a_steered_model_write() {
     let base = CausalLm::from_dir(&assets().join("stories260K"), None, &device::cpu()).unwrap();
-    let model = base.with_steering(&SteeringSpec { width: WIDTH, heads: 2, contexts: 4 }, 5);
+    let model = base.with_steering(&SteeringSpec { width: WIDTH, heads: 2, contexts: 4, films: true }, 5);
     let model = replace(model, "", |parameter| match parameter.path.contains("film.") {
         true => {
             let [count] = parameter.value.dims();

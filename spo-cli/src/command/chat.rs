@@ -69,7 +69,7 @@ impl Arguments {
             policies.weigh(weights.clone())?;
         }
         policies.steer(self)?;
-        let mut conversation = Conversation::new(policies.text(self), self.meta.meta(policies.meta_place()));
+        let mut conversation = Conversation::new(policies.text(self), self.meta.meta(policies.meta_prompts())?);
         let interrupts = interrupts()?;
         let terminal = stdin().is_terminal();
         if terminal {

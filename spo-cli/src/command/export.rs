@@ -11,7 +11,10 @@ use spo_data::{DataError, DataSpec, TextSpec, load_bytes};
 use spo_hub::{HubError, Kind, Name, Pushed, Settings};
 use spo_model::export::{self, Base, GgufType, Manifest, ModelFiles, Parity, Probe};
 use spo_model::load::{LoadOptions, Storage, load_gguf};
-use spo_model::lora::{load_adapter, merge_adapter, merge_adapter_at, save_adapter};
+use spo_model::lora::{
+    Condition, LoraSpec, load_adapter, load_adapter_for, merge_adapter, merge_adapter_at, merge_adapter_for,
+    save_adapter,
+};
 use spo_model::{CausalLm, device};
 
 use super::quickstart::TEST_PAIRS;
@@ -20,12 +23,14 @@ use crate::hub;
 use crate::output::{Output, note};
 use crate::places::{Place, PointArguments};
 use crate::scoring::check_rows;
+use crate::steering::SteerArguments;
 
 /// Write a model as a Hugging Face directory or a GGUF file, with an adapter merged into it if one is named
 ///
 /// What was written is read back and compared with the model in memory on 8 pairs; manifest.json in the directory says
 /// how close it was. An adapter is merged in f32 into the weights as the model's files have them; of a conditional policy
-/// --weights says at which point of its front, or with --format peft it becomes a plain adapter. GGUF takes the
+/// --weights says at which point of its front, or with --format peft it becomes a plain adapter; so does a policy for many
+/// users whose run has `films = false` for the user of --steer. GGUF takes the
 /// families that were compared with llama.cpp, with a BPE tokenizer, and refuses what it would compute otherwise.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -37,6 +42,8 @@ pub(crate) struct Arguments {
     adapter: Option<PathBuf>,
     #[command(flatten)]
     point: PointArguments,
+    #[command(flatten)]
+    steering: SteerArguments,
     /// Merge the adapter into the model; that of a run's policy is merged in any case
     #[arg(long, requires = "adapter")]
     merge: bool,
@@ -70,7 +77,8 @@ enum Format {
     Hf,
     /// File for llama.cpp and its relatives
     Gguf,
-    /// Adapter directory: that of a policy by itself, of a conditional one the plain adapter that it is at --weights
+    /// Adapter directory: that of a policy by itself, of a conditional one the plain adapter that it is at --weights or for the
+    /// user of --steer
     Peft,
 }
 
@@ -116,18 +124,12 @@ impl Arguments {
         let files = ModelFiles::from_path(&place.model)?.with_ends()?;
         let model = CausalLm::open(&place.model, LoadOptions::default(), &device)?;
         let probe = probe(&model, &place)?;
-        let Place { name, model: dir, adapter, point, text, .. } = place;
         // The probe is scored in f32, so that rounding of the type written is all that differs.
-        let wide = || CausalLm::open(&dir, LoadOptions { storage: Some(Storage::F32), blocks: None }, &device);
-        let before = match &adapter {
-            Some(adapter) => probe.score(&at(load_adapter(wide()?, adapter)?.0, point.as_deref())),
-            None => probe.score(&wide()?),
-        };
-        let model = match (&adapter, &point) {
-            (Some(adapter), Some(point)) => merge_adapter_at(model, adapter, point)?,
-            (Some(adapter), None) => merge_adapter(model, adapter)?,
-            (None, _) => model,
-        };
+        let wide = CausalLm::open(&place.model, LoadOptions { storage: Some(Storage::F32), blocks: None }, &device)?;
+        let before = probe.score(&self.acting(wide, &place)?);
+        let model = self.merged(model, &place)?;
+        let policy = self.written_policy(&place);
+        let Place { name, model: dir, adapter, text, meta, .. } = place;
         std::fs::create_dir_all(&self.out).map_err(|error| CliError::io(&self.out, error))?;
         let (saved, dtype, path) = match written {
             Written::Hf(storage) => {
@@ -153,8 +155,8 @@ impl Arguments {
         let parity = Parity::check(&probe, &before, &after, allowed(written, &model, &before), &path)?;
         let format = if self.format == Format::Hf { "hf" } else { "gguf" };
         let mut manifest = Manifest::new(format, dtype.clone(), parity.clone());
-        manifest.text = text;
-        manifest.policy = point.map(|_| name);
+        (manifest.text, manifest.meta_prompts) = (text, meta);
+        manifest.policy = policy;
         if let Some(adapter) = &adapter {
             manifest.base = Some(Base { path: dir.display().to_string(), quantised: None });
             manifest.merged_adapter = Some(adapter.display().to_string());
@@ -172,6 +174,33 @@ impl Arguments {
             result["pushed"] = json!({ "page": pushed.page, "commit": pushed.commit });
         }
         output.pretty_json(&result)
+    }
+
+    /// A place's model with its adapter on it, at its point or for its user.
+    fn acting(&self, model: CausalLm, place: &Place) -> Result<CausalLm, CliError> {
+        let model = match &place.adapter {
+            Some(adapter) => at(load_adapter(model, adapter)?.0, place.point.as_deref()),
+            None => model,
+        };
+        self.steering.on(model, place)
+    }
+
+    /// The same with the adapter in its weights.
+    fn merged(&self, model: CausalLm, place: &Place) -> Result<CausalLm, CliError> {
+        let Some(adapter) = &place.adapter else { return Ok(model) };
+        Ok(match (&place.point, &self.steering.steer) {
+            (_, Some(user)) => merge_adapter_for(model, adapter, user)?,
+            (Some(point), None) => merge_adapter_at(model, adapter, point)?,
+            (None, None) => merge_adapter(model, adapter)?,
+        })
+    }
+
+    /// What the manifest of a whole model says that it is, where that is one of many things that a policy can be.
+    fn written_policy(&self, place: &Place) -> Option<String> {
+        match &self.steering.steer {
+            Some(user) => Some(format!("{} for {}", place.name, user.display())),
+            None => place.point.as_ref().map(|_| place.name.clone()),
+        }
     }
 
     /// Where to upload to; what cannot be done is said before anything is written.
@@ -221,22 +250,28 @@ impl Arguments {
         }))
     }
 
-    /// Writes the adapter of a place by itself, a conditional one at its point.
+    /// Writes the adapter of a place by itself, a conditional one at its point or for its user.
     fn adapter_alone(&self, place: Place, device: &Device, output: &mut Output) -> Result<(), CliError> {
         let Some(adapter) = &place.adapter else {
             return Err(CliError::argument("--format", "peft", "hf or gguf: the model has no adapter"));
         };
         let wide = || CausalLm::open(&place.model, LoadOptions { storage: Some(Storage::F32), blocks: None }, device);
-        let (model, spec) = load_adapter(wide()?, adapter)?;
-        let model = at(model, place.point.as_deref());
+        let (model, spec) = match &self.steering.steer {
+            Some(user) => load_adapter_for(wide()?, adapter, user)?,
+            None => {
+                let (model, spec) = load_adapter(wide()?, adapter)?;
+                (at(model, place.point.as_deref()), kept(spec))
+            }
+        };
         let probe = probe(&model, &place)?;
-        let before = probe.score(&model);
-        save_adapter(&model, &spec.at_point(), &place.model.display().to_string(), &self.out)?;
+        let before = probe.score(&self.acting(wide()?, &place)?);
+        save_adapter(&model, &spec, &place.model.display().to_string(), &self.out)?;
         let after = probe.score(&load_adapter(wide()?, &self.out)?.0);
         let parity = Parity::check(&probe, &before, &after, export::rounding(DType::F32, &before), &self.out)?;
         let mut manifest = Manifest::new("peft", "f32".into(), parity.clone());
         manifest.text.clone_from(&place.text);
-        manifest.policy = Some(place.name.clone());
+        manifest.meta_prompts.clone_from(&place.meta);
+        manifest.policy = self.written_policy(&place).or_else(|| Some(place.name.clone()));
         manifest.base = Some(Base { path: place.model.display().to_string(), quantised: None });
         manifest.write(&self.out)?;
         note(format_args!(
@@ -248,6 +283,12 @@ impl Arguments {
         ));
         output.pretty_json(&json!({ "path": self.out, "manifest": manifest }))
     }
+}
+
+/// What an adapter is written as by itself: one that goes by contexts keeps what makes its coefficients of them.
+fn kept(spec: LoraSpec) -> LoraSpec {
+    let by_contexts = spec.front.as_ref().is_some_and(|front| matches!(front.condition, Condition::Contexts(_)));
+    if by_contexts { spec } else { spec.at_point() }
 }
 
 /// The model at a point of its front, if there is one.

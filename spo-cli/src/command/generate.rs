@@ -90,7 +90,7 @@ impl Arguments {
         let tokenizer = place.tokenizer()?;
         let stops = self.sampling.stop_texts(&tokenizer)?;
         self.check_samples(&tokenizer)?;
-        let meta = self.meta.meta(place.meta);
+        let meta = self.meta.meta(place.meta.as_ref())?;
         let prompts = self.read(&tokenizer, &self.text.spec(place.text.as_ref()), &meta)?;
         let model = place.load(&self.device, &device)?;
         let model = self.steering.on(model, &place)?;

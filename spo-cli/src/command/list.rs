@@ -113,7 +113,7 @@ fn conditions() -> Vec<Value> {
             "steering",
             "`[steering]`",
             "--steer",
-            "a vector made of a few labelled pairs scales and shifts every block (NP-DPO)",
+            "a vector made of a few labelled pairs scales and shifts every block, or weighs adapters (NP-DPO)",
         ),
         (
             "meta-prompts",

@@ -61,9 +61,11 @@ pub(crate) struct Arguments {
 impl Arguments {
     pub fn run(&self, output: &mut Output) -> Result<(), CliError> {
         let Some(model) = &self.model else {
-            return match &self.point.weights {
-                None => self.by_scorer(output),
-                Some(weights) => Err(CliError::argument("--weights", weights.to_string(), "--model with it")),
+            let with_model = "--model with it";
+            return match (&self.point.weights, &self.scoring.meta.meta) {
+                (None, None) => self.by_scorer(output),
+                (Some(weights), _) => Err(CliError::argument("--weights", weights.to_string(), with_model)),
+                (None, Some(meta)) => Err(CliError::argument("--meta", meta, with_model)),
             };
         };
         let Opened { device, place, data, .. } =

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 use spo_data::{Dataset, Group, PairRef};
-use spo_model::steering::{Contexts, SavedZ};
+use spo_model::steering::{Contexts, SavedZ, read_encoder};
 use spo_train::config::{RunPlan, SteeringPlan};
 
 use crate::error::CliError;
@@ -20,7 +20,7 @@ const TOKENS: usize = 4096;
 /// Make a user's vector of a few labelled pairs
 ///
 /// The policy must be one of a run with [steering]. The file holds pairs of which the user prefers one answer; generate,
-/// chat, score and eval take it with --steer. JSON keys: policy (a hash), contexts (pairs that it was made of), z.
+/// chat, score, eval and export take what is made with --steer, the scorer np-btl with `steer`. JSON keys: policy (a hash), contexts (pairs that it was made of), z.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// A policy of a run, RUN:POLICY, or the run directory for its last one
@@ -63,10 +63,9 @@ impl Arguments {
         let groups: Vec<Group> = pairs.iter().map(|pair| group(&data, pair)).collect();
         let embedded = frozen.embeddings(&groups, TOKENS);
         let hidden = frozen.spec().hidden_size;
-        drop(frozen);
         let set = embedded.iter().map(|pair| [pair[0].as_slice(), &pair[1]]).collect();
-        let model = place.load(&self.device, &device)?;
-        let z = model.z(&Contexts::new(&[set], 2 * hidden, &device));
+        let encoder = read_encoder(place.adapter.as_ref().unwrap_or(&place.model), hidden, &device)?;
+        let z = encoder.forward(&Contexts::new(&[set], 2 * hidden, &device));
         let saved = SavedZ { z: z.into_data().iter::<f32>().collect(), policy, contexts: pairs.len() };
         saved.write(&self.out)?;
         if self.json {

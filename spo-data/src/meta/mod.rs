@@ -85,7 +85,7 @@ pub struct MetaLayout {
 }
 
 /// What is made of a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum MetaRows {
     /// A row for each of its dimensions, as [`ASKED`] says.
     Trained {
@@ -96,6 +96,8 @@ pub enum MetaRows {
     },
     /// A row for every way to ask, whatever its labels, with all of them.
     HeldOut,
+    /// The row as it is behind this one text, whatever the others say.
+    Behind(String),
 }
 
 impl Default for MetaRows {
@@ -161,6 +163,12 @@ impl MetaPrompts {
         self.texts.keys().chain(self.held_out.keys()).map(String::as_str).collect()
     }
 
+    /// The text that asks for a dimension by its name: the first of those it is trained with, else of those it is only asked
+    /// with.
+    pub fn text_for(&self, dimension: &str) -> Option<&str> {
+        [&self.texts, &self.held_out].into_iter().find_map(|table| table.get(dimension)?.first()).map(String::as_str)
+    }
+
     /// With what follows from the rest filled in.
     #[must_use]
     pub fn settled(mut self) -> Self {
@@ -188,6 +196,9 @@ impl MetaPrompts {
     /// # Errors
     /// The first fault.
     pub fn check(&self) -> Result<(), MetaFault> {
+        if matches!(self.layout.rows, MetaRows::Behind(_)) {
+            return Ok(());
+        }
         let fault = |key: &str, message: String, hint| Err(MetaFault { key: key.into(), message, hint });
         if self.texts.len() < 2 {
             let found = self.texts.keys().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
@@ -287,6 +298,11 @@ mod tests {
         let merged = MetaPrompts::merged([&prompts(), &other, &prompts()]).unwrap();
         assert_eq!(merged.dimensions().into_iter().collect::<Vec<_>>(), ["brief", "helpful", "honest", "safe"]);
         assert_eq!(merged.texts["honest"].len(), 2);
+        assert_eq!(
+            ["honest", "brief"].map(|name| merged.text_for(name)),
+            [Some("Say what is true."), Some("Be brief.")]
+        );
+        assert_eq!(merged.text_for("Be brief."), None);
     }
 
     #[test]

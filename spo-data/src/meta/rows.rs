@@ -15,9 +15,10 @@ impl MetaPrompts {
             row: number(&[&record.id]),
         };
         let record = Record { source: Some(source), ..record.clone() };
-        match self.layout.rows {
-            MetaRows::Trained { shuffled, nothing } => self.trained(&record, shuffled, nothing),
+        match &self.layout.rows {
+            MetaRows::Trained { shuffled, nothing } => self.trained(&record, *shuffled, *nothing),
             MetaRows::HeldOut => self.held_out(&record),
+            MetaRows::Behind(text) => vec![self.put(record, Some(text))],
         }
     }
 

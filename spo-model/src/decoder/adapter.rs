@@ -35,9 +35,12 @@ impl LoraAdapter {
         Self { a, b, magnitude: None, core: None, row_squares: None, scale, dropout: None }
     }
 
-    /// For these rows of a batch alone: what dropout drops is told by token.
+    /// For these rows of a batch alone: what dropout drops and whose z counts is told by token.
     pub(crate) fn on_rows(&mut self, rows: &[usize]) {
         self.dropout = self.dropout.take().map(|dropout| dropout.of_rows(rows));
+        if let Some(mixture) = self.core.as_mut().and_then(|core| core.mixture.as_mut()) {
+            mixture.by = mixture.by.on_rows(rows);
+        }
     }
 
     /// With a magnitude, `[out]`; `None` starts from the lengths of the rows of `weight`, `[out, in]`.

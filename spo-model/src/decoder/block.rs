@@ -1,9 +1,9 @@
 //! One decoder block.
 
-use super::film::Film;
+use super::film::{Film, TokenZ};
 use super::norm::scaled;
 use super::source::WeightSource;
-use super::{Attend, Attention, Experts, Mlp, MlpShape, Norm, RopeTables};
+use super::{Attend, Attention, Experts, Linear, Mlp, MlpShape, Norm, RopeTables};
 use crate::spec::NormPlacement;
 use crate::{ModelError, ModelSpec};
 use burn::module::Module;
@@ -141,7 +141,28 @@ impl Block {
     /// The block for these of the tokens alone, from the attention on.
     #[must_use]
     pub fn of_rows(&self, rows: &Tensor<1, Int>) -> Self {
-        Self { film: self.film.as_ref().map(|film| film.of_rows(rows)), ..self.clone() }
+        let mut block = self.clone();
+        block.conditions_mut().for_each(|by| *by = by.of_rows(rows));
+        block
+    }
+
+    /// Its linear layers that may have adapters, with their paths in here.
+    pub fn linears_mut(&mut self) -> impl Iterator<Item = (String, &mut Linear)> {
+        let attention = self.self_attn.linears_mut().map(|(name, linear)| (format!("self_attn.{name}"), linear));
+        let mlp = self.mlp.iter_mut().flat_map(Mlp::linears_mut);
+        let mlp = mlp.map(|(name, linear)| (format!("mlp.{name}"), linear));
+        let moe = self.moe.iter_mut().flat_map(Experts::linears_mut);
+        attention.chain(mlp).chain(moe.map(|(name, linear)| (format!("moe.{name}"), linear)))
+    }
+
+    /// Whose z counts, wherever it does in a policy for many users: of its film and of the adapters' cores.
+    pub fn conditions_mut(&mut self) -> impl Iterator<Item = &mut TokenZ> {
+        let film = self.film.iter_mut().map(|film| &mut film.by);
+        let attention = self.self_attn.linears_mut().map(|(_, linear)| linear);
+        let mlp = self.mlp.iter_mut().flat_map(Mlp::linears_mut).map(|(_, linear)| linear);
+        let moe = self.moe.iter_mut().flat_map(Experts::linears_mut).map(|(_, linear)| linear);
+        let cores = attention.chain(mlp).chain(moe);
+        film.chain(cores.filter_map(|linear| Some(&mut linear.lora.as_mut()?.core.as_mut()?.mixture.as_mut()?.by)))
     }
 }
 

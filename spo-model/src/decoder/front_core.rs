@@ -1,17 +1,21 @@
 //! What makes the adapter of one linear layer conditional.
 
+use super::mixture::Mixture;
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use spo_kernels::linear::linear;
 
 /// What stands between the two factors of a conditional adapter: `M(w) = diag(W₁, Σₖ wₖ W₂,ₖ)`, so that
-/// `ΔW(w) = s B M(w) A = s [B₁W₁A₁ + B₂(Σₖ wₖ W₂,ₖ)A₂]`.
+/// `ΔW(w) = s B M(w) A = s [B₁W₁A₁ + B₂(Σₖ wₖ W₂,ₖ)A₂]`. In a policy for many users the coefficients of a mixture are in the
+/// place of `w`.
 #[derive(Module, Debug)]
 pub struct FrontCore {
     /// `W₁`, `[shared, shared]`
     pub shared: Param<Tensor<2>>,
     /// `W₂,ₖ` below each other, `[dimensions · rank, rank]`
     pub weighed: Param<Tensor<2>>,
+    /// What z makes of the `W₂,ₖ`; without one the weights count.
+    pub mixture: Option<Mixture>,
     /// `w`
     #[module(skip)]
     weights: Vec<f64>,
@@ -27,7 +31,7 @@ impl FrontCore {
         let [rows, rank] = weighed.dims();
         let dimensions = rows / rank;
         let weights = equal(dimensions);
-        Self { shared: Param::from_tensor(shared), weighed: Param::from_tensor(weighed), weights }
+        Self { shared: Param::from_tensor(shared), weighed: Param::from_tensor(weighed), mixture: None, weights }
     }
 
     /// The weights that it acts with, `[dimensions]`.
@@ -44,15 +48,22 @@ impl FrontCore {
     /// `[tokens, shared + rank]` → `[tokens, shared + rank]`: each row times `M(w)ᵀ`.
     pub fn apply(&self, x: Tensor<2>) -> Tensor<2> {
         let [_, total] = x.dims();
-        let (shared, mixed) = (self.shared.val(), self.mixed());
+        let shared = self.shared.val();
         let first = shared.dims()[0];
         let (one, two) = (x.clone().narrow(1, 0, first), x.narrow(1, first, total - first));
-        Tensor::cat(vec![linear(one, shared), linear(two, mixed)], 1)
+        let two = match &self.mixture {
+            Some(mixture) => mixture.apply(two, self.weighed.val()),
+            None => linear(two, self.mixed()),
+        };
+        Tensor::cat(vec![linear(one, shared), two], 1)
     }
 
-    /// `Σₖ wₖ W₂,ₖ`, `[rank, rank]`
+    /// `Σₖ wₖ W₂,ₖ`, `[rank, rank]`; with a mixture for its first z.
     fn mixed(&self) -> Tensor<2> {
         let weighed = self.weighed.val();
+        if let Some(mixture) = &self.mixture {
+            return mixture.mixed(weighed);
+        }
         let rank = weighed.dims()[1];
         let of = |(index, weight): (usize, &f64)| weighed.clone().narrow(0, index * rank, rank) * *weight;
         let parts = self.weights.iter().enumerate().map(of);
@@ -81,6 +92,10 @@ mod tests {
     use crate::decoder::Linear;
     use crate::decoder::adapter::LoraAdapter;
     use crate::decoder::check::{assert_gradients, flat, numbers};
+    use crate::decoder::film::TokenZ;
+    use crate::device;
+    use burn::module::ParamId;
+    use burn::tensor::{DType, TensorData};
 
     const WEIGHTS: [f64; 3] = [0.5, 0.2, 0.3];
 
@@ -94,6 +109,59 @@ mod tests {
         lora.core = Some(core);
         linear.lora = Some(lora);
         (linear.forward(x).tanh() * numbers([3, 4], 9.0)).sum()
+    }
+
+    /// The same of a core whose coefficients two z make, of which the tokens go by the second, the first and the second.
+    fn steered_value([x, a, b, shared, weighed, map, bias, z]: [Tensor<2>; 8]) -> Tensor<1> {
+        let mut linear = Linear::new(numbers([4, 6], 3.0), None);
+        let mut lora = LoraAdapter::new(a, b, 1.7);
+        let mut core = FrontCore::new(shared, weighed);
+        // A parameter that is no leaf of the tape: the leaf has another shape.
+        let bias = Param::initialized(ParamId::new(), bias.reshape([3]));
+        core.mixture = Some(Mixture { weight: Param::from_tensor(map), bias, by: by(z) });
+        lora.core = Some(core);
+        linear.lora = Some(lora);
+        (linear.forward(x).tanh() * numbers([3, 4], 9.0)).sum()
+    }
+
+    fn by(z: Tensor<2>) -> TokenZ {
+        let rows = Tensor::from_data(TensorData::new(vec![1, 0, 1], [3]), &device::cpu());
+        TokenZ { z, rows: Some(rows) }
+    }
+
+    fn steered_inputs() -> [Tensor<2>; 8] {
+        let [x, a, b, shared, weighed] = inputs();
+        [x, a, b, shared, weighed, numbers([3, 2], 7.0), numbers([1, 3], 8.0), numbers([2, 2], 10.0)]
+    }
+
+    #[test]
+    fn gradients_through_a_mixture_equal_finite_differences() {
+        assert_gradients(&steered_inputs(), steered_value);
+    }
+
+    #[test]
+    fn for_one_z_a_mixture_is_a_plain_adapter_and_each_token_goes_by_its_own() {
+        let [x, a, b, shared, weighed, map, bias, z] = steered_inputs();
+        let layer = |by: TokenZ| {
+            let mut lora = LoraAdapter::new(a.clone(), b.clone(), 1.7);
+            let mut core = FrontCore::new(shared.clone(), weighed.clone());
+            core.mixture = Some(Mixture::new(map.clone(), bias.clone().reshape([3]), by));
+            lora.core = Some(core);
+            lora
+        };
+        let base = |x: Tensor<2>| x.matmul(numbers([4, 6], 3.0).transpose());
+        let together = layer(by(z.clone())).forward(x.clone(), &base);
+        for (token, set) in [1, 0, 1].into_iter().enumerate() {
+            let row = |x: &Tensor<2>, row: usize| x.clone().narrow(0, row, 1);
+            let alone = layer(TokenZ { z: row(&z, set), rows: None });
+            let plain = alone.clone().at_point().forward(row(&x, token), &base);
+            let merged = row(&x, token).matmul(alone.merge(numbers([4, 6], 3.0)).cast(DType::F64).transpose());
+            let own = alone.forward(row(&x, token), &base);
+            for (found, within) in [(row(&together, token), 1e-12), (plain, 1e-12), (merged, 1e-6)] {
+                let off = flat((found - own.clone()).abs()).into_iter().fold(0.0, f64::max);
+                assert!(off < within, "{token}: {off}");
+            }
+        }
     }
 
     fn inputs() -> [Tensor<2>; 5] {

@@ -1,4 +1,4 @@
-//! What makes z of a user's labelled pairs, beside the decoder whose blocks it scales and shifts.
+//! What makes z of a user's labelled pairs, beside the decoder that it steers.
 
 mod attention;
 
@@ -19,15 +19,29 @@ pub struct SteeringSpec {
     pub heads: usize,
     /// Most contexts that it was trained with.
     pub contexts: usize,
+    /// Whether z scales and shifts every block's output; without, it acts through the cores of conditional adapters alone.
+    #[serde(default = "films")]
+    pub films: bool,
+}
+
+/// What files say that are older than the key.
+fn films() -> bool {
+    true
 }
 
 impl SteeringSpec {
-    /// Numbers of the encoder and the films that a model of this spec has.
+    /// Shape of the encoder of embeddings that are so wide.
+    pub(crate) fn encoder(&self, hidden: usize) -> EncoderShape {
+        EncoderShape { inputs: 2 * hidden, width: self.width, heads: self.heads, deep: false }
+    }
+
+    /// Numbers of the encoder and the films that a model of this spec has; those of adapters are counted with them.
     pub fn elements(&self, spec: &ModelSpec) -> usize {
         let layer = |outputs: usize, inputs: usize| outputs * (inputs + 1);
         let (width, hidden) = (self.width, spec.hidden_size);
         // A pair's layer, four of the attention, two behind it.
-        layer(width, 2 * hidden) + 6 * layer(width, width) + spec.layers.len() * 2 * layer(hidden, width)
+        let encoder = layer(width, 2 * hidden) + 6 * layer(width, width);
+        encoder + if self.films { spec.layers.len() * 2 * layer(hidden, width) } else { 0 }
     }
 }
 
@@ -38,7 +52,7 @@ pub struct Steering {
     pub encoder: Encoder,
     #[module(skip)]
     pub(crate) spec: SteeringSpec,
-    /// What the films' z was computed from: where its gradient goes on to.
+    /// What z was computed from: where its gradient goes on to.
     #[module(skip)]
     pub(crate) contexts: Option<Contexts>,
 }

@@ -6,10 +6,12 @@ use burn::tensor::DType;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use spo_core::logprob::HeadOptions;
 use spo_data::gguf::is_gguf;
+use spo_data::meta::MetaPrompts;
 use spo_data::{Example, Group, TextSpec};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Its name in a directory.
 const FILE: &str = "manifest.json";
@@ -115,6 +117,9 @@ pub struct Manifest {
     /// How text was laid out when it was trained: commands that take the directory lay it out alike.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<TextSpec>,
+    /// The meta-prompts that it was trained with: where they stand, and what asks for each dimension.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub meta_prompts: Option<MetaPrompts>,
     /// The model that an adapter is for, or was merged into.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base: Option<Base>,
@@ -150,6 +155,7 @@ impl Manifest {
             policy: None,
             hash: None,
             text: None,
+            meta_prompts: None,
             base: None,
             merged_adapter: None,
             parity,
@@ -172,6 +178,27 @@ impl Manifest {
     /// # Errors
     /// There is a manifest of this program, and it cannot be read.
     pub fn text_of(model: &Path) -> Result<Option<TextSpec>, ModelError> {
+        Self::part_of(model, "text")
+    }
+
+    /// The meta-prompts that the model or adapter was trained with, as [`text_of`](Self::text_of).
+    ///
+    /// # Errors
+    /// As [`text_of`](Self::text_of).
+    pub fn meta_prompts_of(model: &Path) -> Result<Option<MetaPrompts>, ModelError> {
+        Self::part_of(model, "meta-prompts")
+    }
+
+    /// The model that the adapter in a directory is for, as [`text_of`](Self::text_of).
+    ///
+    /// # Errors
+    /// As [`text_of`](Self::text_of).
+    pub fn base_of(adapter: &Path) -> Result<Option<PathBuf>, ModelError> {
+        let base: Option<serde_json::Value> = Self::part_of(adapter, "base")?;
+        Ok(base.and_then(|base| base["path"].as_str().map(PathBuf::from)))
+    }
+
+    fn part_of<T: DeserializeOwned>(model: &Path, key: &str) -> Result<Option<T>, ModelError> {
         let file = is_gguf(model);
         let dir = if file { model.parent().unwrap_or(model) } else { model };
         let path = dir.join(FILE);
@@ -183,10 +210,10 @@ impl Manifest {
         let broken =
             |error: serde_json::Error| ModelError::Json { file: path.display().to_string(), reason: error.to_string() };
         let manifest: serde_json::Value = serde_json::from_slice(&json).map_err(broken)?;
-        match (manifest.get("spo"), manifest.get("text")) {
+        match (manifest.get("spo"), manifest.get(key)) {
             // Of the directory that the file happens to be in.
             _ if file && manifest["format"] != "gguf" => Ok(None),
-            (Some(_), Some(text)) => serde_json::from_value(text.clone()).map(Some).map_err(broken),
+            (Some(_), Some(part)) => serde_json::from_value(part.clone()).map(Some).map_err(broken),
             // Another program's, or of a version that did not write it.
             _ => Ok(None),
         }

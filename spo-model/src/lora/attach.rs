@@ -35,7 +35,7 @@ impl CausalLm {
                 LoraAdapter::new(fresh(rank, inputs), Tensor::zeros([out, rank], (&device, dtype)), spec.scale());
             lora.core = spec.front.as_ref().map(|front| {
                 let (shared, rank) = (front.shared_rank, spec.rank);
-                FrontCore::new(fresh(shared, shared), fresh(front.dimensions.len() * rank, rank))
+                FrontCore::new(fresh(shared, shared), fresh(front.matrices() * rank, rank))
             });
             linear.attach(&path, spec, lora, None);
         }
@@ -50,11 +50,12 @@ impl CausalLm {
         self
     }
 
-    /// The weights that conditional adapters act with, where there are any.
+    /// The weights that conditional adapters act with, where there are any that go by weights.
     pub fn weights(&self) -> Option<Vec<f64>> {
         let mut model = self.clone();
         let mut linears = projections(&mut model).into_iter();
-        linears.find_map(|(_, linear)| Some(linear.lora.as_ref()?.core.as_ref()?.weights().to_vec()))
+        let core = |linear: &mut Linear| linear.lora.as_ref()?.core.clone().filter(|core| core.mixture.is_none());
+        linears.find_map(|(_, linear)| Some(core(linear)?.weights().to_vec()))
     }
 
     /// Conditional adapters as they are when nobody says how to weigh: at equal weights.
@@ -67,8 +68,19 @@ impl CausalLm {
 
     /// The model at one point of its front: its conditional adapters are plain ones with the same effect.
     pub fn at_weights(self, weights: &[f64]) -> Self {
-        let mut model = self.with_weights(weights);
-        for (_, linear) in projections(&mut model) {
+        self.with_weights(weights).with_plain_adapters()
+    }
+
+    /// The model as it is for the user that it is steered by, with plain adapters of the same effect and nothing that steers;
+    /// `None` where films scale and shift its blocks' outputs, which no adapter does.
+    pub fn settled(mut self) -> Option<Self> {
+        self.steering = None;
+        let films = self.layers.iter().any(|block| block.film.is_some());
+        (!films).then(|| self.with_plain_adapters())
+    }
+
+    fn with_plain_adapters(mut self) -> Self {
+        for (_, linear) in projections(&mut self) {
             linear.lora = linear.lora.take().map(|lora| {
                 let dtype = lora.b.val().dtype();
                 let mut plain = lora.at_point();
@@ -76,7 +88,7 @@ impl CausalLm {
                 plain
             });
         }
-        model
+        self
     }
 
     /// Freezes the adapters, on top of those frozen before, and attaches fresh ones.

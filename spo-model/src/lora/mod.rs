@@ -13,8 +13,10 @@ mod targets;
 
 pub use crate::decoder::adapter::LoraAdapter;
 pub use crate::decoder::dropout::{Dropout, mix};
-pub use front::{FrontSpec, Weights};
-pub use peft::{load_adapter, load_adapter_as, merge_adapter, merge_adapter_at, save_adapter};
+pub use front::{Condition, FrontSpec, Weights};
+pub use peft::{
+    load_adapter, load_adapter_as, load_adapter_for, merge_adapter, merge_adapter_at, merge_adapter_for, save_adapter,
+};
 pub use project::Complement;
 pub use saved::SavedModules;
 pub use targets::Targets;
@@ -67,6 +69,17 @@ impl LoraSpec {
     /// Rank of the whole update: that of the parts of a conditional one together.
     pub fn total_rank(&self) -> usize {
         self.front.as_ref().map_or(self.rank, |front| front.total_rank(self.rank))
+    }
+
+    /// Numbers that make a core's coefficients of z, of `width` numbers, in all layers of a model of this spec.
+    ///
+    /// # Errors
+    /// A target that the model does not have.
+    pub fn mixture_elements(&self, spec: &ModelSpec, width: usize) -> Result<usize, ModelError> {
+        match self.front.as_ref().map(|front| &front.condition) {
+            Some(Condition::Contexts(matrices)) => Ok(self.targets.select(spec)?.len() * matrices * (width + 1)),
+            _ => Ok(0),
+        }
     }
 
     /// That of the plain adapter which a conditional one is at any weights: of the same scale.
@@ -130,12 +143,7 @@ pub fn projection_names(spec: &ModelSpec) -> Vec<String> {
 pub fn projections(model: &mut CausalLm) -> Vec<(String, &mut Linear)> {
     let mut all = vec![];
     for (index, block) in model.layers.iter_mut().enumerate() {
-        let path = |module: &str, name: &str| format!("layers.{index}.{module}.{name}");
-        all.extend(block.self_attn.linears_mut().map(|(name, linear)| (path("self_attn", name), linear)));
-        let mlp = block.mlp.iter_mut().flat_map(|mlp| mlp.linears_mut());
-        all.extend(mlp.map(|(name, linear)| (path("mlp", name), linear)));
-        let moe = block.moe.iter_mut().flat_map(|experts| experts.linears_mut());
-        all.extend(moe.map(|(name, linear)| (path("moe", &name), linear)));
+        all.extend(block.linears_mut().map(|(name, linear)| (format!("layers.{index}.{name}"), linear)));
     }
     all
 }

@@ -16,6 +16,7 @@
 //! # Ok::<(), spo_model::ModelError>(())
 //! ```
 
+mod adapted;
 mod checkpoint;
 mod critique;
 mod saved;
@@ -111,7 +112,7 @@ pub struct Normalisation {
 }
 
 /// A checkpoint that scores texts.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct RewardModel {
     /// The decoder with its score head.
     pub model: CausalLm,

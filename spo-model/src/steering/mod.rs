@@ -1,10 +1,11 @@
 //! One policy for many users: a few labelled pairs of a user become a vector z, which every decoder block's output is scaled
-//! and shifted by (NP-DPO, arXiv 2412.13998).
+//! and shifted by (NP-DPO, arXiv 2412.13998), or which weighs the matrices of conditional adapters.
 //!
 //! ```text
 //! c_j = W [e(x_j, y_w); e(x_j, y_l)]          e: the frozen model's last hidden state of an answer, around the pair's middle
 //! z   = MLP(Σ_j attention(c, c, c)_j)         no context: the sum is 0
 //! h  ← γ(z) ⊙ h + b(z)                        after every block; γ = 1 and b = 0 before the first step
+//! ΔW = s [B₁W₁A₁ + B₂(Σₖ cₖ(z) W₂,ₖ)A₂]       in conditional adapters; c the same for all z before the first step
 //! ```
 //!
 //! A model with steering always has a z: that of a user of whom nothing is known, until it is
@@ -14,22 +15,22 @@ mod embed;
 mod reward;
 mod saved;
 
-pub use crate::decoder::film::Film;
+pub use crate::decoder::{Film, Mixture, TokenZ};
 pub use crate::encoder::{Contexts, Encoder, EncoderShape, Steering, SteeringSpec};
 pub use embed::{Embedding, embedding_row};
 pub use reward::NpReward;
-pub use saved::{CONFIG, SavedZ, WEIGHTS, load_beside, save_beside};
+pub use saved::{CONFIG, SavedZ, WEIGHTS, films_beside, load_beside, read_encoder, save_beside};
 
 use crate::CausalLm;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 
-/// Whether a module path belongs to what steers: the encoder or a film.
+/// Whether a module path belongs to what steers: the encoder, a film, or what makes an adapter's coefficients.
 pub fn is_steering(path: &str) -> bool {
-    path.starts_with("steering.") || path.contains("film.")
+    path.starts_with("steering.") || path.contains("film.") || path.contains(".core.mixture.")
 }
 
 impl CausalLm {
-    /// With a fresh encoder, and films that change nothing.
+    /// With a fresh encoder, films that change nothing, and in conditional adapters coefficients that are the same for all z.
     ///
     /// # Panics
     /// The heads do not divide the width.
@@ -37,10 +38,12 @@ impl CausalLm {
     pub fn with_steering(mut self, spec: &SteeringSpec, seed: u64) -> Self {
         let (device, hidden) = (self.device(), self.spec().hidden_size);
         let wide = if self.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
-        let shape = EncoderShape { inputs: 2 * hidden, width: spec.width, heads: spec.heads, deep: false };
-        let encoder = Encoder::new(&shape, seed, &device).cast(wide);
+        let encoder = Encoder::new(&spec.encoder(hidden), seed, &device).cast(wide);
         for block in &mut self.layers {
-            block.film = Some(Film::identity(spec.width, hidden, &device, wide));
+            block.film = spec.films.then(|| Film::identity(spec.width, hidden, &device, wide));
+            for core in block.linears_mut().filter_map(|(_, linear)| linear.lora.as_mut()?.core.as_mut()) {
+                core.mixture = Some(Mixture::equal(core.weights().len(), spec.width, &device, wide));
+            }
         }
         self.steering = Some(Steering { encoder, spec: *spec, contexts: None });
         self.unsteered()
@@ -77,13 +80,9 @@ impl CausalLm {
     pub fn steered(mut self, z: Tensor<2>, rows: Option<&[i32]>) -> Self {
         let device = self.device();
         let rows = rows.map(|rows| Tensor::<1, Int>::from_data(TensorData::new(rows.to_vec(), [rows.len()]), &device));
-        for block in &mut self.layers {
-            let film = block.film.as_mut().expect("a model without steering cannot be steered");
-            (film.z, film.rows) = (z.clone(), rows.clone());
-        }
-        if let Some(steering) = &mut self.steering {
-            steering.contexts = None;
-        }
+        let by = TokenZ { z, rows };
+        self.layers.iter_mut().flat_map(|block| block.conditions_mut()).for_each(|own| *own = by.clone());
+        self.steering.as_mut().expect("a model without steering cannot be steered").contexts = None;
         self
     }
 

@@ -1,11 +1,11 @@
 //! Steering on disk: beside an adapter `steering.safetensors` and `steering_config.json`; a user's z in a file of its own.
 
-use super::{SteeringSpec, is_steering};
+use super::{Encoder, SteeringSpec, is_steering};
 use crate::export::{write_file, write_safetensors};
 use crate::load::Checkpoint;
 use crate::parameters::{for_each, replace};
 use crate::{CausalLm, ModelError};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use std::collections::HashMap;
@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 pub const WEIGHTS: &str = "steering.safetensors";
 /// Their shape's.
 pub const CONFIG: &str = "steering_config.json";
+/// Where the encoder stands in a model.
+const ENCODER: &str = "steering.encoder.";
 
 /// Saves what steers a model in its adapter's directory; a model without steering has nothing to save.
 ///
@@ -29,8 +31,24 @@ pub fn save_beside(model: &CausalLm, dir: &Path) -> Result<(), ModelError> {
         }
     });
     write_safetensors(tensors, &dir.join(WEIGHTS))?;
-    let config = serde_json::to_string_pretty(&steering.spec()).expect("a shape is three numbers");
+    let config = serde_json::to_string_pretty(&steering.spec()).expect("a shape is numbers");
     write_file(&dir.join(CONFIG), format!("{config}\n").as_bytes())
+}
+
+/// What makes z of a user's pairs for the policy in `dir`, apart from the policy; `hidden` is the width of an embedding.
+///
+/// # Errors
+/// A file is missing or damaged, or of another model.
+pub fn read_encoder(dir: &Path, hidden: usize, device: &Device) -> Result<Encoder, ModelError> {
+    let (spec, checkpoint) = (read_config(&dir.join(CONFIG))?, Checkpoint::open_file(&dir.join(WEIGHTS))?);
+    let (fresh, mut failed) = (Encoder::new(&spec.encoder(hidden), 0, device), None);
+    let encoder = replace(fresh, ENCODER, |parameter| {
+        checkpoint.read_flat(&parameter.path, &parameter.shape, device).unwrap_or_else(|error| {
+            failed.get_or_insert(error);
+            parameter.value
+        })
+    });
+    failed.map_or(Ok(encoder.cast(DType::F32)), Err)
 }
 
 /// The model with the steering that is saved in `dir`, if there is any: for a user of whom nothing is known.
@@ -66,6 +84,14 @@ pub fn load_beside(model: CausalLm, dir: &Path) -> Result<CausalLm, ModelError> 
         }
         (None, None) => Ok(model.unsteered()),
     }
+}
+
+/// Whether films stand in `dir`, which no weights of a model hold.
+///
+/// # Errors
+/// The file of the shape is damaged.
+pub fn films_beside(dir: &Path) -> Result<bool, ModelError> {
+    Ok(dir.join(WEIGHTS).exists() && read_config(&dir.join(CONFIG))?.films)
 }
 
 fn read_config(path: &Path) -> Result<SteeringSpec, ModelError> {

@@ -48,7 +48,8 @@ pub(crate) const ENTRY: Entry = Entry {
         }
         let tokenizer = tokenizer.ok();
         let text = Manifest::text_of(&options.path).map_err(failed)?;
-        Ok(Box::new(Rewards { options, model, tokenizer, text }))
+        let (path, budget) = (options.path, options.tokens_per_micro_batch);
+        Ok(Box::new(Rewards { kind: NAME, path, budget, model, tokenizer, text }))
     },
 };
 
@@ -80,31 +81,36 @@ fn critique_tokens() -> usize {
     256
 }
 
-fn auto() -> String {
+pub(super) fn auto() -> String {
     "auto".into()
 }
 
-fn tokens() -> usize {
+pub(super) fn tokens() -> usize {
     4096
 }
 
-struct Rewards {
-    options: Options,
-    model: RewardModel,
+/// A reward model that scores, of this kind.
+pub(super) struct Rewards {
+    pub kind: &'static str,
+    /// Its directory.
+    pub path: PathBuf,
+    /// Most tokens computed at once.
+    pub budget: usize,
+    pub model: RewardModel,
     /// Its own; a directory without one scores rows of token ids only.
-    tokenizer: Option<Tokenizer>,
+    pub tokenizer: Option<Tokenizer>,
     /// How it was trained to see text, where a run of this program made it.
-    text: Option<TextSpec>,
+    pub text: Option<TextSpec>,
 }
 
 impl Rewards {
     /// Prompt and answer as the reward model's own tokens: text as its template lays it out, a row of token ids as it is.
     fn ids(&self, item: &Item) -> Result<Option<Ids>, ScoreError> {
-        if item.require_text(NAME).is_err() {
+        if item.require_text(self.kind).is_err() {
             return Ok(Some(Ids { prompt: item.prompt_ids.clone(), answer: item.response_ids.clone() }));
         }
         let tokenizer = self.tokenizer.as_ref().ok_or_else(|| ScoreError::Model {
-            name: self.options.path.display().to_string(),
+            name: self.path.display().to_string(),
             source: "it has no tokenizer that can be read, and scores rows of token ids only".into(),
         })?;
         match &self.text {
@@ -117,7 +123,7 @@ impl Rewards {
     fn scored(&self, rows: &[(usize, Vec<u32>, Vec<u32>)], items: &[Item]) -> Result<Vec<f64>, ScoreError> {
         for (index, prompt, answer) in rows {
             let fits = self.model.model.spec().check_row(&items[*index].id, prompt, &[answer]);
-            let name = self.options.path.display().to_string();
+            let name = self.path.display().to_string();
             fits.map_err(|error| ScoreError::Model { name, source: error.into() })?;
         }
         // An answer of the same prompt shares it.
@@ -128,7 +134,7 @@ impl Rewards {
                 None => groups.push(Group { prompt, answers: vec![answer] }),
             }
         }
-        Ok(self.model.score(&groups, self.options.tokens_per_micro_batch, &mut |_| ()).concat())
+        Ok(self.model.score(&groups, self.budget, &mut |_| ()).concat())
     }
 }
 
@@ -141,7 +147,7 @@ fn by_template(tokenizer: &Tokenizer, item: &Item) -> Result<Ids, ScoreError> {
 
 impl Scorer for Rewards {
     fn score(&mut self, items: &[Item], watch: Watch) -> Result<Vec<Option<Scores>>, ScoreError> {
-        in_chunks(NAME, items, watch, |items| {
+        in_chunks(self.kind, items, watch, |items| {
             let mut rows = vec![];
             for (index, item) in items.iter().enumerate() {
                 if let Some(Ids { prompt, answer }) = self.ids(item)? {

@@ -100,12 +100,16 @@ pub(crate) fn lora() -> LoraSpec {
         modules_to_save: Some(Vec::new()),
         condition: Some(LoraCondition::None),
         shared_rank: None,
+        components: None,
         concentration: None,
         rounds: Some(LoraRounds::Continue),
         project: Some(0),
         quantised_base: Some(QuantisedBase::None),
     }
 }
+
+/// Keys of `[lora]` that only conditional adapters have.
+pub(crate) const CONDITIONAL: [&str; 3] = ["shared-rank", "components", "concentration"];
 
 /// `[steering]`. Contexts and their numbers as in the paper's evaluation (arXiv 2412.13998, which has a width of 256 and 8
 /// heads beside a model of 1.5 billion parameters).
@@ -116,18 +120,21 @@ pub(crate) fn steering() -> SteeringSpec {
         contexts: Some(10),
         width: Some(64),
         heads: Some(4),
+        films: Some(true),
         evaluate: Some(vec![0, 1, 3, 5, 10]),
     }
 }
 
-/// `[lora]` with a condition: PBLoRA's ranks and scale, and the distribution of its code (arXiv 2505.06274).
-pub(crate) fn conditional_lora() -> LoraSpec {
+/// `[lora]` with a condition: PBLoRA's ranks and scale, and for weights the distribution of its code (arXiv 2505.06274).
+pub(crate) fn conditional_lora(condition: LoraCondition) -> LoraSpec {
+    let of_weights = condition == LoraCondition::Weights;
     LoraSpec {
         rank: Some(4),
         alpha: Some(8.0),
-        condition: Some(LoraCondition::Weights),
+        condition: Some(condition),
         shared_rank: Some(4),
-        concentration: Some(0.5),
+        components: (!of_weights).then_some(4),
+        concentration: of_weights.then_some(0.5),
         ..lora()
     }
 }
@@ -240,8 +247,9 @@ pub(crate) fn sections() -> Vec<(&'static str, Map<String, Value>)> {
     let zeroth_order = table(&zeroth_order(OptimizerName::Subzero, false)).into_iter();
     training.extend(zeroth_order.filter(|(key, _)| key.starts_with("zo-") && key != "zo-eps"));
     let mut of_lora = table(&lora());
-    let conditional = table(&conditional_lora()).into_iter();
-    of_lora.extend(conditional.filter(|(key, _)| ["shared-rank", "concentration"].contains(&key.as_str())));
+    let conditions = [LoraCondition::Weights, LoraCondition::Contexts].map(conditional_lora);
+    let conditional = conditions.iter().flat_map(table);
+    of_lora.extend(conditional.filter(|(key, _)| CONDITIONAL.contains(&key.as_str())));
     vec![
         ("", table(&top)),
         ("model", table(&model)),

@@ -11,6 +11,7 @@ use spo_core::logprob::HeadOptions;
 use spo_data::{Dataset, Group, PackedBatch, RowHash, micro_batches};
 use spo_eval::{Bootstrap, DimensionScore, OpposedPair, PairScore, Steer, SteerArm, score_dimension, steer};
 use spo_model::CausalLm;
+use spo_model::decoder::PackedInputs;
 use spo_model::lora::mix;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -56,7 +57,7 @@ impl Asked {
     }
 }
 
-/// Held-out pairs of all users with their margins under `π_0`.
+/// Held-out pairs of all users with their margins under `π_0`, which are 0 where rewards are compared.
 pub(crate) struct SteeredSet<'a> {
     dataset: &'a Dataset,
     pub pool: ContextPool,
@@ -66,7 +67,7 @@ pub(crate) struct SteeredSet<'a> {
 }
 
 impl<'a> SteeredSet<'a> {
-    /// The pairs of a set; `start` are the log-probs of `π_0`.
+    /// The pairs of a set; `start` are the log-probs of `π_0`, `None` for a reward model.
     ///
     /// # Errors
     /// Rows that name no user, log-probs or embeddings that are not there.
@@ -75,10 +76,11 @@ impl<'a> SteeredSet<'a> {
         dimension: &str,
         plan: &SteeringPlan,
         embedded: &Embedded,
-        start: &PolicyLogps,
+        start: Option<&PolicyLogps>,
     ) -> Result<Self, TrainError> {
         let users = UserPairs::of(dataset, dimension, plan)?;
         let margin = |pair: &spo_data::PairRef| {
+            let Some(start) = start else { return Ok(0.0) };
             let example = &dataset.examples[pair.example];
             let logp = |answer: usize| start.logp(&example.id, &example.prompt, &example.answers[answer]);
             Ok::<_, TrainError>(logp(pair.chosen)? - logp(pair.rejected)?)
@@ -88,7 +90,8 @@ impl<'a> SteeredSet<'a> {
         Ok(Self { dataset, pool, start, seed: embedded.seed })
     }
 
-    /// `Δ log(π/π_0)` of each pair in favour of what its user prefers, steered by other pairs of the user.
+    /// `Δ log(π/π_0)` of each pair in favour of what its user prefers, or the difference of its rewards, steered by other pairs
+    /// of the user.
     ///
     /// # Errors
     /// A margin that is not finite, or the user's interruption.
@@ -105,15 +108,16 @@ impl<'a> SteeredSet<'a> {
         let mut margins = vec![0.0; groups.len()];
         for members in micro_batches(&lengths, token_budget).iter().flat_map(|members| members.chunks(CHUNK)) {
             reporter.check_stop()?;
-            let batch = PackedBatch::new(&members.iter().map(|&row| groups[row].clone()).collect::<Vec<_>>());
-            let logps = self.steered(model, members, &batch, asked).token_logps(&batch, &HeadOptions::default());
-            let sum = |tokens: &std::ops::Range<usize>| -> f64 {
-                logps[tokens.clone()].iter().map(|logp| f64::from(*logp)).sum()
+            let own: Vec<Group> = members.iter().map(|&row| groups[row].clone()).collect();
+            let batch = match model.score {
+                Some(_) => model.packed_for_rewards(&own),
+                None => PackedBatch::new(&own),
             };
-            for (&row, answers) in members.iter().zip(batch.sequences.chunks(2)) {
-                margins[row] = sum(&answers[0]) - sum(&answers[1]) - self.start[row];
+            let said = of_answers(&self.steered(model, members, &batch, asked), &batch);
+            for (&row, answers) in members.iter().zip(said.chunks(2)) {
+                margins[row] = answers[0] - answers[1] - self.start[row];
                 let id = || vec![self.dataset.examples[self.pool.users.pairs[row].example].id.clone()];
-                reporter.check_finite(policy, 0, &[("a steered log-ratio", margins[row])], id)?;
+                reporter.check_finite(policy, 0, &[("a steered margin", margins[row])], id)?;
             }
         }
         Ok(margins)
@@ -204,4 +208,15 @@ impl<'a> SteeredSet<'a> {
         let contexts = self.pool.contexts(&sets, asked.labels, mix(!self.seed), &model.device());
         model.clone().steered_by(&contexts, Some(&rows))
     }
+}
+
+/// What a model says of each answer of a batch: the log-prob of its tokens, or its reward.
+fn of_answers(model: &CausalLm, batch: &PackedBatch) -> Vec<f64> {
+    if let Some(head) = &model.score {
+        let hidden = model.hidden(&PackedInputs::new(batch, model.spec(), &model.device()));
+        return head.forward(hidden).into_data().iter::<f64>().collect();
+    }
+    let logps = model.token_logps(batch, &HeadOptions::default());
+    let sum = |tokens: &std::ops::Range<usize>| logps[tokens.clone()].iter().map(|logp| f64::from(*logp)).sum();
+    batch.sequences.iter().map(sum).collect()
 }

@@ -167,14 +167,15 @@ fn phase(
     state.optimizer -= 2 * untouched;
     state.gradients -= untouched_in_a_step;
     // What steers is kept in f32; a warm-up leaves it alone.
-    let steering = options.steering.as_ref().map_or(0, |steering| 4 * steering.elements(spec));
+    let steering = steering_bytes(&options, spec)?;
     state.adapters += steering;
     if place.arm.is_some() {
         state.gradients += steering;
         state.optimizer += 2 * steering;
     }
     // A block's output before its film, and the gain of each token.
-    let film = if steering > 0 { 2 * 4 * batch.tokens * spec.hidden_size } else { 0 };
+    let films = options.steering.as_ref().is_some_and(|steering| steering.films);
+    let film = if films { 2 * 4 * batch.tokens * spec.hidden_size } else { 0 };
     // The head of preference degrees, which AdamW trains as well.
     let head = 4 * data.head_values(spec.hidden_size);
     state.weights += head;
@@ -227,6 +228,13 @@ fn phase(
         phase.total += phase.cache + phase.program + phase.allocator;
     }
     Ok(phase)
+}
+
+/// Bytes of what steers a policy: the encoder, films, and what makes adapters' coefficients.
+fn steering_bytes(options: &PolicyOptions, spec: &ModelSpec) -> Result<usize, TrainError> {
+    let Some(steering) = &options.steering else { return Ok(0) };
+    let lora = options.lora.as_ref().map(|lora| lora.mixture_elements(spec, steering.width));
+    Ok(4 * (steering.elements(spec) + lora.transpose()?.unwrap_or(0)))
 }
 
 /// How many sets of gradients are kept beside that of a batch: of the dimensions that become one, or are looked at.

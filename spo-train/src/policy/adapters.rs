@@ -9,7 +9,7 @@ use spo_model::decoder::blocks::BlockBits;
 use spo_model::device::{check_dtype, describe, on_cpu};
 use spo_model::load::{Kept, LoadOptions, Storage};
 use spo_model::lora::front::FRONT_CONFIG;
-use spo_model::lora::{FrontSpec, LoraSpec, SavedModules, Targets};
+use spo_model::lora::{Condition, FrontSpec, LoraSpec, SavedModules, Targets};
 use spo_model::{ModelError, ModelSpec};
 
 /// The adapters that a plan asks for, checked against the model's shape.
@@ -29,7 +29,10 @@ pub fn lora_spec(run: &RunPlan, plan: &LoraPlan, model: &ModelSpec) -> Result<Lo
             LoraTargets::Pattern(pattern) => Targets::Pattern(pattern.clone()),
         },
         saved: SavedModules::new(&plan.modules_to_save, model)?,
-        front: plan.shared_rank.map(|shared_rank| FrontSpec { dimensions: run.front().to_vec(), shared_rank }),
+        front: plan.shared_rank.map(|shared_rank| FrontSpec {
+            condition: plan.components.map_or_else(|| Condition::Weights(run.front().to_vec()), Condition::Contexts),
+            shared_rank,
+        }),
     };
     spec.check(model)?;
     Ok(spec)
@@ -60,12 +63,12 @@ pub fn check(spec: &RunSpec, plan: &RunPlan, model: &ModelSpec, device: &Device)
         let message = "an optimizer that goes by losses moves in directions of its own";
         return Err(spec.refused("lora.project", message.into(), Some("use `adamw`, or `project = 0`".into())).into());
     }
-    let file = if lora.condition == LoraCondition::Weights { FRONT_CONFIG } else { "adapter_config.json" };
+    let file = if lora.condition == LoraCondition::None { "adapter_config.json" } else { FRONT_CONFIG };
     if let Some(start) = lora.start.as_ref().filter(|start| !start.join(file).is_file()) {
         let message = format!("{} holds no {file}", start.display());
         let hint = match lora.condition {
             LoraCondition::None => "name a directory that PEFT or a run of spo has saved an adapter in",
-            LoraCondition::Weights => "name a policy of a run with `condition = \"weights\"`",
+            LoraCondition::Weights | LoraCondition::Contexts => "name a policy of a run with `condition = \"weights\"`",
         };
         return Err(spec.refused("lora.start", message, Some(hint.into())).into());
     }
@@ -125,6 +128,7 @@ pub fn policy_options(plan: &RunPlan, model: &ModelSpec, device: &Device) -> Res
         stack: plan.lora.as_ref().is_some_and(|lora| lora.rounds == LoraRounds::Stack),
         seed: plan.seed,
         text: plan.text.clone(),
+        meta_prompts: plan.meta_prompts(),
         device: device.clone(),
     })
 }

@@ -13,6 +13,7 @@ use crate::persist::disk_space;
 use crate::persist::durable::{link_files, replace_dir, seal, seal_fault};
 use crate::step::gradients::Trainable;
 use burn::tensor::{DType, Device};
+use spo_data::meta::MetaPrompts;
 use spo_data::{Dataset, TextSpec, Tokenizer};
 use spo_model::device::on_cpu;
 use spo_model::export::{self, Base, Manifest, ModelFiles, Parity, Probe, rounding};
@@ -57,6 +58,8 @@ pub struct PolicyOptions {
     pub seed: u64,
     /// How text is laid out for them.
     pub text: TextSpec,
+    /// The meta-prompts that they are trained with, if they are.
+    pub meta_prompts: Option<MetaPrompts>,
     /// Where the model is.
     pub device: Device,
 }
@@ -215,7 +218,7 @@ impl Policies {
         let mut manifest = Manifest::new(format, dtype_name(&model), parity);
         manifest.policy = Some(name.into());
         manifest.hash = Some(self.hash(name).into());
-        manifest.text = Some(self.options.text.clone());
+        self.tell_layout(&mut manifest);
         manifest.base = self.options.lora.is_some().then(|| self.base());
         self.team.root(|| manifest.write(&dir).map_err(TrainError::from))?;
         reporter.emit(Event::PolicySaved { policy: name.into(), path: dir, hash: self.hash(name).into(), drift })?;
@@ -384,13 +387,19 @@ impl Policies {
         let quantisation_drift = blocks.filter(|_| adapted).map(|_| export::largest_difference(&in_memory, &before));
         let mut manifest = Manifest::new("hf", format!("{written:?}").to_lowercase(), parity);
         manifest.policy = Some(name.into());
-        manifest.text = Some(self.options.text.clone());
+        self.tell_layout(&mut manifest);
         manifest.base = adapted.then(|| self.base());
         manifest.merged_adapter = adapter.map(|adapter| adapter.display().to_string());
         manifest.quantisation_difference = quantisation_drift;
         manifest.write(dir)?;
         let path = dir.into();
         reporter.emit(Event::ModelExported { policy: name.into(), path, drift: merge_drift, quantisation_drift })
+    }
+
+    /// How text and meta-prompts are laid out for the policies.
+    fn tell_layout(&self, manifest: &mut Manifest) {
+        manifest.text = Some(self.options.text.clone());
+        manifest.meta_prompts.clone_from(&self.options.meta_prompts);
     }
 
     /// The model without a head that only helped to train it.

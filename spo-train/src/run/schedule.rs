@@ -3,6 +3,7 @@
 //! A stage says which rows it works on, who scores or samples what, and how many tokens that takes. Nothing here needs a
 //! model: the list follows from the plan and the rows.
 
+use crate::config::spec::LoraCondition;
 use crate::config::{GatePlan, RoundPlan, RunPlan};
 use crate::evaluate::steered::Asked;
 use crate::phase::NOISE_EVERY;
@@ -417,7 +418,7 @@ impl<'a> Facts<'a> {
     /// What a conditional policy is worth at weights over the whole simplex.
     fn front(&self, place: &Place<'a>) -> Option<Stage<'a>> {
         let (dimensions, held_out) = (self.plan.front().len(), &self.held_out.examples);
-        let conditional = self.plan.lora.as_ref().is_some_and(|lora| lora.shared_rank.is_some());
+        let conditional = self.plan.lora.as_ref().is_some_and(|lora| lora.condition == LoraCondition::Weights);
         if !conditional || held_out.is_empty() {
             return None;
         }

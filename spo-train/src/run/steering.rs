@@ -51,7 +51,7 @@ impl Driver<'_> {
             let (arm, policy) = (place.arm.expect("a warm-up knows no user"), &place.policy);
             let embedded = run.embedded.clone().expect("rows are embedded before anything is trained");
             let set = &run.prepared.held_out;
-            let start = run.history(place)[0];
+            let start = run.history(place).first().copied();
             let set = SteeredSet::new(&set.dataset, &arm.round.dimension, plan, &embedded, start)?;
             let (model, budget) = (run.resident.get(policy)?, run.prepared.scored_at_once());
             for asked in Asked::all(&plan.evaluate) {

@@ -91,7 +91,8 @@ impl TaskData {
             Rows::Answers(answers, objective) => self.of_answers(answers, objective, &frozen, device),
             Rows::Lists(lists, objective) => self.of_lists(lists, objective, &frozen, device),
             Rows::Rewards(pairs, objective) => {
-                Ok(Box::new(RewardTask::new(&self.dataset, pairs.clone(), objective.clone(), device)))
+                let task = RewardTask::new(&self.dataset, pairs.clone(), objective.clone(), device);
+                self.steered(Box::new(task), frozen.contexts)
             }
             Rows::Prompts(prompts, held_out) => {
                 let judged = frozen.judged.expect("a round of scores has a scorer");
@@ -128,11 +129,18 @@ impl TaskData {
         if let Some(term) = self.degree_term(pairs, frozen.history)? {
             task = task.with_degrees(term);
         }
-        let (Some((users, most)), Some(contexts)) = (&self.users, frozen.contexts) else {
-            return Ok(Box::new(task));
-        };
+        self.steered(Box::new(task), frozen.contexts)
+    }
+
+    /// The task as it is in a run of several users.
+    fn steered<'a>(
+        &'a self,
+        own: Box<dyn Task + 'a>,
+        contexts: Option<Embedded>,
+    ) -> Result<Box<dyn Task + 'a>, TrainError> {
+        let (Some((users, most)), Some(contexts)) = (&self.users, contexts) else { return Ok(own) };
         let pool = ContextPool::new(&self.dataset, users.clone(), &contexts.embeddings, contexts.width)?;
-        Ok(Box::new(SteeredTask { own: task, pool, most: *most, seed: contexts.seed }))
+        Ok(Box::new(SteeredTask { own, pool, most: *most, seed: contexts.seed }))
     }
 
     /// What preference degrees add to the loss on pairs.

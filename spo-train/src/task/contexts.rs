@@ -197,7 +197,15 @@ mod tests {
 
     fn plan(users: &[&str], column: Option<&str>) -> SteeringPlan {
         let users = users.iter().map(|user| user.to_string()).collect();
-        SteeringPlan { users, column: column.map(String::from), contexts: 10, width: 8, heads: 2, evaluate: vec![0] }
+        SteeringPlan {
+            users,
+            column: column.map(String::from),
+            contexts: 10,
+            width: 8,
+            heads: 2,
+            films: true,
+            evaluate: vec![0],
+        }
     }
 
     fn pool() -> ContextPool {

@@ -153,10 +153,16 @@ impl TaskData {
         limit: usize,
     ) -> Result<Self, TrainError> {
         let users = UserPairs::of(dataset, dimension, steering)?;
-        let objective = arm.objectives.build(&arm.objective, &arm.options)?.into();
-        let rows = Rows::Pairs(users.pairs.clone(), objective);
+        let (name, options) = (arm.objective.as_str(), &arm.options);
+        let rows = match arm.gives_rewards() {
+            true => {
+                let pairs = users.pairs.iter().copied().map(RewardPair::plain).collect();
+                Rows::Rewards(pairs, arm.objectives.build_reward(name, options)?.into())
+            }
+            false => Rows::Pairs(users.pairs.clone(), arm.objectives.build(name, options)?.into()),
+        };
         let dimension = if steering.users.is_empty() { dimension.to_owned() } else { steering.users.join(" + ") };
-        let data = Self::new(dataset, dimension, &arm.objective, rows, limit);
+        let data = Self::new(dataset, dimension, name, rows, limit);
         let contexts = arm.contexts.unwrap_or(steering.contexts);
         Ok(Self { users: Some((users, contexts)), ..data })
     }

@@ -67,6 +67,11 @@ impl RewardPair {
         ordered.map(|answers| pair(answers, false)).chain(ties.map(|answers| pair(answers, true))).collect()
     }
 
+    /// A pair of which nothing is known but which answer is better.
+    pub fn plain(answers: PairRef) -> Self {
+        Self { answers, tie: false, strength: 0.0, critiqued: [None, None] }
+    }
+
     /// The prompt with both answers, and their critiques behind them.
     pub fn group<'d>(&'d self, dataset: &'d Dataset) -> Group<'d> {
         let PairRef { example, chosen, rejected } = self.answers;

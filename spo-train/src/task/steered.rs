@@ -1,7 +1,7 @@
-//! A preference task of several users: each pair's policy is steered by other pairs of its user.
+//! A task on the pairs of several users: each pair's policy or reward model is steered by other pairs of its user.
 
 use super::contexts::{ContextPool, Labels};
-use super::{Ahead, PreferenceTask, StepAhead, StepRows, StepTally, Task};
+use super::{Ahead, StepAhead, StepRows, StepTally, Task};
 use crate::TrainError;
 use crate::step::tape::{LogpGradients, Scored};
 use spo_data::{Group, PackedBatch, Units};
@@ -10,9 +10,8 @@ use spo_model::lora::mix;
 use std::collections::{BTreeSet, HashSet};
 
 /// The pairs of all users; the reference knows no user, so its log-probs are those of any other task.
-#[derive(Debug)]
 pub(crate) struct SteeredTask<'a> {
-    pub own: PreferenceTask<'a>,
+    pub own: Box<dyn Task + 'a>,
     pub pool: ContextPool,
     /// Most contexts of a user.
     pub most: usize,
@@ -38,6 +37,18 @@ impl Task for SteeredTask<'_> {
 
     fn group(&self, row: usize) -> Group<'_> {
         self.own.group(row)
+    }
+
+    fn answers(&self, row: usize) -> Vec<&[u32]> {
+        self.own.answers(row)
+    }
+
+    fn gives_rewards(&self) -> bool {
+        self.own.gives_rewards()
+    }
+
+    fn pack(&self, model: &CausalLm, rows: &[usize], groups: &[Group]) -> PackedBatch {
+        self.own.pack(model, rows, groups)
     }
 
     fn id(&self, row: usize) -> &str {

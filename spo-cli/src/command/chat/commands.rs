@@ -12,7 +12,7 @@ use crate::view::columns;
 const HELP: &str = "\
 /policy          the policies; /policy NAME lets another one answer from here on
 /weights W       how much a conditional policy counts each dimension: honesty=0.7,helpfulness=0.3
-/meta TEXT       what a policy that was trained with meta-prompts is asked for; without TEXT nothing
+/meta TEXT       what a policy that was trained with meta-prompts is asked for: a dimension or a text; without it nothing
 /compare TEXT    all policies answer TEXT, or the last message; the conversation stays as it is
 /system TEXT     another system message; without TEXT none
 /reset           a new conversation
@@ -74,10 +74,7 @@ impl Command {
                 conversation.set_system(&text);
                 Ok(())
             }
-            Self::Meta(text) => {
-                conversation.set_meta(&text);
-                Ok(())
-            }
+            Self::Meta(text) => conversation.set_meta(&text),
             Self::Policy(None) => {
                 let marked = policies.names().into_iter().map(|name| match name == policies.current() {
                     true => format!("* {name}"),

@@ -34,8 +34,8 @@ impl Conversation {
     }
 
     /// Changes what the policy is asked for; an empty text asks for nothing.
-    pub fn set_meta(&mut self, text: &str) {
-        self.meta.text = (!text.is_empty()).then(|| text.to_owned());
+    pub fn set_meta(&mut self, asked: &str) -> Result<(), CliError> {
+        self.meta.ask(asked)
     }
 
     /// The user's last message.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::Device;
-use spo_data::meta::MetaPlace;
+use spo_data::meta::MetaPrompts;
 use spo_data::{TextSpec, Tokenizer};
 use spo_model::ModelSpec;
 use spo_model::generate::Generator;
@@ -67,9 +67,9 @@ impl Policies {
         text
     }
 
-    /// Where meta-prompts of the run stand.
-    pub fn meta_place(&self) -> Option<MetaPlace> {
-        self.places.first().and_then(|place| place.meta)
+    /// The meta-prompts that the policies were trained with.
+    pub fn meta_prompts(&self) -> Option<&MetaPrompts> {
+        self.places.first().and_then(|place| place.meta.as_ref())
     }
 
     /// Changes the policy that answers; `None` keeps it.

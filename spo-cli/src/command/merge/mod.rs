@@ -191,6 +191,7 @@ impl Arguments {
             opened.places.iter().zip(&weights).map(|(place, weight)| format!("{weight} {}", place.name)).collect();
         let mut manifest = Manifest::new("hf", format!("{dtype:?}").to_lowercase(), parity.clone());
         manifest.text.clone_from(&first.text);
+        manifest.meta_prompts.clone_from(&first.meta);
         manifest.policy = Some(format!("{}: {}", self.method, terms.join(" + ")));
         manifest.write(out)?;
         note(format_args!(

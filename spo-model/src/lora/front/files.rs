@@ -1,12 +1,14 @@
-//! A conditional adapter in its own two files: `front_config.json` and `front_model.safetensors`.
+//! A conditional adapter in its own two files: `front_config.json` and `front_model.safetensors`; beside them what makes its
+//! coefficients of contexts, where they do.
 
-use super::{FrontCore, FrontSpec};
+use super::{Condition, FrontCore, FrontSpec};
 use crate::export::{create_dir, write_file, write_safetensors};
 use crate::layout::Layout;
 use crate::load::Checkpoint;
 use crate::lora::targets::module_path;
 use crate::lora::{LoraAdapter, LoraSpec, SavedModules, Targets, is_adapter, projections};
 use crate::parameters::for_each;
+use crate::steering::{WEIGHTS as STEERING, load_beside, save_beside};
 use crate::{CausalLm, ModelError};
 use burn::tensor::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -25,7 +27,11 @@ const VERSION: u32 = 1;
 struct Config {
     spo_front: u32,
     base_model_name_or_path: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     dimensions: Vec<String>,
+    /// Matrices that contexts weigh, in the place of `dimensions`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    components: Option<usize>,
     shared_rank: usize,
     rank: usize,
     alpha: f64,
@@ -36,6 +42,14 @@ struct Config {
 }
 
 impl Config {
+    fn front(&self) -> FrontSpec {
+        let weights = || Condition::Weights(self.dimensions.clone());
+        FrontSpec {
+            condition: self.components.map_or_else(weights, Condition::Contexts),
+            shared_rank: self.shared_rank,
+        }
+    }
+
     fn spec(&self) -> LoraSpec {
         LoraSpec {
             rank: self.rank,
@@ -45,7 +59,7 @@ impl Config {
             dropout: self.dropout,
             targets: Targets::Names(self.target_modules.clone()),
             saved: SavedModules::default(),
-            front: Some(FrontSpec { dimensions: self.dimensions.clone(), shared_rank: self.shared_rank }),
+            front: Some(self.front()),
         }
     }
 }
@@ -77,8 +91,7 @@ fn read(dir: &Path) -> Result<Config, ModelError> {
     if config.rank == 0 || config.alpha.is_nan() || config.alpha <= 0.0 {
         return refuse("rank and alpha must be numbers above 0".into());
     }
-    let front = FrontSpec { dimensions: config.dimensions.clone(), shared_rank: config.shared_rank };
-    front.check().map_or(Ok(config), refuse)
+    config.front().check().map_or(Ok(config), refuse)
 }
 
 /// Attaches the conditional adapter in `dir` at equal weights, its numbers in this type.
@@ -111,10 +124,13 @@ pub(in crate::lora) fn load(
         let reason = format!("target_modules: the model has no linear layer `{name}` in its blocks");
         return Err(ModelError::Adapter { file: dir.join(CONFIG).display().to_string(), reason });
     }
-    match unused.is_empty() {
-        true => Ok((model, spec)),
-        false => Err(ModelError::UnexpectedTensors { path, names: unused.into_iter().collect() }),
+    if !unused.is_empty() {
+        return Err(ModelError::UnexpectedTensors { path, names: unused.into_iter().collect() });
     }
+    if config.components.is_some() && !dir.join(STEERING).is_file() {
+        return Err(ModelError::MissingFile { dir: dir.into(), file: STEERING.into() });
+    }
+    Ok((load_beside(model, dir)?, spec))
 }
 
 /// Names of a layer's tensors, each of which counts as used once it was asked for.
@@ -148,7 +164,7 @@ fn adapter(
     };
     let mut lora = LoraAdapter::new(tensor("a", [total, inputs])?, tensor("b", [out, total])?, spec.scale());
     let shared = tensor("core.shared", [front.shared_rank; 2])?;
-    lora.core = Some(FrontCore::new(shared, tensor("core.weighed", [front.dimensions.len() * rank, rank])?));
+    lora.core = Some(FrontCore::new(shared, tensor("core.weighed", [front.matrices() * rank, rank])?));
     Ok(lora)
 }
 
@@ -173,10 +189,15 @@ pub(in crate::lora) fn save(
         }
     });
     write_safetensors(tensors, &dir.join(WEIGHTS))?;
+    save_beside(model, dir)?;
     let config = Config {
         spo_front: VERSION,
         base_model_name_or_path: base.into(),
-        dimensions: front.dimensions.clone(),
+        dimensions: front.dimensions().to_vec(),
+        components: match front.condition {
+            Condition::Weights(_) => None,
+            Condition::Contexts(matrices) => Some(matrices),
+        },
         shared_rank: front.shared_rank,
         rank: spec.rank,
         alpha: spec.alpha,

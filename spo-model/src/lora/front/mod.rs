@@ -12,13 +12,38 @@ pub(super) use files::{load, save};
 /// What makes an adapter conditional.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrontSpec {
-    /// The preferences that are weighed, in the order of the weights.
-    pub dimensions: Vec<String>,
+    /// What its matrices are weighed by.
+    pub condition: Condition,
     /// Rank of the part that all weightings share.
     pub shared_rank: usize,
 }
 
+/// What the matrices of a conditional adapter are weighed by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// Weights of these preferences, one matrix for each, in the order of the weights.
+    Weights(Vec<String>),
+    /// What a user's contexts say: so many matrices.
+    Contexts(usize),
+}
+
 impl FrontSpec {
+    /// Matrices that are weighed.
+    pub fn matrices(&self) -> usize {
+        match &self.condition {
+            Condition::Weights(dimensions) => dimensions.len(),
+            Condition::Contexts(matrices) => *matrices,
+        }
+    }
+
+    /// The preferences that are weighed; none where contexts say how.
+    pub fn dimensions(&self) -> &[String] {
+        match &self.condition {
+            Condition::Weights(dimensions) => dimensions,
+            Condition::Contexts(_) => &[],
+        }
+    }
+
     /// Ranks of the shared and the weighed part together, where `rank` is that of the weighed one.
     pub fn total_rank(&self, rank: usize) -> usize {
         self.shared_rank + rank
@@ -26,7 +51,7 @@ impl FrontSpec {
 
     /// Numbers in the core of a layer.
     pub fn core_elements(&self, rank: usize) -> usize {
-        self.shared_rank.pow(2) + self.dimensions.len() * rank.pow(2)
+        self.shared_rank.pow(2) + self.matrices() * rank.pow(2)
     }
 
     /// Refuses what no front can have.
@@ -34,7 +59,10 @@ impl FrontSpec {
         if self.shared_rank == 0 {
             return Some("shared-rank: found 0, expected at least 1".into());
         }
-        let few = self.dimensions.len() < 2;
-        few.then(|| format!("a front has two dimensions or more; found {:?}", self.dimensions))
+        match &self.condition {
+            _ if self.matrices() >= 2 => None,
+            Condition::Weights(found) => Some(format!("a front has two dimensions or more; found {found:?}")),
+            Condition::Contexts(found) => Some(format!("components: found {found}, expected at least 2")),
+        }
     }
 }

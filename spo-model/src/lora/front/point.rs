@@ -24,16 +24,17 @@ impl Weights {
     /// A dimension that the front does not have, one that is missing or named twice, weights that are negative or do not
     /// sum to one.
     pub fn on(&self, front: &FrontSpec) -> Result<Vec<f64>, ModelError> {
+        let dimensions = front.dimensions();
         let refuse = |reason: String| {
-            let weights = Self::new(&front.dimensions, &super::equal(front.dimensions.len()));
-            let hint = format!("one weight for each of {}, which sum to 1: {weights}", front.dimensions.join(", "));
+            let weights = Self::new(dimensions, &super::equal(dimensions.len()));
+            let hint = format!("one weight for each of {}, which sum to 1: {weights}", dimensions.join(", "));
             Err(ModelError::Weights { found: self.to_string(), reason, hint })
         };
-        if let Some((name, _)) = self.0.iter().find(|(name, _)| !front.dimensions.contains(name)) {
+        if let Some((name, _)) = self.0.iter().find(|(name, _)| !dimensions.contains(name)) {
             return refuse(format!("the policy knows no dimension `{name}`"));
         }
         let mut weights = vec![];
-        for dimension in &front.dimensions {
+        for dimension in dimensions {
             match self.0.iter().filter(|(name, _)| name == dimension).collect::<Vec<_>>()[..] {
                 [(_, weight)] if *weight >= 0.0 && weight.is_finite() => weights.push(*weight),
                 [(_, weight)] => return refuse(format!("the weight of `{dimension}` is {weight}, expected 0 to 1")),

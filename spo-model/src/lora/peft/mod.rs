@@ -3,11 +3,11 @@
 mod config;
 mod names;
 
-use super::{LoraAdapter, LoraSpec, SavedModules, front, is_adapter, projections};
+use super::{Condition, LoraAdapter, LoraSpec, SavedModules, front, is_adapter, projections};
 use crate::export::{create_dir, write_file, write_safetensors};
 use crate::load::Checkpoint;
 use crate::parameters::{for_each, replace};
-use crate::steering::{WEIGHTS as STEERING, load_beside, save_beside};
+use crate::steering::{SavedZ, WEIGHTS as STEERING, films_beside, load_beside, save_beside};
 use crate::{CausalLm, ModelError};
 use burn::tensor::{DType, Tensor};
 use config::AdapterConfig;
@@ -45,7 +45,11 @@ pub fn load_adapter_as(model: CausalLm, dir: &Path, spec: &LoraSpec) -> Result<C
         return refuse(format!("{path}: found {}, expected {}", words(&shapes, path), words(&expected, path)));
     }
     if found.front != spec.front {
-        let names = |spec: &LoraSpec| spec.front.as_ref().map_or("none".into(), |front| front.dimensions.join(", "));
+        let names = |spec: &LoraSpec| match spec.front.as_ref().map(|front| &front.condition) {
+            None => "none".into(),
+            Some(Condition::Weights(dimensions)) => dimensions.join(", "),
+            Some(Condition::Contexts(_)) => "contexts".into(),
+        };
         return refuse(format!("conditioned on {}, expected {}", names(&found), names(spec)));
     }
     if found.saved != spec.saved {
@@ -71,15 +75,51 @@ fn shapes(mut model: CausalLm) -> BTreeMap<String, String> {
 /// and rounded to it once.
 ///
 /// # Errors
-/// As [`load_adapter`]; the policy is one for many users, which no weights hold.
+/// As [`load_adapter`]; the policy is one for many users, and nobody says for whom.
 pub fn merge_adapter(model: CausalLm, dir: &Path) -> Result<CausalLm, ModelError> {
     if dir.join(STEERING).exists() {
-        let reason = "it scales and shifts every block's output by the user, which cannot be merged into the weights; \
-                      `spo export --format peft` writes it with all that steers it, for --adapter and --steer"
-            .into();
-        return Err(ModelError::Steering { file: dir.join(STEERING), reason });
+        return Err(match films_beside(dir)? {
+            true => films_stay(dir),
+            false => ModelError::Steering {
+                file: dir.join(STEERING),
+                reason: "it is a policy for many users, which is merged for one of them: --steer FILE says for whom, \
+                         and `--format peft` without it writes the adapter with all that steers it"
+                    .into(),
+            },
+        });
     }
     Ok(load(model, dir, DType::F32, None)?.0.merged())
+}
+
+/// [`merge_adapter`] of a policy for many users as it is for the one of a file of `spo steer`.
+///
+/// # Errors
+/// As [`load_adapter_for`].
+pub fn merge_adapter_for(model: CausalLm, dir: &Path, user: &Path) -> Result<CausalLm, ModelError> {
+    Ok(load_for(model, dir, DType::F32, user)?.0.merged())
+}
+
+/// [`load_adapter`] of a policy for many users as the plain adapter that it is for the one of a file of `spo steer`.
+///
+/// # Errors
+/// As [`load_adapter`] and [`SavedZ::steer`]; films scale and shift the blocks' outputs, which no adapter does.
+pub fn load_adapter_for(model: CausalLm, dir: &Path, user: &Path) -> Result<(CausalLm, LoraSpec), ModelError> {
+    let dtype = model.dtype();
+    load_for(model, dir, dtype, user)
+}
+
+fn load_for(model: CausalLm, dir: &Path, dtype: DType, user: &Path) -> Result<(CausalLm, LoraSpec), ModelError> {
+    let (model, spec) = load(model, dir, dtype, None)?;
+    let steered = SavedZ::read(user)?.steer(model, dir, user)?;
+    Ok((steered.settled().ok_or_else(|| films_stay(dir))?, spec.at_point()))
+}
+
+fn films_stay(dir: &Path) -> ModelError {
+    let reason = "it scales and shifts every block's output by the user, which cannot be merged into the weights; \
+                  `spo export --format peft` writes it with all that steers it, for --adapter and --steer; a run with \
+                  `films = false` can be merged"
+        .into();
+    ModelError::Steering { file: dir.join(STEERING), reason }
 }
 
 /// [`merge_adapter`] of a conditional adapter at these weights.

@@ -173,10 +173,13 @@ pub struct LoraPlan {
     /// What the adapter is conditioned on.
     #[serde(default)]
     pub condition: LoraCondition,
-    /// Rank of the part that all weights share, with a condition.
+    /// Rank of the part that all weights or contexts share, with a condition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared_rank: Option<usize>,
-    /// Parameter of the distribution that weights are drawn from, with a condition.
+    /// Matrices that contexts weigh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub components: Option<usize>,
+    /// Parameter of the distribution that weights are drawn from, where they are the condition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concentration: Option<f64>,
     /// What a round does with the adapter it starts from.

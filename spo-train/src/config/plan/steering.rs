@@ -19,13 +19,21 @@ pub struct SteeringPlan {
     pub width: usize,
     /// Heads of the attention.
     pub heads: usize,
+    /// Whether z scales and shifts the output of every block.
+    #[serde(default = "films")]
+    pub films: bool,
     /// Numbers of contexts that are measured.
     pub evaluate: Vec<usize>,
+}
+
+/// What plans say that are older than the key.
+fn films() -> bool {
+    true
 }
 
 impl SteeringPlan {
     /// The shape of the model's part.
     pub fn spec(&self) -> SteeringSpec {
-        SteeringSpec { width: self.width, heads: self.heads, contexts: self.contexts }
+        SteeringSpec { width: self.width, heads: self.heads, contexts: self.contexts, films: self.films }
     }
 }

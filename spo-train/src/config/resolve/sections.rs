@@ -40,22 +40,30 @@ impl Resolver<'_> {
     }
 
     pub(super) fn lora(&mut self) -> Result<Option<LoraPlan>, ConfigError> {
-        const CONDITIONAL: [&str; 2] = ["shared-rank", "concentration"];
         let (document, Some(spec)) = (self.document, &self.sections.lora) else { return Ok(None) };
         let layers = Layers::default().under("lora", document.root.get("lora"), &[]);
-        let conditional = spec.condition == Some(LoraCondition::Weights);
-        let found = CONDITIONAL.iter().find_map(|key| layers.find(key)).filter(|_| !conditional);
+        let defaults = match spec.condition.unwrap_or_default() {
+            LoraCondition::None => defaults::lora(),
+            condition => defaults::conditional_lora(condition),
+        };
+        let has = defaults::table(&defaults);
+        let found =
+            defaults::CONDITIONAL.iter().filter(|key| !has.contains_key(**key)).find_map(|key| layers.find(key));
         if let Some(found) = found {
+            let conditions = match found.key.ends_with("components") {
+                true => "`condition = \"contexts\"`",
+                false if found.key.ends_with("concentration") => "`condition = \"weights\"`",
+                false => "`condition = \"weights\"` or `\"contexts\"`",
+            };
             return Err(ConfigError::Refused {
                 at: document.place(&found.node.source),
                 key: found.key,
-                message: "only a conditional adapter has it".to_owned(),
-                hint: Some("set `condition = \"weights\"`, or leave it out".to_owned()),
+                message: format!("only an adapter with {conditions} has it"),
+                hint: Some("set that, or leave it out".to_owned()),
             });
         }
-        let defaults = if conditional { defaults::conditional_lora() } else { defaults::lora() };
         let keys = section_keys("lora");
-        let plan = from_table(self.settle("lora", defaults::table(&defaults), &keys, &layers));
+        let plan = from_table(self.settle("lora", has, &keys, &layers));
         Ok(Some(plan))
     }
 

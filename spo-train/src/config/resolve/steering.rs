@@ -3,7 +3,7 @@
 use super::rounds::Arm;
 use super::{Resolver, wrong};
 use crate::config::plan::{ArmPlan, DataShape, RoundPlan, SteeringPlan};
-use crate::config::spec::{LoraSpec, OptimizerName, QuantisedBase};
+use crate::config::spec::{LoraCondition, LoraRounds, LoraSpec, OptimizerName, QuantisedBase};
 use crate::config::validate::join;
 use crate::error::ConfigError;
 
@@ -84,10 +84,28 @@ impl Resolver<'_> {
 
     /// Refuses what does not go with `[steering]`.
     pub(super) fn check_steering(&self, plan: Option<&SteeringPlan>, rounds: &[RoundPlan]) -> Result<(), ConfigError> {
-        let Some(plan) = plan else { return Ok(()) };
         let lora = self.sections.lora.as_ref();
-        let fault = adapters_fault(lora).or_else(|| rounds_fault(plan, rounds));
+        let by_contexts = lora.is_some_and(|lora| lora.condition == Some(LoraCondition::Contexts));
+        let Some(plan) = plan else {
+            let message = || "the run has no users whose contexts they would be".to_owned();
+            let fault = by_contexts.then(|| ("lora.condition", message(), "add a section [steering], or take it out"));
+            return fault.map_or(Ok(()), |fault| Err(self.steering_refused(fault)));
+        };
+        let acts = plan.films || by_contexts;
+        let fault = (!acts).then(|| {
+            let hint = "set `[lora] condition = \"contexts\"`, or leave `films` out";
+            ("steering.films", "without films nothing in the run goes by z".to_owned(), hint)
+        });
+        let fault = fault.or_else(|| adapters_fault(lora)).or_else(|| rounds_fault(plan, rounds));
         let fault = fault.or_else(|| rounds.iter().flat_map(|round| &round.arms).find_map(arm_fault));
+        let rewards = rounds.iter().any(|round| round.main().gives_rewards());
+        let fault = fault.or_else(|| {
+            (rewards && by_contexts).then(|| {
+                let message =
+                    "the files of a conditional adapter hold no score head, which a reward model has".to_owned();
+                ("lora.condition", message, "take `condition` out: films steer a reward model")
+            })
+        });
         fault.map_or(Ok(()), |fault| Err(self.steering_refused(fault)))
     }
 
@@ -108,9 +126,20 @@ fn adapters_fault(lora: Option<&LoraSpec>) -> Option<Fault> {
         let message = "pairs are embedded by the model of [model] alone".to_owned();
         return Some(("lora.start", message, "merge the adapter (`spo export`), and start from that model"));
     }
-    if lora.condition.is_some() {
-        let message = "an adapter is conditioned on weights or steered by contexts, not both".to_owned();
-        return Some(("lora.condition", message, "take `condition` out, or [steering]"));
+    if lora.condition == Some(LoraCondition::Weights) {
+        let message = "a policy goes by weights or by contexts, not both".to_owned();
+        return Some(("lora.condition", message, "set `condition = \"contexts\"`, or take it out, or [steering]"));
+    }
+    if lora.condition == Some(LoraCondition::Contexts) {
+        if lora.dora == Some(true) || lora.modules_to_save.as_ref().is_some_and(|modules| !modules.is_empty()) {
+            let message =
+                "a conditional adapter has neither magnitudes nor modules that are trained in full".to_owned();
+            return Some(("lora", message, "leave `dora` and `modules-to-save` out"));
+        }
+        if lora.rounds == Some(LoraRounds::Stack) {
+            let message = "a conditional adapter is trained further, and none is stacked on it".to_owned();
+            return Some(("lora.rounds", message, "leave `rounds` out"));
+        }
     }
     let quantised = lora.quantised_base.is_some_and(|base| base != QuantisedBase::None);
     let message = || "pairs are embedded by the weights of the model's file, wherever the policy is used".to_owned();
@@ -138,23 +167,36 @@ fn rounds_fault(plan: &SteeringPlan, rounds: &[RoundPlan]) -> Option<Fault> {
     (!named).then(|| ("rounds", message(), "its pairs are those of all users, whichever is named"))
 }
 
-fn arm_fault(arm: &ArmPlan) -> Option<Fault> {
-    let training = &arm.training;
-    let objective = match arm.data {
-        DataShape::Pairs if !arm.gives_rewards() => arm.objectives.build(&arm.objective, &arm.options).ok()?,
+fn objective_fault(arm: &ArmPlan) -> Option<Fault> {
+    let (objectives, name, options) = (&arm.objectives, arm.objective.as_str(), &arm.options);
+    let compares = match arm.data {
+        DataShape::Pairs if arm.gives_rewards() => {
+            let objective = objectives.build_reward(name, options).ok()?;
+            objective.needs_strengths() || objective.takes_ties() || objective.critique().is_some()
+        }
+        DataShape::Pairs => {
+            let objective = objectives.build(name, options).ok()?;
+            let needs = objective.needs();
+            needs.whole_batch || needs.strengths || objective.degrees().is_some()
+        }
         _ => {
-            let message = format!("`{}` does not learn a policy from pairs, which contexts are made of", arm.objective);
+            let message = format!("`{name}` does not learn from pairs, which contexts are made of");
             return Some(("rounds", message, "an objective on pairs, such as `dpo`"));
         }
     };
-    let needs = objective.needs();
-    if needs.whole_batch || needs.strengths || objective.degrees().is_some() {
+    compares.then(|| {
         let message = format!(
-            "`{}` compares the pairs of a batch, their scores or degrees, and here they are of several users",
-            arm.objective
+            "`{name}` looks at a batch's other pairs, at scores, ties, degrees or critiques, and here pairs are of several users"
         );
-        return Some(("rounds", message, "an objective that is a sum over pairs, such as `dpo`"));
+        ("rounds", message, "an objective that is a sum over pairs, such as `dpo`, or `reward` with its defaults")
+    })
+}
+
+fn arm_fault(arm: &ArmPlan) -> Option<Fault> {
+    if let Some(fault) = objective_fault(arm) {
+        return Some(fault);
     }
+    let training = &arm.training;
     if training.optimizer != OptimizerName::Adamw {
         let message = "an estimate by losses alone was never shown to reach what steers a policy".to_owned();
         return Some(("training.optimizer", message, "take `optimizer` out: adamw"));

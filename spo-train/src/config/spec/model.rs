@@ -57,14 +57,18 @@ pub struct LoraSpec {
     pub dropout: Option<f64>,
     /// Modules to train in full beside the adapters, e.g. `["lm_head", "norm"]`; kept in the adapter's files.
     pub modules_to_save: Option<Vec<String>>,
-    /// What the adapter is conditioned on: `none`, or the `weights` of the dimensions of a round that names several. Then one
-    /// run gives the whole front (docs/conditional.md): the update is `alpha / rank · [B₁W₁A₁ + B₂(Σ w_k W₂,k)A₂]`, `rank` is
-    /// that of the second part, and the defaults are `rank = 4`, `alpha = 8`.
+    /// What the adapter is conditioned on: `none`; the `weights` of the dimensions of a round that names several, and one run gives
+    /// the whole front; or in a run with `[steering]` a user's `contexts` (docs/conditional.md). The update is `alpha / rank ·
+    /// [B₁W₁A₁ + B₂(Σ w_k W₂,k)A₂]`, with a linear function of z in the place of w for contexts; `rank` is that of the second part,
+    /// and the defaults are `rank = 4`, `alpha = 8`.
     pub condition: Option<LoraCondition>,
-    /// With `condition`: rank of the first part, which all weights share.
+    /// With `condition`: rank of the first part, which all weights or contexts share.
     #[schemars(range(min = 1))]
     pub shared_rank: Option<usize>,
-    /// With `condition`: each step draws its weights from the Dirichlet distribution with this parameter for every
+    /// With `condition = "contexts"`: how many matrices W₂,k are mixed.
+    #[schemars(range(min = 2))]
+    pub components: Option<usize>,
+    /// With `condition = "weights"`: each step draws its weights from the Dirichlet distribution with this parameter for every
     /// dimension; below 1 the corners are likelier than the middle.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub concentration: Option<f64>,
@@ -92,6 +96,8 @@ pub enum LoraCondition {
     None,
     /// Weights of dimensions.
     Weights,
+    /// A few labelled pairs of the user.
+    Contexts,
 }
 
 /// What a round does with the adapter it starts from.

@@ -22,6 +22,9 @@ pub struct SteeringSpec {
     /// Heads of the attention over a user's pairs; they divide `width`.
     #[schemars(range(min = 1))]
     pub heads: Option<usize>,
+    /// Whether z scales and shifts the output of every block (FiLM). `false` takes `[lora] condition = "contexts"`, and z acts through the
+    /// adapters alone: then `spo export --steer` merges the policy for one user.
+    pub films: Option<bool>,
     /// Numbers of contexts at which the policy is measured after the round.
     #[schemars(length(min = 1))]
     pub evaluate: Option<Vec<usize>>,

@@ -3,7 +3,7 @@
 use super::lifted::{collect, lift};
 use super::steering::STEERED_BY;
 use crate::step::gradients::{Gradients, Trainable};
-use burn::tensor::{IndexingUpdateOp, Int, Tensor};
+use burn::tensor::{Gradients as TapeGradients, IndexingUpdateOp, Int, Tensor};
 use spo_model::decoder::{Attend, Block, PackedInputs, pull};
 
 /// A block that has run forward with two tapes, before and after the attention, whose own
@@ -35,9 +35,8 @@ impl BlockTape {
     ) -> Self {
         let mut block = lift(block.clone(), &prefix(layer), trainable);
         let leaf = |x: Tensor<2>| x.autodiff().require_grad();
-        if let Some(film) = &mut block.film {
-            film.z = leaf(film.z.clone());
-        }
+        // Of its own in each place: the two tapes are differentiated one after the other.
+        block.conditions_mut().for_each(|by| by.z = leaf(by.z.clone()));
         let input = leaf(x.clone());
         let projected = block.before_attention(input.clone(), &inputs.rope);
         let [q, k, v] = projected.clone().map(Tensor::inner);
@@ -60,7 +59,7 @@ impl BlockTape {
     /// Adds the block's gradients and returns that of its input, `[tokens, hidden]`; `d_scores` is that of the router's scores,
     /// where the loss looks at them.
     pub fn backward(
-        self,
+        mut self,
         layer: usize,
         (d_output, d_scores): (Tensor<2>, Option<Tensor<2>>),
         inputs: &PackedInputs,
@@ -82,9 +81,7 @@ impl BlockTape {
             None => gradient,
         });
         collect(&self.block, &prefix(layer), trainable, &mut tape, gradients);
-        if let Some(d_z) = self.block.film.as_ref().and_then(|film| film.z.grad_remove(&mut tape)) {
-            gradients.add(STEERED_BY, d_z);
-        }
+        collect_z(&mut self.block, &mut tape, gradients);
 
         let [q, k, v] = self.projected.clone().map(Tensor::inner);
         let (spec, sinks) = (self.block.self_attn.spec(), self.block.self_attn.sink_scores().map(Tensor::inner));
@@ -100,7 +97,17 @@ impl BlockTape {
         let mut tape = pull([(q, d_q), (k, d_k), (v, d_v)]).backward();
         let d_input = self.input.grad_remove(&mut tape).expect(reached);
         collect(&self.block, &prefix(layer), trainable, &mut tape, gradients);
+        collect_z(&mut self.block, &mut tape, gradients);
         d_residual + d_input
+    }
+}
+
+/// Adds the gradient of z wherever a tape has one.
+fn collect_z(block: &mut Block, tape: &mut TapeGradients, gradients: &mut Gradients) {
+    for by in block.conditions_mut() {
+        if let Some(d_z) = by.z.grad_remove(tape) {
+            gradients.add(STEERED_BY, d_z);
+        }
     }
 }
 

@@ -1,11 +1,11 @@
-//! From the gradient of z, which every block's film adds to, to the encoder's.
+//! From the gradient of z, which every film and every adapter that goes by it adds to, to the encoder's.
 
 use super::lifted::{collect, lift};
 use crate::step::gradients::{Gradients, Trainable};
 use spo_model::CausalLm;
 use spo_model::decoder::pull;
 
-/// Under which name the films' sum is kept until the last block is done.
+/// Under which name their sum is kept until the last block is done.
 pub(super) const STEERED_BY: &str = "z";
 /// The encoder's path.
 const ENCODER: &str = "steering.encoder.";
