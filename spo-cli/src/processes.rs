@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::thread::available_parallelism;
 
 use clap::ValueEnum;
-use spo_team::{Mode, Spent, Team, TeamError};
+use spo_team::{Mode, Spent, Team, TeamError, Voice};
 use spo_train::TrainError;
 
 use crate::diagnostic;
@@ -53,7 +53,7 @@ impl Processes {
     /// # Errors
     /// Several processes that cannot be connected, or what contradicts itself.
     pub fn start(how: Distributed) -> Result<Self, CliError> {
-        let started = spo_team::start(how.mode()?, last_words).map_err(TrainError::from)?;
+        let started = spo_team::start(how.mode()?, Voice { waits, ends: last_words }).map_err(TrainError::from)?;
         let local = started.local.filter(|_| !started.team.is_solo());
         if let Some((rank, processes)) = local {
             share_cores(rank, processes);
@@ -100,6 +100,11 @@ impl Processes {
         }
         Ok(())
     }
+}
+
+/// Who is waited for.
+fn waits(text: &str) {
+    note(format_args!("warning: {text}"));
 }
 
 /// What ends all processes from inside of the library.

@@ -1,11 +1,12 @@
 //! One batch's pairs: sequence log-probabilities and what else objectives look at.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
 
 use crate::CoreError;
 
 /// A value for the chosen answers and one for the rejected answers.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sides<V> {
     /// Of the chosen answers.
     pub chosen: V,
@@ -17,7 +18,7 @@ pub struct Sides<V> {
 ///
 /// A sequence log-probability is the sum over the answer's tokens (prompt tokens masked), in nats. Make one with
 /// [`Pairs::new`] and fill what the objective's [`needs`](crate::Objective::needs) name.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Pairs<V> {
     /// `log π_θ(y_w|x)`.
@@ -48,7 +49,7 @@ pub struct Pairs<V> {
 }
 
 /// Log-probabilities of one answer sampled from the reference, per pair.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SampledLogps<V> {
     /// Under the policy in training.
     pub policy: V,

@@ -64,7 +64,7 @@ pub use score::ScoreKind;
 pub use steer::{OpposedPair, Steer, SteerArm, SteeredScores, steer, with_shuffled_labels, without_condition};
 pub use summary::{
     Artefact, Benchmark, ConflictCount, CurvePoint, DataSummary, Evaluation, GateCheck, GateOutcome, GateSummary,
-    ModelSummary, Phase, RoundSummary, RunSummary, SCHEMA, Sample, Setting,
+    ModelSummary, Phase, ProcessCost, RoundSummary, RunSummary, SCHEMA, Sample, Setting, slow_process,
 };
 pub use sweep::{FinishedRun, SweepRun, SweepSummary};
 pub use tally::{Tally, credit};

@@ -366,6 +366,39 @@ pub struct Phase {
     pub tokens: Option<u64>,
     /// Highest memory use in bytes, if it was measured.
     pub peak_bytes: Option<u64>,
+    /// What each of the processes did that shared its steps, in the order of the ranks; empty where there was one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub processes: Vec<ProcessCost>,
+}
+
+/// What one of the processes that share a run did in the steps of a phase, since it was started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProcessCost {
+    /// Tokens of its shards.
+    pub tokens: u64,
+    /// Seconds that it computed.
+    pub seconds: f64,
+    /// Seconds that it waited for another process.
+    pub waited: f64,
+    /// Seconds in which numbers were exchanged.
+    pub exchanged: f64,
+    /// Bytes that it gave to others.
+    pub bytes: u64,
+    /// Highest memory use of the process so far, in bytes; 0 where it is not known.
+    pub peak_bytes: u64,
+}
+
+/// Share of the time by which others must have waited longer than a process for it to be called slow.
+const SLOW: f64 = 0.2;
+
+/// The process that the others wait for: its rank, and the share of the `seconds` that the most patient one has waited
+/// longer than it. `None` where that is below a fifth.
+pub fn slow_process(waited: &[f64], seconds: f64) -> Option<(usize, f64)> {
+    let most = waited.iter().copied().fold(0.0, f64::max);
+    let (rank, least) = waited.iter().copied().enumerate().min_by(|a, b| a.1.total_cmp(&b.1))?;
+    let share = (most - least) / seconds;
+    (share >= SLOW).then_some((rank, share))
 }
 
 /// What a program of the user's measured of a policy.

@@ -31,4 +31,5 @@ pub mod world;
 
 pub use error::TeamError;
 pub use team::{Spent, Team, ThreadTeam, layout_of};
+pub use transport::Voice;
 pub use world::{Mode, Started, start};

@@ -4,7 +4,7 @@
 //! job and not the user's patience. MPI is used from the thread that started it alone.
 
 use crate::TeamError;
-use crate::transport::{Transport, WORD, Word};
+use crate::transport::{Transport, Voice, WORD, Word};
 use ferrompi::{Communicator, Mpi, Request, ThreadLevel, scope};
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 const GAVE_UP: i32 = 75;
 /// What words are sent as.
 const TAG: i32 = 1;
+/// Longest wait for a word before it is said who has not spoken; a quarter of the time that is waited in all, where that is
+/// less.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Longest wait for bytes whose word has come, beside what they take on a slow network.
 const LIMIT: Duration = Duration::from_secs(600);
 
@@ -20,7 +23,7 @@ pub(crate) struct Process {
     world: Communicator,
     /// Number among the processes of this machine, and how many these are.
     local: (usize, usize),
-    told: fn(&TeamError),
+    voice: Voice,
     // Last: MPI ends when it is dropped.
     _mpi: Mpi,
 }
@@ -38,13 +41,13 @@ fn pause(since: Instant) {
 }
 
 impl Process {
-    /// Connects with the other processes of the job. `told` hears what ends the job from here, before it does.
-    pub fn start(told: fn(&TeamError)) -> Result<Self, TeamError> {
+    /// Connects with the other processes of the job.
+    pub fn start(voice: Voice) -> Result<Self, TeamError> {
         let mpi = Mpi::init_thread(ThreadLevel::Funneled).map_err(library("MPI_Init_thread"))?;
         let world = mpi.world();
         let here = world.split_shared().map_err(library("MPI_Comm_split_type"))?;
         let local = (here.rank() as usize, here.size() as usize);
-        Ok(Self { world, local, told, _mpi: mpi })
+        Ok(Self { world, local, voice, _mpi: mpi })
     }
 
     pub fn local(&self) -> (usize, usize) {
@@ -64,8 +67,17 @@ impl Process {
     }
 
     fn give_up(&self, ranks: Vec<usize>, limit: Duration, at: String) -> ! {
-        (self.told)(&TeamError::Silent { ranks, seconds: limit.as_secs(), at });
+        (self.voice.ends)(&TeamError::Silent { ranks, seconds: limit.as_secs(), at });
         self.world.abort(GAVE_UP)
+    }
+
+    /// Says who is waited for: one of those that wait does.
+    fn say_waiting(&self, ranks: &[usize], waited: Duration, limit: Duration, at: String) {
+        let speaker = (0..self.size()).find(|rank| !ranks.contains(rank));
+        if speaker == Some(self.rank()) {
+            let error = TeamError::Silent { ranks: ranks.to_vec(), seconds: waited.as_secs(), at };
+            (self.voice.waits)(&format!("{error}; all end after {} seconds", limit.as_secs()));
+        }
     }
 }
 
@@ -81,6 +93,7 @@ impl Transport for Process {
     fn words(&self, own: Word, limit: Option<Duration>, at: &dyn Fn() -> String) -> Result<Vec<Word>, TeamError> {
         let mut all = vec![[0; WORD]; self.size()];
         let begun = Instant::now();
+        let mut patience = limit.map(|limit| PATIENCE.min(limit / 4));
         scope(|scope| {
             let mut awaited = vec![];
             for (rank, word) in all.iter_mut().enumerate() {
@@ -98,8 +111,15 @@ impl Transport for Process {
                     }
                 }
                 awaited = missing;
+                let silent = || awaited.iter().map(|(rank, _)| *rank).collect::<Vec<_>>();
                 if let Some(limit) = limit.filter(|limit| !awaited.is_empty() && begun.elapsed() > *limit) {
-                    self.give_up(awaited.iter().map(|(rank, _)| *rank).collect(), limit, at());
+                    self.give_up(silent(), limit, at());
+                }
+                if let Some((limit, waited)) = limit.zip(patience).filter(|(_, waited)| begun.elapsed() > *waited)
+                    && !awaited.is_empty()
+                {
+                    self.say_waiting(&silent(), waited, limit, at());
+                    patience = None;
                 }
                 pause(begun);
             }

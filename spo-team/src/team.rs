@@ -69,6 +69,24 @@ pub struct Spent {
     pub bytes: u64,
 }
 
+impl Spent {
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { waited: self.waited + other.waited, moved: self.moved + other.moved, bytes: self.bytes + other.bytes }
+    }
+
+    /// What was spent after `earlier`.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            waited: self.waited - earlier.waited,
+            moved: self.moved - earlier.moved,
+            bytes: self.bytes - earlier.bytes,
+        }
+    }
+}
+
 /// The processes that share a run, as one of them sees them. A single process is a team too; it exchanges nothing.
 pub struct Team {
     transport: Option<Box<dyn Transport>>,
@@ -170,13 +188,13 @@ impl Team {
         let Some(transport) = &self.transport else { return work() };
         self.meet(Kind::RootBegins, 0, 0, 0)?;
         let own = if self.is_root() { Some(work()?) } else { None };
-        let mut bytes = own.as_ref().map(serde_json::to_vec).transpose().map_err(unreadable)?.unwrap_or_default();
+        let mut bytes = own.as_ref().map(encoded).transpose()?.unwrap_or_default();
         let words = self.meet(Kind::RootIsDone, 0, bytes.len(), 0)?;
         bytes.resize(words[0][BYTES] as usize, 0);
         self.timed(bytes.len(), || transport.broadcast(&mut bytes))?;
         Ok(match own {
             Some(own) => own,
-            None => serde_json::from_slice(&bytes).map_err(unreadable)?,
+            None => decoded(&bytes)?,
         })
     }
 
@@ -201,6 +219,35 @@ impl Team {
     pub fn gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>, TeamError> {
         let words = self.meet(Kind::Gather, 0, own.len(), 0)?;
         self.gathered(own, &words)
+    }
+
+    /// What each rank has made, in the order of the ranks.
+    ///
+    /// # Errors
+    /// As [`agree`](Self::agree).
+    pub fn share<T: Serialize + DeserializeOwned>(&self, own: T) -> Result<Vec<T>, TeamError> {
+        if self.is_solo() {
+            return Ok(vec![own]);
+        }
+        self.gather(&encoded(&own)?)?.iter().map(|bytes| decoded(bytes)).collect()
+    }
+
+    /// Work that is in so many pieces: each rank does every N-th of them, and all get what became of every piece, in the
+    /// order of the pieces. What a piece comes to must not depend on who does it.
+    ///
+    /// # Errors
+    /// Those of the work, or as [`agree`](Self::agree).
+    pub fn deal<T: Serialize + DeserializeOwned, E: From<TeamError>>(
+        &self,
+        pieces: usize,
+        work: impl FnMut(usize) -> Result<T, E>,
+    ) -> Result<Vec<T>, E> {
+        let own = (self.rank()..pieces).step_by(self.size()).map(work).collect::<Result<Vec<T>, E>>()?;
+        let mut of_ranks: Vec<_> = self.share(own)?.into_iter().map(Vec::into_iter).collect();
+        let ranks = of_ranks.len();
+        let missing =
+            |piece: usize| TeamError::Library { call: "work that was dealt", text: format!("no piece {piece}") };
+        (0..pieces).map(|piece| Ok(of_ranks[piece % ranks].next().ok_or_else(|| missing(piece))?)).collect()
     }
 
     /// The sum over the ranks in a balanced tree, in the place of each one's own. `layout` says what the numbers are: ranks
@@ -355,6 +402,17 @@ pub fn layout_of(numbers: impl IntoIterator<Item = u64>) -> u64 {
     u64::from_le_bytes(start).max(1)
 }
 
-fn unreadable(error: serde_json::Error) -> TeamError {
-    TeamError::Library { call: "a result of rank 0", text: error.to_string() }
+/// As CBOR: JSON knows no infinity.
+fn encoded(value: &impl Serialize) -> Result<Vec<u8>, TeamError> {
+    let mut bytes = vec![];
+    ciborium::into_writer(value, &mut bytes).map_err(|error| unreadable(&error))?;
+    Ok(bytes)
+}
+
+fn decoded<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, TeamError> {
+    ciborium::from_reader(bytes).map_err(|error| unreadable(&error))
+}
+
+fn unreadable(error: &dyn fmt::Display) -> TeamError {
+    TeamError::Library { call: "what ranks give each other", text: error.to_string() }
 }

@@ -3,6 +3,15 @@
 use crate::TeamError;
 use std::time::Duration;
 
+/// Who hears what a process must say while it waits for others, which is no time for events.
+#[derive(Debug, Clone, Copy)]
+pub struct Voice {
+    /// Others have not answered for a while, in words.
+    pub waits: fn(&str),
+    /// What ends all processes from here, before it does; nothing can be said afterwards.
+    pub ends: fn(&TeamError),
+}
+
 /// Numbers of a word.
 pub(crate) const WORD: usize = 6;
 /// What a rank says before an exchange.

@@ -1,5 +1,6 @@
 //! Which processes belong to a run: what the program was started by says it.
 
+use crate::transport::Voice;
 use crate::{Team, TeamError};
 
 /// How processes find each other.
@@ -28,16 +29,15 @@ const OF_MPI: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK"];
 /// Variables with the number of processes, of launchers that say nothing of MPI: torchrun and its like, and Slurm.
 const OTHERS: [&str; 2] = ["WORLD_SIZE", "SLURM_STEP_NUM_TASKS"];
 
-/// The team that this process belongs to. It must be called by the program's main thread, before others are there. `told`
-/// hears what ends all processes from here, before it does; nothing can be said afterwards.
+/// The team that this process belongs to. It must be called by the program's main thread, before others are there.
 ///
 /// # Errors
 /// Several processes that this build cannot connect, or launchers that contradict each other.
-pub fn start(mode: Mode, told: fn(&TeamError)) -> Result<Started, TeamError> {
+pub fn start(mode: Mode, voice: Voice) -> Result<Started, TeamError> {
     let variable = |name: &str| std::env::var(name).ok();
     match wanted(mode, &variable)? {
         false => Ok(Started::default()),
-        true => connect(told, &variable),
+        true => connect(voice, &variable),
     }
 }
 
@@ -68,7 +68,7 @@ fn several(variable: Variables) -> Option<String> {
 }
 
 #[cfg(not(feature = "mpi"))]
-fn connect(_: fn(&TeamError), variable: Variables) -> Result<Started, TeamError> {
+fn connect(_: Voice, variable: Variables) -> Result<Started, TeamError> {
     let set = OF_MPI.iter().find_map(|name| Some(format!("{name} = {}", variable(name)?)));
     Err(TeamError::NotConnected {
         found: set.unwrap_or_else(|| "MPI is asked for".into()),
@@ -79,9 +79,9 @@ fn connect(_: fn(&TeamError), variable: Variables) -> Result<Started, TeamError>
 }
 
 #[cfg(feature = "mpi")]
-fn connect(told: fn(&TeamError), variable: Variables) -> Result<Started, TeamError> {
+fn connect(voice: Voice, variable: Variables) -> Result<Started, TeamError> {
     use crate::transport::Transport;
-    let process = crate::mpi::Process::start(told)?;
+    let process = crate::mpi::Process::start(voice)?;
     let (size, local) = (process.size(), process.local());
     check(size, variable)?;
     Ok(Started { team: Team::connected(Box::new(process)), local: Some(local) })

@@ -59,6 +59,43 @@ proptest! {
 }
 
 #[test]
+fn dealt_work_comes_back_in_the_order_of_its_pieces() {
+    for (size, pieces) in [(1, 5), (2, 5), (3, 2), (4, 0), (4, 9)] {
+        let found = each(size, |team| {
+            let mut done = vec![];
+            let all = team.deal(pieces, |piece| {
+                done.push(piece);
+                Ok::<_, TeamError>((piece, if piece == 1 { f64::INFINITY } else { 0.1 / (piece as f64 + 3.0) }))
+            });
+            (team.rank(), done, all.unwrap(), team.share(team.rank()).unwrap())
+        });
+        for (rank, done, all, ranks) in found {
+            assert_eq!(done, (rank..pieces).step_by(size).collect::<Vec<_>>(), "each piece is done once");
+            assert_eq!(all.len(), pieces);
+            for (piece, (number, value)) in all.into_iter().enumerate() {
+                let expected = if piece == 1 { f64::INFINITY } else { 0.1 / (piece as f64 + 3.0) };
+                assert_eq!((number, value.to_bits()), (piece, expected.to_bits()));
+            }
+            assert_eq!(ranks, (0..size).collect::<Vec<_>>());
+        }
+    }
+}
+
+#[test]
+fn a_piece_that_fails_ends_all() {
+    let found = each(2, |team| {
+        let failed = |piece| TeamError::Library { call: "piece", text: format!("{piece}") };
+        let done = team.deal(4, |piece| if piece == 3 { Err(failed(piece)) } else { Ok(piece) });
+        if let Err(error) = &done {
+            team.fail(&error.to_string(), 4);
+        }
+        done
+    });
+    assert_eq!(found[0], Err(TeamError::Elsewhere { rank: 1, text: "piece: 3".into(), code: 4 }));
+    assert!(matches!(found[1], Err(TeamError::Library { .. })));
+}
+
+#[test]
 fn ranks_out_of_step_are_refused() {
     let lengths = each(3, |team| team.sum(0, &mut vec![0.0; 4 + team.rank() / 2]));
     let layouts = each(2, |team| team.sum(team.rank() as u64, &mut [0.0]));

@@ -248,6 +248,7 @@ pub(crate) mod tests {
             seconds: 20.0,
             tokens: 40_000,
             peak_bytes: 310 << 20,
+            processes: vec![],
         });
         events.push(Event::Evaluated {
             policy: "round-1-honesty".into(),

@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use spo_train::forecast::{MemoryForecast, PhaseMemory};
+use spo_eval::report::bytes;
+use spo_train::forecast::{MemoryForecast, PhaseMemory, ProcessForecast};
 
 /// Classes of the phase that takes most, and the other moments of the run.
 pub(crate) fn memory_text(forecast: &MemoryForecast) -> String {
@@ -34,5 +35,19 @@ pub(crate) fn memory_text(forecast: &MemoryForecast) -> String {
     }
     line("saving a policy, reading it back", forecast.saving);
     line("peak", forecast.peak);
+    text
+}
+
+/// What each of several processes takes and gives, where the run can be shared.
+pub(crate) fn processes_text(forecast: &[ProcessForecast]) -> String {
+    let mut text = String::new();
+    for of in forecast {
+        let (memory, given) = (bytes(of.memory as u64), bytes(of.given_per_step));
+        let (count, seconds) = (of.processes, of.seconds_per_step);
+        let _ = writeln!(
+            text,
+            "  {count:>3} processes: each takes {memory}, and gives the others {given} in a step, about {seconds:.2} s"
+        );
+    }
     text
 }

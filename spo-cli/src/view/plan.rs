@@ -7,7 +7,7 @@ use spo_eval::report::{bytes, count};
 use spo_train::config::{PlanLine, RunPlan};
 use spo_train::forecast::{Forecast, Speed, StageSummary};
 
-use super::memory::memory_text;
+use super::memory::{memory_text, processes_text};
 use super::words;
 
 /// Widest line that holds key, value and origin.
@@ -111,6 +111,7 @@ pub(crate) fn forecast_text(forecast: &Forecast) -> String {
     let (checkpoints, log_probs) = (bytes(disk.checkpoints), bytes(disk.log_probs));
     line(format!("{:<19} checkpoints {checkpoints}, log-probs {log_probs}", ""));
     text += &memory_text(&forecast.memory);
+    text += &processes_text(&forecast.processes);
     for phase in &forecast.phases {
         for replay in &phase.replayed {
             let rows = count(replay.rows as u64);

@@ -199,7 +199,7 @@ pub(super) fn lines(event: &Event) -> Vec<String> {
             let quantised = quantised.unwrap_or_default();
             format!("{policy} written to {}; read back, log-probs differ by {drift:.1e}{quantised}", tidy(path))
         }
-        Event::PhaseFinished { phase, seconds, tokens, peak_bytes } => {
+        Event::PhaseFinished { phase, seconds, tokens, peak_bytes, .. } => {
             let speed = *tokens as f64 / seconds.max(f64::MIN_POSITIVE);
             let memory = match peak_bytes {
                 0 => String::new(),
@@ -207,6 +207,10 @@ pub(super) fn lines(event: &Event) -> Vec<String> {
             };
             format!("{phase} done in {seconds:.1} s, {speed:.0} tokens/s{memory}")
         }
+        Event::SlowProcess { phase, step, process, share } => format!(
+            "warning: {phase} step {step}: process {process} is slow: for {:.0} % of the time another one waited for it",
+            100.0 * share
+        ),
         Event::Warning { text } => format!("warning: {text}"),
         Event::RunStopped { reason } => format!("stopped: {reason}"),
         Event::RunFinished { seconds, model, report } => {

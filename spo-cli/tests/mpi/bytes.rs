@@ -56,6 +56,117 @@ fn a_loss_of_the_whole_batch_and_one_without_gradients() {
     });
 }
 
+/// What is evaluated between steps, sampled, scored by a program and made into pairs, by an adapter's rounds and by one that
+/// goes by scores alone. However many processes there are, the program is started and asked as by a single one.
+#[test]
+fn what_is_sampled_and_scored() {
+    let _one = one_job();
+    let place = Place::new(|text| {
+        let training = "eval-every = 1\nmax-kl = 1e9\ntokens-per-micro-batch = 256\n";
+        let text = text.replace("pairs-per-step = 4\n", &format!("pairs-per-step = 6\n{training}"));
+        let rounds = text.find("[[rounds]]").unwrap()..text.find("[evaluation]").unwrap();
+        let online = "scorer = \"command:sh scorer.sh\"\nsamples = 3\nmax-new-tokens = 8\n";
+        let made =
+            format!("[[rounds]]\ndimension = \"style\"\n[rounds.online]\n{online}refresh = 2\nunfinished = \"keep\"\n");
+        let scored = "[[rounds]]\ndimension = \"length\"\nobjective = \"score\"\noptimizer = \"subzero\"\n\
+                      online = { scorer = \"command:sh scorer.sh\", max-new-tokens = 6 }\n";
+        let mut text = text.clone();
+        text.replace_range(rounds, &(made + scored));
+        text.replace("kl-samples = 2", "kl-samples = 5\nkl-path = true\nscorer = \"command:sh scorer.sh\"")
+            + "[lora]\nrank = 4\n"
+            + SHARDS
+    });
+    // A score that is no short fraction, of the answer's length; what was asked is noted, one line a request.
+    let script = "echo begun >> asked.log\nwhile read -r line; do echo \"$line\" >> asked.log; id=${line#*\\\"id\\\":}; \
+                  id=${id%%[,\\}]*}; echo \"{\\\"id\\\":$id,\\\"score\\\":0.$(printf %s \"$line\" | cksum | cut -d' ' -f1)}\"; done\n";
+    std::fs::write(place.dir.path().join("scorer.sh"), script).unwrap();
+    let log = place.dir.path().join("asked.log");
+    let mut expected = None;
+    for processes in [1, 2, 4] {
+        ended_with(&place.train(processes, &[]), 0, &[]);
+        let asked = std::fs::read_to_string(&log).unwrap();
+        std::fs::remove_file(&log).unwrap();
+        let found = (place.taken(), asked);
+        let (left, asked) = expected.get_or_insert_with(|| found.clone());
+        assert!(asked.lines().count() > 50 && left.keys().any(|name| name.starts_with("online/")), "{:?}", left.keys());
+        assert_same(&found.0, left, &format!("{processes} processes"));
+        assert_eq!(&found.1, asked, "{processes} processes asked something else");
+    }
+}
+
+/// Many more processes than cores.
+#[test]
+fn sixteen_processes() {
+    let _one = one_job();
+    let place = Place::new(|text| {
+        text.replace("pairs-per-step = 4", "pairs-per-step = 16")
+            .replace("[[rounds.controls]]\nname = \"free\"\nlambda = 0.0\n", "")
+            + "[parallel]\nshards = 16\n"
+    });
+    ended_with(&place.train(1, &[]), 0, &[]);
+    let expected = place.taken();
+    ended_with(&place.train(16, &[]), 0, &["16 processes: they waited"]);
+    assert_same(&place.taken(), &expected, "16 processes");
+}
+
+/// AdamW's moments by owner: the bytes of a run in which every process has all of them, and going on with another number
+/// of processes, with or without.
+#[test]
+fn moments_by_owner() {
+    let _one = one_job();
+    for more in ["", "[lora]\nrank = 4\n"] {
+        let place = Place::new(|text| text.replace("steps = 2\n", "steps = 12\nweight-decay = 0.1\n") + more + SHARDS);
+        let sharded = ["--set", "parallel.optimizer-state=\"sharded\""];
+        ended_with(&place.train(1, &[]), 0, &[]);
+        let expected = without_plan(place.taken());
+        for processes in [1, 2, 4] {
+            ended_with(&place.train(processes, &sharded), 0, &[]);
+            assert_same(&without_plan(place.taken()), &expected, &format!("{processes} processes, sharded"));
+        }
+        let file = place.file();
+        let job = crate::job(2, &["train", &file, sharded[0], sharded[1]]);
+        place.wait_for_steps(4);
+        job.signal("USR1");
+        ended_with(&job.end(), 130, &["stopping after this step"]);
+        copy(&place.out(), &place.dir.path().join("stopped"));
+        for (processes, how) in [(4, "sharded"), (1, "sharded"), (2, "replicated")] {
+            let how = format!("parallel.optimizer-state={how:?}");
+            let out = crate::support::path(&place.out());
+            let ended = crate::job(processes, &["train", "--resume", &out, "--set", &how]).end();
+            ended_with(&ended, 0, &[]);
+            assert_same(&without_plan(place.taken()), &expected, &format!("resumed, {processes} processes, {how}"));
+            copy(&place.dir.path().join("stopped"), &place.out());
+        }
+    }
+}
+
+/// The hash of the plan says that the moments were elsewhere.
+fn without_plan(mut left: BTreeMap<String, Vec<u8>>) -> BTreeMap<String, Vec<u8>> {
+    for name in ["events.jsonl", "summary.json"] {
+        let text = String::from_utf8(left.remove(name).unwrap()).unwrap();
+        let lines = text.lines().map(|line| {
+            let mut line = serde_json::from_str(line).unwrap();
+            forget_plan(&mut line);
+            line.to_string()
+        });
+        left.insert(name.into(), lines.collect::<Vec<_>>().join("\n").into_bytes());
+    }
+    left
+}
+
+fn forget_plan(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::Object(table) => {
+            if table.get("name").is_some_and(|name| name == "plan") {
+                table.remove("hash");
+            }
+            table.values_mut().for_each(forget_plan);
+        }
+        serde_json::Value::Array(items) => items.iter_mut().for_each(forget_plan),
+        _ => {}
+    }
+}
+
 /// One that was stopped, and one that was killed, each resumed by other numbers of processes.
 #[test]
 fn a_run_goes_on_with_another_number_of_processes() {

@@ -8,12 +8,13 @@ const FOUR: &str = "[parallel]\nshards = 4\n";
 #[test]
 fn a_silent_process_is_named() {
     let _one = one_job();
-    let place = Place::new(|text| text.replace("steps = 2\n", "steps = 500\n") + "[parallel]\ntimeout = 2.0\n");
+    let place = Place::new(|text| text.replace("steps = 2\n", "steps = 500\n") + "[parallel]\ntimeout = 4.0\n");
     let file = place.file();
     let job = job(2, &["train", &file]);
     place.wait_for_steps(3);
     crate::signal(job.rank(1), "STOP");
-    ended_with(&job.end(), 75, &["no answer from rank 1 in 2 seconds", "step", "[parallel] timeout"]);
+    let words = ["no answer from rank 1 in 1 seconds", "all end after 4 seconds", "no answer from rank 1 in 4 seconds"];
+    ended_with(&job.end(), 75, &[&words[..], &["step", "[parallel] timeout"]].concat());
 }
 
 #[test]
@@ -98,6 +99,7 @@ fn what_fails_on_one_process_ends_all_with_its_message() {
         started(mpirun().args(["-np", "2"]).arg(test).args(arguments).env("SPO_FAULT", fault)).end()
     };
     ended_with(&child("none"), 0, &["rank 0 is done"]);
+    ended_with(&child("slow"), 0, &["step 20: process 1 is slow", "rank 0 is done"]);
     ended_with(&child("panic"), 75, &["rank 1: the computation failed: a device failed"]);
     ended_with(&child("nan"), 1, &["rank 1: objective `faulty`, row 0: the loss is NaN"]);
     ended_with(&child("length"), 75, &["the processes are out of step: rank 1 is at", "of 32 bytes", "of 28 bytes"]);

@@ -2,10 +2,12 @@
 
 use spo_core::objective::{Build, Entry, OptionDoc, Ratios, pair};
 use spo_core::{CoreError, Needs, Objective, PairLogps, PairLosses};
-use spo_team::{Mode, Team, TeamError};
+use spo_team::{Mode, Team, TeamError, Voice};
 use spo_train::TrainError;
 use spo_train::config::{Registries, RunSpec};
 use spo_train::events::sink::Nowhere;
+use spo_train::events::{Event, Sink};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -45,9 +47,47 @@ impl Objective for Faulty {
         let fault = FAULT.get().map_or("none", String::as_str);
         assert!(fault != "panic" || !late, "a device failed");
         let ratios = Ratios::new(self.name(), logps)?;
+        if fault == "slow" {
+            std::thread::sleep(std::time::Duration::from_millis(30));
+        }
         let factor = if fault == "nan" && late { f64::NAN } else { self.beta };
         let per_pair = (-(ratios.delta() * factor) + 1.0).clamp_min(0.0).powi_scalar(2);
         Ok(ratios.losses(per_pair, self.beta))
+    }
+}
+
+/// Says which process is slow.
+struct Slow;
+
+impl Sink for Slow {
+    fn event(&mut self, _: f64, event: &Event) -> Result<(), TrainError> {
+        if let Event::SlowProcess { step, process, .. } = event {
+            println!("step {step}: process {process} is slow");
+        }
+        Ok(())
+    }
+}
+
+/// The report has a row for each process, and the page too; the event file says what each did, and names none.
+fn reported(out: &Path, slow: bool) {
+    let read = |name: &str| std::fs::read_to_string(out.join(name)).unwrap();
+    let (report, page, events) = (read("report.md"), read("report.html"), read("events.jsonl"));
+    assert!(report.contains("tokens/s | waited | exchanging"), "{report}");
+    assert!(page.contains("exchanging"));
+    assert!(!slow || report.contains("process 1 is slow: for "), "{report}");
+    assert!(!events.contains("slow-process"));
+    let finished = events.lines().filter(|line| line.contains("phase-finished"));
+    let rows = finished.map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let processes: Vec<_> = rows.map(|row| row["processes"].as_array().unwrap().clone()).collect();
+    assert_eq!(processes.len(), 3);
+    for of_phase in processes {
+        assert_eq!(of_phase.len(), 2);
+        for process in of_phase {
+            assert!(
+                ["tokens", "seconds", "bytes", "peak_bytes"].iter().all(|key| process[*key].as_f64() > Some(0.0)),
+                "{process}"
+            );
+        }
     }
 }
 
@@ -59,7 +99,8 @@ fn train(team: &Rc<Team>) -> Result<(), TrainError> {
         std::fs::create_dir_all(&dir).map_err(TrainError::sink)?;
         let file = crate::support::small_run(&dir);
         let text = std::fs::read_to_string(&file).unwrap();
-        let text = text.replace("\"honesty\"", "\"honesty\"\nobjective = \"faulty\"").replace("steps = 2", "steps = 8");
+        let text =
+            text.replace("\"honesty\"", "\"honesty\"\nobjective = \"faulty\"").replace("steps = 2", "steps = 20");
         std::fs::write(&file, text).map_err(TrainError::sink)
     })?;
     if fault == "length" {
@@ -71,14 +112,18 @@ fn train(team: &Rc<Team>) -> Result<(), TrainError> {
     let text = std::fs::read_to_string(&file).map_err(TrainError::sink)?;
     let spec = RunSpec::parse("run.toml", Some(&file), &text, registries)?;
     let prepared = spo_train::prepare(&spec, &mut Nowhere)?;
-    spo_train::run_together(prepared, team.clone(), &mut Nowhere, &AtomicBool::new(false))?;
+    spo_train::run_together(prepared, team.clone(), &mut Slow, &AtomicBool::new(false))?;
+    if team.is_root() {
+        reported(&dir.join("run"), fault == "slow");
+    }
     team.root(|| std::fs::remove_dir_all(&dir).map_err(TrainError::sink))
 }
 
 #[test]
 fn child() {
     let Ok(fault) = std::env::var("SPO_FAULT") else { return };
-    let team = Rc::new(spo_team::start(Mode::Mpi, |error| eprintln!("{error}")).unwrap().team);
+    let voice = Voice { waits: |text| eprintln!("{text}"), ends: |error| eprintln!("{error}") };
+    let team = Rc::new(spo_team::start(Mode::Mpi, voice).unwrap().team);
     FAULT.set(if team.is_root() { "none".into() } else { fault }).unwrap();
     let result = train(&team);
     let code = match &result {

@@ -1,5 +1,6 @@
 //! Several processes under Open MPI share a run: the bytes of one process, resuming with another number of them, and every
-//! way in which one of them fails. Needs `mpirun`; `.ci/mpi` installs it and builds with the feature `mpi`.
+//! way in which one of them fails. Needs `mpirun`; `.ci/mpi` installs it and builds with the feature `mpi`. With `SPO_MPIRUN`
+//! = `mpirun.mpich` and a build with MPICH the `bytes` hold too; how a launcher ends a job is another matter there.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -131,8 +132,13 @@ fn signal(pid: u32, name: &str) {
     assert!(Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap().success());
 }
 
+/// The launcher, with what Open MPI's needs for more processes than cores, and as root.
 fn mpirun() -> Command {
-    let mut command = Command::new("mpirun");
+    let launcher = std::env::var("SPO_MPIRUN").unwrap_or_else(|_| "mpirun".into());
+    let mut command = Command::new(&launcher);
+    if launcher.ends_with("mpich") {
+        return command;
+    }
     command.args(["--oversubscribe", "--bind-to", "none"]);
     command.envs([("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")]);
     command.env("OMPI_MCA_btl_vader_single_copy_mechanism", "none");

@@ -2,7 +2,7 @@
 
 use crate::number::{bytes, count, duration, percent};
 use crate::report::document::{Block, Section, Table};
-use crate::{GateOutcome, RunSummary};
+use crate::{GateOutcome, ProcessCost, RunSummary, slow_process};
 
 /// Every section about the origin of the numbers.
 pub(crate) fn sections(summary: &RunSummary) -> Vec<Section> {
@@ -116,7 +116,44 @@ fn cost(summary: &RunSummary) -> Section {
     };
     let header = ["phase", "time", "tokens", "tokens/s", "peak memory"];
     section.table(Table::of_rows("", 1, &header, summary.timing.iter().map(row).collect()));
+    let shared = || summary.timing.iter().filter(|phase| !phase.processes.is_empty());
+    let header = ["phase", "process", "tokens", "tokens/s", "waited", "exchanging", "given", "peak memory"];
+    section.table(Table::of_rows("Processes", 1, &header, shared().flat_map(processes).collect()));
+    let slow: Vec<String> = shared().filter_map(slow).collect();
+    if !slow.is_empty() {
+        section.blocks.push(Block::List(slow));
+    }
     section
+}
+
+/// A row for each of the processes that shared a phase.
+fn processes(phase: &crate::Phase) -> Vec<Vec<String>> {
+    let row = |(rank, cost): (usize, &ProcessCost)| {
+        let rate = (cost.seconds > 0.0).then(|| count((cost.tokens as f64 / cost.seconds) as u64));
+        vec![
+            phase.name.clone(),
+            rank.to_string(),
+            count(cost.tokens),
+            rate.unwrap_or_else(|| "–".to_owned()),
+            duration(cost.waited),
+            duration(cost.exchanged),
+            bytes(cost.bytes),
+            if cost.peak_bytes > 0 { bytes(cost.peak_bytes) } else { "–".to_owned() },
+        ]
+    };
+    phase.processes.iter().enumerate().map(row).collect()
+}
+
+/// That the others waited for one of the processes, where they did.
+fn slow(phase: &crate::Phase) -> Option<String> {
+    let waited: Vec<f64> = phase.processes.iter().map(|cost| cost.waited).collect();
+    let total = |cost: &ProcessCost| cost.seconds + cost.waited + cost.exchanged;
+    let (rank, share) = slow_process(&waited, phase.processes.iter().map(total).fold(0.0, f64::max))?;
+    Some(format!(
+        "{}: process {rank} is slow: for {} % of the steps' time another one waited for it",
+        phase.name,
+        percent(share)
+    ))
 }
 
 fn lineage(summary: &RunSummary) -> Section {

@@ -4,8 +4,8 @@
 
 use spo_eval::{
     Artefact, Bootstrap, ConflictCount, CurvePoint, DataSummary, DimensionScore, Distribution, Evaluation, GateCheck,
-    GateOutcome, GateSummary, ModelSummary, PairScore, Phase, RoundSummary, RunSummary, Sample, ScoreKind, Setting,
-    Subset, estimate_kl, paired_difference, score_dimension,
+    GateOutcome, GateSummary, ModelSummary, PairScore, Phase, ProcessCost, RoundSummary, RunSummary, Sample, ScoreKind,
+    Setting, Subset, estimate_kl, paired_difference, score_dimension,
 };
 
 pub const BOOTSTRAP: Bootstrap = Bootstrap { resamples: 500, seed: 7 };
@@ -130,6 +130,15 @@ pub fn summary() -> RunSummary {
         unused: vec![],
     };
     let margins: Vec<f64> = find("round 2 helpfulness", "honesty").1.iter().map(|pair| pair.margin).collect();
+    let process = |waited: f64| ProcessCost {
+        tokens: 300_000,
+        seconds: 55.0 - waited,
+        waited,
+        exchanged: 3.5,
+        bytes: 90_000_000,
+        peak_bytes: 170 << 20,
+    };
+    let processes = vec![process(18.0), process(0.5)];
     RunSummary {
         name: "quickstart".to_owned(),
         seed: 17,
@@ -176,8 +185,14 @@ pub fn summary() -> RunSummary {
             ]),
         }],
         timing: vec![
-            Phase { name: "warm-up".to_owned(), seconds: 20.5, tokens: Some(410_000), peak_bytes: Some(190 << 20) },
-            Phase { name: "round 1 honesty".to_owned(), seconds: 61.0, tokens: None, peak_bytes: None },
+            Phase {
+                name: "warm-up".to_owned(),
+                seconds: 20.5,
+                tokens: Some(410_000),
+                peak_bytes: Some(190 << 20),
+                processes: vec![],
+            },
+            Phase { name: "round 1 honesty".to_owned(), seconds: 61.0, processes, ..Phase::default() },
         ],
         gates: vec![GateSummary {
             policy: "round 2 helpfulness".to_owned(),

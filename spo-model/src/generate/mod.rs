@@ -17,6 +17,7 @@ use crate::CausalLm;
 use crate::device::on_cpu;
 use batch::Decoder;
 use cpu::CpuDecoder;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use tensors::TensorDecoder;
 
@@ -78,7 +79,7 @@ pub enum Control {
 }
 
 /// Why a sequence ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ended {
     /// At a stop token.
     Stop,
@@ -91,7 +92,7 @@ pub enum Ended {
 }
 
 /// The continuation of one prompt.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Generation {
     /// The new tokens, a stop token included.
     pub ids: Vec<u32>,
@@ -158,6 +159,12 @@ impl Generator {
     pub fn on_tensors(model: CausalLm, batch: usize) -> Self {
         let context = model.spec().context;
         Self { decoder: Box::new(TensorDecoder::new(model, batch)), context, path: Path::Tensors { reason: None } }
+    }
+
+    /// The fewest neighbouring prompts whose continuations do not depend on which others are continued with them, where
+    /// `batch` run together: kernels compute each sequence for itself, tensors those that start together.
+    pub fn independent(&self, batch: usize) -> usize {
+        if matches!(self.path, Path::Kernels { .. }) { 1 } else { batch.max(1) }
     }
 
     /// Which way this generator computes.

@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 
 use super::spec::{
     Best, CheckpointSpec, Dtype, EvaluationSpec, HoldSpec, LoraCondition, LoraRounds, LoraSet, LoraSpec, LoraTargets,
-    OnlineSpec, OptimizerName, ParallelSpec, QuantisedBase, Recompute, Schedule, Slopes, SteeringSpec, TrackSpec,
-    TrainingSpec, Unfinished, WatchdogSpec,
+    OnlineSpec, OptimizerName, OptimizerState, ParallelSpec, QuantisedBase, Recompute, Schedule, Slopes, SteeringSpec,
+    TrackSpec, TrainingSpec, Unfinished, WatchdogSpec,
 };
 use spo_score::pairing::Pairing;
 
@@ -228,9 +228,17 @@ pub(crate) fn checkpoints() -> CheckpointSpec {
     }
 }
 
+/// Gbit/s between machines: what network cards have at least.
+pub(crate) const BANDWIDTH: f64 = 10.0;
+
 /// `[parallel]`.
 pub(crate) fn parallel() -> ParallelSpec {
-    ParallelSpec { shards: Some(1), timeout: Some(1800.0) }
+    ParallelSpec {
+        shards: Some(1),
+        timeout: Some(1800.0),
+        optimizer_state: Some(OptimizerState::Replicated),
+        bandwidth: Some(BANDWIDTH),
+    }
 }
 
 /// `[track]`.

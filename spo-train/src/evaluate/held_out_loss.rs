@@ -6,6 +6,7 @@ use crate::config::spec::Best;
 use crate::evaluate::labelled_set::Judged;
 use crate::events::reporter::Reporter;
 use crate::events::{HeldOut, HeldOutDimension};
+use crate::policy::dealt;
 use crate::policy::logps::score_answers;
 use crate::step::tape::observe;
 use crate::task::{DegreeTally, PreferenceTally, StepAhead, StepRows, StepTally, Task};
@@ -18,6 +19,8 @@ use std::time::Instant;
 
 /// Groups scored between two checks of the stop flag.
 const CHUNK: usize = 256;
+/// Micro-batches of a process between two checks.
+const WAVE: usize = 8;
 
 /// What is computed from one pass over the held-out rows.
 pub struct HeldOutTasks<'a> {
@@ -98,7 +101,13 @@ fn complete<'t>(
     let groups = missing(dimensions, scores);
     for chunk in groups.chunks(CHUNK) {
         reporter.check_stop()?;
-        for (group, answers) in chunk.iter().zip(score_answers(model, chunk, token_budget)) {
+        let score = |groups: &[Group]| score_answers(model, groups, token_budget);
+        // Critiques are not of a length that is known before: which answers are read together depends on all of them.
+        let found = match model.score.as_ref().is_some_and(|head| head.critic.is_some()) {
+            true => score(chunk),
+            false => dealt::scored(&reporter.team, chunk, token_budget, score)?,
+        };
+        for (group, answers) in chunk.iter().zip(found) {
             scores.extend(group.answers.iter().zip(answers).map(|(answer, score)| ((group.prompt, *answer), score)));
         }
     }
@@ -194,7 +203,7 @@ impl HeldOutMargins<'_> {
 }
 
 /// The sums of a task over all its rows, in batches of `per_step` rows: some losses compare the rows of a batch. Every
-/// answer's log-prob goes to `scores`.
+/// answer's log-prob goes to `scores`. The micro-batches are dealt to the processes.
 fn own_loss<'t>(
     task: &'t dyn Task,
     model: &CausalLm,
@@ -204,11 +213,11 @@ fn own_loss<'t>(
     scores: &mut Scores<'t>,
     tokens: &mut u64,
 ) -> Result<StepTally, TrainError> {
-    let (all, head) = ((0..task.len()).collect::<Vec<usize>>(), HeadOptions::default());
-    let mut total = StepTally::default();
+    let (all, head, team) = ((0..task.len()).collect::<Vec<usize>>(), HeadOptions::default(), &*reporter.team);
+    let (mut total, mut pieces) = (StepTally::default(), vec![]);
     for rows in all.chunks(per_step) {
         reporter.check_stop()?;
-        if let Some(sums) = task.written(model, &StepRows { all: &all, rows, done: 0 }, false)? {
+        if let Some(sums) = task.written(model, &StepRows { all: &all, rows, done: 0 }, false, team)? {
             *tokens += sums.scores.map_or(0, |scores| scores.tokens as u64);
             total.weight += sums.weight;
             total.merge(sums);
@@ -216,34 +225,64 @@ fn own_loss<'t>(
         }
         let groups: Vec<Group> = rows.iter().map(|&row| task.group(row)).collect();
         let batches = micro_batches(&groups.iter().map(Group::tokens).collect::<Vec<_>>(), token_budget);
-        let ahead = task.look_ahead(&StepAhead { model, rows, batches: &batches, token_budget, head: &head })?;
+        let ahead = task.look_ahead(&StepAhead { model, rows, batches: &batches, token_budget, head: &head, team })?;
         let empty = StepTally { weight: task.weight(&groups), ahead, ..Default::default() };
-        for members in &batches {
-            let of_batch: Vec<usize> = members.iter().map(|&member| rows[member]).collect();
-            let members_of: Vec<Group> = members.iter().map(|&member| groups[member].clone()).collect();
-            let batch = task.pack(model, &of_batch, &members_of);
-            let mut sums = empty.clone();
-            observe(model, &batch, &head, |scored| {
-                let mut first = 0;
-                for &member in members {
-                    // A group may have more answers than its row is about.
-                    for (index, answer) in task.answers(rows[member]).into_iter().enumerate() {
-                        let score = match task.gives_rewards() {
-                            true => f64::from(scored.values[first + index]),
-                            false => sum(&scored.logps[batch.sequences[first + index].clone()]),
-                        };
-                        scores.insert((groups[member].prompt, answer), score);
-                    }
-                    first += groups[member].answers.len();
-                }
-                task.logp_gradients(&of_batch, &batch, scored, &mut sums)
-            })?;
-            *tokens += batch.tokens() as u64;
+        total.weight += empty.weight;
+        for members in batches {
+            let rows = members.into_iter().map(|member| rows[member]).collect();
+            pieces.push(Piece { rows, empty: empty.clone() });
+        }
+    }
+    for wave in pieces.chunks(WAVE * team.size()) {
+        reporter.check_stop()?;
+        let found = team.deal(wave.len(), |index| wave[index].score(task, model, &head))?;
+        for (piece, (sums, of_answers, of_piece)) in wave.iter().zip(found) {
+            scores.extend(piece.answers(task).zip(of_answers));
+            *tokens += of_piece;
             total.merge(sums);
         }
-        total.weight += empty.weight;
     }
     Ok(total)
+}
+
+/// The rows of a micro-batch, and the sums that theirs are added to.
+struct Piece {
+    rows: Vec<usize>,
+    empty: StepTally,
+}
+
+impl Piece {
+    /// The answers that the rows are about, with their prompts. A group may have more.
+    fn answers<'t>(&self, task: &'t dyn Task) -> impl Iterator<Item = (&'t [u32], &'t [u32])> {
+        self.rows.iter().flat_map(move |&row| {
+            let prompt = task.group(row).prompt;
+            task.answers(row).into_iter().map(move |answer| (prompt, answer))
+        })
+    }
+
+    /// The sums, the log-prob or reward of each answer, and the tokens that it took.
+    fn score(
+        &self,
+        task: &dyn Task,
+        model: &CausalLm,
+        head: &HeadOptions,
+    ) -> Result<(StepTally, Vec<f64>, u64), TrainError> {
+        let groups: Vec<Group> = self.rows.iter().map(|&row| task.group(row)).collect();
+        let batch = task.pack(model, &self.rows, &groups);
+        let (mut sums, mut scores) = (self.empty.clone(), vec![]);
+        observe(model, &batch, head, |scored| {
+            let mut first = 0;
+            for (&row, group) in self.rows.iter().zip(&groups) {
+                scores.extend((first..first + task.answers(row).len()).map(|sequence| match task.gives_rewards() {
+                    true => f64::from(scored.values[sequence]),
+                    false => sum(&scored.logps[batch.sequences[sequence].clone()]),
+                }));
+                first += group.answers.len();
+            }
+            task.logp_gradients(&self.rows, &batch, scored, &mut sums)
+        })?;
+        Ok((sums, scores, batch.tokens() as u64))
+    }
 }
 
 /// Each answer that has no score yet once, with its prompt.

@@ -16,8 +16,10 @@ use spo_model::lora::mix;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// Pairs scored between two checks of the stop flag.
+/// Most pairs that are scored together.
 const CHUNK: usize = 256;
+/// Micro-batches of a process between two checks of the stop flag.
+const WAVE: usize = 8;
 
 /// What a policy is told of a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,18 +108,25 @@ impl<'a> SteeredSet<'a> {
         let groups: Vec<Group> = self.pool.users.pairs.iter().map(|pair| self.group(pair)).collect();
         let lengths: Vec<usize> = groups.iter().map(Group::tokens).collect();
         let mut margins = vec![0.0; groups.len()];
-        for members in micro_batches(&lengths, token_budget).iter().flat_map(|members| members.chunks(CHUNK)) {
+        let batches = micro_batches(&lengths, token_budget);
+        let pieces: Vec<&[usize]> = batches.iter().flat_map(|members| members.chunks(CHUNK)).collect();
+        for wave in pieces.chunks(WAVE * reporter.team.size()) {
             reporter.check_stop()?;
-            let own: Vec<Group> = members.iter().map(|&row| groups[row].clone()).collect();
-            let batch = match model.score {
-                Some(_) => model.packed_for_rewards(&own),
-                None => PackedBatch::new(&own),
-            };
-            let said = of_answers(&self.steered(model, members, &batch, asked), &batch);
-            for (&row, answers) in members.iter().zip(said.chunks(2)) {
-                margins[row] = answers[0] - answers[1] - self.start[row];
-                let id = || vec![self.dataset.examples[self.pool.users.pairs[row].example].id.clone()];
-                reporter.check_finite(policy, 0, &[("a steered margin", margins[row])], id)?;
+            let scored = reporter.team.deal(wave.len(), |piece| {
+                let members = wave[piece];
+                let own: Vec<Group> = members.iter().map(|&row| groups[row].clone()).collect();
+                let batch = match model.score {
+                    Some(_) => model.packed_for_rewards(&own),
+                    None => PackedBatch::new(&own),
+                };
+                Ok::<_, TrainError>(of_answers(&self.steered(model, members, &batch, asked), &batch))
+            })?;
+            for (members, said) in wave.iter().zip(scored) {
+                for (&row, answers) in members.iter().zip(said.chunks(2)) {
+                    margins[row] = answers[0] - answers[1] - self.start[row];
+                    let id = || vec![self.dataset.examples[self.pool.users.pairs[row].example].id.clone()];
+                    reporter.check_finite(policy, 0, &[("a steered margin", margins[row])], id)?;
+                }
             }
         }
         Ok(margins)

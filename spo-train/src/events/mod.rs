@@ -10,8 +10,8 @@ use crate::TrainError;
 use serde::{Deserialize, Serialize};
 use spo_eval::{
     AnswerScores, Artefact, Benchmark, ConflictCount, DataSummary, DegreeScore, DimensionScore, Distribution,
-    FrontSummary, GateSummary, GradientGram, HoldSummary, KlEstimate, OnlinePairs, PairedDifference, PromptTally,
-    Sample, Steer, SteeredScores, WinRate,
+    FrontSummary, GateSummary, GradientGram, HoldSummary, KlEstimate, OnlinePairs, PairedDifference, ProcessCost,
+    PromptTally, Sample, Steer, SteeredScores, WinRate,
 };
 use std::path::PathBuf;
 
@@ -267,6 +267,21 @@ pub enum Event {
         tokens: u64,
         /// Largest resident memory of the process so far, bytes; 0 where the system does not say.
         peak_bytes: u64,
+        /// What each of the processes did that shared its steps; empty where there is one.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        processes: Vec<ProcessCost>,
+    },
+    /// The others wait for one of the processes that share a phase. Not kept in `events.jsonl`, which is the same however
+    /// many processes there are.
+    SlowProcess {
+        /// The phase.
+        phase: String,
+        /// Optimiser steps done.
+        step: u64,
+        /// Its rank.
+        process: usize,
+        /// Share of the time since the last look that another one has waited longer than it.
+        share: f64,
     },
     /// Something a user should know.
     Warning {

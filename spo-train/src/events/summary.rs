@@ -155,14 +155,15 @@ fn add(summary: &mut RunSummary, plan: &RunPlan, event: &Event) {
                 name: format!("scoring {policy}"),
                 seconds: *seconds,
                 tokens: Some(*tokens),
-                peak_bytes: None,
+                ..Phase::default()
             });
         }
-        Event::PhaseFinished { phase, seconds, tokens, peak_bytes } => summary.timing.push(Phase {
+        Event::PhaseFinished { phase, seconds, tokens, peak_bytes, processes } => summary.timing.push(Phase {
             name: phase.clone(),
             seconds: *seconds,
             tokens: Some(*tokens),
             peak_bytes: Some(*peak_bytes).filter(|bytes| *bytes > 0),
+            processes: processes.clone(),
         }),
         Event::Warning { text } => summary.warnings.push(text.clone()),
         _ => {}

@@ -27,7 +27,7 @@ const CACHED_ANSWER: usize = 80;
 
 /// What the CPU's allocator holds between operations and in pages used in part, as a share of what a step allocates and
 /// frees. A rule of thumb: at 0.3 the steps of an 11 M model took between 1.0 and 1.2 times the plan, on a busy machine most.
-const ALLOCATOR_SHARE: f64 = 0.3;
+pub(super) const ALLOCATOR_SHARE: f64 = 0.3;
 
 /// The projections that a model's file stores in blocks, by module path.
 type Stored = BTreeMap<String, StoredBlocks>;
@@ -68,6 +68,8 @@ pub struct PhaseMemory {
     pub adapters: usize,
     /// Sums of the gradients.
     pub gradients: usize,
+    /// One set of them: what processes that share the phase exchange in a step.
+    pub exchanged: usize,
     /// The optimiser's moments, and f32 weights where they are stored in 16 bits; of a zeroth-order optimiser its frames,
     /// or the copy of the weights whose loss it asks for.
     pub optimizer: usize,
@@ -196,6 +198,7 @@ fn phase(
         weights: state.weights,
         adapters: state.adapters,
         gradients,
+        exchanged: state.gradients,
         optimizer: state.optimizer,
         activations_kept: model.activations(spec, batch, false)? + spec.layers.len() * film,
         activations_recomputed: model.activations(spec, batch, true)? + film,
@@ -209,7 +212,7 @@ fn phase(
     if let Some(zeroth_order) = &settings.zeroth_order {
         let chunk = if settings.head_chunk_rows == 0 { batch.rows } else { batch.rows.min(settings.head_chunk_rows) };
         let activations = model.scored_activations(spec, batch)?;
-        phase.gradients = 0;
+        (phase.gradients, phase.exchanged) = (0, 0);
         phase.optimizer = model.zeroth_order(spec, zeroth_order.zo_rank, zeroth_order.zo_momentum > 0.0)?;
         (phase.activations_kept, phase.activations_recomputed, phase.recomputes) = (activations, activations, false);
         phase.head = scoring_head(spec, chunk);

@@ -3,12 +3,14 @@
 
 mod measure;
 mod memory;
+mod processes;
 mod warnings;
 
 pub use crate::run::disk::Disk;
 pub use crate::run::schedule::StageSummary;
 pub use measure::{Speed, measure, usual_steps};
 pub use memory::{MemoryForecast, PhaseMemory};
+pub use processes::ProcessForecast;
 
 use crate::TrainError;
 use crate::run::Prepared;
@@ -17,6 +19,7 @@ use crate::run::reference::Scoring;
 use crate::run::schedule::{Stage, Training};
 use serde::Serialize;
 use spo_data::TokenShare;
+use spo_model::device::on_cpu;
 
 /// What a run will do.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -40,6 +43,12 @@ pub struct Forecast {
     pub disk: Disk,
     /// Memory, by what it is for.
     pub memory: MemoryForecast,
+    /// What each process takes and gives, for every number of them that can share the run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub processes: Vec<ProcessForecast>,
+    /// Gbit/s between them, as the plan has it.
+    #[serde(skip)]
+    bandwidth: f64,
     /// What looks wrong, in plain words.
     pub warnings: Vec<String>,
     /// What was measured.
@@ -147,6 +156,8 @@ impl Forecast {
         let holds =
             list.iter().filter_map(Stage::training).flat_map(|stage| HoldForecast::of(prepared, stage)).collect();
         let sampled_tokens = stages.iter().map(|stage| stage.sampled_tokens).sum();
+        let parallel = &prepared.plan.parallel;
+        let processes = ProcessForecast::all(parallel, &memory, on_cpu(&prepared.device));
         let mix = prepared.train.dataset.report.mix.clone();
         Ok(Self {
             stages,
@@ -157,6 +168,8 @@ impl Forecast {
             sampled_tokens,
             disk,
             memory,
+            processes,
+            bandwidth: parallel.bandwidth,
             warnings,
             speed: None,
             seconds: None,
@@ -172,7 +185,9 @@ impl Forecast {
         let scored = self.stages.iter().map(|stage| stage.scored_tokens).sum::<u64>();
         let sampled = speed.sampling.map_or(0.0, |rate| self.sampled_tokens as f64 / rate);
         let seconds = Some(trained + scored as f64 / speed.scoring + sampled);
-        Self { seconds, speed: Some(speed), ..self }
+        let slow = self.slow_exchange(&speed, self.bandwidth);
+        let warnings = self.warnings.iter().cloned().chain(slow).collect();
+        Self { seconds, speed: Some(speed), warnings, ..self }
     }
 }
 

@@ -12,18 +12,20 @@ use crate::persist::durable::{Mark, files, hash_start, seal_fault, sync, sync_pa
 use crate::persist::float;
 use crate::persist::{directory, disk_space};
 use crate::phase::hold::HoldState;
+use crate::phase::pace::Work;
 use crate::phase::state::{Evaluations, PhaseState};
+use crate::phase::stored::{Fault, Parts, Stored, moments, safetensors_error};
 use crate::policy;
 use crate::step::optimizer::Optimizer;
 use crate::step::row_sparse::RowSparse;
 use burn::tensor::{DType, Device, Element, Tensor, TensorData, bf16, f16};
-use safetensors::{Dtype, SafeTensors, tensor::View};
+use safetensors::tensor::View;
+use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use spo_model::CausalLm;
 use spo_model::parameters::{for_each, replace};
 use spo_team::Team;
-use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -136,8 +138,9 @@ impl Checkpoints {
     /// It cannot be written; the ones before it are untouched then.
     pub fn save(&mut self, phase: &str, state: &PhaseState, events: Option<Mark>) -> Result<(), TrainError> {
         let name = format!("{:06}-{phase}-step-{}", self.next, state.step);
+        let parts = Parts::write(&self.dir, &name, state, &self.team)?;
         self.team.root(|| {
-            write(&self.dir, &name, phase, state, events, self.stage)?;
+            write(&self.dir, &name, phase, state, &parts, events, self.stage)?;
             let all = listed(&self.dir)?;
             all[..all.len().saturating_sub(self.plan.keep_last)].iter().try_for_each(|(_, path)| remove(path))
         })?;
@@ -216,6 +219,7 @@ fn write(
     name: &str,
     phase: &str,
     state: &PhaseState,
+    parts: &Parts,
     events: Option<Mark>,
     stage: u64,
 ) -> Result<PathBuf, TrainError> {
@@ -232,18 +236,22 @@ fn write(
         stage,
     };
     let header = serde_json::to_string(&header).expect("a header is plain data");
-    let mut tensors = vec![];
+    let fault = Fault::default();
+    let mut tensors = parts.tensors(&fault)?;
+    tensors.extend(moments(state));
+    let trained: BTreeSet<String> =
+        tensors.iter().filter_map(|(name, _)| Some(name.strip_prefix("first.")?.to_owned())).collect();
     for_each(&state.model, "", |parameter| {
-        if state.optimizer.trains(&parameter.path) {
+        if state.optimizer.trains(&parameter.path) || trained.contains(&parameter.path) {
             tensors.push((format!("weight.{}", parameter.path), Stored::new(RowSparse::Whole(parameter.value))));
         }
     });
-    tensors.extend(state.optimizer.state().map(|(name, values)| (name, Stored::new(values))));
     disk_space::require(dir, tensors.iter().map(|(_, tensor)| tensor.data_len() as u64).sum(), true)?;
     let aside = dir.join(format!("{name}.part"));
     let finish = || {
         safetensors::serialize_to_file(tensors, Some(HashMap::from([(HEADER.to_string(), header)])), &aside)
             .map_err(|error| safetensors_error(&aside, error))?;
+        fault.check()?;
         sync(&aside)?;
         let (_, hasher) = hash_start(&aside, u64::MAX).map_err(|e| TrainError::io(&aside, e))?;
         let path = dir.join(format!("{name}-{}{ENDING}", &hasher.finalize().to_hex()[..32]));
@@ -254,13 +262,6 @@ fn write(
     finish().inspect_err(|_| {
         let _ = std::fs::remove_file(&aside);
     })
-}
-
-fn safetensors_error(path: &Path, error: safetensors::SafeTensorError) -> TrainError {
-    match error {
-        safetensors::SafeTensorError::IoError(e) => TrainError::io(path, e),
-        other => TrainError::Damaged { path: path.into(), reason: other.to_string() },
-    }
 }
 
 impl Saved {
@@ -308,7 +309,12 @@ impl Saved {
         let file = SafeTensors::deserialize(&bytes).map_err(|e| damaged(e.to_string()))?;
         let device = model.device();
         let mut tensors = BTreeMap::new();
-        for (name, view) in file.iter() {
+        let owners = optimizer.owners();
+        let of_others = |name: &str| {
+            let moment = name.split_once('.').filter(|(part, _)| *part != "weight");
+            moment.zip(owners).is_some_and(|((_, path), owners)| !owners.is_own(path))
+        };
+        for (name, view) in file.iter().filter(|(name, _)| !of_others(name)) {
             tensors.insert(name.to_string(), read(&view, &device).map_err(damaged)?);
         }
         let mut misfit = None;
@@ -332,44 +338,13 @@ impl Saved {
             step: header.step,
             tokens: header.tokens,
             time: Duration::from_millis(header.milliseconds),
+            own: Work::default(),
             evaluated: header.evaluated,
             best: header.best,
             evaluations: header.evaluations.clone(),
             hold: header.hold.clone(),
             rolled_back: false,
         })
-    }
-}
-
-/// A flat tensor, read from the device when its turn comes.
-struct Stored {
-    values: RowSparse,
-    shape: [usize; 1],
-}
-
-impl Stored {
-    fn new(values: RowSparse) -> Self {
-        Self { shape: [values.elements()], values }
-    }
-}
-
-impl View for Stored {
-    fn dtype(&self) -> Dtype {
-        match self.values.dtype() {
-            DType::F64 => Dtype::F64,
-            DType::F16 => Dtype::F16,
-            DType::BF16 => Dtype::BF16,
-            _ => Dtype::F32,
-        }
-    }
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Owned(self.values.clone().into_whole().into_data().as_bytes().to_vec())
-    }
-    fn data_len(&self) -> usize {
-        self.shape[0] * self.values.dtype().size()
     }
 }
 

@@ -20,6 +20,7 @@ impl Phase<'_> {
         state: &mut PhaseState,
         task: &dyn Task,
         visits: &Visits,
+        team: &Team,
     ) -> Result<(), TrainError> {
         let steps_left = self.training.steps.saturating_sub(state.step);
         if self.training.update_in_backward || steps_left < CHECKED_FROM_STEPS {
@@ -40,6 +41,8 @@ impl Phase<'_> {
         let ran = match state.optimizer.method() {
             // Every process for itself: each may come to the row.
             Method::Gradients(_) => batch.gradients(model, &Team::solo()).map(drop),
+            // But a scorer is asked once.
+            Method::Losses(_) if task.is_written() => batch.loss(model, team).map(drop),
             Method::Losses(_) => batch.loss(model, &Team::solo()).map(drop),
         };
         match ran {

@@ -6,11 +6,13 @@ pub mod gate;
 pub mod gradients;
 pub mod hold;
 mod memory_check;
+pub(crate) mod pace;
 pub(crate) mod shards;
 pub mod state;
 mod step;
 mod step_batch;
 pub mod stopping;
+mod stored;
 pub(crate) mod visits;
 
 use crate::TrainError;
@@ -23,10 +25,12 @@ use crate::persist::durable::Mark;
 use crate::phase::checkpoint::Checkpoints;
 use crate::phase::gradients::Probes;
 use crate::phase::hold::Hold;
+use crate::phase::pace::Pace;
 use crate::phase::stopping::Stopping;
 use crate::step::gradients::Trainable;
 use crate::task::Task;
 pub(crate) use by_losses::NOISE_EVERY;
+pub use pace::Work;
 pub use state::PhaseState;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -75,11 +79,12 @@ impl Phase<'_> {
         }
         let replayed: Vec<usize> = task.replayed().into_iter().map(|(_, rows)| rows).collect();
         let visits = self.schedule(task.units(), &replayed);
-        self.check_memory(&mut state, task, &visits)?;
+        self.check_memory(&mut state, task, &visits, &reporter.team)?;
         let tasks: Vec<&dyn Task> = [task].into_iter().chain(held_out.map(|held_out| held_out.own.as_ref())).collect();
         if let Some(hold) = self.hold {
             hold.begin(self, &mut state, &tasks, reporter)?;
         }
+        let mut pace = Pace::default();
         loop {
             if let Some(hold) = self.hold.filter(|hold| hold.due(&state, self.training.steps)) {
                 let events = reporter.mark()?;
@@ -117,6 +122,7 @@ impl Phase<'_> {
                 return stopping.finish(state, self.training.steps, reporter);
             }
             state = self.step(state, task, &visits, reporter)?;
+            pace.look(self.name, &state, reporter)?;
         }
     }
 

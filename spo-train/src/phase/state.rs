@@ -2,6 +2,7 @@
 
 use crate::persist::float;
 use crate::phase::hold::HoldState;
+use crate::phase::pace::Work;
 use crate::step::optimizer::Optimizer;
 use serde::{Deserialize, Serialize};
 use spo_model::CausalLm;
@@ -21,6 +22,8 @@ pub struct PhaseState {
     pub tokens: u64,
     /// Time taken.
     pub time: Duration,
+    /// What this process has done of it, since it was started.
+    pub own: Work,
     /// The step after which the running policy was evaluated last; 0: never.
     pub evaluated: u64,
     /// The best held-out value so far, where the best checkpoint is kept.
@@ -42,6 +45,7 @@ impl PhaseState {
             step: 0,
             tokens: 0,
             time: Duration::ZERO,
+            own: Work::default(),
             evaluated: 0,
             best: None,
             evaluations: Evaluations::default(),

@@ -50,6 +50,7 @@ impl Phase<'_> {
             None => model,
         };
         self.probe(&model, task, done, reporter)?;
+        let before = reporter.team.spent();
         let updated = self.update((&batch, task), model, optimizer.as_mut(), learning_rate, &reporter.team);
         let Updated { model, tally, norm, passes, signal, gradients } = updated.map_err(|fault| match fault {
             Fault::NotFinite(quantity, found) => {
@@ -59,6 +60,12 @@ impl Phase<'_> {
             Fault::Error(error) => error,
         })?;
 
+        let mut own = state.own;
+        own.add(
+            batch.own_tokens(&reporter.team)? * passes as u64,
+            started.elapsed(),
+            reporter.team.spent().since(before),
+        );
         let written = tally.scores.map_or(0, |scores| scores.tokens as u64);
         let (tokens, taken) = (batch.tokens() * passes as u64 + written, started.elapsed());
         let of_dimension = |((dimension, _), sums): ((&str, usize), &ReplayTally)| Replayed {
@@ -98,7 +105,7 @@ impl Phase<'_> {
             memory_bytes: memory::resident_bytes(),
         }))?;
         let (tokens, time) = (state.tokens + tokens, state.time + taken);
-        Ok(PhaseState { model, optimizer, step: number, tokens, time, ..state })
+        Ok(PhaseState { model, optimizer, step: number, tokens, time, own, ..state })
     }
 
     /// Gradients → norm → clip → update; or losses → update.
@@ -110,6 +117,7 @@ impl Phase<'_> {
         learning_rate: f64,
         team: &Team,
     ) -> Result<Updated, Fault> {
+        let owners = optimizer.owners().cloned();
         match optimizer.method() {
             Method::Gradients(optimizer) if self.training.update_in_backward => {
                 let mut squares = 0.0;
@@ -137,7 +145,11 @@ impl Phase<'_> {
                 let norm = finite("the gradient norm", gradients.norm())?;
                 let scale = clip_factor(norm, self.training.max_grad_norm);
                 optimizer.begin_step();
-                let model = optimizer.update(model, &mut gradients, learning_rate, scale);
+                let changed = gradients.names().map(str::to_owned).collect();
+                let mut model = optimizer.update(model, &mut gradients, learning_rate, scale);
+                if let Some(owners) = owners {
+                    model = owners.spread(model, &changed, team)?;
+                }
                 Ok(Updated { model, tally, norm, passes: 1, signal: None, gradients: gram })
             }
             Method::Losses(optimizer) => self.by_losses(batch, model, optimizer, learning_rate, team),

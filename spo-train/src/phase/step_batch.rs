@@ -109,6 +109,12 @@ impl<'a> StepBatch<'a> {
         self.groups.iter().map(|group| group.tokens() as u64).sum()
     }
 
+    /// Those of a process's own shards.
+    pub fn own_tokens(&self, team: &Team) -> Result<u64, TeamError> {
+        let own = self.shards.of_all(self.own(team)?).iter().flatten();
+        Ok(own.map(|&member| self.groups[member].tokens() as u64).sum())
+    }
+
     /// Tokens of the largest micro-batch.
     pub fn most_tokens(&self) -> usize {
         let tokens = |members: &Vec<usize>| members.iter().map(|&member| self.groups[member].tokens()).sum();
@@ -119,7 +125,7 @@ impl<'a> StepBatch<'a> {
     ///
     /// Those of a shard are added one after the other, the shards' in a balanced tree, whichever processes have them.
     pub fn gradients(&self, model: &CausalLm, team: &Team) -> Result<(Gradients, StepTally), Fault> {
-        let start = self.start(model)?;
+        let start = self.start(model, team)?;
         let (mut sums, mut tallies) = (tree::Tree::default(), vec![]);
         let add = |mut a: Gradients, b| {
             a.merge(b);
@@ -177,7 +183,7 @@ impl<'a> StepBatch<'a> {
         model: CausalLm,
         part_done: impl FnMut(CausalLm, &mut Gradients) -> Result<CausalLm, Fault>,
     ) -> Result<(CausalLm, StepTally), Fault> {
-        let mut tally = self.start(&model)?;
+        let mut tally = self.start(&model, &Team::solo())?;
         let (rows, batch) = self.pack(&model, &self.shards.micro_batches[0]);
         let (options, dtype) = (self.tape_options(&model, &batch), model.dtype());
         let logp_gradients = |scored: &Scored| {
@@ -194,7 +200,7 @@ impl<'a> StepBatch<'a> {
     /// micro-batch's tokens of this process; none where the loss is of answers that the model writes.
     pub fn loss(&self, model: &CausalLm, team: &Team) -> Result<(StepTally, Vec<Vec<f32>>), Fault> {
         let step = StepRows { all: self.rows, rows: self.rows, done: self.done };
-        if let Some(tally) = self.task.written(model, &step, self.repacked)? {
+        if let Some(tally) = self.task.written(model, &step, self.repacked, team)? {
             return Ok((tally, vec![]));
         }
         self.pass(model, team, |_, rows, batch, scored, sums| {
@@ -226,7 +232,7 @@ impl<'a> StepBatch<'a> {
         team: &Team,
         f: impl Fn(usize, &[usize], &PackedBatch, &Scored, &mut StepTally) -> Result<T, Fault> + Sync,
     ) -> Result<(StepTally, Vec<T>), Fault> {
-        let start = StepTally { step_zero: None, ..self.start(model)? };
+        let start = StepTally { step_zero: None, ..self.start(model, team)? };
         let run = |(index, members): (usize, &Vec<usize>)| {
             let ((rows, batch), mut sums) = (self.pack(model, members), start.clone());
             let found = observe(model, &batch, &self.head, |scored| f(index, &rows, &batch, scored, &mut sums))?;
@@ -272,9 +278,9 @@ impl<'a> StepBatch<'a> {
     }
 
     /// Sums without any row.
-    fn start(&self, model: &CausalLm) -> Result<StepTally, Fault> {
+    fn start(&self, model: &CausalLm, team: &Team) -> Result<StepTally, Fault> {
         let (rows, batches, head) = (self.rows, self.shards.micro_batches.as_slice(), &self.head);
-        let ahead = StepAhead { model, rows, batches, token_budget: self.token_budget, head };
+        let ahead = StepAhead { model, rows, batches, token_budget: self.token_budget, head, team };
         let one_of = |(own, all): (usize, usize)| (0..all).map(|of| f64::from(u8::from(of == own))).collect();
         Ok(StepTally {
             weight: self.task.weight(&self.groups),

@@ -205,11 +205,11 @@ impl Keeper<'_> {
             self.token_budget,
             reporter,
         )?;
-        let said = sampled.predictions(&model, self.token_budget);
+        let said = sampled.predictions(&reporter.team, &model, self.token_budget);
         let mut found = None;
         for reference in budgeted.into_iter().chain(path) {
             let other = self.policies.load(reference)?;
-            let estimate = sampled.kl(&said, reference, &other, self.token_budget)?;
+            let estimate = sampled.kl(&reporter.team, &said, (reference, &other), self.token_budget)?;
             found = found.or_else(|| budgeted.map(|_| estimate.mean));
             reporter.emit(Event::RunningKl { phase: self.phase.into(), step: state.step, estimate })?;
         }

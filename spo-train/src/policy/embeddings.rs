@@ -6,6 +6,7 @@
 use crate::TrainError;
 use crate::events::reporter::Reporter;
 use crate::persist::durable;
+use crate::policy::dealt;
 use spo_data::{Dataset, Group, RowHash, row_hash};
 use spo_model::CausalLm;
 use spo_model::lora::is_adapter;
@@ -54,7 +55,9 @@ impl Embeddings {
             for (example, group) in chunk.iter().zip(&groups) {
                 model.spec().check_row(&example.id, group.prompt, &group.answers)?;
             }
-            for (example, answers) in chunk.iter().zip(model.embeddings(&groups, token_budget)) {
+            let embedded =
+                dealt::scored(&reporter.team, &groups, token_budget, |groups| model.embeddings(groups, token_budget))?;
+            for (example, answers) in chunk.iter().zip(embedded) {
                 for (answer, embedding) in answers.into_iter().enumerate() {
                     let found = embedding.iter().find(|value| !value.is_finite()).copied();
                     let found = f64::from(found.unwrap_or(0.0));

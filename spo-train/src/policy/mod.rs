@@ -1,6 +1,7 @@
 //! Policies as named artefacts on disk: the whole weights, or an adapter on the starting model.
 
 pub mod adapters;
+pub(crate) mod dealt;
 pub mod embeddings;
 pub mod logps;
 pub mod sampling;

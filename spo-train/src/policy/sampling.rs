@@ -6,13 +6,15 @@ use crate::events::Event;
 use crate::events::reporter::Reporter;
 use crate::persist::durable;
 use crate::persist::float;
+use crate::policy::dealt;
 use serde::{Deserialize, Serialize};
 use spo_core::logprob::HeadOptions;
 use spo_data::{Dataset, Group, PromptText, TextSpec, Tokenizer, encode_prompt, row_hash};
 use spo_eval::{KlEstimate, estimate_kl};
 use spo_model::CausalLm;
-use spo_model::generate::{Control, DecodeOptions, GenerateOptions, Generation, Generator, Sampling};
+use spo_model::generate::{DecodeOptions, GenerateOptions, Generation, Generator, Sampling};
 use spo_model::score::Predictions;
+use spo_team::{Team, TeamError};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -53,13 +55,16 @@ impl SampledResponses {
         let responses = respond(model, &prompts, plan.kl_max_new_tokens, sampling, stop, seed, reporter)?;
         let mut drawn =
             Self { policy: policy.into(), prompts, responses, logps: vec![], limit: plan.kl_max_new_tokens };
-        drawn.logps = drawn.score(model, token_budget);
+        drawn.logps = drawn.score(&reporter.team, model, token_budget)?;
         Ok(drawn)
     }
 
-    /// What the policy says at every token of its responses, for [`kl`](Self::kl); `model` is the policy.
-    pub fn predictions(&self, model: &CausalLm, token_budget: usize) -> Predictions {
-        model.predictions(&self.groups(), token_budget)
+    /// What the policy says at every token of this process's part of its responses, for [`kl`](Self::kl); `model` is the
+    /// policy.
+    pub fn predictions(&self, team: &Team, model: &CausalLm, token_budget: usize) -> Predictions {
+        let groups = self.groups();
+        let own = &dealt::members(team, &groups, token_budget)[team.rank()];
+        model.predictions(&dealt::select(&groups, own), token_budget)
     }
 
     /// `KL(policy ‖ reference)` on these responses, of which the policy said this; `model` is the reference, and the budget
@@ -69,13 +74,18 @@ impl SampledResponses {
     /// Fewer than two responses, or a log-prob that is not finite.
     pub fn kl(
         &self,
+        team: &Team,
         policy: &Predictions,
-        reference: &str,
-        model: &CausalLm,
+        (reference, model): (&str, &CausalLm),
         token_budget: usize,
     ) -> Result<KlEstimate, TrainError> {
-        let divergences = model.divergences(policy, &self.groups(), token_budget, &HeadOptions::default()).concat();
-        let ratios: Vec<f64> = self.logps.iter().zip(self.score(model, token_budget)).map(|(p, q)| p - q).collect();
+        let groups = self.groups();
+        let members = dealt::members(team, &groups, token_budget);
+        let own = dealt::select(&groups, &members[team.rank()]);
+        let own = model.divergences(policy, &own, token_budget, &HeadOptions::default());
+        let divergences = dealt::collect(team, &members, own)?.concat();
+        let scores = self.score(team, model, token_budget)?;
+        let ratios: Vec<f64> = self.logps.iter().zip(scores).map(|(p, q)| p - q).collect();
         let tokens: Vec<usize> = self.responses.iter().map(Vec::len).collect();
         Ok(estimate_kl(&self.policy, reference, &divergences, &ratios, &tokens)?)
     }
@@ -107,9 +117,12 @@ impl SampledResponses {
         self.iter().map(|(prompt, response)| Group { prompt, answers: vec![response] }).collect()
     }
 
-    fn score(&self, model: &CausalLm, token_budget: usize) -> Vec<f64> {
-        let scored = model.score(&self.groups(), token_budget, &HeadOptions::default(), &mut |_| ());
-        scored.iter().map(|answers| answers[0].iter().map(|logp| f64::from(*logp)).sum()).collect()
+    fn score(&self, team: &Team, model: &CausalLm, token_budget: usize) -> Result<Vec<f64>, TeamError> {
+        let sum = |answers: Vec<Vec<f32>>| answers[0].iter().map(|logp| f64::from(*logp)).sum();
+        dealt::scored(team, &self.groups(), token_budget, |groups| {
+            let scored = model.score(groups, token_budget, &HeadOptions::default(), &mut |_| ());
+            scored.into_iter().map(sum).collect()
+        })
     }
 }
 
@@ -278,12 +291,7 @@ pub(crate) fn draw_answers(
             first_stream: drawn.len() as u64,
             stop: drawing.stop.clone(),
         };
-        let mut interruption = Ok(());
-        let generated = generator.generate(chunk, &options, &mut |_, _| {
-            interruption = reporter.check_stop_within();
-            if interruption.is_ok() { Control::Continue } else { Control::Stop }
-        });
-        interruption?;
+        let generated = dealt::written(reporter, &mut generator, BATCH, chunk, &options)?;
         reporter.check_stop()?;
         drawn.extend(generated);
         reporter.emit(Event::Answering { policy: policy.into(), done: drawn.len(), total: wanted.len() })?;
@@ -314,11 +322,7 @@ fn respond(
     let decode = DecodeOptions { batch: BATCH, drafts: 0, ..DecodeOptions::default() };
     let options = GenerateOptions { max_new_tokens, sampling, seed, first_stream: 0, stop: stop.to_vec() };
     let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
-    let mut interruption = Ok(());
-    let responses = Generator::new(model.clone(), &decode).generate(&prompts, &options, &mut |_, _| {
-        interruption = reporter.check_stop_within();
-        if interruption.is_ok() { Control::Continue } else { Control::Stop }
-    });
-    interruption?;
+    let mut generator = Generator::new(model.clone(), &decode);
+    let responses = dealt::written(reporter, &mut generator, BATCH, &prompts, &options)?;
     Ok(responses.into_iter().map(|response| response.ids).collect())
 }

@@ -62,7 +62,9 @@ impl Driver<'_> {
     pub(super) fn judged_by(&self, training: &Training) -> Result<Option<Judged>, TrainError> {
         let online = training.place.arm.and_then(|arm| arm.round.online.as_ref());
         let Some(online) = online.filter(|_| training.data.train.is_written()) else { return Ok(None) };
-        let scorer = Arc::new(Mutex::new(self.scorer(&online.scorer)?));
+        // The others hear of its scores from rank 0.
+        let opened = self.reporter.team.is_root().then(|| self.scorer(&online.scorer)).transpose()?;
+        let scorer = opened.map(|scorer| Arc::new(Mutex::new(scorer)));
         let tokenizer = Arc::new(self.prepared.tokenizer.clone());
         let seed = self.plan.seed.wrapping_add(training.place.round());
         Ok(Some(Judged { scorer, tokenizer, drawing: Drawing::of(online, self.stop.clone(), seed) }))

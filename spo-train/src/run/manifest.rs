@@ -116,7 +116,10 @@ impl Manifest {
     /// What is another in `now`, in words.
     pub fn changes(&self, now: &Self) -> Vec<(Change, String)> {
         let mut changes = vec![];
-        let plan = |a: &[String], b: &[String]| a.iter().filter(|line| !b.contains(line)).cloned().collect::<Vec<_>>();
+        let counts = |line: &&String| !WITHOUT_RESULT.iter().any(|key| line.split(" = ").next() == Some(key));
+        let plan = |a: &[String], b: &[String]| {
+            a.iter().filter(counts).filter(|line| !b.contains(line)).cloned().collect::<Vec<_>>()
+        };
         for line in plan(&self.plan, &now.plan) {
             changes.push((Change::RunFile, format!("was {line}")));
         }
@@ -153,6 +156,9 @@ impl Manifest {
         changes
     }
 }
+
+/// Keys that may change while a run goes on: they change where and how fast it is computed, and no number.
+const WITHOUT_RESULT: [&str; 3] = ["parallel.timeout", "parallel.optimizer-state", "parallel.bandwidth"];
 
 /// Hash of the running program's file, wherever it lies.
 fn build() -> Option<String> {

@@ -13,6 +13,7 @@ use crate::persist::journal::{DETAIL, Journal};
 use crate::phase::checkpoint::{Checkpoints, Saved};
 use crate::phase::gate::Gate;
 use crate::phase::hold::HoldState;
+use crate::phase::pace::processes;
 use crate::phase::stopping::{Keeper, Stopping};
 use crate::phase::{Phase, PhaseState};
 use crate::policy::Policies;
@@ -266,7 +267,7 @@ impl<'a> Driver<'a> {
         let model = self.resident.take(parent)?;
         let model = self.resident.policies.begin_round(parent, model, phase.round)?;
         let model = stage.data.rows().with_head(model);
-        let optimizer = optimizer(plan, &phase, &model);
+        let optimizer = optimizer(plan, &phase, &model, &self.reporter.team);
         let state = match saved {
             Some(saved) => saved.restore(model, optimizer)?,
             None => PhaseState::new(model, optimizer),
@@ -325,6 +326,7 @@ impl<'a> Driver<'a> {
             seconds: state.time.as_secs_f64(),
             tokens: state.tokens,
             peak_bytes: memory::peak_resident_bytes(),
+            processes: processes(&self.reporter.team, &state.own)?,
         })?;
         // The optimiser's moments go before the saved policy is read back.
         drop(state.optimizer);
@@ -470,8 +472,9 @@ impl<'a> Driver<'a> {
         let budget = self.prepared.scored_at_once();
         for responses in self.responses.iter().filter(|responses| policies.contains(&responses.policy)) {
             self.reporter.check_stop()?;
-            let said = responses.predictions(self.resident.get(&responses.policy)?, budget);
-            let estimate = responses.kl(&said, reference, self.resident.get(reference)?, budget)?;
+            let team = self.reporter.team.clone();
+            let said = responses.predictions(&team, self.resident.get(&responses.policy)?, budget);
+            let estimate = responses.kl(&team, &said, (reference, self.resident.get(reference)?), budget)?;
             self.reporter.emit(Event::KlEstimated(estimate))?;
         }
         Ok(())

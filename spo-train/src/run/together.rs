@@ -33,7 +33,11 @@ pub fn settle(plan: &mut RunPlan, team: &Team, resumed: Option<&Path>) -> Result
     if tree::share(shards, team.rank(), team.size()).is_none() {
         return Err(not_shared(shards, team.size()).into());
     }
-    match unshared(shards, &plan.rounds, plan.warmup.as_ref()) {
+    let projects = plan.lora.as_ref().is_some_and(|lora| lora.project > 0);
+    let torn = (!team.is_solo() && plan.parallel.shares_moments() && projects).then(|| {
+        "`[lora] project` takes directions out of adapters that `optimizer-state = \"sharded\"` tears apart".to_owned()
+    });
+    match torn.or_else(|| unshared(shards, &plan.rounds, plan.warmup.as_ref())) {
         None => Ok(()),
         Some(right) => Err(TeamError::Contradiction {
             left: format!("the run is shared by {} processes", team.size()),

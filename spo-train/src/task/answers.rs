@@ -3,6 +3,7 @@
 use super::ahead::WholeBatch;
 use super::{Ahead, StepAhead, StepTally, Task, spread, sums};
 use crate::TrainError;
+use crate::policy::dealt;
 use crate::step::tape::{LogpGradients, Scored};
 use burn::tensor::Device;
 use spo_core::CoreError;
@@ -73,9 +74,13 @@ impl<'a> UnpairedTask<'a> {
     }
 
     /// The policy's sums of one answer per group.
-    fn score(&self, step: &StepAhead, groups: &[Group]) -> Vec<f64> {
-        let scored = step.model.score(groups, step.token_budget, step.head, &mut |_| ());
-        scored.iter().map(|answers| answers[0].iter().map(|logp| f64::from(*logp)).sum()).collect()
+    fn score(&self, step: &StepAhead, groups: &[Group]) -> Result<Vec<f64>, TrainError> {
+        let sum = |answers: &Vec<Vec<f32>>| answers[0].iter().map(|logp| f64::from(*logp)).sum();
+        let score = |groups: &[Group]| {
+            let scored = step.model.score(groups, step.token_budget, step.head, &mut |_| ());
+            scored.iter().map(sum).collect()
+        };
+        Ok(dealt::scored(step.team, groups, step.token_budget, score)?)
     }
 }
 
@@ -104,7 +109,7 @@ impl Task for UnpairedTask<'_> {
                 let (prompt, answer) = mismatched.row(self.dataset, &self.answers, row);
                 Group { prompt, answers: vec![answer] }
             };
-            let policy = self.score(step, &step.rows.iter().map(group).collect::<Vec<_>>());
+            let policy = self.score(step, &step.rows.iter().map(group).collect::<Vec<_>>())?;
             let ratios = policy.iter().zip(step.rows).map(|(logp, &row)| logp - mismatched.reference[row]);
             return Ok(Some(Ahead::Kl(ratios.sum::<f64>() / step.rows.len() as f64)));
         }
@@ -112,7 +117,7 @@ impl Task for UnpairedTask<'_> {
             return Ok(None);
         }
         let groups: Vec<Group> = step.rows.iter().map(|&row| self.group(row)).collect();
-        let numbers = self.numbers(step.rows, self.score(step, &groups), 0.0);
+        let numbers = self.numbers(step.rows, self.score(step, &groups)?, 0.0);
         Ok(Some(Ahead::Answers(Arc::new(WholeBatch { rows: step.rows.to_vec(), numbers }))))
     }
 

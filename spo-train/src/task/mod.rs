@@ -37,6 +37,7 @@ use crate::step::tape::{LogpGradients, Scored};
 use spo_core::logprob::HeadOptions;
 use spo_data::{Group, PackedBatch, Units};
 use spo_model::CausalLm;
+use spo_team::Team;
 
 /// A batch before its micro-batches are differentiated.
 #[derive(Debug)]
@@ -51,6 +52,8 @@ pub struct StepAhead<'a> {
     pub token_budget: usize,
     /// The log-prob head.
     pub head: &'a HeadOptions,
+    /// The processes that share the step: each looks at some of the rows, and all have the same numbers then.
+    pub team: &'a Team,
 }
 
 /// A micro-batch's rows among those of its step.
@@ -140,14 +143,25 @@ pub trait Task: Sync {
         Ok(None)
     }
 
+    /// Whether the loss is of answers that the model writes.
+    fn is_written(&self) -> bool {
+        false
+    }
+
     /// The sums of some rows at a model where the loss is of answers that the model writes, with random numbers that are the
-    /// same for every model. With `otherwise` other sequences are computed together: what differs is rounding. `None`: the
-    /// loss is of log-probs.
+    /// same for every model; the processes of the team write them together. With `otherwise` other sequences are computed
+    /// together: what differs is rounding. `None`: the loss is of log-probs.
     ///
     /// # Errors
     /// The scorer's, or that it judged no answer.
-    fn written(&self, model: &CausalLm, step: &StepRows, otherwise: bool) -> Result<Option<StepTally>, TrainError> {
-        let _ = (model, step, otherwise);
+    fn written(
+        &self,
+        model: &CausalLm,
+        step: &StepRows,
+        otherwise: bool,
+        team: &Team,
+    ) -> Result<Option<StepTally>, TrainError> {
+        let _ = (model, step, otherwise, team);
         Ok(None)
     }
 

@@ -239,11 +239,14 @@ impl Task for PreferenceTask<'_> {
         if !self.objective().needs().whole_batch || step.batches.len() < 2 {
             return Ok(None);
         }
-        let mut whole: Option<WholeBatch<PairNumbers>> = None;
-        for members in step.batches {
-            let rows: Vec<usize> = members.iter().map(|&member| step.rows[member]).collect();
+        let observed = step.team.deal(step.batches.len(), |index| {
+            let rows: Vec<usize> = step.batches[index].iter().map(|&member| step.rows[member]).collect();
             let batch = PackedBatch::new(&rows.iter().map(|&row| self.group(row)).collect::<Vec<_>>());
             let (numbers, _) = observe(step.model, &batch, step.head, |scored| self.observe(&rows, &batch, scored))?;
+            Ok::<_, TrainError>((rows, numbers))
+        })?;
+        let mut whole: Option<WholeBatch<PairNumbers>> = None;
+        for (rows, numbers) in observed {
             match &mut whole {
                 Some(whole) => {
                     whole.rows.extend(rows);

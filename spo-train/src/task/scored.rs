@@ -2,6 +2,7 @@
 
 use super::{StepRows, StepTally, Task};
 use crate::TrainError;
+use crate::policy::dealt;
 use crate::policy::sampling::{BATCH, Drawing};
 use crate::step::tape::{LogpGradients, Scored};
 use spo_data::{Group, PackedBatch, Prompt, Tokenizer};
@@ -9,13 +10,14 @@ use spo_model::CausalLm;
 use spo_model::generate::{Control, DecodeOptions, GenerateOptions, Generation, Generator};
 use spo_model::lora::mix;
 use spo_score::{Item, Scorer};
+use spo_team::{Team, TeamError};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Who scores, and how answers are drawn.
 #[derive(Clone)]
 pub(crate) struct Judged {
-    /// The scorer; the tasks of a phase share it.
-    pub scorer: Arc<Mutex<Box<dyn Scorer>>>,
+    /// The scorer; the tasks of a phase share it. Rank 0 alone has it.
+    pub scorer: Option<Arc<Mutex<Box<dyn Scorer>>>>,
     /// Decodes answers.
     pub tokenizer: Arc<Tokenizer>,
     /// Most tokens of an answer, how they are drawn, and how many answers each prompt gets.
@@ -39,7 +41,7 @@ impl<'a> ScoredTask<'a> {
     }
 
     /// The answers of a policy, one prompt's behind each other, so many sequences at a time.
-    fn draw(&self, model: &CausalLm, step: &StepRows, batch: usize) -> Vec<Generation> {
+    fn draw(&self, model: &CausalLm, step: &StepRows, batch: usize, team: &Team) -> Result<Vec<Generation>, TeamError> {
         let Drawing { samples, max_new_tokens, sampling, stop, seed } = self.judged.drawing.clone();
         let first = step.rows.first().map_or(0, |row| (row * samples) as u64);
         let (seed, first_stream) = if self.held_out { (seed, first) } else { (mix(seed ^ mix(step.done)), 0) };
@@ -47,7 +49,18 @@ impl<'a> ScoredTask<'a> {
         let ids = step.rows.iter().map(|row| self.prompts[*row].ids.as_slice());
         let wanted: Vec<&[u32]> = ids.flat_map(|ids| std::iter::repeat_n(ids, samples)).collect();
         let decode = DecodeOptions { batch, drafts: 0, ..DecodeOptions::default() };
-        Generator::new(model.clone(), &decode).generate(&wanted, &options, &mut |_, _| Control::Continue)
+        let mut generator = Generator::new(model.clone(), &decode);
+        dealt::continued(team, &mut generator, batch, &wanted, &options, &mut |_, _| Control::Continue)
+    }
+
+    /// The scores of those answers that the scorer judges along the dimension.
+    fn judge(&self, rows: &[usize], drawn: &[Generation]) -> Result<Vec<f64>, TrainError> {
+        let samples = self.judged.drawing.samples;
+        let of = |(index, answer): (usize, &Generation)| self.item(rows[index / samples], &answer.ids);
+        let items = drawn.iter().enumerate().map(of).collect::<Result<Vec<_>, _>>()?;
+        let scorer = self.judged.scorer.as_ref().expect("rank 0 has opened it");
+        let scores = scorer.lock().unwrap_or_else(PoisonError::into_inner).score(&items, &mut |_| true)?;
+        Ok(scores.into_iter().flatten().filter_map(|scores| scores.of(Some(self.dimension))).collect())
     }
 
     fn item(&self, row: usize, ids: &[u32]) -> Result<Item, TrainError> {
@@ -76,24 +89,27 @@ impl Task for ScoredTask<'_> {
         &self.prompts[row].id
     }
 
-    fn written(&self, model: &CausalLm, step: &StepRows, otherwise: bool) -> Result<Option<StepTally>, TrainError> {
+    fn is_written(&self) -> bool {
+        true
+    }
+
+    fn written(
+        &self,
+        model: &CausalLm,
+        step: &StepRows,
+        otherwise: bool,
+        team: &Team,
+    ) -> Result<Option<StepTally>, TrainError> {
         let samples = self.judged.drawing.samples;
         let half = (step.rows.len() * samples).min(BATCH).div_ceil(2);
-        let drawn = self.draw(model, step, if otherwise { half } else { BATCH });
-        let of = |(index, answer): (usize, &Generation)| self.item(step.rows[index / samples], &answer.ids);
-        let items = drawn.iter().enumerate().map(of).collect::<Result<Vec<_>, _>>()?;
-        let mut scorer = self.judged.scorer.lock().unwrap_or_else(PoisonError::into_inner);
-        let scores = scorer.score(&items, &mut |_| true)?;
-        let scores = scores.into_iter().flatten().filter_map(|scores| scores.of(Some(self.dimension)));
-        let mut tally = ScoreTally {
+        let drawn = self.draw(model, step, if otherwise { half } else { BATCH }, team)?;
+        let scores = team.root_unhurried(|| self.judge(step.rows, &drawn))?;
+        let tally = ScoreTally {
             answers: drawn.len() as f64,
+            judged: scores.len() as f64,
+            score: scores.iter().sum(),
             tokens: drawn.iter().map(|answer| answer.ids.len() as f64).sum(),
-            ..ScoreTally::default()
         };
-        for score in scores {
-            tally.judged += 1.0;
-            tally.score += score;
-        }
         if tally.judged == 0.0 {
             let reason = format!(
                 "its scorer judged none of {} answers along {:?}: the mean of none is no loss",

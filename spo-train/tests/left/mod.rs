@@ -4,8 +4,9 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Keys and columns that differ from run to run of the same run file.
-const TIMED: [&str; 8] = ["at", "seconds", "peak-bytes", "peak_bytes", "memory-bytes", "path", "model", "report"];
+/// Keys and columns that differ from run to run of the same run file; `processes` has times alone.
+const TIMED: [&str; 9] =
+    ["at", "seconds", "peak-bytes", "peak_bytes", "memory-bytes", "path", "model", "report", "processes"];
 
 /// Bytes of weights, optimiser states and log-probs, texts without times, by their names in the run directory.
 pub fn left(out: &Path) -> BTreeMap<String, Vec<u8>> {

@@ -2,6 +2,7 @@
 
 use super::{RoundPlan, RunPlan, WarmupPlan};
 use crate::config::defaults;
+use crate::config::spec::OptimizerState;
 use serde::{Deserialize, Serialize};
 
 /// How several processes share a run.
@@ -12,6 +13,23 @@ pub struct ParallelPlan {
     pub shards: usize,
     /// Seconds that a process waits for the others.
     pub timeout: f64,
+    /// Where AdamW's moments are.
+    #[serde(default)]
+    pub optimizer_state: OptimizerState,
+    /// Gbit/s between the processes.
+    #[serde(default = "bandwidth")]
+    pub bandwidth: f64,
+}
+
+fn bandwidth() -> f64 {
+    defaults::BANDWIDTH
+}
+
+impl ParallelPlan {
+    /// Whether each process keeps the moments of some parameters only, where there are several.
+    pub fn shares_moments(&self) -> bool {
+        self.optimizer_state == OptimizerState::Sharded
+    }
 }
 
 impl Default for ParallelPlan {

@@ -25,7 +25,7 @@ pub use gate::{GateConditionsSpec, GateSpec, OnMiss};
 pub use hold::{HoldBoundSpec, HoldSpec};
 pub use model::{Dtype, LoraCondition, LoraRounds, LoraSet, LoraSpec, LoraTargets, ModelSpec, QuantisedBase};
 pub use online::{OnlineSpec, Unfinished};
-pub use parallel::ParallelSpec;
+pub use parallel::{OptimizerState, ParallelSpec};
 pub use round::{Combine, ControlSpec, Dimensions, MetaUse, RoundSpec};
 pub use run::{Argument, Located, RunSections, RunSpec, Source};
 pub use steering::SteeringSpec;

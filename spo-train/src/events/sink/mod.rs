@@ -77,6 +77,7 @@ impl Sink for EventFile {
                 | Event::Downloading { .. }
                 | Event::Answering { .. }
                 | Event::Judging { .. }
+                | Event::SlowProcess { .. }
         );
         if passing {
             return Ok(());

@@ -1,7 +1,7 @@
 //! AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) in the field's form: decay decoupled and on
 //! matrices only, ε outside the root of the bias-corrected second moment.
 
-use super::{FromGradients, Method, Optimizer};
+use super::{FromGradients, Method, Optimizer, Owners};
 use crate::step::gradients::Gradients;
 use crate::step::row_sparse::{RowSparse, TableRows};
 use burn::module::Module;
@@ -43,6 +43,7 @@ pub struct AdamW {
     config: AdamWConfig,
     step: u64,
     moments: BTreeMap<String, Moments>,
+    owners: Option<Owners>,
 }
 
 #[derive(Debug)]
@@ -71,9 +72,11 @@ impl AdamW {
         self.step += 1;
     }
 
-    /// Updates every parameter that has a gradient, and takes it out.
+    /// Updates every parameter that has a gradient and is not another process's, and takes the gradient out.
     pub fn update<M: Module>(&mut self, model: M, gradients: &mut Gradients, learning_rate: f64, scale: f64) -> M {
-        replace(model, "", |parameter| match gradients.remove(&parameter.path) {
+        let owners = self.owners.as_ref();
+        let is_own = |path: &str| owners.is_none_or(|owners| owners.is_own(path));
+        replace(model, "", |parameter| match gradients.remove(&parameter.path).filter(|_| is_own(&parameter.path)) {
             Some(gradient) => {
                 let decayed = parameter.shape.len() > 1;
                 let update = Update::new(self.step, &self.config, learning_rate, scale, decayed);
@@ -104,6 +107,14 @@ impl Optimizer for AdamW {
 
     fn trains(&self, path: &str) -> bool {
         self.moments.contains_key(path)
+    }
+
+    fn share(&mut self, owners: Owners) {
+        self.owners = Some(owners);
+    }
+
+    fn owners(&self) -> Option<&Owners> {
+        self.owners.as_ref()
     }
 
     /// `first.PATH`, `second.PATH`, and `master.PATH` where weights are stored in 16 bits.

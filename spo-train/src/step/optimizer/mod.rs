@@ -2,10 +2,12 @@
 //! for, as [`Mezo`] and [`SubZero`] do.
 
 mod adamw;
+mod owners;
 mod projected;
 pub mod zeroth_order;
 
 pub use adamw::{AdamW, AdamWConfig};
+pub use owners::Owners;
 pub use projected::Projected;
 pub use zeroth_order::{Mezo, SubZero, SubZeroConfig, ZerothOrder};
 
@@ -38,6 +40,18 @@ pub trait Optimizer: Debug + Send {
     /// # Errors
     /// What is wrong with the state.
     fn restore(&mut self, steps: u64, state: BTreeMap<String, Tensor<1>>) -> Result<(), String>;
+
+    /// Keeps the state of this process's parameters alone, and leaves the others' as they are, before the first step. An
+    /// optimiser without a state of each parameter keeps what it has.
+    fn share(&mut self, owners: Owners) {
+        let _ = owners;
+    }
+
+    /// Who keeps the state of which parameter; `None` where each process has all of it. Then
+    /// [`state`](Self::state) is that of this process's parameters, and so is what [`restore`](Self::restore) takes.
+    fn owners(&self) -> Option<&Owners> {
+        None
+    }
 
     /// The policy that training has come to, to be scored or saved, where the optimiser keeps some of it beside the
     /// weights: as adapters on them, if need be.
