@@ -67,8 +67,8 @@ fn what_is_sampled_and_scored() {
         let rounds = text.find("[[rounds]]").unwrap()..text.find("[evaluation]").unwrap();
         let online = "scorer = \"command:sh scorer.sh\"\nsamples = 3\nmax-new-tokens = 8\n";
         let made =
-            format!("[[rounds]]\ndimension = \"style\"\n[rounds.online]\n{online}refresh = 2\nunfinished = \"keep\"\n");
-        let scored = "[[rounds]]\ndimension = \"length\"\nobjective = \"score\"\noptimizer = \"subzero\"\n\
+            format!("[[rounds]]\ndimension = \"honesty\"\n[rounds.online]\n{online}refresh = 2\nunfinished = \"keep\"\n");
+        let scored = "[[rounds]]\ndimension = \"helpfulness\"\nobjective = \"score\"\noptimizer = \"subzero\"\n\
                       online = { scorer = \"command:sh scorer.sh\", max-new-tokens = 6 }\n";
         let mut text = text.clone();
         text.replace_range(rounds, &(made + scored));

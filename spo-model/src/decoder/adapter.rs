@@ -38,7 +38,7 @@ impl LoraAdapter {
     /// For these rows of a batch alone: what dropout drops and whose z counts is told by token.
     pub(crate) fn on_rows(&mut self, rows: &[usize]) {
         self.dropout = self.dropout.take().map(|dropout| dropout.of_rows(rows));
-        if let Some(mixture) = self.core.as_mut().and_then(|core| core.mixture.as_mut()) {
+        if let Some(mixture) = self.core.as_mut().and_then(|core| core.mixture.first_mut()) {
             mixture.by = mixture.by.on_rows(rows);
         }
     }

@@ -162,7 +162,7 @@ impl Block {
         let mlp = self.mlp.iter_mut().flat_map(Mlp::linears_mut).map(|(_, linear)| linear);
         let moe = self.moe.iter_mut().flat_map(Experts::linears_mut).map(|(_, linear)| linear);
         let cores = attention.chain(mlp).chain(moe);
-        film.chain(cores.filter_map(|linear| Some(&mut linear.lora.as_mut()?.core.as_mut()?.mixture.as_mut()?.by)))
+        film.chain(cores.filter_map(|linear| Some(&mut linear.lora.as_mut()?.core.as_mut()?.mixture.first_mut()?.by)))
     }
 }
 

@@ -14,8 +14,8 @@ pub struct FrontCore {
     pub shared: Param<Tensor<2>>,
     /// `W₂,ₖ` below each other, `[dimensions · rank, rank]`
     pub weighed: Param<Tensor<2>>,
-    /// What z makes of the `W₂,ₖ`; without one the weights count.
-    pub mixture: Option<Mixture>,
+    /// What z makes of the `W₂,ₖ`: one or, where the weights count, none. A list keeps layers without it small.
+    pub mixture: Vec<Mixture>,
     /// `w`
     #[module(skip)]
     weights: Vec<f64>,
@@ -31,7 +31,7 @@ impl FrontCore {
         let [rows, rank] = weighed.dims();
         let dimensions = rows / rank;
         let weights = equal(dimensions);
-        Self { shared: Param::from_tensor(shared), weighed: Param::from_tensor(weighed), mixture: None, weights }
+        Self { shared: Param::from_tensor(shared), weighed: Param::from_tensor(weighed), mixture: vec![], weights }
     }
 
     /// The weights that it acts with, `[dimensions]`.
@@ -51,7 +51,7 @@ impl FrontCore {
         let shared = self.shared.val();
         let first = shared.dims()[0];
         let (one, two) = (x.clone().narrow(1, 0, first), x.narrow(1, first, total - first));
-        let two = match &self.mixture {
+        let two = match self.mixture.first() {
             Some(mixture) => mixture.apply(two, self.weighed.val()),
             None => linear(two, self.mixed()),
         };
@@ -61,7 +61,7 @@ impl FrontCore {
     /// `Σₖ wₖ W₂,ₖ`, `[rank, rank]`; with a mixture for its first z.
     fn mixed(&self) -> Tensor<2> {
         let weighed = self.weighed.val();
-        if let Some(mixture) = &self.mixture {
+        if let Some(mixture) = self.mixture.first() {
             return mixture.mixed(weighed);
         }
         let rank = weighed.dims()[1];
@@ -118,7 +118,7 @@ mod tests {
         let mut core = FrontCore::new(shared, weighed);
         // A parameter that is no leaf of the tape: the leaf has another shape.
         let bias = Param::initialized(ParamId::new(), bias.reshape([3]));
-        core.mixture = Some(Mixture { weight: Param::from_tensor(map), bias, by: by(z) });
+        core.mixture = vec![Mixture { weight: Param::from_tensor(map), bias, by: by(z) }];
         lora.core = Some(core);
         linear.lora = Some(lora);
         (linear.forward(x).tanh() * numbers([3, 4], 9.0)).sum()
@@ -145,7 +145,7 @@ mod tests {
         let layer = |by: TokenZ| {
             let mut lora = LoraAdapter::new(a.clone(), b.clone(), 1.7);
             let mut core = FrontCore::new(shared.clone(), weighed.clone());
-            core.mixture = Some(Mixture::new(map.clone(), bias.clone().reshape([3]), by));
+            core.mixture = vec![Mixture::new(map.clone(), bias.clone().reshape([3]), by)];
             lora.core = Some(core);
             lora
         };

@@ -54,7 +54,7 @@ impl CausalLm {
     pub fn weights(&self) -> Option<Vec<f64>> {
         let mut model = self.clone();
         let mut linears = projections(&mut model).into_iter();
-        let core = |linear: &mut Linear| linear.lora.as_ref()?.core.clone().filter(|core| core.mixture.is_none());
+        let core = |linear: &mut Linear| linear.lora.as_ref()?.core.clone().filter(|core| core.mixture.is_empty());
         linears.find_map(|(_, linear)| Some(core(linear)?.weights().to_vec()))
     }
 

@@ -42,7 +42,7 @@ impl CausalLm {
         for block in &mut self.layers {
             block.film = spec.films.then(|| Film::identity(spec.width, hidden, &device, wide));
             for core in block.linears_mut().filter_map(|(_, linear)| linear.lora.as_mut()?.core.as_mut()) {
-                core.mixture = Some(Mixture::equal(core.weights().len(), spec.width, &device, wide));
+                core.mixture = vec![Mixture::equal(core.weights().len(), spec.width, &device, wide)];
             }
         }
         self.steering = Some(Steering { encoder, spec: *spec, contexts: None });
