@@ -69,7 +69,7 @@ fn gradients_equal_finite_differences(by: By, parameters: usize) {
             let expected = (moved(1e-5) - moved(-1e-5)) / 2e-5;
             let error = (gradient[element] - expected).abs();
             assert!(
-                error <= 2e-6 * expected.abs().max(1.0),
+                error <= 5e-6 * expected.abs().max(1.0),
                 "{by:?} {name} {element}: {} {expected}",
                 gradient[element]
             );
@@ -416,7 +416,8 @@ fn what_does_not_go_with_steering_is_refused() {
     let by_cores = |changes: &[&str], words: &[&str]| refused(BY_CORES, changes, words);
     by_cores(&["lora.condition=\"none\""], &["steering.films", "condition = \"contexts\""]);
     refused("components = 3\n", &[], &["lora.components", "condition = \"contexts\""]);
-    by_cores(&["lora.components=1"], &["components", "2"]);
+    let error = spec(out, BY_CORES).apply_set("lora.components=1").unwrap_err();
+    assert!(error.to_string().contains("an integer of at least 2"), "{error}");
     by_cores(&["lora.dora=true"], &["lora", "magnitudes"]);
     by_cores(&["lora.rounds=\"stack\""], &["lora.rounds"]);
     by_cores(&["lora.concentration=0.5"], &["concentration", "weights"]);

@@ -66,8 +66,9 @@ fn what_is_sampled_and_scored() {
         let text = text.replace("pairs-per-step = 4\n", &format!("pairs-per-step = 6\n{training}"));
         let rounds = text.find("[[rounds]]").unwrap()..text.find("[evaluation]").unwrap();
         let online = "scorer = \"command:sh scorer.sh\"\nsamples = 3\nmax-new-tokens = 8\n";
-        let made =
-            format!("[[rounds]]\ndimension = \"honesty\"\n[rounds.online]\n{online}refresh = 2\nunfinished = \"keep\"\n");
+        let made = format!(
+            "[[rounds]]\ndimension = \"honesty\"\n[rounds.online]\n{online}refresh = 2\nunfinished = \"keep\"\n"
+        );
         let scored = "[[rounds]]\ndimension = \"helpfulness\"\nobjective = \"score\"\noptimizer = \"subzero\"\n\
                       online = { scorer = \"command:sh scorer.sh\", max-new-tokens = 6 }\n";
         let mut text = text.clone();
