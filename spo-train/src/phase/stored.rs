@@ -38,6 +38,7 @@ pub(super) struct Stored {
     shape: [usize; 1],
 }
 
+#[allow(clippy::large_enum_variant, reason = "one for each tensor, whose values are far larger")]
 enum Values {
     /// On the device.
     Here(RowSparse),

@@ -158,7 +158,7 @@ impl Architecture {
 
     /// What of a mixture of experts llama.cpp would compute otherwise.
     fn odd_experts(&self, spec: &ModelSpec) -> Option<String> {
-        let Some((of, experts)) = self.mixture.zip(spec.experts.as_ref()) else { return None };
+        let (of, experts) = self.mixture.zip(spec.experts.as_ref())?;
         if !spec.layers.iter().all(|layer| layer.experts) {
             return Some("blocks without experts beside such with experts".into());
         }
