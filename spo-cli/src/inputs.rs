@@ -26,7 +26,8 @@ pub(crate) struct DeviceArguments {
     /// Number format of the weights in memory
     #[arg(long, value_enum, default_value_t = Dtype::F32, help_heading = "Device")]
     pub dtype: Dtype,
-    /// Keep the projections of a quantised file in its blocks, on the CPU: less memory, and the numbers of --dtype f32
+    /// Keep the projections as the file stores them, in blocks or in 16-bit floats, on the CPU: less memory, and the numbers
+    /// of --dtype f32
     #[arg(long, help_heading = "Device")]
     pub as_stored: bool,
 }

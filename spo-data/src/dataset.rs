@@ -124,11 +124,12 @@ impl Dataset {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::sync::Arc;
 
-    fn dataset(prompts: &[u32]) -> Dataset {
+    /// A row for each prompt: the first answer is preferred, then the second, then neither.
+    pub(crate) fn dataset(prompts: &[u32]) -> Dataset {
         let example = |(index, prompt): (usize, &u32)| Example {
             id: format!("row{index}"),
             prompt: [*prompt].into(),

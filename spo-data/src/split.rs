@@ -96,22 +96,9 @@ fn unit_interval(example: &Example, seed: u64) -> f64 {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::{Incident, Preference, Reason};
+    use crate::dataset::tests::dataset;
+    use crate::{Incident, Reason};
     use proptest::prelude::*;
-    use std::sync::Arc;
-
-    fn dataset(prompts: &[u32]) -> Dataset {
-        let example = |(index, prompt): (usize, &u32)| Example {
-            id: format!("row{index}"),
-            prompt: [*prompt].into(),
-            answers: vec![[1].into(), [2].into()],
-            labels: Arc::new(
-                [("help".to_string(), [Preference::First, Preference::Second, Preference::Tie][index % 3])].into(),
-            ),
-            ..Example::default()
-        };
-        Dataset { examples: prompts.iter().enumerate().map(example).collect(), report: LoadReport::default() }
-    }
 
     #[test]
     fn a_split_tells_what_happened_to_a_row_once() {

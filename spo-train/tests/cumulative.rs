@@ -7,17 +7,17 @@ mod built_in;
 mod left;
 
 use broken_off::goes_on_bit_for_bit;
+use built_in::{start, steps};
 use spo_core::logprob::HeadOptions;
 use spo_data::Group;
-use spo_eval::{GateOutcome, RunSummary};
+use spo_eval::GateOutcome;
 use spo_model::{CausalLm, device};
 use spo_train::config::{Facts, RunSpec, resolve};
 use spo_train::events::sink::Memory;
-use spo_train::events::{Event, HeldOut, Sink, StepFigures};
+use spo_train::events::{Event, HeldOut};
 use spo_train::sweep::variants;
-use spo_train::{TrainError, prepare, run};
+use spo_train::{TrainError, prepare};
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 /// More pairs than there are: a step takes all of them.
 const ALL: &str = "pairs-per-step = 1000\n";
@@ -46,15 +46,6 @@ every-steps = 1
         built_in::tables("cpu", 60, 24),
         built_in::TEXT,
     )
-}
-
-fn start(spec: &RunSpec, sink: &mut dyn Sink) -> Result<RunSummary, TrainError> {
-    run(prepare(spec, &mut Memory::default())?, sink, &AtomicBool::new(false))
-}
-
-fn steps<'m>(seen: &'m Memory, phase: &str) -> Vec<&'m StepFigures> {
-    let step = |event: &'m Event| if let Event::Step(figures) = event { Some(figures) } else { None };
-    seen.0.iter().filter_map(|record| step(&record.event)).filter(|figures| figures.phase == phase).collect()
 }
 
 /// `Δ log π` of all pairs that a run trains on along a dimension.

@@ -6,12 +6,11 @@ mod built_in;
 mod left;
 
 use broken_off::goes_on_bit_for_bit;
+use built_in::start;
 use spo_train::config::{ConfigError, Facts, RunSpec, resolve};
 use spo_train::events::sink::Memory;
-use spo_train::events::{Event, Held, Sink};
-use spo_train::{TrainError, prepare, run};
+use spo_train::events::{Event, Held};
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 fn text(hold: &str) -> String {
     format!(
@@ -54,10 +53,6 @@ every-steps = 1
 
 fn spec(dir: &Path, hold: &str) -> RunSpec {
     built_in::written(dir, &text(hold))
-}
-
-fn start(spec: &RunSpec, sink: &mut dyn Sink) -> Result<spo_eval::RunSummary, TrainError> {
-    run(prepare(spec, &mut Memory::default())?, sink, &AtomicBool::new(false))
 }
 
 fn held(seen: &Memory, phase: &str) -> Vec<Held> {

@@ -6,13 +6,12 @@ mod built_in;
 mod left;
 
 use broken_off::goes_on_bit_for_bit;
-use spo_eval::{GradientGram, RunSummary};
+use built_in::{start, steps};
+use spo_eval::GradientGram;
 use spo_train::config::{Facts, RunSpec, resolve};
+use spo_train::events::Event;
 use spo_train::events::sink::Memory;
-use spo_train::events::{Event, Sink, StepFigures};
-use spo_train::{TrainError, prepare, run};
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 const ROUND: &str = "round-1-honesty-helpfulness";
 
@@ -44,15 +43,6 @@ every-steps = 1
 
 fn joint(more: &str) -> String {
     format!("[[rounds]]\ndimension = [\"honesty\", \"helpfulness\"]\n{more}")
-}
-
-fn start(spec: &RunSpec, sink: &mut dyn Sink) -> Result<RunSummary, TrainError> {
-    run(prepare(spec, &mut Memory::default())?, sink, &AtomicBool::new(false))
-}
-
-fn steps<'m>(seen: &'m Memory, phase: &str) -> Vec<&'m StepFigures> {
-    let step = |event: &'m Event| if let Event::Step(figures) = event { Some(figures) } else { None };
-    seen.0.iter().filter_map(|record| step(&record.event)).filter(|figures| figures.phase == phase).collect()
 }
 
 fn grams<'m>(seen: &'m Memory, phase: &str) -> Vec<&'m GradientGram> {

@@ -6,15 +6,15 @@ mod built_in;
 mod left;
 
 use broken_off::goes_on_bit_for_bit;
+use built_in::start;
 use burn::tensor::Tensor;
 use spo_model::lora::{load_adapter, projections};
 use spo_model::{CausalLm, device};
 use spo_train::config::RunSpec;
+use spo_train::events::Event;
 use spo_train::events::sink::Memory;
-use spo_train::events::{Event, Sink};
-use spo_train::{TrainError, prepare, run};
+use spo_train::prepare;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 const RANK: usize = 4;
 
@@ -50,10 +50,6 @@ every-steps = 1
         built_in::TEXT,
     );
     built_in::written(dir, &text)
-}
-
-fn start(spec: &RunSpec, sink: &mut dyn Sink) -> Result<(), TrainError> {
-    run(prepare(spec, &mut Memory::default())?, sink, &AtomicBool::new(false)).map(|_| ())
 }
 
 /// Of each layer the columns of `B` that a round added, and those below them; each column `[out]`.

@@ -6,17 +6,16 @@ mod built_in;
 mod left;
 
 use broken_off::goes_on_bit_for_bit;
+use built_in::{start, steps};
 use spo_core::logprob::HeadOptions;
 use spo_data::Group;
-use spo_eval::RunSummary;
 use spo_model::{CausalLm, device};
 use spo_train::config::{Facts, RunSpec, resolve};
+use spo_train::events::Event;
 use spo_train::events::sink::Memory;
-use spo_train::events::{Event, Sink, StepFigures};
 use spo_train::forecast::Forecast;
-use spo_train::{TrainError, prepare, run};
+use spo_train::prepare;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 const HONEST: &str = "round-1-honesty";
 const HELPFUL: &str = "round-2-helpfulness";
@@ -54,15 +53,6 @@ every-steps = 1
 
 fn spec(dir: &Path, round: &str, more: &str) -> RunSpec {
     built_in::written(dir, &text(round, more))
-}
-
-fn start(spec: &RunSpec, sink: &mut dyn Sink) -> Result<RunSummary, TrainError> {
-    run(prepare(spec, &mut Memory::default())?, sink, &AtomicBool::new(false))
-}
-
-fn steps<'m>(seen: &'m Memory, phase: &str) -> Vec<&'m StepFigures> {
-    let step = |event: &'m Event| if let Event::Step(figures) = event { Some(figures) } else { None };
-    seen.0.iter().filter_map(|record| step(&record.event)).filter(|figures| figures.phase == phase).collect()
 }
 
 /// The loss of a round of DPO on all of its training pairs, from the policies themselves, in f64.

@@ -66,10 +66,10 @@ fn gradients_equal_finite_differences(by: By, parameters: usize) {
                     flat(values)
                 }))
             };
-            let expected = (moved(1e-5) - moved(-1e-5)) / 2e-5;
+            let expected = (moved(1e-6) - moved(-1e-6)) / 2e-6;
             let error = (gradient[element] - expected).abs();
             assert!(
-                error <= 5e-6 * expected.abs().max(1.0),
+                error <= 2e-6 * expected.abs().max(1.0),
                 "{by:?} {name} {element}: {} {expected}",
                 gradient[element]
             );

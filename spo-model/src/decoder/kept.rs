@@ -13,7 +13,7 @@ use std::sync::Arc;
 pub enum Kept {
     /// Quantised anew, one at a time as they are read.
     Quantised(BlockBits),
-    /// As the file stores them; those that it stores as numbers stay numbers.
+    /// As the file stores them, in blocks or in 16-bit floats; those that it stores in f32 are loaded as numbers.
     AsStored,
 }
 

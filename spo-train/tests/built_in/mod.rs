@@ -3,9 +3,9 @@
 
 use spo_eval::RunSummary;
 use spo_train::config::RunSpec;
-use spo_train::events::Event;
 use spo_train::events::sink::{Memory, read_events};
-use spo_train::{prepare, run};
+use spo_train::events::{Event, Sink, StepFigures};
+use spo_train::{TrainError, prepare, run};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -49,6 +49,17 @@ pub fn written(dir: &Path, text: &str) -> RunSpec {
 pub fn finish(spec: &RunSpec) -> RunSummary {
     let prepared = prepare(spec, &mut Memory::default()).unwrap();
     run(prepared, &mut Memory::default(), &AtomicBool::new(false)).unwrap()
+}
+
+/// Runs until something ends it.
+pub fn start(spec: &RunSpec, sink: &mut dyn Sink) -> Result<RunSummary, TrainError> {
+    run(prepare(spec, &mut Memory::default())?, sink, &AtomicBool::new(false))
+}
+
+/// The steps of a phase.
+pub fn steps<'m>(seen: &'m Memory, phase: &str) -> Vec<&'m StepFigures> {
+    let step = |event: &'m Event| if let Event::Step(figures) = event { Some(figures) } else { None };
+    seen.0.iter().filter_map(|record| step(&record.event)).filter(|figures| figures.phase == phase).collect()
 }
 
 /// The events of a run directory.
