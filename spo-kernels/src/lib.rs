@@ -39,7 +39,7 @@
 //! [`run`] makes it a node of the tape. `impl Home for CubeBackend` (see [`Home`]) is written once: which types and
 //! devices the forms take, and five conversions; a tensor that it does not take, such as a handle of burn's fusion, goes to
 //! the reference. Operations without a tape choose their form in their own function, in the same place. The test beside
-//! the function holds the CPU's form to the reference, `spo-model/tests/forms.rs` that of the device which
+//! the function holds the CPU's form to the reference, `spo-model/tests/all/forms.rs` that of the device which
 //! `SPO_TEST_DEVICE` names.
 //!
 //! # Bits

@@ -1,4 +1,4 @@
-#![allow(dead_code, clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs)]
 
 use std::io::Read;
 use std::path::{Path, PathBuf};

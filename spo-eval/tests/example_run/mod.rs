@@ -1,6 +1,6 @@
 //! A made-up run with the shape of the real demonstration: two dimensions, a held round and its control.
 
-#![allow(clippy::unwrap_used, dead_code)]
+#![allow(clippy::unwrap_used)]
 
 use spo_eval::{
     Artefact, Bootstrap, ConflictCount, CurvePoint, DataSummary, DimensionScore, Distribution, Evaluation, GateCheck,

@@ -1,5 +1,5 @@
 //! What run files of several tests have in common: the built-in model and pairs.
-#![allow(dead_code, missing_docs)]
+#![allow(missing_docs)]
 
 use spo_eval::RunSummary;
 use spo_train::config::RunSpec;

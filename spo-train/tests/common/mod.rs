@@ -1,5 +1,5 @@
 //! TRL's fixtures as data sets and models.
-#![allow(clippy::unwrap_used, dead_code, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs)]
 
 pub mod hooked;
 

@@ -12,6 +12,10 @@ const PACKED_COLUMNS: usize = 512;
 const PACKED_ROWS: usize = 48;
 /// So few rows of `a` read the rows of `b` where they are: packing them would take longer than it saves.
 const FEW: usize = 32;
+/// Values of a line of the cache.
+const LINE: usize = 16;
+/// Values of the largest tile, 12 rows of two vectors of 16: one at the right edge is computed aside.
+const EDGE: usize = 12 * 32;
 
 thread_local! {
     /// Packed operands, kept from one product to the next.
@@ -37,9 +41,12 @@ impl<'a> Task<'a> {
     pub unsafe fn run(arch: Arch, a: Matrix<'a>, b: Matrix<'a>, out: Out, add: bool) {
         SCRATCH.with_borrow_mut(|scratch| {
             let room = DEPTH * (PACKED_COLUMNS.min(b.columns.next_multiple_of(32)) + PACKED_ROWS);
-            if scratch.len() < room {
-                scratch.resize(room, 0.0);
+            if scratch.len() < room + LINE {
+                scratch.resize(room + LINE, 0.0);
             }
+            // A vector across two lines of the cache is read twice.
+            let first = scratch.as_ptr().align_offset(LINE * size_of::<f32>());
+            let scratch = &mut scratch[first..];
             arch.dispatch(Task { a, b, out, add, scratch });
         });
     }
@@ -68,6 +75,7 @@ impl Task<'_> {
         let packed_columns = PACKED_COLUMNS.min(b.columns.next_multiple_of(width));
         let (panels, packed_rows) = scratch.split_at_mut(DEPTH * packed_columns);
         let in_place = b.column_stride == 1 && a.rows <= FEW;
+        let mut edge = [0.0; EDGE];
         for column in (0..b.columns).step_by(packed_columns) {
             let columns = packed_columns.min(b.columns - column);
             for depth in (0..a.columns).step_by(DEPTH) {
@@ -83,7 +91,9 @@ impl Task<'_> {
                     let rows = Rows::new(a, rows, depth, length, tile, packed_rows);
                     let part = Part { b, depth, length, column, columns, in_place, panels };
                     // SAFETY: the rows and columns are inside `out`.
-                    unsafe { rows.multiply::<S, VECTORS>(simd, part, out.at(row, column), add || depth > 0) };
+                    unsafe {
+                        rows.multiply::<S, VECTORS>(simd, part, &mut edge, out.at(row, column), add || depth > 0)
+                    };
                 }
             }
         }
@@ -149,10 +159,15 @@ impl Rows {
     /// # Safety
     /// `out` has these rows and the part's columns.
     #[inline(always)]
-    unsafe fn multiply<S: Simd, const VECTORS: usize>(&self, simd: S, part: Part, out: Out, add: bool) {
+    unsafe fn multiply<S: Simd, const VECTORS: usize>(
+        &self,
+        simd: S,
+        part: Part,
+        edge: &mut [f32; EDGE],
+        out: Out,
+        add: bool,
+    ) {
         let width = VECTORS * S::F32_LANES;
-        // 12 rows of two vectors of 16: a tile at the right edge.
-        let mut edge = [0.0; 12 * 32];
         for (index, panel) in part.panels.chunks(DEPTH * width).take(part.columns.div_ceil(width)).enumerate() {
             let first = index * width;
             let columns = width.min(part.columns - first);
@@ -187,7 +202,7 @@ impl Rows {
                         );
                     }
                     if !whole {
-                        to.take_edge(&edge, width, rows, columns, add);
+                        to.take_edge(edge, width, rows, columns, add);
                     }
                 }
                 from = from.wrapping_add(self.step);

@@ -1,0 +1,191 @@
+//! The operations with forms of their own, on the device that `SPO_TEST_DEVICE` names (`cpu` if unset), against their
+//! references in f64 on the CPU: values, and gradients through the tape.
+
+use burn::tensor::{DType, Device, Distribution, Int, Tensor, TensorData};
+use spo_kernels::adamw::AdamW;
+use spo_kernels::attention::{AttentionSpec, Group, PackedAttention};
+use spo_kernels::glu::{self, glu};
+use spo_kernels::head::{self, LogitOptions};
+use spo_kernels::pull;
+use spo_kernels::rms_norm::{self, rms_norm};
+use spo_kernels::rope::{self, Angles, rotate};
+use spo_kernels::squares::sum_of_squares;
+use spo_model::device;
+
+fn device() -> Device {
+    let name = std::env::var("SPO_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
+    device::open(&name).unwrap_or_else(|error| panic!("SPO_TEST_DEVICE={name}: {error}"))
+}
+
+/// Types that the device computes in, with the largest error as a share of the largest number.
+fn types(device: &Device) -> Vec<(DType, f64)> {
+    let all = [(DType::F32, 1e-5), (DType::F16, 4e-3), (DType::BF16, 3e-2)];
+    all.into_iter().filter(|(dtype, _)| device.supports_dtype(*dtype)).collect()
+}
+
+fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
+    Tensor::random(shape, Distribution::Normal(0.0, 1.0), &Device::flex())
+}
+
+fn wide<const D: usize>(x: &Tensor<D>) -> Vec<f64> {
+    let x = if x.is_autodiff() { x.clone().inner() } else { x.clone() };
+    x.to_device(&Device::flex()).cast(DType::F64).try_into_vec_as::<f64>().unwrap()
+}
+
+#[track_caller]
+fn assert_close(what: &str, found: &[f64], expected: &[f64], tolerance: f64) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let scale = expected.iter().fold(1e-3f64, |top, x| top.max(x.abs()));
+    let error = found.iter().zip(expected).fold(0.0f64, |top, (a, b)| top.max((a - b).abs()));
+    assert!(error <= tolerance * scale && found.iter().all(|x| x.is_finite()), "{what}: {error:e} of {scale:e}");
+}
+
+/// Output, and the gradients of the inputs for a gradient of the output.
+fn parts<const N: usize>(
+    inputs: [Tensor<2>; N],
+    d_y: &Tensor<2>,
+    f: impl Fn([Tensor<2>; N]) -> Tensor<2>,
+) -> Vec<Vec<f64>> {
+    let leaves = inputs.map(|x| x.autodiff().require_grad());
+    let y = f(leaves.clone());
+    let mut found = vec![wide(&y)];
+    let tape = pull::pull([(&y, d_y)]).backward();
+    found.extend(leaves.iter().map(|leaf| wide(&leaf.grad(&tape).unwrap())));
+    found
+}
+
+/// `f` on the device in each of its types against `reference` in f64, from the same rounded inputs.
+fn check<const N: usize>(
+    what: &str,
+    shapes: [[usize; 2]; N],
+    f: impl Fn([Tensor<2>; N]) -> Tensor<2>,
+    reference: impl Fn([Tensor<2>; N]) -> Tensor<2>,
+) {
+    let device = device();
+    for (dtype, tolerance) in types(&device) {
+        let inputs = shapes.map(|shape| random(shape).cast(dtype));
+        let exact = inputs.clone().map(|x| x.cast(DType::F64));
+        let d_y = random(reference(exact.clone()).dims()).cast(dtype);
+        let expected = parts(exact, &d_y.clone().cast(DType::F64), &reference);
+        let found = parts(inputs.map(|x| x.to_device(&device)), &d_y.to_device(&device), &f);
+        for (part, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            assert_close(&format!("{what}, {dtype:?}, part {part}"), found, expected, tolerance);
+        }
+    }
+}
+
+#[test]
+fn gated_units_and_norms() {
+    for shape in [[1, 3], [37, 200], [130, 1376]] {
+        check(&format!("glu {shape:?}"), [shape; 2], |[gate, up]| glu(gate, up), |[gate, up]| glu::reference(gate, up));
+        for offset in [0.0, 1.0] {
+            let flat = |weight: Tensor<2>| weight.reshape([shape[1]]);
+            check(
+                &format!("norm {shape:?} {offset}"),
+                [shape, [1, shape[1]]],
+                |[x, weight]| rms_norm(x, flat(weight), 1e-5, offset),
+                |[x, weight]| rms_norm::reference(x, flat(weight), 1e-5, offset),
+            );
+        }
+    }
+}
+
+#[test]
+fn rotations() {
+    for [tokens, heads, dim, turned] in [[1, 1, 2, 2], [9, 3, 12, 12], [40, 2, 16, 4], [300, 4, 64, 64]] {
+        let of = |x: Tensor<2>, f: fn(Tensor<3>, &Angles) -> Tensor<3>| {
+            let (device, dtype) = (x.device().inner(), x.dtype());
+            let wide = if dtype == DType::F64 { dtype } else { DType::F32 };
+            let table = |f: fn(f64) -> f64| {
+                let angle = |place: usize| (place / turned) as f64 * 0.7 + (place % (turned / 2)) as f64;
+                let values: Vec<f64> = (0..tokens * turned).map(|place| f(angle(place))).collect();
+                Tensor::<3>::from_data(TensorData::new(values, [tokens, 1, turned]), (&device, wide))
+            };
+            let angles = Angles::new(table(f64::cos), table(f64::sin));
+            f(x.reshape([tokens, heads, dim]), &angles).reshape([tokens, heads * dim])
+        };
+        let what = format!("rotation {tokens} {heads} {dim} {turned}");
+        check(&what, [[tokens, heads * dim]], |[x]| of(x, rotate), |[x]| of(x, rope::reference));
+    }
+}
+
+#[test]
+fn attention() {
+    let groups = || {
+        let first = Group { start: 0, prompt_len: 45, answer_lens: vec![20, 33] };
+        vec![first, Group { start: 98, prompt_len: 1, answer_lens: vec![3, 1, 70] }]
+    };
+    let (tokens, heads, kv_heads, dim, device) = (173, 4, 2, 24, device());
+    for (window, softcap) in [(None, None), (Some(7), None), (None, Some(5.0))] {
+        for (dtype, tolerance) in types(&device) {
+            let spec = AttentionSpec { window, softcap, ..AttentionSpec::plain(dim) };
+            let inputs = [heads, kv_heads, kv_heads].map(|heads| random([tokens, heads, dim]).cast(dtype));
+            let d_y = random([tokens, heads * dim]).cast(dtype);
+            let [q, k, v] = inputs.clone().map(|x| x.cast(DType::F64));
+            let on_host = PackedAttention::new(groups(), &Device::flex());
+            let expected = on_host.reference(spec, q.clone(), k.clone(), v.clone());
+            let gradients = on_host.reference_backward(spec, q, k, v, d_y.clone().cast(DType::F64));
+            let here = PackedAttention::new(groups(), &device);
+            let [q, k, v] = inputs.map(|x| x.to_device(&device));
+            let what = format!("attention {window:?} {softcap:?} {dtype:?}");
+            let y = here.forward(spec, q.clone(), k.clone(), v.clone());
+            assert_close(&what, &wide(&y), &wide(&expected), tolerance);
+            let found = here.backward(spec, q, k, v, d_y.to_device(&device));
+            for (found, expected) in found.iter().zip(&gradients) {
+                assert_close(&format!("{what}, backward"), &wide(found), &wide(expected), 2.0 * tolerance);
+            }
+        }
+    }
+}
+
+#[test]
+fn heads() {
+    let device = device();
+    // NVIDIA's tensor cores multiply f32 as TF32, which has 10 bits.
+    let tf32 = if format!("{device:?}").contains("Cuda") { 4e-3 } else { 0.0 };
+    for (rows, width, vocab) in [(1, 3, 7), (23, 12, 57), (40, 64, 1001)] {
+        for (dtype, tolerance) in types(&device) {
+            let tolerance = tolerance.max(tf32);
+            let (hidden, weight) = (random([rows, width]).cast(dtype), (random([vocab, width]) * 0.4).cast(dtype));
+            let targets: Vec<i32> = (0..rows).map(|row| ((row * 31 + 5) % vocab) as i32).collect();
+            let targets =
+                |device: &Device| Tensor::<1, Int>::from_data(TensorData::new(targets.clone(), [rows]), device);
+            for options in [LogitOptions { scale: 1.0, softcap: None }, LogitOptions { scale: 0.5, softcap: Some(3.0) }]
+            {
+                let exact = [&hidden, &weight].map(|x| x.clone().cast(DType::F64));
+                let [h, w] = exact;
+                let (logps, gradients) = head::reference_gradients(h, w, targets(&Device::flex()), DType::F64, options);
+                let [h, w] = [&hidden, &weight].map(|x| x.clone().to_device(&device));
+                let found = head::gradients(h.clone(), w.clone(), targets(&device), DType::F32, options);
+                let what = format!("head {rows} {vocab} {options:?} {dtype:?}");
+                assert_close(&what, &wide(&found.0), &wide(&logps), tolerance);
+                assert_close(&what, &wide(&found.1), &wide(&gradients), tolerance);
+                let alone = head::logps(h, w, targets(&device), DType::F32, options);
+                assert_eq!(wide(&alone), wide(&found.0), "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn squares() {
+    let device = device();
+    let host: Vec<Tensor<1>> = [1, 7, 4096, 50_001].into_iter().map(|count| random([count])).collect();
+    let expected: f64 = host.iter().flat_map(wide).map(|x| x * x).sum();
+    let found = sum_of_squares(&host.iter().map(|x| x.clone().to_device(&device)).collect::<Vec<_>>());
+    assert!((found / expected - 1.0).abs() < 1e-5, "{found} instead of {expected}");
+}
+
+#[test]
+fn optimiser_steps() {
+    let (device, count) = (device(), 50_001);
+    let [weight, first, gradient] = [(); 3].map(|()| random([count]));
+    let state = [weight, first, random([count]).square() + 0.1];
+    let step = AdamW { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, scale: 0.7, keep: 0.99, rate: 1e-2, correction: 0.8 };
+    let exact = state.clone().map(|x| x.cast(DType::F64));
+    let expected = step.reference(exact, gradient.clone().cast(DType::F64));
+    let found = step.step(state.map(|x| x.to_device(&device)), gradient.to_device(&device));
+    for (found, expected) in found.iter().zip(&expected) {
+        assert_close("AdamW", &wide(found), &wide(expected), 1e-6);
+    }
+}
