@@ -3,6 +3,7 @@
 use crate::support;
 
 use std::fs;
+use std::path::Path;
 
 use crate::support::{path, small_run, spo, stories};
 use serde_json::Value;
@@ -19,22 +20,26 @@ fn pairs(count: usize, side: &str) -> String {
     (0..count).map(row).collect()
 }
 
+/// A short run of one round for many users: its run directory.
+fn steered_run(directory: &Path, out: &str, lora: &str, steering: &str) -> String {
+    let file = small_run(directory);
+    let text = fs::read_to_string(&file).unwrap();
+    let one = text.split("[[rounds]]\ndimension = \"helpfulness\"").next().unwrap();
+    let rest = text.split("lambda = 0.0\n").nth(1).unwrap();
+    let steering =
+        format!("[lora]\n{lora}\n[steering]\nwidth = 8\nheads = 2\ncontexts = 4\nevaluate = [2]\n{steering}");
+    fs::write(&file, format!("{one}{rest}{steering}")).unwrap();
+    let out = path(&directory.join(out));
+    let sets = ["--set", "training.learning-rate=0.02", "--set", "training.steps=3", "--out", &out];
+    let found = spo(&[&["train", &path(&file)], sets.as_slice()].concat());
+    assert_eq!(found.code, 0, "{}", found.err);
+    out
+}
+
 #[test]
 fn a_few_pairs_make_a_users_vector_that_only_its_policy_takes() {
     let directory = tempdir().unwrap();
-    let run = |out: &str| {
-        let file = small_run(directory.path());
-        let text = fs::read_to_string(&file).unwrap();
-        let one = text.split("[[rounds]]\ndimension = \"helpfulness\"").next().unwrap();
-        let rest = text.split("lambda = 0.0\n").nth(1).unwrap();
-        let steering = "[lora]\nrank = 2\n[steering]\nwidth = 8\nheads = 2\ncontexts = 4\nevaluate = [2]\n";
-        fs::write(&file, format!("{one}{rest}{steering}")).unwrap();
-        let out = path(&directory.path().join(out));
-        let sets = ["--set", "training.learning-rate=0.02", "--set", "training.steps=3", "--out", &out];
-        let found = spo(&[&["train", &path(&file)], sets.as_slice()].concat());
-        assert_eq!(found.code, 0, "{}", found.err);
-        out
-    };
+    let run = |out: &str| steered_run(directory.path(), out, "rank = 2", "");
     let (first, second) = (run("first"), run("second"));
     // Another seed would be another policy; the same run file makes the same one.
     let policy = |run: &str| format!("{run}:round-1-honesty");
@@ -114,4 +119,54 @@ fn a_few_pairs_make_a_users_vector_that_only_its_policy_takes() {
     let whole = path(&directory.path().join("whole"));
     let export = spo(&["export", "--model", &policy(&second), "--format", "hf", "--out", &whole]);
     refused(export, &["cannot be merged"]);
+}
+
+/// Every number of some lines of JSON, in order.
+fn numbers(lines: &str) -> Vec<f64> {
+    fn collect(value: &Value, numbers: &mut Vec<f64>) {
+        match value {
+            Value::Number(number) => numbers.extend(number.as_f64()),
+            Value::Array(values) => values.iter().for_each(|value| collect(value, numbers)),
+            Value::Object(values) => values.values().for_each(|value| collect(value, numbers)),
+            _ => (),
+        }
+    }
+    let mut found = vec![];
+    lines.lines().for_each(|line| collect(&serde_json::from_str(line).unwrap(), &mut found));
+    found
+}
+
+#[test]
+fn adapters_by_contexts_merge_into_one_users_model() {
+    let directory = tempdir().unwrap();
+    let run = steered_run(directory.path(), "run", "condition = \"contexts\"\nrank = 2", "films = false\n");
+    let policy = format!("{run}:round-1-honesty");
+    let [mine, theirs] = [("mine", "1"), ("theirs", "-1")].map(|(name, side)| {
+        let (examples, out) = (directory.path().join(format!("{name}.jsonl")), directory.path().join(name));
+        fs::write(&examples, pairs(3, side)).unwrap();
+        let made = spo(&["steer", "--model", &policy, "--examples", &path(&examples), "--out", &path(&out)]);
+        assert_eq!(made.code, 0, "{}", made.err);
+        path(&out)
+    });
+    let data = path(&directory.path().join("mine.jsonl"));
+    let score = |model: &str, more: &[&str]| {
+        let found = spo(&[&["score", "--model", model, "--data", &data, "--json"], more].concat());
+        assert_eq!(found.code, 0, "{}", found.err);
+        numbers(&found.out)
+    };
+    let differ = |a: &[f64], b: &[f64]| {
+        assert_eq!(a.len(), b.len());
+        a.iter().zip(b).map(|(a, b)| (a - b).abs() / a.abs().max(1.0)).fold(0.0, f64::max)
+    };
+    let [one, other] = [&mine, &theirs].map(|z| score(&policy, &["--steer", z]));
+    assert!(differ(&one, &other) > 1e-3, "{one:?} {other:?}");
+    for (z, steered) in [(&mine, &one), (&theirs, &other)] {
+        let merged = format!("{z}-merged");
+        let made = spo(&["export", "--model", &policy, "--format", "hf", "--steer", z, "--out", &merged]);
+        assert_eq!(made.code, 0, "{}", made.err);
+        let (merged, difference) = (score(&merged, &[]), 1e-4);
+        assert!(differ(&merged, steered) < difference, "{merged:?} {steered:?}");
+    }
+    let unsaid = spo(&["export", "--model", &policy, "--format", "hf", "--out", &path(&directory.path().join("x"))]);
+    assert!(unsaid.code != 0 && unsaid.err.contains("--steer"), "{}", unsaid.err);
 }

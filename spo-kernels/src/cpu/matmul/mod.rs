@@ -110,11 +110,12 @@ pub(super) unsafe fn multiply(a: Matrix, b: Matrix, out: Out, add: bool, paralle
     }
     let arch = Arch::new();
     let small = rows * columns * a.columns < PARALLEL;
-    let tasks = if parallel && !small { 2 * rayon::current_num_threads() } else { 1 };
-    if tasks == 1 {
+    let threads = if parallel && !small { rayon::current_num_threads() } else { 1 };
+    if threads == 1 {
         // SAFETY: as the caller says.
         return unsafe { Task::run(arch, a, b, out, add) };
     }
+    let tasks = 2 * threads;
     // The packed operand is best not packed twice; where `a` is transposed that is `a`.
     let by_rows = a.column_stride != 1 && rows >= 64 * tasks;
     let (length, unit) = if by_rows { (rows, 12) } else { (columns, 32) };

@@ -168,45 +168,66 @@ impl Rows {
         add: bool,
     ) {
         let width = VECTORS * S::F32_LANES;
-        for (index, panel) in part.panels.chunks(DEPTH * width).take(part.columns.div_ceil(width)).enumerate() {
+        let whole = part.columns / width;
+        for (index, panel) in part.panels.chunks(DEPTH * width).take(whole).enumerate() {
             let first = index * width;
-            let columns = width.min(part.columns - first);
-            let whole = columns == width;
-            let in_place = part.in_place && whole;
-            let b = match in_place {
-                true => part.b.values[part.depth * part.b.row_stride + part.column + first..].as_ptr(),
-                false => panel.as_ptr(),
-            };
-            let mut from = self.start;
+            // SAFETY: the columns are inside `out`; `b` has `length` rows of `width` values at its stride.
+            unsafe {
+                let to = out.at(0, first);
+                if part.in_place {
+                    let b = &part.b.values[part.depth * part.b.row_stride + part.column + first..];
+                    self.tiles::<S, VECTORS, true>(simd, part.length, (b.as_ptr(), part.b.row_stride), to, add);
+                } else {
+                    self.tiles::<S, VECTORS, false>(simd, part.length, (panel.as_ptr(), width), to, add);
+                }
+            }
+        }
+        let rest = part.columns % width;
+        if rest > 0 {
+            let panel = part.panels[whole * DEPTH * width..].as_ptr();
+            let aside = Out { start: edge.as_mut_ptr(), stride: width };
             for row in (0..self.count).step_by(self.tile) {
                 let rows = self.tile.min(self.count - row);
-                // SAFETY: the tile is inside `out` or is the edge's; `from` has `rows` rows of `length` values at its
-                // strides, `b` `length` rows of `width`.
+                let from = self.start.wrapping_add(row / self.tile * self.step);
+                // SAFETY: as above; the tile is the edge's.
                 unsafe {
-                    let to = out.at(row, first);
-                    let (goal, add_here) =
-                        if whole { (to, add) } else { (Out { start: edge.as_mut_ptr(), stride: width }, false) };
-                    if in_place {
-                        let b = (b, part.b.row_stride);
-                        tile::tiles::<S, VECTORS, true>(simd, rows, part.length, from, self.strides, b, goal, add_here);
-                    } else {
-                        tile::tiles::<S, VECTORS, false>(
-                            simd,
-                            rows,
-                            part.length,
-                            from,
-                            self.strides,
-                            (b, width),
-                            goal,
-                            add_here,
-                        );
-                    }
-                    if !whole {
-                        to.take_edge(edge, width, rows, columns, add);
-                    }
+                    tile::tiles::<S, VECTORS, false>(
+                        simd,
+                        rows,
+                        part.length,
+                        from,
+                        self.strides,
+                        (panel, width),
+                        aside,
+                        false,
+                    );
+                    out.at(row, whole * width).take_edge(edge, width, rows, rest, add);
                 }
-                from = from.wrapping_add(self.step);
             }
+        }
+    }
+
+    /// One panel of `b`.
+    ///
+    /// # Safety
+    /// `out` has these rows and whole vectors of columns, `b` `length` rows of as many.
+    #[inline(always)]
+    unsafe fn tiles<S: Simd, const VECTORS: usize, const DIRECT: bool>(
+        &self,
+        simd: S,
+        length: usize,
+        b: (*const f32, usize),
+        out: Out,
+        add: bool,
+    ) {
+        let mut from = self.start;
+        for row in (0..self.count).step_by(self.tile) {
+            let rows = self.tile.min(self.count - row);
+            // SAFETY: as the caller says; `from` has `rows` rows of `length` values at its strides.
+            unsafe {
+                tile::tiles::<S, VECTORS, DIRECT>(simd, rows, length, from, self.strides, b, out.at(row, 0), add)
+            };
+            from = from.wrapping_add(self.step);
         }
     }
 }
