@@ -2,8 +2,6 @@
 
 use crate::support;
 
-#[path = "../../spo-hub/tests/support/mod.rs"]
-// It hashes with `sha1` and `sha2`.
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;

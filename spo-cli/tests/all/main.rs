@@ -4,6 +4,7 @@
 #[path = "../../../spo-train/tests/left/mod.rs"]
 mod left;
 #[path = "../../../spo-hub/tests/support/mod.rs"]
+// It hashes with `sha1` and `sha2`.
 mod server;
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,6 +1,7 @@
 //! The example of a reward without a gradient trains.
 
 #[path = "../../../examples/black_box.rs"]
+#[allow(dead_code, reason = "it has a `main` of its own")]
 mod example;
 
 #[test]

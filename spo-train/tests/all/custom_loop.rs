@@ -1,6 +1,7 @@
 //! The example of a training loop of one's own trains.
 
 #[path = "../../../examples/custom_loop.rs"]
+#[allow(dead_code, reason = "it has a `main` of its own")]
 mod example;
 
 #[test]
