@@ -5,7 +5,10 @@
 //! alone swings where the policy follows λ late, so a multiple of the violation itself is added to it (Stooke et al.
 //! 2020, arXiv 2007.03964); where every violation is 0 both say the same.
 
+use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
+
+use crate::{CoreError, Objective, PairNumbers, Sides, differentiate};
 
 /// How λ follows violations.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -72,6 +75,33 @@ pub fn start_value(rewards: &[Vec<f64>], fixed: &[f64]) -> Vec<f64> {
         }
     }
     lambda
+}
+
+/// What the log-prob of each policy `π_0 … π_{n−1}` counts in `Σ_i λ_i·r̂_i(x, y)`, `[policies]`, with a λ for each of the
+/// `n − 1` earlier rounds. Implicit rewards are linear in log-probs (`r̂_k = α_k log(π_k/π_{k−1}) − Σ_{i<k} λ_{k,i} r̂_i`, see
+/// [`spo`](crate::objective::spo)): with these numbers a single answer has one, up to a constant of its prompt, one that a
+/// policy wrote itself too. `None` if the objective holds no earlier rounds. The arithmetic runs on `device`.
+///
+/// # Errors
+/// Coefficients that the objective refuses.
+pub fn reward_weights(
+    objective: &dyn Objective,
+    lambda: &[f64],
+    device: &Device,
+) -> Result<Option<Vec<f64>>, CoreError> {
+    let Some(held) = objective.with_lambda(lambda.len(), lambda) else { return Ok(None) };
+    let policies = lambda.len() + 1;
+    let zeros = || vec![0.0; policies];
+    // Pair p shows what policy p counts: it alone tells the answers apart, by one nat.
+    let unit = |policy| {
+        let mut chosen = zeros();
+        chosen[policy] = 1.0;
+        Sides { chosen, rejected: zeros() }
+    };
+    let mut pairs = PairNumbers::new(zeros(), zeros());
+    pairs.earlier = (0..policies).map(unit).collect();
+    pairs.reference = pairs.earlier.last().cloned();
+    Ok(differentiate(held.as_ref(), &pairs, device)?.margin_offset)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A policy held against one bound of its round, on pairs that did not drive λ.
+/// A policy held against one bound of its round, on pairs or on answers of its own that did not drive λ.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct HoldSummary {
@@ -10,13 +10,16 @@ pub struct HoldSummary {
     pub round: String,
     /// The held dimension.
     pub dimension: String,
+    /// What the bound is on: labelled `pairs`, or `samples` of the policy's own answers.
+    #[serde(default = "pairs")]
+    pub on: String,
     /// What is bounded: `accuracy` (0 to 1), `margin` or `reward` (nats).
     pub measure: String,
     /// Whether the next three are changes from the policy that the round started from.
     pub relative: bool,
     /// The least that was asked for.
     pub asked: f64,
-    /// What the policy has on the held-out pairs.
+    /// What the policy has on the held-out pairs, or on its answers to held-out prompts.
     pub reached: f64,
     /// 95 % interval of it.
     pub interval: (f64, f64),
@@ -29,10 +32,15 @@ pub struct HoldSummary {
     pub at_limit: bool,
     /// What was reached on the pairs that drive λ, when it was last moved, in the scale of `reached`.
     pub driven: f64,
-    /// Held-out pairs that judge.
+    /// Held-out pairs that judge; where the bound is on samples, held-out prompts.
     pub pairs: usize,
-    /// Pairs that drive λ.
+    /// Pairs, or prompts, that drive λ.
     pub driving: usize,
+}
+
+/// What all bounds were on once.
+fn pairs() -> String {
+    "pairs".to_owned()
 }
 
 impl HoldSummary {
@@ -52,6 +60,10 @@ impl HoldSummary {
         };
         let advice = match self.at_limit {
             true => "ask for that, or let the round move less (fewer steps, a lower learning rate, a larger alpha)",
+            false if self.on == "samples" => {
+                "more steps, a smaller `every` or a larger `rate` let λ settle, and more `samples` and `sample-prompts` measure \
+                 better"
+            }
             false => {
                 "more steps, a smaller `every` or a larger `rate` let λ settle, and a larger `hold-share` measures better"
             }
@@ -63,6 +75,13 @@ impl HoldSummary {
             self.measure,
             self.value(self.asked)
         ))
+    }
+
+    /// What is bounded, in words.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let on = if self.on == "samples" { " on its own samples" } else { "" };
+        format!("{}{on}{}", self.measure, if self.relative { ", change" } else { "" })
     }
 
     /// A value in the measure's unit, with its sign where it is a change.
@@ -104,6 +123,7 @@ mod tests {
         HoldSummary {
             round: "round-2".into(),
             dimension: "honesty".into(),
+            on: "pairs".into(),
             measure: "accuracy".into(),
             relative: true,
             asked: -0.02,
@@ -127,6 +147,10 @@ mod tests {
         assert!(text.starts_with(expected), "{text}");
         assert_eq!(HoldSummary { met: true, ..summary() }.shortfall(), None);
         let absolute = HoldSummary { relative: false, measure: "margin".into(), at_limit: false, ..summary() };
+        let sampled = HoldSummary { on: "samples".into(), measure: "reward".into(), at_limit: false, ..summary() };
+        assert!(sampled.shortfall().unwrap().ends_with("more `samples` and `sample-prompts` measure better."));
+        let older = serde_json::to_string(&summary()).unwrap().replace("\"on\":\"pairs\",", "");
+        assert_eq!(serde_json::from_str::<HoldSummary>(&older).unwrap(), summary());
         assert!(absolute.shortfall().unwrap().contains("margin of at least -0.02 nats"), "{:?}", absolute.shortfall());
     }
 }

@@ -20,6 +20,9 @@ pub(crate) fn memory_text(forecast: &MemoryForecast) -> String {
     };
     line("weights", largest.weights);
     line("adapters", largest.adapters);
+    if largest.frozen > 0 {
+        line("frozen policies", largest.frozen);
+    }
     line("gradients", largest.gradients);
     line("optimiser", largest.optimizer);
     let mark = |chosen: bool| if chosen { " (this run)" } else { " (not this run)" };

@@ -121,9 +121,12 @@ pub(crate) fn forecast_text(forecast: &Forecast) -> String {
     }
     for hold in &forecast.holds {
         let (driving, judging) = (count(hold.driving as u64), count(hold.judging as u64));
+        let what = hold.samples.map_or("pairs".into(), |samples| format!("prompts × {samples} answers of its own"));
+        let judges =
+            if hold.samples.is_some() { "held-out prompts judge, with fresh answers" } else { "held-out pairs judge" };
         let _ = writeln!(
             text,
-            "  hold {} in {}: {driving} pairs drive λ in {} updates, {judging} held-out pairs judge",
+            "  hold {} in {}: {driving} {what} drive λ in {} updates, {judging} {judges}",
             hold.dimension, hold.phase, hold.updates
         );
     }

@@ -169,10 +169,11 @@ pub(super) fn lines(event: &Event) -> Vec<String> {
         Event::Held(held) => self::held(held),
         Event::Gradients(gram) if gram.coefficients.is_empty() => cosines(gram),
         Event::HoldJudged(hold) => format!(
-            "{} holds {} {}: asked at least {}, reached {} ({} to {}), λ {:.3}",
+            "{} holds {} {}{}: asked at least {}, reached {} ({} to {}), λ {:.3}",
             hold.round,
             hold.dimension,
             hold.measure,
+            if hold.on == "samples" { " on samples" } else { "" },
             hold.value(hold.asked),
             hold.value(hold.reached),
             hold.value(hold.interval.0),

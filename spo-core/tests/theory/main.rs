@@ -6,5 +6,6 @@ mod identities;
 mod margins;
 mod minimiser;
 mod multiplier;
+mod own_samples;
 mod separable;
 mod world;

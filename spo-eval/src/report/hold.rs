@@ -11,8 +11,8 @@ pub(super) fn section(summary: &RunSummary) -> Section {
         return section;
     }
     section.text(
-        "A round with `hold` finds its λ by dual ascent on training pairs that no round learns; what it reached is judged on \
-         the held-out pairs. A bound is met unless what was reached lies below it by more than its 95 % interval. λ is the \
+        "A round with `hold` finds its λ by dual ascent on training pairs that no round learns, or on answers of its own to \
+         their prompts; what it reached is judged on the held-out pairs, or on fresh answers to held-out prompts. A bound is met unless what was reached lies below it by more than its 95 % interval. λ is the \
          mean over the second half of the round, and the price of the bound: one nat less of the held dimension's reward \
          would give λ nats of the new one's, net of the KL term."
             .to_owned(),
@@ -21,7 +21,7 @@ pub(super) fn section(summary: &RunSummary) -> Section {
         vec![
             hold.round.clone(),
             hold.dimension.clone(),
-            format!("{}{}", hold.measure, if hold.relative { ", change" } else { "" }),
+            hold.words(),
             hold.value(hold.asked),
             hold.value(hold.reached),
             format!("{} to {}", hold.value(hold.interval.0), hold.value(hold.interval.1)),
@@ -43,8 +43,8 @@ pub(super) fn section(summary: &RunSummary) -> Section {
             "interval",
             "met",
             "λ, the price",
-            "on the pairs that drive λ",
-            "pairs judging / driving",
+            "on what drives λ",
+            "pairs, or prompts, judging / driving",
         ],
         summary.holds.iter().map(row).collect(),
     ));

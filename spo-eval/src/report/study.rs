@@ -103,8 +103,7 @@ fn holds(summary: &StudySummary) -> Table {
     let row = |StudyHold { order, arm, seed, hold }: &StudyHold| {
         let met = if hold.met { "yes" } else { "no" }.to_owned();
         let interval = format!("{} to {}", hold.value(hold.interval.0), hold.value(hold.interval.1));
-        let bound = format!("{}{}", hold.measure, if hold.relative { ", change" } else { "" });
-        let words = [order, arm, &seed.to_string(), &hold.dimension, &bound].map(String::clone);
+        let words = [order, arm, &seed.to_string(), &hold.dimension, &hold.words()].map(String::clone);
         let numbers = [hold.value(hold.asked), hold.value(hold.reached), interval, met, format!("{:.3}", hold.lambda)];
         words.into_iter().chain(numbers).collect()
     };

@@ -160,6 +160,7 @@ fn bounds_of_the_last_round_are_told_by_run() {
     let hold = |round: &str| crate::HoldSummary {
         round: round.into(),
         dimension: "a".into(),
+        on: "pairs".into(),
         measure: "accuracy".into(),
         relative: true,
         asked: -0.05,

@@ -4,9 +4,9 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::spec::{
-    Best, CheckpointSpec, Dtype, EvaluationSpec, HoldSpec, LoraCondition, LoraRounds, LoraSet, LoraSpec, LoraTargets,
-    OnlineSpec, OptimizerName, OptimizerState, ParallelSpec, QuantisedBase, Recompute, Schedule, Slopes, SteeringSpec,
-    TrackSpec, TrainingSpec, Unfinished, WatchdogSpec,
+    Best, CheckpointSpec, Dtype, EvaluationSpec, HoldOn, HoldSpec, LoraCondition, LoraRounds, LoraSet, LoraSpec,
+    LoraTargets, OnlineSpec, OptimizerName, OptimizerState, ParallelSpec, QuantisedBase, Recompute, Schedule, Slopes,
+    SteeringSpec, TrackSpec, TrainingSpec, Unfinished, WatchdogSpec,
 };
 use spo_score::pairing::Pairing;
 
@@ -196,6 +196,11 @@ pub(crate) fn hold() -> HoldSpec {
         rate: Some(1.0),
         gain: Some(5.0),
         max_lambda: Some(10.0),
+        on: Some(HoldOn::Pairs),
+        sample_prompts: Some(32),
+        samples: Some(2),
+        max_new_tokens: Some(64),
+        temperature: Some(1.0),
         dimensions: Default::default(),
     }
 }

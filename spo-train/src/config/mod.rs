@@ -43,7 +43,7 @@ pub(crate) use plan::unshared;
 pub use plan::{
     ArmPlan, Bound, CheckpointPlan, CombinePlan, Condition, DataShape, EarlyStoppingPlan, EvaluationPlan,
     GateConditions, GatePlan, HeldPlan, HoldPlan, LoraPlan, ModelPlan, OnlinePlan, Origin, ParallelPlan, PlanLine,
-    RoundPlan, RunPlan, SteeringPlan, TrackPlan, TrainingPlan, WarmupPlan, WatchdogPlan, ZerothOrderPlan,
+    RoundPlan, RunPlan, SampledPlan, SteeringPlan, TrackPlan, TrainingPlan, WarmupPlan, WatchdogPlan, ZerothOrderPlan,
 };
 pub use registries::Registries;
 pub use resolve::{Facts, resolve};

@@ -77,7 +77,8 @@ earlier dimension: `lambda = { honesty = 1.0, brevity = 0.5 }`.
 const HOLD: &str = "
 A bound is a change from the policy that the round starts from, with its sign (`\"-0.02\"`), or a value to keep (`\">= 0.60\"`).
 Of a dimension with a bound there is no `lambda`; the other earlier dimensions have theirs as ever. docs/theory.md says how λ
-is found, and what its price is.
+is found, and what its price is. With `on = \"samples\"` a bound is on the policy's own answers: `reward = \"-0.5\"` gives up half a nat of
+the implicit reward that the dimension's round learnt.
 ";
 
 fn section(text: &mut String, title: &str, table: &Value, shown: impl Fn(&str, &Value) -> bool) {

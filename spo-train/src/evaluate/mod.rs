@@ -4,4 +4,5 @@
 pub(crate) mod asked;
 pub mod held_out_loss;
 pub mod labelled_set;
+pub(crate) mod own_rewards;
 pub(crate) mod steered;

@@ -9,7 +9,7 @@ use crate::policy::adapters::policy_options;
 use crate::policy::{PolicyOptions, sampling};
 use crate::run::Prepared;
 use crate::run::gradients;
-use crate::run::schedule::{self, Stage};
+use crate::run::schedule::{self, Stage, held};
 use crate::step::{memory, tape};
 use crate::task::data::TaskData;
 use serde::Serialize;
@@ -66,6 +66,8 @@ pub struct PhaseMemory {
     pub weights: usize,
     /// Adapters, frozen ones too.
     pub adapters: usize,
+    /// Policies that make rewards of what this one writes, at most.
+    pub frozen: usize,
     /// Sums of the gradients.
     pub gradients: usize,
     /// One set of them: what processes that share the phase exchange in a step.
@@ -197,6 +199,7 @@ fn phase(
         predicted: batch.rows,
         weights: state.weights,
         adapters: state.adapters,
+        frozen: held::frozen(&prepared.plan, place) * (state.weights + state.adapters),
         gradients,
         exchanged: state.gradients,
         optimizer: state.optimizer,
@@ -224,8 +227,15 @@ fn phase(
         let activations = generation(spec, together, tokens);
         (phase.activations_kept, phase.activations_recomputed, phase.head) = (activations, activations, 0);
     }
-    let passing = phase.gradients + phase.activations() + phase.head;
-    phase.total = phase.weights + phase.adapters + phase.optimizer + passing;
+    // Answers that bounds are on are written between two steps.
+    let sampled = place.arm.and_then(|arm| arm.plan.hold.as_ref()?.sampled.as_ref());
+    let written = sampled.map_or(0, |sampled| {
+        let longest = prepared.driving.dataset.examples.iter().map(|example| example.prompt.len()).max().unwrap_or(0);
+        let together = (sampled.sample_prompts * sampled.samples).min(sampling::BATCH);
+        generation(spec, together, (longest + sampled.max_new_tokens).min(spec.context))
+    });
+    let passing = (phase.gradients + phase.activations() + phase.head).max(written);
+    phase.total = phase.weights + phase.adapters + phase.frozen + phase.optimizer + passing;
     if host {
         phase.allocator = (ALLOCATOR_SHARE * (passing + phase.cache + phase.program) as f64) as usize;
         phase.total += phase.cache + phase.program + phase.allocator;

@@ -13,6 +13,8 @@ pub use memory::{MemoryForecast, PhaseMemory};
 pub use processes::ProcessForecast;
 
 use crate::TrainError;
+use crate::evaluate::labelled_set::LabelledSet;
+use crate::policy::sampling::distinct_prompts;
 use crate::run::Prepared;
 use crate::run::place::ReplayedData;
 use crate::run::reference::Scoring;
@@ -31,7 +33,7 @@ pub struct Forecast {
     pub phases: Vec<PhaseForecast>,
     /// Policies whose log-probs are computed once and cached.
     pub passes: Vec<PassForecast>,
-    /// Pairs behind the bounds of `hold`.
+    /// Pairs behind the bounds of `hold`, or prompts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub holds: Vec<HoldForecast>,
     /// Entries of training data that are mixed by their share of the tokens.
@@ -112,7 +114,7 @@ pub struct ReplayForecast {
     pub rows: usize,
 }
 
-/// The pairs behind one bound.
+/// The pairs behind one bound, or the prompts whose answers are.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct HoldForecast {
@@ -120,12 +122,15 @@ pub struct HoldForecast {
     pub phase: String,
     /// The held dimension.
     pub dimension: String,
-    /// Pairs that drive λ; no phase trains on them.
+    /// Pairs that drive λ, or prompts; no phase trains on them.
     pub driving: usize,
-    /// Held-out pairs that judge what was reached.
+    /// Held-out pairs that judge what was reached, or prompts.
     pub judging: usize,
     /// Updates of λ.
     pub updates: u64,
+    /// Where the bound is on samples: answers to each prompt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub samples: Option<usize>,
 }
 
 /// One frozen policy.
@@ -227,12 +232,17 @@ impl ReplayForecast {
 impl HoldForecast {
     fn of(prepared: &Prepared, training: &Training) -> Vec<Self> {
         let Some(hold) = training.place.arm.and_then(|arm| arm.plan.hold.as_ref()) else { return vec![] };
+        let behind = |set: &LabelledSet, dimension: &str| match &hold.sampled {
+            Some(sampled) => distinct_prompts(&set.dataset, sampled.sample_prompts).len(),
+            None => set.judged(dimension).len(),
+        };
         let of = |dimension: &String| Self {
             phase: training.place.policy.clone(),
             dimension: dimension.clone(),
-            driving: prepared.driving.judged(dimension).len(),
-            judging: prepared.held_out.judged(dimension).len(),
+            driving: behind(&prepared.driving, dimension),
+            judging: behind(&prepared.held_out, dimension),
             updates: hold.updates(training.place.training.steps),
+            samples: hold.sampled.as_ref().map(|sampled| sampled.samples),
         };
         hold.dimensions.keys().map(of).collect()
     }

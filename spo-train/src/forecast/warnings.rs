@@ -33,6 +33,7 @@ pub(super) fn of(prepared: &Prepared, phases: &[PhaseForecast], disk: &Disk, nee
         }
     }
     warnings.extend(plan.rounds.iter().filter_map(one_way_hold));
+    warnings.extend(plan.rounds.iter().filter_map(ungated_hold));
     for summary in prepared.held_out.summaries().iter().filter(|summary| summary.pairs < FEW_HELD_OUT) {
         let (pairs, dimension) = (summary.pairs, &summary.dimension);
         warnings.push(format!("only {pairs} held-out pairs of {dimension}: its accuracies will be rough"));
@@ -60,6 +61,18 @@ pub(super) fn of(prepared: &Prepared, phases: &[PhaseForecast], disk: &Disk, nee
         ));
     }
     warnings
+}
+
+/// A round that is bounded by what it learnt alone.
+fn ungated_hold(round: &RoundPlan) -> Option<String> {
+    let sampled = round.main().hold.as_ref().is_some_and(|hold| hold.sampled.is_some());
+    let name = &round.name;
+    (sampled && round.gate.is_none()).then(|| {
+        format!(
+            "{name} has bounds on samples and no gate: the reward that they are on is over-confident far from its data; a `gate` on \
+             the accuracy of pairs needs none"
+        )
+    })
 }
 
 /// A round with bounds whose λ can only slow a loss down.

@@ -1,8 +1,9 @@
-//! λ that follows bounds while a phase is trained: dual ascent on pairs that nothing else uses.
+//! λ that follows bounds while a phase is trained: dual ascent on pairs that nothing else uses, or on the policy's own answers.
 
 use crate::TrainError;
 use crate::config::{HeldPlan, HoldPlan};
 use crate::evaluate::held_out_loss::{HeldOutMargins, row_margins};
+use crate::evaluate::own_rewards::OwnRewards;
 use crate::events::reporter::Reporter;
 use crate::events::{Event, Held, HeldDimension};
 use crate::phase::{Phase, PhaseState};
@@ -10,14 +11,24 @@ use crate::task::Task;
 use serde::{Deserialize, Serialize};
 use spo_core::dual::{Dual, start_value};
 
-/// The bounds of a phase, with the pairs that drive λ.
+/// The bounds of a phase, with what drives λ.
 #[derive(Debug)]
 pub struct Hold<'a> {
     plan: &'a HoldPlan,
-    dimensions: Vec<Bounded<'a>>,
+    driving: Driving<'a>,
     /// λ of each earlier round where it is fixed, and its dimensions.
     rounds: Vec<(f64, &'a [String])>,
     start: Vec<f64>,
+}
+
+/// What drives λ.
+#[derive(Debug)]
+pub enum Driving<'a> {
+    /// Pairs of each held dimension that nothing else uses, with their log-probs under `π_0`, and what is bounded on them
+    /// before the phase.
+    Pairs(Vec<(HeldOutMargins<'a>, Before)>),
+    /// What the running policy writes itself.
+    Samples(OwnRewards<'a>),
 }
 
 /// λ of a round whose reward is of these dimensions, given that of each held one: a round that weighs several held ones has
@@ -27,16 +38,11 @@ pub fn of_round(dimensions: &[String], held: &[(&str, f64)]) -> Option<f64> {
     own.map(|(_, lambda)| *lambda).reduce(|sum, lambda| sum + lambda)
 }
 
-/// A dimension with its bound.
-#[derive(Debug)]
-pub struct Bounded<'a> {
-    /// The bound.
-    pub plan: &'a HeldPlan,
-    /// The pairs that drive its λ, with their log-probs under `π_0`.
-    pub margins: HeldOutMargins<'a>,
-    /// Mean of what is bounded, under the policy that the phase starts from.
-    before: f64,
-    /// Its standard deviation over the pairs: the unit of a violation.
+/// What is bounded, under the policy that the phase starts from.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Before {
+    mean: f64,
+    /// Standard deviation over the pairs or answers: the unit of a violation.
     deviation: f64,
 }
 
@@ -51,6 +57,9 @@ pub struct HoldState {
     updates: u64,
     /// What the last event said.
     told: Vec<HeldDimension>,
+    /// What was bounded before the phase, where that was measured on samples.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    before: Vec<Before>,
 }
 
 impl HoldState {
@@ -68,23 +77,21 @@ impl HoldState {
     }
 }
 
-impl<'a> Bounded<'a> {
-    /// `before` are the margins of the pairs under the policy that the phase starts from.
-    pub fn new(plan: &'a HeldPlan, margins: HeldOutMargins<'a>, before: &[f64]) -> Self {
-        let values: Vec<f64> = before.iter().map(|margin| plan.of(*margin)).collect();
+impl Before {
+    /// Of the values of pairs or answers whose mean is bounded.
+    pub fn of(values: &[f64]) -> Self {
         let count = values.len().max(1) as f64;
         let mean = values.iter().sum::<f64>() / count;
         let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count;
-        // Where all pairs are alike a violation has no other unit than its own.
-        let deviation = if variance > 0.0 { variance.sqrt() } else { 1.0 };
-        Self { plan, margins, before: mean, deviation }
+        // Where all are alike a violation has no other unit than its own.
+        Self { mean, deviation: if variance > 0.0 { variance.sqrt() } else { 1.0 } }
     }
 
     /// The bound after a share of the phase's steps: what may be lost is given out evenly over the share `spend`.
-    fn bound(&self, done: f64, spend: f64) -> f64 {
-        let floor = self.plan.bound().floor(self.before);
+    fn bound(&self, plan: &HeldPlan, done: f64, spend: f64) -> f64 {
+        let floor = plan.bound().floor(self.mean);
         let left = if spend > 0.0 { (1.0 - done / spend).max(0.0) } else { 0.0 };
-        floor + left * (self.before - floor).max(0.0)
+        floor + left * (self.mean - floor).max(0.0)
     }
 }
 
@@ -96,21 +103,20 @@ impl<'a> Hold<'a> {
     /// The objective lacks an input.
     pub fn new(
         plan: &'a HoldPlan,
-        dimensions: Vec<Bounded<'a>>,
+        driving: Driving<'a>,
         rounds: Vec<(f64, &'a [String])>,
         task: &dyn Task,
         visited: &[usize],
     ) -> Result<Self, TrainError> {
-        let mut hold = Self { plan, dimensions, rounds, start: vec![] };
+        let mut hold = Self { plan, driving, rounds, start: vec![] };
         let offset = |lambda: &[f64]| {
             task.hold(lambda);
             Ok::<_, TrainError>(task.margin_offset(visited)?.unwrap_or_else(|| vec![0.0; visited.len()]))
         };
-        let fixed = offset(&hold.lambda(&vec![0.0; hold.dimensions.len()]))?;
+        let fixed = offset(&hold.lambda(&vec![0.0; plan.dimensions.len()]))?;
         let mut rewards = vec![];
-        for index in 0..hold.dimensions.len() {
-            let name = hold.dimensions[index].margins.dimension.as_str();
-            let only = hold.rounds.iter().map(|(_, of)| f64::from(u8::from(of.iter().any(|of| of == name))));
+        for name in plan.dimensions.keys() {
+            let only = hold.rounds.iter().map(|(_, of)| f64::from(u8::from(of.contains(name))));
             rewards.push(offset(&only.collect::<Vec<f64>>())?);
         }
         hold.start = start_value(&rewards, &fixed).into_iter().map(|value| value.min(plan.max_lambda)).collect();
@@ -120,7 +126,7 @@ impl<'a> Hold<'a> {
 
     /// λ of each earlier round: of the held dimensions these, of the others as they are given.
     fn lambda(&self, held: &[f64]) -> Vec<f64> {
-        let names = self.dimensions.iter().map(|bounded| bounded.margins.dimension.as_str());
+        let names = self.plan.dimensions.keys().map(String::as_str);
         let held: Vec<(&str, f64)> = names.zip(held.iter().copied()).collect();
         self.rounds.iter().map(|(fixed, dimensions)| of_round(dimensions, &held).unwrap_or(*fixed)).collect()
     }
@@ -128,7 +134,7 @@ impl<'a> Hold<'a> {
     /// Begins a phase, or goes on with one; the tasks are that which is trained and the same on held-out rows.
     ///
     /// # Errors
-    /// An event that could not be written.
+    /// As [`update`](Self::update).
     pub(super) fn begin(
         &self,
         phase: &Phase,
@@ -139,7 +145,10 @@ impl<'a> Hold<'a> {
         if state.hold.is_none() {
             let dual = Dual::new(&self.start, self.plan.max_lambda);
             let mut hold = HoldState { dual, sum: vec![0.0; self.start.len()], ..HoldState::default() };
-            let reached: Vec<f64> = self.dimensions.iter().map(|bounded| bounded.before).collect();
+            if let Driving::Samples(_) = self.driving {
+                hold.before = self.values(phase, state, reporter)?.iter().map(|values| Before::of(values)).collect();
+            }
+            let reached: Vec<f64> = self.before(&hold).map(|before| before.mean).collect();
             reporter.emit(self.event(phase, &mut hold, &reached))?;
             state.hold = Some(hold);
         }
@@ -170,22 +179,16 @@ impl<'a> Hold<'a> {
         tasks: &[&dyn Task],
         reporter: &mut Reporter,
     ) -> Result<(), TrainError> {
-        let model = state.policy();
-        let budget = 2 * phase.training.micro_batch_tokens(&model.device());
-        let sets: Vec<&HeldOutMargins> = self.dimensions.iter().map(|bounded| &bounded.margins).collect();
-        let margins = row_margins(&sets, &model, budget, reporter)?;
-        let mean = |(bounded, margins): (&Bounded, &Vec<f64>)| {
-            margins.iter().map(|margin| bounded.plan.of(*margin)).sum::<f64>() / margins.len() as f64
-        };
-        let reached: Vec<f64> = self.dimensions.iter().zip(&margins).map(mean).collect();
-        for value in &reached {
-            reporter.check_finite(phase.name, state.step, &[("what is held", *value)], Vec::new)?;
-        }
+        let values = self.values(phase, state, reporter)?;
+        let mean = |values: &Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
+        let reached: Vec<f64> = values.iter().map(mean).collect();
         let done = state.step as f64 / phase.training.steps as f64;
-        let broken =
-            |(bounded, reached): (&Bounded, &f64)| (bounded.bound(done, self.plan.spend) - reached) / bounded.deviation;
-        let violations: Vec<f64> = self.dimensions.iter().zip(&reached).map(broken).collect();
         let hold = state.hold.get_or_insert_default();
+        let broken = |((plan, before), reached): ((&HeldPlan, &Before), &f64)| {
+            (before.bound(plan, done, self.plan.spend) - reached) / before.deviation
+        };
+        let dimensions = self.plan.dimensions.values().zip(self.before(hold));
+        let violations: Vec<f64> = dimensions.zip(&reached).map(broken).collect();
         hold.dual.ascend(&violations, &self.plan.ascent());
         hold.updated = state.step;
         if 2 * state.step >= phase.training.steps {
@@ -197,18 +200,54 @@ impl<'a> Hold<'a> {
         reporter.emit(event)
     }
 
+    /// What is bounded of each pair or answer of the running policy, `[held dimensions][pairs or answers]`.
+    fn values(
+        &self,
+        phase: &Phase,
+        state: &mut PhaseState,
+        reporter: &mut Reporter,
+    ) -> Result<Vec<Vec<f64>>, TrainError> {
+        let model = state.policy();
+        let budget = 2 * phase.training.micro_batch_tokens(&model.device());
+        let values: Vec<Vec<f64>> = match &self.driving {
+            Driving::Pairs(pairs) => {
+                let sets: Vec<&HeldOutMargins> = pairs.iter().map(|(margins, _)| margins).collect();
+                let margins = row_margins(&sets, &model, budget, reporter)?;
+                let of = |(plan, margins): (&HeldPlan, Vec<f64>)| {
+                    margins.into_iter().map(|margin| plan.of(margin)).collect()
+                };
+                self.plan.dimensions.values().zip(margins).map(of).collect()
+            }
+            Driving::Samples(own) => own.after(state.step, (phase.name, &model), budget, reporter)?,
+        };
+        for value in values.iter().map(|values| values.iter().sum()) {
+            reporter.check_finite(phase.name, state.step, &[("what is held", value)], Vec::new)?;
+        }
+        Ok(values)
+    }
+
+    /// What was bounded of each held dimension before the phase.
+    fn before<'s>(&'s self, state: &'s HoldState) -> impl Iterator<Item = &'s Before> {
+        let (pairs, samples) = match &self.driving {
+            Driving::Pairs(pairs) => (&pairs[..], &[][..]),
+            Driving::Samples(_) => (&[][..], &state.before[..]),
+        };
+        pairs.iter().map(|(_, before)| before).chain(samples)
+    }
+
     fn event(&self, phase: &Phase, hold: &mut HoldState, reached: &[f64]) -> Event {
         let (steps, mean) = (phase.training.steps, hold.mean());
         let done = hold.updated as f64 / steps as f64;
-        let of = |(index, bounded): (usize, &Bounded)| HeldDimension {
-            dimension: bounded.margins.dimension.clone(),
-            measure: bounded.plan.measure().into(),
+        let of = |(index, ((dimension, plan), before)): (usize, ((&String, &HeldPlan), &Before))| HeldDimension {
+            dimension: dimension.clone(),
+            measure: plan.measure().into(),
             reached: reached[index],
-            bound: bounded.bound(done, self.plan.spend),
+            bound: before.bound(plan, done, self.plan.spend),
             lambda: hold.dual.lambda()[index],
             mean_lambda: mean[index],
         };
-        let dimensions: Vec<HeldDimension> = self.dimensions.iter().enumerate().map(of).collect();
+        let dimensions = self.plan.dimensions.iter().zip(self.before(hold)).enumerate().map(of);
+        let dimensions: Vec<HeldDimension> = dimensions.collect();
         hold.told.clone_from(&dimensions);
         Event::Held(Held { phase: phase.name.into(), step: hold.updated, steps, dimensions })
     }
@@ -218,12 +257,6 @@ impl<'a> Hold<'a> {
 mod tests {
     use super::*;
     use crate::config::Bound;
-    use spo_data::Dataset;
-
-    fn bounded<'a>(plan: &'a HeldPlan, dataset: &'a Dataset) -> Bounded<'a> {
-        let margins = HeldOutMargins { dimension: "honesty".into(), dataset, rows: vec![], start: None };
-        Bounded::new(plan, margins, &[1.0, 2.0, -1.0, 3.0])
-    }
 
     #[test]
     fn a_round_of_several_held_dimensions_has_the_sum_of_their_multipliers() {
@@ -235,16 +268,15 @@ mod tests {
 
     #[test]
     fn a_loss_is_given_out_evenly_and_a_gain_is_asked_for_at_once() {
-        let dataset = Dataset::default();
-        let plan = HeldPlan::Accuracy { accuracy: Bound::Change(-0.2) };
-        let loss = bounded(&plan, &dataset);
-        let bounds = [0.0, 0.25, 0.5, 1.0].map(|done| loss.bound(done, 0.5));
+        let (plan, values) = (HeldPlan::Accuracy { accuracy: Bound::Change(-0.2) }, [1.0, 1.0, 0.0, 1.0]);
+        let before = Before::of(&values);
+        let bounds = [0.0, 0.25, 0.5, 1.0].map(|done| before.bound(&plan, done, 0.5));
         for (bound, expected) in bounds.iter().zip([0.75, 0.65, 0.55, 0.55]) {
             assert!((bound - expected).abs() < 1e-12, "{bounds:?}");
         }
-        assert!((loss.bound(0.0, 0.0) - 0.55).abs() < 1e-12, "all of it at once");
-        assert!((loss.deviation - 0.1875f64.sqrt()).abs() < 1e-12);
+        assert!((before.bound(&plan, 0.0, 0.0) - 0.55).abs() < 1e-12, "all of it at once");
+        assert!((before.deviation - 0.1875f64.sqrt()).abs() < 1e-12);
         let plan = HeldPlan::Margin { margin: Bound::AtLeast(2.0) };
-        assert_eq!(bounded(&plan, &dataset).bound(0.1, 0.5), 2.0);
+        assert_eq!(Before::of(&[1.0, 2.0, -1.0, 3.0]).bound(&plan, 0.1, 0.5), 2.0);
     }
 }

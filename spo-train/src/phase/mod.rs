@@ -82,7 +82,12 @@ impl Phase<'_> {
         self.check_memory(&mut state, task, &visits, &reporter.team)?;
         let tasks: Vec<&dyn Task> = [task].into_iter().chain(held_out.map(|held_out| held_out.own.as_ref())).collect();
         if let Some(hold) = self.hold {
-            hold.begin(self, &mut state, &tasks, reporter)?;
+            let events = reporter.mark()?;
+            match hold.begin(self, &mut state, &tasks, reporter) {
+                // Then the phase begins on resuming.
+                Err(TrainError::Interrupted { out }) => return Err(self.interrupt(&state, checkpoints, events, out)),
+                begun => begun?,
+            }
         }
         let mut pace = Pace::default();
         loop {

@@ -52,11 +52,29 @@ impl SampledResponses {
     ) -> Result<Self, TrainError> {
         let prompts = distinct_prompts(held_out, plan.kl_samples);
         let sampling = Sampling { temperature: plan.kl_temperature, ..Sampling::GREEDY };
-        let responses = respond(model, &prompts, plan.kl_max_new_tokens, sampling, stop, seed, reporter)?;
-        let mut drawn =
-            Self { policy: policy.into(), prompts, responses, logps: vec![], limit: plan.kl_max_new_tokens };
+        let (max_new_tokens, stop) = (plan.kl_max_new_tokens, stop.to_vec());
+        let drawing = Drawing { samples: 1, max_new_tokens, sampling, stop, seed };
+        let mut drawn = Self::unscored(policy, model, &prompts, &drawing, reporter)?;
         drawn.logps = drawn.score(&reporter.team, model, token_budget)?;
         Ok(drawn)
+    }
+
+    /// Draws answers to each of these prompts, one prompt's behind each other, without their log-probs.
+    ///
+    /// # Errors
+    /// The user's interruption.
+    pub(crate) fn unscored(
+        policy: &str,
+        model: &CausalLm,
+        prompts: &[Vec<u32>],
+        drawing: &Drawing,
+        reporter: &Reporter,
+    ) -> Result<Self, TrainError> {
+        let Drawing { samples, max_new_tokens: limit, sampling, ref stop, seed } = *drawing;
+        let prompts: Vec<Vec<u32>> =
+            prompts.iter().flat_map(|prompt| std::iter::repeat_n(prompt.clone(), samples)).collect();
+        let responses = respond(model, &prompts, limit, sampling, stop, seed, reporter)?;
+        Ok(Self { policy: policy.into(), prompts, responses, logps: vec![], limit })
     }
 
     /// What the policy says at every token of this process's part of its responses, for [`kl`](Self::kl); `model` is the
@@ -117,7 +135,11 @@ impl SampledResponses {
         self.iter().map(|(prompt, response)| Group { prompt, answers: vec![response] }).collect()
     }
 
-    fn score(&self, team: &Team, model: &CausalLm, token_budget: usize) -> Result<Vec<f64>, TeamError> {
+    /// The log-prob of each response under a model, `[responses]`.
+    ///
+    /// # Errors
+    /// Another process has failed.
+    pub(crate) fn score(&self, team: &Team, model: &CausalLm, token_budget: usize) -> Result<Vec<f64>, TeamError> {
         let sum = |answers: Vec<Vec<f32>>| answers[0].iter().map(|logp| f64::from(*logp)).sum();
         dealt::scored(team, &self.groups(), token_budget, |groups| {
             let scored = model.score(groups, token_budget, &HeadOptions::default(), &mut |_| ());

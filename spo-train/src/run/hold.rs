@@ -1,41 +1,68 @@
-//! Rounds with bounds: what drives their λ, what λ came to, and how the policy is judged.
+//! Rounds with bounds: what drives their λ, and what λ came to.
 
 use crate::TrainError;
-use crate::config::{Bound, HeldPlan, HoldPlan, RoundPlan, RunPlan};
+use crate::config::{HeldPlan, RoundPlan, RunPlan};
 use crate::evaluate::held_out_loss::HeldOutMargins;
-use crate::evaluate::labelled_set::{LabelledSet, log_ratio_margins};
+use crate::evaluate::labelled_set::{LabelledSet, Rewards, log_ratio_margins};
+use crate::evaluate::own_rewards::{OwnAnswers, OwnRewards};
 use crate::events::{Event, Held, HeldDimension};
-use crate::phase::hold::{Bounded, Hold, of_round};
+use crate::phase::hold::{Before, Driving, Hold, of_round};
 use crate::policy::logps::PolicyLogps;
-use crate::run::evaluation::Margins;
+use crate::policy::sampling::distinct_prompts;
 use crate::run::place::{ArmPlace, Place};
+use crate::run::prepare::Prepared;
 use crate::run::stages::Driver;
 use crate::task::Task;
 use crate::task::build::Lambdas;
 use serde_json::Value;
-use spo_eval::{Bootstrap, HoldSummary, PairScore, Subset, paired_difference, score_dimension};
+use spo_core::dual::reward_weights;
+use spo_model::{CausalLm, device};
+
+/// The frozen policies that the rewards of held dimensions are made of, with what the log-prob of each counts for each of
+/// them; none where bounds are on pairs.
+pub(super) type Frozen = Vec<(CausalLm, Vec<f64>)>;
 
 /// The bounds of an arm, whose task visits these rows; the task has the start value of λ from here on.
 pub(super) fn hold<'a>(
-    (plan, arm): (&'a RunPlan, ArmPlace<'a>),
-    driving: &'a LabelledSet,
-    history: &[&PolicyLogps],
+    prepared: &'a Prepared,
+    place: &Place<'a>,
+    (history, frozen): (&[&PolicyLogps], Frozen),
     task: &dyn Task,
     visited: &[usize],
 ) -> Result<Option<Hold<'a>>, TrainError> {
-    let Some(hold) = &arm.plan.hold else { return Ok(None) };
-    let (start, parent) = (history[0], history[history.len() - 1]);
-    let bounded = |(dimension, plan): (&'a String, &'a HeldPlan)| {
-        let rows = driving.judged(dimension);
-        let start = driving.logps(start, &rows)?;
-        let before = log_ratio_margins(&driving.logps(parent, &rows)?, &start);
-        let margins =
-            HeldOutMargins { dimension: dimension.clone(), dataset: &driving.dataset, rows, start: Some(start) };
-        Ok(Bounded::new(plan, margins, &before))
+    let Some((arm, hold)) = place.arm.and_then(|arm| Some((arm, arm.plan.hold.as_ref()?))) else { return Ok(None) };
+    let plan = &prepared.plan;
+    let driving = match &hold.sampled {
+        Some(sampled) => {
+            let prompts = distinct_prompts(&prepared.driving.dataset, sampled.sample_prompts);
+            let stop = prepared.tokenizer.terminators();
+            let answers = OwnAnswers { plan: sampled, prompts, stop, seed: plan.seed, round: place.round() };
+            Driving::Samples(OwnRewards { answers, frozen })
+        }
+        None => {
+            let of =
+                |(dimension, plan): (&String, &HeldPlan)| driving_pairs(&prepared.driving, dimension, plan, history);
+            Driving::Pairs(hold.dimensions.iter().map(of).collect::<Result<_, _>>()?)
+        }
     };
-    let dimensions = hold.dimensions.iter().map(bounded).collect::<Result<Vec<_>, TrainError>>()?;
     let rounds = fixed(arm).into_iter().zip(plan.rounds.iter().map(RoundPlan::dimensions)).collect();
-    Hold::new(hold, dimensions, rounds, task, visited).map(Some)
+    Hold::new(hold, driving, rounds, task, visited).map(Some)
+}
+
+/// The pairs of a held dimension, and what is bounded on them before the phase.
+fn driving_pairs<'a>(
+    driving: &'a LabelledSet,
+    dimension: &str,
+    plan: &HeldPlan,
+    history: &[&PolicyLogps],
+) -> Result<(HeldOutMargins<'a>, Before), TrainError> {
+    let (start, parent) = (history[0], history[history.len() - 1]);
+    let rows = driving.judged(dimension);
+    let start = driving.logps(start, &rows)?;
+    let before = log_ratio_margins(&driving.logps(parent, &rows)?, &start);
+    let before: Vec<f64> = before.into_iter().map(|margin| plan.of(margin)).collect();
+    let margins = HeldOutMargins { dimension: dimension.into(), dataset: &driving.dataset, rows, start: Some(start) };
+    Ok((margins, Before::of(&before)))
 }
 
 /// λ of each earlier round as the plan has it.
@@ -81,113 +108,35 @@ impl Driver<'_> {
         lambdas(self.plan, arm, policy, |name| Some(&self.trained.get(name)?.held))
     }
 
-    /// Holds a finished policy against the bounds of its arm, if it has any.
-    pub(super) fn judge_hold(&mut self, place: &Place, margins: &Margins) -> Result<(), TrainError> {
-        let Some(plan) = place.arm.and_then(|arm| arm.plan.hold.as_ref()) else { return Ok(()) };
-        let (policy, parent, prepared) = (place.policy.as_str(), place.parent(), self.prepared);
-        let margins = [margins, &self.margins[parent]];
-        let judging =
-            Judging { plan, policy, parent, margins, last: &self.trained[policy].held, driving: &prepared.driving };
-        for summary in judging.summaries(&prepared.held_out, &self.bootstrap)? {
-            let shortfall = summary.shortfall();
-            self.reporter.emit(Event::HoldJudged(summary))?;
-            shortfall.map_or(Ok(()), |text| self.reporter.emit(Event::Warning { text }))?;
+    /// Names of the frozen policies that the rewards of an arm's held dimensions are made of, the last one first, with what
+    /// the log-prob of each counts for each of them; none where bounds are on pairs.
+    ///
+    /// # Errors
+    /// Options that the objective refuses.
+    pub(super) fn rewarding(&self, place: &Place) -> Result<Vec<(String, Vec<f64>)>, TrainError> {
+        let held = place.arm.and_then(|arm| Some((arm, arm.plan.hold.as_ref().filter(|hold| hold.sampled.is_some())?)));
+        let Some((arm, hold)) = held else { return Ok(vec![]) };
+        let lambdas = self.lambdas(arm, &place.policy);
+        let objective =
+            Rewards::of(self.plan, arm.plan, &lambdas)?.sequential.expect("only such an objective has bounds");
+        let mut of_policies = vec![vec![]; place.path.len()];
+        for name in hold.dimensions.keys() {
+            let rounds = self.plan.rounds[..arm.index].iter();
+            let learnt: Vec<f64> = rounds.map(|round| f64::from(u8::from(round.dimensions().contains(name)))).collect();
+            let weights =
+                reward_weights(objective.as_ref(), &learnt, &device::cpu())?.expect("it holds earlier rounds");
+            of_policies.iter_mut().zip(weights).for_each(|(of_policy, weight)| of_policy.push(weight));
         }
-        Ok(())
-    }
-}
-
-/// A finished policy against its bounds, on the held-out pairs.
-struct Judging<'j> {
-    plan: &'j HoldPlan,
-    policy: &'j str,
-    parent: &'j str,
-    /// Held-out margins of both.
-    margins: [&'j Margins; 2],
-    /// When λ was moved last.
-    last: &'j [HeldDimension],
-    /// Pairs that drive λ.
-    driving: &'j LabelledSet,
-}
-
-impl Judging<'_> {
-    /// One summary for each bound.
-    pub fn summaries(&self, set: &LabelledSet, bootstrap: &Bootstrap) -> Result<Vec<HoldSummary>, TrainError> {
-        self.plan.dimensions.iter().map(|(name, held)| self.summary(name, held, set, bootstrap)).collect()
+        let all = place.path.iter().cloned().zip(of_policies).rev();
+        Ok(all.filter(|(_, weights)| weights.iter().any(|weight| *weight != 0.0)).collect())
     }
 
-    fn summary(
-        &self,
-        dimension: &str,
-        held: &HeldPlan,
-        set: &LabelledSet,
-        bootstrap: &Bootstrap,
-    ) -> Result<HoldSummary, TrainError> {
-        let [own, before] = self.margins.map(|margins| set.pair_scores(dimension, &margins[dimension]));
-        let (asked, relative) = match held.bound() {
-            Bound::Change(change) => (change, true),
-            Bound::AtLeast(value) => (value, false),
-        };
-        let (reached, interval) = if relative {
-            change(held, dimension, [(self.policy, &own), (self.parent, &before)], bootstrap)?
-        } else {
-            value(held, self.policy, dimension, &own, bootstrap)?
-        };
-        let last = self.last.iter().find(|of| of.dimension == dimension);
-        let most = self.plan.max_lambda;
-        Ok(HoldSummary {
-            round: self.policy.into(),
-            dimension: dimension.into(),
-            measure: held.measure().into(),
-            relative,
-            asked,
-            reached,
-            interval,
-            lambda: last.map_or(0.0, |of| of.mean_lambda),
-            met: interval.1 >= asked,
-            at_limit: last.is_some_and(|of| of.lambda >= most),
-            // The bound that was driven at is the one asked for by then, so the two differ by the same as here.
-            driven: asked + last.map_or(0.0, |of| of.reached - of.bound),
-            pairs: own.len(),
-            driving: self.driving.judged(dimension).len(),
-        })
+    /// The same policies in memory.
+    ///
+    /// # Errors
+    /// One cannot be loaded.
+    pub(super) fn frozen(&mut self, place: &Place) -> Result<Frozen, TrainError> {
+        let (rewarding, policies) = (self.rewarding(place)?, &mut self.resident.policies);
+        rewarding.into_iter().map(|(name, weights)| Ok((policies.load(&name)?, weights))).collect()
     }
-}
-
-type Measured = (f64, (f64, f64));
-
-/// What is bounded of a policy less that of another on the same pairs.
-fn change(
-    held: &HeldPlan,
-    dimension: &str,
-    [own, before]: [(&str, &Vec<PairScore>); 2],
-    bootstrap: &Bootstrap,
-) -> Result<Measured, TrainError> {
-    let difference = paired_difference(dimension, (own.0, own.1), (before.0, before.1), Subset::All, bootstrap)?;
-    let difference = difference.expect("a held dimension has held-out pairs");
-    Ok(match held {
-        HeldPlan::Accuracy { .. } => (difference.accuracy_difference, difference.interval),
-        _ => scaled(held, difference.margin_difference, difference.margin_interval),
-    })
-}
-
-/// What is bounded of a policy.
-fn value(
-    held: &HeldPlan,
-    policy: &str,
-    dimension: &str,
-    own: &[PairScore],
-    bootstrap: &Bootstrap,
-) -> Result<Measured, TrainError> {
-    let score = score_dimension(policy, dimension, own, bootstrap)?;
-    let tally = score.tally(Subset::All).expect("a held dimension has held-out pairs");
-    let half = 1.96 * tally.margin_stderr;
-    Ok(match held {
-        HeldPlan::Accuracy { .. } => (tally.accuracy, tally.interval),
-        _ => scaled(held, tally.mean_margin, (tally.mean_margin - half, tally.mean_margin + half)),
-    })
-}
-
-fn scaled(held: &HeldPlan, value: f64, interval: (f64, f64)) -> Measured {
-    (held.of(value), (held.of(interval.0), held.of(interval.1)))
 }

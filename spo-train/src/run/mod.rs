@@ -7,6 +7,7 @@ mod evaluation;
 mod export;
 mod front;
 pub(crate) mod gradients;
+mod held;
 mod hold;
 mod hub;
 mod judge;

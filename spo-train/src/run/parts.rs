@@ -33,6 +33,8 @@ pub(super) struct Given<'h> {
     pub lambdas: Lambdas,
     /// Who scores what its policy writes, where its loss is of that.
     pub judged: Option<Judged>,
+    /// What makes rewards of what its policy writes, where its bounds are on that.
+    pub rewarding: hold::Frozen,
 }
 
 /// A phase's task, and the tasks that it is evaluated on.
@@ -59,7 +61,8 @@ impl<'a> Parts<'a> {
         device: &Device,
     ) -> Result<Self, TrainError> {
         let (place, data) = (&training.place, training.data);
-        let Given { history, samples: [samples, held_out_samples], reference, contexts, lambdas, judged } = given;
+        let Given { history, samples: [samples, held_out_samples], reference, contexts, lambdas, judged, rewarding } =
+            given;
         let frozen = |samples| Frozen {
             names: &place.path,
             history: &history,
@@ -77,10 +80,7 @@ impl<'a> Parts<'a> {
             Frozen { names: &place.path[since..], history: history.get(since..).unwrap_or(&[]), ..frozen(samples) };
         let (task, visited) = (rows.task(own, device.clone())?, rows.visited().collect::<Vec<_>>());
         let task = with_replayed(task, data, (&place.path, &history, &lambdas), device)?;
-        let hold = match place.arm {
-            Some(arm) => hold::hold((&prepared.plan, arm), &prepared.driving, &history, task.as_ref(), &visited)?,
-            None => None,
-        };
+        let hold = hold::hold(prepared, place, (&history, rewarding), task.as_ref(), &visited)?;
         let margin_offset = task.margin_offset(&visited)?;
         let held_out = match &data.held_out {
             None => None,

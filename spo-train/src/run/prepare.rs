@@ -266,7 +266,7 @@ fn label(
     Ok(sets)
 }
 
-/// The pairs that drive λ, of which every held dimension must have some.
+/// The pairs that drive λ, of which every held dimension must have some, unless answers to their prompts do it.
 fn driving_set(
     plan: &RunPlan,
     tokenizer: &Tokenizer,
@@ -275,8 +275,11 @@ fn driving_set(
 ) -> Result<LabelledSet, TrainError> {
     let dimensions = if plan.holds() { train.dimensions.clone() } else { vec![] };
     let set = LabelledSet::new("hold", rows, dimensions, &plan.evaluation.boilerplate, tokenizer)?;
+    if plan.holds() && set.dataset.examples.is_empty() {
+        return Err(TrainError::no_pairs("data that drive λ (`hold-share`)"));
+    }
     let holds = plan.rounds.iter().flat_map(|round| &round.arms).filter_map(|arm| arm.hold.as_ref());
-    for dimension in holds.flat_map(|hold| hold.dimensions.keys()) {
+    for dimension in holds.filter(|hold| hold.sampled.is_none()).flat_map(|hold| hold.dimensions.keys()) {
         if set.judged(dimension).is_empty() {
             return Err(TrainError::no_pairs(format!("data of `{dimension}` that drive λ (`hold-share`)")));
         }

@@ -12,11 +12,13 @@ use crate::run::online::Making;
 use crate::run::place::{ArmPlace, PhaseData, Place, first_policy, places};
 use crate::run::reference::{Draw, Made, Scoring};
 use crate::task::data::TaskData;
+use held::HeldAnswers;
 use serde::Serialize;
 use spo_data::{Dataset, Example};
 use spo_eval::front_weights;
 use std::collections::HashSet;
 
+pub(crate) mod held;
 #[cfg(test)]
 mod tests;
 
@@ -35,8 +37,8 @@ pub(crate) enum Stage<'a> {
     Embed { answers: usize, tokens: u64 },
     /// A policy's scores on the held-out rows of each user, steered by the user's other rows.
     Steer { place: Place<'a>, answers: usize, tokens: u64 },
-    /// A policy's scores on the held-out rows.
-    Evaluate(Place<'a>),
+    /// A policy's scores on the held-out rows, and answers of its own where its bounds are on those.
+    Evaluate { place: Place<'a>, held: HeldAnswers },
     /// A conditional policy's scores on the held-out rows at weights over the whole simplex.
     Front {
         place: Place<'a>,
@@ -84,6 +86,8 @@ pub(crate) struct Training<'a> {
     pub evaluation_responses: Responses,
     /// What the policy writes for its loss.
     pub written: Written,
+    /// What it writes for its bounds.
+    pub held: Responses,
 }
 
 /// Answers that a loss is of, at most.
@@ -145,7 +149,7 @@ impl<'a> Stage<'a> {
             Self::Train(training) => format!("train {}", training.place.policy),
             Self::Sample { policy, .. } => format!("sample {policy}"),
             Self::Score(scoring) => format!("score {}", scoring.policy),
-            Self::Evaluate(place) => format!("evaluate {}", place.policy),
+            Self::Evaluate { place, .. } => format!("evaluate {}", place.policy),
             Self::Embed { .. } => "embed".into(),
             Self::Steer { place, .. } => format!("steer {}", place.policy),
             Self::Front { place, .. } => format!("front {}", place.policy),
@@ -173,7 +177,7 @@ impl Stage<'_> {
                 summary.trained_tokens = training.tokens;
                 summary.scored_tokens = training.evaluation_tokens;
                 let Written { steps, evaluations, .. } = training.written;
-                let sampled = [training.evaluation_responses, steps, evaluations];
+                let sampled = [training.evaluation_responses, steps, evaluations, training.held];
                 summary.sampled_tokens = sampled.into_iter().map(Responses::tokens).sum();
             }
             Self::Sample { draws, .. } => {
@@ -197,8 +201,11 @@ impl Stage<'_> {
             Self::Show { responses, .. } | Self::Respond { responses, .. } => {
                 (summary.rows, summary.sampled_tokens) = (responses.count, responses.tokens());
             }
+            Self::Evaluate { held, .. } => {
+                summary.rows = held.written.count;
+                (summary.scored_tokens, summary.sampled_tokens) = (held.scored_tokens, held.written.tokens());
+            }
             Self::Start
-            | Self::Evaluate(_)
             | Self::Benchmark { .. }
             | Self::Gate { .. }
             | Self::Compare { .. }
@@ -304,15 +311,18 @@ impl<'a> Facts<'a> {
         let held_out = self.held_out.examples.iter().map(|example| example.tokens() as u64).sum::<u64>();
         let looks_at_kl = training.max_kl > 0.0 || self.plan.evaluation.kl_path && place.arm.is_some();
         let sampled = if looks_at_kl { evaluations as usize * self.kl_prompts } else { 0 };
+        let driving = HeldAnswers::driving(self.plan, place, self.driving);
+        let scored = self.driving_tokens(place) + driving.scored_tokens + self.probed_tokens(place);
         Stage::Train(Training {
             place: place.clone(),
             data,
             gate: place.arm.as_ref().and_then(gate),
             tokens: self.trained_tokens(place, data),
             evaluations,
-            evaluation_tokens: evaluations * held_out + self.driving_tokens(place) + self.probed_tokens(place),
+            evaluation_tokens: evaluations * held_out + scored,
             evaluation_responses: self.responses(sampled),
             written: Written::of(place, data, evaluations),
+            held: driving.written,
         })
     }
 
@@ -326,7 +336,8 @@ impl<'a> Facts<'a> {
 
     /// Tokens of the pairs that drive λ in all updates of a phase.
     fn driving_tokens(&self, place: &Place) -> u64 {
-        let Some(hold) = place.arm.and_then(|arm| arm.plan.hold.as_ref()) else { return 0 };
+        let hold = place.arm.and_then(|arm| arm.plan.hold.as_ref().filter(|hold| hold.sampled.is_none()));
+        let Some(hold) = hold else { return 0 };
         let held = |example: &&Example| {
             let mut names = hold.dimensions.keys();
             names.any(|name| example.pair(name).is_some() || example.desirable(name).is_some())
@@ -346,7 +357,8 @@ impl<'a> Facts<'a> {
         // No later round starts from a control.
         let later = if arm.is_control() { self.plan.rounds.len() } else { arm.index + 1 };
         let mut stages = self.asked(&place.policy, later);
-        stages.push(Stage::Evaluate(place.clone()));
+        let held = HeldAnswers::judging(self.plan, place, self.held_out);
+        stages.push(Stage::Evaluate { place: place.clone(), held });
         stages.extend(self.steered(place, arm));
         stages.extend(self.front(place));
         stages.extend(self.answers(&place.policy));
@@ -402,7 +414,8 @@ impl<'a> Facts<'a> {
         }
         // The start and the policy that a round starts from are what its bounds are measured against.
         let bounded = |(place, _): &(Place, &PhaseData)| {
-            place.arm.is_some_and(|arm| arm.index >= from && arm.plan.hold.is_some())
+            let on_pairs = |arm: &ArmPlace| arm.plan.hold.as_ref().is_some_and(|hold| hold.sampled.is_none());
+            place.arm.is_some_and(|arm| arm.index >= from && on_pairs(&arm))
         };
         made.extend(self.phases.iter().any(bounded).then_some(Made::Driving(self.driving)));
         let examples = (0..visited.len()).filter(|&example| visited[example]).collect();

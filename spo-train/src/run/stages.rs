@@ -134,7 +134,7 @@ impl<'a> Driver<'a> {
             Stage::Train(training) => self.train(&name, training),
             Stage::Sample { policy, draws } => self.sample(&name, policy, draws),
             Stage::Score(scoring) => self.score(&name, scoring),
-            Stage::Evaluate(place) => self.evaluate(&name, place),
+            Stage::Evaluate { place, .. } => self.evaluate(&name, place),
             Stage::Embed { .. } => self.embed(&name),
             Stage::Steer { place, .. } => self.steer(&name, place),
             Stage::Front { place, .. } => self.evaluate_front(&name, place),
@@ -306,7 +306,8 @@ impl<'a> Driver<'a> {
         let contexts = self.embedded.clone();
         let lambdas = place.arm.map_or_else(Lambdas::default, |arm| self.lambdas(arm, &place.policy));
         let judged = self.judged_by(training)?;
-        let given = Given { history: self.history(place), samples, reference, contexts, lambdas, judged };
+        let rewarding = self.frozen(place)?;
+        let given = Given { history: self.history(place), samples, reference, contexts, lambdas, judged, rewarding };
         Parts::new(self.prepared, training, given, &self.numbers)
     }
 

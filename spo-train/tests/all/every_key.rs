@@ -160,6 +160,11 @@ fn companions(key: &str) -> Vec<String> {
     // Bounds are on earlier dimensions.
     match key.split_once(".hold.") {
         Some((_, bound)) if bound.contains("accuracy") || bound.contains("margin") || bound.contains("reward") => {}
+        Some((round, "on")) => sets.push(format!("{round}.hold.honesty.reward=\"-0.5\"")),
+        Some((round, "samples" | "sample-prompts" | "max-new-tokens" | "temperature")) => {
+            sets.push(format!("{round}.hold.honesty.reward=\"-0.5\""));
+            sets.push(format!("{round}.hold.on=\"samples\""));
+        }
         Some((round, _)) => sets.push(format!("{round}.hold.honesty.accuracy=\"-0.5\"")),
         None if key == "hold-share" => sets.push("rounds.1.hold.honesty.accuracy=\"-0.5\"".into()),
         None => {}

@@ -27,6 +27,7 @@ mod families;
 mod floats;
 mod front;
 mod hold;
+mod hold_samples;
 mod joint;
 mod main_job;
 mod memory_check;

@@ -6,6 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use spo_core::dual::Ascent;
 
+use crate::config::spec::HoldOn;
+
 /// How an arm finds its λ.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -20,9 +22,29 @@ pub struct HoldPlan {
     pub gain: f64,
     /// Largest λ.
     pub max_lambda: f64,
+    /// What the bounds are on.
+    #[serde(default)]
+    pub on: HoldOn,
+    /// How the policy is sampled, where they are on that.
+    #[serde(flatten)]
+    pub sampled: Option<SampledPlan>,
     /// The bounds.
     #[serde(flatten)]
     pub dimensions: BTreeMap<String, HeldPlan>,
+}
+
+/// Answers of the policy that bounds are on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SampledPlan {
+    /// Prompts, at most.
+    pub sample_prompts: usize,
+    /// Answers to each.
+    pub samples: usize,
+    /// Longest answer, tokens.
+    pub max_new_tokens: usize,
+    /// Sampling temperature.
+    pub temperature: f64,
 }
 
 /// The bound of one dimension.

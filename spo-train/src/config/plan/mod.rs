@@ -28,7 +28,7 @@ use super::spec::{
 };
 pub use condition::Condition;
 pub use evaluation::EvaluationPlan;
-pub use hold::{Bound, HeldPlan, HoldPlan};
+pub use hold::{Bound, HeldPlan, HoldPlan, SampledPlan};
 pub use lines::{Origin, PlanLine};
 pub use mixing::CombinePlan;
 pub use online::OnlinePlan;

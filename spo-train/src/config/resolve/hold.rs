@@ -7,14 +7,28 @@ use super::rounds::{Arm, Finished};
 use super::sections::from_table;
 use super::{Resolver, wrong};
 use crate::config::defaults;
-use crate::config::document::Content;
+use crate::config::document::{Content, Node};
 use crate::config::objective;
 use crate::config::plan::{Bound, HeldPlan, HoldPlan};
+use crate::config::spec::LoraCondition;
 use crate::config::validate::join;
 use crate::error::ConfigError;
 
 /// Keys of `hold` that are no dimension.
-const SETTINGS: [&str; 5] = ["every", "spend", "rate", "gain", "max-lambda"];
+const SETTINGS: &[&str] = &[
+    "every",
+    "spend",
+    "rate",
+    "gain",
+    "max-lambda",
+    "on",
+    "sample-prompts",
+    "samples",
+    "max-new-tokens",
+    "temperature",
+];
+/// Those of them that say how the policy is sampled.
+const OF_SAMPLES: &[&str] = SETTINGS.split_at(6).1;
 
 impl Resolver<'_> {
     /// The bounds that an arm holds. A control has those of its round, unless it has its own, or a `lambda`, or another
@@ -62,6 +76,11 @@ impl Resolver<'_> {
             let expected = "a bound, such as `hold = { honesty = { accuracy = \"-0.02\" } }`";
             return Err(wrong(self.document, found.node, &found.key, expected.to_owned()));
         }
+        let on_samples = found.node.get("on").is_some_and(|node| node.to_json() == "samples");
+        match on_samples {
+            true => self.check_sampled(&found, &names, finished)?,
+            false => self.check_unsampled(&found)?,
+        }
         let bounds: Map<String, Value> = names
             .iter()
             .map(|name| {
@@ -71,7 +90,8 @@ impl Resolver<'_> {
             .collect::<Result<_, ConfigError>>()?;
         let prefix = join(&arm.prefix(), "hold");
         let layers = Layers::default().under(&found.key, Some(found.node), &[]);
-        let mut values = self.settle(&prefix, defaults::table(&defaults::hold()), &SETTINGS, &layers);
+        let mut values = self.settle(&prefix, defaults::table(&defaults::hold()), SETTINGS, &layers);
+        values.retain(|name, _| on_samples || !OF_SAMPLES.contains(&name.as_str()));
         for name in names {
             self.note(&join(&prefix, name), found.node.get(name).expect("it was listed"));
             if bounds[name].get("scale").is_some() {
@@ -80,6 +100,56 @@ impl Resolver<'_> {
         }
         values.extend(bounds);
         Ok(Some(from_table(values)))
+    }
+
+    /// Bounds on pairs sample nothing.
+    fn check_unsampled(&self, found: &Found) -> Result<(), ConfigError> {
+        let given = OF_SAMPLES.iter().find_map(|name| Some((name, found.node.get(name)?)));
+        given.map_or(Ok(()), |(name, node)| {
+            let message = "bounds on pairs sample nothing".to_owned();
+            Err(self.no_hold(node, join(&found.key, name), message, "add `on = \"samples\"`, or leave it out"))
+        })
+    }
+
+    /// Bounds on samples are changes of a reward that is one dimension's, of a policy that is one for everybody.
+    fn check_sampled(&self, found: &Found, names: &[&String], finished: &[Finished]) -> Result<(), ConfigError> {
+        let condition = self.sections.lora.as_ref().and_then(|lora| lora.condition).unwrap_or_default();
+        if self.sections.steering.is_some() || condition != LoraCondition::None {
+            let node = found.node.get("on").unwrap_or(found.node);
+            let message =
+                "the policy is one for many users or weights, and what it writes for each is another".to_owned();
+            return Err(self.no_hold(node, join(&found.key, "on"), message, "`on = \"pairs\"`"));
+        }
+        for name in names {
+            let (node, key) = (found.node.get(name).unwrap_or(found.node), join(&found.key, name));
+            if let Some(measure) = ["accuracy", "margin"].into_iter().find(|measure| node.get(measure).is_some()) {
+                let message = format!("answers that the policy writes have no labels, and so no {measure}");
+                return Err(self.no_hold(
+                    node,
+                    join(&key, measure),
+                    message,
+                    "`reward = \"-0.5\"`, or `on = \"pairs\"`",
+                ));
+            }
+            let absolute =
+                |node: &&Node| matches!(&node.content, Content::String(text) if text.trim().starts_with(">="));
+            if let Some(node) = node.get("reward").filter(absolute) {
+                let message = "the reward of an answer is known up to a constant of its prompt: only a change of it says \
+                               something";
+                let hint = "`reward = \"-0.5\"` gives up half a nat";
+                return Err(self.no_hold(node, join(&key, "reward"), message.to_owned(), hint));
+            }
+            let several = |round: &&Finished| round.dimensions.len() > 1 && round.dimensions.contains(name);
+            if let Some(round) = finished.iter().find(several) {
+                let message = format!("its reward was learnt together with others, as that of {:?}", round.dimension);
+                return Err(self.no_hold(node, key, message, "`on = \"pairs\"` measures the dimension by its labels"));
+            }
+        }
+        Ok(())
+    }
+
+    fn no_hold(&self, node: &Node, key: String, message: String, hint: &str) -> ConfigError {
+        ConfigError::Refused { at: self.document.place(&node.source), key, message, hint: Some(hint.to_owned()) }
     }
 
     /// Where an arm's bounds are written.

@@ -22,7 +22,7 @@ pub use checkpoints::{Best, CheckpointSpec};
 pub use data::{DataEntry, DataSpec, Split, TextSpec};
 pub use evaluation::EvaluationSpec;
 pub use gate::{GateConditionsSpec, GateSpec, OnMiss};
-pub use hold::{HoldBoundSpec, HoldSpec};
+pub use hold::{HoldBoundSpec, HoldOn, HoldSpec};
 pub use model::{Dtype, LoraCondition, LoraRounds, LoraSet, LoraSpec, LoraTargets, ModelSpec, QuantisedBase};
 pub use online::{OnlineSpec, Unfinished};
 pub use parallel::{OptimizerState, ParallelSpec};
