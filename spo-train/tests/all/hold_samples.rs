@@ -119,8 +119,8 @@ fn distinct(data: &Dataset) -> Vec<&[u32]> {
 fn first_tokens(policy: &Path, prompts: &[&[u32]]) -> Vec<Vec<f64>> {
     let model = CausalLm::from_dir(policy, None, &device::cpu()).unwrap();
     let tokens: Vec<[u32; 1]> = (0..model.spec().vocab_size as u32).map(|token| [token]).collect();
-    let group = |prompt: &&'_ [u32]| Group { prompt, answers: tokens.iter().map(|token| &token[..]).collect() };
-    let groups: Vec<Group> = prompts.iter().map(group).collect();
+    let answers: Vec<&[u32]> = tokens.iter().map(|token| &token[..]).collect();
+    let groups: Vec<Group> = prompts.iter().map(|prompt| Group { prompt, answers: answers.clone() }).collect();
     let scored = model.score(&groups, 4096, &HeadOptions::default(), &mut |_| ());
     scored.into_iter().map(|answers| answers.into_iter().map(|logps| f64::from(logps[0])).collect()).collect()
 }
