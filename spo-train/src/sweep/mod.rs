@@ -109,7 +109,8 @@ fn each(
                         told(index, variant, Progress::GateMissed);
                         None
                     }
-                    Err(TrainError::Locked { .. }) => {
+                    // Another process is at it, or began it since this one looked.
+                    Err(TrainError::Locked { .. } | TrainError::OutExists { .. }) => {
                         told(index, variant, Progress::Elsewhere);
                         elsewhere.push((index, plan));
                         None

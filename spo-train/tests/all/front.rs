@@ -204,5 +204,5 @@ fn what_cannot_be_weighed_is_refused_with_a_hint() {
         assert!(found.contains(reason), "{change}: {found}");
     }
     let found = refused("rank = 2\nshared-rank = 3\n", "dimension-weights = { honesty = 1, helpfulness = 0 }\n", &[]);
-    assert!(found.contains("only a conditional adapter has it"), "{found}");
+    assert!(found.contains("only an adapter with `condition"), "{found}");
 }

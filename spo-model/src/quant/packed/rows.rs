@@ -19,8 +19,8 @@ impl BlockRows {
         let Format { values, bytes, .. } = *self.format;
         let start = (row * (self.dims[1] / values) + columns.start / values) * bytes;
         let blocks = &self.bytes[start..start + columns.len() / values * bytes];
-        match values {
-            1 => float::widen(self.format, blocks, out),
+        match (values, bytes) {
+            (1, 2) => float::widen(self.format, blocks, out),
             _ => self.format.decode(blocks, out),
         }
     }
