@@ -316,7 +316,8 @@ fn a_refused_set_changes_nothing() {
 
 #[test]
 fn plan_survives_its_json() {
-    for text in [SMALL, THREE, &init::template()] {
+    let held = THREE.replace("lambda = 0.5", "hold = { honesty = { reward = \"-0.5\" }, on = \"samples\" }");
+    for text in [SMALL, THREE, &held, &init::template()] {
         let plan = plan(text).unwrap();
         let stored = serde_json::to_string_pretty(&plan).unwrap();
         assert_eq!(serde_json::from_str::<RunPlan>(&stored).unwrap(), plan);

@@ -230,3 +230,15 @@ fn without_samples_there_are_no_distances() {
         "{without:?}"
     );
 }
+
+#[test]
+fn bounds_on_samples_write_answers_that_frozen_policies_score() {
+    let hold = "hold = { honesty = { reward = \"-1\" }, on = \"samples\", sample-prompts = 3, samples = 2, max-new-tokens = 7 }";
+    let stages = stages(&format!("[[rounds]]\ndimension = \"honesty\"\n[[rounds]]\ndimension = \"tone\"\n{hold}\n"));
+    // Two answers of two policies to three prompts of one token; the policy after round 1 and the start score them.
+    assert_eq!(numbers(&stages, "evaluate round-2-tone"), (12, [0, 2 * 12 * 8, 12 * 7]));
+    assert_eq!(numbers(&stages, "evaluate round-1-honesty"), (0, [0, 0, 0]));
+    // Here no prompts drive λ.
+    let (_, [_, scored, sampled]) = numbers(&stages, "train round-2-tone");
+    assert_eq!((scored, sampled), (0, 0));
+}
