@@ -19,7 +19,7 @@ impl Driver<'_> {
     pub(super) fn judge_hold(&mut self, place: &Place, margins: &Margins) -> Result<(), TrainError> {
         let Some(plan) = place.arm.and_then(|arm| arm.plan.hold.as_ref()) else { return Ok(()) };
         let measured = match &plan.sampled {
-            Some(sampled) => self.measure_samples(place, plan, sampled)?,
+            Some(sampled) => self.measure_samples(place, sampled)?,
             None => self.measure_pairs(place, plan, margins)?,
         };
         let summary = Judging { plan, policy: &place.policy, last: &self.trained[&place.policy].held };
@@ -49,12 +49,7 @@ impl Driver<'_> {
     }
 
     /// The change of the mean reward from the policy before, on fresh answers of both to held-out prompts, which drove no λ.
-    fn measure_samples(
-        &mut self,
-        place: &Place,
-        plan: &HoldPlan,
-        sampled: &SampledPlan,
-    ) -> Result<Vec<Found>, TrainError> {
+    fn measure_samples(&mut self, place: &Place, sampled: &SampledPlan) -> Result<Vec<Found>, TrainError> {
         let frozen = self.rewarding(place)?;
         let [held_out, driving] = [&self.prepared.held_out, &self.prepared.driving]
             .map(|set| distinct_prompts(&set.dataset, sampled.sample_prompts));
@@ -81,7 +76,6 @@ impl Driver<'_> {
             let reached = by_prompt.iter().map(|prompt| prompt.sums[0]).sum::<f64>() / own.len() as f64;
             Ok(Found { measured: (reached, interval), judging, driving })
         };
-        debug_assert_eq!(own.len(), plan.dimensions.len());
         own.iter().zip(before).map(of).collect()
     }
 }

@@ -17,7 +17,7 @@ pub(crate) struct HeldAnswers {
 
 impl HeldAnswers {
     /// To the prompts of a set, so many times.
-    pub fn of(plan: &RunPlan, place: &Place, set: &Dataset, times: u64) -> Self {
+    fn of(plan: &RunPlan, place: &Place, set: &Dataset, times: u64) -> Self {
         let hold = place.arm.and_then(|arm| arm.plan.hold.as_ref());
         let Some(sampled) = hold.and_then(|hold| hold.sampled.as_ref()) else { return Self::default() };
         let prompts = distinct_prompts(set, sampled.sample_prompts);
@@ -44,14 +44,11 @@ impl HeldAnswers {
 /// Frozen policies that the rewards of an arm's held dimensions are made of, at most, where bounds are on samples: the one
 /// that learnt the last of them, and all before it.
 pub(crate) fn frozen(plan: &RunPlan, place: &Place) -> usize {
-    let held = place.arm.and_then(|arm| Some((arm.index, sampled(arm.plan.hold.as_ref()?)?)));
+    let sampled = |hold: &&HoldPlan| hold.sampled.is_some();
+    let held = place.arm.and_then(|arm| Some((arm.index, arm.plan.hold.as_ref().filter(sampled)?)));
     held.map_or(0, |(index, hold)| {
         let learns = |dimension: &String| hold.dimensions.contains_key(dimension);
         let last = plan.rounds[..index].iter().rposition(|round| round.dimensions().iter().any(learns));
         last.map_or(0, |last| last + 2)
     })
-}
-
-fn sampled(hold: &HoldPlan) -> Option<&HoldPlan> {
-    hold.sampled.as_ref().map(|_| hold)
 }
