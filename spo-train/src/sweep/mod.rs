@@ -164,8 +164,13 @@ fn summary(dir: &Path, plan: &RunPlan) -> Result<Option<RunSummary>, TrainError>
     if comparable(plan) != comparable(&theirs) {
         return Err(TrainError::OutExists { path: dir.into() });
     }
+    // Another process may have written its plan and nothing else yet.
+    let events = dir.join(directory::EVENTS);
+    if !events.exists() {
+        return Ok(None);
+    }
     let over = |event: &Event| matches!(event, Event::RunFinished { .. });
-    let records = read_events(&dir.join(directory::EVENTS))?;
+    let records = read_events(&events)?;
     let Ok(text) = std::fs::read_to_string(dir.join(directory::SUMMARY)) else { return Ok(None) };
     if !records.last().is_some_and(|record| over(&record.event)) {
         return Ok(None);
@@ -180,7 +185,9 @@ fn comparable(plan: &RunPlan) -> RunPlan {
 
 /// Where a run that began but cannot go on is moved to: its policies may still be taken over.
 fn moved_aside(dir: &Path) -> Result<Option<PathBuf>, TrainError> {
-    if !dir.exists() {
+    let Ok(mut entries) = std::fs::read_dir(dir) else { return Ok(None) };
+    // Another process may have made the directory and be about to begin.
+    if entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == "lock")) {
         return Ok(None);
     }
     let aside = dir.with_file_name(format!(".{}.unfinished", dir.file_name().unwrap_or_default().to_string_lossy()));
