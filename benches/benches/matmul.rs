@@ -51,9 +51,7 @@ fn strides([rows, columns]: [usize; 2], transposed: bool) -> (isize, isize) {
 
 fn matmul(criterion: &mut Criterion) {
     let threads = std::env::var("SPO_BENCH_THREADS").map_or(1, |text| text.parse().expect("a number of threads"));
-    // As the program: its thread is one of the pool's.
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread();
-    pool.build_global().expect("the first pool");
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().expect("the first pool");
     let parallelism = if threads == 1 { Parallelism::None } else { Parallelism::Rayon(threads) };
     for Case { name, rows, columns, inner, transposed: [a_transposed, b_transposed] } in cases() {
         let (a, b) = (numbers(rows * inner), numbers(inner * columns));

@@ -9,7 +9,6 @@ use crate::command::{
 use crate::error::CliError;
 use crate::outcome::Outcome;
 use crate::output::Output;
-use crate::processes;
 
 /// Sequential preference optimisation of language models.
 #[derive(Debug, Parser)]
@@ -60,10 +59,6 @@ impl Command {
     /// Runs the command.
     pub fn run(self, output: &mut Output) -> Result<Outcome, CliError> {
         let done = |()| Outcome::Done;
-        // Those two may be one process of several, and find out how many cores are theirs.
-        if !matches!(self, Self::Quickstart(_) | Self::Train(_)) {
-            processes::take_cores(None);
-        }
         match self {
             Self::Quickstart(arguments) => arguments.run(output),
             Self::Init(arguments) => arguments.run(output).map(done),

@@ -55,9 +55,8 @@ impl Processes {
     pub fn start(how: Distributed) -> Result<Self, CliError> {
         let started = spo_team::start(how.mode()?, Voice { waits, ends: last_words }).map_err(TrainError::from)?;
         let local = started.local.filter(|_| !started.team.is_solo());
-        match local {
-            Some((rank, processes)) => share_cores(rank, processes),
-            None => take_cores(None),
+        if let Some((rank, processes)) = local {
+            share_cores(rank, processes);
         }
         let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
         let one = visible.is_some_and(|list| !list.is_empty() && !list.contains(','));
@@ -125,20 +124,10 @@ fn share_cores(rank: usize, processes: usize) {
             cores.unwrap_or(allowed)
         ));
     }
-    take_cores(Some(share.min(allowed)));
-}
-
-/// Makes the pool of threads, of which this thread is one: what it shares with the others then begins at once. A thread
-/// outside of the pool would sleep while the pool works, and be woken after each operation. `RAYON_NUM_THREADS` goes before
-/// `share`, and what the machine has after it.
-pub(crate) fn take_cores(share: Option<usize>) {
-    let asked = std::env::var("RAYON_NUM_THREADS").ok().and_then(|text| text.parse().ok()).filter(|count| *count > 0);
-    let Some(threads) = asked.or(share).or_else(|| available_parallelism().map(usize::from).ok()) else { return };
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
-    // Work that another thread shares out while this one waits for it needs someone who takes it.
-    let pool = if threads > 1 { pool.use_current_thread() } else { pool };
-    // There is a pool already only where a library has made one: then it has what it has.
-    let _ = pool.build_global();
+    if std::env::var_os("RAYON_NUM_THREADS").is_none() {
+        // There is a pool already only where a library has made one: then it has what it has.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(share.min(allowed)).build_global();
+    }
 }
 
 /// How many numbers a list like `0-3,8` has.
