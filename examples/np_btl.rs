@@ -102,7 +102,7 @@ pub fn train(steps: usize, seed: u64) -> Vec<(usize, f64)> {
     MEASURED.into_iter().map(accuracy).collect()
 }
 
-#[allow(dead_code, reason = "the test trains less")]
+#[allow(dead_code, reason = "the test trains too")]
 fn main() {
     let steps = std::env::args().nth(1).and_then(|steps| steps.parse().ok()).unwrap_or(1000);
     for (contexts, accuracy) in train(steps, 1) {
