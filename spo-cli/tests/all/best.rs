@@ -1,8 +1,6 @@
 //! The best policy of a round: kept, named in other commands, gone back to where a gate is missed.
 
-use crate::support;
-
-use crate::support::{path, small_run, spo};
+use crate::support::{self, path, small_run, spo};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;

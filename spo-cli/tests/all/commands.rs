@@ -1,12 +1,9 @@
 //! Every command once, against numbers of other implementations where there are some.
 
-use crate::support;
-
+use crate::support::{self, fixture, path, small_run, spo, stories};
+use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
-
-use crate::support::{fixture, path, small_run, spo, stories};
-use serde_json::{Value, json};
 use tempfile::tempdir;
 
 fn json_file(name: &str) -> Value {

@@ -1,14 +1,12 @@
 //! Models and data by their names on the Hub, from a server of our own.
 
+use crate::server::{Answer, COMMIT, Request, Server, listing_at, of_repository};
 use crate::support;
-
+use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-use crate::server::{Answer, COMMIT, Request, Server, listing_at, of_repository};
-use serde_json::{Value, json};
 
 type Files = Vec<(String, Vec<u8>)>;
 

@@ -1,8 +1,6 @@
 //! A policy of a run is laid out as its run laid out text, whatever command it is given to; models that are written carry it.
 
-use crate::support;
-
-use crate::support::{fixture, path, small_run, spo};
+use crate::support::{self, fixture, path, small_run, spo};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tempfile::{TempDir, tempdir};

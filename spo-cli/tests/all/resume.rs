@@ -1,10 +1,8 @@
 //! The program killed, interrupted and started again: what it leaves is what an undisturbed run leaves, bit for bit.
 #![cfg(unix)]
 
-use crate::support;
-
 use crate::left::{assert_same, left};
-use crate::support::{Ended, path, small_run, spo};
+use crate::support::{self, Ended, path, small_run, spo};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};

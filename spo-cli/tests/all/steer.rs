@@ -1,12 +1,9 @@
 //! `spo steer` and what takes its files.
 
-use crate::support;
-
+use crate::support::{self, path, small_run, spo, stories};
+use serde_json::Value;
 use std::fs;
 use std::path::Path;
-
-use crate::support::{path, small_run, spo, stories};
-use serde_json::Value;
 use tempfile::tempdir;
 
 /// Pairs of one user, whose preferred answer is `side`.

@@ -1,8 +1,7 @@
 //! `[track]`: a run in MLflow, on a server of our own.
 
-use crate::support;
-
 use crate::server::{Answer, Server};
+use crate::support;
 use serde_json::{Value, json};
 
 /// As much of MLflow as is asked of it.

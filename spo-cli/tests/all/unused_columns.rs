@@ -1,11 +1,8 @@
 //! What the program says about columns and rows that it leaves out.
 
-use crate::support;
-
+use crate::support::{self, fixture, path, small_run, spo};
 use std::fs;
 use std::path::Path;
-
-use crate::support::{fixture, path, small_run, spo};
 
 fn data(command: &str, file: &Path, more: &[&str]) -> support::Ended {
     let tokenizer = fixture("trl/llama-tiny-policy");

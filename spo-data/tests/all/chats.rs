@@ -1,8 +1,6 @@
 //! Conversations with tools, reasoning and lists of parts: renders as transformers makes them, and what rows of them become.
 
-use crate::common;
-
-use crate::common::{fixture, objects, rows, tiny};
+use crate::common::{self, fixture, objects, rows, tiny};
 use serde_json::{Map, Value, json};
 use spo_data::{
     ChatTemplate, DataSpec, Dataset, EmptyThink, Message, PromptText, Reason, RenderOptions, TemplateKind, TextSpec,

@@ -4,13 +4,11 @@
 //! `PROPTEST_CASES=1000000` makes it a long run.
 
 use crate::common;
-
-use std::collections::BTreeMap;
-use std::sync::LazyLock;
-
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use spo_data::{DataSpec, Dataset, Registry, TemplateKind, TextSpec, Tokenizer, load_rows};
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| common::tiny("llama"));
 static NAMES: LazyLock<Vec<&str>> =

@@ -3,16 +3,14 @@
 //! Each property runs a bounded number of cases; `PROPTEST_CASES=1000000` makes it a long run.
 
 use crate::common;
-
-use std::collections::BTreeMap;
-use std::sync::LazyLock;
-
 use proptest::prelude::*;
 use serde_json::{Map, Value};
 use spo_data::{
     ChatTemplate, DataError, DataSpec, Message, Registry, RenderOptions, TemplateKind, TextSpec, Tokenizer, load_bytes,
     load_rows,
 };
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| common::tiny("llama"));
 static SCHEMAS: LazyLock<Registry> = LazyLock::new(Registry::builtin);

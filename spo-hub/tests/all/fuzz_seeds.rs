@@ -1,7 +1,6 @@
 //! The fuzz target of the Hub's answers on every committed seed, whole and damaged. `fuzz/` runs it for as long as one likes.
 
 use crate::targets;
-
 use spo_hub::{HubError, Name, Want, listed};
 use std::path::Path;
 

@@ -1,10 +1,8 @@
 //! Rounds of several dimensions beside others: their losses and implicit rewards from the policies themselves, in f64; gates
 //! that admit the next round; resumption to the bit; what is refused.
 
-use crate::built_in;
-
 use crate::broken_off::goes_on_bit_for_bit;
-use crate::built_in::{start, steps};
+use crate::built_in::{self, start, steps};
 use spo_core::logprob::HeadOptions;
 use spo_data::Group;
 use spo_eval::GateOutcome;

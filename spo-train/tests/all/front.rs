@@ -1,9 +1,7 @@
 //! Conditional adapters in runs: what they leave, resumption to the bit, warm starts, fixed weights, and what is refused.
 
-use crate::built_in;
-
 use crate::broken_off::goes_on_bit_for_bit;
-use crate::built_in::{TEXT, tables, written};
+use crate::built_in::{self, TEXT, tables, written};
 use serde_json::Value;
 use spo_core::logprob::HeadOptions;
 use spo_data::Group;

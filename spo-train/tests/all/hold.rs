@@ -1,12 +1,10 @@
 //! Rounds with bounds: λ follows them, what was reached is judged apart, and a run that breaks off goes on with the same bits.
 
-use crate::built_in;
-
 use crate::broken_off::goes_on_bit_for_bit;
-use crate::built_in::start;
+use crate::built_in::{self, held, start};
 use spo_train::config::{ConfigError, Facts, RunSpec, resolve};
+use spo_train::events::Event;
 use spo_train::events::sink::Memory;
-use spo_train::events::{Event, Held};
 use std::path::Path;
 
 fn text(hold: &str) -> String {
@@ -50,14 +48,6 @@ every-steps = 1
 
 fn spec(dir: &Path, hold: &str) -> RunSpec {
     built_in::written(dir, &text(hold))
-}
-
-fn held(seen: &Memory, phase: &str) -> Vec<Held> {
-    let held = seen.0.iter().filter_map(|record| match &record.event {
-        Event::Held(held) if held.phase == phase => Some(held.clone()),
-        _ => None,
-    });
-    held.collect()
 }
 
 /// A gain that five steps cannot make.

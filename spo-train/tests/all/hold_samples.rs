@@ -2,14 +2,14 @@
 //! that breaks off goes on with the same bits, and what makes no sense is refused.
 
 use crate::broken_off::goes_on_bit_for_bit;
-use crate::built_in::{self, start};
+use crate::built_in::{self, held, start};
 use spo_core::logprob::HeadOptions;
 use spo_data::{Dataset, Group};
 use spo_model::{CausalLm, device};
 use spo_team::Team;
 use spo_train::config::{Facts, RunSpec, resolve};
+use spo_train::events::Event;
 use spo_train::events::sink::Memory;
-use spo_train::events::{Event, Held};
 use spo_train::{prepare, run_together};
 use std::path::Path;
 use std::rc::Rc;
@@ -49,14 +49,6 @@ every-steps = 1
         built_in::tables("cpu", 80, 24),
         built_in::TEXT,
     )
-}
-
-fn held(seen: &Memory, phase: &str) -> Vec<Held> {
-    let held = seen.0.iter().filter_map(|record| match &record.event {
-        Event::Held(held) if held.phase == phase => Some(held.clone()),
-        _ => None,
-    });
-    held.collect()
 }
 
 /// A gain that five steps cannot make; a control that takes the bound of its round, and one whose bound is loose.

@@ -1,9 +1,7 @@
 //! Rounds of several dimensions at once: the weighted sum, CAGrad, and looks at the gradients of the dimensions.
 
-use crate::built_in;
-
 use crate::broken_off::goes_on_bit_for_bit;
-use crate::built_in::{start, steps};
+use crate::built_in::{self, start, steps};
 use spo_eval::GradientGram;
 use spo_train::config::{Facts, RunSpec, resolve};
 use spo_train::events::Event;

@@ -17,16 +17,20 @@ use std::sync::atomic::AtomicBool;
 
 const POLICIES: [&str; 4] = ["warmup", "round-1-honesty", "round-2-helpfulness", "round-2-helpfulness.sequential-dpo"];
 
+fn device_name() -> String {
+    std::env::var("SPO_TEST_DEVICE").unwrap_or_else(|_| "cpu".into())
+}
+
 /// The device to test on. One that is asked for and cannot be opened fails the test.
 fn test_device() -> String {
-    let name = std::env::var("SPO_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
+    let name = device_name();
     device::open(&name).unwrap_or_else(|error| panic!("SPO_TEST_DEVICE={name}: {error}"));
     name
 }
 
 fn spec(dir: &Path, device: &str, more: &str) -> RunSpec {
     // A software driver takes minutes for what a processor does in seconds: there the model has two blocks.
-    let device_test = std::env::var("SPO_TEST_DEVICE").is_ok_and(|name| name != "cpu");
+    let device_test = device_name() != "cpu";
     let (pairs, held_out, per_step, tokens) = if device_test { (12, 6, 2, 2) } else { (60, 40, 8, 8) };
     let text = format!(
         r#"schema = 1

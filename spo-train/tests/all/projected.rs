@@ -1,9 +1,7 @@
 //! Adapters that stay out of the directions of earlier ones, in runs.
 
-use crate::built_in;
-
 use crate::broken_off::goes_on_bit_for_bit;
-use crate::built_in::start;
+use crate::built_in::{self, start};
 use burn::tensor::Tensor;
 use spo_model::lora::{load_adapter, projections};
 use spo_model::{CausalLm, device};

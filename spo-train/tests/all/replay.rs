@@ -1,9 +1,7 @@
 //! Pairs of earlier dimensions in a later round: their share and loss, resumption to the bit, the forecast, what is refused.
 
-use crate::built_in;
-
 use crate::broken_off::goes_on_bit_for_bit;
-use crate::built_in::{start, steps};
+use crate::built_in::{self, start, steps};
 use spo_core::logprob::HeadOptions;
 use spo_data::Group;
 use spo_model::{CausalLm, device};

@@ -1,8 +1,7 @@
 //! Reward models: TRL's curve, gradients, whole runs, resuming, what is refused.
 
-use crate::common;
-
 use crate::built_in::{TEXT, assets, events, finish, tables, written};
+use crate::common;
 use crate::left::{assert_same, left};
 use burn::module::Param;
 use burn::tensor::{Tensor, TensorData};

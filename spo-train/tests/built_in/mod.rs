@@ -4,7 +4,7 @@
 use spo_eval::RunSummary;
 use spo_train::config::RunSpec;
 use spo_train::events::sink::{Memory, read_events};
-use spo_train::events::{Event, Sink, StepFigures};
+use spo_train::events::{Event, Held, Sink, StepFigures};
 use spo_train::{TrainError, prepare, run};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -60,6 +60,15 @@ pub fn start(spec: &RunSpec, sink: &mut dyn Sink) -> Result<RunSummary, TrainErr
 pub fn steps<'m>(seen: &'m Memory, phase: &str) -> Vec<&'m StepFigures> {
     let step = |event: &'m Event| if let Event::Step(figures) = event { Some(figures) } else { None };
     seen.0.iter().filter_map(|record| step(&record.event)).filter(|figures| figures.phase == phase).collect()
+}
+
+/// What was said of the bounds of a phase.
+pub fn held(seen: &Memory, phase: &str) -> Vec<Held> {
+    let held = seen.0.iter().filter_map(|record| match &record.event {
+        Event::Held(held) if held.phase == phase => Some(held.clone()),
+        _ => None,
+    });
+    held.collect()
 }
 
 /// The events of a run directory.
