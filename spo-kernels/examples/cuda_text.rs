@@ -10,7 +10,7 @@ use spo_kernels::gpu::head::{self, Options};
 use spo_kernels::gpu::norm::{self, InputGradient, Kind, Norm, Weights};
 use spo_kernels::gpu::optimizer::{self, State, Step};
 use spo_kernels::gpu::rope::{self, Table, Turn};
-use spo_kernels::gpu::{Buffer, dequantise, sums, text};
+use spo_kernels::gpu::{Buffer, choose, dequantise, sums, text};
 use std::io;
 use std::path::Path;
 
@@ -110,6 +110,9 @@ fn others<E: Float + CubeElement>(client: &Client) {
     let layout = dequantise::Layout { bits: 4, block: 64, inputs: 64 };
     let packed = Buffer::empty::<u32>(client, 8);
     dequantise::rows::<E>(client, layout, 0, packed, wide(1), wide(16), empty(64));
+    let chosen = || Buffer::empty::<u32>(client, 1);
+    choose::most_likely::<E>(client, 64, empty(64), chosen());
+    choose::drawn::<E>(client, 64, empty(64), 1.0, wide(1), chosen());
     sums::accumulate::<E>(client, wide(64), empty(64));
     sums::squares(client, wide(64), wide(1), 0);
     sums::clip_factor(client, 1.0, 1.0, wide(4), wide(1), wide(1));

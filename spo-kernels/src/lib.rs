@@ -7,16 +7,19 @@
 //!
 //! | operation | what it does | forms | on the tape |
 //! |---|---|---|---|
-//! | [`linear`] | `x Wᵀ` | `cpu/linear.rs` | yes |
+//! | [`linear`] | `x Wᵀ` | `cpu/linear.rs`, `gpu/form/linear.rs` | yes |
 //! | [`blocks`] | `x Wᵀ` of a weight in blocks | `cpu/blocks.rs` | yes |
 //! | [`bias`] | `y + b` | `cpu/bias.rs` | yes |
-//! | [`glu`] | `silu(gate) · up` | `cpu/glu.rs`, `gpu/form/glu.rs` | yes |
+//! | [`glu`] | `act(gate) · up` | `cpu/glu.rs`, `gpu/form/glu.rs` | yes |
 //! | [`rms_norm`] | `x / √(mean(x²) + ε) · (w + offset)` | `cpu/rms_norm.rs`, `gpu/form/rms_norm.rs` | yes |
 //! | [`rope`] | rotary positions | `cpu/rope.rs`, `gpu/form/rope.rs` | yes |
 //! | [`pull`] | where a tape begins to be walked back | `cpu/pull.rs`, `gpu/form/pull.rs` | yes |
 //! | [`attention`] | packed, prefix-shared attention | `cpu/attention.rs`, `gpu/form/attention.rs` | closed form |
-//! | [`product`] | `a b` and `sum + aᵀ b` | `cpu/product.rs` | no |
+//! | [`product`] | `a b` and `sum + aᵀ b` | `cpu/product.rs`, `gpu/form/product.rs` | no |
 //! | [`head`] | log-probabilities and their gradient from logits | `cpu/head.rs`, `gpu/form/head.rs` | closed form |
+//! | [`accumulate`] | the sum of gradients | `gpu/form/accumulate.rs` | no |
+//! | [`embedding`] | the gradient of a table whose rows were looked up | `gpu/form/embedding.rs` | no |
+//! | [`choose`] | the next token of each row of logits | `gpu/form/choose.rs` | no |
 //! | [`squares`] | the sum of squares of gradients | `gpu/form/squares.rs` | no |
 //! | [`adamw`] | one AdamW update | `cpu/adamw.rs`, `gpu/form/adamw.rs` | no |
 //!
@@ -30,10 +33,10 @@
 //! CPU's form:
 //!
 //! ```text
-//! let y = run::<Flex, 2, 2>(Glu, [operand(gate), operand(up)]);
+//! let y = run::<Flex, 2, 2>(Glu(of), [operand(gate), operand(up)]);
 //! #[cfg(feature = "gpu")]
-//! let y = y.or_else(|| run::<CubeBackend, 2, 2>(Glu, [operand(gate), operand(up)]));
-//! y.unwrap_or_else(|| reference(gate, up))
+//! let y = y.or_else(|| run::<CubeBackend, 2, 2>(Glu(of), [operand(gate), operand(up)]));
+//! y.unwrap_or_else(|| reference(of, gate, up))
 //! ```
 //!
 //! [`run`] makes it a node of the tape. `impl Home for CubeBackend` (see [`Home`]) is written once: which types and
@@ -48,21 +51,24 @@
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};
-//! use spo_kernels::glu::{glu, reference};
+//! use spo_kernels::glu::{Activation, glu, reference};
 //!
 //! let device = Device::flex();
 //! let (gate, up) = (Tensor::<2>::ones([2, 3], &device), Tensor::<2>::ones([2, 3], &device) * 2);
-//! let difference = glu(gate.clone(), up.clone()) - reference(gate, up);
+//! let difference = glu(Activation::Gelu, gate.clone(), up.clone()) - reference(Activation::Gelu, gate, up);
 //! assert!(difference.abs().max().into_scalar::<f32>() < 1e-6);
 //! ```
 
+pub mod accumulate;
 pub mod adamw;
 pub mod attention;
 pub mod bias;
 pub mod blocks;
 #[cfg(test)]
 mod check;
+pub mod choose;
 pub mod cpu;
+pub mod embedding;
 pub mod glu;
 #[cfg(feature = "gpu")]
 pub mod gpu;

@@ -19,7 +19,10 @@ pub struct Linear {
 pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     let ([tokens, inner], [outer, _]) = (x.dims(), weight.dims());
     let form = Linear { tokens, inner, outer };
-    run::<Flex, 2, 2>(form, [operand(&x), operand(&weight)]).unwrap_or_else(|| reference(x, weight))
+    let y = run::<Flex, 2, 2>(form, [operand(&x), operand(&weight)]);
+    #[cfg(feature = "gpu")]
+    let y = y.or_else(|| run::<burn_cubecl::CubeBackend, 2, 2>(form, [operand(&x), operand(&weight)]));
+    y.unwrap_or_else(|| reference(x, weight))
 }
 
 /// The same in burn's operations.

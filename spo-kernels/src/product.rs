@@ -14,6 +14,11 @@ pub fn add_transposed(sum: Tensor<2>, a: Tensor<2>, b: Tensor<2>) -> Tensor<2> {
     if Values::fit(&sum) && Values::fit(&a) && Values::fit(&b) {
         return cpu::product::add_transposed(sum, &a, &b).expect("all three fit");
     }
+    #[cfg(feature = "gpu")]
+    let sum = match crate::gpu::form::add_transposed(sum, &a, &b) {
+        Ok(sum) => return sum,
+        Err(sum) => sum,
+    };
     let dtype = sum.dtype();
     sum + a.transpose().matmul(b).cast(dtype)
 }

@@ -2,19 +2,9 @@
 
 use super::Buffer;
 use super::launch::{UNITS, grid, lanes};
+pub use crate::glu::Activation;
 use cubecl::prelude::*;
 use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
-
-/// The function of the gate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Activation {
-    /// `x σ(x)`
-    Silu,
-    /// `x Φ(x)`
-    Gelu,
-    /// `x (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2`
-    GeluTanh,
-}
 
 /// The factor of `x` in an activation: `σ(x)`, `Φ(x)`, or what stands for `Φ`.
 #[cube]

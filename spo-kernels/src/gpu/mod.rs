@@ -19,6 +19,7 @@ mod cube;
 mod launch;
 
 pub mod attention;
+pub mod choose;
 pub mod dequantise;
 pub mod embedding;
 pub(crate) mod form;
@@ -32,3 +33,4 @@ pub mod sums;
 pub mod text;
 
 pub use buffer::Buffer;
+pub use form::dequantised;

@@ -2,35 +2,38 @@
 
 use crate::spec::Activation;
 use burn::tensor::Tensor;
-use burn::tensor::activation::{sigmoid, silu};
-use spo_kernels::glu::glu;
-use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_PI};
+use burn::tensor::activation::sigmoid;
+use spo_kernels::glu::{self, glu};
 
 impl Activation {
+    /// The same as a function of one number, where it is one.
+    fn plain(self) -> Option<glu::Activation> {
+        match self {
+            Self::Silu => Some(glu::Activation::Silu),
+            Self::Gelu => Some(glu::Activation::Gelu),
+            Self::GeluTanh => Some(glu::Activation::GeluTanh),
+            Self::Xielu | Self::Clamped { .. } => None,
+        }
+    }
+
     /// The activation of each value.
     pub fn forward(self, x: Tensor<2>) -> Tensor<2> {
-        match self {
-            Self::Silu => silu(x),
-            Self::Gelu => x.clone() * ((x * FRAC_1_SQRT_2).erf() + 1.0) * 0.5,
-            Self::GeluTanh => {
-                let cubic = x.clone() * (x.clone().square() * 0.044_715 + 1.0);
-                x * ((cubic * FRAC_2_PI.sqrt()).tanh() + 1.0) * 0.5
-            }
-            Self::Xielu => unreachable!("its slopes are those of an `Xielu`"),
-            Self::Clamped { .. } => unreachable!("a gate of this kind changes the other half too"),
-        }
+        let plain = self.plain();
+        plain
+            .expect("the slopes of xIELU are those of an `Xielu`, and a clamped gate changes the other half too")
+            .forward(x)
     }
 
     /// `act(gate) · up`: two tensors of one shape → a third of it.
     pub fn gated(self, gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
-        match self {
-            Self::Silu => glu(gate, up),
-            Self::Clamped { alpha, limit } => {
+        match (self.plain(), self) {
+            (Some(activation), _) => glu(activation, gate, up),
+            (None, Self::Clamped { alpha, limit }) => {
                 let gate = gate.clamp_max(limit);
                 let swish = gate.clone() * sigmoid(gate * alpha);
                 (up.clamp(-limit, limit) + 1.0) * swish
             }
-            _ => self.forward(gate) * up,
+            (None, _) => self.forward(gate) * up,
         }
     }
 }

@@ -7,6 +7,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use spo_data::PackedBatch;
 use spo_kernels::attention::Group;
 pub use spo_kernels::attention::PackedAttention;
+use std::sync::Arc;
 
 /// The tensors of one [`PackedBatch`].
 #[derive(Debug, Clone)]
@@ -21,7 +22,20 @@ pub struct PackedInputs {
     pub score_rows: Tensor<1, Int>,
     /// The tokens they predict, `[rows]`.
     pub targets: Tensor<1, Int>,
+    /// The first two and the rows in host memory, for sums over the tokens that share one.
+    pub on_host: Arc<HostIndices>,
     attention: PackedAttention,
+}
+
+/// What of a batch says where gradients are added.
+#[derive(Debug)]
+pub struct HostIndices {
+    /// [`PackedInputs::ids`]
+    pub ids: Vec<i32>,
+    /// [`PackedInputs::positions`]
+    pub positions: Vec<i32>,
+    /// [`PackedInputs::score_rows`]
+    pub score_rows: Vec<i32>,
 }
 
 impl PackedInputs {
@@ -40,6 +54,11 @@ impl PackedInputs {
             rope: RopeTables::new(&spec.ropes, &batch.positions, device),
             score_rows: ints(&batch.score_rows),
             targets: ints(&batch.targets),
+            on_host: Arc::new(HostIndices {
+                ids: batch.input_ids.clone(),
+                positions: batch.positions.clone(),
+                score_rows: batch.score_rows.clone(),
+            }),
             attention: PackedAttention::new(groups.collect(), device),
         }
     }

@@ -1,6 +1,6 @@
 //! Sequences on their way: who runs, who is done, who comes next.
 
-use super::sample::Sampler;
+use super::sample::{Plain, Sampler};
 use super::{Control, Ended, GenerateOptions, Generation};
 use std::ops::ControlFlow;
 
@@ -45,6 +45,16 @@ impl Sequence {
         let token = self.sampler.choose(logits, &self.tokens, self.generated().len());
         self.tokens.push(token);
         token
+    }
+
+    /// How the next token is chosen, where that takes all logits as they are.
+    pub fn plain(&self) -> Option<Plain> {
+        self.sampler.plain(self.generated().len())
+    }
+
+    /// Appends a token that was chosen so.
+    pub fn push_chosen(&mut self, token: u32) {
+        self.tokens.push(token);
     }
 
     /// Removes the newest `count` tokens and returns them.

@@ -36,11 +36,31 @@ pub(super) struct Sampler {
     rng: ChaCha8Rng,
 }
 
+/// A choice among all tokens by their logits alone.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Plain {
+    /// The first of the most likely ones.
+    MostLikely,
+    /// By the softmax at this temperature, with this draw in [0, 1).
+    Drawn { temperature: f64, draw: f64 },
+}
+
 impl Sampler {
     pub fn new(sampling: Sampling, seed: u64, stream: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(stream);
         Self { sampling, rng }
+    }
+
+    /// How new token number `index`, from 0, is chosen, where that takes all logits as they are.
+    pub fn plain(&self, index: usize) -> Option<Plain> {
+        let Sampling { temperature, top_k, top_p, min_p, repetition_penalty } = self.sampling;
+        let of_all = top_k == 0 && top_p >= 1.0 && min_p <= 0.0;
+        match temperature <= 0.0 {
+            _ if repetition_penalty != 1.0 => None,
+            true => Some(Plain::MostLikely),
+            false => of_all.then(|| Plain::Drawn { temperature, draw: self.draw(index) }),
+        }
     }
 
     /// New token number `index`, from 0, for the logits `[vocab]` after `tokens`.

@@ -1,11 +1,25 @@
 //! Decoding with the model's own tensors, on any device.
 
 use super::batch::{Decoder, Sequence};
+use super::sample::Plain;
 use crate::CausalLm;
 use crate::decoder::kv_cache::KvCache;
 use crate::decoder::{PackedInputs, RopeTables};
 use burn::tensor::{Int, Tensor, TensorData};
 use spo_data::{Group, PackedBatch};
+use spo_kernels::choose::{Draws, choose};
+
+/// The next token of each sequence, chosen on a card; `None` where that takes more than the logits as they are.
+fn chosen_there(logits: &Tensor<2>, sequences: &[Sequence]) -> Option<Vec<u32>> {
+    let mut draws: Option<Draws> = None;
+    for sequence in sequences {
+        if let Plain::Drawn { temperature, draw } = sequence.plain()? {
+            let draws = draws.get_or_insert_with(|| Draws { temperature: temperature as f32, uniform: vec![] });
+            draws.uniform.push(draw as f32);
+        }
+    }
+    choose(logits, draws.as_ref())
+}
 
 /// Sequences that start together run together: the next ones start when all have ended.
 #[derive(Debug)]
@@ -20,8 +34,8 @@ impl TensorDecoder {
         Self { model, cache: KvCache::default(), batch }
     }
 
-    /// Logits after one more token per sequence, `[sequences · vocab]`.
-    fn step(&mut self, tokens: Vec<i32>) -> Vec<f32> {
+    /// Logits after one more token per sequence, `[sequences, vocab]`.
+    fn step(&mut self, tokens: Vec<i32>) -> Tensor<2> {
         let (model, device) = (&self.model, self.model.device());
         let positions = self.cache.next_positions();
         let rope = RopeTables::new(&model.spec().ropes, &positions, &device);
@@ -31,7 +45,7 @@ impl TensorDecoder {
         };
         let x = model.embed(ints(tokens), ints(positions));
         let x = model.blocks(x, &rope, &mut self.cache.step(model.spec(), &device));
-        model.logits(model.norm.forward(x)).into_data().iter::<f32>().collect()
+        model.logits(model.norm.forward(x))
     }
 }
 
@@ -73,6 +87,11 @@ impl Decoder for TensorDecoder {
     fn advance(&mut self, sequences: &mut [Sequence]) {
         let newest = sequences.iter().map(|sequence| sequence.tokens()[sequence.tokens().len() - 1] as i32);
         let logits = self.step(newest.collect());
+        if let Some(tokens) = chosen_there(&logits, sequences) {
+            sequences.iter_mut().zip(tokens).for_each(|(sequence, token)| sequence.push_chosen(token));
+            return;
+        }
+        let logits: Vec<f32> = logits.into_data().iter::<f32>().collect();
         let rows = logits.chunks_exact(self.model.spec().vocab_size);
         sequences.iter_mut().zip(rows).for_each(|(sequence, row)| {
             sequence.push(row);

@@ -2,14 +2,20 @@
 //! references in f64 on the CPU: values, and gradients through the tape.
 
 use burn::tensor::{DType, Device, Distribution, Int, Tensor, TensorData};
+use spo_kernels::accumulate;
 use spo_kernels::adamw::AdamW;
 use spo_kernels::attention::{AttentionSpec, Group, PackedAttention};
+use spo_kernels::choose::{self, Draws, choose};
+use spo_kernels::embedding;
 use spo_kernels::glu::{self, glu};
 use spo_kernels::head::{self, LogitOptions};
+use spo_kernels::linear;
+use spo_kernels::product::add_transposed;
 use spo_kernels::pull;
 use spo_kernels::rms_norm::{self, rms_norm};
 use spo_kernels::rope::{self, Angles, rotate};
 use spo_kernels::squares::sum_of_squares;
+use spo_model::decoder::blocks::{BlockBits, BlockWeight};
 use spo_model::device;
 
 fn device() -> Device {
@@ -54,6 +60,12 @@ fn parts<const N: usize>(
     found
 }
 
+/// The least error of products in f32, as a share of the largest number: NVIDIA's tensor cores multiply f32 as TF32, which
+/// has 10 bits.
+fn of_products() -> f64 {
+    if format!("{:?}", device()).contains("Cuda") { 4e-3 } else { 0.0 }
+}
+
 /// `f` on the device in each of its types against `reference` in f64, from the same rounded inputs.
 fn check<const N: usize>(
     what: &str,
@@ -61,8 +73,20 @@ fn check<const N: usize>(
     f: impl Fn([Tensor<2>; N]) -> Tensor<2>,
     reference: impl Fn([Tensor<2>; N]) -> Tensor<2>,
 ) {
+    check_within(what, 0.0, shapes, f, reference);
+}
+
+/// The same, where `least` of the largest number is no error in any type.
+fn check_within<const N: usize>(
+    what: &str,
+    least: f64,
+    shapes: [[usize; 2]; N],
+    f: impl Fn([Tensor<2>; N]) -> Tensor<2>,
+    reference: impl Fn([Tensor<2>; N]) -> Tensor<2>,
+) {
     let device = device();
     for (dtype, tolerance) in types(&device) {
+        let tolerance = tolerance.max(least);
         let inputs = shapes.map(|shape| random(shape).cast(dtype));
         let exact = inputs.clone().map(|x| x.cast(DType::F64));
         let d_y = random(reference(exact.clone()).dims()).cast(dtype);
@@ -77,7 +101,11 @@ fn check<const N: usize>(
 #[test]
 fn gated_units_and_norms() {
     for shape in [[1, 3], [37, 200], [130, 1376]] {
-        check(&format!("glu {shape:?}"), [shape; 2], |[gate, up]| glu(gate, up), |[gate, up]| glu::reference(gate, up));
+        let others: &[_] = if shape[1] == 200 { &[glu::Activation::Gelu, glu::Activation::GeluTanh] } else { &[] };
+        for &of in [glu::Activation::Silu].iter().chain(others) {
+            let what = format!("{of:?} {shape:?}");
+            check(&what, [shape; 2], |[gate, up]| glu(of, gate, up), |[gate, up]| glu::reference(of, gate, up));
+        }
         for offset in [0.0, 1.0] {
             let flat = |weight: Tensor<2>| weight.reshape([shape[1]]);
             check(
@@ -87,6 +115,56 @@ fn gated_units_and_norms() {
                 |[x, weight]| rms_norm::reference(x, flat(weight), 1e-5, offset),
             );
         }
+    }
+}
+
+#[test]
+fn linear_layers() {
+    for [tokens, inner, outer] in [[1, 3, 2], [37, 64, 50], [130, 200, 96]] {
+        let what = format!("linear {tokens} {inner} {outer}");
+        let shapes = [[tokens, inner], [outer, inner]];
+        check_within(&what, of_products(), shapes, |[x, w]| linear::linear(x, w), |[x, w]| linear::reference(x, w));
+    }
+}
+
+#[test]
+fn weights_in_few_bits() {
+    // 100 columns: the last block is cut short.
+    for (bits, [tokens, inner, outer]) in [(BlockBits::Eight, [5, 100, 33]), (BlockBits::Four, [40, 128, 70])] {
+        let dense = random([outer, inner]);
+        let (on_host, here) =
+            (BlockWeight::new(dense.clone(), bits), BlockWeight::new(dense.to_device(&device()), bits));
+        let exact = on_host.dense().cast(DType::F64);
+        let reference = |[x]: [Tensor<2>; 1]| {
+            let weight = exact.clone().transpose();
+            x.clone().matmul(if x.is_autodiff() { weight.autodiff() } else { weight })
+        };
+        check_within(bits.name(), of_products(), [[tokens, inner]], |[x]| here.product(x), reference);
+    }
+}
+
+#[test]
+fn sums_of_gradients() {
+    let device = device();
+    for (dtype, tolerance) in types(&device) {
+        // Tokens that share a row, rows that no token has.
+        let (vocab, width, ids) = (11, 70, [3, 0, 3, 3, 10, 0, 7]);
+        let rows = random([ids.len(), width]).cast(dtype);
+        let (sum, more) = (random([vocab * width]), random([vocab * width]).cast(dtype));
+        let exact = |x: &Tensor<1>| x.clone().cast(DType::F64);
+        let expected = embedding::reference(exact(&sum), &ids, rows.clone().cast(DType::F64));
+        let expected = accumulate::reference(expected, exact(&more));
+        let found = embedding::add_rows(sum.to_device(&device), &ids, rows.to_device(&device));
+        let found = accumulate::accumulate(found, more.to_device(&device));
+        assert_eq!(found.dtype(), DType::F32);
+        assert_close(&format!("sums, {dtype:?}"), &wide(&found), &wide(&expected), tolerance);
+
+        let (sum, a, b) = (random([9, width]), random([40, 9]).cast(dtype), random([40, width]).cast(dtype));
+        let [exact_sum, exact_a, exact_b] = [&sum, &a, &b].map(|x| x.clone().cast(DType::F64));
+        let expected = add_transposed(exact_sum, exact_a, exact_b);
+        let [sum, a, b] = [sum, a, b].map(|x| x.to_device(&device));
+        let found = wide(&add_transposed(sum, a, b));
+        assert_close(&format!("sum and product, {dtype:?}"), &found, &wide(&expected), tolerance.max(of_products()));
     }
 }
 
@@ -141,11 +219,9 @@ fn attention() {
 #[test]
 fn heads() {
     let device = device();
-    // NVIDIA's tensor cores multiply f32 as TF32, which has 10 bits.
-    let tf32 = if format!("{device:?}").contains("Cuda") { 4e-3 } else { 0.0 };
     for (rows, width, vocab) in [(1, 3, 7), (23, 12, 57), (40, 64, 1001)] {
         for (dtype, tolerance) in types(&device) {
-            let tolerance = tolerance.max(tf32);
+            let tolerance = tolerance.max(of_products());
             let (hidden, weight) = (random([rows, width]).cast(dtype), (random([vocab, width]) * 0.4).cast(dtype));
             let targets: Vec<i32> = (0..rows).map(|row| ((row * 31 + 5) % vocab) as i32).collect();
             let targets =
@@ -162,6 +238,39 @@ fn heads() {
                 assert_close(&what, &wide(&found.1), &wide(&gradients), tolerance);
                 let alone = head::logps(h, w, targets(&device), DType::F32, options);
                 assert_eq!(wide(&alone), wide(&found.0), "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn choices() {
+    let device = device();
+    for (rows, vocab) in [(1, 2), (3, 5), (4, 1000), (2, 30_011)] {
+        for (dtype, _) in types(&device) {
+            let logits = (random([rows, vocab]) * 3.0).cast(dtype);
+            // Two that are the most likely.
+            let largest = logits.clone().narrow(1, vocab / 2, 1);
+            let logits = Tensor::cat(vec![logits.clone().narrow(1, 0, vocab - 1), largest], 1);
+            let numbers = wide(&logits);
+            let uniform: Vec<f32> = (0..rows).map(|row| (row as f32 + 0.37) / rows as f32).collect();
+            let logits = logits.to_device(&device);
+            for temperature in [None, Some(0.7), Some(1.0)] {
+                let draws = temperature.map(|temperature| Draws { temperature, uniform: uniform.clone() });
+                let Some(found) = choose(&logits, draws.as_ref()) else {
+                    assert_eq!(device, Device::flex(), "cards choose");
+                    continue;
+                };
+                for (row, token) in found.into_iter().enumerate() {
+                    // f32 may put the edge of a token's share a little aside.
+                    let of = |shift: f64| {
+                        let draw =
+                            temperature.map(|temperature| (f64::from(temperature), f64::from(uniform[row]) + shift));
+                        choose::reference(&numbers[row * vocab..][..vocab], draw)
+                    };
+                    let near = [of(-2e-6), of(0.0), of(2e-6)];
+                    assert!(near.contains(&token), "{dtype:?} {vocab} {temperature:?}: {token} instead of {near:?}");
+                }
             }
         }
     }

@@ -1,8 +1,9 @@
 //! Gradients by parameter name, accumulated over the micro-batches of a batch.
 
 use crate::step::row_sparse::{RowSparse, TableRows};
-use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor};
+use burn::tensor::{DType, Tensor};
 use spo_kernels::cpu::Values;
+use spo_kernels::embedding;
 use spo_kernels::squares::sum_of_squares;
 use spo_model::lora::{SavedModules, is_adapter};
 use spo_model::parameters::is_constant;
@@ -60,8 +61,12 @@ impl Gradients {
     pub fn add<const D: usize>(&mut self, path: &str, gradient: Tensor<D>) {
         let elements = gradient.shape().num_elements();
         let gradient = gradient.reshape([elements]);
-        let gradient = if gradient.dtype() == DType::F64 { gradient } else { gradient.cast(DType::F32) };
-        self.add_sum(path.into(), RowSparse::Whole(gradient));
+        let sum = match self.sums.remove(path) {
+            Some(sum) => sum.plus(RowSparse::Whole(gradient)),
+            None if gradient.dtype() == DType::F64 => RowSparse::Whole(gradient),
+            None => RowSparse::Whole(gradient.cast(DType::F32)),
+        };
+        self.sums.insert(path.into(), sum);
     }
 
     /// Adds rows to rows of a table's sum: row `i` of `rows` to row `ids[i]`. On the CPU the other rows take no memory,
@@ -71,14 +76,16 @@ impl Gradients {
     /// - `table`: the table's own, `[vocab, hidden]`
     /// - `ids`: `[tokens]`
     /// - `rows`: `[tokens, hidden]`
-    pub fn add_rows(&mut self, path: &str, table: [usize; 2], ids: Tensor<1, Int>, rows: Tensor<2>) {
-        let Some(values) = Values::of(&rows) else {
-            let zeros = Tensor::<2>::zeros(table, (&rows.device(), rows.dtype()));
-            return self.add(path, zeros.select_assign(0, ids, rows, IndexingUpdateOp::Add));
-        };
-        let mut sums = TableRows::new(table);
-        sums.add_at(ids.into_data().iter::<i64>(), &values);
-        self.add_sum(path.into(), RowSparse::Rows(sums));
+    pub fn add_rows(&mut self, path: &str, table: [usize; 2], ids: &[i32], rows: Tensor<2>) {
+        if let Some(values) = Values::of(&rows) {
+            let mut sums = TableRows::new(table);
+            sums.add_at(ids, &values);
+            return self.add_sum(path.into(), RowSparse::Rows(sums));
+        }
+        let wide = if rows.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+        let zeros = || Tensor::zeros([table[0] * table[1]], (&rows.device(), wide));
+        let sum = self.sums.remove(path).map_or_else(zeros, RowSparse::into_whole);
+        self.sums.insert(path.into(), RowSparse::Whole(embedding::add_rows(sum, ids, rows)));
     }
 
     fn add_sum(&mut self, path: String, gradient: RowSparse) {

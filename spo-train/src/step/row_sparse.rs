@@ -2,6 +2,7 @@
 //! touched by the tokens that occur. In host memory only; elsewhere all values are there.
 
 use burn::tensor::{DType, Tensor};
+use spo_kernels::accumulate::accumulate;
 use spo_kernels::cpu::{Values, rows};
 use std::collections::BTreeMap;
 
@@ -114,13 +115,13 @@ impl RowSparse {
     }
 }
 
-/// `sum + other`, in the memory of the sum where it is on the host.
+/// `sum + other` in the sum's type, and in its memory where it is f32.
 fn add(sum: Tensor<1>, other: Tensor<1>) -> Tensor<1> {
-    if !Values::fit(&sum) || !Values::fit(&other) {
-        return sum + other;
+    if !Values::fit(&sum) {
+        return accumulate(sum, other);
     }
-    let fit = "just asked";
-    let (mut sum, other) = (Values::take(sum).expect(fit), Values::take(other).expect(fit));
+    let (mut sum, other) = (Values::take(sum).expect("just asked"), Values::take(other.cast(DType::F32)));
+    let other = other.expect("on the sum's device");
     rows::add(sum.make_mut(), &other);
     sum.into_tensor()
 }
@@ -162,9 +163,9 @@ impl TableRows {
     }
 
     /// Adds row `i` of `values`, `[tokens, width]`, to row `ids[i]`.
-    pub fn add_at(&mut self, ids: impl Iterator<Item = i64>, values: &[f32]) {
-        for (id, row) in ids.zip(values.chunks_exact(self.table[1])) {
-            add_row(self.row_mut(id as usize), row);
+    pub fn add_at(&mut self, ids: &[i32], values: &[f32]) {
+        for (id, row) in ids.iter().zip(values.chunks_exact(self.table[1])) {
+            add_row(self.row_mut(*id as usize), row);
         }
     }
 
@@ -202,9 +203,9 @@ mod tests {
         values.clone().into_whole().into_data().iter::<f32>().collect()
     }
 
-    fn rows(ids: &[i64], values: &[f32]) -> RowSparse {
+    fn rows(ids: &[i32], values: &[f32]) -> RowSparse {
         let mut rows = TableRows::new([4, 2]);
-        rows.add_at(ids.iter().copied(), values);
+        rows.add_at(ids, values);
         RowSparse::Rows(rows)
     }
 

@@ -160,7 +160,7 @@ mod tests {
         if !shard.rows.is_empty() {
             let mut table = TableRows::new([5, 2]);
             for (row, values) in &shard.rows {
-                table.add_at([*row as i64].into_iter(), values);
+                table.add_at(&[*row as i32], values);
             }
             sums.sums.insert("table".into(), RowSparse::Rows(table));
         }

@@ -114,7 +114,7 @@ mod tests {
             assert_near(&normed(&rows_of(&x), Some(&factors), 1e-5), &expected);
             let up = random([5, width]);
             let both = rows_of(&Tensor::cat(vec![x.clone(), up.clone()], 1));
-            assert_near(&gated(&both, Gate::Silu), &glu::reference(exact(&x), exact(&up)));
+            assert_near(&gated(&both, Gate::Silu), &glu::reference(glu::Activation::Silu, exact(&x), exact(&up)));
             let (gate, limited) = (exact(&x).reshape([5 * width, 1]), exact(&up).reshape([5 * width, 1]));
             let pairs = rows_of(&Tensor::cat(vec![gate.clone(), limited.clone()], 1).reshape([5, 2 * width]));
             let (gate, limited) = (gate.clamp_max(0.5), limited.clamp(-0.5, 0.5) + 1.0);

@@ -1,15 +1,26 @@
 //! The kernels as forms of this crate's operations, for burn's backend of graphics cards.
 
+mod accumulate;
 mod adamw;
 pub(crate) mod attention;
+mod choose;
+mod dequantise;
+mod embedding;
 mod glu;
 mod head;
+mod linear;
+mod product;
 mod pull;
 mod rms_norm;
 mod rope;
 mod squares;
 
+pub(crate) use accumulate::accumulate;
+pub(crate) use choose::choose;
+pub use dequantise::dequantised;
+pub(crate) use embedding::add_rows;
 pub(crate) use head::{gradients, logps};
+pub(crate) use product::add_transposed;
 pub(crate) use rope::DeviceAngles;
 pub(crate) use squares::sum_of_squares;
 

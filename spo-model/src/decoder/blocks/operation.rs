@@ -8,6 +8,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, TensorMetadata, backend_extension};
 use burn::tensor::{FloatDType, Int, Shape, Slice, Tensor, TensorData};
+use std::ops::Range;
 
 /// Values turned back into numbers at a time.
 const CHUNK_VALUES: usize = 1 << 22;
@@ -24,10 +25,10 @@ pub struct BlockLayout {
 }
 
 impl BlockLayout {
-    /// The rows that are taken at a time.
-    fn chunks(self) -> impl Iterator<Item = (usize, usize)> {
-        let rows = (CHUNK_VALUES / self.inputs).max(1);
-        (0..self.out).step_by(rows).map(move |start| (start, self.out.min(start + rows)))
+    /// The rows that are taken at a time, of about so many values.
+    fn chunks(self, values: usize) -> impl Iterator<Item = Range<usize>> {
+        let rows = (values / self.inputs).max(1);
+        (0..self.out).step_by(rows).map(move |start| start..self.out.min(start + rows))
     }
 }
 
@@ -59,11 +60,8 @@ pub trait BlockOperation: Backend {
         scales: FloatTensor<Self>,
         layout: BlockLayout,
     ) -> FloatTensor<Self> {
-        let chunks = layout.chunks().map(|(start, end)| {
-            let weight = rows::<Self>(&packed, &scales, layout, start, end, x.dtype().into());
-            Self::float_matmul(x.clone(), Self::float_swap_dims(weight, 0, 1))
-        });
-        Self::float_cat(chunks.collect(), 1)
+        let dtype = x.dtype().into();
+        forth::<Self>(x, layout.chunks(CHUNK_VALUES), |part| rows::<Self>(&packed, &scales, layout, part, dtype))
     }
 
     /// `[tokens, out]` → `[tokens, in]`
@@ -74,28 +72,47 @@ pub trait BlockOperation: Backend {
         scales: FloatTensor<Self>,
         layout: BlockLayout,
     ) -> FloatTensor<Self> {
-        let tokens = y.shape()[0];
-        let chunks = layout.chunks().map(|(start, end)| {
-            let weight = rows::<Self>(&packed, &scales, layout, start, end, y.dtype().into());
-            let y = Self::float_slice(y.clone(), &[Slice::from(0..tokens), Slice::from(start..end)]);
-            Self::float_matmul(y, weight)
-        });
-        chunks.reduce(Self::float_add).expect("a weight has rows")
+        let dtype = y.dtype().into();
+        back::<Self>(y, layout.chunks(CHUNK_VALUES), |part| rows::<Self>(&packed, &scales, layout, part, dtype))
     }
 }
 
-/// Rows `start..end` of the weight, `[end − start, in]`.
+/// `x Wᵀ`, by parts of the weight's rows.
+fn forth<B: Backend>(
+    x: FloatTensor<B>,
+    parts: impl Iterator<Item = Range<usize>>,
+    rows: impl Fn(Range<usize>) -> FloatTensor<B>,
+) -> FloatTensor<B> {
+    let mut products: Vec<_> =
+        parts.map(|part| B::float_matmul(x.clone(), B::float_swap_dims(rows(part), 0, 1))).collect();
+    if products.len() == 1 { products.remove(0) } else { B::float_cat(products, 1) }
+}
+
+/// `y W`, the same way.
+fn back<B: Backend>(
+    y: FloatTensor<B>,
+    parts: impl Iterator<Item = Range<usize>>,
+    rows: impl Fn(Range<usize>) -> FloatTensor<B>,
+) -> FloatTensor<B> {
+    let tokens = y.shape()[0];
+    let products = parts.map(|part| {
+        let columns = B::float_slice(y.clone(), &[Slice::from(0..tokens), Slice::from(part.clone())]);
+        B::float_matmul(columns, rows(part))
+    });
+    products.reduce(B::float_add).expect("a weight has rows")
+}
+
+/// Some rows of the weight, `[rows, in]`.
 fn rows<B: Backend>(
     packed: &IntTensor<B>,
     scales: &FloatTensor<B>,
     layout: BlockLayout,
-    start: usize,
-    end: usize,
+    range: Range<usize>,
     dtype: FloatDType,
 ) -> FloatTensor<B> {
-    let (count, bits) = (end - start, layout.bits.count());
+    let (count, bits) = (range.len(), layout.bits.count());
     let (words, blocks) = (packed.shape()[1], scales.shape()[1]);
-    let part = |width: usize| [Slice::from(start..end), Slice::from(0..width)];
+    let part = |width: usize| [Slice::from(range.clone()), Slice::from(0..width)];
     let packed = B::int_slice(packed.clone(), &part(words));
     let planes = (0..32 / bits).map(|plane| {
         let shifted = B::bitwise_right_shift_scalar(packed.clone(), ((bits * plane) as i32).into());
@@ -114,7 +131,7 @@ fn rows<B: Backend>(
 impl BlockOperation for burn::backend::Flex {}
 
 #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal", feature = "cuda"))]
-impl BlockOperation for burn_cubecl::CubeBackend {}
+mod on_cards;
 
 impl<B: BlockOperation, C: CheckpointStrategy> BlockOperation for Autodiff<B, C> {
     fn block_product(

@@ -236,10 +236,10 @@ mod tests {
 
     /// Rows and their gradients, of a table of 90 rows of 3: some come again, some never.
     fn gradient(step: u64) -> RowSparse {
-        let ids: Vec<i64> = (0..40).map(|i| (i * (step as i64 + 3) + i * i) % 60).collect();
+        let ids: Vec<i32> = (0..40).map(|i| (i * (step as i32 + 3) + i * i) % 60).collect();
         let mut rows = TableRows::new([90, 3]);
         let values: Vec<f32> = (0..120).map(|i| ((i as f32) * 0.7 + step as f32).sin() * 1e-2).collect();
-        rows.add_at(ids.into_iter(), &values);
+        rows.add_at(&ids, &values);
         RowSparse::Rows(rows)
     }
 

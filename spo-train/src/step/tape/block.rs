@@ -3,7 +3,8 @@
 use super::lifted::{collect, lift};
 use super::steering::STEERED_BY;
 use crate::step::gradients::{Gradients, Trainable};
-use burn::tensor::{Gradients as TapeGradients, IndexingUpdateOp, Int, Tensor};
+use burn::tensor::{DType, Gradients as TapeGradients, Int, Tensor};
+use spo_kernels::embedding::add_rows;
 use spo_model::decoder::{Attend, Block, PackedInputs, pull};
 
 /// A block that has run forward with two tapes, before and after the attention, whose own
@@ -77,7 +78,7 @@ impl BlockTape {
         let d_attended = self.attended.grad_remove(&mut tape).expect(reached);
         let tokens = self.input.dims()[0];
         let [d_residual, d_attended] = [d_residual, d_attended].map(|gradient| match &self.rows {
-            Some(rows) => spread(gradient, rows, tokens),
+            Some(_) => spread(gradient, &inputs.on_host.score_rows, tokens),
             None => gradient,
         });
         collect(&self.block, &prefix(layer), trainable, &mut tape, gradients);
@@ -111,10 +112,12 @@ fn collect_z(block: &mut Block, tape: &mut TapeGradients, gradients: &mut Gradie
     }
 }
 
-/// Rows added up at their tokens: `[rows, width]` → `[tokens, width]`.
-pub(super) fn spread(x: Tensor<2>, rows: &Tensor<1, Int>, tokens: usize) -> Tensor<2> {
-    let zeros = Tensor::<2>::zeros([tokens, x.dims()[1]], (&x.device(), x.dtype()));
-    zeros.select_assign(0, rows.clone(), x, IndexingUpdateOp::Add)
+/// Rows added up at their tokens: `[rows, width]` → `[tokens, width]`, summed in f32 at least.
+pub(super) fn spread(x: Tensor<2>, rows: &[i32], tokens: usize) -> Tensor<2> {
+    let ([_, width], stored) = (x.dims(), x.dtype());
+    let wide = if stored == DType::F64 { DType::F64 } else { DType::F32 };
+    let zeros = Tensor::<1>::zeros([tokens * width], (&x.device(), wide));
+    add_rows(zeros, rows, x).reshape([tokens, width]).cast(stored)
 }
 
 fn prefix(layer: usize) -> String {

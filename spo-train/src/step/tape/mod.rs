@@ -69,6 +69,14 @@ pub struct TapeOptions {
     pub router_loss: f64,
 }
 
+impl TapeOptions {
+    /// For the loss times a factor: what of it is no part of what a loss is given.
+    #[must_use]
+    pub fn scaled(self, factor: f64) -> Self {
+        Self { router_loss: self.router_loss * factor, ..self }
+    }
+}
+
 /// What the head gives for a micro-batch.
 ///
 /// # Shapes
@@ -109,6 +117,19 @@ pub struct DivergenceGradients {
     pub reference: Head,
     /// `[rows]`
     pub rows: Vec<f32>,
+}
+
+impl LogpGradients {
+    /// Those of the loss times a factor.
+    #[must_use]
+    pub fn scaled(mut self, factor: f64) -> Self {
+        if factor != 1.0 {
+            let rows = self.divergence.as_mut().map(|divergence| &mut divergence.rows);
+            let all = [Some(&mut self.logps), Some(&mut self.values), rows];
+            all.into_iter().flatten().flatten().for_each(|gradient| *gradient *= factor as f32);
+        }
+        self
+    }
 }
 
 impl From<Vec<f32>> for LogpGradients {
@@ -227,7 +248,7 @@ pub fn differentiate_in_parts<E>(
     };
     let d_rows = norm_backward(&model, rows, d_hidden, options.trainable, gradients);
     model = part_done(model, gradients)?;
-    let mut d_x = if in_rows { d_rows } else { spread(d_rows, &inputs.score_rows, shape[0]) };
+    let mut d_x = if in_rows { d_rows } else { spread(d_rows, &inputs.on_host.score_rows, shape[0]) };
     for (layer, step) in steps.into_iter().enumerate().rev().map(|(index, step)| (index + lowest, step)) {
         let tape = match step {
             Step::Tape(tape) => tape,
@@ -364,13 +385,13 @@ fn embedding_backward(
     gradients: &mut Gradients,
 ) {
     if let Some(positions) = model.embed_positions.as_ref().filter(|_| trainable.contains(POSITIONS)) {
-        gradients.add_rows(POSITIONS, positions.weight.dims(), inputs.positions.clone(), d_x.clone());
+        gradients.add_rows(POSITIONS, positions.weight.dims(), &inputs.on_host.positions, d_x.clone());
     }
     if trainable.contains(EMBEDDING) {
         let d_tokens = match model.embedding_scale() {
             Some(scale) => d_x * scale,
             None => d_x,
         };
-        gradients.add_rows(EMBEDDING, model.embed_tokens.weight.dims(), inputs.ids.clone(), d_tokens);
+        gradients.add_rows(EMBEDDING, model.embed_tokens.weight.dims(), &inputs.on_host.ids, d_tokens);
     }
 }
