@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod gate;
 pub mod gradients;
 pub mod hold;
+mod loss_scale;
 mod memory_check;
 pub(crate) mod pace;
 pub(crate) mod shards;

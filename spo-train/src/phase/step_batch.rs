@@ -3,6 +3,7 @@
 
 use crate::TrainError;
 use crate::phase::Phase;
+use crate::phase::loss_scale::loss_scales;
 use crate::phase::shards::{Shards, not_shared};
 use crate::step::dropout::with_dropout;
 use crate::step::gradients::Gradients;
@@ -126,17 +127,37 @@ impl<'a> StepBatch<'a> {
     /// Those of a shard are added one after the other, the shards' in a balanced tree, whichever processes have them.
     pub fn gradients(&self, model: &CausalLm, team: &Team) -> Result<(Gradients, StepTally), Fault> {
         let start = self.start(model, team)?;
-        let (mut sums, mut tallies) = (tree::Tree::default(), vec![]);
+        let (mut gradients, mut tallies) = (Gradients::default(), vec![]);
+        for scale in loss_scales(model.dtype(), self.rows.len()) {
+            tallies.clear();
+            gradients = self.scaled_gradients(model, (&start, scale), team, &mut tallies)?;
+            if scale == 1.0 || gradients.norm().is_finite() {
+                gradients = if scale == 1.0 { gradients } else { gradients.scaled(1.0 / scale) };
+                break;
+            }
+        }
+        Ok((gradients, StepTally::of_all(start, tallies, team)?))
+    }
+
+    /// The gradients of the loss times a factor.
+    fn scaled_gradients(
+        &self,
+        model: &CausalLm,
+        start: (&StepTally, f64),
+        team: &Team,
+        tallies: &mut Vec<StepTally>,
+    ) -> Result<Gradients, Fault> {
+        let mut sums = tree::Tree::default();
         let add = |mut a: Gradients, b| {
             a.merge(b);
             a
         };
         for shard in self.own(team)? {
-            sums.push(self.shard_gradients(model, &start, shard, &mut tallies)?, add);
+            sums.push(self.shard_gradients(model, start, shard, tallies)?, add);
         }
         let mut gradients = sums.finish(add).unwrap_or_default();
         gradients.sum_over(team, &model.device())?;
-        Ok((gradients, StepTally::of_all(start, tallies, team)?))
+        Ok(gradients)
     }
 
     /// The shards that are a process's own.
@@ -145,14 +166,14 @@ impl<'a> StepBatch<'a> {
             .ok_or_else(|| not_shared(self.phase.shards, team.size()))
     }
 
-    /// The gradients of a shard; the sums of each of its micro-batches go to `tallies`.
+    /// The gradients of a shard, of the loss times a factor; the sums of each of its micro-batches go to `tallies`.
     ///
     /// Micro-batches of a small model on the CPU run side by side, a few at a time; their gradients
     /// are added in their own order, so the sum does not depend on the number of threads.
     fn shard_gradients(
         &self,
         model: &CausalLm,
-        start: &StepTally,
+        start: (&StepTally, f64),
         shard: usize,
         tallies: &mut Vec<StepTally>,
     ) -> Result<Gradients, Fault> {
@@ -306,17 +327,17 @@ impl<'a> StepBatch<'a> {
         &self,
         model: &CausalLm,
         members: &[usize],
-        start: &StepTally,
+        (start, scale): (&StepTally, f64),
         gradients: &mut Gradients,
     ) -> Result<StepTally, Fault> {
         let ((rows, batch), mut tally) = (self.pack(model, members), start.clone());
-        let options = self.tape_options(model, &batch);
+        let options = self.tape_options(model, &batch).scaled(scale);
         let dropped = with_dropout(model, &batch, members, [self.phase.seed, self.phase.round, self.done]);
         let model = dropped.as_ref().unwrap_or(model);
         let step = StepRows { all: self.rows, rows: &rows, done: self.done };
         let conditioned = self.task.condition(model, &step, &batch);
         differentiate_scored(conditioned.as_ref().unwrap_or(model), &batch, &options, gradients, |scored| {
-            self.logp_gradients(&rows, &batch, scored, &mut tally)
+            Ok::<_, Fault>(self.logp_gradients(&rows, &batch, scored, &mut tally)?.scaled(scale))
         })?;
         Ok(tally)
     }

@@ -143,6 +143,11 @@ fn wrong_files() {
             "[training]",
             "[lora]\nrank = 4\n[training]\nupdate-in-backward = true",
         ),
+        (
+            "updates in the backward pass of f16 weights",
+            "path = \"model\"\n[[data]]\npath = \"data.jsonl\"\n[training]",
+            "path = \"model\"\ndtype = \"f16\"\n[[data]]\npath = \"data.jsonl\"\n[training]\nupdate-in-backward = true\nmax-grad-norm = 0.0",
+        ),
         ("no such optimizer", "steps = 10", "optimizer = \"subzerro\""),
         ("key of an optimizer that is not there", "steps = 10", "zo-rank = 4"),
         ("rank of MeZO", "steps = 10", "optimizer = \"mezo\"\nzo-rank = 4"),

@@ -29,6 +29,8 @@ mod front;
 mod hold;
 mod hold_samples;
 mod joint;
+mod launches;
+mod loss_scale;
 mod main_job;
 mod memory_check;
 mod meta;

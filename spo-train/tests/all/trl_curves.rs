@@ -18,7 +18,7 @@ use spo_train::step::tape::{TapeOptions, differentiate};
 use spo_train::task::{Mismatched, PairInputs, PreferenceTask, StepTally, SupervisedTask, Task, UnpairedTask};
 use std::sync::atomic::AtomicBool;
 
-fn steps(model: CausalLm, task: &dyn Task, training: &TrainingPlan, trainable: Trainable) -> Vec<StepFigures> {
+pub fn steps(model: CausalLm, task: &dyn Task, training: &TrainingPlan, trainable: Trainable) -> Vec<StepFigures> {
     let (mut memory, stop) = (Memory::default(), AtomicBool::new(false));
     let mut reporter = Reporter::new(std::env::temp_dir(), &mut memory, &stop);
     let phase = Phase { name: "curve", round: 1, training, trainable, seed: 0, hold: None, probes: None, shards: 1 };
@@ -81,7 +81,7 @@ fn preference_curve(arch: &str, curve: &str, objective: &str, training: &Trainin
 }
 
 /// A task whose policy has already left the reference.
-fn started<T: Task>(task: T) -> impl Task {
+pub fn started<T: Task>(task: T) -> impl Task {
     Hooked { task, hook: |_: &[usize], figures: &mut StepTally| figures.step_zero = None }
 }
 

@@ -11,7 +11,7 @@ use super::{Resolver, rounds::checked_dimension};
 use crate::config::defaults;
 use crate::config::plan::{TrainingPlan, WarmupPlan};
 use crate::config::schema::section_keys;
-use crate::config::spec::OptimizerName;
+use crate::config::spec::{Dtype, OptimizerName};
 use crate::config::validate::join;
 use crate::error::ConfigError;
 
@@ -239,13 +239,18 @@ impl Resolver<'_> {
         })
     }
 
-    /// A global norm, and adapters on a frozen base, do not go with updates in the backward pass.
+    /// A global norm, adapters on a frozen base, and gradients that may overflow and be computed anew do not go with updates in
+    /// the backward pass.
     fn check_update_in_backward(&self, values: &Map<String, Value>, layers: &Layers<'_>) -> Result<(), ConfigError> {
         let Some(found) = layers.find("update-in-backward").filter(|_| values["update-in-backward"] == true) else {
             return Ok(());
         };
         let (message, hint) = match (values["max-grad-norm"].as_f64(), &self.sections.lora) {
             (_, Some(_)) => ("it is for training all weights, but there is a [lora] section", "leave it out"),
+            _ if self.sections.model.dtype == Some(Dtype::F16) => (
+                "gradients of f16 weights may overflow, and are known to when some of the weights are changed already",
+                "set `model.dtype` to `bf16` or `f32`",
+            ),
             (Some(0.0), None) => return Ok(()),
             _ => (
                 "the global gradient norm, by which max-grad-norm clips, is known after all blocks only",

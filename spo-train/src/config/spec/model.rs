@@ -12,7 +12,8 @@ pub struct ModelSpec {
     /// Required. Model directory in the Hugging Face layout (config.json, safetensors, tokenizer.json), or a GGUF file; or a
     /// name on the Hugging Face Hub, `org/name` or `hf://org/name@revision`, where there is no such path; relative to the run file.
     pub path: PathBuf,
-    /// Number format of the weights in memory. Losses and sums of log-probabilities are f32 or wider in every case.
+    /// Number format of the weights in memory. Losses and sums of log-probabilities are f32 or wider in every case. In `f16` the
+    /// loss of a step is scaled, so that small gradients do not vanish, and anew with less where one overflows.
     pub dtype: Option<Dtype>,
     /// Where to compute: `auto`, `cpu`, `vulkan`, `metal`, `cuda:0`, …
     pub device: Option<String>,
