@@ -14,28 +14,25 @@ use crate::output::note;
 /// How processes find each other.
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]
 pub(crate) enum Distributed {
-    /// By MPI, where mpirun, mpiexec or srun has started them; else the process is by itself
+    /// By MPI, where mpirun, mpiexec or srun has started them; by NCCL, where torchrun has and this build has it; else the
+    /// process is by itself
     #[default]
     Auto,
     /// Each process is by itself, whatever has started it
     None,
     /// By MPI
     Mpi,
-    /// Not there yet
+    /// By NCCL, a card of NVIDIA's for each; torchrun or its like has started them
     Nccl,
 }
 
 impl Distributed {
-    fn mode(self) -> Result<Mode, CliError> {
+    fn mode(self) -> Mode {
         match self {
-            Self::Auto => Ok(Mode::Auto),
-            Self::None => Ok(Mode::None),
-            Self::Mpi => Ok(Mode::Mpi),
-            Self::Nccl => Err(CliError::argument(
-                "--distributed",
-                "nccl",
-                "mpi: spo has no NCCL yet; over MPI processes may compute on CUDA, and add up in host memory",
-            )),
+            Self::Auto => Mode::Auto,
+            Self::None => Mode::None,
+            Self::Mpi => Mode::Mpi,
+            Self::Nccl => Mode::Nccl,
         }
     }
 }
@@ -53,14 +50,12 @@ impl Processes {
     /// # Errors
     /// Several processes that cannot be connected, or what contradicts itself.
     pub fn start(how: Distributed) -> Result<Self, CliError> {
-        let started = spo_team::start(how.mode()?, Voice { waits, ends: last_words }).map_err(TrainError::from)?;
+        let started = spo_team::start(how.mode(), Voice { waits, ends: last_words }).map_err(TrainError::from)?;
         let local = started.local.filter(|_| !started.team.is_solo());
         if let Some((rank, processes)) = local {
             share_cores(rank, processes);
         }
-        let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
-        let one = visible.is_some_and(|list| !list.is_empty() && !list.contains(','));
-        Ok(Self { team: Rc::new(started.team), card: local.map(|(rank, _)| rank).filter(|_| !one) })
+        Ok(Self { team: Rc::new(started.team), card: started.card })
     }
 
     /// Does a command's work. What goes wrong on any process ends all of them, and one says it.

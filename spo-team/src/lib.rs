@@ -23,6 +23,9 @@
 mod error;
 #[cfg(feature = "mpi")]
 mod mpi;
+#[cfg(feature = "nccl")]
+mod nccl;
+mod rendezvous;
 mod team;
 mod threads;
 mod transport;

@@ -4,20 +4,12 @@
 //! job and not the user's patience. MPI is used from the thread that started it alone.
 
 use crate::TeamError;
-use crate::transport::{Transport, Voice, WORD, Word};
+use crate::transport::{GAVE_UP, LIMIT, PATIENCE, Transport, Voice, WORD, Word, pause};
 use ferrompi::{Communicator, Mpi, Request, ThreadLevel, scope};
 use std::time::{Duration, Instant};
 
-/// The exit code of a job that a silent rank has ended, `EX_TEMPFAIL`: it can go on later.
-const GAVE_UP: i32 = 75;
 /// What words are sent as.
 const TAG: i32 = 1;
-/// Longest wait for a word before it is said who has not spoken; a quarter of the time that is waited in all, where that is
-/// less.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Longest wait for bytes whose word has come, beside what they take on a slow network.
-const LIMIT: Duration = Duration::from_secs(600);
-
 /// This process among those of the job.
 pub(crate) struct Process {
     world: Communicator,
@@ -30,14 +22,6 @@ pub(crate) struct Process {
 
 fn library(call: &'static str) -> impl Fn(ferrompi::Error) -> TeamError {
     move |error| TeamError::Library { call, text: error.to_string() }
-}
-
-/// Lets another process have the core; a long wait takes none of it.
-fn pause(since: Instant) {
-    match since.elapsed() < Duration::from_millis(2) {
-        true => std::thread::yield_now(),
-        false => std::thread::sleep(Duration::from_micros(200)),
-    }
 }
 
 impl Process {

@@ -120,7 +120,7 @@ impl Team {
         Thread::all(size).into_iter().map(ThreadTeam).collect()
     }
 
-    #[cfg(feature = "mpi")]
+    #[cfg(any(feature = "mpi", feature = "nccl"))]
     pub(crate) fn connected(transport: Box<dyn Transport>) -> Self {
         Self::of(Some(transport))
     }

@@ -12,6 +12,26 @@ pub struct Voice {
     pub ends: fn(&TeamError),
 }
 
+/// The exit code of processes that a silent one has ended, `EX_TEMPFAIL`: they can go on later.
+#[cfg(any(feature = "mpi", feature = "nccl"))]
+pub(crate) const GAVE_UP: i32 = 75;
+/// Longest wait for a word before it is said who has not spoken; a quarter of the time that is waited in all, where that is
+/// less.
+#[cfg(any(feature = "mpi", feature = "nccl"))]
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Longest wait for bytes whose word has come, beside what they take on a slow network.
+#[cfg(any(feature = "mpi", feature = "nccl"))]
+pub(crate) const LIMIT: Duration = Duration::from_secs(600);
+
+/// Lets another process have the core; a long wait takes none of it.
+#[cfg(any(feature = "mpi", feature = "nccl"))]
+pub(crate) fn pause(since: std::time::Instant) {
+    match since.elapsed() < Duration::from_millis(2) {
+        true => std::thread::yield_now(),
+        false => std::thread::sleep(Duration::from_micros(200)),
+    }
+}
+
 /// Numbers of a word.
 pub(crate) const WORD: usize = 6;
 /// What a rank says before an exchange.

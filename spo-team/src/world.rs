@@ -1,18 +1,22 @@
 //! Which processes belong to a run: what the program was started by says it.
 
+use crate::rendezvous::{Rendezvous, Variables, card_of};
 use crate::transport::Voice;
 use crate::{Team, TeamError};
 
 /// How processes find each other.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// By MPI where an MPI launcher has started the program, else it is by itself.
+    /// By MPI where an MPI launcher has started the program; by NCCL where a build that has it was started by torchrun or its
+    /// like; else it is by itself.
     #[default]
     Auto,
     /// The process is by itself, whatever has started it.
     None,
     /// By MPI.
     Mpi,
+    /// By NCCL.
+    Nccl,
 }
 
 /// A team with what is known of its processes.
@@ -22,6 +26,16 @@ pub struct Started {
     pub team: Team,
     /// This process's number among those of its machine, and how many these are.
     pub local: Option<(usize, usize)>,
+    /// The card of this process, where there are several processes and all of them see all cards.
+    pub card: Option<usize>,
+}
+
+/// By what processes are connected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum By {
+    Nothing,
+    Mpi,
+    Nccl(Rendezvous),
 }
 
 /// Variables that an MPI launcher sets: Open MPI's, that of MPICH and Intel MPI, that of PMIx.
@@ -35,22 +49,23 @@ const OTHERS: [&str; 2] = ["WORLD_SIZE", "SLURM_STEP_NUM_TASKS"];
 /// Several processes that this build cannot connect, or launchers that contradict each other.
 pub fn start(mode: Mode, voice: Voice) -> Result<Started, TeamError> {
     let variable = |name: &str| std::env::var(name).ok();
-    match wanted(mode, &variable)? {
-        false => Ok(Started::default()),
-        true => connect(voice, &variable),
+    match wanted(mode, cfg!(feature = "nccl"), &variable)? {
+        By::Nothing => Ok(Started::default()),
+        By::Mpi => connect(voice, &variable),
+        By::Nccl(at) => connect_by_nccl(&at, voice),
     }
 }
 
-type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
-
-/// Whether MPI is to be asked.
-fn wanted(mode: Mode, variable: Variables) -> Result<bool, TeamError> {
+/// What is to be asked for the other processes.
+fn wanted(mode: Mode, has_nccl: bool, variable: Variables) -> Result<By, TeamError> {
     match mode {
-        Mode::None => Ok(false),
-        Mode::Mpi => Ok(true),
-        Mode::Auto if OF_MPI.iter().any(|name| variable(name).is_some()) => Ok(true),
+        Mode::None => Ok(By::Nothing),
+        Mode::Mpi => Ok(By::Mpi),
+        Mode::Nccl => Rendezvous::new(variable).map(By::Nccl),
+        Mode::Auto if OF_MPI.iter().any(|name| variable(name).is_some()) => Ok(By::Mpi),
         Mode::Auto => match several(variable) {
-            None => Ok(false),
+            None => Ok(By::Nothing),
+            Some(_) if has_nccl && variable("RANK").is_some() => Rendezvous::new(variable).map(By::Nccl),
             Some(found) => Err(TeamError::NotConnected {
                 found,
                 reason: "no MPI launcher has started this process: every one of them would be a run of its own".into(),
@@ -65,6 +80,24 @@ fn several(variable: Variables) -> Option<String> {
     let count = |name: &'static str| Some((name, variable(name)?.parse::<usize>().ok()?));
     let (name, count) = OTHERS.into_iter().filter_map(count).find(|(_, count)| *count > 1)?;
     Some(format!("{name} = {count}"))
+}
+
+#[cfg(not(feature = "nccl"))]
+fn connect_by_nccl(at: &Rendezvous, _: Voice) -> Result<Started, TeamError> {
+    Err(TeamError::NotConnected {
+        found: format!("{} processes are to be connected by NCCL", at.size),
+        reason: "this build of spo has no NCCL".into(),
+        hint: "the build in `cuda/` has it; or start with mpirun: over MPI processes may compute on CUDA as well"
+            .into(),
+    })
+}
+
+#[cfg(feature = "nccl")]
+fn connect_by_nccl(at: &Rendezvous, voice: Voice) -> Result<Started, TeamError> {
+    let variable = |name: &str| std::env::var(name).ok();
+    let process = crate::nccl::Process::start(at, voice)?;
+    let (local, card) = (Some(at.local), card_of(at.local.0, &variable));
+    Ok(Started { team: Team::connected(Box::new(process)), local, card })
 }
 
 #[cfg(not(feature = "mpi"))]
@@ -84,7 +117,8 @@ fn connect(voice: Voice, variable: Variables) -> Result<Started, TeamError> {
     let process = crate::mpi::Process::start(voice)?;
     let (size, local) = (process.size(), process.local());
     check(size, variable)?;
-    Ok(Started { team: Team::connected(Box::new(process)), local: Some(local) })
+    let card = card_of(local.0, variable).filter(|_| size > 1);
+    Ok(Started { team: Team::connected(Box::new(process)), local: Some(local), card })
 }
 
 /// Compares what MPI says with what others say.
@@ -114,17 +148,26 @@ mod tests {
 
     #[test]
     fn the_launcher_says_who_belongs_together() {
-        let asked = |mode, set: &[(&str, &str)]| wanted(mode, &with(set));
-        assert_eq!(asked(Mode::Auto, &[]), Ok(false));
-        assert_eq!(asked(Mode::Auto, &[("WORLD_SIZE", "1"), ("RANK", "0")]), Ok(false));
-        assert_eq!(asked(Mode::Auto, &[("OMPI_COMM_WORLD_SIZE", "2")]), Ok(true));
-        assert_eq!(asked(Mode::Auto, &[("PMI_SIZE", "1"), ("WORLD_SIZE", "4")]), Ok(true), "and compared then");
-        assert_eq!(asked(Mode::Mpi, &[]), Ok(true));
+        let asked = |mode, set: &[(&str, &str)]| wanted(mode, false, &with(set));
+        assert_eq!(asked(Mode::Auto, &[]), Ok(By::Nothing));
+        assert_eq!(asked(Mode::Auto, &[("WORLD_SIZE", "1"), ("RANK", "0")]), Ok(By::Nothing));
+        assert_eq!(asked(Mode::Auto, &[("OMPI_COMM_WORLD_SIZE", "2")]), Ok(By::Mpi));
+        assert_eq!(asked(Mode::Auto, &[("PMI_SIZE", "1"), ("WORLD_SIZE", "4")]), Ok(By::Mpi), "and compared then");
+        assert_eq!(asked(Mode::Mpi, &[]), Ok(By::Mpi));
         for name in OTHERS {
-            assert_eq!(asked(Mode::None, &[(name, "2")]), Ok(false));
+            assert_eq!(asked(Mode::None, &[(name, "2")]), Ok(By::Nothing));
             let error = asked(Mode::Auto, &[(name, "2")]).unwrap_err();
             assert!(error.to_string().contains(&format!("{name} = 2")) && error.hint().unwrap().contains("mpirun"));
         }
+    }
+
+    #[test]
+    fn torchrun_is_for_nccl() {
+        let set = [("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1"), ("NCCL_COMM_ID", "node0:7")];
+        let expected = Ok(By::Nccl(Rendezvous::new(&with(&set)).unwrap()));
+        assert_eq!(wanted(Mode::Auto, true, &with(&set)), expected);
+        assert_eq!(wanted(Mode::Nccl, false, &with(&set)), expected, "and refused then");
+        assert!(wanted(Mode::Auto, false, &with(&set)).is_err(), "a build without NCCL asks for mpirun");
     }
 
     #[test]

@@ -16,7 +16,7 @@ fn several_processes_are_refused_without_mpi() {
         ("auto", "OMPI_COMM_WORLD_SIZE", "this build of spo has no MPI"),
         ("auto", "WORLD_SIZE", "no MPI launcher has started this process"),
         ("mpi", "SPO_NOTHING", "MPI is asked for"),
-        ("nccl", "SPO_NOTHING", "spo has no NCCL yet"),
+        ("nccl", "SPO_NOTHING", "RANK is not set"),
     ] {
         let found = asked(how, variable);
         let text = found.err.split_whitespace().collect::<Vec<_>>().join(" ");

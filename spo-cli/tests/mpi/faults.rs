@@ -85,7 +85,7 @@ fn several_processes_without_mpi_are_refused() {
     ended_with(&alone("auto", ("WORLD_SIZE", "2")), 2, &[&["WORLD_SIZE = 2"], &refused[..]].concat());
     ended_with(&alone("auto", ("SLURM_STEP_NUM_TASKS", "4")), 2, &refused);
     ended_with(&alone("none", ("WORLD_SIZE", "2")), 0, &["parallel shards 1 default"]);
-    ended_with(&alone("nccl", ("RANK", "0")), 2, &["spo has no NCCL yet"]);
+    ended_with(&alone("nccl", ("RANK", "0")), 2, &["WORLD_SIZE is not set", "torchrun"]);
     let _one = one_job();
     ended_with(&alone("mpi", ("WORLD_SIZE", "2")), 2, &["WORLD_SIZE = 2, but MPI sees 1"]);
 }
