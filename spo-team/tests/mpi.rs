@@ -1,7 +1,7 @@
 //! Processes of whatever MPI this was built with: every exchange, and what happens where they are out of step. The test
 //! starts itself under `$SPO_MPIRUN` (default `mpirun`), which must be that MPI's launcher.
 #![cfg(unix)]
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
 use spo_team::{Mode, Team, TeamError, Voice, tree};
 use std::os::unix::process::ExitStatusExt;

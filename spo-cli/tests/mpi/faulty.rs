@@ -48,7 +48,8 @@ impl Objective for Faulty {
         assert!(fault != "panic" || !late, "a device failed");
         let ratios = Ratios::new(self.name(), logps)?;
         if fault == "slow" {
-            std::thread::sleep(std::time::Duration::from_millis(30));
+            // Long beside whatever else a machine does.
+            std::thread::sleep(std::time::Duration::from_millis(100));
         }
         let factor = if fault == "nan" && late { f64::NAN } else { self.beta };
         let per_pair = (-(ratios.delta() * factor) + 1.0).clamp_min(0.0).powi_scalar(2);
