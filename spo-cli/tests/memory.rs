@@ -6,7 +6,10 @@ mod support;
 use serde_json::{Value, json};
 use spo_model::export::{GgufType, ModelFiles, SHARD_BYTES, save, save_gguf};
 use spo_model::{CausalLm, ModelSpec, device};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 use support::spo;
 
 /// The built-in model's files with another shape, and the model of it with random weights.
@@ -105,6 +108,7 @@ fn a_step_takes_what_the_plan_says() {
         };
         // What the allocator keeps differs between systems: the plan must cover what was taken, within a quarter.
         let ratio = measured / of("total");
+        eprintln!("{name}: {ratio:.3} of the plan");
         assert!(ratio < 1.25, "{name}: planned {}, measured {measured}: {ratio}", of("total"));
     }
 }
@@ -200,4 +204,93 @@ fn a_base_in_its_blocks_takes_what_the_plan_says() {
         eprintln!("{name}: planned {:.1} MiB, measured {:.1}: {ratio:.3}", planned / 1048576.0, measured / 1048576.0);
         assert!((0.85..1.15).contains(&ratio), "{name}: planned {planned}, measured {measured}: {ratio}");
     }
+}
+
+/// Writes a file of rows of 760 token ids and returns its bytes.
+fn rows_of_ids(path: &Path, rows: usize) -> u64 {
+    let ids = |row: usize, count: usize| -> String {
+        let ids: Vec<String> = (0..count).map(|at| (3 + (row * 31 + at * 7) % 500).to_string()).collect();
+        ids.join(",")
+    };
+    let line = |row: usize| {
+        let [prompt, chosen, rejected] = [ids(row, 260), ids(row + 1, 250), ids(row + 2, 250)];
+        format!(r#"{{"prompt_ids":[{prompt}],"chosen_ids":[{chosen}],"rejected_ids":[{rejected}]}}"#)
+    };
+    let lines: Vec<String> = (0..500).map(line).collect();
+    let mut file = BufWriter::new(std::fs::File::create(path).unwrap());
+    (0..rows).for_each(|row| writeln!(file, "{}", lines[row % lines.len()]).unwrap());
+    file.flush().unwrap();
+    std::fs::metadata(path).unwrap().len()
+}
+
+/// Trains and returns the most memory of its own that the process was seen with, pages of mapped files left out: those the
+/// system takes back. `None` where the system does not tell them apart.
+fn own_memory(file: &str, out: &Path) -> Option<u64> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_spo"));
+    command.args(["train", file, "--out"]).arg(out).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let (status, mut most) = (format!("/proc/{}/status", child.id()), 0);
+    while child.try_wait().unwrap().is_none() {
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+        let kilobytes = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        most = most.max(1024 * kilobytes.unwrap_or(0));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(child.wait().unwrap().success());
+    Some(most).filter(|bytes| *bytes > 0)
+}
+
+/// Rows that count twice beside rows mixed by their tokens, in files that are several times as large as what a run of them takes
+/// beyond a run of a few rows.
+#[test]
+fn a_mix_may_be_larger_than_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |name: &str, rows: [usize; 3]| {
+        let names = ["twice", "three-shares", "one-share"].map(|kind| dir.path().join(format!("{name}-{kind}.jsonl")));
+        let bytes: u64 = names.iter().zip(rows).map(|(path, rows)| rows_of_ids(path, rows)).sum();
+        let held_out = dir.path().join(format!("{name}-held-out.jsonl"));
+        rows_of_ids(&held_out, 8);
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/stories260K");
+        let [twice, three, one] = &names;
+        let text = format!(
+            r#"schema = 1
+[model]
+path = {model:?}
+device = "cpu"
+[[data]]
+path = {twice:?}
+weight = 2
+[[data]]
+path = {three:?}
+token-share = 3
+[[data]]
+path = {one:?}
+token-share = 1
+[[data]]
+path = {held_out:?}
+split = "test"
+[training]
+steps = 2
+pairs-per-step = 2
+[[rounds]]
+dimension = "preference"
+[evaluation]
+bootstrap-resamples = 40
+kl-samples = 0
+samples = 0
+"#
+        );
+        let file = dir.path().join(format!("{name}.toml"));
+        std::fs::write(&file, text).unwrap();
+        Some((bytes, own_memory(file.to_str().unwrap(), &dir.path().join(name))?))
+    };
+    let (Some((_, few)), Some((bytes, many))) = (run("few", [20, 40, 10]), run("many", [20_000, 90_000, 10_000]))
+    else {
+        eprintln!("this system does not say what of a process's memory is its own");
+        return;
+    };
+    let [bytes, few, many] = [bytes, few, many].map(|bytes| bytes as f64 / 1_048_576.0);
+    eprintln!("{bytes:.0} MiB of rows: {many:.1} MiB, {:.1} more than with a few rows", many - few);
+    assert!(many - few < bytes / 3.0, "{bytes} MiB of rows took {many} MiB, a few rows {few}");
 }

@@ -22,8 +22,8 @@ use crate::{DataError, DataSpec, Example, Preference, Registry, TextSpec, Tokeni
 
 /// Rows that are tokenised at a time: bounds memory, feeds all cores.
 const CHUNK: usize = 1024;
-/// Ids that stay in memory (256 MiB); more go to a file.
-const MOST_IN_MEMORY: usize = 64 << 20;
+/// Ids that stay in memory (32 MiB); more go to a file.
+const MOST_IN_MEMORY: usize = 8 << 20;
 /// Different sets of labels or tags that are remembered to be shared.
 const MOST_SHARED: usize = 4096;
 
@@ -35,7 +35,7 @@ const MOST_SHARED: usize = 4096;
 /// but entries of [`Dataset::report`], as are columns that nobody read.
 ///
 /// # Memory
-/// Files are read row by row and only token ids, labels, scores, tags and ids of rows are kept. Each time that 256 MiB
+/// Files are read row by row and only token ids, labels, scores, tags and ids of rows are kept. Each time that 32 MiB
 /// of token ids have come together they go to a file without a name in the system's directory of temporary files
 /// (`TMPDIR`), which is mapped.
 pub fn load(

@@ -17,12 +17,10 @@ pub struct Tokens(Place);
 
 #[derive(Clone)]
 enum Place {
-    Memory(Box<[u32]>),
+    /// Shared among the copies of a row.
+    Memory(Arc<[u32]>),
     /// Bytes of a file, little-endian.
-    Mapped {
-        map: Arc<Mmap>,
-        bytes: Range<usize>,
-    },
+    Mapped { map: Arc<Mmap>, bytes: Range<usize> },
 }
 
 impl Tokens {
@@ -61,7 +59,7 @@ impl Deref for Tokens {
 
 impl Default for Tokens {
     fn default() -> Self {
-        Self(Place::Memory(Box::default()))
+        Self(Place::Memory(Arc::default()))
     }
 }
 

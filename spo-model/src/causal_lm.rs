@@ -2,6 +2,7 @@
 
 use crate::decoder::{Attend, Block, Linear, Norm, PackedInputs, RandomSource, RopeTables, WeightSource};
 use crate::encoder::Steering;
+use crate::layer_inputs::{Embedded, LayerInputs, OwnInputs};
 use crate::parameters::replace;
 use crate::score_head::ScoreHead;
 use crate::storage::Storage;
@@ -26,6 +27,8 @@ pub struct CausalLm {
     pub embed_tokens: Embedding,
     /// Embedding of positions, where they are learned.
     pub embed_positions: Option<Embedding>,
+    /// Makes inputs of the blocks' own, where they have any.
+    pub layer_inputs: Option<LayerInputs>,
     /// Decoder blocks, first to last.
     pub layers: Vec<Block>,
     /// Final norm.
@@ -55,6 +58,10 @@ impl CausalLm {
             }
             false => None,
         };
+        let layer_inputs = match spec.layer_inputs {
+            Some(width) => Some(LayerInputs::load(source, spec, width)?),
+            None => None,
+        };
         let layers = (0..spec.layers.len()).map(|layer| Block::load(source, spec, layer));
         let layers = layers.collect::<Result<_, _>>()?;
         let norm = Norm::load(source, "norm", spec.hidden_size, spec)?.scaled(spec.logit_scale);
@@ -65,6 +72,7 @@ impl CausalLm {
         Ok(Self {
             embed_tokens,
             embed_positions,
+            layer_inputs,
             layers,
             norm,
             lm_head,
@@ -99,45 +107,55 @@ impl CausalLm {
         self.embed_tokens.weight.val().dtype()
     }
 
-    /// Token ids and their positions, each `[tokens]` → `[tokens, hidden]`
-    pub fn embed(&self, ids: Tensor<1, Int>, positions: Tensor<1, Int>) -> Tensor<2> {
-        let mut x = self.embed_tokens.weight.val().select(0, ids);
+    /// What goes into the blocks, of token ids and their positions, each `[tokens]`.
+    pub fn embed(&self, ids: Tensor<1, Int>, positions: Tensor<1, Int>) -> Embedded {
+        let mut x = self.embed_tokens.weight.val().select(0, ids.clone());
         if let Some(scale) = self.embedding_scale() {
             x = x * scale;
         }
-        match &self.embed_positions {
-            Some(table) => x + table.weight.val().select(0, positions),
-            None => x,
+        if let Some(table) = &self.embed_positions {
+            x = x + table.weight.val().select(0, positions);
         }
+        let own = self.layer_inputs.as_ref().map(|inputs| inputs.forward(x.clone(), self.layer_rows(inputs, ids)));
+        Embedded { x, own: OwnInputs(own) }
+    }
+
+    /// What the table of the blocks' own inputs says of tokens `[tokens]`, `[tokens, layers · width]`.
+    pub fn layer_rows(&self, inputs: &LayerInputs, ids: Tensor<1, Int>) -> Tensor<2> {
+        inputs.table.weight.val().select(0, ids) * self.rounded(inputs.scale())
     }
 
     /// What embedded tokens are multiplied by, in the model's precision.
     pub fn embedding_scale(&self) -> Option<f64> {
-        let round = |scale: f64| match self.dtype() {
-            DType::BF16 => bf16::from_f64(scale).to_f64(),
-            DType::F16 => f16::from_f64(scale).to_f64(),
-            DType::F32 => f64::from(scale as f32),
-            _ => scale,
-        };
-        self.spec.embedding_scale.map(round)
+        self.spec.embedding_scale.map(|scale| self.rounded(scale))
     }
 
-    /// All blocks. `[tokens, hidden]` → `[tokens, hidden]`, before the final norm.
-    pub fn blocks(&self, x: Tensor<2>, rope: &RopeTables, attend: &mut dyn Attend) -> Tensor<2> {
-        self.layers.iter().fold(x, |x, block| block.forward(x, rope, attend))
+    /// A factor in the model's precision.
+    pub fn rounded(&self, factor: f64) -> f64 {
+        match self.dtype() {
+            DType::BF16 => bf16::from_f64(factor).to_f64(),
+            DType::F16 => f16::from_f64(factor).to_f64(),
+            DType::F32 => f64::from(factor as f32),
+            _ => factor,
+        }
+    }
+
+    /// All blocks, before the final norm: `[tokens, hidden]`.
+    pub fn blocks(&self, Embedded { x, own }: Embedded, rope: &RopeTables, attend: &mut dyn Attend) -> Tensor<2> {
+        through(&self.layers, x, &own, rope, attend)
     }
 
     /// Normed hidden states of the rows that predict an answer token, and behind them of those that a score head reads,
     /// `[rows, hidden]`.
     pub fn hidden(&self, inputs: &PackedInputs) -> Tensor<2> {
-        let x = self.embed(inputs.ids.clone(), inputs.positions.clone());
+        let Embedded { x, own } = self.embed(inputs.ids.clone(), inputs.positions.clone());
         let (rope, mut attend, rows) = (&inputs.rope, inputs.attention(), inputs.score_rows.clone());
         let x = match self.layers.split_last() {
             Some((last, others)) if self.ends_in_rows() => {
-                let x = others.iter().fold(x, |x, block| block.forward(x, rope, &mut attend));
-                last.forward_rows(x, rope, &mut attend, rows)
+                let x = through(others, x, &own, rope, &mut attend);
+                last.forward_rows(x, own.of(others.len()), rope, &mut attend, rows)
             }
-            _ => self.blocks(x, rope, &mut attend).select(0, rows),
+            _ => through(&self.layers, x, &own, rope, &mut attend).select(0, rows),
         };
         self.norm.forward(x)
     }
@@ -179,4 +197,9 @@ impl CausalLm {
             None => self.embed_tokens.weight.val(),
         }
     }
+}
+
+/// The first blocks of a model, one after the other. `[tokens, hidden]` → `[tokens, hidden]`
+fn through(blocks: &[Block], x: Tensor<2>, own: &OwnInputs, rope: &RopeTables, attend: &mut dyn Attend) -> Tensor<2> {
+    blocks.iter().enumerate().fold(x, |x, (layer, block)| block.forward(x, own.of(layer), rope, attend))
 }

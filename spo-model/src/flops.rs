@@ -11,15 +11,17 @@ impl ModelSpec {
     /// experts those that a token goes through. The backward pass of a whole model takes twice as many, that of adapters on
     /// frozen weights once as many.
     pub fn forward_flops(&self, batch: &PackedBatch) -> f64 {
-        let positions = if self.learned_positions { self.context } else { 0 };
-        let tables = self.hidden_size * (positions + self.vocab_size * if self.tied { 1 } else { 2 });
         let (tokens, rows) = (batch.tokens() as f64, batch.targets.len() as f64);
         // Tokens beyond the last block's attention: those that are scored.
         let beyond = match self.layers.len().checked_sub(1) {
-            Some(last) => self.hidden_size * self.heads * self.head_dim + self.feed_forward_products(last),
+            Some(last) => {
+                let others = self.heads * self.head_dim + 2 * self.layer_inputs.unwrap_or(0);
+                self.hidden_size * others + self.feed_forward_products(last)
+            }
             None => 0,
         };
-        let blocks = 2.0 * ((self.active_parameters() - tables) as f64 * tokens - beyond as f64 * (tokens - rows));
+        let blocks = 2.0
+            * ((self.active_parameters() - self.table_parameters()) as f64 * tokens - beyond as f64 * (tokens - rows));
         let head = 2.0 * (self.vocab_size * self.hidden_size) as f64 * rows;
         let seen: f64 = self.layers.iter().map(|layer| seen_positions(batch, layer.attention.window)).sum();
         blocks + head + 4.0 * (self.heads * self.head_dim) as f64 * seen

@@ -33,6 +33,7 @@ pub mod family;
 pub mod flops;
 pub mod generate;
 mod gguf;
+pub mod layer_inputs;
 pub mod layout;
 pub mod load;
 pub mod lora;

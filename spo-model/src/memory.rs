@@ -166,7 +166,8 @@ impl Training<'_> {
     /// As [`state`](Self::state).
     pub fn scored_activations(&self, spec: &ModelSpec, batch: Batch) -> Result<usize, ModelError> {
         let block = self.kept(spec, &self.targets(spec)?).into_iter().max().unwrap_or(0);
-        let values = batch.tokens * (block + spec.hidden_size) + batch.rows * spec.hidden_size;
+        let own = spec.layers.len() * spec.layer_inputs.unwrap_or(0);
+        let values = batch.tokens * (block + spec.hidden_size + own) + batch.rows * spec.hidden_size;
         Ok(self.storage.bytes() * values + 4 * spec.heads * batch.scores)
     }
 
@@ -191,13 +192,20 @@ impl Training<'_> {
             None => spec.intermediate_size,
         };
         let gradients = 3 * inner + 4 * hidden;
+        // The blocks' own inputs; where tables are trained their gradients, and the embedding that they are made of.
+        let own = spec.layer_inputs.map_or(0, |width| match self.lora {
+            None => 2 * layers * width + hidden,
+            Some(_) => layers * width,
+        });
         let block_gradients = match self.lora {
-            None => (spec.parameters() - hidden * spec.vocab_size) / layers.max(1) * 4,
+            None => (spec.parameters() - spec.table_parameters()) / layers.max(1) * 4,
             Some(_) => 0,
         };
         let rows = 4 * batch.rows * hidden;
         let scores = 3 * spec.heads * batch.scores;
-        Ok(self.storage.bytes() * (batch.tokens * (tapes + hidden + gradients) + rows) + 4 * scores + block_gradients)
+        Ok(self.storage.bytes() * (batch.tokens * (tapes + hidden + gradients + own) + rows)
+            + 4 * scores
+            + block_gradients)
     }
 
     /// Values per token that the tape of each block keeps, its output among them.
@@ -227,6 +235,16 @@ impl Training<'_> {
             }
             if spec.qk_norm != QkNorm::None {
                 kept += q + kv + norm(q + kv);
+            }
+            if spec.qk_norm == QkNorm::PerHeadAndValues {
+                kept += kv + norm(kv);
+            }
+            if let Some(width) = spec.layer_inputs {
+                // The gate, its activation and the product; what is added, its norm, and the sum.
+                kept += 7 * width + 3 * hidden + norm(hidden);
+            }
+            if spec.layer_scalars {
+                kept += hidden;
             }
             let prefix = format!("layers.{layer}.");
             let adapters = targets.iter().filter(|path| path.starts_with(&prefix));
@@ -280,6 +298,8 @@ impl Training<'_> {
             "o_proj" => [hidden, q],
             "gate_up_proj" => [2 * inner, hidden],
             "down_proj" => [hidden, inner],
+            "gate" => [spec.layer_inputs.unwrap_or(0), hidden],
+            "projection" => [hidden, spec.layer_inputs.unwrap_or(0)],
             _ => [inner, hidden],
         };
         let magnitude = if lora.dora { out } else { 0 };

@@ -16,7 +16,7 @@ pub struct Parameter {
 
 /// Whether the parameter at a module path is a constant that the checkpoint holds: nothing trains it.
 pub fn is_constant(path: &str) -> bool {
-    [".xielu.beta", ".xielu.eps"].iter().any(|end| path.ends_with(end))
+    [".xielu.beta", ".xielu.eps", ".layer_scalar"].iter().any(|end| path.ends_with(end))
 }
 
 /// Calls `visit` for each parameter of a module, in the module's own order. `prefix` is put

@@ -63,6 +63,10 @@ pub struct ModelSpec {
     pub residual_scale: f64,
     /// Each head has a learned score that takes its share of the softmax and gives nothing (gpt-oss).
     pub sinks: bool,
+    /// Width of an input that each block gets of a token beside the residual stream (Gemma 4).
+    pub layer_inputs: Option<usize>,
+    /// A block's output is multiplied by a number of its own, which is no parameter (Gemma 4).
+    pub layer_scalars: bool,
     /// The mixture of experts of the blocks that have one.
     pub experts: Option<ExpertsSpec>,
     /// Rotary embeddings that the blocks use.
@@ -135,6 +139,8 @@ pub enum QkNorm {
     Whole,
     /// Over the channels of each head, after the rotary embedding (Hunyuan).
     PerHeadRotated,
+    /// Over the channels of each head, of the values too, whose norm has no weight (Gemma 4).
+    PerHeadAndValues,
 }
 
 /// The form of the feed-forward block.
@@ -220,8 +226,16 @@ impl ModelSpec {
     pub fn parameters(&self) -> usize {
         let h = self.hidden_size;
         let blocks: usize = (0..self.layers.len()).map(|layer| self.block_parameters(layer, false)).sum();
+        let layer_inputs =
+            self.layer_inputs.map_or(0, |width| self.layers.len() * width * h + self.norm_parameters(width));
+        self.table_parameters() + layer_inputs + blocks + self.norm_parameters(h)
+    }
+
+    /// Those of the head and of the tables that tokens and positions are looked up in.
+    pub(crate) fn table_parameters(&self) -> usize {
         let positions = if self.learned_positions { self.context } else { 0 };
-        h * (self.vocab_size * if self.tied { 1 } else { 2 } + positions) + blocks + self.norm_parameters(h)
+        let layer_inputs = self.vocab_size * self.layers.len() * self.layer_inputs.unwrap_or(0);
+        self.hidden_size * (self.vocab_size * if self.tied { 1 } else { 2 } + positions) + layer_inputs
     }
 
     /// Parameters that a token goes through: of a mixture of experts those of its own experts.
@@ -236,7 +250,9 @@ impl ModelSpec {
         let on = |wanted: bool, n: usize| if wanted { n } else { 0 };
         let qk_norms = match self.qk_norm {
             QkNorm::None => 0,
-            QkNorm::PerHead | QkNorm::PerHeadRotated => 2 * self.norm_parameters(self.head_dim),
+            QkNorm::PerHead | QkNorm::PerHeadRotated | QkNorm::PerHeadAndValues => {
+                2 * self.norm_parameters(self.head_dim)
+            }
             QkNorm::Whole => self.norm_parameters(q) + self.norm_parameters(kv),
         };
         let attention = h * (q + 2 * kv) + q * h + on(self.qkv_bias, q + 2 * kv) + on(self.output_bias, h);
@@ -246,7 +262,9 @@ impl ModelSpec {
             NormPlacement::Shared => 1,
         };
         let norms = norms * self.norm_parameters(h) + qk_norms;
-        attention + on(self.sinks, self.heads) + norms + self.feed_forward_parameters(layer, active)
+        let layer_input = self.layer_inputs.map_or(0, |width| 2 * width * h + self.norm_parameters(h));
+        let others = on(self.sinks, self.heads) + on(self.layer_scalars, 1) + layer_input;
+        attention + norms + others + self.feed_forward_parameters(layer, active)
     }
 
     /// Those of its feed-forward block.

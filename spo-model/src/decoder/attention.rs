@@ -2,6 +2,7 @@
 //! see each other is the business of an [`Attend`].
 
 use super::block::normed;
+use super::norm::unit_norm;
 use super::source::WeightSource;
 use super::{Linear, Norm, RopeTables};
 use crate::spec::{AttentionSpec, LayerSpec, QkNorm, QkvLayout};
@@ -51,6 +52,7 @@ struct Shape {
     head_dim: usize,
     qkv: QkvLayout,
     qk_norm: QkNorm,
+    norm_eps: f64,
     layer: LayerSpec,
 }
 
@@ -79,7 +81,7 @@ impl Attention {
         let o_proj = linear("o_proj", [hidden, q], spec.output_bias)?;
         let mut norm = |name: &str, width| match spec.qk_norm {
             QkNorm::None => Ok(None),
-            QkNorm::PerHead | QkNorm::PerHeadRotated => {
+            QkNorm::PerHead | QkNorm::PerHeadRotated | QkNorm::PerHeadAndValues => {
                 Norm::load(source, &format!("{path}.{name}"), spec.head_dim, spec).map(Some)
             }
             QkNorm::Whole => Norm::load(source, &format!("{path}.{name}"), width, spec).map(Some),
@@ -95,6 +97,7 @@ impl Attention {
             head_dim: spec.head_dim,
             qkv: spec.qkv,
             qk_norm: spec.qk_norm,
+            norm_eps: spec.norm_eps,
             layer: spec.layers[layer],
         };
         Ok(Self { q_proj, k_proj, v_proj, qkv_proj, o_proj, q_norm, k_norm, sinks, layer, shape })
@@ -117,6 +120,10 @@ impl Attention {
                 let (q, k) = normed(q, k);
                 rotated(q, k)
             }
+        };
+        let v = match self.shape.qk_norm {
+            QkNorm::PerHeadAndValues => unit_norm(v, self.shape.norm_eps),
+            _ => v,
         };
         [q, k, v]
     }

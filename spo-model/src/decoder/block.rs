@@ -3,10 +3,10 @@
 use super::film::{Film, TokenZ};
 use super::norm::scaled;
 use super::source::WeightSource;
-use super::{Attend, Attention, Experts, Linear, Mlp, MlpShape, Norm, RopeTables};
+use super::{Attend, Attention, Experts, LayerInput, Linear, Mlp, MlpShape, Norm, RopeTables};
 use crate::spec::NormPlacement;
 use crate::{ModelError, ModelSpec};
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor};
 
 /// `x + attention(norm(x))`, then `x + mlp(norm(x))`; norms before, after or around each part,
@@ -27,6 +27,10 @@ pub struct Block {
     pub moe: Option<Experts>,
     /// On the feed-forward block's output.
     pub post_feedforward_layernorm: Option<Norm>,
+    /// What an input of the block's own adds.
+    pub layer_input: Option<LayerInput>,
+    /// Factor on the block's output, `[1]`.
+    pub layer_scalar: Option<Param<Tensor<1>>>,
     /// On the block's output, in a policy for many users.
     pub film: Option<Film>,
     #[module(skip)]
@@ -61,16 +65,30 @@ impl Block {
             },
             moe: experts.map(|experts| Experts::load(source, &path("moe"), spec, experts)).transpose()?,
             post_feedforward_layernorm: norm(source, "post_feedforward_layernorm", after)?,
+            layer_input: match spec.layer_inputs {
+                Some(width) => Some(LayerInput::load(source, &path("layer_input"), spec, width)?),
+                None => None,
+            },
+            layer_scalar: match spec.layer_scalars {
+                true => Some(Param::from_tensor(source.tensor(&path("layer_scalar"), [1])?)),
+                false => None,
+            },
             film: None,
             parallel: spec.parallel,
             residual_scale: spec.residual_scale,
         })
     }
 
-    /// `[tokens, hidden]` → `[tokens, hidden]`
-    pub fn forward(&self, x: Tensor<2>, rope: &RopeTables, attend: &mut dyn Attend) -> Tensor<2> {
+    /// `[tokens, hidden]` and the block's own input `[tokens, width]`, where it has one → `[tokens, hidden]`
+    pub fn forward(
+        &self,
+        x: Tensor<2>,
+        own: Option<Tensor<2>>,
+        rope: &RopeTables,
+        attend: &mut dyn Attend,
+    ) -> Tensor<2> {
         let y = self.attended(x.clone(), rope, attend);
-        self.after_attention(x, y)
+        self.after_attention(x, y, own)
     }
 
     /// As [`forward`](Self::forward), these rows of the output only, `[rows, hidden]`: what is needed of the last block. The
@@ -78,12 +96,14 @@ impl Block {
     pub fn forward_rows(
         &self,
         x: Tensor<2>,
+        own: Option<Tensor<2>>,
         rope: &RopeTables,
         attend: &mut dyn Attend,
         rows: Tensor<1, Int>,
     ) -> Tensor<2> {
         let y = self.attended(x.clone(), rope, attend);
-        self.of_rows(&rows).after_attention(x.select(0, rows.clone()), y.select(0, rows))
+        let own = own.map(|own| own.select(0, rows.clone()));
+        self.of_rows(&rows).after_attention(x.select(0, rows.clone()), y.select(0, rows), own)
     }
 
     fn attended(&self, x: Tensor<2>, rope: &RopeTables, attend: &mut dyn Attend) -> Tensor<2> {
@@ -97,14 +117,19 @@ impl Block {
         self.self_attn.project(normed(&self.input_layernorm, x), rope)
     }
 
-    /// The block's output from its input `[tokens, hidden]` and its attention's result
-    /// `[tokens, heads · head_dim]`.
-    pub fn after_attention(&self, x: Tensor<2>, y: Tensor<2>) -> Tensor<2> {
-        self.after_attention_scored(x, y).0
+    /// The block's output from its input `[tokens, hidden]`, its attention's result `[tokens, heads · head_dim]` and its
+    /// own input `[tokens, width]`, where it has one.
+    pub fn after_attention(&self, x: Tensor<2>, y: Tensor<2>, own: Option<Tensor<2>>) -> Tensor<2> {
+        self.after_attention_scored(x, y, own).0
     }
 
     /// As [`after_attention`](Self::after_attention), with the scores of a mixture's router, `[tokens, experts]`.
-    pub fn after_attention_scored(&self, x: Tensor<2>, y: Tensor<2>) -> (Tensor<2>, Option<Tensor<2>>) {
+    pub fn after_attention_scored(
+        &self,
+        x: Tensor<2>,
+        y: Tensor<2>,
+        own: Option<Tensor<2>>,
+    ) -> (Tensor<2>, Option<Tensor<2>>) {
         let (sum, input) = self.between(x, y);
         let (fed, scores) = match (&self.mlp, &self.moe) {
             (_, Some(experts)) => {
@@ -114,7 +139,7 @@ impl Block {
             (Some(mlp), _) => (mlp.forward(input), None),
             (None, None) => unreachable!("a block has one of them"),
         };
-        (self.fed(sum, fed), scores)
+        (self.fed(sum, fed, own), scores)
     }
 
     /// The residual stream behind the attention, and the input of the feed-forward block.
@@ -129,9 +154,15 @@ impl Block {
         (sum, input)
     }
 
-    /// The residual stream with what the feed-forward block gave.
-    fn fed(&self, sum: Tensor<2>, fed: Tensor<2>) -> Tensor<2> {
-        let output = sum + scaled(normed(&self.post_feedforward_layernorm, fed), self.residual_scale);
+    /// The residual stream with what the feed-forward block gave, and the block's own input.
+    fn fed(&self, sum: Tensor<2>, fed: Tensor<2>, own: Option<Tensor<2>>) -> Tensor<2> {
+        let mut output = sum + scaled(normed(&self.post_feedforward_layernorm, fed), self.residual_scale);
+        if let (Some(layer_input), Some(own)) = (&self.layer_input, own) {
+            output = layer_input.forward(output, own);
+        }
+        if let Some(scalar) = &self.layer_scalar {
+            output = output * scalar.val().unsqueeze();
+        }
         match &self.film {
             Some(film) => film.forward(output),
             None => output,
@@ -152,7 +183,9 @@ impl Block {
         let mlp = self.mlp.iter_mut().flat_map(Mlp::linears_mut);
         let mlp = mlp.map(|(name, linear)| (format!("mlp.{name}"), linear));
         let moe = self.moe.iter_mut().flat_map(Experts::linears_mut);
-        attention.chain(mlp).chain(moe.map(|(name, linear)| (format!("moe.{name}"), linear)))
+        let moe = moe.map(|(name, linear)| (format!("moe.{name}"), linear));
+        let own = self.layer_input.iter_mut().flat_map(LayerInput::linears_mut);
+        attention.chain(mlp).chain(moe).chain(own.map(|(name, linear)| (format!("layer_input.{name}"), linear)))
     }
 
     /// Whose z counts, wherever it does in a policy for many users: of its film and of the adapters' cores.
@@ -161,7 +194,8 @@ impl Block {
         let attention = self.self_attn.linears_mut().map(|(_, linear)| linear);
         let mlp = self.mlp.iter_mut().flat_map(Mlp::linears_mut).map(|(_, linear)| linear);
         let moe = self.moe.iter_mut().flat_map(Experts::linears_mut).map(|(_, linear)| linear);
-        let cores = attention.chain(mlp).chain(moe);
+        let own = self.layer_input.iter_mut().flat_map(LayerInput::linears_mut).map(|(_, linear)| linear);
+        let cores = attention.chain(mlp).chain(moe).chain(own);
         film.chain(cores.filter_map(|linear| Some(&mut linear.lora.as_mut()?.core.as_mut()?.mixture.first_mut()?.by)))
     }
 }

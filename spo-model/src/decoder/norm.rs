@@ -62,6 +62,12 @@ impl Norm {
     }
 }
 
+/// RMS norm without a weight.
+pub(super) fn unit_norm(x: Tensor<3>, epsilon: f64) -> Tensor<3> {
+    let ones = Tensor::ones([x.dims()[2]], (&x.device().inner(), x.dtype()));
+    rms_norm(x, ones, epsilon, 0.0)
+}
+
 /// `x` times a factor.
 pub(super) fn scaled<const D: usize>(x: Tensor<D>, factor: f64) -> Tensor<D> {
     if factor == 1.0 { x } else { x * factor }

@@ -261,6 +261,8 @@ impl Config {
             logit_scale: 1.0,
             residual_scale: 1.0,
             sinks: false,
+            layer_inputs: None,
+            layer_scalars: false,
             experts: None,
             ropes: vec![],
             layers: vec![

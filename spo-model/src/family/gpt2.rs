@@ -68,6 +68,8 @@ fn parse(config: &Config) -> Result<ModelSpec, ModelError> {
         logit_scale: 1.0,
         residual_scale: 1.0,
         sinks: false,
+        layer_inputs: None,
+        layer_scalars: false,
         experts: None,
         ropes: vec![],
         layers: layers.collect(),

@@ -27,6 +27,7 @@ mod exaone4;
 mod gemma;
 mod gemma2;
 mod gemma3;
+mod gemma4;
 mod glm4;
 mod gpt2;
 mod gpt_neox;
@@ -80,6 +81,7 @@ pub const FAMILIES: &[Family] = &[
     gemma::FAMILY,
     gemma2::FAMILY,
     gemma3::FAMILY,
+    gemma4::FAMILY,
     phi3::FAMILY,
     olmo2::FAMILY,
     smollm3::FAMILY,

@@ -83,8 +83,8 @@ pub fn reason(config: &Config, model_type: &str) -> Option<String> {
         "jamba" | "granitemoehybrid" | "nemotron_h" | "falcon_h1" | "zamba2" | "bamba" => {
             "some blocks are state-space models (Mamba), which are not built here"
         }
-        "gemma4_text" | "gemma3n_text" => {
-            "each block has embeddings of its own (per-layer inputs), and later blocks use the keys and values of earlier ones; \
+        "gemma3n_text" => {
+            "the residual stream is several (AltUp), and later blocks use the keys and values of earlier ones; \
              neither is built here"
         }
         "phimoe" | "dbrx" | "glm4_moe" | "ernie4_5_moe" | "hunyuan_v1_moe" | "minimax" | "exaone_moe" => {

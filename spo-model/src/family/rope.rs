@@ -51,7 +51,13 @@ impl Config {
 
     fn one_rope(&self, of: &Config, theta: f64, partial: f64, spec: &mut ModelSpec) -> Result<Rope, ModelError> {
         let theta = of.number_or("rope_theta", theta)?;
-        let dim = (spec.head_dim as f64 * of.number_or("partial_rotary_factor", partial)?) as usize;
+        let turned = spec.head_dim as f64 * of.number_or("partial_rotary_factor", partial)?;
+        if of.get("rope_type").is_some_and(|kind| kind == "proportional") {
+            let factor = of.number_or("factor", 1.0)?;
+            let scaling = RopeScaling::Proportional { turned: (turned / 2.0) as usize, factor };
+            return Ok(Rope { theta, dim: spec.head_dim, scaling, pairs: false, growth: None });
+        }
+        let dim = turned as usize;
         if dim == 0 || !dim.is_multiple_of(2) || dim > spec.head_dim {
             let found = format!("{dim} rotated channels of a head of {}", spec.head_dim);
             return Err(self.error("partial_rotary_factor", &found, "an even number, at most the whole head"));
@@ -107,7 +113,7 @@ impl Config {
                     attention_factor: of.number_or("attention_factor", attention)?,
                 })
             }
-            other => Err(of.error(key, other, "default, linear, dynamic, yarn, llama3 or longrope")),
+            other => Err(of.error(key, other, "default, linear, dynamic, yarn, llama3, longrope or proportional")),
         }
     }
 

@@ -43,8 +43,8 @@ impl TensorDecoder {
             let shape = [values.len()];
             Tensor::<1, Int>::from_data(TensorData::new(values, shape), &device)
         };
-        let x = model.embed(ints(tokens), ints(positions));
-        let x = model.blocks(x, &rope, &mut self.cache.step(model.spec(), &device));
+        let embedded = model.embed(ints(tokens), ints(positions));
+        let x = model.blocks(embedded, &rope, &mut self.cache.step(model.spec(), &device));
         model.logits(model.norm.forward(x))
     }
 }

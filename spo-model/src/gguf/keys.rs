@@ -241,7 +241,7 @@ pub fn scaling(rope: &Rope) -> Vec<(&'static str, Value)> {
     let factor = |factor: f64| (FACTOR, Value::F32(factor as f32));
     let original = |context: f64| (ORIGINAL_CONTEXT, Value::U32(context as u32));
     match rope.scaling {
-        RopeScaling::Default | RopeScaling::Llama3 { .. } => vec![],
+        RopeScaling::Default | RopeScaling::Llama3 { .. } | RopeScaling::Proportional { .. } => vec![],
         RopeScaling::Linear { factor: by } => vec![kind("linear"), factor(by)],
         RopeScaling::Yarn { factor: by, original_context, .. } => {
             vec![kind("yarn"), factor(by), original(original_context)]

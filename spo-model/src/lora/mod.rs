@@ -131,9 +131,11 @@ pub fn projection_names(spec: &ModelSpec) -> Vec<String> {
             each.chain(shared.into_iter().flatten()).collect()
         }
     };
+    let own: &[&str] = if spec.layer_inputs.is_some() { &["layer_input.gate", "layer_input.projection"] } else { &[] };
     let of_layer = |layer| {
         let attention = attention.iter().map(|name| format!("self_attn.{name}"));
-        let all = attention.chain(feed_forward(layer)).collect::<Vec<_>>();
+        let own = own.iter().map(|name| name.to_string());
+        let all = attention.chain(feed_forward(layer)).chain(own).collect::<Vec<_>>();
         all.into_iter().map(move |module| format!("layers.{layer}.{module}"))
     };
     (0..spec.layers.len()).flat_map(of_layer).collect()

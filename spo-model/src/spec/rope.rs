@@ -70,6 +70,13 @@ pub enum RopeScaling {
         /// Factor on cosines and sines.
         attention_factor: f64,
     },
+    /// The first pairs of channels turn as fast as they would if all did, divided by `factor`; the others do not (Gemma 4).
+    Proportional {
+        /// Pairs that turn.
+        turned: usize,
+        /// The divisor.
+        factor: f64,
+    },
     /// LongRoPE (Ding et al. 2024, arXiv 2402.13753) within the original context: each frequency
     /// divided by a factor of its own.
     LongRope {
@@ -107,6 +114,13 @@ impl Rope {
         match &self.scaling {
             RopeScaling::Default => plain,
             RopeScaling::Linear { factor } => plain / factor,
+            RopeScaling::Proportional { turned, factor } => {
+                if channel < *turned {
+                    plain / factor
+                } else {
+                    0.0
+                }
+            }
             RopeScaling::Llama3 { factor, low, high, original_context } => {
                 let wavelength = 2.0 * PI / plain;
                 let smooth = (original_context / wavelength - low) / (high - low);

@@ -1,6 +1,7 @@
 //! Every family: batching, packing, export back to the checkpoint's bits, and its forms of configuration.
 
 use safetensors::SafeTensors;
+use serde_json::{Value, json};
 use spo_data::{Group, PackedBatch};
 use spo_model::export::{ModelFiles, SHARD_BYTES, save};
 use spo_model::family::FAMILIES;
@@ -111,7 +112,7 @@ fn other_models_are_refused_with_the_reason() {
         ("qwen3_next", r#""num_experts": 8"#, "linear attention"),
         ("qwen3_5_text", r#""use_cache": true"#, "linear attention"),
         ("lfm2", r#""conv_L_cache": 3"#, "short convolutions"),
-        ("gemma4_text", r#""hidden_size_per_layer_input": 8"#, "per-layer inputs"),
+        ("gemma3n_text", r#""hidden_size_per_layer_input": 8"#, "AltUp"),
         ("gemma3", r#""vision_config": {}"#, "more than text"),
         ("llava", r#""text_config": {}"#, "more than text"),
         ("mamba", r#""use_cache": true"#, "no attention"),
@@ -120,6 +121,26 @@ fn other_models_are_refused_with_the_reason() {
         let error = ModelSpec::from_json(&json).unwrap_err();
         assert!(matches!(error, ModelError::RefusedFamily { .. }), "{error}");
         assert!(error.to_string().contains(model_type) && error.to_string().contains(reason), "{error}");
+    }
+}
+
+#[test]
+fn a_gemma_4_of_several_shapes_is_refused_by_the_key_that_says_so() {
+    let text = std::fs::read_to_string(fixtures().join("families/gemma4/config.json")).unwrap();
+    for (key, value, named) in [
+        ("num_kv_shared_layers", json!(1), "keys and values of earlier ones"),
+        ("attention_k_eq_v", json!(true), "values that are the keys"),
+        ("enable_moe_block", json!(true), "experts beside a feed-forward block"),
+        ("use_bidirectional_attention", json!("all"), "a causal language model"),
+        ("per_layer_config", json!({"2": {"head_dim": 32}}), "per_layer_config.2.head_dim"),
+        ("per_layer_config", Value::Null, "`global_head_dim`: found 512"),
+        ("vocab_size_per_layer_input", json!(80), "vocab_size = 160"),
+        ("rope_parameters", Value::Null, "a table for each kind of attention"),
+    ] {
+        let mut config: Value = serde_json::from_str(&text).unwrap();
+        config[key] = value;
+        let error = ModelSpec::from_json(&config.to_string()).unwrap_err().to_string();
+        assert!(error.contains(named), "{error}");
     }
 }
 

@@ -40,7 +40,7 @@ fn next_logps(model: &CausalLm, tokens: &[u32]) -> Vec<f64> {
     model.token_logps(&batch, &Default::default()).into_iter().map(f64::from).collect()
 }
 
-/// Greedy tokens after each prompt: by the CPU kernels, which know all families but these four, with and
+/// Greedy tokens after each prompt: by the CPU kernels, which know all families but these, with and
 /// without drafts, and by the model's tensors; all must agree.
 fn greedy_all(model: &CausalLm, prompts: &[&[u32]], count: usize) -> Vec<Vec<u32>> {
     let options =
@@ -51,7 +51,7 @@ fn greedy_all(model: &CausalLm, prompts: &[&[u32]], count: usize) -> Vec<Vec<u32
     };
     let kernels = |drafts| {
         let generator = Generator::new(model.clone(), &DecodeOptions { drafts, ..DecodeOptions::default() });
-        let by_tensors = ["gpt2", "gpt_neox", "cohere2", "apertus"].contains(&model.spec().family);
+        let by_tensors = ["gpt2", "gpt_neox", "cohere2", "apertus", "gemma4_text"].contains(&model.spec().family);
         assert_eq!(matches!(generator.path(), Way::Kernels { .. }), !by_tensors, "{}", generator.path());
         tokens(generator)
     };

@@ -227,7 +227,7 @@ fn a_saved_reward_model_comes_back() {
 }
 
 /// Families that transformers has no class with a score head for; their models are read back here alone.
-const WITHOUT_CLASS: [&str; 5] = ["apertus", "cohere2", "granite", "granitemoe", "olmoe"];
+const WITHOUT_CLASS: [&str; 6] = ["apertus", "cohere2", "gemma4", "granite", "granitemoe", "olmoe"];
 
 /// The tiny model of every family with a fresh head, saved, against what `AutoModelForSequenceClassification` makes of it.
 /// `SPO_REWARD_MODELS=DIR` also leaves the models there, with rows for `tools/parity/reward.py scores`.

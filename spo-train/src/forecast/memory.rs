@@ -26,8 +26,12 @@ use std::collections::BTreeMap;
 const CACHED_ANSWER: usize = 80;
 
 /// What the CPU's allocator holds between operations and in pages used in part, as a share of what a step allocates and
-/// frees. A rule of thumb: at 0.3 the steps of an 11 M model took between 1.0 and 1.2 times the plan, on a busy machine most.
+/// frees before its top. A rule of thumb: at 0.3 the steps of an 11 M model took between 1.0 and 1.2 times the plan, on a busy
+/// machine most.
 pub(super) const ALLOCATOR_SHARE: f64 = 0.3;
+
+/// Operations of a thread in the second for which the allocator keeps what was freed, on a slow machine.
+const KEPT_OPERATIONS: f64 = 3e10;
 
 /// The projections that a model's file stores in blocks, by module path.
 type Stored = BTreeMap<String, StoredBlocks>;
@@ -234,13 +238,34 @@ fn phase(
         let together = (sampled.sample_prompts * sampled.samples).min(sampling::BATCH);
         generation(spec, together, (longest + sampled.max_new_tokens).min(spec.context))
     });
+    let in_use =
+        if tapes_are_in_use(&phase, &model, spec, at_once, settings, training) { phase.activations() } else { 0 };
     let passing = (phase.gradients + phase.activations() + phase.head).max(written);
     phase.total = phase.weights + phase.adapters + phase.frozen + phase.optimizer + passing;
     if host {
-        phase.allocator = (ALLOCATOR_SHARE * (passing + phase.cache + phase.program) as f64) as usize;
+        phase.allocator = (ALLOCATOR_SHARE * (passing - in_use + phase.cache + phase.program) as f64) as usize;
         phase.total += phase.cache + phase.program + phase.allocator;
     }
     Ok(phase)
+}
+
+/// Whether the tapes at the top of a step are all that the allocator has given for tapes: they are kept, of one micro-batch at
+/// a time (of those side by side each thread has a heap of its own, and some have ended), and those of the one before have
+/// been given back, since this one takes longer than the allocator keeps what was freed.
+fn tapes_are_in_use(
+    phase: &PhaseMemory,
+    model: &Training,
+    spec: &ModelSpec,
+    at_once: usize,
+    settings: &TrainingPlan,
+    training: &schedule::Training,
+) -> bool {
+    let by_tape = settings.zeroth_order.is_none() && !training.data.train.is_written();
+    // Two for each weight and token in the forward pass, as many or twice as many in the backward pass.
+    let per_weight = if model.lora.is_some() { 4 } else { 6 };
+    let operations = (per_weight * spec.active_parameters() * phase.tokens) as f64;
+    let long = operations > KEPT_OPERATIONS * rayon::current_num_threads() as f64;
+    by_tape && !phase.recomputes && at_once == 1 && long
 }
 
 /// Bytes of what steers a policy: the encoder, films, and what makes adapters' coefficients.
@@ -311,7 +336,8 @@ fn largest_part(spec: &ModelSpec, untouched: usize) -> usize {
         let own = shapes.iter().filter(|(path, _)| path.starts_with(prefix));
         4 * own.map(|(_, shape)| shape.iter().product::<usize>()).sum::<usize>()
     };
-    elements("layers.0.").max(elements("embed_tokens.") - untouched).max(elements("lm_head."))
+    let tables = elements("embed_tokens.") - untouched + elements("layer_inputs.");
+    elements("layers.0.").max(tables).max(elements("lm_head."))
 }
 
 /// The most of each that the micro-batches of a phase have which run together, and how many those are at most.

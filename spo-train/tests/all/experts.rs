@@ -32,12 +32,12 @@ fn tokens(count: u32) -> Vec<u32> {
 /// The balance of all tokens of a batch, block by block.
 fn balance(model: &CausalLm, batch: &PackedBatch) -> Balance {
     let inputs = PackedInputs::new(batch, model.spec(), &model.device());
-    let (mut x, mut balance) = (model.embed(inputs.ids.clone(), inputs.positions.clone()), Balance::default());
+    let (mut x, mut balance) = (model.embed(inputs.ids.clone(), inputs.positions.clone()).x, Balance::default());
     for (layer, block) in model.layers.iter().enumerate() {
         let (qkv, attention) = (block.before_attention(x.clone(), &inputs.rope), &block.self_attn);
         let y = inputs.attention().attend(layer, attention.spec(), qkv, attention.sink_scores());
         let scores;
-        (x, scores) = block.after_attention_scored(x, y);
+        (x, scores) = block.after_attention_scored(x, y, None);
         if let (Some(experts), Some(scores)) = (&block.moe, scores) {
             balance.add(experts, &scores);
         }

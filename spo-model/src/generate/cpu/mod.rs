@@ -235,6 +235,8 @@ fn check(spec: &ModelSpec) -> Result<(), String> {
         activation,
         learned_positions,
         experts,
+        layer_inputs,
+        qk_norm,
         // Known to the kernels, or the same for all.
         family: _,
         vocab_size: _,
@@ -250,12 +252,12 @@ fn check(spec: &ModelSpec) -> Result<(), String> {
         qkv_bias: _,
         output_bias: _,
         mlp_bias: _,
-        qk_norm: _,
         embedding_scale: _,
         logit_softcap: _,
         logit_scale: _,
         residual_scale: _,
         sinks: _,
+        layer_scalars: _,
         ropes: _,
         layers: _,
         layout: _,
@@ -271,6 +273,8 @@ fn check(spec: &ModelSpec) -> Result<(), String> {
         (*mlp == MlpKind::Plain, "feed-forward blocks without a gate"),
         (*activation == Activation::Gelu, "exact GELU"),
         (*learned_positions, "learned positions"),
+        (*qk_norm == QkNorm::PerHeadAndValues, "norms of values"),
+        (layer_inputs.is_some(), "inputs of each block's own"),
     ];
     match lacking.iter().find(|(lacks, _)| *lacks) {
         Some((_, what)) => Err(what.to_string()),

@@ -206,6 +206,7 @@ impl Architecture {
             RopeScaling::Llama3 { .. } if !["llama", "granite", "granitemoe", "exaone4"].contains(&self.name) => {
                 Some("Llama 3's rotary scaling".into())
             }
+            RopeScaling::Proportional { .. } => Some("the rotary scaling proportional".into()),
             RopeScaling::LongRope { .. } if self.name != "phi3" => Some("the rotary scaling longrope".into()),
             // The file has no place for these: readers take the paper's values.
             RopeScaling::Yarn { factor, fast, slow, truncate, attention_factor, .. }

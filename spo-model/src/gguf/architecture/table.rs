@@ -239,5 +239,6 @@ pub const ARCHITECTURES: &[Architecture] = &[
 pub const WITHOUT: &[(&str, &str)] = &[
     ("gpt_oss", "a YaRN scaling whose bounds are not rounded"),
     ("ministral3", "queries that grow with their position"),
+    ("gemma4_text", "inputs of each block's own, whose file was not compared with llama.cpp"),
     ("apertus", "xIELU, whose numbers a file has transformed"),
 ];

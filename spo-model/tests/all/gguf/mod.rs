@@ -68,6 +68,7 @@ fn family(name: &str, sentence_piece: bool) -> (Value, ModelFiles) {
             config["sliding_window_pattern"] = 4.into();
             config["num_hidden_layers"] = 5.into();
         }
+        "gemma4" => config["vocab_size_per_layer_input"] = 1024.into(),
         "qwen3-moe" => config["mlp_only_layers"] = json!([]),
         "olmoe" => config["num_key_value_heads"] = config["num_attention_heads"].clone(),
         "phi3" => edit(&mut files, "tokenizer.json", |json| {
@@ -444,7 +445,7 @@ fn refused() -> Vec<(&'static str, &'static str, Value, &'static str)> {
     let longrope = json!({"rope_type": "longrope", "short_factor": [1, 1, 1, 1], "long_factor": [1, 1, 1, 1]});
     let two_scalings = json!({"full_attention": {"rope_type": "default", "rope_theta": 1e6},
         "sliding_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}});
-    let others = ["apertus", "ministral3", "gpt-oss"];
+    let others = ["apertus", "gemma4", "ministral3", "gpt-oss"];
     let mut all = vec![
         ("llama", "rope_parameters", json!({"rope_type": "yarn", "factor": 4.0, "beta_fast": 16.0}), "YaRN"),
         ("llama", "hidden_act", "gelu".into(), "Gelu"),

@@ -14,6 +14,8 @@ pub(super) struct BlockTape {
     pub input: Tensor<2>,
     /// Queries, keys and values, on the first tape.
     projected: [Tensor<3>; 3],
+    /// The block's own input.
+    own: Option<Tensor<2>>,
     /// The input once more and the attention's result, where the second tape starts.
     residual: Tensor<2>,
     attended: Tensor<2>,
@@ -25,11 +27,12 @@ pub(super) struct BlockTape {
 }
 
 impl BlockTape {
-    /// Runs the block forward, in the last block from the attention on for `rows` alone.
+    /// Runs the block forward, in the last block from the attention on for `rows` alone. If its own input is a leaf, the
+    /// backward pass gives its gradient.
     pub fn record(
         block: &Block,
         layer: usize,
-        x: Tensor<2>,
+        (x, own): (Tensor<2>, Option<Tensor<2>>),
         inputs: &PackedInputs,
         rows: Option<Tensor<1, Int>>,
         trainable: Trainable,
@@ -51,13 +54,16 @@ impl BlockTape {
             Some(rows) => leaf(x.select(0, rows.clone())),
             None => leaf(x),
         });
-        let own = rows.as_ref().map(|rows| block.of_rows(rows));
-        let of_rows = own.as_ref().unwrap_or(&block);
-        let (output, scores) = of_rows.after_attention_scored(residual.clone(), attended.clone());
-        Self { block, input, projected, residual, attended, output, scores, rows }
+        let (of_rows, own_of_rows) = match &rows {
+            Some(rows) => (&block.of_rows(rows), own.clone().map(|own| own.select(0, rows.clone()))),
+            None => (&block, own.clone()),
+        };
+        let (output, scores) = of_rows.after_attention_scored(residual.clone(), attended.clone(), own_of_rows);
+        Self { block, input, projected, own, residual, attended, output, scores, rows }
     }
 
-    /// Adds the block's gradients and returns that of its input, `[tokens, hidden]`; `d_scores` is that of the router's scores,
+    /// Adds the block's gradients and returns that of its input, `[tokens, hidden]`, and that of its own input
+    /// `[tokens, width]`, if that is a leaf; `d_scores` is that of the router's scores,
     /// where the loss looks at them.
     pub fn backward(
         mut self,
@@ -66,7 +72,7 @@ impl BlockTape {
         inputs: &PackedInputs,
         trainable: Trainable,
         gradients: &mut Gradients,
-    ) -> Tensor<2> {
+    ) -> (Tensor<2>, Option<Tensor<2>>) {
         let reached = "the block's output depends on it";
         let mut tape = match (&self.scores, &d_scores) {
             (Some(scores), Some(d_scores)) => {
@@ -76,6 +82,8 @@ impl BlockTape {
         };
         let d_residual = self.residual.grad_remove(&mut tape).expect(reached);
         let d_attended = self.attended.grad_remove(&mut tape).expect(reached);
+        let leaf = self.own.as_ref().filter(|own| own.is_autodiff());
+        let d_own = leaf.map(|own| own.grad_remove(&mut tape).expect(reached));
         let tokens = self.input.dims()[0];
         let [d_residual, d_attended] = [d_residual, d_attended].map(|gradient| match &self.rows {
             Some(_) => spread(gradient, &inputs.on_host.score_rows, tokens),
@@ -99,7 +107,7 @@ impl BlockTape {
         let d_input = self.input.grad_remove(&mut tape).expect(reached);
         collect(&self.block, &prefix(layer), trainable, &mut tape, gradients);
         collect_z(&mut self.block, &mut tape, gradients);
-        d_residual + d_input
+        (d_residual + d_input, d_own)
     }
 }
 

@@ -6,6 +6,7 @@
 //! in the same order and give the same bits.
 
 mod block;
+mod layer_inputs;
 mod lifted;
 mod steering;
 mod value_head;
@@ -20,6 +21,7 @@ use spo_core::logprob::{HeadGradient, HeadOptions, HeadPass, token_logps};
 use spo_data::PackedBatch;
 use spo_model::CausalLm;
 use spo_model::decoder::{Balance, Block, PackedInputs, pull};
+use spo_model::layer_inputs::{Embedded, TABLE};
 
 /// The path of a head of its own.
 const HEAD: &str = "lm_head.weight";
@@ -213,18 +215,24 @@ pub fn differentiate_in_parts<E>(
     let (blocks, in_rows) = (model.layers.len(), model.ends_in_rows() && options.router_loss == 0.0);
     let rows_of = |layer| (in_rows && layer + 1 == blocks).then(|| inputs.score_rows.clone());
 
-    let mut x = model.embed(inputs.ids.clone(), inputs.positions.clone());
+    let Embedded { mut x, own } = model.embed(inputs.ids.clone(), inputs.positions.clone());
+    let through_own = trains_embedding(options.trainable) && model.layer_inputs.is_some();
+    let (embedded, mut d_own) = (through_own.then(|| x.clone()), vec![]);
+    let own_of = |layer| {
+        let own = own.of(layer)?;
+        Some(if through_own { own.autodiff().require_grad() } else { own })
+    };
     let (mut steps, mut balance) = (vec![], Balance::default());
     for (layer, block) in model.layers.iter().enumerate() {
         if layer < lowest {
             x = match rows_of(layer) {
-                Some(rows) => block.forward_rows(x, &inputs.rope, &mut inputs.attention(), rows),
-                None => block.forward(x, &inputs.rope, &mut inputs.attention()),
+                Some(rows) => block.forward_rows(x, own.of(layer), &inputs.rope, &mut inputs.attention(), rows),
+                None => block.forward(x, own.of(layer), &inputs.rope, &mut inputs.attention()),
             };
             continue;
         }
         // With a tape even if it is dropped at once: without one, fused operations round differently.
-        let tape = BlockTape::record(block, layer, x, &inputs, rows_of(layer), options.trainable);
+        let tape = BlockTape::record(block, layer, (x, own_of(layer)), &inputs, rows_of(layer), options.trainable);
         if let (Some(experts), Some(scores)) = (&block.moe, tape.scores.as_ref().filter(|_| options.router_loss != 0.0))
         {
             balance.add(experts, scores);
@@ -253,16 +261,23 @@ pub fn differentiate_in_parts<E>(
         let tape = match step {
             Step::Tape(tape) => tape,
             Step::Input(x) => {
-                BlockTape::record(&model.layers[layer], layer, x, &inputs, rows_of(layer), options.trainable)
+                let given = (x, own_of(layer));
+                BlockTape::record(&model.layers[layer], layer, given, &inputs, rows_of(layer), options.trainable)
             }
         };
         let scores = tape.scores.clone().filter(|_| options.router_loss != 0.0);
         let d_scores = scores.map(|scores| balance.gradient(options.router_loss, scores));
-        d_x = tape.backward(layer, (d_x, d_scores), &inputs, options.trainable, gradients);
+        let of_own;
+        (d_x, of_own) = tape.backward(layer, (d_x, d_scores), &inputs, options.trainable, gradients);
+        d_own.extend(of_own);
         model = part_done(model, gradients)?;
     }
     if let Some(sum) = shared {
         gradients.add(EMBEDDING, sum);
+    }
+    if let (Some(layer_inputs), Some(x)) = (&model.layer_inputs, embedded) {
+        d_own.reverse();
+        d_x = d_x + layer_inputs::backward(&model, layer_inputs, (x, &inputs.ids), d_own, options.trainable, gradients);
     }
     if trains_embedding(options.trainable) {
         embedding_backward(&model, &inputs, d_x, options.trainable, gradients);
@@ -373,7 +388,7 @@ fn norm_backward(
 
 /// Whether the tables below the first block are trained.
 fn trains_embedding(trainable: Trainable) -> bool {
-    trainable.contains(EMBEDDING) || trainable.contains(POSITIONS)
+    [EMBEDDING, POSITIONS, TABLE].into_iter().any(|table| trainable.contains(table))
 }
 
 /// Adds each token's gradient to its row of the embedding table, and to that of its position.
