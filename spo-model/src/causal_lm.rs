@@ -1,6 +1,6 @@
 //! The model: embedding, decoder blocks, final norm, head.
 
-use crate::decoder::{Attend, Block, Linear, Norm, PackedInputs, RandomSource, RopeTables, WeightSource};
+use crate::decoder::{Attend, Block, Embedding, Linear, Norm, PackedInputs, RandomSource, RopeTables, WeightSource};
 use crate::encoder::Steering;
 use crate::layer_inputs::{Embedded, LayerInputs, OwnInputs};
 use crate::parameters::replace;
@@ -10,13 +10,6 @@ use crate::{ModelError, ModelSpec};
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Int, Tensor};
 use half::{bf16, f16};
-
-/// A token embedding table.
-#[derive(Module, Debug)]
-pub struct Embedding {
-    /// `[vocab, hidden]`
-    pub weight: Param<Tensor<2>>,
-}
 
 /// A decoder-only language model that returns hidden states.
 ///

@@ -1,8 +1,7 @@
 //! Inputs that each block gets of a token beside the residual stream (Gemma 4): a table's row of the token, and a
 //! projection of its embedding.
 
-use crate::causal_lm::Embedding;
-use crate::decoder::{Linear, Norm, WeightSource};
+use crate::decoder::{Embedding, Linear, Norm, WeightSource};
 use crate::{ModelError, ModelSpec};
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;

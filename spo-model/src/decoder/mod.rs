@@ -9,6 +9,7 @@ pub mod blocks;
 #[cfg(test)]
 pub(crate) mod check;
 pub mod dropout;
+pub mod embedding;
 pub mod experts;
 pub mod film;
 pub mod front_core;
@@ -28,6 +29,7 @@ pub use adapter::LoraAdapter;
 pub use attention::{Attend, Attention};
 pub use balance::Balance;
 pub use block::Block;
+pub use embedding::Embedding;
 pub use experts::Experts;
 pub use film::{Film, TokenZ};
 pub use layer_input::LayerInput;
