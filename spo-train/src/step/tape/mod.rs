@@ -277,7 +277,7 @@ pub fn differentiate_in_parts<E>(
     }
     if let (Some(layer_inputs), Some(x)) = (&model.layer_inputs, embedded) {
         d_own.reverse();
-        d_x = d_x + layer_inputs::backward(&model, layer_inputs, (x, &inputs.ids), d_own, options.trainable, gradients);
+        d_x = d_x + layer_inputs::backward(&model, layer_inputs, (x, &inputs), d_own, options.trainable, gradients);
     }
     if trains_embedding(options.trainable) {
         embedding_backward(&model, &inputs, d_x, options.trainable, gradients);
