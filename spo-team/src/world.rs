@@ -1,6 +1,8 @@
 //! Which processes belong to a run: what the program was started by says it.
 
-use crate::rendezvous::{Rendezvous, Variables, card_of};
+#[cfg(any(feature = "mpi", feature = "nccl"))]
+use crate::rendezvous::card_of;
+use crate::rendezvous::{Rendezvous, Variables};
 use crate::transport::Voice;
 use crate::{Team, TeamError};
 
