@@ -4,8 +4,9 @@
 //! job and not the user's patience. MPI is used from the thread that started it alone.
 
 use crate::TeamError;
-use crate::transport::{GAVE_UP, LIMIT, PATIENCE, Transport, Voice, WORD, Word, pause};
+use crate::transport::{GAVE_UP, PATIENCE, Transport, Voice, WORD, Word, limit_of, pause};
 use ferrompi::{Communicator, Mpi, Request, ThreadLevel, scope};
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 /// What words are sent as.
@@ -16,6 +17,8 @@ pub(crate) struct Process {
     /// Number among the processes of this machine, and how many these are.
     local: (usize, usize),
     voice: Voice,
+    /// How long the last words were waited for.
+    limit: Cell<Option<Duration>>,
     // Last: MPI ends when it is dropped.
     _mpi: Mpi,
 }
@@ -31,19 +34,20 @@ impl Process {
         let world = mpi.world();
         let here = world.split_shared().map_err(library("MPI_Comm_split_type"))?;
         let local = (here.rank() as usize, here.size() as usize);
-        Ok(Self { world, local, voice, _mpi: mpi })
+        Ok(Self { world, local, voice, limit: Cell::default(), _mpi: mpi })
     }
 
     pub fn local(&self) -> (usize, usize) {
         self.local
     }
 
-    /// Waits for a request of all ranks.
-    fn wait(&self, mut request: Request, at: &'static str) -> Result<(), ferrompi::Error> {
-        let begun = Instant::now();
+    /// Waits for a request of all ranks that moves so many bytes. Of two ranks the silent one is the other.
+    fn wait(&self, mut request: Request, bytes: usize, at: &'static str) -> Result<(), ferrompi::Error> {
+        let (begun, limit) = (Instant::now(), limit_of(bytes, self.limit.get()));
         while request.test()?.is_none() {
-            if begun.elapsed() > LIMIT {
-                self.give_up(vec![], LIMIT, at.into());
+            if begun.elapsed() > limit {
+                let silent = if self.size() == 2 { vec![1 - self.rank()] } else { vec![] };
+                self.give_up(silent, limit, at.into());
             }
             pause(begun);
         }
@@ -76,6 +80,7 @@ impl Transport for Process {
 
     fn words(&self, own: Word, limit: Option<Duration>, at: &dyn Fn() -> String) -> Result<Vec<Word>, TeamError> {
         let mut all = vec![[0; WORD]; self.size()];
+        self.limit.set(limit);
         let begun = Instant::now();
         let mut patience = limit.map(|limit| PATIENCE.min(limit / 4));
         scope(|scope| {
@@ -114,17 +119,21 @@ impl Transport for Process {
     }
 
     fn gather(&self, own: &[u8], all: &mut [u8]) -> Result<(), TeamError> {
-        scope(|scope| self.wait(self.world.iallgather(scope, own, all)?, "MPI_Iallgather"))
+        let bytes = all.len();
+        scope(|scope| self.wait(self.world.iallgather(scope, own, all)?, bytes, "MPI_Iallgather"))
             .map_err(library("MPI_Iallgather"))
     }
 
     fn exchange(&self, own: &[u8], parts: &mut [u8]) -> Result<(), TeamError> {
-        scope(|scope| self.wait(self.world.ialltoall(scope, own, parts)?, "MPI_Ialltoall"))
+        let bytes = parts.len();
+        scope(|scope| self.wait(self.world.ialltoall(scope, own, parts)?, bytes, "MPI_Ialltoall"))
             .map_err(library("MPI_Ialltoall"))
     }
 
     fn broadcast(&self, bytes: &mut [u8]) -> Result<(), TeamError> {
-        scope(|scope| self.wait(self.world.ibroadcast(scope, bytes, 0)?, "MPI_Ibcast")).map_err(library("MPI_Ibcast"))
+        let count = bytes.len();
+        scope(|scope| self.wait(self.world.ibroadcast(scope, bytes, 0)?, count, "MPI_Ibcast"))
+            .map_err(library("MPI_Ibcast"))
     }
 
     fn abort(&self, code: i32) -> ! {

@@ -5,9 +5,10 @@
 
 use crate::TeamError;
 use crate::rendezvous::Rendezvous;
-use crate::transport::{GAVE_UP, LIMIT, PATIENCE, Transport, Voice, WORD, Word, pause};
+use crate::transport::{GAVE_UP, LIMIT, PATIENCE, Transport, Voice, WORD, Word, limit_of, pause};
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, sys as driver};
 use cudarc::nccl::{result, sys};
+use std::cell::Cell;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -24,6 +25,8 @@ pub(crate) struct Process {
     rank: usize,
     size: usize,
     voice: Voice,
+    /// How long the last words were waited for.
+    limit: Cell<Option<Duration>>,
 }
 
 fn failed<E: std::fmt::Debug>(call: &'static str) -> impl Fn(E) -> TeamError {
@@ -85,7 +88,7 @@ impl Process {
             }
         });
         let comm = comm.map_err(failed("ncclCommInitRank"))?;
-        Ok(Self { comm, stream, rank: at.rank, size: at.size, voice })
+        Ok(Self { comm, stream, rank: at.rank, size: at.size, voice, limit: Cell::default() })
     }
 
     fn end(&self, error: &TeamError) -> ! {
@@ -173,13 +176,15 @@ impl Transport for Process {
 
     fn words(&self, own: Word, limit: Option<Duration>, at: &dyn Fn() -> String) -> Result<Vec<Word>, TeamError> {
         let mut all = vec![[0; WORD]; self.size];
+        self.limit.set(limit);
         let limits = limit.map_or((Duration::MAX, Duration::MAX), |limit| (limit, PATIENCE.min(limit / 4)));
         self.gather_within(bytemuck::cast_slice(&own), bytemuck::cast_slice_mut(&mut all), limits, at)?;
         Ok(all)
     }
 
     fn gather(&self, own: &[u8], all: &mut [u8]) -> Result<(), TeamError> {
-        self.gather_within(own, all, (LIMIT, LIMIT), &|| "ncclAllGather".into())
+        let limit = limit_of(all.len(), self.limit.get());
+        self.gather_within(own, all, (limit, limit), &|| "ncclAllGather".into())
     }
 
     fn exchange(&self, own: &[u8], parts: &mut [u8]) -> Result<(), TeamError> {
@@ -205,7 +210,8 @@ impl Transport for Process {
             }
             result::group_end().map_err(failed("ncclGroupEnd"))?;
         }
-        self.wait(LIMIT, LIMIT, &|| "ncclSend and ncclRecv".into())?;
+        let limit = limit_of(parts.len(), self.limit.get());
+        self.wait(limit, limit, &|| "ncclSend and ncclRecv".into())?;
         self.download(&to, parts)
     }
 
@@ -223,7 +229,8 @@ impl Transport for Process {
             }
             .map_err(failed("ncclBroadcast"))?;
         }
-        self.wait(LIMIT, LIMIT, &|| "ncclBroadcast".into())?;
+        let limit = limit_of(bytes.len(), self.limit.get());
+        self.wait(limit, limit, &|| "ncclBroadcast".into())?;
         self.download(&buffer, bytes)
     }
 

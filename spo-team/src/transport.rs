@@ -19,9 +19,18 @@ pub(crate) const GAVE_UP: i32 = 75;
 /// less.
 #[cfg(any(feature = "mpi", feature = "nccl"))]
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-/// Longest wait for bytes whose word has come, beside what they take on a slow network.
+/// Longest wait for the first exchange, and for others where no limit is set.
 #[cfg(any(feature = "mpi", feature = "nccl"))]
 pub(crate) const LIMIT: Duration = Duration::from_secs(600);
+/// Bytes a second of a slow network.
+#[cfg(any(feature = "mpi", feature = "nccl"))]
+const SLOW: f64 = 1e6;
+
+/// Longest wait for bytes whose word has come: as long as for a word, and what they take on a slow network.
+#[cfg(any(feature = "mpi", feature = "nccl"))]
+pub(crate) fn limit_of(bytes: usize, of_words: Option<Duration>) -> Duration {
+    of_words.unwrap_or(LIMIT).saturating_add(Duration::from_secs_f64(bytes as f64 / SLOW))
+}
 
 /// Lets another process have the core; a long wait takes none of it.
 #[cfg(any(feature = "mpi", feature = "nccl"))]
