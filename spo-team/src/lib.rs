@@ -30,6 +30,8 @@ mod team;
 mod threads;
 mod transport;
 pub mod tree;
+#[cfg(any(feature = "mpi", feature = "nccl"))]
+mod waiting;
 pub mod world;
 
 pub use error::TeamError;

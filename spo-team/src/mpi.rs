@@ -4,7 +4,8 @@
 //! job and not the user's patience. MPI is used from the thread that started it alone.
 
 use crate::TeamError;
-use crate::transport::{GAVE_UP, PATIENCE, Transport, Voice, WORD, Word, limit_of, pause};
+use crate::transport::{Transport, Voice, WORD, Word};
+use crate::waiting::{GAVE_UP, PATIENCE, limit_of, pause};
 use ferrompi::{Communicator, Mpi, Request, ThreadLevel, scope};
 use std::cell::Cell;
 use std::time::{Duration, Instant};

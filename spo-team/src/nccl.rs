@@ -5,7 +5,8 @@
 
 use crate::TeamError;
 use crate::rendezvous::Rendezvous;
-use crate::transport::{GAVE_UP, LIMIT, PATIENCE, Transport, Voice, WORD, Word, limit_of, pause};
+use crate::transport::{Transport, Voice, WORD, Word};
+use crate::waiting::{GAVE_UP, LIMIT, PATIENCE, limit_of, pause};
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, sys as driver};
 use cudarc::nccl::{result, sys};
 use std::cell::Cell;
