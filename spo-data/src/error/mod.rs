@@ -232,6 +232,11 @@ impl DataError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NoSchema(unknown) => Some(unknown.hint()),
+            Self::NoFile { .. } => Some(
+                "the `path` of a `[[data]]` is looked for from the run file's directory, one of a command line from here; `*` stands \
+                 for any characters"
+                    .into(),
+            ),
             Self::LeftOut { column, key, schema, .. } => Some(match key {
                 Some(key) => format!(
                     "say what it is with columns.{key} = \"{column}\" (--column {key}={column}), or leave it out with \
