@@ -26,7 +26,7 @@ pub(crate) struct DeviceArguments {
     /// Number format of the weights in memory
     #[arg(long, value_enum, default_value_t = Dtype::F32, help_heading = "Device")]
     pub dtype: Dtype,
-    /// Keep the projections as the file stores them, in blocks or in 16-bit floats, on the CPU: less memory, and the numbers
+    /// Keep the projections as the file stores them, in blocks or, on the CPU, in 16-bit floats: less memory, and the numbers
     /// of --dtype f32
     #[arg(long, help_heading = "Device")]
     pub as_stored: bool,
@@ -71,9 +71,6 @@ impl DeviceArguments {
             expected: expected.into(),
             usage: true,
         };
-        if self.as_stored && !device::on_cpu(device) {
-            return Err(unexpected(device::describe(device), "--device cpu, where blocks are multiplied"));
-        }
         let blocks = self.as_stored.then_some(Kept::AsStored);
         let mut loaded = CausalLm::open(model, LoadOptions { storage: Some(self.dtype.storage()), blocks }, device)?;
         if self.as_stored && !loaded.is_quantised() {

@@ -107,9 +107,11 @@ fn others<E: Float + CubeElement>(client: &Client) {
     let table = Table { cos: wide(32), sin: wide(32), turned: 64 };
     rope::turn::<E>(client, Turn::Forth, table, Buffer::empty::<u32>(client, 1), 64, empty(128));
     embedding::accumulate::<E>(client, 64, &Sorted::new(&[0]), empty(64), wide(64));
-    let layout = dequantise::Layout { bits: 4, block: 64, inputs: 64 };
-    let packed = Buffer::empty::<u32>(client, 8);
-    dequantise::rows::<E>(client, layout, 0, packed, wide(1), wide(16), empty(64));
+    for adds in [false, true] {
+        let layout = dequantise::Layout { bits: 4, block: 64, inputs: 64, adds };
+        let (packed, scales) = (Buffer::empty::<u32>(client, 8), wide(1 + usize::from(adds)));
+        dequantise::rows::<E>(client, layout, 0, packed, scales, wide(16), empty(64));
+    }
     let chosen = || Buffer::empty::<u32>(client, 1);
     choose::most_likely::<E>(client, 64, empty(64), chosen());
     choose::drawn::<E>(client, 64, empty(64), 1.0, wide(1), chosen());

@@ -108,6 +108,10 @@ fn parse(name: &str) -> Result<(&str, Adapter), &'static str> {
 
 #[allow(unused_variables, reason = "the adapter is unused in a build for the CPU only")]
 fn construct(kind: &str, adapter: Adapter) -> Device {
+    #[cfg(feature = "kernel-cache")]
+    if kind != "cpu" {
+        spo_kernels::gpu::cache::keep();
+    }
     #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal"))]
     let kind_of_gpu = {
         use burn::tensor::DeviceKind;

@@ -67,6 +67,16 @@ pub enum ModelError {
     /// A GGUF file is damaged, or holds what is not known here.
     #[error(transparent)]
     Gguf(#[from] spo_data::gguf::GgufError),
+    /// A matrix has blocks that graphics cards cannot keep.
+    #[error("{}: {name} cannot stay in its blocks on a graphics card: {reason}", path.display())]
+    NotOnCards {
+        /// The file.
+        path: PathBuf,
+        /// The matrix, by module path.
+        name: String,
+        /// What does not fit.
+        reason: String,
+    },
     /// A safetensors file is damaged.
     #[error("{}: damaged safetensors file: {reason}", path.display())]
     Safetensors {
@@ -335,6 +345,9 @@ impl ModelError {
                 compiled.join(", ")
             )),
             Self::DeviceDtype { known, .. } => Some(format!("choose another dtype: {}", known.join(", "))),
+            Self::NotOnCards { .. } => {
+                Some("load it as numbers, quantise it anew (\"4-bit\"), or keep it so on the CPU".into())
+            }
             Self::Safetensors { .. } => Some("the file may be cut off: copy or download it again".into()),
             Self::TooLong { .. } => {
                 Some("lower text.max-length, so that long rows are cut or dropped with a report".into())

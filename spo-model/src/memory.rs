@@ -8,6 +8,7 @@ use crate::decoder::kept::Kept;
 use crate::load::{Storage, WeightSource};
 use crate::lora::{Condition, LoraSpec, projection_names};
 use crate::parameters::is_constant;
+use crate::quant::packed::StoredBlocks;
 use crate::spec::{Activation, ExpertsSpec, MlpKind, NormKind, NormPlacement, QkNorm};
 use crate::{CausalLm, ModelError, ModelSpec, device};
 use burn::tensor::Tensor;
@@ -32,15 +33,6 @@ pub struct Training<'a> {
     pub frozen_ranks: usize,
     /// Whether the operations are the CPU's fused ones.
     pub fused: bool,
-}
-
-/// A projection in the blocks of its file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StoredBlocks {
-    /// Bytes that it takes in memory.
-    pub bytes: usize,
-    /// What people call them: `Q4_K`, `GPTQ`, …
-    pub kind: &'static str,
 }
 
 /// The largest micro-batch.
@@ -96,7 +88,10 @@ impl Training<'_> {
                 (Some(Kept::Quantised(bits)), &[out, inputs]) if projections.contains(module) => {
                     Some(bits.bytes([out, inputs]))
                 }
-                (Some(Kept::AsStored), _) => self.stored.and_then(|stored| Some(stored.get(module)?.bytes)),
+                (Some(Kept::AsStored), _) => {
+                    let stored = self.stored.and_then(|stored| stored.get(module));
+                    stored.and_then(|of| if self.fused { Some(of.bytes) } else { of.on_card })
+                }
                 _ => None,
             };
             state.weights += in_blocks.unwrap_or(elements * stored);
@@ -384,10 +379,13 @@ mod tests {
         let four = Some(Kept::Quantised(BlockBits::Four));
         let quantised = Training { blocks: four, ..adapted.clone() }.state(&spec).expect("as before");
         assert!(quantised.weights < state.weights);
-        let stored = BTreeMap::from([("layers.1.mlp.up_proj".to_owned(), StoredBlocks { bytes: 1000, kind: "Q4_0" })]);
+        let of_file = StoredBlocks { bytes: 1000, on_card: Some(1200), kind: "Q4_0" };
+        let stored = BTreeMap::from([("layers.1.mlp.up_proj".to_owned(), of_file)]);
         let kept = Training { blocks: Some(Kept::AsStored), stored: Some(&stored), ..adapted };
-        let kept = kept.state(&spec).expect("as before");
-        assert_eq!(state.weights - kept.weights, 2 * 96 * 64 - 1000);
+        for (fused, bytes) in [(true, 1000), (false, 1200)] {
+            let kept = Training { fused, ..kept.clone() }.state(&spec).expect("as before");
+            assert_eq!(state.weights - kept.weights, 2 * 96 * 64 - bytes);
+        }
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use crate::family::Registry;
 use crate::load::{Checkpoint, GgufModel, LoadOptions, Storage};
 use crate::lora::projection_names;
-use crate::memory::{StoredBlocks, parameter_shapes};
+use crate::memory::parameter_shapes;
+use crate::quant::packed::StoredBlocks;
 use crate::reward::refuse_reward_model;
 use crate::{CausalLm, ModelError, ModelSpec, device};
 use burn::tensor::Device;
@@ -41,18 +42,12 @@ impl Registry {
         let module = |path: &str| path.trim_end_matches(".weight").to_owned();
         if is_gguf(dir) {
             let model = GgufModel::open(self, dir)?;
-            let found = |(path, shape): (String, _)| {
-                let (bytes, kind) = model.in_blocks(&path, shape)?;
-                Some((module(&path), StoredBlocks { bytes, kind }))
-            };
+            let found = |(path, shape): (String, _)| Some((module(&path), model.in_blocks(&path, shape)?));
             return Ok(matrices(model.spec()).filter_map(found).collect());
         }
         let (spec, checkpoint) = (self.spec(dir)?, Checkpoint::open(dir)?);
         let source = checkpoint.source(spec.layout, LoadOptions::default(), &device::cpu());
-        let found = |(path, shape): (String, _)| {
-            let (bytes, kind) = source.in_blocks(&path, shape)?;
-            Some((module(&path), StoredBlocks { bytes, kind }))
-        };
+        let found = |(path, shape): (String, _)| Some((module(&path), source.in_blocks(&path, shape)?));
         Ok(matrices(&spec).filter_map(found).collect())
     }
 }

@@ -70,7 +70,11 @@ impl Arguments {
 
 fn build() -> Value {
     let on = |on: bool, name: &'static str| on.then_some(name);
-    let features = [on(cfg!(feature = "hub"), "hub"), on(cfg!(feature = "fusion"), "fusion")];
+    let features = [
+        on(cfg!(feature = "hub"), "hub"),
+        on(cfg!(feature = "fusion"), "fusion"),
+        on(cfg!(feature = "kernel-cache"), "kernel-cache"),
+    ];
     let features: Vec<&str> = COMPILED.iter().copied().chain(features.into_iter().flatten()).collect();
     let known = format!(
         "{} objectives, {} model families, {} scorers",

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::support::{path, spo};
+use crate::support::{good, path, refused};
 use serde_json::Value;
 use tempfile::{TempDir, tempdir};
 
@@ -17,20 +17,6 @@ fn assets() -> PathBuf {
 
 fn pairs() -> String {
     path(&assets().join("truthfulqa/pairs.test.jsonl.gz"))
-}
-
-#[track_caller]
-fn good(arguments: &[&str]) -> String {
-    let ended = spo(arguments);
-    assert_eq!(ended.code, 0, "{arguments:?}: {}", ended.err);
-    ended.out
-}
-
-#[track_caller]
-fn refused(arguments: &[&str]) -> String {
-    let ended = spo(arguments);
-    assert_ne!(ended.code, 0, "{arguments:?}: {}", ended.out);
-    ended.err
 }
 
 /// A run of six steps; its directory.

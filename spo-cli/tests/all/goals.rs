@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::support::{path, spo, stories};
+use crate::support::{good, path, spo, stories};
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
@@ -11,13 +11,6 @@ const SCORER: [&str; 2] = ["--scorer", "brevity=rules:length=1"];
 
 fn lines(file: &Path) -> Vec<Value> {
     fs::read_to_string(file).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-#[track_caller]
-fn good(arguments: &[&str]) -> String {
-    let ended = spo(arguments);
-    assert_eq!(ended.code, 0, "{}", ended.err);
-    ended.out
 }
 
 #[test]

@@ -2,26 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::support::{path, spo};
+use crate::support::{good, path, refused};
 use serde_json::Value;
 use tempfile::{TempDir, tempdir};
 
 fn assets() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("assets")
-}
-
-#[track_caller]
-fn good(arguments: &[&str]) -> String {
-    let ended = spo(arguments);
-    assert_eq!(ended.code, 0, "{arguments:?}: {}", ended.err);
-    ended.out
-}
-
-#[track_caller]
-fn refused(arguments: &[&str]) -> String {
-    let ended = spo(arguments);
-    assert_ne!(ended.code, 0, "{arguments:?}: {}", ended.out);
-    ended.err
 }
 
 /// A run of two rounds of four steps; its directory.

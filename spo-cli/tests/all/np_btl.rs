@@ -3,19 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::support::{path, spo};
+use crate::support::{good, path, spo};
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
 /// What two users prefer, one of them this and the other the opposite.
 const SAYS: [&str; 2] = ["Yes, it is so.", "No, it is not."];
-
-#[track_caller]
-fn good(arguments: &[&str]) -> String {
-    let ended = spo(arguments);
-    assert_eq!(ended.code, 0, "{arguments:?}: {}", ended.err);
-    ended.out
-}
 
 #[track_caller]
 fn refused(arguments: &[&str], words: &[&str]) {

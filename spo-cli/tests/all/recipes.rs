@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{ended, path, spo};
+use crate::support::{ended, good, path};
 use tempfile::{TempDir, tempdir};
 
 fn repository() -> PathBuf {
@@ -35,13 +35,6 @@ fn few(recipe: &Path, split: &str, rows: usize, name: &str) -> String {
     let text: String = String::from_utf8(unpacked).unwrap().lines().take(rows).map(|row| format!("{row}\n")).collect();
     fs::write(&out, text).unwrap();
     out
-}
-
-#[track_caller]
-fn good(arguments: &[&str]) -> String {
-    let found = spo(arguments);
-    assert_eq!(found.code, 0, "{arguments:?}: {}", found.err);
-    found.out
 }
 
 /// Changes that make a run short.

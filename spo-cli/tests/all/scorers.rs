@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::support::{path, small_run, spo, stories};
+use crate::support::{good, path, small_run, spo, stories};
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
@@ -27,13 +27,6 @@ fn trained(directory: &Path) -> String {
     let run = path(&directory.join("run"));
     good(&["train", &file]);
     run
-}
-
-#[track_caller]
-fn good(arguments: &[&str]) -> String {
-    let ended = spo(arguments);
-    assert_eq!(ended.code, 0, "{}", ended.err);
-    ended.out
 }
 
 #[test]

@@ -15,6 +15,22 @@ pub fn spo<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Ended {
     ended(Command::new(env!("CARGO_BIN_EXE_spo")).args(arguments))
 }
 
+/// What it printed, where it must end well.
+#[track_caller]
+pub fn good(arguments: &[&str]) -> String {
+    let ended = spo(arguments);
+    assert_eq!(ended.code, 0, "{arguments:?}: {}", ended.err);
+    ended.out
+}
+
+/// What it said, where it must not.
+#[track_caller]
+pub fn refused(arguments: &[&str]) -> String {
+    let ended = spo(arguments);
+    assert_ne!(ended.code, 0, "{arguments:?}: {}", ended.out);
+    ended.err
+}
+
 /// Runs a prepared command to its end.
 pub fn ended(command: &mut Command) -> Ended {
     let output = command.env("NO_COLOR", "1").output().unwrap();

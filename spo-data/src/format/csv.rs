@@ -1,6 +1,7 @@
 //! Comma- or tab-separated values with a header line.
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::io::{BufRead, Read};
 use std::rc::Rc;
 
@@ -31,14 +32,13 @@ fn open(source: Box<dyn BufRead>, file: &str, delimiter: u8) -> Rows {
     let header = reader.headers().cloned();
     let file = file.to_string();
     match header {
-        Ok(header) if (1..header.len()).any(|at| header.iter().take(at).any(|name| name == &header[at])) => {
-            let twice = (1..header.len()).find(|at| header.iter().take(*at).any(|name| name == &header[*at]));
-            let name = twice.map_or("", |at| &header[at]);
-            let message = format!("two columns have the name {name:?}");
-            let hint = "give every column of the header a name of its own";
-            Box::new(std::iter::once(Err(DataError::BadFile { file, message, hint })))
-        }
         Ok(header) => {
+            let mut seen = HashSet::new();
+            if let Some(name) = header.iter().find(|name| !seen.insert(*name)) {
+                let message = format!("two columns have the name {name:?}");
+                let hint = "give every column of the header a name of its own";
+                return Box::new(std::iter::once(Err(DataError::BadFile { file, message, hint })));
+            }
             let mut records = Records { rows: reader.into_records(), header, file, unparsed };
             until_error(move || records.row())
         }

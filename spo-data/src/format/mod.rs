@@ -9,6 +9,7 @@ mod open;
 mod parquet;
 pub(crate) mod python;
 mod state;
+mod thrift;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::{Map, Value};

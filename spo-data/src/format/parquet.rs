@@ -3,15 +3,20 @@
 use std::fs::File;
 
 use bytes::Bytes;
-use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::ChunkReader;
 
 use super::columnar::{guarded, rows};
+use super::thrift::{Walked, walk};
 use super::{Format, Input, Rows};
 use crate::DataError;
 
 /// Rows decoded at a time: memory holds these and the pages that they come from.
 const BATCH_ROWS: usize = 256;
+/// Bytes in which a page's header ends, but for long statistics.
+const HEADER_BYTES: u64 = 4096;
 
 pub(crate) const PARQUET: Format = Format {
     name: "parquet",
@@ -30,7 +35,50 @@ fn open<R: ChunkReader + 'static>(source: R, file: &str) -> Result<Rows, DataErr
     // The Arrow schema that some writers store asks for types wider than the file has.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let reader = guarded(file, 1, || {
-        ParquetRecordBatchReaderBuilder::try_new_with_options(source, options)?.with_batch_size(BATCH_ROWS).build()
+        check_footer(&source)?;
+        let metadata = ArrowReaderMetadata::load(&source, options)?;
+        check_pages(&source, metadata.metadata())?;
+        ParquetRecordBatchReaderBuilder::new_with_metadata(source, metadata).with_batch_size(BATCH_ROWS).build()
     })?;
     Ok(rows(reader, file))
+}
+
+fn endless() -> ParquetError {
+    ParquetError::General("it has a list of booleans where Parquet has none".into())
+}
+
+/// Refuses a footer that the reader would not come to the end of; of what else is wrong with it, the reader speaks.
+fn check_footer(source: &impl ChunkReader) -> Result<(), ParquetError> {
+    let Some(end) = source.len().checked_sub(8) else { return Ok(()) };
+    let tail = source.get_bytes(end, 4)?;
+    let length = u64::from(u32::from_le_bytes([tail[0], tail[1], tail[2], tail[3]]));
+    let Some(start) = end.checked_sub(length) else { return Ok(()) };
+    match walk(&source.get_bytes(start, length as usize)?) {
+        Walked::Endless => Err(endless()),
+        Walked::Whole { .. } | Walked::Broken => Ok(()),
+    }
+}
+
+/// The same of the header of every page.
+fn check_pages(source: &impl ChunkReader, metadata: &ParquetMetaData) -> Result<(), ParquetError> {
+    for column in metadata.row_groups().iter().flat_map(|group| group.columns()) {
+        let (mut at, length) = column.byte_range();
+        let end = source.len().min(at.saturating_add(length));
+        let mut room = HEADER_BYTES;
+        while at < end {
+            let there = room.min(end - at);
+            match walk(&source.get_bytes(at, there as usize)?) {
+                Walked::Endless => return Err(endless()),
+                Walked::Whole { bytes, page: Some(page) } => at = at.saturating_add(bytes as u64 + page),
+                // Statistics may be long.
+                Walked::Broken if there == room => {
+                    room = room.saturating_mul(16);
+                    continue;
+                }
+                Walked::Whole { .. } | Walked::Broken => break,
+            }
+            room = HEADER_BYTES;
+        }
+    }
+    Ok(())
 }

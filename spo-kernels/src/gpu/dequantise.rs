@@ -1,5 +1,6 @@
 //! Weights in 8 or 4 bits, back to numbers: word `j` of a row holds the codes of columns `j`, `j + words`,
-//! `j + 2 · words`, …; a block of columns shares an f32 scale, by which the values of codes are multiplied.
+//! `j + 2 · words`, …; a block of columns shares an f32 scale, by which the values of codes are multiplied, and perhaps
+//! what is then added.
 
 use super::Buffer;
 use super::launch::{UNITS, grid};
@@ -14,13 +15,15 @@ pub struct Layout {
     pub block: usize,
     /// Columns; the codes of a row are padded to whole blocks.
     pub inputs: usize,
+    /// Whether something is added: a row has that for each block behind its scales.
+    pub adds: bool,
 }
 
 impl Layout {
-    /// Words and scales of a row.
+    /// Words, and scales with what is added, of a row.
     pub fn row(self) -> [usize; 2] {
         let blocks = self.inputs.div_ceil(self.block);
-        [blocks * self.block * self.bits / 32, blocks]
+        [blocks * self.block * self.bits / 32, blocks * (1 + usize::from(self.adds))]
     }
 }
 
@@ -33,9 +36,10 @@ fn unpack<E: Float>(
     first: usize,
     inputs: usize,
     words: usize,
-    blocks: usize,
+    of_row: usize,
     block: usize,
     #[comptime] bits: u32,
+    #[comptime] adds: bool,
 ) {
     let at = ABSOLUTE_POS as usize;
     let (row, word) = (at / words, at % words);
@@ -46,8 +50,12 @@ fn unpack<E: Float>(
             let column = word + plane as usize * words;
             if column < inputs {
                 let code = (codes >> (plane * bits)) & comptime!((1u32 << bits) - 1);
-                let scale = scales[(first + row) * blocks + column / block];
-                weight[row * inputs + column] = E::cast_from(values[code as usize] * scale);
+                let of_block = (first + row) * of_row + column / block;
+                let mut number = values[code as usize] * scales[of_block];
+                if comptime!(adds) {
+                    number += scales[of_block + of_row / 2];
+                }
+                weight[row * inputs + column] = E::cast_from(number);
             }
         }
     }
@@ -64,18 +72,18 @@ pub fn rows<E: Float>(
     values: Buffer,
     weight: Buffer,
 ) {
-    let (count, [words, blocks]) = (weight.len / layout.inputs, layout.row());
+    let (count, [words, of_row]) = (weight.len / layout.inputs, layout.row());
     assert!(matches!(layout.bits, 4 | 8), "codes of {} bits", layout.bits);
     weight.expect("weight", count * layout.inputs);
     values.expect("values", 1 << layout.bits);
-    let out = scales.len / blocks;
+    let out = scales.len / of_row;
     packed.expect("packed", out * words);
-    scales.expect("scales", out * blocks);
+    scales.expect("scales", out * of_row);
     assert!(first + count <= out, "rows {first} to {} of {out}", first + count);
     let cubes = grid((count * words).div_ceil(UNITS));
     let [packed, scales, values, weight] = [packed, scales, values, weight].map(|buffer| buffer.argument(1));
-    let Layout { bits, block, inputs } = layout;
+    let Layout { bits, block, inputs, adds } = layout;
     launch!(client, unpack::<E>[cubes, UNITS](
-        packed, scales, values, weight, first, inputs, words, blocks, block, bits as u32
+        packed, scales, values, weight, first, inputs, words, of_row, block, bits as u32, adds
     ));
 }

@@ -14,6 +14,8 @@
 )]
 
 mod buffer;
+#[cfg(feature = "kernel-cache")]
+pub mod cache;
 mod cube;
 #[macro_use]
 mod launch;

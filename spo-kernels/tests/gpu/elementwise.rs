@@ -218,12 +218,12 @@ fn values_of(bits: usize) -> Vec<f64> {
     (0..1 << bits).map(|code| f64::from(((f64::from(code) - half) / (half - 1.0)) as f32)).collect()
 }
 
-fn dequantised<E: Stored>(out: usize, inputs: usize, bits: usize, first: usize) {
+fn dequantised<E: Stored>([out, inputs]: [usize; 2], [bits, block]: [usize; 2], adds: bool, first: usize) {
     let client = client();
-    let layout = dequantise::Layout { bits, block: 64, inputs };
-    let ([words, blocks], values) = (layout.row(), values_of(bits));
+    let layout = dequantise::Layout { bits, block, inputs, adds };
+    let ([words, of_row], values) = (layout.row(), values_of(bits));
     let packed: Vec<u32> = numbers::<f32>(out * words, 6).into_iter().map(|x| ((x + 1.0) * 2e9) as u32).collect();
-    let scales = numbers::<f32>(out * blocks, 7);
+    let scales = numbers::<f32>(out * of_row, 7);
     let rows = out - first;
     let weight = poisoned::<E>(&client, rows * inputs);
     let [on_scales, on_values] = [&scales, &values].map(|values| upload::<f32>(&client, values));
@@ -232,7 +232,8 @@ fn dequantised<E: Stored>(out: usize, inputs: usize, bits: usize, first: usize) 
     let value = |place: usize| {
         let (row, column) = (first + place / inputs, place % inputs);
         let code = packed[row * words + column % words] >> (bits * (column / words)) & ((1 << bits) - 1);
-        values[code as usize] * scales[row * blocks + column / 64]
+        let of_block = row * of_row + column / block;
+        values[code as usize] * scales[of_block] + if adds { scales[of_block + of_row / 2] } else { 0.0 }
     };
     let expected: Vec<f64> = (0..rows * inputs).map(value).collect();
     let tolerance = if E::TOLERANCE < 1e-4 { 1e-7 } else { E::TOLERANCE };
@@ -243,9 +244,15 @@ proptest! {
     #![proptest_config(cases(16))]
 
     #[test]
-    fn packed_weights(out in 1usize..40, inputs in 1usize..300, eight in any::<bool>(), first in 0usize..40) {
-        let bits = if eight { 8 } else { 4 };
-        dequantised::<f32>(out, inputs, bits, first % out);
-        dequantised::<f16>(out, inputs, bits, first % out);
+    fn packed_weights(
+        out in 1usize..40,
+        inputs in 1usize..300,
+        (eight, adds) in any::<(bool, bool)>(),
+        block in prop::sample::select(vec![8usize, 16, 32, 64, 128]),
+        first in 0usize..40,
+    ) {
+        let form = [if eight { 8 } else { 4 }, block];
+        dequantised::<f32>([out, inputs], form, adds, first % out);
+        dequantised::<f16>([out, inputs], form, adds, first % out);
     }
 }

@@ -1,6 +1,7 @@
 //! Frozen weights in the blocks that their file stores them in.
 
-use super::blocks::BlockBits;
+use super::blocks::{BlockBits, BlockWeight};
+use crate::device::on_cpu;
 use crate::quant::packed::Packed;
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
@@ -50,6 +51,28 @@ pub struct KeptWeight {
     matrix: Arc<dyn Blocks>,
     #[module(skip)]
     bytes: usize,
+}
+
+/// A weight in its file's blocks, as its device keeps it.
+#[derive(Debug)]
+pub enum StoredWeight {
+    /// In host memory.
+    Host(KeptWeight),
+    /// As codes on a graphics card.
+    Card(BlockWeight),
+}
+
+impl StoredWeight {
+    /// A weight of a model on this device.
+    ///
+    /// # Errors
+    /// What does not fit a card.
+    pub fn new(matrix: Packed, device: &Device) -> Result<Self, String> {
+        Ok(match on_cpu(device) {
+            true => Self::Host(KeptWeight::new(matrix, device)),
+            false => Self::Card(BlockWeight::coded(matrix.coded()?, matrix.dims(), device)),
+        })
+    }
 }
 
 impl Blocks for Packed {

@@ -2,7 +2,7 @@
 
 use super::adapter::LoraAdapter;
 use super::blocks::{BlockBits, BlockWeight};
-use super::kept::KeptWeight;
+use super::kept::{KeptWeight, StoredWeight};
 use super::source::WeightSource;
 use crate::ModelError;
 use burn::module::{Module, Param};
@@ -39,15 +39,16 @@ impl Linear {
         // The head is read in chunks of its own.
         let (of_blocks, name) = (path != "lm_head", format!("{path}.weight"));
         let kept = if of_blocks { source.kept(&name, shape)? } else { None };
-        let weight = match kept {
-            Some(_) => None,
-            None => Some(Param::from_tensor(source.tensor(&name, shape)?)),
+        let (weight, blocks, kept) = match kept {
+            Some(StoredWeight::Host(kept)) => (None, None, Some(kept)),
+            Some(StoredWeight::Card(blocks)) => (None, Some(blocks), None),
+            None => (Some(Param::from_tensor(source.tensor(&name, shape)?)), None, None),
         };
         let bias = match bias {
             true => Some(Param::from_tensor(source.tensor(&format!("{path}.bias"), [shape[0]])?)),
             false => None,
         };
-        let linear = Self { weight, blocks: None, kept, bias, frozen: None, lora: None };
+        let linear = Self { weight, blocks, kept, bias, frozen: None, lora: None };
         Ok(match source.blocks().filter(|_| of_blocks) {
             Some(bits) => linear.quantised(bits),
             None => linear,

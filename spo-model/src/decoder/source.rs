@@ -1,7 +1,7 @@
 //! Where a model takes its weights from, and one that makes them up.
 
 use super::blocks::BlockBits;
-use super::kept::KeptWeight;
+use super::kept::StoredWeight;
 use crate::ModelError;
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::{Rng, SeedableRng};
@@ -19,7 +19,7 @@ pub trait WeightSource {
     ///
     /// # Errors
     /// As [`tensor`](Self::tensor).
-    fn kept(&mut self, path: &str, shape: [usize; 2]) -> Result<Option<KeptWeight>, ModelError> {
+    fn kept(&mut self, path: &str, shape: [usize; 2]) -> Result<Option<StoredWeight>, ModelError> {
         let _ = (path, shape);
         Ok(None)
     }

@@ -3,7 +3,8 @@
 use super::architecture::Architecture;
 use super::order::Order;
 use crate::ModelSpec;
-use crate::quant::Format;
+use crate::quant::packed::{StoredBlocks, bytes_on_cards};
+use crate::quant::{Codes, Coding, Format};
 use crate::spec::{NormKind, QkvLayout, Rope, RopeScaling};
 use spo_data::gguf::Gguf;
 
@@ -106,20 +107,19 @@ pub fn place(path: &str, architecture: &Architecture) -> Option<Place> {
     Some(Place::one(of_block(name)))
 }
 
-/// Bytes of the matrix `[out, in]` at a module path in the blocks or 16-bit floats that a file has it in, and their format;
-/// `None` where the file has it in f32 or, of a stacked projection, in several formats.
-pub fn in_blocks(
-    path: &str,
-    [rows, width]: [usize; 2],
-    architecture: &Architecture,
-    file: &Gguf,
-) -> Option<(usize, &'static Format)> {
+/// The matrix `[out, in]` at a module path in the blocks or 16-bit floats that a file has it in; `None` where the file has it in f32 or, of a stacked projection, in several formats.
+pub fn in_blocks(path: &str, dims: [usize; 2], architecture: &Architecture, file: &Gguf) -> Option<StoredBlocks> {
     let place = place(path, architecture)?;
     let mut formats = place.names.iter().map(|name| Format::of_code(file.tensor(name)?.kind));
     let format = formats.next()??;
     let same = formats.all(|other| other.is_some_and(|other| other.code == format.code));
-    let bytes = format.size(width.saturating_mul(rows)).filter(|_| same && format.bytes < 4 * format.values)?;
-    Some((bytes, format))
+    let values = dims[0].saturating_mul(dims[1]);
+    let bytes = format.size(values).filter(|_| same && format.bytes < 4 * format.values)?;
+    let on_card = match &format.coding {
+        Coding::Codes(Codes { bits, group, adds, .. }) => Some(bytes_on_cards(dims, *bits, *group, *adds)),
+        Coding::Number(_) => None,
+    };
+    Some(StoredBlocks { bytes, on_card, kind: format.name })
 }
 
 /// How the tensor at a module path is ordered.

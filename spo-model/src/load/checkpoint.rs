@@ -5,10 +5,11 @@ use super::dtype::{Weight, convert, convert_transposed, first_not_finite};
 use super::index::read_index;
 use super::{Kept, LoadOptions, WeightSource, header, packed, release};
 use crate::decoder::blocks::BlockBits;
-use crate::decoder::kept::KeptWeight;
-use crate::device::check_dtype;
+use crate::decoder::kept::StoredWeight;
+use crate::device::{check_dtype, on_cpu};
 use crate::layout::Layout;
-use crate::quant::packed::{BlockRows, Packed};
+use crate::quant::Format;
+use crate::quant::packed::{BlockRows, Packed, StoredBlocks};
 use crate::{ModelError, ModelSpec};
 use burn::tensor::{Device, Tensor, TensorData};
 use half::{bf16, f16};
@@ -386,17 +387,20 @@ impl CheckpointSource<'_> {
         Ok(Some(matrix))
     }
 
-    /// Bytes of the matrix `[out, in]` at a module path in the blocks or 16-bit floats that the checkpoint holds it in, and
-    /// their name.
-    pub(crate) fn in_blocks(&self, path: &str, shape: [usize; 2]) -> Option<(usize, &'static str)> {
+    /// The matrix `[out, in]` at a module path in the blocks or 16-bit floats that the checkpoint holds it in.
+    pub(crate) fn in_blocks(&self, path: &str, shape: [usize; 2]) -> Option<StoredBlocks> {
         let files = packed::Files(&|name| self.checkpoint.raw(name));
         match self.layout.stacked(path) {
             Some((name, _)) => packed::mxfp4_size(&files, &self.with_prefix(name), shape),
             None if self.layout.transposed(path) => None,
             None => {
                 let name = self.named(path);
-                let halves = || packed::halves(&files, &name, shape).map(|(format, bytes)| (bytes.len(), format.name));
-                packed::size(&files, &name, shape).or_else(halves)
+                let halves = |(format, bytes): (&Format, &[u8])| StoredBlocks {
+                    bytes: bytes.len(),
+                    on_card: None,
+                    kind: format.name,
+                };
+                packed::size(&files, &name, shape).or_else(|| packed::halves(&files, &name, shape).map(halves))
             }
         }
     }
@@ -466,15 +470,18 @@ impl WeightSource for CheckpointSource<'_> {
         }
     }
 
-    fn kept(&mut self, path: &str, shape: [usize; 2]) -> Result<Option<KeptWeight>, ModelError> {
+    fn kept(&mut self, path: &str, shape: [usize; 2]) -> Result<Option<StoredWeight>, ModelError> {
         if self.options.blocks != Some(Kept::AsStored) {
             return Ok(None);
         }
         let found = match self.packed(path, &shape)? {
             Some(found) => Some(found.matrix),
-            None => self.halves(path, shape)?,
+            None if on_cpu(&self.device) => self.halves(path, shape)?,
+            None => None,
         };
-        Ok(found.map(|matrix| KeptWeight::new(matrix, &self.device)))
+        let file = &self.checkpoint.path;
+        let unfit = |reason| ModelError::NotOnCards { path: file.clone(), name: path.into(), reason };
+        found.map(|matrix| StoredWeight::new(matrix, &self.device).map_err(unfit)).transpose()
     }
 
     fn blocks(&self) -> Option<BlockBits> {

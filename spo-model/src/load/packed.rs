@@ -2,7 +2,7 @@
 //! store them), AWQ (arXiv 2306.00978; AutoAWQ's GEMM form), bitsandbytes' 4-bit code books (QLoRA, arXiv 2305.14314) and FP8
 //! with a scale for each block (DeepSeek-V3, arXiv 2412.19437). Which one a matrix is in, the names beside it tell.
 
-use crate::quant::packed::{Affine, Book, Fp8, Microscaling, Packed, Scales};
+use crate::quant::packed::{Affine, Book, Fp8, Microscaling, Packed, Scales, StoredBlocks, bytes_on_cards, common};
 use crate::quant::{Format, float};
 use safetensors::Dtype;
 use serde::Deserialize;
@@ -280,23 +280,33 @@ pub(super) fn read_mxfp4(
 
 /// Bytes of the matrix called `name` in its blocks, by the shapes of its parts, and what they are called; `None` where it
 /// is not packed.
-pub(super) fn size(files: &Files, name: &str, [out, inputs]: [usize; 2]) -> Option<(usize, &'static str)> {
-    let base = name.strip_suffix(".weight").unwrap_or(name);
+pub(super) fn size(files: &Files, name: &str, dims: [usize; 2]) -> Option<StoredBlocks> {
+    let ([out, inputs], base) = (dims, name.strip_suffix(".weight").unwrap_or(name));
     let length = |name: String| (files.0)(&name).map(|raw| raw.bytes.len());
     let count = |name: String| (files.0)(&name).map_or(0, |raw| raw.shape.iter().product::<usize>());
     if let Some(words) = (files.0)(&format!("{base}.qweight")) {
         let awq = words.shape == [inputs, out / 8] && length(format!("{base}.g_idx")).is_none();
-        // Scales as f32, zero points in a byte.
-        let bytes = words.bytes.len() + 5 * count(format!("{base}.scales"));
-        return Some((bytes, if awq { "AWQ" } else { "GPTQ" }));
+        let (bits, scales) = (8 * words.bytes.len() / (out * inputs).max(1), count(format!("{base}.scales")));
+        return Some(StoredBlocks {
+            // Scales as f32, zero points in a byte.
+            bytes: words.bytes.len() + 5 * scales,
+            on_card: Some(bytes_on_cards(dims, bits, out * inputs / scales.max(1), true)),
+            kind: if awq { "AWQ" } else { "GPTQ" },
+        });
     }
     if length(format!("{base}.weight_scale_inv")).is_some() {
-        return Some((out * inputs + 4 * count(format!("{base}.weight_scale_inv")), "FP8"));
+        let bytes = out * inputs + 4 * count(format!("{base}.weight_scale_inv"));
+        return Some(StoredBlocks { bytes, on_card: Some(bytes_on_cards(dims, 8, FP8_BLOCK, false)), kind: "FP8" });
     }
     let scales = length(format!("{name}.absmax"))?;
     let more = ["quant_map", "nested_absmax", "nested_quant_map"];
     let more: usize = more.iter().filter_map(|part| length(format!("{name}.{part}"))).sum();
-    Some((out * inputs / 2 + scales + more, "4-bit code book"))
+    let block = common(inputs, out * inputs / count(format!("{name}.absmax")).max(1));
+    Some(StoredBlocks {
+        bytes: out * inputs / 2 + scales + more,
+        on_card: Some(bytes_on_cards(dims, 4, block, false)),
+        kind: "4-bit code book",
+    })
 }
 
 /// The matrix `[out, in]` of 16-bit floats that the file calls `name`: their format and bytes.
@@ -311,7 +321,8 @@ pub(super) fn halves<'a>(files: &Files<'_, 'a>, name: &str, shape: [usize; 2]) -
 }
 
 /// As [`size`], of a part of a weight in MXFP4.
-pub(super) fn mxfp4_size(files: &Files, name: &str, [out, inputs]: [usize; 2]) -> Option<(usize, &'static str)> {
-    let bytes = out * inputs / MX_BLOCK * (MX_BLOCK / 2 + 1);
-    (files.0)(&format!("{name}_blocks")).map(|_| (bytes, "MXFP4"))
+pub(super) fn mxfp4_size(files: &Files, name: &str, dims: [usize; 2]) -> Option<StoredBlocks> {
+    let bytes = dims[0] * dims[1] / MX_BLOCK * (MX_BLOCK / 2 + 1);
+    let on_card = Some(bytes_on_cards(dims, 4, MX_BLOCK, false));
+    (files.0)(&format!("{name}_blocks")).map(|_| StoredBlocks { bytes, on_card, kind: "MXFP4" })
 }

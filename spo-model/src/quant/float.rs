@@ -1,6 +1,6 @@
 //! Plain numbers: a block is one of them.
 
-use super::{Format, half_at};
+use super::{Coding, Format, half_at};
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
 
@@ -10,12 +10,12 @@ pub const F32: Format = Format {
     code: 0,
     values: 1,
     bytes: 4,
-    decode: |block, out| out[0] = f32::from_le_bytes([block[0], block[1], block[2], block[3]]),
+    coding: Coding::Number(|block| f32::from_le_bytes([block[0], block[1], block[2], block[3]])),
 };
 
 /// 16-bit floats with 5 bits of exponent.
 pub const F16: Format =
-    Format { name: "F16", code: 1, values: 1, bytes: 2, decode: |block, out| out[0] = half_at(block, 0) };
+    Format { name: "F16", code: 1, values: 1, bytes: 2, coding: Coding::Number(|block| half_at(block, 0)) };
 
 /// 16-bit floats with 8 bits of exponent.
 pub const BF16: Format = Format {
@@ -23,7 +23,7 @@ pub const BF16: Format = Format {
     code: 30,
     values: 1,
     bytes: 2,
-    decode: |block, out| out[0] = bf16::from_le_bytes([block[0], block[1]]).to_f32(),
+    coding: Coding::Number(|block| bf16::from_le_bytes([block[0], block[1]]).to_f32()),
 };
 
 /// 16-bit floats of either format as numbers, many at a time.

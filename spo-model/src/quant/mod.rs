@@ -1,6 +1,6 @@
 //! How numbers are stored in files: plain, or in blocks that share scales. One file per format, one line in [`FORMATS`].
 //!
-//! A format decodes one block at a time into f32, so that a tensor needs no second copy. The formulas are those of
+//! A format takes one block at a time apart, so that a tensor needs no second copy. The formulas are those of
 //! ggml's reference, operation by operation: results are equal bit for bit.
 //! <https://github.com/ggml-org/ggml/blob/master/src/ggml-quants.c>
 
@@ -31,8 +31,43 @@ pub struct Format {
     pub values: usize,
     /// Bytes of a block.
     pub bytes: usize,
-    /// Decodes one block: `bytes` bytes to `values` numbers.
-    pub decode: fn(&[u8], &mut [f32]),
+    /// What its bytes mean.
+    pub coding: Coding,
+}
+
+/// What the bytes of a block mean.
+#[derive(Debug)]
+pub enum Coding {
+    /// One number.
+    Number(fn(&[u8]) -> f32),
+    /// Codes, several of which share a scale.
+    Codes(Codes),
+}
+
+/// Codes of a block: `scale · (code − shift) + add`.
+#[derive(Debug)]
+pub struct Codes {
+    /// Bits that a code takes at least.
+    pub bits: usize,
+    /// Values that share `scale` and `add`.
+    pub group: usize,
+    /// What is taken off a code.
+    pub shift: f32,
+    /// Whether anything is added.
+    pub adds: bool,
+    /// Takes a block apart.
+    pub unpack: fn(&[u8], &mut Unpacked),
+}
+
+/// A block taken apart, the largest there is.
+#[derive(Debug)]
+pub struct Unpacked {
+    /// One of each value.
+    pub codes: [u8; 256],
+    /// One of each group.
+    pub scales: [f32; 16],
+    /// One of each group; left alone where nothing is added.
+    pub adds: [f32; 16],
 }
 
 /// All formats that are read.
@@ -106,8 +141,36 @@ impl Format {
     /// If `out` has not as many values as `bytes` has.
     pub fn decode(&self, bytes: &[u8], out: &mut [f32]) {
         assert_eq!(self.size(out.len()), Some(bytes.len()), "{} of {}", self.name, out.len());
-        for (block, out) in bytes.chunks_exact(self.bytes).zip(out.chunks_exact_mut(self.values)) {
-            (self.decode)(block, out);
+        let blocks = bytes.chunks_exact(self.bytes).zip(out.chunks_exact_mut(self.values));
+        match &self.coding {
+            Coding::Number(number) => blocks.for_each(|(block, out)| out[0] = number(block)),
+            Coding::Codes(codes) => {
+                let mut unpacked = Unpacked::default();
+                for (block, out) in blocks {
+                    (codes.unpack)(block, &mut unpacked);
+                    codes.decode(&unpacked, out);
+                }
+            }
+        }
+    }
+}
+
+impl Default for Unpacked {
+    fn default() -> Self {
+        Self { codes: [0; 256], scales: [0.0; 16], adds: [0.0; 16] }
+    }
+}
+
+impl Codes {
+    /// The numbers of a block.
+    fn decode(&self, block: &Unpacked, out: &mut [f32]) {
+        let groups = block.codes.chunks_exact(self.group).zip(out.chunks_exact_mut(self.group));
+        for ((codes, out), (scale, add)) in groups.zip(block.scales.iter().zip(&block.adds)) {
+            let shifted = |code: &u8| scale * (f32::from(*code) - self.shift);
+            match self.adds {
+                true => out.iter_mut().zip(codes).for_each(|(out, code)| *out = shifted(code) + add),
+                false => out.iter_mut().zip(codes).for_each(|(out, code)| *out = shifted(code)),
+            }
         }
     }
 }

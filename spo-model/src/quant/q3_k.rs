@@ -1,22 +1,27 @@
 //! `d · (s − 32) · (q − 4)`: an f16 `d`, for each 16 values a scale `s` of 6 bits, and 3 bits `q` per value, the highest
 //! ones apart.
 
-use super::{Format, half_at};
+use super::{Codes, Coding, Format, Unpacked, half_at};
 
 /// 256 values in 110 bytes: highest bits, two lower bits, scales, `d`.
-pub const Q3_K: Format = Format { name: "Q3_K", code: 11, values: 256, bytes: 110, decode };
+pub const Q3_K: Format = Format {
+    name: "Q3_K",
+    code: 11,
+    values: 256,
+    bytes: 110,
+    coding: Coding::Codes(Codes { bits: 3, group: 16, shift: 4.0, adds: false, unpack }),
+};
 
-fn decode(block: &[u8], out: &mut [f32]) {
+fn unpack(block: &[u8], to: &mut Unpacked) {
     let (high, rest) = block.split_at(32);
     let (low, scales) = rest.split_at(64);
     let d = half_at(block, 108);
-    for (group, out) in out.chunks_exact_mut(16).enumerate() {
-        let scale = d * (f32::from(scale(scales, group)) - 32.0);
+    for (group, codes) in to.codes.chunks_exact_mut(16).enumerate() {
+        to.scales[group] = d * (f32::from(scale(scales, group)) - 32.0);
         let (half, shift, side) = (group / 8, group % 8 / 2 * 2, 16 * (group % 2));
         let bytes = low[32 * half + side..].iter().zip(&high[side..]);
-        for (out, (low, high)) in out.iter_mut().zip(bytes) {
-            let bits = low >> shift & 3 | (high >> (group / 2) & 1) << 2;
-            *out = scale * (f32::from(bits) - 4.0);
+        for (code, (low, high)) in codes.iter_mut().zip(bytes) {
+            *code = low >> shift & 3 | (high >> (group / 2) & 1) << 2;
         }
     }
 }

@@ -17,6 +17,8 @@ use spo_kernels::rope::{self, Angles, rotate};
 use spo_kernels::squares::sum_of_squares;
 use spo_model::decoder::blocks::{BlockBits, BlockWeight};
 use spo_model::device;
+use spo_model::quant::packed::{Affine, BlockRows, Book, Fp8, Microscaling, Packed, Scales};
+use spo_model::quant::{Coding, FORMATS};
 
 fn device() -> Device {
     let name = std::env::var("SPO_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
@@ -140,6 +142,58 @@ fn weights_in_few_bits() {
             x.clone().matmul(if x.is_autodiff() { weight.autodiff() } else { weight })
         };
         check_within(bits.name(), of_products(), [[tokens, inner]], |[x]| here.product(x), reference);
+    }
+}
+
+/// Matrices `[9, 256]` of every kind of block that files have, out of bytes that look like noise.
+fn stored_matrices() -> Vec<(String, Packed)> {
+    let dims = [9, 256];
+    let noise = |count: usize| -> Vec<u8> { (0..count).map(|i| (i * i * 31 + i * 7 + 13) as u8).collect() };
+    let floats = |count: usize| -> Vec<f32> { (0..count).map(|i| 0.01 + 0.003 * (i % 97) as f32).collect() };
+    let words = |count: usize| noise(4 * count).as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
+    let blocks = FORMATS.iter().filter(|format| matches!(format.coding, Coding::Codes(_))).map(|format| {
+        // Scales of 16 bits of modest size, wherever they stand.
+        let mut bytes = noise(format.size(dims[0] * dims[1]).unwrap());
+        bytes.iter_mut().for_each(|byte| *byte &= 0x3b);
+        (format.name.to_owned(), Packed::Rows(BlockRows { format, dims, bytes }))
+    });
+    let affine = [(2, false), (4, false), (4, true), (8, true)].map(|(bits, by_input)| {
+        let group_of = by_input.then(|| (0..256u32).map(|input| input * 5 % 256 / 32).collect());
+        let (scales, zeros) = (floats(9 * 8), noise(9 * 8).iter().map(|byte| byte & 3).collect());
+        let of = Affine { dims, bits, words: words(9 * 256 * bits / 32), scales, zeros, group_of };
+        (format!("affine {bits} {by_input}"), Packed::Affine(of))
+    });
+    let book = [64, 96].map(|block| {
+        let book = std::array::from_fn(|code| code as f32 * 0.25 - 2.0);
+        let scales = Scales::Plain(floats((9 * 256usize).div_ceil(block)));
+        (format!("book {block}"), Packed::Book(Book { dims, codes: noise(9 * 128), book, block, scales }))
+    });
+    let codes = |mask: u8| noise(9 * 256).iter().map(|code| code & mask).collect();
+    let fp8 = Packed::Fp8(Fp8 { dims, codes: codes(0xbb), scales: floats(2) });
+    let scales = (0..9 * 8).map(|scale| 120 + scale % 9).collect();
+    let mx = Packed::Microscaling(Microscaling { dims, codes: noise(9 * 128), scales });
+    blocks.chain(affine).chain(book).chain([("FP8".into(), fp8), ("MXFP4".into(), mx)]).collect()
+}
+
+#[test]
+fn weights_in_the_blocks_of_files() {
+    let matrices = stored_matrices();
+    assert_eq!(matrices.len(), 18);
+    for (name, matrix) in matrices {
+        let dims = matrix.dims();
+        let exact = Tensor::<2>::from_data(TensorData::new(matrix.values(), dims), &Device::flex());
+        let here = BlockWeight::coded(matrix.coded().unwrap(), dims, &device());
+        let (found, expected) = (wide(&here.dense()), wide(&exact));
+        match name.starts_with("affine") {
+            true => assert_close(&name, &found, &expected, 1e-6),
+            false => assert!(found == expected, "{name}"),
+        }
+        assert_eq!(matrix.form_on_cards().unwrap().bytes(dims), here.bytes(), "{name}");
+        let exact = exact.cast(DType::F64).transpose();
+        let reference = |[x]: [Tensor<2>; 1]| {
+            x.clone().matmul(if x.is_autodiff() { exact.clone().autodiff() } else { exact.clone() })
+        };
+        check_within(&name, of_products(), [[5, 256]], |[x]| here.product(x), reference);
     }
 }
 

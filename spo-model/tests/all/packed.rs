@@ -1,6 +1,7 @@
 //! Checkpoints of GPTQ, AWQ, bitsandbytes and FP8 against numpy's own unpacking (tools/parity/packed.py), and what is refused.
 
 use crate::common::{root, tensors};
+use burn::tensor::Device;
 use safetensors::Dtype;
 use safetensors::tensor::{SafeTensors, TensorView, serialize_to_file};
 use serde_json::{Value, json};
@@ -197,6 +198,36 @@ fn packed_weights_may_stay_in_their_blocks() {
         let other = load(Some(Kept::AsStored));
         assert_eq!(parameters::hash(&kept, |_| true), parameters::hash(&other, |_| true), "{kind}");
         assert!(export::save(&kept, &ModelFiles::default(), &folder(kind).join("nowhere"), SHARD_BYTES).is_err());
+    }
+}
+
+/// The same on the device that `SPO_TEST_DEVICE` names, where a card keeps codes.
+#[test]
+fn packed_weights_stay_in_their_blocks_on_the_device() {
+    let name = std::env::var("SPO_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
+    let here = device::open(&name).unwrap();
+    let (prompt, answer): (Vec<u32>, Vec<u32>) = ((1..17).collect(), (20..37).collect());
+    for kind in KINDS {
+        let stored = Registry::builtin().stored_blocks(&folder(kind)).unwrap();
+        let load = |blocks, device: &Device| {
+            let options = LoadOptions { storage: Some(Storage::F32), blocks };
+            let model = CausalLm::open(&folder(kind), options, device).unwrap();
+            model.with_lora(&LoraSpec::new(2, 4.0), 1).unwrap()
+        };
+        let (decoded, mut kept) = (load(None, &device::cpu()), load(Some(Kept::AsStored), &here));
+        for (path, linear) in projections(&mut kept) {
+            let bytes = linear.blocks.as_ref().map(|blocks| blocks.bytes());
+            let expected = if device::on_cpu(&here) { None } else { stored[&path].on_card };
+            assert_eq!((bytes, linear.weight.is_none()), (expected, true), "{kind} {path}");
+        }
+        let logps = |model: &CausalLm| -> Vec<f32> {
+            let group = Group { prompt: &prompt, answers: vec![&answer] };
+            let scored = model.score(&[group], 512, &Default::default(), &mut |_| ());
+            scored.into_iter().flatten().flatten().collect()
+        };
+        let (found, expected) = (logps(&kept), logps(&decoded));
+        let error = found.iter().zip(&expected).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
+        assert!(found.len() == answer.len() && error < 1e-4, "{kind}: {error}");
     }
 }
 

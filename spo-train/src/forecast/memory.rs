@@ -19,7 +19,8 @@ use spo_model::ModelSpec;
 use spo_model::device::{describe, on_cpu};
 use spo_model::export::PROBE_TOKENS;
 use spo_model::load::{Kept, Storage};
-use spo_model::memory::{Batch, StoredBlocks, Training, generation, parameter_shapes, scoring_head};
+use spo_model::memory::{Batch, Training, generation, parameter_shapes, scoring_head};
+use spo_model::quant::packed::StoredBlocks;
 use std::collections::BTreeMap;
 
 /// Memory of one answer's log-prob under one policy: its key, the number, and the table's slack.
@@ -106,11 +107,12 @@ impl MemoryForecast {
         let (plan, spec) = (&prepared.plan, &prepared.model);
         let program = memory::resident_bytes() as usize;
         let options = policy_options(plan, spec, &prepared.device)?;
-        let stored = options.families.stored_blocks(&options.base)?;
+        let host = on_cpu(&prepared.device);
+        let mut stored = options.families.stored_blocks(&options.base)?;
+        stored.retain(|_, blocks| host || blocks.on_card.is_some());
         let training = stages.iter().filter_map(Stage::training);
         let phases =
             training.map(|training| phase(prepared, training, (program, &stored))).collect::<Result<Vec<_>, _>>()?;
-        let host = on_cpu(&prepared.device);
         let largest = phases.iter().max_by_key(|phase| phase.total).expect("a run has rounds");
         let resident = largest.weights + largest.adapters + if host { program } else { 0 };
         let prompts = plan.evaluation.kl_samples.max(plan.evaluation.samples + plan.evaluation.sample_prompts.len());

@@ -78,19 +78,23 @@ pub fn check(spec: &RunSpec, plan: &RunPlan, model: &ModelSpec, device: &Device)
     }
 }
 
-/// Blocks of a file are multiplied on the CPU alone, and there must be some.
+/// A base that is to stay in blocks must have some, and on a card codes.
 fn check_stored(spec: &RunSpec, plan: &RunPlan, device: &Device) -> Result<(), TrainError> {
     let refused = |message: String, hint: &str| -> Result<(), TrainError> {
         Err(spec.refused("lora.quantised-base", message, Some(hint.to_owned())).into())
     };
-    if !on_cpu(device) {
-        let message =
-            format!("a file's blocks are multiplied on the CPU alone, and the run is on {}", describe(device));
-        return refused(message, "set `model.device = \"cpu\"`; or `quantised-base = \"4-bit\"`, which quantises anew");
-    }
-    if plan.families.stored_blocks(&plan.model.path)?.is_empty() {
-        let message = format!("{} stores no projection in blocks or 16-bit floats", plan.model.path.display());
+    let (stored, path) = (plan.families.stored_blocks(&plan.model.path)?, plan.model.path.display());
+    if stored.is_empty() {
+        let message = format!("{path} stores no projection in blocks or 16-bit floats");
         return refused(message, "\"8-bit\" and \"4-bit\" quantise the weights anew");
+    }
+    if !on_cpu(device) && stored.values().all(|blocks| blocks.on_card.is_none()) {
+        let message =
+            format!("{path} stores its projections in 16-bit floats, which are numbers on {}", describe(device));
+        return refused(
+            message,
+            "set `model.dtype` to the file's own type, or quantise anew with \"8-bit\" or \"4-bit\"",
+        );
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Meta-prompts: what runs make of them, and what they refuse.
 
+use crate::broken_off::Stops;
 use crate::built_in::{TEXT, assets, tables};
 use crate::left::{assert_same, left};
 use spo_core::logprob::HeadOptions;
@@ -9,11 +10,11 @@ use spo_eval::{DimensionScore, Steer, SteerArm, SteeredScores, Subset};
 use spo_model::lora::load_adapter;
 use spo_model::{CausalLm, device};
 use spo_train::config::{ConfigError, RunSpec};
+use spo_train::events::Event;
 use spo_train::events::sink::Memory;
-use spo_train::events::{Event, Sink};
 use spo_train::{Prepared, TrainError, prepare, resume, run};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 const META: &str = r#"texts = { honesty = ["Be honest.", "No lies."], helpfulness = ["Be helpful."] }, held-out = { honesty = ["The truth."] }"#;
 const CONTROLS: &str =
@@ -76,19 +77,6 @@ fn steers(events: &[Event]) -> Vec<&Steer> {
 
 fn accuracy(score: &DimensionScore) -> f64 {
     score.tally(Subset::All).unwrap().accuracy
-}
-
-/// Stops a run after so many events.
-struct Stops<'a>(usize, &'a AtomicBool);
-
-impl Sink for Stops<'_> {
-    fn event(&mut self, _: f64, _: &Event) -> Result<(), TrainError> {
-        self.0 -= 1;
-        if self.0 == 0 {
-            self.1.store(true, Ordering::Relaxed);
-        }
-        Ok(())
-    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! One policy for many users: gradients of everything that steers, and short runs.
 
+use crate::broken_off::Stops;
 use crate::built_in::{TEXT, assets, tables};
 use crate::left::{assert_same, left};
 use crate::told::{By, WIDTH, contexts, flat, gradients, groups, loss, model, numbers, packed, rows, seed_of};
@@ -14,14 +15,14 @@ use spo_model::reward::RewardModel;
 use spo_model::steering::{Contexts, SavedZ, SteeringSpec, is_steering};
 use spo_model::{CausalLm, device};
 use spo_train::config::RunSpec;
+use spo_train::events::Event;
 use spo_train::events::sink::Memory;
-use spo_train::events::{Event, Sink};
 use spo_train::forecast::Forecast;
 use spo_train::policy::logps::LogpCache;
 use spo_train::step::tape::Recompute;
 use spo_train::{Prepared, TrainError, prepare, resume, run};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 #[test]
 fn gradients_of_all_that_steers_equal_finite_differences() {
@@ -177,19 +178,6 @@ fn finished_as(spec: &RunSpec) -> Vec<Event> {
     let mut seen = Memory::default();
     run(prepared(spec).unwrap(), &mut seen, &AtomicBool::new(false)).unwrap();
     seen.0.into_iter().map(|record| record.event).collect()
-}
-
-/// Stops a run after so many events.
-struct Stops<'a>(usize, &'a AtomicBool);
-
-impl Sink for Stops<'_> {
-    fn event(&mut self, _: f64, _: &Event) -> Result<(), TrainError> {
-        self.0 -= 1;
-        if self.0 == 0 {
-            self.1.store(true, Ordering::Relaxed);
-        }
-        Ok(())
-    }
 }
 
 #[test]

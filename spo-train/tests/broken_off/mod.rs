@@ -6,7 +6,7 @@ use spo_train::events::Event;
 use spo_train::events::sink::Memory;
 use spo_train::{Manifest, Sink, TrainError, prepare, resume, run};
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Breaks a run off at an event, counted from 1.
 struct Breaks {
@@ -18,6 +18,19 @@ impl Sink for Breaks {
     fn event(&mut self, _: f64, _: &Event) -> Result<(), TrainError> {
         self.seen += 1;
         if self.seen == self.at { Err(TrainError::no_pairs("broken off here")) } else { Ok(()) }
+    }
+}
+
+/// Stops a run after so many events.
+pub struct Stops<'a>(pub usize, pub &'a AtomicBool);
+
+impl Sink for Stops<'_> {
+    fn event(&mut self, _: f64, _: &Event) -> Result<(), TrainError> {
+        self.0 -= 1;
+        if self.0 == 0 {
+            self.1.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 }
 

@@ -8,11 +8,11 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use std::ops::Range;
 
-/// Some rows of a weight as numbers, `[rows, inputs]` in `dtype`, one of f32, f16 and bf16: `values[code] · scale`.
+/// Some rows of a weight as numbers, `[rows, inputs]` in `dtype`, one of f32, f16 and bf16: `values[code] · scale`, and what is added.
 ///
 /// # Shapes
 /// - `packed`: 32-bit words of codes, `[out, words]`
-/// - `scales`: f32, `[out, blocks]`
+/// - `scales`: f32, `[out, blocks]`, or with what is added `[out, 2 · blocks]`
 /// - `values`: what the codes stand for, `[2^bits]`
 pub fn dequantised(
     layout: Layout,

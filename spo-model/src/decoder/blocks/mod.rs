@@ -5,13 +5,17 @@
 //! whole number of 127ths of it; a 4-bit code names one of the 16 quantiles of the normal
 //! distribution that QLoRA calls NF4. A product turns a few rows at a time back into numbers, in the
 //! forward and the backward pass: no dense copy of a weight is kept.
+//!
+//! On graphics cards a file's own blocks are kept in the same way, with the file's codes, scales and what they are added to.
 
 mod operation;
 
+use crate::quant::packed::{Coded, Form};
 use burn::module::{Module, Param, ParamId};
-use burn::tensor::{DType, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use operation::BlockLayout;
 use rayon::prelude::*;
+use std::sync::Arc;
 
 /// Values that share a scale.
 pub const BLOCK: usize = 64;
@@ -51,9 +55,12 @@ impl BlockBits {
     }
 
     /// Bytes of a weight of this shape `[out, in]`.
-    pub fn bytes(self, [out, inputs]: [usize; 2]) -> usize {
-        let padded = inputs.next_multiple_of(BLOCK);
-        out * (padded * self.count() / 8 + 4 * padded / BLOCK)
+    pub fn bytes(self, dims: [usize; 2]) -> usize {
+        self.form().bytes(dims)
+    }
+
+    fn form(self) -> Form {
+        Form { bits: self.count(), block: BLOCK, values: self.values(), adds: false }
     }
 
     /// The values of all codes, as shares of a block's scale.
@@ -78,15 +85,17 @@ impl BlockBits {
     }
 }
 
-/// A quantised weight `[out, in]`.
+/// A weight `[out, in]` in codes.
 #[derive(Module, Debug)]
 pub struct BlockWeight {
     /// Codes, several in a word: word `j` of a row holds columns `j`, `j + words`, `j + 2 · words`, …
     packed: Param<Tensor<2, Int>>,
-    /// f32 `[out, blocks]`
+    /// f32 `[out, blocks]`; where something is added, that beside them: `[out, 2 · blocks]`.
     scales: Param<Tensor<2>>,
+    /// The inputs in the order of the columns, `[in]`, where that is another one.
+    order: Option<Param<Tensor<1, Int>>>,
     #[module(skip)]
-    bits: BlockBits,
+    form: Arc<Form>,
     #[module(skip)]
     shape: [usize; 2],
 }
@@ -96,18 +105,43 @@ impl BlockWeight {
     pub fn new(weight: Tensor<2>, bits: BlockBits) -> Self {
         let (shape, device) = (weight.dims(), weight.device());
         let values: Vec<f32> = weight.cast(DType::F32).into_data().iter::<f32>().collect();
-        let padded = shape[1].next_multiple_of(BLOCK);
-        let words = padded * bits.count() / 32;
-        let rows = values.par_chunks_exact(shape[1]).map(|row| quantise_row(row, words, bits));
-        let (packed, scales): (Vec<_>, Vec<_>) = rows.unzip();
-        let packed = TensorData::new(packed.concat(), [shape[0], words]);
-        let scales = TensorData::new(scales.concat(), [shape[0], padded / BLOCK]);
-        let packed = Tensor::from_data(packed, (&device, DType::I32));
-        let scales = Tensor::from_data(scales, (&device, DType::F32));
+        let rows = values.par_chunks_exact(shape[1]).map(|row| quantise_row(row, bits));
+        let (codes, scales): (Vec<_>, Vec<_>) = rows.unzip();
+        let coded =
+            Coded { form: bits.form(), codes: codes.concat(), scales: scales.concat(), adds: vec![], order: None };
+        Self::coded(coded, shape, &device)
+    }
+
+    /// A weight of this shape `[out, in]` that is in codes already.
+    pub fn coded(coded: Coded, shape: [usize; 2], device: &Device) -> Self {
+        let Coded { form, codes, scales, adds, order } = coded;
+        let ([out, inputs], blocks) = (shape, shape[1].div_ceil(form.block));
+        let words = blocks * form.block * form.bits / 32;
+        let mut packed = vec![0i32; out * words];
+        packed.par_chunks_exact_mut(words.max(1)).zip(codes.par_chunks_exact(inputs.max(1))).for_each(
+            |(row, codes)| {
+                for (plane, codes) in codes.chunks(words).enumerate() {
+                    row.iter_mut().zip(codes).for_each(|(word, code)| *word |= i32::from(*code) << (form.bits * plane));
+                }
+            },
+        );
+        let of_row = |values: &[f32], row: usize| values[row * blocks..][..blocks].to_vec();
+        let scales = match form.adds {
+            true => (0..out).flat_map(|row| [of_row(&scales, row), of_row(&adds, row)].concat()).collect(),
+            false => scales,
+        };
+        let width = scales.len() / out.max(1);
+        let packed = Tensor::from_data(TensorData::new(packed, [out, words]), (device, DType::I32));
+        let scales = Tensor::from_data(TensorData::new(scales, [out, width]), (device, DType::F32));
+        let order = order.map(|order| {
+            let order: Vec<i32> = order.into_iter().map(u32::cast_signed).collect();
+            Tensor::from_data(TensorData::new(order, [inputs]), (device, DType::I32))
+        });
         Self {
             packed: Param::initialized(ParamId::new(), packed),
             scales: Param::initialized(ParamId::new(), scales),
-            bits,
+            order: order.map(|order| Param::initialized(ParamId::new(), order)),
+            form: Arc::new(form),
             shape,
         }
     }
@@ -117,55 +151,56 @@ impl BlockWeight {
         self.shape
     }
 
-    /// `x Wᵀ`: `[tokens, in]` → `[tokens, out]`, in the type of `x`; differentiable in `x`.
-    pub fn product(&self, x: Tensor<2>) -> Tensor<2> {
-        operation::product(x, self.packed.val(), self.scales.val(), self.layout())
+    /// Bytes of codes, scales and what is added.
+    pub fn bytes(&self) -> usize {
+        self.form.bytes(self.shape)
     }
 
-    /// `y W`: `[tokens, out]` → `[tokens, in]`, in the type of `y`.
-    pub fn product_transposed(&self, y: Tensor<2>) -> Tensor<2> {
-        operation::product_transposed(y, self.packed.val(), self.scales.val(), self.layout())
+    /// `x Wᵀ`: `[tokens, in]` → `[tokens, out]`, in the type of `x`; differentiable in `x`.
+    pub fn product(&self, x: Tensor<2>) -> Tensor<2> {
+        let x = match &self.order {
+            Some(order) => x.select(1, order.val()),
+            None => x,
+        };
+        operation::product(x, self.packed.val(), self.scales.val(), self.layout())
     }
 
     /// The whole weight `[out, in]` in f32, by way of the CPU.
     pub fn dense(&self) -> Tensor<2> {
-        let ([_, inputs], device) = (self.shape, self.scales.val().device());
+        let ([_, inputs], device, Form { bits, block, values, adds }) =
+            (self.shape, self.scales.val().device(), &*self.form);
         let packed: Vec<i32> = self.packed.val().into_data().iter::<i32>().collect();
         let scales: Vec<f32> = self.scales.val().into_data().iter::<f32>().collect();
-        let words = self.packed.val().dims()[1];
-        let (values, count) = (self.bits.values(), self.bits.count());
-        let rows = packed.par_chunks_exact(words).zip(scales.par_chunks_exact(self.scales.val().dims()[1]));
+        let order = self.order.as_ref().map(|order| order.val().into_data().iter::<i32>().collect::<Vec<_>>());
+        let (words, width) = (self.packed.val().dims()[1], self.scales.val().dims()[1]);
+        let rows = packed.par_chunks_exact(words).zip(scales.par_chunks_exact(width));
         let dense = rows.flat_map_iter(|(row, scales)| {
-            let value = |column: usize| {
-                let code = row[column % words].cast_unsigned() >> (count * (column / words)) & ((1 << count) - 1);
-                values[code as usize] * scales[column / BLOCK]
-            };
-            (0..inputs).map(value).collect::<Vec<_>>()
+            let mut numbers = vec![0.0; inputs];
+            for column in 0..inputs {
+                let code = row[column % words].cast_unsigned() >> (bits * (column / words)) & ((1 << bits) - 1);
+                let number = values[code as usize] * scales[column / block];
+                let number = if *adds { number + scales[width / 2 + column / block] } else { number };
+                numbers[order.as_ref().map_or(column, |order| order[column] as usize)] = number;
+            }
+            numbers
         });
         Tensor::from_data(TensorData::new(dense.collect::<Vec<f32>>(), self.shape), &device)
     }
 
     fn layout(&self) -> BlockLayout {
-        BlockLayout { bits: self.bits, out: self.shape[0], inputs: self.shape[1] }
+        BlockLayout { form: self.form.clone(), out: self.shape[0], inputs: self.shape[1] }
     }
 }
 
-/// Words and scales of a row.
-fn quantise_row(row: &[f32], words: usize, bits: BlockBits) -> (Vec<i32>, Vec<f32>) {
-    let mut packed = vec![0u32; words];
-    let mut scales = vec![];
-    let padded = words * 32 / bits.count();
-    for start in (0..padded).step_by(BLOCK) {
-        let block = row.get(start..row.len().min(start + BLOCK)).unwrap_or_default();
+/// Codes and scales of a row.
+fn quantise_row(row: &[f32], bits: BlockBits) -> (Vec<u8>, Vec<f32>) {
+    let (mut codes, mut scales) = (vec![], vec![]);
+    for block in row.chunks(BLOCK) {
         let scale = block.iter().fold(0.0f32, |scale, value| scale.max(value.abs()));
-        for column in start..start + BLOCK {
-            let value = row.get(column).copied().unwrap_or_default();
-            let code = bits.code(if scale > 0.0 { value / scale } else { 0.0 });
-            packed[column % words] |= code << (bits.count() * (column / words));
-        }
+        codes.extend(block.iter().map(|value| bits.code(if scale > 0.0 { value / scale } else { 0.0 }) as u8));
         scales.push(scale);
     }
-    (packed.into_iter().map(u32::cast_signed).collect(), scales)
+    (codes, scales)
 }
 
 #[cfg(test)]
@@ -220,9 +255,8 @@ mod tests {
         for bits in [BlockBits::Eight, BlockBits::Four] {
             let blocks = BlockWeight::new(weight(9, 70), bits);
             let dense = blocks.dense();
-            let (x, y) = (weight(4, 70), weight(4, 9));
-            assert!(largest(blocks.product(x.clone()) - x.matmul(dense.clone().transpose())) < 1e-7);
-            assert!(largest(blocks.product_transposed(y.clone()) - y.matmul(dense)) < 1e-7);
+            let x = weight(4, 70);
+            assert!(largest(blocks.product(x.clone()) - x.matmul(dense.transpose())) < 1e-7);
         }
     }
 

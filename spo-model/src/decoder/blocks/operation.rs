@@ -1,7 +1,7 @@
 //! The products of a quantised weight as an operation with a derivative of its own, because the tape of
 //! an ordinary product would keep the dense weight.
 
-use super::{BLOCK, BlockBits};
+use crate::quant::packed::Form;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
@@ -9,15 +9,16 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, TensorMetadata, backend_extension};
 use burn::tensor::{FloatDType, Int, Shape, Slice, Tensor, TensorData};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Values turned back into numbers at a time.
 const CHUNK_VALUES: usize = 1 << 22;
 
 /// How a weight `[out, in]` is stored.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct BlockLayout {
-    /// Bits of a code.
-    pub bits: BlockBits,
+    /// How codes become numbers.
+    pub form: Arc<Form>,
     /// Rows of the weight.
     pub out: usize,
     /// Columns of the weight.
@@ -26,9 +27,9 @@ pub struct BlockLayout {
 
 impl BlockLayout {
     /// The rows that are taken at a time, of about so many values.
-    fn chunks(self, values: usize) -> impl Iterator<Item = Range<usize>> {
-        let rows = (values / self.inputs).max(1);
-        (0..self.out).step_by(rows).map(move |start| start..self.out.min(start + rows))
+    fn chunks(&self, values: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (rows, out) = ((values / self.inputs).max(1), self.out);
+        (0..out).step_by(rows).map(move |start| start..out.min(start + rows))
     }
 }
 
@@ -38,13 +39,7 @@ pub fn product(x: Tensor<2>, packed: Tensor<2, Int>, scales: Tensor<2>, layout: 
     Tensor::from_dispatch(Dispatch::block_product(x, packed, scales, layout))
 }
 
-/// `y W`, see [`super::BlockWeight::product_transposed`].
-pub fn product_transposed(y: Tensor<2>, packed: Tensor<2, Int>, scales: Tensor<2>, layout: BlockLayout) -> Tensor<2> {
-    let (y, packed, scales) = (y.into_dispatch(), packed.into_dispatch(), scales.into_dispatch());
-    Tensor::from_dispatch(Dispatch::block_product_transposed(y, packed, scales, layout))
-}
-
-/// Products with a quantised weight: codes `[out, words]`, scales `[out, blocks]`.
+/// Products with a weight in codes `[out, words]`, with scales `[out, blocks]` or, with what is added, `[out, 2 · blocks]`.
 #[backend_extension(
     Autodiff,
     Flex,
@@ -61,7 +56,7 @@ pub trait BlockOperation: Backend {
         layout: BlockLayout,
     ) -> FloatTensor<Self> {
         let dtype = x.dtype().into();
-        forth::<Self>(x, layout.chunks(CHUNK_VALUES), |part| rows::<Self>(&packed, &scales, layout, part, dtype))
+        forth::<Self>(x, layout.chunks(CHUNK_VALUES), |part| rows::<Self>(&packed, &scales, &layout, part, dtype))
     }
 
     /// `[tokens, out]` → `[tokens, in]`
@@ -73,7 +68,7 @@ pub trait BlockOperation: Backend {
         layout: BlockLayout,
     ) -> FloatTensor<Self> {
         let dtype = y.dtype().into();
-        back::<Self>(y, layout.chunks(CHUNK_VALUES), |part| rows::<Self>(&packed, &scales, layout, part, dtype))
+        back::<Self>(y, layout.chunks(CHUNK_VALUES), |part| rows::<Self>(&packed, &scales, &layout, part, dtype))
     }
 }
 
@@ -106,25 +101,30 @@ fn back<B: Backend>(
 fn rows<B: Backend>(
     packed: &IntTensor<B>,
     scales: &FloatTensor<B>,
-    layout: BlockLayout,
+    layout: &BlockLayout,
     range: Range<usize>,
     dtype: FloatDType,
 ) -> FloatTensor<B> {
-    let (count, bits) = (range.len(), layout.bits.count());
-    let (words, blocks) = (packed.shape()[1], scales.shape()[1]);
-    let part = |width: usize| [Slice::from(range.clone()), Slice::from(0..width)];
-    let packed = B::int_slice(packed.clone(), &part(words));
+    let (count, Form { bits, block, values, adds }) = (range.len(), &*layout.form);
+    let (words, blocks) = (packed.shape()[1], layout.inputs.div_ceil(*block));
+    let part = |columns: Range<usize>| [Slice::from(range.clone()), Slice::from(columns)];
+    let packed = B::int_slice(packed.clone(), &part(0..words));
     let planes = (0..32 / bits).map(|plane| {
         let shifted = B::bitwise_right_shift_scalar(packed.clone(), ((bits * plane) as i32).into());
         B::bitwise_and_scalar(shifted, ((1i32 << bits) - 1).into())
     });
-    let codes = B::int_reshape(B::int_cat(planes.collect(), 1), Shape::new([count * blocks * BLOCK]));
-    let values = layout.bits.values();
+    let codes = B::int_reshape(B::int_cat(planes.collect(), 1), Shape::new([count * blocks * block]));
     let values = B::float_from_data(TensorData::new(values.clone(), [values.len()]), &scales.device());
-    let shares = B::float_reshape(B::float_select(values, 0, codes), Shape::new([count * blocks, BLOCK]));
-    let scales = B::float_slice(scales.clone(), &part(blocks));
-    let weight = B::float_mul(shares, B::float_reshape(scales, Shape::new([count * blocks, 1])));
-    let weight = B::float_reshape(weight, Shape::new([count, blocks * BLOCK]));
+    let shares = B::float_reshape(B::float_select(values, 0, codes), Shape::new([count * blocks, *block]));
+    let of_blocks = |columns| {
+        let of = B::float_slice(scales.clone(), &part(columns));
+        B::float_reshape(of, Shape::new([count * blocks, 1]))
+    };
+    let mut weight = B::float_mul(shares, of_blocks(0..blocks));
+    if *adds {
+        weight = B::float_add(weight, of_blocks(blocks..2 * blocks));
+    }
+    let weight = B::float_reshape(weight, Shape::new([count, blocks * block]));
     B::float_cast(B::float_slice(weight, &[Slice::from(0..count), Slice::from(0..layout.inputs)]), dtype)
 }
 
@@ -153,7 +153,7 @@ impl<B: BlockOperation, C: CheckpointStrategy> BlockOperation for Autodiff<B, C>
             }
         }
         let scales = scales.into_primitive();
-        let product = B::block_product(x.primitive().clone(), packed.clone(), scales.clone(), layout);
+        let product = B::block_product(x.primitive().clone(), packed.clone(), scales.clone(), layout.clone());
         match Product.prepare::<C>([x.node()]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish((packed, scales, layout), product),
             OpsKind::UnTracked(prepared) => prepared.finish(product),

@@ -9,6 +9,7 @@ use crate::device::check_dtype;
 use crate::family::Registry;
 use crate::gguf::architecture::Architecture;
 use crate::gguf::tensors;
+use crate::quant::packed::StoredBlocks;
 use crate::{CausalLm, ModelError, ModelSpec};
 use burn::tensor::Device;
 use serde_json::Value;
@@ -57,11 +58,9 @@ impl GgufModel {
         Ok(ModelFiles { files })
     }
 
-    /// Bytes of the matrix `[out, in]` at a module path in the blocks that the file has it in, and their name; `None` for
-    /// f32.
-    pub(crate) fn in_blocks(&self, path: &str, shape: [usize; 2]) -> Option<(usize, &'static str)> {
-        let (bytes, format) = tensors::in_blocks(path, shape, self.architecture, &self.file)?;
-        Some((bytes, format.name))
+    /// The matrix `[out, in]` at a module path in the blocks that the file has it in; `None` for f32.
+    pub(crate) fn in_blocks(&self, path: &str, shape: [usize; 2]) -> Option<StoredBlocks> {
+        tensors::in_blocks(path, shape, self.architecture, &self.file)
     }
 
     /// The model, its blocks as the options say.

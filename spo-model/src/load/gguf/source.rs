@@ -1,7 +1,8 @@
 //! The tensors of a GGUF file, decoded straight into their final type.
 
 use crate::decoder::blocks::BlockBits;
-use crate::decoder::kept::KeptWeight;
+use crate::decoder::kept::StoredWeight;
+use crate::device::on_cpu;
 use crate::gguf::architecture::Architecture;
 use crate::gguf::order::Order;
 use crate::gguf::tensors::{self, Place};
@@ -208,15 +209,17 @@ impl WeightSource for GgufSource<'_> {
         Ok(Tensor::from_data(data, (&self.device, self.storage.dtype())))
     }
 
-    fn kept(&mut self, path: &str, shape: [usize; 2]) -> Result<Option<KeptWeight>, ModelError> {
+    fn kept(&mut self, path: &str, shape: [usize; 2]) -> Result<Option<StoredWeight>, ModelError> {
         // What is wrong with a tensor, reading it as numbers says.
-        let in_blocks = self.blocks == Some(Kept::AsStored)
-            && tensors::in_blocks(path, shape, self.architecture, self.file).is_some();
-        let Some((place, formats)) = (if in_blocks { self.find(path, &shape)? } else { None }) else {
+        let stored = tensors::in_blocks(path, shape, self.architecture, self.file)
+            .filter(|stored| self.blocks == Some(Kept::AsStored) && (on_cpu(&self.device) || stored.on_card.is_some()));
+        let Some((place, formats)) = (if stored.is_some() { self.find(path, &shape)? } else { None }) else {
             return Ok(None);
         };
         let order = tensors::order(path, self.architecture, self.spec);
-        Ok(Some(KeptWeight::new(self.rows(&place, formats[0], order, shape)?, &self.device)))
+        let matrix = self.rows(&place, formats[0], order, shape)?;
+        let unfit = |reason| ModelError::NotOnCards { path: self.file.path().into(), name: path.into(), reason };
+        StoredWeight::new(matrix, &self.device).map(Some).map_err(unfit)
     }
 
     fn blocks(&self) -> Option<BlockBits> {

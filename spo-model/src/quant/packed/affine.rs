@@ -1,6 +1,6 @@
 //! `w = s (q − z)`: GPTQ (arXiv 2210.17323) and AWQ (arXiv 2306.00978), with the codes of a row side by side.
 
-use super::as_bytes;
+use super::{Coded, as_bytes};
 use std::ops::Range;
 
 /// Codes of a few bits with a scale and a zero point for each group of inputs.
@@ -55,6 +55,33 @@ impl Affine {
             let group = self.group_of.as_ref().map_or(input / size, |group_of| group_of[input] as usize);
             *out = scales[group] * (code(words[input / PACK], input % PACK) - f32::from(zeros[group]));
         }
+    }
+
+    /// As codes whose zero points are in what is added; inputs of a group side by side.
+    pub(super) fn code(&self, to: &mut Coded) -> Result<(), String> {
+        let [rows, inputs] = self.dims;
+        let (pack, width, size) = (32 / self.bits, Self::words_of_row(inputs, self.bits), to.form.block);
+        to.order = self.group_of.as_ref().map(|group_of| {
+            let mut order: Vec<u32> = (0..inputs as u32).collect();
+            order.sort_by_key(|input| group_of[*input as usize]);
+            order
+        });
+        if let (Some(order), Some(group_of)) = (&to.order, &self.group_of)
+            && !order.iter().enumerate().all(|(at, input)| group_of[*input as usize] as usize == at / size)
+        {
+            return Err(format!("its groups have not {size} inputs each"));
+        }
+        for row in 0..rows {
+            let words = &self.words[row * width..][..width];
+            for (at, code) in to.codes[row * inputs..][..inputs].iter_mut().enumerate() {
+                let input = to.order.as_ref().map_or(at, |order| order[at] as usize);
+                *code = (words[input / pack] >> (self.bits * (input % pack)) & ((1 << self.bits) - 1)) as u8;
+            }
+        }
+        to.scales.copy_from_slice(&self.scales);
+        let each = to.adds.iter_mut().zip(self.scales.iter().zip(&self.zeros));
+        each.for_each(|(add, (scale, zero))| *add = -(scale * f32::from(*zero)));
+        Ok(())
     }
 
     pub(super) fn each_part(&self, part: &mut impl FnMut(&[u8])) {

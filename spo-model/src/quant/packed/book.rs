@@ -60,11 +60,20 @@ impl Book {
             let scale = self.scales.of_block(block);
             let until = end.min((block + 1) * self.block);
             for (index, out) in (at..until).zip(&mut out) {
-                let code = self.codes[index / 2] >> (4 * (1 - index % 2)) & 15;
-                *out = self.book[usize::from(code)] * scale;
+                *out = self.book[usize::from(self.code(index))] * scale;
             }
             at = until;
         }
+    }
+
+    /// The code at a place, counted from row to row.
+    pub(super) fn code(&self, at: usize) -> u8 {
+        self.codes[at / 2] >> (4 * (1 - at % 2)) & 15
+    }
+
+    /// The scale at a place.
+    pub(super) fn scale(&self, at: usize) -> f32 {
+        self.scales.of_block(at / self.block)
     }
 
     pub(super) fn each_part(&self, part: &mut impl FnMut(&[u8])) {

@@ -31,6 +31,11 @@ impl Fp8 {
         }
     }
 
+    /// The numbers of all codes.
+    pub(super) fn values() -> Vec<f32> {
+        NUMBERS.to_vec()
+    }
+
     pub(super) fn each_part(&self, part: &mut impl FnMut(&[u8])) {
         part(&self.codes);
         as_bytes(&self.scales, f32::to_le_bytes, part);

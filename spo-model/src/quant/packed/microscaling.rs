@@ -31,12 +31,22 @@ impl Microscaling {
             }
         }
     }
+
+    /// `2^(scale − 127)`
+    pub(super) fn scale(scale: u8) -> f32 {
+        // The exponent of an f32; at 0 half of the smallest normal number.
+        f32::from_bits(if scale == 0 { 1 << 22 } else { u32::from(scale) << 23 })
+    }
+
+    /// What the codes stand for.
+    pub(super) fn values() -> [f32; 16] {
+        numbers(127)
+    }
 }
 
-/// The numbers of all codes in a block of this scale, `2^(scale − 127)`.
+/// The numbers of all codes in a block of this scale.
 fn numbers(scale: u8) -> [f32; 16] {
-    // The exponent of an f32; at 0 half of the smallest normal number.
-    let scale = f32::from_bits(if scale == 0 { 1 << 22 } else { u32::from(scale) << 23 });
+    let scale = Microscaling::scale(scale);
     std::array::from_fn(|code| {
         let magnitude = MAGNITUDES[code & 7] * scale;
         if code & 8 == 0 { magnitude } else { -magnitude }

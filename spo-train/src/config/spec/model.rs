@@ -81,10 +81,10 @@ pub struct LoraSpec {
     /// taken out (after OrthAlign, arXiv 2509.24610; docs/rivals.md). 0 = none.
     pub project: Option<usize>,
     /// How the frozen weights of the projections are kept in memory: as numbers of `model.dtype`; quantised anew, in blocks of
-    /// 64 values with 8 or 4 bits each; or `as-stored`, on the CPU: in the blocks of a GGUF file or of a GPTQ, AWQ,
-    /// bitsandbytes 4-bit, FP8 or MXFP4 checkpoint, or in the 16-bit floats of either, decoded a tile at a time to the
-    /// numbers that loading would give. The
-    /// final merge goes into the weights of the file, as numbers.
+    /// 64 values with 8 or 4 bits each; or `as-stored`: in the blocks of a GGUF file or of a GPTQ, AWQ, bitsandbytes 4-bit, FP8
+    /// or MXFP4 checkpoint, or in the 16-bit floats of either. On the CPU they stay as they are, decoded a tile at a time to the
+    /// numbers that loading would give; a graphics card keeps the codes of blocks, in 4 or 8 bits, with scales in f32, and 16-bit
+    /// floats as numbers of `model.dtype`. The final merge goes into the weights of the file, as numbers.
     pub quantised_base: Option<QuantisedBase>,
 }
 

@@ -1,6 +1,6 @@
 //! On graphics cards a kernel turns the codes back into numbers, a whole weight at a time but for the largest.
 
-use super::{BLOCK, BlockLayout, BlockOperation, back, forth};
+use super::{BlockLayout, BlockOperation, back, forth};
 use burn::backend::TensorMetadata;
 use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
@@ -14,10 +14,10 @@ const CHUNK_VALUES: usize = 1 << 26;
 
 impl BlockLayout {
     /// Rows of the weight, from its codes and scales.
-    fn rows(self, [packed, scales]: [CubeTensor; 2], dtype: DType) -> impl Fn(Range<usize>) -> CubeTensor {
-        let layout = Layout { bits: self.bits.count(), block: BLOCK, inputs: self.inputs };
-        let values = self.bits.values();
-        move |range| dequantised(layout, [packed.clone(), scales.clone()], &values, range, dtype)
+    fn rows(&self, [packed, scales]: [CubeTensor; 2], dtype: DType) -> impl Fn(Range<usize>) -> CubeTensor {
+        let form = self.form.clone();
+        let layout = Layout { bits: form.bits, block: form.block, inputs: self.inputs, adds: form.adds };
+        move |range| dequantised(layout, [packed.clone(), scales.clone()], &form.values, range, dtype)
     }
 }
 
