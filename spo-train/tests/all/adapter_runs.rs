@@ -265,6 +265,31 @@ fn a_base_in_the_blocks_of_its_file_trains_to_the_same_bits() {
     assert!(blocks.phases[0].weights < dense.phases[0].weights);
 }
 
+/// On the device that `SPO_TEST_DEVICE` names, against the decoded base on the CPU.
+#[test]
+fn a_base_in_the_blocks_of_its_file_trains_on_the_device() {
+    let (dir, device) = (tempfile::tempdir().unwrap(), std::env::var("SPO_TEST_DEVICE").unwrap_or("cpu".into()));
+    let model = format!("model.path={:?}", blocks_of_the_built_in_model(dir.path()));
+    let of = |base: &str, device: &str| {
+        let changes =
+            [&model, &format!("model.device={device:?}"), "training.steps=1", "data.0.limit=24", "data.1.limit=6"];
+        changed(&format!("quantised-base = \"{base}\""), &changes.map(AsRef::as_ref)).unwrap()
+    };
+    let (decoded, kept) = (of("none", "cpu"), of("as-stored", &device));
+    let losses = |done: &Done| done.steps().iter().map(|step| step.loss).collect::<Vec<_>>();
+    let (found, expected) = (losses(&kept), losses(&decoded));
+    assert_eq!(found.len(), 2);
+    assert!(
+        found.iter().zip(&expected).all(|(found, expected)| (found - expected).abs() < 1e-4),
+        "{found:?} {expected:?}"
+    );
+    // 16-bit floats are numbers on a card.
+    let projections =
+        if device == "cpu" { "35 projections as stored: F16, Q8_0" } else { "30 projections as stored: Q8_0" };
+    let said = Forecast::of(&kept.prepared).unwrap().memory.kept.unwrap();
+    assert_eq!(said, format!("{projections}; the rest as f32"));
+}
+
 #[test]
 fn blocks_are_kept_where_there_are_some() {
     let dir = tempfile::tempdir().unwrap();
