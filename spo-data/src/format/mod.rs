@@ -7,6 +7,7 @@ mod json;
 mod jsonl;
 mod open;
 mod parquet;
+mod parquet_fields;
 pub(crate) mod python;
 mod state;
 mod thrift;

@@ -9,6 +9,7 @@ use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::ChunkReader;
 
 use super::columnar::{guarded, rows};
+use super::parquet_fields::{FILE, PAGE, PAGE_SIZE};
 use super::thrift::{Walked, walk};
 use super::{Format, Input, Rows};
 use crate::DataError;
@@ -43,19 +44,20 @@ fn open<R: ChunkReader + 'static>(source: R, file: &str) -> Result<Rows, DataErr
     Ok(rows(reader, file))
 }
 
-fn endless() -> ParquetError {
-    ParquetError::General("it has a list of booleans where Parquet has none".into())
+fn broken(place: &str, what: &str) -> ParquetError {
+    ParquetError::General(format!("{place} is none of Parquet's: it has {what}"))
 }
 
-/// Refuses a footer that the reader would not come to the end of; of what else is wrong with it, the reader speaks.
+/// Refuses a footer that the reader might not come to the end of; of a file that is too short, the reader speaks.
 fn check_footer(source: &impl ChunkReader) -> Result<(), ParquetError> {
     let Some(end) = source.len().checked_sub(8) else { return Ok(()) };
     let tail = source.get_bytes(end, 4)?;
     let length = u64::from(u32::from_le_bytes([tail[0], tail[1], tail[2], tail[3]]));
     let Some(start) = end.checked_sub(length) else { return Ok(()) };
-    match walk(&source.get_bytes(start, length as usize)?) {
-        Walked::Endless => Err(endless()),
-        Walked::Whole { .. } | Walked::Broken => Ok(()),
+    match walk(&source.get_bytes(start, length as usize)?, FILE, 0) {
+        Walked::Whole { .. } => Ok(()),
+        Walked::Cut => Err(broken("its footer", "no end")),
+        Walked::Unlike(what) => Err(broken("its footer", what)),
     }
 }
 
@@ -66,18 +68,19 @@ fn check_pages(source: &impl ChunkReader, metadata: &ParquetMetaData) -> Result<
         let end = source.len().min(at.saturating_add(length));
         let mut room = HEADER_BYTES;
         while at < end {
-            let there = room.min(end - at);
-            match walk(&source.get_bytes(at, there as usize)?) {
-                Walked::Endless => return Err(endless()),
-                Walked::Whole { bytes, page: Some(page) } => at = at.saturating_add(bytes as u64 + page),
-                // Statistics may be long.
-                Walked::Broken if there == room => {
-                    room = room.saturating_mul(16);
-                    continue;
+            let read = room.min(end - at);
+            match walk(&source.get_bytes(at, read as usize)?, PAGE, PAGE_SIZE) {
+                Walked::Whole { bytes, number } => {
+                    let page = number.and_then(|size| u64::try_from(size).ok());
+                    let page = page.ok_or_else(|| broken("the header of a page", "no size"))?;
+                    at = at.saturating_add(bytes as u64).saturating_add(page);
+                    room = HEADER_BYTES;
                 }
-                Walked::Whole { .. } | Walked::Broken => break,
+                // Statistics may be long.
+                Walked::Cut if read == room => room = room.saturating_mul(16),
+                Walked::Cut => return Err(broken("the header of a page", "no end")),
+                Walked::Unlike(what) => return Err(broken("the header of a page", what)),
             }
-            room = HEADER_BYTES;
         }
     }
     Ok(())

@@ -120,11 +120,19 @@ impl Manifest {
         let plan = |a: &[String], b: &[String]| {
             a.iter().filter(counts).filter(|line| !b.contains(line)).cloned().collect::<Vec<_>>()
         };
+        // A key that one of two programs does not know of is no change of the run file, where that is the same.
+        let source = |of: &Self| (of.source.text.clone(), of.source.arguments.clone());
+        let programs = (&self.version, &self.build) != (&now.version, &now.build) && source(self) == source(now);
+        let key = |line: &str| line.split(" = ").next().unwrap_or_default().to_owned();
+        let kind = |line: &String, other: &[String]| match programs && other.iter().all(|of| key(of) != key(line)) {
+            true => Change::Version,
+            false => Change::RunFile,
+        };
         for line in plan(&self.plan, &now.plan) {
-            changes.push((Change::RunFile, format!("was {line}")));
+            changes.push((kind(&line, &now.plan), format!("was {line}")));
         }
         for line in plan(&now.plan, &self.plan) {
-            changes.push((Change::RunFile, format!("is  {line}")));
+            changes.push((kind(&line, &self.plan), format!("is  {line}")));
         }
         for (change, before, after) in [(Change::Data, &self.data, &now.data), (Change::Model, &self.model, &now.model)]
         {

@@ -1,7 +1,7 @@
 //! The model card of an upload: how the model was made, from what, how it did, and how to tell that it is the same.
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use spo_eval::{RoundSummary, RunSummary, report};
 use spo_hub::Name;
@@ -9,7 +9,7 @@ use spo_model::export::Parity;
 use spo_train::config::RunPlan;
 
 use crate::error::CliError;
-use crate::places::is_run;
+use crate::places::run_of;
 
 /// What was written.
 pub(super) struct Facts<'a> {
@@ -20,7 +20,7 @@ pub(super) struct Facts<'a> {
 
 /// The card, with what the run knows where a run made the model.
 pub(super) fn text(target: &Name, model: &Path, facts: &Facts<'_>) -> Result<String, CliError> {
-    let run = run_of(model);
+    let run = run_of(model).map(|(run, _)| run);
     let plan = run.as_deref().map(RunPlan::read).transpose()?;
     let summary = run.as_deref().map(summary).transpose()?.flatten();
     let mut text = front_matter(plan.as_ref(), facts);
@@ -42,13 +42,6 @@ pub(super) fn text(target: &Name, model: &Path, facts: &Facts<'_>) -> Result<Str
         env!("CARGO_PKG_VERSION")
     );
     Ok(text)
-}
-
-/// The run whose policy a model is, by what `--model` names.
-fn run_of(model: &Path) -> Option<PathBuf> {
-    let name = model.to_string_lossy();
-    let split = name.rsplit_once(':').map(|(run, _)| PathBuf::from(run));
-    [Some(model.to_owned()), split].into_iter().flatten().find(|run| is_run(run))
 }
 
 /// What a person calls a path, without the directories of this machine.
