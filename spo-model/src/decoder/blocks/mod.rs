@@ -10,7 +10,7 @@
 
 mod operation;
 
-use crate::quant::packed::{Coded, Form};
+use crate::quant::packed::coded::{Coded, Form};
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use operation::BlockLayout;

@@ -1,7 +1,7 @@
 //! The products of a quantised weight as an operation with a derivative of its own, because the tape of
 //! an ordinary product would keep the dense weight.
 
-use crate::quant::packed::Form;
+use crate::quant::packed::coded::Form;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};

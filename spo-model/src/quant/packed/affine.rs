@@ -1,6 +1,7 @@
 //! `w = s (q − z)`: GPTQ (arXiv 2210.17323) and AWQ (arXiv 2306.00978), with the codes of a row side by side.
 
-use super::{Coded, as_bytes};
+use super::as_bytes;
+use super::coded::Coded;
 use std::ops::Range;
 
 /// Codes of a few bits with a scale and a zero point for each group of inputs.

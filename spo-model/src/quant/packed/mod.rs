@@ -4,14 +4,14 @@
 
 mod affine;
 mod book;
-mod coded;
+pub mod coded;
 mod fp8;
 mod microscaling;
 mod rows;
 
 pub use affine::Affine;
 pub use book::{Book, Scales};
-pub use coded::{Coded, Form, StoredBlocks, bytes_on_cards, common};
+pub use coded::{StoredBlocks, bytes_on_cards, common};
 pub use fp8::Fp8;
 pub use microscaling::Microscaling;
 pub use rows::BlockRows;
