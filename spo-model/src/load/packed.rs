@@ -2,7 +2,9 @@
 //! store them), AWQ (arXiv 2306.00978; AutoAWQ's GEMM form), bitsandbytes' 4-bit code books (QLoRA, arXiv 2305.14314) and FP8
 //! with a scale for each block (DeepSeek-V3, arXiv 2412.19437). Which one a matrix is in, the names beside it tell.
 
-use crate::quant::packed::{Affine, Book, Fp8, Microscaling, Packed, Scales, StoredBlocks, bytes_on_cards, common};
+use crate::quant::packed::{
+    Affine, Book, Fp8, Microscaling, Packed, Scales, StoredBlocks, bytes_on_cards, greatest_common_divisor,
+};
 use crate::quant::{Format, float};
 use safetensors::Dtype;
 use serde::Deserialize;
@@ -301,7 +303,9 @@ pub(super) fn size(files: &Files, name: &str, dims: [usize; 2]) -> Option<Stored
     let scales = length(format!("{name}.absmax"))?;
     let more = ["quant_map", "nested_absmax", "nested_quant_map"];
     let more: usize = more.iter().filter_map(|part| length(format!("{name}.{part}"))).sum();
-    let block = common(inputs, out * inputs / count(format!("{name}.absmax")).max(1));
+    // Powers of two, the last of which may be cut short.
+    let block = (out * inputs / count(format!("{name}.absmax")).max(1)).next_power_of_two();
+    let block = greatest_common_divisor(inputs, block);
     Some(StoredBlocks {
         bytes: out * inputs / 2 + scales + more,
         on_card: Some(bytes_on_cards(dims, 4, block, false)),

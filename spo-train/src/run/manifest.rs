@@ -121,8 +121,8 @@ impl Manifest {
             a.iter().filter(counts).filter(|line| !b.contains(line)).cloned().collect::<Vec<_>>()
         };
         // A key that one of two programs does not know of is no change of the run file, where that is the same.
-        let source = |of: &Self| (of.source.text.clone(), of.source.arguments.clone());
-        let programs = (&self.version, &self.build) != (&now.version, &now.build) && source(self) == source(now);
+        let same_file = (&self.source.text, &self.source.arguments) == (&now.source.text, &now.source.arguments);
+        let programs = (&self.version, &self.build) != (&now.version, &now.build) && same_file;
         let key = |line: &str| line.split(" = ").next().unwrap_or_default().to_owned();
         let kind = |line: &String, other: &[String]| match programs && other.iter().all(|of| key(of) != key(line)) {
             true => Change::Version,

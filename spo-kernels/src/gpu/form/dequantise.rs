@@ -8,7 +8,8 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use std::ops::Range;
 
-/// Some rows of a weight as numbers, `[rows, inputs]` in `dtype`, one of f32, f16 and bf16: `values[code] · scale`, and what is added.
+/// Some rows of a weight as numbers, `[rows, inputs]` in `dtype`, one of f32, f16 and bf16: `values[code] · scale`, and what
+/// is added.
 ///
 /// # Shapes
 /// - `packed`: 32-bit words of codes, `[out, words]`

@@ -1,7 +1,7 @@
 //! `w = s (q − z)`: GPTQ (arXiv 2210.17323) and AWQ (arXiv 2306.00978), with the codes of a row side by side.
 
 use super::as_bytes;
-use super::coded::Coded;
+use super::coded::{Coded, Form};
 use std::ops::Range;
 
 /// Codes of a few bits with a scale and a zero point for each group of inputs.
@@ -56,6 +56,11 @@ impl Affine {
             let group = self.group_of.as_ref().map_or(input / size, |group_of| group_of[input] as usize);
             *out = scales[group] * (code(words[input / PACK], input % PACK) - f32::from(zeros[group]));
         }
+    }
+
+    pub(super) fn form(&self) -> Form {
+        let [rows, inputs] = self.dims;
+        Form::of_codes(self.bits, inputs * rows / self.scales.len().max(1), 0.0, true)
     }
 
     /// As codes whose zero points are in what is added; inputs of a group side by side.

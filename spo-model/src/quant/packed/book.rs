@@ -2,6 +2,7 @@
 //! 2305.14314).
 
 use super::as_bytes;
+use super::coded::{Coded, Form, greatest_common_divisor};
 use std::ops::Range;
 
 /// Codes, book and scales. Blocks go on from row to row.
@@ -60,20 +61,27 @@ impl Book {
             let scale = self.scales.of_block(block);
             let until = end.min((block + 1) * self.block);
             for (index, out) in (at..until).zip(&mut out) {
-                *out = self.book[usize::from(self.code(index))] * scale;
+                *out = self.book[usize::from(self.code_at(index))] * scale;
             }
             at = until;
         }
     }
 
     /// The code at a place, counted from row to row.
-    pub(super) fn code(&self, at: usize) -> u8 {
+    fn code_at(&self, at: usize) -> u8 {
         self.codes[at / 2] >> (4 * (1 - at % 2)) & 15
     }
 
-    /// The scale at a place.
-    pub(super) fn scale(&self, at: usize) -> f32 {
-        self.scales.of_block(at / self.block)
+    /// Blocks go on from row to row; their common parts do not.
+    pub(super) fn form(&self) -> Form {
+        let block = greatest_common_divisor(self.dims[1], self.block);
+        Form { bits: 4, block, values: self.book.to_vec(), adds: false }
+    }
+
+    pub(super) fn code(&self, to: &mut Coded) {
+        to.codes.iter_mut().enumerate().for_each(|(at, code)| *code = self.code_at(at));
+        let parts = self.block / to.form.block;
+        to.scales.iter_mut().enumerate().for_each(|(part, scale)| *scale = self.scales.of_block(part / parts));
     }
 
     pub(super) fn each_part(&self, part: &mut impl FnMut(&[u8])) {

@@ -1,8 +1,7 @@
 //! Matrices as graphics cards keep them: codes of 4 or 8 bits, a book, and for each run of columns a scale and perhaps what
 //! is added.
 
-use super::{Affine, Book, Fp8, Microscaling, Packed};
-use crate::quant::{Codes, Coding, Unpacked};
+use super::Packed;
 
 /// How codes become numbers: `values[code] · scale + add`.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,7 +44,7 @@ pub struct StoredBlocks {
 
 impl Form {
     /// Codes whose numbers are their own, less `shift`.
-    fn of_codes(bits: usize, block: usize, shift: f32, adds: bool) -> Self {
+    pub(super) fn of_codes(bits: usize, block: usize, shift: f32, adds: bool) -> Self {
         let bits = if bits <= 4 { 4 } else { 8 };
         Self { bits, block, values: (0..1 << bits).map(|code| code as f32 - shift).collect(), adds }
     }
@@ -68,24 +67,12 @@ impl Packed {
     /// # Errors
     /// Numbers that are no codes, and blocks that end within a word of codes.
     pub fn form_on_cards(&self) -> Result<Form, String> {
-        let [rows, inputs] = self.dims();
         let form = match self {
-            Self::Rows(of) => match &of.format.coding {
-                Coding::Codes(Codes { bits, group, shift, adds, .. }) => Form::of_codes(*bits, *group, *shift, *adds),
-                Coding::Number(_) => return Err(format!("{} are numbers, not codes", of.format.name)),
-            },
-            Self::Affine(Affine { bits, scales, .. }) => {
-                Form::of_codes(*bits, inputs * rows / scales.len().max(1), 0.0, true)
-            }
-            Self::Fp8(_) => Form { bits: 8, block: super::fp8::BLOCK, values: Fp8::values(), adds: false },
-            // Blocks go on from row to row; their common parts do not.
-            Self::Book(Book { book, block, .. }) => {
-                Form { bits: 4, block: common(inputs, *block), values: book.to_vec(), adds: false }
-            }
-            Self::Microscaling(_) => {
-                let block = super::microscaling::BLOCK;
-                Form { bits: 4, block, values: Microscaling::values().to_vec(), adds: false }
-            }
+            Self::Rows(of) => of.form()?,
+            Self::Affine(of) => of.form(),
+            Self::Fp8(of) => of.form(),
+            Self::Book(of) => of.form(),
+            Self::Microscaling(of) => of.form(),
         };
         match form.block > 0 && (form.block * form.bits).is_multiple_of(32) {
             true => Ok(form),
@@ -103,43 +90,17 @@ impl Packed {
         let adds = if form.adds { scales.clone() } else { vec![] };
         let mut to = Coded { form, codes, scales, adds, order: None };
         match self {
-            Self::Rows(of) => {
-                let Coding::Codes(codes) = &of.format.coding else { unreachable!("the form says that they are codes") };
-                let (mut block, groups) = (Unpacked::default(), of.format.values / codes.group);
-                for (index, bytes) in of.bytes.chunks_exact(of.format.bytes).enumerate() {
-                    (codes.unpack)(bytes, &mut block);
-                    to.codes[index * of.format.values..][..of.format.values]
-                        .copy_from_slice(&block.codes[..of.format.values]);
-                    to.scales[index * groups..][..groups].copy_from_slice(&block.scales[..groups]);
-                    if codes.adds {
-                        to.adds[index * groups..][..groups].copy_from_slice(&block.adds[..groups]);
-                    }
-                }
-            }
+            Self::Rows(of) => of.code(&mut to),
             Self::Affine(of) => of.code(&mut to)?,
-            Self::Fp8(of) => {
-                to.codes.copy_from_slice(&of.codes);
-                let blocks = inputs.div_ceil(super::fp8::BLOCK);
-                for (row, scales) in to.scales.chunks_exact_mut(blocks.max(1)).enumerate() {
-                    scales.copy_from_slice(&of.scales[row / super::fp8::BLOCK * blocks..][..blocks]);
-                }
-            }
-            Self::Book(of) => {
-                to.codes.iter_mut().enumerate().for_each(|(at, code)| *code = of.code(at));
-                let block = to.form.block;
-                to.scales.iter_mut().enumerate().for_each(|(at, scale)| *scale = of.scale(at * block));
-            }
-            Self::Microscaling(of) => {
-                let bytes = to.codes.chunks_exact_mut(2).zip(&of.codes);
-                bytes.for_each(|(codes, byte)| codes.copy_from_slice(&[byte & 15, byte >> 4]));
-                to.scales.iter_mut().zip(&of.scales).for_each(|(to, scale)| *to = Microscaling::scale(*scale));
-            }
+            Self::Fp8(of) => of.code(&mut to),
+            Self::Book(of) => of.code(&mut to),
+            Self::Microscaling(of) => of.code(&mut to),
         }
         Ok(to)
     }
 }
 
 /// The largest number that divides both.
-pub fn common(a: usize, b: usize) -> usize {
-    if b == 0 { a } else { common(b, a % b) }
+pub fn greatest_common_divisor(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }

@@ -1,6 +1,7 @@
 //! FP8 with a scale for each block of the matrix (DeepSeek-V3, arXiv 2412.19437).
 
 use super::as_bytes;
+use super::coded::{Coded, Form};
 use std::ops::Range;
 use std::sync::LazyLock;
 
@@ -31,9 +32,16 @@ impl Fp8 {
         }
     }
 
-    /// The numbers of all codes.
-    pub(super) fn values() -> Vec<f32> {
-        NUMBERS.to_vec()
+    pub(super) fn form(&self) -> Form {
+        Form { bits: 8, block: BLOCK, values: NUMBERS.to_vec(), adds: false }
+    }
+
+    pub(super) fn code(&self, to: &mut Coded) {
+        to.codes.copy_from_slice(&self.codes);
+        let blocks = self.dims[1].div_ceil(BLOCK);
+        for (row, scales) in to.scales.chunks_exact_mut(blocks.max(1)).enumerate() {
+            scales.copy_from_slice(&self.scales[row / BLOCK * blocks..][..blocks]);
+        }
     }
 
     pub(super) fn each_part(&self, part: &mut impl FnMut(&[u8])) {

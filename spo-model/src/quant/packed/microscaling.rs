@@ -1,6 +1,7 @@
 //! MXFP4 (OCP Microscaling Formats 1.0): 32 values of 4 bits (E2M1) that share a power of two (E8M0), as gpt-oss stores its
 //! experts.
 
+use super::coded::{Coded, Form};
 use std::ops::Range;
 
 /// Values that share a scale.
@@ -32,21 +33,26 @@ impl Microscaling {
         }
     }
 
-    /// `2^(scale − 127)`
-    pub(super) fn scale(scale: u8) -> f32 {
-        // The exponent of an f32; at 0 half of the smallest normal number.
-        f32::from_bits(if scale == 0 { 1 << 22 } else { u32::from(scale) << 23 })
+    pub(super) fn form(&self) -> Form {
+        Form { bits: 4, block: BLOCK, values: numbers(127).to_vec(), adds: false }
     }
 
-    /// What the codes stand for.
-    pub(super) fn values() -> [f32; 16] {
-        numbers(127)
+    pub(super) fn code(&self, to: &mut Coded) {
+        let bytes = to.codes.chunks_exact_mut(2).zip(&self.codes);
+        bytes.for_each(|(codes, byte)| codes.copy_from_slice(&[byte & 15, byte >> 4]));
+        to.scales.iter_mut().zip(&self.scales).for_each(|(to, scale)| *to = power(*scale));
     }
+}
+
+/// `2^(scale − 127)`
+fn power(scale: u8) -> f32 {
+    // The exponent of an f32; at 0 half of the smallest normal number.
+    f32::from_bits(if scale == 0 { 1 << 22 } else { u32::from(scale) << 23 })
 }
 
 /// The numbers of all codes in a block of this scale.
 fn numbers(scale: u8) -> [f32; 16] {
-    let scale = Microscaling::scale(scale);
+    let scale = power(scale);
     std::array::from_fn(|code| {
         let magnitude = MAGNITUDES[code & 7] * scale;
         if code & 8 == 0 { magnitude } else { -magnitude }

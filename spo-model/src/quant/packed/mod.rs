@@ -11,7 +11,7 @@ mod rows;
 
 pub use affine::Affine;
 pub use book::{Book, Scales};
-pub use coded::{StoredBlocks, bytes_on_cards, common};
+pub use coded::{StoredBlocks, bytes_on_cards, greatest_common_divisor};
 pub use fp8::Fp8;
 pub use microscaling::Microscaling;
 pub use rows::BlockRows;
