@@ -5,7 +5,7 @@
 
 use crate::TeamError;
 use crate::transport::{Transport, Voice, WORD, Word};
-use crate::waiting::{GAVE_UP, PATIENCE, limit_of, pause};
+use crate::waiting::{GAVE_UP, LAST_WORDS, PATIENCE, limit_of, pause};
 use ferrompi::{Communicator, Mpi, Request, ThreadLevel, scope};
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -57,6 +57,7 @@ impl Process {
 
     fn give_up(&self, ranks: Vec<usize>, limit: Duration, at: String) -> ! {
         (self.voice.ends)(&TeamError::Silent { ranks, seconds: limit.as_secs(), at });
+        std::thread::sleep(LAST_WORDS);
         self.world.abort(GAVE_UP)
     }
 

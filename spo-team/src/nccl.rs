@@ -6,7 +6,7 @@
 use crate::TeamError;
 use crate::rendezvous::Rendezvous;
 use crate::transport::{Transport, Voice, WORD, Word};
-use crate::waiting::{GAVE_UP, LIMIT, PATIENCE, limit_of, pause};
+use crate::waiting::{GAVE_UP, LAST_WORDS, LIMIT, PATIENCE, limit_of, pause};
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, sys as driver};
 use cudarc::nccl::{result, sys};
 use std::cell::Cell;
@@ -94,6 +94,7 @@ impl Process {
 
     fn end(&self, error: &TeamError) -> ! {
         (self.voice.ends)(error);
+        std::thread::sleep(LAST_WORDS);
         self.abort(GAVE_UP)
     }
 

@@ -9,6 +9,8 @@ pub(crate) const GAVE_UP: i32 = 75;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Longest wait for the first exchange, and for others where no limit is set.
 pub(crate) const LIMIT: Duration = Duration::from_secs(600);
+/// How long a launcher gets to pass on what a process said last: of a job that ends it drops what it has not read.
+pub(crate) const LAST_WORDS: Duration = Duration::from_millis(200);
 /// Bytes a second of a slow network.
 const SLOW: f64 = 1e6;
 
