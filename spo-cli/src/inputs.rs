@@ -9,9 +9,10 @@ use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use spo_data::meta::MetaPrompts;
 use spo_data::{DataSpec, Dataset, Overflow, Part, Paths, Reason, Record, Registry, TemplateKind, TextSpec, Tokenizer};
+use spo_model::CausalLm;
+use spo_model::device::{self, MatmulStrategy};
 use spo_model::load::{Kept, LoadOptions, Storage};
 use spo_model::lora::load_adapter;
-use spo_model::{CausalLm, device};
 
 use crate::error::CliError;
 use crate::hub;
@@ -26,6 +27,9 @@ pub(crate) struct DeviceArguments {
     /// Number format of the weights in memory
     #[arg(long, value_enum, default_value_t = Dtype::F32, help_heading = "Device")]
     pub dtype: Dtype,
+    /// How a graphics card multiplies matrices: a strategy of `spo bench --what matmul`
+    #[arg(long, default_value = "auto", value_parser = matmul_strategy, value_name = "STRATEGY", help_heading = "Device")]
+    pub matmul: MatmulStrategy,
     /// Keep the projections as the file stores them, in blocks or, on the CPU, in 16-bit floats: less memory, and the numbers
     /// of --dtype f32
     #[arg(long, help_heading = "Device")]
@@ -50,10 +54,18 @@ impl Dtype {
     }
 }
 
+/// A strategy by its name.
+pub(crate) fn matmul_strategy(argument: &str) -> Result<MatmulStrategy, String> {
+    let known = || MatmulStrategy::ALL.iter().map(|strategy| strategy.name()).collect::<Vec<_>>().join(", ");
+    MatmulStrategy::named(argument).ok_or_else(|| format!("expected one of {}", known()))
+}
+
 impl DeviceArguments {
     /// Opens the device.
     pub fn open(&self) -> Result<Device, CliError> {
-        Ok(device::open(&self.device)?)
+        let device = device::open(&self.device)?;
+        device::multiply_by(&device, self.matmul, self.dtype.storage())?;
+        Ok(device)
     }
 
     /// Loads a model, with an adapter if one is named, which is at these weights if it is conditional.

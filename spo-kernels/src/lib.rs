@@ -23,7 +23,7 @@
 //! | [`squares`] | the sum of squares of gradients | `gpu/form/squares.rs` | no |
 //! | [`adamw`] | one AdamW update | `cpu/adamw.rs`, `gpu/form/adamw.rs` | no |
 //!
-//! [`cpu`] also has what the forms are made of, and [`cpu::decode`], the operations of generation, a few rows at a time.
+//! [`matmul`] says how graphics cards multiply. [`cpu`] also has what the forms are made of, and [`cpu::decode`], the operations of generation, a few rows at a time.
 //!
 //! # A form on another backend
 //!
@@ -74,6 +74,7 @@ pub mod glu;
 pub mod gpu;
 pub mod head;
 pub mod linear;
+pub mod matmul;
 pub mod memory;
 pub mod operation;
 pub mod product;

@@ -4,6 +4,7 @@ use crate::ModelError;
 use crate::storage::Storage;
 use burn::tensor::{Device, Tensor};
 pub use spo_kernels::cpu::on_cpu;
+pub use spo_kernels::matmul::MatmulStrategy;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// The device kinds compiled into this build, in the order that `auto` tries them.
@@ -174,6 +175,38 @@ pub fn check_dtype(device: &Device, storage: Storage) -> Result<(), ModelError> 
     }
     let known = [Storage::F32, Storage::Bf16, Storage::F16].into_iter().filter(computes).map(Storage::name);
     Err(ModelError::DeviceDtype { device: describe(device), dtype: storage.name(), known: known.collect() })
+}
+
+/// Says how products are computed on a card from now on, once the card was seen to multiply so: what [`MatmulStrategy::Auto`]
+/// became, else the same.
+///
+/// # Errors
+/// [`ModelError::Matmul`] for a strategy that the build or the device does not have, or whose products are wrong.
+pub fn multiply_by(device: &Device, strategy: MatmulStrategy, storage: Storage) -> Result<MatmulStrategy, ModelError> {
+    let refused = |reason: String| ModelError::Matmul { strategy: strategy.name(), device: describe(device), reason };
+    if on_cpu(device) {
+        return match strategy {
+            MatmulStrategy::Auto => Ok(strategy),
+            _ => Err(refused("the CPU has one way to multiply, its own".into())),
+        };
+    }
+    check_dtype(device, storage)?;
+    #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal", feature = "cuda"))]
+    return spo_kernels::gpu::matmul::choose(strategy, device, storage.dtype().into()).map_err(refused);
+    #[cfg(not(any(feature = "wgpu", feature = "vulkan", feature = "metal", feature = "cuda")))]
+    unreachable!("this build has no other device")
+}
+
+/// `a b` by one strategy, to compare them; `None` for tensors that no graphics card has.
+///
+/// # Shapes
+/// `[rows, inner]` and `[inner, columns]` → `[rows, columns]`, all of one type
+#[allow(unused_variables, reason = "a build for the CPU only has no strategies")]
+pub fn multiplied(strategy: MatmulStrategy, a: Tensor<2>, b: Tensor<2>) -> Option<Result<Tensor<2>, String>> {
+    #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal", feature = "cuda"))]
+    return spo_kernels::gpu::matmul::multiplied(strategy, a, b);
+    #[cfg(not(any(feature = "wgpu", feature = "vulkan", feature = "metal", feature = "cuda")))]
+    None
 }
 
 fn error(name: &str, reason: &str) -> ModelError {

@@ -201,6 +201,16 @@ pub enum ModelError {
         /// Types that the device computes in.
         known: Vec<&'static str>,
     },
+    /// A device does not multiply in the way asked for.
+    #[error("{device} does not multiply by {strategy}: {reason}")]
+    Matmul {
+        /// The strategy.
+        strategy: &'static str,
+        /// The device in words.
+        device: String,
+        /// Why not.
+        reason: String,
+    },
     /// A row does not fit the model.
     #[error("{id}: {found} tokens, but the model's context is {context}")]
     TooLong {
@@ -345,6 +355,9 @@ impl ModelError {
                 compiled.join(", ")
             )),
             Self::DeviceDtype { known, .. } => Some(format!("choose another dtype: {}", known.join(", "))),
+            Self::Matmul { .. } => {
+                Some("`auto` multiplies everywhere; `spo bench --what matmul` tries every way on a device".into())
+            }
             Self::NotOnCards { .. } => {
                 Some("load it as numbers, quantise it anew (\"4-bit\"), or keep it so on the CPU".into())
             }

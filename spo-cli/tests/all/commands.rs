@@ -144,6 +144,15 @@ fn a_bench_measures_the_work_that_the_other_commands_do() {
     let table = out(&[&on[..], &few[..few.len() - 1], &["--what", "score", "--pairs", "2"]].concat());
     assert!(table.starts_with("what ") && table.contains("of matmul peak") && table.contains("\nscore "), "{table}");
 
+    let no_data = spo(&["bench", "--model", &model, "--device", "cpu"]);
+    assert!(no_data.code == 2 && no_data.err.contains("--data"), "{}", no_data.err);
+    let products = spo(&["bench", "--what", "matmul", "--model", &model, "--device", "cpu"]);
+    assert!(products.code == 2 && products.err.contains("a graphics card"), "{}", products.err);
+    let named = |strategy| spo(&[&on[..], &["--what", "score", "--matmul", strategy]].concat());
+    let (unknown, of_cards) = (named("fast"), named("double-tma-mma"));
+    assert!(unknown.code == 2 && unknown.err.contains("simple-unit, "), "{}", unknown.err);
+    assert!(of_cards.err.contains("CPU does not multiply by double-tma-mma"), "{}", of_cards.err);
+
     let many = spo(&[&on[..], &few, &["--what", "generate", "--batch", "9"]].concat());
     assert_eq!(many.code, 2);
     assert!(many.err.contains("--batch") && many.err.contains("at most the 4 pairs"), "{}", many.err);

@@ -2,6 +2,7 @@
 
 use super::{Values, rows};
 use crate::adamw::AdamW;
+use crate::cpu::vector::widest;
 use burn::tensor::Tensor;
 
 impl AdamW {
@@ -17,7 +18,7 @@ impl AdamW {
 
     /// Steps some values in place, on this thread: weight, first and second moment, and their gradient.
     pub fn pass(self, [weight, first, second]: [&mut [f32]; 3], gradient: &[f32]) {
-        pulp::Arch::new().dispatch(|| self.values(weight, first, second, gradient));
+        widest!(self.values(weight, first, second, gradient));
     }
 
     #[inline(always)]

@@ -6,6 +6,7 @@
 
 use super::{Matrix, product_into, rows, vector};
 use crate::attention::{Group, Heads};
+use crate::cpu::vector::widest;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -40,7 +41,7 @@ pub fn backward(groups: &[Group], heads: Heads, qkv: [&[f32]; 3], sinks: Option<
             block.weigh(heads, q, k, sink, &mut weights);
             if let Some(cap) = heads.softcap {
                 block.score(q, k, &mut squashed);
-                pulp::Arch::new().dispatch(|| squash(&mut squashed, heads.scale / cap));
+                widest!(squash(&mut squashed, heads.scale / cap));
             }
             let (q, d_y) = (q.rows(block.rows.clone()), d_y.rows(block.rows.clone()));
             gradients.resize(weights.len(), 0.0);
@@ -194,7 +195,7 @@ impl Block {
         let columns = self.columns();
         for (row, weights) in weights.chunks_exact_mut(columns).enumerate() {
             let visible = self.visible(row);
-            pulp::Arch::new().dispatch(|| softmax(weights, &visible, heads, sink));
+            widest!(softmax(weights, &visible, heads, sink));
         }
     }
 
@@ -202,7 +203,7 @@ impl Block {
     /// capped scores, and is empty without a cap.
     fn softmax_gradient(&self, scale: f32, weights: &[f32], squashed: &[f32], gradients: &mut [f32]) {
         let columns = self.columns();
-        pulp::Arch::new().dispatch(|| {
+        widest!({
             for (weights, gradients) in weights.chunks_exact(columns).zip(gradients.chunks_exact_mut(columns)) {
                 let mean = vector::dot(weights, gradients);
                 weights

@@ -3,6 +3,7 @@
 use super::{Values, rows, rows_of, tensor};
 use crate::Form;
 use crate::bias::AddBias;
+use crate::cpu::vector::widest;
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 
@@ -16,7 +17,7 @@ impl Form<Flex, 2> for AddBias {
         let (count, width) = rows_of(&shape);
         let (y, bias) = (Values::from(y.clone()), Values::from(bias.clone()));
         let sums = rows::build(count, width, |first, out| {
-            pulp::Arch::new().dispatch(|| {
+            widest!({
                 for (out, y) in out.chunks_exact_mut(width).zip(y[first * width..].chunks_exact(width)) {
                     out.iter_mut().zip(y).zip(&*bias).for_each(|((out, y), bias)| *out = y + bias);
                 }

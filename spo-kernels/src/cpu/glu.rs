@@ -1,6 +1,6 @@
 //! See [`crate::glu`]: one pass over all rows.
 
-use super::vector::sigmoid;
+use super::vector::{sigmoid, widest};
 use super::{Values, rows, rows_of, tensor};
 use crate::Form;
 use crate::glu::Glu;
@@ -20,7 +20,7 @@ fn value(gate: &[f32], up: &[f32], out: &mut [f32]) {
 }
 
 #[inline(always)]
-fn gradients(gate: &[f32], up: &[f32], d_y: &[f32], [d_gate, d_up]: [&mut [f32]; 2]) {
+fn gradients(gate: &[f32], up: &[f32], d_y: &[f32], d_gate: &mut [f32], d_up: &mut [f32]) {
     let outputs = d_gate.iter_mut().zip(d_up);
     for ((d_gate, d_up), ((gate, up), d_y)) in outputs.zip(gate.iter().zip(up).zip(d_y)) {
         let (value, derivative) = silu(*gate);
@@ -40,7 +40,7 @@ impl Form<Flex, 2> for Glu {
         let out = rows::build(count, width, |first, out| {
             let part = first * width..first * width + out.len();
             let (gate, up) = (&gate[part.clone()], &up[part]);
-            pulp::Arch::new().dispatch(|| value(gate, up, out));
+            widest!(value(gate, up, out));
         });
         tensor(out, shape)
     }
@@ -50,10 +50,10 @@ impl Form<Flex, 2> for Glu {
         let (count, width) = rows_of(&shape);
         let (Some(gate), Some(up)) = (gate, up) else { unreachable!("`kept` asks for both") };
         let [gate, up, d_y] = [gate, up, d_y].map(Values::from);
-        let outputs = rows::build_many(count, [width; 2], |first, outputs| {
-            let part = first * width..first * width + outputs[0].len();
+        let outputs = rows::build_many(count, [width; 2], |first, [d_gate, d_up]| {
+            let part = first * width..first * width + d_gate.len();
             let (gate, up, d_y) = (&gate[part.clone()], &up[part.clone()], &d_y[part]);
-            pulp::Arch::new().dispatch(|| gradients(gate, up, d_y, outputs));
+            widest!(gradients(gate, up, d_y, d_gate, d_up));
         });
         outputs.map(|values| Some(tensor(values, shape.clone())))
     }

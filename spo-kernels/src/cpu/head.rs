@@ -1,6 +1,7 @@
 //! See [`crate::head`]: one pass over each row of logits, on all threads.
 
 use super::{Matrix, Values, product, rows, vector};
+use crate::cpu::vector::widest;
 use crate::head::LogitOptions;
 use burn::tensor::{Int, Tensor};
 
@@ -45,7 +46,7 @@ fn each_row(logits: &mut [f32], targets: &[usize], options: LogitOptions, want_g
     let vocab = logits.len() / targets.len().max(1);
     let mut logps = vec![0.0; targets.len()];
     rows::zip(logits, vocab, &mut logps, |row, logits, logp| {
-        *logp = pulp::Arch::new().dispatch(|| one_row(logits, targets[row], options, want_gradients));
+        *logp = widest!(one_row(logits, targets[row], options, want_gradients));
     });
     logps
 }

@@ -59,6 +59,13 @@ impl Home for Flex {
     }
 }
 
+/// Does work of many products on one of the pool's threads, which then starts them all: from another thread each product
+/// waits until one of the pool's wakes, which takes as long as a small product. On a card it stays on this thread, whose
+/// launches are one stream.
+pub fn on_a_worker<R: Send>(device: &Device, work: impl FnOnce() -> R + Send) -> R {
+    if on_cpu(device) { rayon::scope(|_| work()) } else { work() }
+}
+
 /// A tensor of the CPU backend that takes over `values`.
 fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
     Values::new(values, shape).into_flex()

@@ -1,6 +1,6 @@
 //! See [`crate::rms_norm`]: a row at a time, with its statistics computed again in the backward pass.
 
-use super::vector::dot;
+use super::vector::{dot, widest};
 use super::{Values, rows, rows_of, tensor};
 use crate::Form;
 use crate::rms_norm::RmsNorm;
@@ -25,7 +25,7 @@ impl Form<Flex, 2> for RmsNorm {
         let (count, width) = rows_of(&shape);
         let (x, weight) = (Values::from(x.clone()), Values::from(weight.clone()));
         let out = rows::build(count, width, |first, out| {
-            pulp::Arch::new().dispatch(|| {
+            widest!({
                 for (out, x) in out.chunks_exact_mut(width).zip(x[first * width..].chunks_exact(width)) {
                     let scale = self.scale(x);
                     out.iter_mut().zip(x).zip(&*weight).for_each(|((out, x), w)| *out = x * scale * (w + self.offset));
@@ -48,7 +48,7 @@ impl Form<Flex, 2> for RmsNorm {
         let [x, weight, d_y] = [x, weight, d_y].map(Values::from);
         let d_x = wanted[0].then(|| {
             let out = rows::build(count, width, |first, out| {
-                pulp::Arch::new().dispatch(|| {
+                widest!({
                     let (x, d_y) = (x[first * width..].chunks_exact(width), d_y[first * width..].chunks_exact(width));
                     for (out, (x, d_y)) in out.chunks_exact_mut(width).zip(x.zip(d_y)) {
                         let scale = self.scale(x);
@@ -65,7 +65,7 @@ impl Form<Flex, 2> for RmsNorm {
         });
         let d_weight = wanted[1].then(|| {
             let sums = rows::sum_rows(count, width, |rows, sums| {
-                pulp::Arch::new().dispatch(|| {
+                widest!({
                     let part = rows.start * width..rows.end * width;
                     for (x, d_y) in x[part.clone()].chunks_exact(width).zip(d_y[part].chunks_exact(width)) {
                         let scale = self.scale(x);

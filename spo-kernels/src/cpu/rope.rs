@@ -2,6 +2,7 @@
 
 use super::{Values, rows, tensor};
 use crate::Form;
+use crate::cpu::vector::widest;
 use crate::rope::Rotate;
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
@@ -12,7 +13,7 @@ impl Rotate<(Values, Values)> {
         let shape = x.layout().shape().clone();
         let (x, width, turned) = (Values::from(x), self.heads * self.dim, self.turned);
         let out = rows::build(shape[0], width, |first, out| {
-            pulp::Arch::new().dispatch(|| {
+            widest!({
                 let tokens = out.chunks_exact_mut(width).zip(x[first * width..].chunks_exact(width));
                 for (token, (out, x)) in tokens.enumerate() {
                     let row = (first + token) * turned..(first + token + 1) * turned;

@@ -1,5 +1,6 @@
 //! Work on rows of numbers, on all threads.
 
+use crate::cpu::vector::widest;
 use rayon::prelude::*;
 
 /// Values that one thread works on at a time: they stay in its cache.
@@ -88,7 +89,7 @@ pub fn add(into: &mut [f32], values: &[f32]) {
     assert_eq!(into.len(), values.len());
     update(into, |start, part| {
         let values = &values[start..start + part.len()];
-        pulp::Arch::new().dispatch(|| part.iter_mut().zip(values).for_each(|(sum, value)| *sum += value));
+        widest!(part.iter_mut().zip(values).for_each(|(sum, value)| *sum += value));
     });
 }
 
@@ -109,9 +110,6 @@ pub fn sum_rows(rows: usize, width: usize, visit: impl Fn(std::ops::Range<usize>
 
 /// `Σ x²` in f64.
 pub fn sum_of_squares(values: &[f32]) -> f64 {
-    let parts: Vec<f64> = values
-        .par_chunks(CHUNK)
-        .map(|part| pulp::Arch::new().dispatch(|| super::vector::dot_f64(part, part)))
-        .collect();
+    let parts: Vec<f64> = values.par_chunks(CHUNK).map(|part| widest!(super::vector::dot_f64(part, part))).collect();
     parts.iter().sum()
 }

@@ -1,4 +1,34 @@
-//! Vectorised loops over one row. They are plain Rust that the compiler vectorises inside `pulp::Arch::dispatch`.
+//! Vectorised loops over one row. They are plain Rust that the compiler vectorises inside [`widest`].
+
+use pulp::{Arch, Simd, WithSimd};
+
+/// Computes an expression with the widest vectors that the processor has. What it calls must be inlined: a function that is not
+/// is compiled for the oldest processor.
+macro_rules! widest {
+    ($work:expr) => {
+        $crate::cpu::vector::with_widest(
+            #[inline(always)]
+            || $work,
+        )
+    };
+}
+pub(crate) use widest;
+
+/// See [`widest`]. A closure called by value goes through a function of the compiler's own, which is not inlined; called in
+/// place it does not.
+#[inline(always)]
+pub(crate) fn with_widest<R>(work: impl FnMut() -> R) -> R {
+    struct Work<F>(F);
+    impl<R, F: FnMut() -> R> WithSimd for Work<F> {
+        type Output = R;
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(mut self, _: S) -> R {
+            (self.0)()
+        }
+    }
+    Arch::new().dispatch(Work(work))
+}
 
 const LANES: usize = 16;
 

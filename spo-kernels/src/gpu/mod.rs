@@ -27,6 +27,7 @@ pub mod embedding;
 pub(crate) mod form;
 pub mod glu;
 pub mod head;
+pub mod matmul;
 pub mod norm;
 pub mod optimizer;
 pub mod rope;

@@ -16,6 +16,8 @@ pub(super) trait Decoder: std::fmt::Debug {
     fn advance(&mut self, sequences: &mut [Sequence]);
     /// Ends the sequences whose entry is false.
     fn keep(&mut self, keep: &[bool]);
+    /// Forgets sequences that ended.
+    fn forget(&mut self) {}
 }
 
 /// The tokens of one sequence, and how the next ones are chosen.

@@ -172,6 +172,12 @@ impl Generator {
         &self.path
     }
 
+    /// Forgets what is kept of the sequence that ended last, so that the next prompt is computed from its first token on,
+    /// however it begins. No token depends on it.
+    pub fn forget(&mut self) {
+        self.decoder.forget();
+    }
+
     /// Continues each prompt. `watch` sees each new token with the index of its prompt, in the
     /// order of each sequence. A sequence ends at the model's context too; an empty prompt has no
     /// continuation.

@@ -16,9 +16,10 @@ use spo_kernels::rms_norm::{self, rms_norm};
 use spo_kernels::rope::{self, Angles, rotate};
 use spo_kernels::squares::sum_of_squares;
 use spo_model::decoder::blocks::{BlockBits, BlockWeight};
-use spo_model::device;
+use spo_model::device::{self, MatmulStrategy, on_cpu};
 use spo_model::quant::packed::{Affine, BlockRows, Book, Fp8, Microscaling, Packed, Scales};
 use spo_model::quant::{Coding, FORMATS};
+use spo_model::storage::Storage;
 
 fn device() -> Device {
     let name = std::env::var("SPO_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
@@ -350,5 +351,49 @@ fn optimiser_steps() {
     let found = step.step(state.map(|x| x.to_device(&device)), gradient.to_device(&device));
     for (found, expected) in found.iter().zip(&expected) {
         assert_close("AdamW", &wide(found), &wide(expected), 1e-6);
+    }
+}
+
+/// Shapes that fill tiles and such that do not, each matrix as it is and transposed. Every strategy multiplies right or says why
+/// it cannot; on a card two can always.
+#[test]
+fn products_by_every_strategy() {
+    let (device, mut multiply) = (device(), vec![]);
+    for &strategy in MatmulStrategy::ALL {
+        for (dtype, tolerance) in types(&device) {
+            for [rows, inner, columns] in [[128, 64, 192], [1, 96, 40], [70, 130, 33]] {
+                for turned in [[false, false], [false, true], [true, false]] {
+                    let [a, b] = [random([rows, inner]), random([inner, columns])].map(|x: Tensor<2>| x.cast(dtype));
+                    let expected = wide(&a.clone().cast(DType::F64).matmul(b.clone().cast(DType::F64)));
+                    let of = |x: Tensor<2>, turned: bool| match turned {
+                        true => x.transpose().add_scalar(0.0).to_device(&device).transpose(),
+                        false => x.to_device(&device),
+                    };
+                    let product = device::multiplied(strategy, of(a, turned[0]), of(b, turned[1]));
+                    if let Some(Ok(product)) = product {
+                        let what = format!("{} {dtype:?} {rows} {inner} {columns} {turned:?}", strategy.name());
+                        assert_close(&what, &wide(&product), &expected, tolerance);
+                        multiply.push(strategy);
+                    }
+                }
+            }
+        }
+    }
+    let always = [MatmulStrategy::Auto, MatmulStrategy::SimpleUnit];
+    let chosen = |strategy| device::multiply_by(&device, strategy, Storage::F32);
+    if on_cpu(&device) {
+        assert_eq!(multiply, []);
+        assert_eq!(chosen(MatmulStrategy::Auto).unwrap(), MatmulStrategy::Auto);
+        let refused = chosen(MatmulStrategy::SimpleUnit).unwrap_err();
+        assert!(refused.to_string().contains("CPU does not multiply by simple-unit"), "{refused}");
+    } else {
+        assert!(always.iter().all(|strategy| multiply.contains(strategy)), "{multiply:?}");
+        // `auto` last: what is chosen is of the whole process.
+        for strategy in MatmulStrategy::ALL.iter().copied().rev() {
+            match chosen(strategy) {
+                Ok(_) => assert!(multiply.contains(&strategy), "{strategy:?}"),
+                Err(error) => assert!(!always.contains(&strategy), "{error}"),
+            }
+        }
     }
 }

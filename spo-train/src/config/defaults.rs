@@ -20,6 +20,8 @@ pub(crate) const SEED: u64 = 0;
 pub(crate) const DTYPE: Dtype = Dtype::F32;
 /// Device.
 pub(crate) const DEVICE: &str = "auto";
+/// How a card multiplies.
+pub(crate) const MATMUL: &str = "auto";
 
 /// `[training]`. AdamW as in the field (PyTorch's betas and eps, no weight decay), not as in burn (eps 1e-5, decay 1e-4).
 pub(crate) fn training() -> TrainingSpec {
@@ -254,7 +256,7 @@ pub(crate) fn track() -> TrackSpec {
 /// The fixed defaults by section, as they stand in the schema and the reference.
 pub(crate) fn sections() -> Vec<(&'static str, Map<String, Value>)> {
     let top = serde_json::json!({ "seed": SEED, "holdout": HOLDOUT, "hold-share": HOLD_SHARE });
-    let model = serde_json::json!({ "dtype": DTYPE, "device": DEVICE });
+    let model = serde_json::json!({ "dtype": DTYPE, "device": DEVICE, "matmul": MATMUL });
     let mut training = table(&training());
     // `zo-eps` depends on [lora].
     let zeroth_order = table(&zeroth_order(OptimizerName::Subzero, false)).into_iter();

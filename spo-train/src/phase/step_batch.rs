@@ -13,6 +13,7 @@ use burn::tensor::{DType, Device};
 use rayon::prelude::*;
 use spo_core::logprob::HeadOptions;
 use spo_data::{Group, PackedBatch};
+use spo_kernels::cpu::on_a_worker;
 use spo_kernels::memory::card;
 use spo_model::device::on_cpu;
 use spo_model::load::Storage;
@@ -179,10 +180,12 @@ impl<'a> StepBatch<'a> {
     ) -> Result<Gradients, Fault> {
         let (mut gradients, micro_batches) = (Gradients::default(), self.shards.of(shard));
         if !side_by_side(&model.device(), model.spec()) {
-            for members in micro_batches {
-                tallies.push(self.differentiate(model, members, start, &mut gradients)?);
-            }
-            return Ok(gradients);
+            return on_a_worker(&model.device(), || {
+                for members in micro_batches {
+                    tallies.push(self.differentiate(model, members, start, &mut gradients)?);
+                }
+                Ok(gradients)
+            });
         }
         let run = |members: &Vec<usize>| {
             let mut own = Gradients::default();

@@ -6,7 +6,7 @@ use crate::config::{LoraPlan, RunPlan, RunSpec, SteeringPlan};
 use crate::policy::{PolicyOptions, RewardHead};
 use burn::tensor::Device;
 use spo_model::decoder::blocks::BlockBits;
-use spo_model::device::{check_dtype, describe, on_cpu};
+use spo_model::device::{MatmulStrategy, check_dtype, describe, multiply_by, on_cpu};
 use spo_model::load::{Kept, LoadOptions, Storage};
 use spo_model::lora::front::FRONT_CONFIG;
 use spo_model::lora::{Condition, FrontSpec, LoraSpec, SavedModules, Targets};
@@ -99,16 +99,30 @@ fn check_stored(spec: &RunSpec, plan: &RunPlan, device: &Device) -> Result<(), T
     Ok(())
 }
 
+/// Number format of the weights of a run.
+fn storage(plan: &RunPlan) -> Storage {
+    match plan.model.dtype {
+        Dtype::F32 => Storage::F32,
+        Dtype::Bf16 => Storage::Bf16,
+        Dtype::F16 => Storage::F16,
+    }
+}
+
+/// Makes this process multiply as the run says.
+///
+/// # Errors
+/// [`ModelError::Matmul`] where the device does not.
+pub fn multiply(plan: &RunPlan, device: &Device) -> Result<(), ModelError> {
+    let strategy = MatmulStrategy::named(&plan.model.matmul).unwrap_or(MatmulStrategy::Auto);
+    multiply_by(device, strategy, storage(plan)).map(drop)
+}
+
 /// What the policies of a run have in common.
 ///
 /// # Errors
 /// As [`lora_spec`].
 pub fn policy_options(plan: &RunPlan, model: &ModelSpec, device: &Device) -> Result<PolicyOptions, ModelError> {
-    let storage = match plan.model.dtype {
-        Dtype::F32 => Storage::F32,
-        Dtype::Bf16 => Storage::Bf16,
-        Dtype::F16 => Storage::F16,
-    };
+    let storage = storage(plan);
     check_dtype(device, storage)?;
     let blocks = plan.lora.as_ref().and_then(|lora| match lora.quantised_base {
         QuantisedBase::None => None,

@@ -108,6 +108,7 @@ pub fn prepare_on(spec: &RunSpec, card: Option<usize>, sink: &mut dyn Sink) -> R
     hub::note(&mut plan, located);
     check_rows(&model, [&train, &test, &driving])?;
     adapters::check(spec, &plan, &model, &device)?;
+    adapters::multiply(&plan, &device)?;
     check_router_loss(spec, &plan, &model)?;
     check_warm_up(&plan, &test)?;
     let [train, held_out] = label(&plan, &tokenizer, [("train", train), ("held-out", test)])?;

@@ -354,7 +354,8 @@ fn a_plan_of_an_older_version_is_read_or_says_what_to_do() {
         }
         fs::write(&file, older.to_string()).unwrap();
     };
-    write(&["dora", "dropout", "modules-to-save", "rounds", "quantised-base"].map(|key| ("lora", key)));
+    let of_lora = ["dora", "dropout", "modules-to-save", "rounds", "quantised-base"].map(|key| ("lora", key));
+    write(&[&of_lora[..], &[("model", "matmul")]].concat());
     assert_eq!(RunPlan::read(directory.path()).unwrap(), now);
     write(&[("evaluation", "samples")]);
     let error = RunPlan::read(directory.path()).unwrap_err();

@@ -72,6 +72,7 @@ fn wrong_files() {
         ("underscores", "steps = 10", "pairs_per_step = 4"),
         ("key of another section", "steps = 10", "rank = 4"),
         ("unheard-of key", "path = \"model\"", "path = \"model\"\nquantise = 4"),
+        ("a strategy that is none", "path = \"model\"", "path = \"model\"\nmatmul = \"fast\""),
         ("string for a number", "steps = 10", "steps = \"10\""),
         ("fraction for a count", "steps = 10", "steps = 1.5"),
         ("zero steps", "steps = 10", "steps = 0"),

@@ -31,6 +31,8 @@ pub(super) fn measure(setting: &Setting, batch: usize) -> Result<Figures, CliErr
     let mut generator = arguments.decode.generator(setting.model()?, &arguments.model, batch);
     let mut answers = vec![];
     let times = repeat(setting, |_, first| {
+        // Every epoch reads the prompts.
+        generator.forget();
         answers = generator.generate(&prompts, &options, &mut |_, _| {
             first();
             Control::Continue

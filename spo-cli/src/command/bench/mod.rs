@@ -2,6 +2,7 @@
 
 mod figures;
 mod generate;
+mod matmul;
 mod peak;
 mod score;
 mod setting;
@@ -13,13 +14,13 @@ use std::sync::LazyLock;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
-use spo_model::device;
+use spo_model::device::{self, MatmulStrategy};
 
 use self::figures::{Figures, table};
 use self::setting::Setting;
 use crate::error::CliError;
 use crate::generation::DecodeArguments;
-use crate::inputs::{Dtype, LayoutArguments, TextArguments};
+use crate::inputs::{Dtype, LayoutArguments, TextArguments, matmul_strategy};
 use crate::output::Output;
 
 /// When the process started; looked at first thing.
@@ -43,10 +44,10 @@ pub(crate) struct Arguments {
     /// Model directory or GGUF file; or a policy of a run, RUN:POLICY, the best one of a round RUN:ROUND@best
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// File, directory or pattern with the pairs; may be repeated
-    #[arg(long, value_name = "FILE", required = true)]
+    /// File, directory or pattern with the pairs; may be repeated. Required but for --what matmul
+    #[arg(long, value_name = "FILE")]
     data: Vec<PathBuf>,
-    /// What to measure; all three if absent
+    /// What to measure; training, scoring and generation if absent
     #[arg(long, value_enum)]
     what: Option<What>,
     /// Where: cpu, vulkan, metal, wgpu, cuda, or with an index: cuda:0; every device present if absent
@@ -67,6 +68,9 @@ pub(crate) struct Arguments {
     /// Tokens generated for each prompt
     #[arg(long, value_name = "N", default_value = "128", value_parser = at_least_one)]
     new_tokens: usize,
+    /// Rows of the products that --what matmul measures
+    #[arg(long, value_name = "N", default_value = "2048", value_parser = at_least_one)]
+    tokens: usize,
     /// Epochs measured after the first one
     #[arg(long, value_name = "N", default_value = "3", value_parser = at_least_one)]
     epochs: usize,
@@ -79,6 +83,9 @@ pub(crate) struct Arguments {
     /// Number format of the weights in memory
     #[arg(long, value_enum, default_value_t = Dtype::F32, help_heading = "Device")]
     dtype: Dtype,
+    /// How a graphics card multiplies matrices; --what matmul measures this way alone
+    #[arg(long, default_value = "auto", value_parser = matmul_strategy, value_name = "STRATEGY", help_heading = "Device")]
+    matmul: MatmulStrategy,
     #[command(flatten)]
     decode: DecodeArguments,
     #[command(flatten)]
@@ -92,6 +99,13 @@ enum What {
     Train,
     Score,
     Generate,
+    /// Every way that a graphics card can multiply, on the products of the model
+    Matmul,
+}
+
+impl What {
+    /// What is measured where nothing is named.
+    const ALL: [Self; 3] = [Self::Train, Self::Score, Self::Generate];
 }
 
 fn at_least_one(argument: &str) -> Result<usize, String> {
@@ -100,6 +114,12 @@ fn at_least_one(argument: &str) -> Result<usize, String> {
 
 impl Arguments {
     pub fn run(&self, output: &mut Output) -> Result<(), CliError> {
+        if self.what == Some(What::Matmul) {
+            return matmul::run(self, output);
+        }
+        if self.data.is_empty() {
+            return Err(CliError::argument("--data", "nothing", "a file, a directory or a pattern with the pairs"));
+        }
         let mut all = vec![];
         let open = self.open();
         for (what, device, batch) in &open {
@@ -118,7 +138,7 @@ impl Arguments {
 
     /// Every measurement that the arguments leave open.
     fn open(&self) -> Vec<(What, String, usize)> {
-        let kinds = self.what.map_or_else(|| What::value_variants().to_vec(), |what| vec![what]);
+        let kinds = self.what.map_or_else(|| What::ALL.to_vec(), |what| vec![what]);
         let devices = match &self.device {
             Some(device) => vec![device.clone()],
             None => device::present().map(str::to_owned).collect(),
@@ -167,6 +187,7 @@ impl Arguments {
             What::Train => train::measure(&setting),
             What::Score => score::measure(&setting),
             What::Generate => generate::measure(&setting, batch),
+            What::Matmul => unreachable!("it has figures of its own"),
         }
     }
 }

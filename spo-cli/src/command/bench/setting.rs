@@ -70,6 +70,7 @@ pub(super) struct Work {
 impl<'a> Setting<'a> {
     pub fn new(arguments: &'a Arguments, device: &str) -> Result<Self, CliError> {
         let device = device::open(device)?;
+        device::multiply_by(&device, arguments.matmul, arguments.dtype.storage())?;
         let place =
             TempDir::with_prefix("spo-bench-").map_err(|source| CliError::Io { path: std::env::temp_dir(), source })?;
         let policy = Place::named(&arguments.model, None, None)?;
@@ -96,6 +97,7 @@ impl<'a> Setting<'a> {
         let mut sets = vec![
             format!("model.path={}", text(&self.model.to_string_lossy())),
             format!("model.dtype={}", serde_json::json!(arguments.dtype)),
+            format!("model.matmul={}", text(arguments.matmul.name())),
             format!("rounds.0.dimension={}", text(&self.dimension)),
             format!("training.epochs={}", arguments.epochs + 1),
             format!("training.pairs-per-step={}", arguments.pairs_per_step),

@@ -2,7 +2,7 @@
 
 use super::rows::Rows;
 use crate::attention::Heads;
-use crate::cpu::vector::{dot, exp, tanh};
+use crate::cpu::vector::{dot, exp, tanh, widest};
 use rayon::prelude::*;
 
 /// Multiplications below which more threads do not pay.
@@ -43,8 +43,8 @@ pub fn attend(heads: Heads, queries: &Rows, seen: &[Seen], sinks: Option<&[f32]>
     let work: usize = seen.iter().map(|(_, position)| position * queries.width()).sum();
     let run = |(row, kv_head, out): (usize, usize, &mut [f32])| {
         let query = &queries.row(row)[kv_head * group * heads.dim..][..group * heads.dim];
-        pulp::Arch::new()
-            .dispatch(|| one(heads, query, seen[row], (kv_head, sinks.map(|sinks| &sinks[kv_head * group..])), out));
+        let sinks = sinks.map(|sinks| &sinks[kv_head * group..]);
+        widest!(one(heads, query, seen[row], (kv_head, sinks), out));
     };
     match work < WORTH_THREADS {
         true => tasks.into_iter().for_each(run),

@@ -13,11 +13,26 @@ pub(super) type Tile = [[f32; STEP]; LANES];
 
 /// The weights of 32 inputs and 16 outputs.
 pub(super) trait Block: Send + Sync {
+    /// Whether weights are decoded on the way to the registers.
+    const CODED: bool = true;
+
     /// The weights in this form, rounded where it must.
     fn of(tile: &Tile) -> Self;
 
     /// Weights of inputs `2 step` and `2 step + 1`.
     fn weights(&self, step: usize) -> [[f32; LANES]; 2];
+
+    /// The same in f32.
+    #[inline(always)]
+    fn decode(&self, into: &mut F32Block) {
+        for step in 0..STEP / 2 {
+            let weights = self.weights(step);
+            for lane in 0..LANES {
+                into.0[step][lane] = weights[0][lane];
+                into.0[step][LANES + lane] = weights[1][lane];
+            }
+        }
+    }
 
     /// All of them.
     fn tile(&self) -> Tile {
@@ -50,6 +65,8 @@ impl F32Block {
 
 // Loops over lanes: closures over arrays do not become vector instructions here.
 impl Block for F32Block {
+    const CODED: bool = false;
+
     fn of(tile: &Tile) -> Self {
         Self(std::array::from_fn(|step| std::array::from_fn(|i| tile[i % LANES][2 * step + i / LANES])))
     }
@@ -84,14 +101,26 @@ impl Block for Bf16Block {
 }
 
 impl Block for Q8Block {
+    #[inline(always)]
     fn of(tile: &Tile) -> Self {
-        let scales = std::array::from_fn(|lane| tile[lane].iter().fold(0.0f32, |top, w| top.max(w.abs())) / 127.0);
-        let value = |lane: usize, input: usize| match scales[lane] {
-            0.0 => 0,
-            scale => (tile[lane][input] / scale).round() as i8,
-        };
-        let values = std::array::from_fn(|step| std::array::from_fn(|i| value(i % LANES, 2 * step + i / LANES)));
-        Self { scales, values }
+        let mut block = Self { scales: [0.0; LANES], values: [[0; 2 * LANES]; STEP / 2] };
+        for lane in 0..LANES {
+            let mut top = 0.0f32;
+            for input in 0..STEP {
+                top = top.max(tile[lane][input].abs());
+            }
+            block.scales[lane] = top / 127.0;
+            // Without weights there is nothing to divide.
+            let scale = if block.scales[lane] == 0.0 { 1.0 } else { block.scales[lane] };
+            let mut codes = [0i8; STEP];
+            for input in 0..STEP {
+                codes[input] = (tile[lane][input] / scale).round_ties_even() as i8;
+            }
+            for input in 0..STEP {
+                block.values[input / 2][input % 2 * LANES + lane] = codes[input];
+            }
+        }
+        block
     }
 
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! Norms and activations of rows.
 
 use super::rows::Rows;
-use crate::cpu::vector::{dot, sigmoid, tanh};
+use crate::cpu::vector::{dot, sigmoid, tanh, widest};
 
 /// The function of a gate.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -40,12 +40,12 @@ pub fn normalise(x: &mut Rows, weight: Option<&[f32]>, epsilon: f64) {
 
 /// `cap · tanh(x / cap)`
 pub fn soft_cap(x: &mut [f32], cap: f32) {
-    pulp::Arch::new().dispatch(|| x.iter_mut().for_each(|x| *x = cap * tanh(*x / cap)));
+    widest!(x.iter_mut().for_each(|x| *x = cap * tanh(*x / cap)));
 }
 
 /// `x / √(mean(x²) + ε) · w`
 pub fn norm(x: &mut [f32], weight: &[f32], epsilon: f64) {
-    pulp::Arch::new().dispatch(|| {
+    widest!({
         let mean = dot(x, x) / x.len() as f32;
         let scale = (mean + epsilon as f32).sqrt().recip();
         x.iter_mut().zip(weight).for_each(|(x, weight)| *x = *x * scale * weight);
@@ -59,7 +59,7 @@ pub fn gated(gate_up: &Rows, function: Gate) -> Rows {
     for (row, y) in y.rows_mut().enumerate() {
         let both = gate_up.row(row);
         let (gate, up) = both.split_at(inner);
-        pulp::Arch::new().dispatch(|| match function {
+        widest!(match function {
             Gate::Clamped { alpha, limit } => {
                 for (y, pair) in y.iter_mut().zip(both.as_chunks::<2>().0) {
                     let gate = pair[0].min(limit);

@@ -14,6 +14,7 @@ use super::rows::{Rows, STEP};
 use crate::cpu::Values;
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::matmul::transpose;
+use crate::cpu::vector::widest;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 use std::cell::RefCell;
@@ -173,7 +174,10 @@ impl Weight {
     fn blocks<B: Block>(&self) -> Vec<B> {
         let per_panel = self.per_panel();
         let panels = self.outputs.div_ceil(LANES * GROUP) * GROUP;
-        let at = |index: usize| B::of(&self.tile(index / per_panel * LANES, index % per_panel * STEP));
+        let at = |index: usize| {
+            let tile = self.tile(index / per_panel * LANES, index % per_panel * STEP);
+            widest!(B::of(&tile))
+        };
         (0..panels * per_panel).into_par_iter().map(at).collect()
     }
 
@@ -213,18 +217,29 @@ impl Weight {
                     for (at, room) in blocks[..size].iter_mut().enumerate() {
                         source.block(at / per_panel, at % per_panel, room);
                     }
-                    self.group_of(&blocks[..size], x, out);
+                    self.group_of(&blocks[..size], most, x, out);
                 });
             }
-            Form::F32(blocks) => self.group_of(&blocks[group * size..][..size], x, out),
-            Form::Bf16(blocks) => self.group_of(&blocks[group * size..][..size], x, out),
-            Form::Q8(blocks) => self.group_of(&blocks[group * size..][..size], x, out),
+            Form::F32(blocks) => self.group_of(&blocks[group * size..][..size], most, x, out),
+            Form::Bf16(blocks) => self.group_of(&blocks[group * size..][..size], most, x, out),
+            Form::Q8(blocks) => self.group_of(&blocks[group * size..][..size], most, x, out),
         }
     }
 
-    fn group_of<B: Block>(&self, blocks: &[B], x: &Rows, out: &mut [f32]) {
+    /// The product with blocks that are there; for rows of several tiles they are decoded once.
+    fn group_of<B: Block>(&self, blocks: &[B], most: usize, x: &Rows, out: &mut [f32]) {
         let per_panel = self.per_panel();
-        Arch::new().dispatch(Task { source: Stored { blocks, per_panel }, per_panel, x, out });
+        if !B::CODED || x.len() <= most {
+            return Arch::new().dispatch(Task { source: Stored { blocks, per_panel }, per_panel, x, out });
+        }
+        SCRATCH.with_borrow_mut(|decoded| {
+            decoded.resize(decoded.len().max(blocks.len()), F32Block::ZERO);
+            widest!(blocks.iter().zip(decoded.iter_mut()).for_each(
+                #[inline(always)]
+                |(block, room)| block.decode(room)
+            ));
+            self.group_of(&decoded[..blocks.len()], most, x, out);
+        });
     }
 }
 

@@ -1,13 +1,12 @@
 //! See [`crate::head`]: the product with logits in f32, then one pass over its rows, and another one for gradients.
 
 use super::{beside, buffer, typed};
-use crate::gpu::Buffer;
 use crate::gpu::head::{Options, gradients as write_gradients, log_probs, products_to_gradients};
+use crate::gpu::{Buffer, matmul};
 use crate::head::LogitOptions;
 use burn::tensor::{DType, Int, IntDType, Tensor};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::into_contiguous;
-use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul};
 use burn_cubecl::tensor::CubeTensor;
 
 /// Products and targets of some rows, and what is known of them.
@@ -32,8 +31,7 @@ impl Rows {
         let take = |x: &Tensor<2>| x.clone().try_into_primitive::<CubeBackend>().ok();
         let (hidden, transposed) = (take(hidden)?, take(&weight.clone().transpose())?);
         let targets = targets.clone().cast(IntDType::I32).try_into_primitive::<CubeBackend>().ok()?;
-        let products = matmul(hidden, transposed, None, MatmulStrategy::default(), DType::F32).ok()?;
-        let products = into_contiguous(products);
+        let products = into_contiguous(matmul::product(&hidden, &transposed, DType::F32));
         let [logps, log_sums] = [(); 2].map(|()| beside(&products, [rows], DType::F32));
         let options = Options { scale: options.scale as f32, softcap: options.softcap.map(|cap| cap as f32) };
         // Ids are not negative, so their 32 bits are those of u32.

@@ -1,18 +1,14 @@
-//! See [`crate::linear`]: burn's products, and the weight's gradient in the weight's own layout.
+//! See [`crate::linear`]: the weight's gradient is made in the weight's own layout.
 
 use crate::Form;
+use crate::gpu::matmul::product;
 use crate::linear::Linear;
-use burn::backend::Backend;
-use burn::backend::tensor::FloatTensor;
+use burn::backend::ops::FloatTensorOps;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
-fn product<B: Backend>(a: FloatTensor<B>, b: FloatTensor<B>) -> FloatTensor<B> {
-    B::float_matmul(a, b)
-}
-
-fn transposed<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
-    B::float_swap_dims(x, 0, 1)
+fn transposed(x: CubeTensor) -> CubeTensor {
+    CubeBackend::float_swap_dims(x, 0, 1)
 }
 
 impl Form<CubeBackend, 2> for Linear {
@@ -21,7 +17,7 @@ impl Form<CubeBackend, 2> for Linear {
     }
 
     fn value(&self, [x, weight]: [&CubeTensor; 2]) -> CubeTensor {
-        product::<CubeBackend>(x.clone(), transposed::<CubeBackend>(weight.clone()))
+        product(x, &transposed(weight.clone()), x.dtype)
     }
 
     fn gradients(
@@ -30,8 +26,8 @@ impl Form<CubeBackend, 2> for Linear {
         d_y: CubeTensor,
         _: [bool; 2],
     ) -> [Option<CubeTensor>; 2] {
-        let d_x = weight.map(|weight| product::<CubeBackend>(d_y.clone(), weight));
-        let d_weight = x.map(|x| product::<CubeBackend>(transposed::<CubeBackend>(d_y), x));
+        let d_x = weight.map(|weight| product(&d_y, &weight, d_y.dtype));
+        let d_weight = x.map(|x| product(&transposed(d_y), &x, x.dtype));
         [d_x, d_weight]
     }
 }

@@ -2,11 +2,10 @@
 
 use super::{buffer, own};
 use crate::Home;
-use crate::gpu::sums;
+use crate::gpu::{matmul, sums};
 use burn::tensor::{DType, Tensor};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::into_contiguous;
-use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul};
 
 /// `sum + aᵀ b`; the sum itself where it is not f32 on a card.
 #[allow(clippy::result_large_err, reason = "the sum comes back to be added to otherwise")]
@@ -18,8 +17,8 @@ pub(crate) fn add_transposed(sum: Tensor<2>, a: &Tensor<2>, b: &Tensor<2>) -> Re
     let on_card = "just asked";
     let transposed = CubeBackend::plain(a.clone().transpose()).expect(on_card);
     let b = CubeBackend::plain(b.clone()).expect(on_card);
-    let Ok(product) = matmul(transposed, b, None, MatmulStrategy::default(), DType::F32) else { return Err(sum) };
-    let (product, sum) = (into_contiguous(product), own(CubeBackend::plain(sum).expect(on_card)));
+    let product = into_contiguous(matmul::product(&transposed, &b, DType::F32));
+    let sum = own(CubeBackend::plain(sum).expect(on_card));
     sums::accumulate::<f32>(&sum.client, buffer(&sum), buffer(&product));
     Ok(Tensor::from_primitive::<CubeBackend>(sum))
 }

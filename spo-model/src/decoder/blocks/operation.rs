@@ -56,7 +56,8 @@ pub trait BlockOperation: Backend {
         layout: BlockLayout,
     ) -> FloatTensor<Self> {
         let dtype = x.dtype().into();
-        forth::<Self>(x, layout.chunks(CHUNK_VALUES), |part| rows::<Self>(&packed, &scales, &layout, part, dtype))
+        let rows = |part| rows::<Self>(&packed, &scales, &layout, part, dtype);
+        forth::<Self>(x, layout.chunks(CHUNK_VALUES), rows, Self::float_matmul)
     }
 
     /// `[tokens, out]` → `[tokens, in]`
@@ -68,7 +69,8 @@ pub trait BlockOperation: Backend {
         layout: BlockLayout,
     ) -> FloatTensor<Self> {
         let dtype = y.dtype().into();
-        back::<Self>(y, layout.chunks(CHUNK_VALUES), |part| rows::<Self>(&packed, &scales, &layout, part, dtype))
+        let rows = |part| rows::<Self>(&packed, &scales, &layout, part, dtype);
+        back::<Self>(y, layout.chunks(CHUNK_VALUES), rows, Self::float_matmul)
     }
 }
 
@@ -77,9 +79,9 @@ fn forth<B: Backend>(
     x: FloatTensor<B>,
     parts: impl Iterator<Item = Range<usize>>,
     rows: impl Fn(Range<usize>) -> FloatTensor<B>,
+    times: impl Fn(FloatTensor<B>, FloatTensor<B>) -> FloatTensor<B>,
 ) -> FloatTensor<B> {
-    let mut products: Vec<_> =
-        parts.map(|part| B::float_matmul(x.clone(), B::float_swap_dims(rows(part), 0, 1))).collect();
+    let mut products: Vec<_> = parts.map(|part| times(x.clone(), B::float_swap_dims(rows(part), 0, 1))).collect();
     if products.len() == 1 { products.remove(0) } else { B::float_cat(products, 1) }
 }
 
@@ -88,11 +90,12 @@ fn back<B: Backend>(
     y: FloatTensor<B>,
     parts: impl Iterator<Item = Range<usize>>,
     rows: impl Fn(Range<usize>) -> FloatTensor<B>,
+    times: impl Fn(FloatTensor<B>, FloatTensor<B>) -> FloatTensor<B>,
 ) -> FloatTensor<B> {
     let tokens = y.shape()[0];
     let products = parts.map(|part| {
         let columns = B::float_slice(y.clone(), &[Slice::from(0..tokens), Slice::from(part.clone())]);
-        B::float_matmul(columns, rows(part))
+        times(columns, rows(part))
     });
     products.reduce(B::float_add).expect("a weight has rows")
 }

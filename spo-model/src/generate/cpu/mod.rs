@@ -12,9 +12,11 @@ use super::batch::{Decoder, Sequence};
 use super::{DecodeOptions, WeightFormat};
 use crate::spec::{Activation, MlpKind, NormKind, QkNorm, QkvLayout, Rope};
 use crate::{CausalLm, ModelSpec};
+use burn::tensor::Device;
 use spo_kernels::attention::Heads;
 use spo_kernels::cpu::decode::elementwise::{add, norm, normalise, normed, soft_cap};
 use spo_kernels::cpu::decode::{KeysValues, Rows, attend};
+use spo_kernels::cpu::on_a_worker;
 use weights::{Layer, Use, Weights};
 
 /// Rows of a prompt that go through the model at once.
@@ -38,6 +40,18 @@ pub(super) struct CpuDecoder {
     drafts: usize,
     /// Passes over the weights that were expected so far, at most.
     passes: usize,
+    copies: Copies,
+}
+
+/// Copies of the weights that are read faster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Copies {
+    /// There are none, or they are made.
+    Settled,
+    /// They pay, but the next token does not wait for them.
+    AfterAToken,
+    /// To be made before the next pass.
+    Due,
 }
 
 /// Keys and values of a sequence's tokens; what follows them does not count.
@@ -66,6 +80,7 @@ impl CpuDecoder {
             most_drafts,
             drafts: 0,
             passes: 0,
+            copies: Copies::Settled,
         })
     }
 
@@ -137,6 +152,33 @@ impl CpuDecoder {
         cache
     }
 
+    /// Makes the copies that are due.
+    fn settle(&mut self) {
+        self.copies = match self.copies {
+            Copies::AfterAToken => Copies::Due,
+            Copies::Due => {
+                self.weights.copy(self.most_drafts > 0);
+                self.drafts = self.most_drafts;
+                Copies::Settled
+            }
+            Copies::Settled => Copies::Settled,
+        };
+    }
+
+    /// Runs prompts through the model, each but for what is known of it.
+    fn read(&mut self, prompts: &[&[u32]]) {
+        for prompt in prompts {
+            let cache = self.cache_for(prompt);
+            let known = cache.tokens.len();
+            self.running.push(cache);
+            let sequence = self.running.len() - 1;
+            for tokens in prompt[known..].chunks(PROMPT_ROWS) {
+                let rows: Vec<Row> = tokens.iter().map(|token| (sequence, *token)).collect();
+                self.forward(&rows, Use::Full);
+            }
+        }
+    }
+
     fn positions(&self, rows: &[Row]) -> Vec<usize> {
         let mut positions: Vec<usize> = vec![];
         for (index, (sequence, _)) in rows.iter().enumerate() {
@@ -185,8 +227,7 @@ impl Decoder for CpuDecoder {
         let before = self.passes;
         self.passes = before.saturating_add(prompts.div_ceil(self.batch).saturating_mul(max_new_tokens));
         if before < WORTH_COPIES && self.passes >= WORTH_COPIES {
-            self.weights.copy(self.most_drafts > 0);
-            self.drafts = self.most_drafts;
+            self.copies = Copies::AfterAToken;
         }
     }
 
@@ -195,32 +236,30 @@ impl Decoder for CpuDecoder {
     }
 
     fn start(&mut self, prompts: &[&[u32]]) {
-        for prompt in prompts {
-            let cache = self.cache_for(prompt);
-            let known = cache.tokens.len();
-            self.running.push(cache);
-            let sequence = self.running.len() - 1;
-            for tokens in prompt[known..].chunks(PROMPT_ROWS) {
-                let rows: Vec<Row> = tokens.iter().map(|token| (sequence, *token)).collect();
-                self.forward(&rows, Use::Full);
-            }
-        }
+        on_a_worker(&Device::flex(), || self.read(prompts));
     }
 
     fn advance(&mut self, sequences: &mut [Sequence]) {
-        let left = sequences.iter().map(Sequence::left).min().unwrap_or(1);
-        let drafts = self.drafts.min(left - 1);
-        if drafts > 0 && sequences.len() <= MOST_DRAFTING {
-            return self.advance_with_drafts(sequences, drafts);
-        }
-        let logits = self.logits(&newest(sequences), Use::Full);
-        push_all(sequences, &logits);
+        on_a_worker(&Device::flex(), || {
+            self.settle();
+            let left = sequences.iter().map(Sequence::left).min().unwrap_or(1);
+            let drafts = self.drafts.min(left - 1);
+            if drafts > 0 && sequences.len() <= MOST_DRAFTING {
+                return self.advance_with_drafts(sequences, drafts);
+            }
+            let logits = self.logits(&newest(sequences), Use::Full);
+            push_all(sequences, &logits);
+        });
     }
 
     fn keep(&mut self, keep: &[bool]) {
         let (kept, ended): (Vec<_>, Vec<_>) = self.running.drain(..).zip(keep).partition(|(_, keep)| **keep);
         self.running = kept.into_iter().map(|(cache, _)| cache).collect();
         self.ended = ended.into_iter().next_back().map(|(cache, _)| cache);
+    }
+
+    fn forget(&mut self) {
+        self.ended = None;
     }
 }
 

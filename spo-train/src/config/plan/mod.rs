@@ -22,6 +22,7 @@ use serde_json::{Map, Value};
 
 use crate::TrainError;
 
+use super::defaults::MATMUL;
 use super::spec::{
     Best, DataEntry, Dtype, Located, LoraCondition, LoraRounds, LoraTargets, MetaUse, OnMiss, OptimizerName,
     QuantisedBase, Recompute, Schedule, Slopes, StoppingMetric, TextSpec,
@@ -144,6 +145,13 @@ pub struct ModelPlan {
     pub dtype: Dtype,
     /// Device name, as `spo-model` reads it.
     pub device: String,
+    /// How a card multiplies, as `spo-model` calls it; runs from before have their device's own way.
+    #[serde(default = "auto")]
+    pub matmul: String,
+}
+
+fn auto() -> String {
+    MATMUL.into()
 }
 
 /// `[lora]`, resolved.

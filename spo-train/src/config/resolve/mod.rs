@@ -210,7 +210,7 @@ impl<'a> Resolver<'a> {
         Ok(RunPlan {
             schema: SCHEMA,
             seed: self.sections.seed.unwrap_or(defaults::SEED),
-            model: self.model(),
+            model: self.model()?,
             lora: self.lora()?,
             steering,
             data,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use spo_data::{Fold, TextSpec};
+use spo_model::device::MatmulStrategy;
 
 use super::layers::Layers;
 use super::{Resolver, wrong};
@@ -35,8 +36,15 @@ impl Resolver<'_> {
         spec.out()
     }
 
-    pub(super) fn model(&mut self) -> ModelPlan {
-        self.section("model")
+    pub(super) fn model(&mut self) -> Result<ModelPlan, ConfigError> {
+        let plan: ModelPlan = self.section("model");
+        if let Some(node) = self.root("model").and_then(|section| section.get("matmul"))
+            && MatmulStrategy::named(&plan.matmul).is_none()
+        {
+            let known: Vec<_> = MatmulStrategy::ALL.iter().map(|strategy| strategy.name()).collect();
+            return Err(wrong(self.document, node, "model.matmul", format!("one of {}", known.join(", "))));
+        }
+        Ok(plan)
     }
 
     pub(super) fn lora(&mut self) -> Result<Option<LoraPlan>, ConfigError> {

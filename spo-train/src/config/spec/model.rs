@@ -17,6 +17,10 @@ pub struct ModelSpec {
     pub dtype: Option<Dtype>,
     /// Where to compute: `auto`, `cpu`, `vulkan`, `metal`, `cuda:0`, …
     pub device: Option<String>,
+    /// How a graphics card multiplies matrices: `auto`, `double-tma-mma`, `cublaslt`, …; `spo bench --what matmul` lists them and
+    /// measures each. One that the card or the build does not have, or whose products are wrong there, is refused before the
+    /// run; a product whose shape it does not take is computed as with `auto`.
+    pub matmul: Option<String>,
 }
 
 /// Number format of weights in memory.

@@ -7,6 +7,7 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use spo_kernels::gpu::dequantise::Layout;
 use spo_kernels::gpu::dequantised;
+use spo_kernels::gpu::matmul::product;
 use std::ops::Range;
 
 /// Values turned back into numbers at a time.
@@ -21,10 +22,14 @@ impl BlockLayout {
     }
 }
 
+fn times(a: CubeTensor, b: CubeTensor) -> CubeTensor {
+    product(&a, &b, a.dtype)
+}
+
 impl BlockOperation for CubeBackend {
     fn block_product(x: CubeTensor, packed: CubeTensor, scales: CubeTensor, layout: BlockLayout) -> CubeTensor {
         let rows = layout.rows([packed, scales], x.dtype());
-        forth::<Self>(x, layout.chunks(CHUNK_VALUES), rows)
+        forth::<Self>(x, layout.chunks(CHUNK_VALUES), rows, times)
     }
 
     fn block_product_transposed(
@@ -34,6 +39,6 @@ impl BlockOperation for CubeBackend {
         layout: BlockLayout,
     ) -> CubeTensor {
         let rows = layout.rows([packed, scales], y.dtype());
-        back::<Self>(y, layout.chunks(CHUNK_VALUES), rows)
+        back::<Self>(y, layout.chunks(CHUNK_VALUES), rows, times)
     }
 }
