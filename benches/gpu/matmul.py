@@ -1,7 +1,7 @@
 """Every way that spo can multiply on the card, on the products of a model of Qwen2-1.5B's shape."""
 import json
 
-MODEL, TOKENS, LIMIT = "qwen2-1.5b", 2048, 150
+MODEL, TOKENS, LIMIT = "qwen2-1.5b", 2048, 120
 
 
 def measure(parts, spo, device, work, models, dtypes):

@@ -4,6 +4,7 @@ small      6 M parameters: hidden 256, 4 blocks, vocabulary 8,192, tied
 medium    56 M parameters: hidden 512, 8 blocks, vocabulary 32,000
 head-32000, head-151936   2 blocks of medium's width with a tied head of that vocabulary
 smollm2-135m   134 M parameters in the shape of SmolLM2-135M
+qwen2-0.5b   494 M parameters in the shape of Qwen2.5-0.5B, only when it is named
 qwen2-1.5b   1.54 G parameters in the shape of Qwen2-1.5B, only when it is named
 SIZE.pairs.jsonl          pairs of Anthropic HH as messages, in random order, prompts under 512 tokens
 SIZE-lora     an adapter of rank 16 on all linear layers of medium and of smollm2-135m, as PEFT draws it
@@ -39,9 +40,11 @@ for vocabulary in (32000, 151936):
 SHAPES["smollm2-135m"] = dict(hidden_size=576, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3,
                               intermediate_size=1536, vocab_size=49152, tie_word_embeddings=True)
 YARDSTICK = list(SHAPES)
+SHAPES["qwen2-0.5b"] = dict(hidden_size=896, num_hidden_layers=24, num_attention_heads=14, num_key_value_heads=2,
+                            intermediate_size=4864, vocab_size=151936, tie_word_embeddings=True)
 SHAPES["qwen2-1.5b"] = dict(hidden_size=1536, num_hidden_layers=28, num_attention_heads=12, num_key_value_heads=2,
                             intermediate_size=8960, vocab_size=151936, tie_word_embeddings=True)
-EPSILON = {"qwen2-1.5b": 1e-6}
+EPSILON = {"qwen2-0.5b": 1e-6, "qwen2-1.5b": 1e-6}
 
 
 def transcripts():

@@ -75,6 +75,7 @@ fn another(key: &str, property: &Value) -> Value {
         "holdout-fold" => return json!("2/5"),
         "replay" => return json!({ "honesty": 0.25 }),
         "device" => return json!("cpu"),
+        "matmul" => return json!("simple-unit"),
         "objective" => return json!("ipo"),
         "mlflow" => return json!("http://127.0.0.1:5000"),
         "scorer" => return json!("rules:length=3"),
