@@ -192,7 +192,7 @@ pub fn multiply_by(device: &Device, strategy: MatmulStrategy, storage: Storage) 
     }
     check_dtype(device, storage)?;
     #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal", feature = "cuda"))]
-    return spo_kernels::gpu::matmul::choose(strategy, device, storage.dtype().into()).map_err(refused);
+    return spo_kernels::gpu::matmul::choose(strategy, device, storage.dtype()).map_err(refused);
     #[cfg(not(any(feature = "wgpu", feature = "vulkan", feature = "metal", feature = "cuda")))]
     unreachable!("this build has no other device")
 }

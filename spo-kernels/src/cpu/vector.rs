@@ -1,4 +1,4 @@
-//! Vectorised loops over one row. They are plain Rust that the compiler vectorises inside [`widest`].
+//! Vectorised loops over one row. They are plain Rust that the compiler vectorises inside `widest!`.
 
 use pulp::{Arch, Simd, WithSimd};
 
@@ -14,7 +14,7 @@ macro_rules! widest {
 }
 pub(crate) use widest;
 
-/// See [`widest`]. A closure called by value goes through a function of the compiler's own, which is not inlined; called in
+/// See `widest!`. A closure called by value goes through a function of the compiler's own, which is not inlined; called in
 /// place it does not.
 #[inline(always)]
 pub(crate) fn with_widest<R>(work: impl FnMut() -> R) -> R {

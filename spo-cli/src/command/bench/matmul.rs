@@ -188,7 +188,7 @@ impl Record {
                     0 => self.head_ms += product.ms,
                     count => self.block_ms += count as f64 * product.ms,
                 }
-                if !(product.difference <= AGREE) {
+                if product.difference.is_nan() || product.difference > AGREE {
                     self.refused
                         .get_or_insert(format!("WRONG: {} is off by {:.1e}", product.product, product.difference));
                 }
