@@ -154,6 +154,8 @@ fn templates_have_the_extensions_of_transformers() {
     assert!(render("{{").is_err());
     let endless = "{% for a in range(99999) %}{% for b in range(99999) %}{{ a }}{% endfor %}{% endfor %}";
     assert!(render(endless).unwrap_err().to_string().contains("fuel"));
+    let clocks = "{% for a in range(99999) %}{{ strftime_now('%Y') }}{% endfor %}";
+    assert!(render(clocks).unwrap_err().to_string().contains("fuel"));
     assert_eq!(
         render("{{ 'a\nb' | indent(2, true) }}{{ '%02d' | format(7) }}{{ '{}-{:>3}'.format(1, 2) }}").unwrap(),
         "  a\n  b071-  2"
