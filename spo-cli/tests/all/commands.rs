@@ -144,6 +144,8 @@ fn a_bench_measures_the_work_that_the_other_commands_do() {
     let table = out(&[&on[..], &few[..few.len() - 1], &["--what", "score", "--pairs", "2"]].concat());
     assert!(table.starts_with("what ") && table.contains("of matmul peak") && table.contains("\nscore "), "{table}");
 
+    let twice = spo(&[&on[..], &["--what", "train", "--set", "model.dtype=bf16"]].concat());
+    assert!(twice.code == 2 && twice.err.contains("--dtype, which says the same"), "{}", twice.err);
     let no_data = spo(&["bench", "--model", &model, "--device", "cpu"]);
     assert!(no_data.code == 2 && no_data.err.contains("--data"), "{}", no_data.err);
     let products = spo(&["bench", "--what", "matmul", "--model", &model, "--device", "cpu"]);

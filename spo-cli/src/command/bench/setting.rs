@@ -33,6 +33,17 @@ rounds = [{ dimension = "preference", objective = "dpo" }]
 training = { schedule = "constant", warmup-ratio = 0.0, shuffle = false }
 "#;
 
+/// Keys of the run file that an argument of this command says.
+const SAID: [(&str, &str); 7] = [
+    ("model.path", "--model"),
+    ("model.dtype", "--dtype"),
+    ("model.device", "--device"),
+    ("model.matmul", "--matmul"),
+    ("training.epochs", "--epochs"),
+    ("training.pairs-per-step", "--pairs-per-step"),
+    ("lora.rank", "--lora"),
+];
+
 pub(super) struct Setting<'a> {
     pub arguments: &'a Arguments,
     pub device: Device,
@@ -69,6 +80,7 @@ pub(super) struct Work {
 
 impl<'a> Setting<'a> {
     pub fn new(arguments: &'a Arguments, device: &str) -> Result<Self, CliError> {
+        said_once(&arguments.set)?;
         let device = device::open(device)?;
         device::multiply_by(&device, arguments.matmul, arguments.dtype.storage())?;
         let place =
@@ -97,7 +109,6 @@ impl<'a> Setting<'a> {
         let mut sets = vec![
             format!("model.path={}", text(&self.model.to_string_lossy())),
             format!("model.dtype={}", serde_json::json!(arguments.dtype)),
-            format!("model.matmul={}", text(arguments.matmul.name())),
             format!("rounds.0.dimension={}", text(&self.dimension)),
             format!("training.epochs={}", arguments.epochs + 1),
             format!("training.pairs-per-step={}", arguments.pairs_per_step),
@@ -160,6 +171,17 @@ pub(super) fn repeat(
     }
     epochs.remove(0);
     Ok(Times { first: first.unwrap_or_default(), epochs, peak_bytes: spo_train::step::memory::peak_resident_bytes() })
+}
+
+/// Refuses what an argument of this command says already.
+fn said_once(sets: &[String]) -> Result<(), CliError> {
+    for set in sets {
+        let key = set.split('=').next().unwrap_or_default().trim();
+        if let Some((_, argument)) = SAID.iter().find(|(said, _)| *said == key) {
+            return Err(CliError::argument("--set", set.clone(), format!("{argument}, which says the same here")));
+        }
+    }
+    Ok(())
 }
 
 /// The directory of a model with an adapter's weights in it, below `place`.
