@@ -356,7 +356,7 @@ impl ModelError {
             )),
             Self::DeviceDtype { known, .. } => Some(format!("choose another dtype: {}", known.join(", "))),
             Self::Matmul { .. } => {
-                Some("`auto` multiplies everywhere; `spo bench --what matmul` tries every way on a device".into())
+                Some("leave `matmul` out, or set it to auto; `spo bench --what matmul` tries every way on a card".into())
             }
             Self::NotOnCards { .. } => {
                 Some("load it as numbers, quantise it anew (\"4-bit\"), or keep it so on the CPU".into())

@@ -58,6 +58,8 @@ struct Record {
     /// All products of a block, each as often as it has it, and those of the head.
     block_ms: f64,
     head_ms: f64,
+    /// Of all of them, each once.
+    tflops: f64,
     /// Why it is not measured, or not to be used.
     #[serde(skip_serializing_if = "Option::is_none")]
     refused: Option<String>,
@@ -159,6 +161,7 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<(), CliE
             note(format!("{} {kind}: measured", layer.name));
         }
     }
+    records.iter_mut().for_each(Record::sum_up);
     match arguments.json {
         true => records.iter().try_for_each(|record| output.json(record)),
         false => output.line(table(&records)),
@@ -176,8 +179,16 @@ impl Record {
             products: vec![],
             block_ms: 0.0,
             head_ms: 0.0,
+            tflops: 0.0,
             refused: None,
         }
+    }
+
+    /// The rate of all products together.
+    fn sum_up(&mut self) {
+        let ms: f64 = self.products.iter().map(|product| product.ms).sum();
+        let operations: f64 = self.products.iter().map(|product| product.tflops * product.ms).sum();
+        self.tflops = if ms > 0.0 { operations / ms } else { 0.0 };
     }
 
     /// Adds what was measured; gives the product itself, if it was the first.
@@ -213,14 +224,10 @@ fn table(records: &[Record]) -> String {
     });
     let mut lines = vec![format!("{:<24}{:>12}{:>12}{:>12}  ", "strategy", "block, ms", "head, ms", "TFLOP/s")];
     lines.extend(sorted.iter().map(|record| {
-        let flops: f64 = record.products.iter().map(|product| product.tflops * product.ms).sum();
-        let ms: f64 = record.products.iter().map(|product| product.ms).sum();
         let (strategy, said) = (record.strategy, record.refused.as_deref().unwrap_or(""));
-        let [block, head] = [record.block_ms, record.head_ms];
-        match ms > 0.0 {
-            true => {
-                format!("{strategy:<24}{block:>12.2}{head:>12.2}{:>12.2}  {said}", flops / ms).trim_end().to_owned()
-            }
+        let [block, head, rate] = [record.block_ms, record.head_ms, record.tflops];
+        match rate > 0.0 {
+            true => format!("{strategy:<24}{block:>12.2}{head:>12.2}{rate:>12.2}  {said}").trim_end().to_owned(),
             false => format!("{strategy:<24}{:>12}{:>12}{:>12}  {said}", "–", "–", "–"),
         }
     }));
