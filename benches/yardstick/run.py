@@ -40,12 +40,12 @@ def generate(batch):
 
 
 def llama(batch, kind, new_tokens="128", prompts="smollm2-135m.prompts.jsonl"):
-    """Greedy answers from the same weights, in f32 or in 8 bits."""
+    """Greedy answers from the same file, in f32 or in 8 bits."""
     both = ["--batch", batch, "--new-tokens", new_tokens, "--epochs", "3"]
-    weights = ["--weight-format", "q8"] if kind == "q8_0" else []
-    return dict(llama=[f"smollm2-135m.{kind}.gguf", prompts, *both],
+    file, stored = f"smollm2-135m.{kind}.gguf", ["--as-stored", "--weight-format", "q8"] if kind == "q8_0" else []
+    return dict(llama=[file, prompts, *both],
                 # Room for an answer behind a prompt of 512 tokens.
-                spo=["--what", "generate", "--model", "smollm2-135m", "--data", prompts, "--max-length", "640", *both, *weights])
+                spo=["--what", "generate", "--model", file, "--data", prompts, "--max-length", "640", *both, *stored])
 
 
 def alone(model, data, *more):

@@ -77,18 +77,7 @@ impl DeviceArguments {
         point: Option<&[f64]>,
     ) -> Result<CausalLm, CliError> {
         let start = Instant::now();
-        let unexpected = |found: String, expected: &str| CliError::Unexpected {
-            at: "--as-stored".into(),
-            found,
-            expected: expected.into(),
-            usage: true,
-        };
-        let blocks = self.as_stored.then_some(Kept::AsStored);
-        let mut loaded = CausalLm::open(model, LoadOptions { storage: Some(self.dtype.storage()), blocks }, device)?;
-        if self.as_stored && !loaded.is_quantised() {
-            let found = format!("{} without one in blocks or 16-bit floats", model.display());
-            return Err(unexpected(found, "a file that stores projections so"));
-        }
+        let mut loaded = open(model, self.dtype.storage(), self.as_stored, device)?;
         if let Some(adapter) = adapter {
             (loaded, _) = load_adapter(loaded, adapter)?;
             if let Some(point) = point {
@@ -98,6 +87,17 @@ impl DeviceArguments {
         tracing::info!(model = %model.display(), ?device, seconds = start.elapsed().as_secs_f64(), "model loaded");
         Ok(loaded)
     }
+}
+
+/// Loads a model in this type, its projections as they are stored if that is asked for.
+pub(crate) fn open(model: &Path, storage: Storage, as_stored: bool, device: &Device) -> Result<CausalLm, CliError> {
+    let blocks = as_stored.then_some(Kept::AsStored);
+    let loaded = CausalLm::open(model, LoadOptions { storage: Some(storage), blocks }, device)?;
+    if as_stored && !loaded.is_quantised() {
+        let found = format!("{} without one in blocks or 16-bit floats", model.display());
+        return Err(CliError::argument("--as-stored", found, "a file that stores projections so"));
+    }
+    Ok(loaded)
 }
 
 /// How text becomes tokens: the keys of `[text]` in a run file. A policy of a run, and a model or adapter that spo wrote,

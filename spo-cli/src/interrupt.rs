@@ -4,6 +4,7 @@ use std::process::exit;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::allocator;
 use spo_train::{Event, Sink, TrainError};
 
 use crate::error::CliError;
@@ -95,7 +96,7 @@ fn on_user_signal(_: impl Fn() + Send + 'static) -> std::io::Result<()> {
 const NOTHING_TO_FINISH: &str =
     "interrupted while data and model were read; `spo train --resume` goes on with a run that has begun";
 
-/// Hands events on, and notes when a run begins to work.
+/// Hands events on, notes when a run begins to work, and lets the allocator know of steps.
 struct Hearing {
     interrupt: Arc<Interrupt>,
     sink: Box<dyn Sink>,
@@ -115,6 +116,7 @@ impl Sink for Hearing {
         if !before {
             self.interrupt.working.store(true, Ordering::Relaxed);
         }
+        allocator::hear(event);
         self.sink.event(seconds, event)
     }
 

@@ -6,6 +6,7 @@
 //! }
 //! ```
 
+mod allocator;
 mod args;
 mod command;
 mod diagnostic;

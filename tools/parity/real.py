@@ -4,8 +4,10 @@ SPO names another program than `spo`. Three comparisons: the tokens of texts; lo
 tokens on the file itself, where llama.cpp rounds the inputs of its products to 8 bits; and the same on a copy of the
 file whose tensors the gguf package has dequantised to float32, where it does not.
 
-Exit code 1 if tokens of a text differ, if a sequence of the float32 file is off by more than --tolerance times its
-log-probability (or nats, below one), or greedy tokens of that file differ.
+Then the log-probabilities on the same values in float64, by transformers.
+
+Exit code 1 if tokens of a text differ, if a sequence is off from float64's by more than --tolerance times its
+log-probability (or nats, below one), or greedy tokens of the float32 file differ from llama.cpp's.
 """
 
 import argparse
@@ -21,7 +23,10 @@ from pathlib import Path
 
 import gguf
 import numpy
+import torch
 from llama_cpp import SIDES, logp, serve, texts, tokens
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging
 
 SPO = os.environ.get("SPO", "spo")
 
@@ -97,6 +102,25 @@ def compare(title, server, file, some_rows, scores, vocabulary, whole, new):
     return relative, same == total
 
 
+def double(file, some_rows, scores):
+    """The same model in float64: what rounds least."""
+    logging.disable_progress_bar()
+    model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32).double()
+    differences = []
+    for row, score in zip(some_rows, scores, strict=True):
+        for side in SIDES:
+            prompt, answer = row["prompt_ids"], row[f"{side}_ids"]
+            with torch.no_grad():
+                logits = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+            found = logits.log_softmax(-1).gather(1, torch.tensor(answer)[:, None]).sum().item()
+            difference = abs(found - score[f"{side}_logp"])
+            differences.append((difference, difference / max(1.0, abs(found))))
+    worst, relative = (max(column) for column in zip(*differences))
+    print(f"in float64 by transformers: {len(differences)} sequences, largest difference {worst:.2e} nats, "
+          f"{relative:.1e} of the log-probability")
+    return relative
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
@@ -104,7 +128,7 @@ def main():
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--new", type=int, default=32, help="greedy tokens of each prompt")
     parser.add_argument("--texts", type=int, default=200)
-    parser.add_argument("--tolerance", type=float, default=1e-4)
+    parser.add_argument("--tolerance", type=float, default=1e-5)
     arguments = parser.parse_args()
     file, failed = arguments.file, False
 
@@ -131,10 +155,10 @@ def main():
         compare("the file itself", server, file, some_rows, scores, vocabulary, whole, arguments.new)
         del server
         dequantise(file, wide)
-        relative, same = compare(
+        _, same = compare(
             "dequantised by the gguf package", serve(str(wide)), file, some_rows, scores, vocabulary, whole, arguments.new
         )
-        failed |= not relative <= arguments.tolerance or not same
+        failed |= not same or not double(wide, some_rows, scores) <= arguments.tolerance
     sys.exit(failed)
 
 

@@ -11,11 +11,15 @@ const PER_PHASE: u64 = 10;
 /// Rows per line about reading, and rows that are read at a time.
 const READ_ROWS: usize = 102_400;
 const READ_CHUNK: usize = 1024;
+/// Seconds without a line after which long work says how far it is.
+const SILENT: f64 = 60.0;
 
-/// Writes a line per event, and one for every tenth of a phase.
+/// Writes a line per event, one for every tenth of a phase, and one a minute while much is scored or answered.
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
     board: Board,
+    /// When the last line was written.
+    told: f64,
 }
 
 impl Sink for Lines {
@@ -26,8 +30,16 @@ impl Sink for Lines {
             _ => String::new(),
         };
         // The command itself ends with that.
-        let lines = if matches!(event, Event::RunStopped { .. }) { vec![] } else { plain_lines(seconds, event) };
+        let lines = match event {
+            Event::RunStopped { .. } => vec![],
+            event => match how_far(event) {
+                Some(line) if seconds - self.told >= SILENT => vec![format!("{} {line}", words::clock(seconds))],
+                Some(_) => vec![],
+                None => plain_lines(seconds, event),
+            },
+        };
         for line in lines {
+            self.told = seconds;
             note(format_args!("{line}{}", left()));
         }
         Ok(())
@@ -37,6 +49,16 @@ impl Sink for Lines {
         self.board.add(seconds, event);
         Ok(())
     }
+}
+
+/// How far work is that has no steps.
+fn how_far(event: &Event) -> Option<String> {
+    Some(match event {
+        Event::Scoring { policy, done, total } => format!("scoring {policy}: {done} of {total} answers"),
+        Event::Answering { policy, done, total } => format!("answers of {policy}: {done} of {total}"),
+        Event::Judging { policy, done, total } => format!("judging {policy}: {done} of {total}"),
+        _ => return None,
+    })
 }
 
 /// The lines of an event, if it is one that is shown.

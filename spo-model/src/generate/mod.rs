@@ -41,14 +41,15 @@ impl Default for DecodeOptions {
     }
 }
 
-/// Form of the weights during generation on the CPU. Sums are in f32 always.
+/// Form of the weights during generation on the CPU. Sums are in f32, and with 8-bit weights in whole numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WeightFormat {
     /// As loaded: in f32, or in bf16 where that changes no value of a matrix.
     F32,
     /// Rounded to bf16: half the memory traffic of f32.
     Bf16,
-    /// Rounded to 8 bits with a scale for every 32 weights: 9/32 of the memory traffic of f32.
+    /// Rounded to 8 bits with a scale for every 32 weights: 9/32 of the memory traffic of f32. Inputs of products are rounded
+    /// to 16 bits, with a scale for every 32 of them too.
     Q8,
 }
 

@@ -6,10 +6,10 @@ use crate::decoder::Linear;
 use crate::parameters::count;
 use crate::{CausalLm, ModelError};
 use burn::module::Param;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{DType, Tensor, TensorData};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 impl CausalLm {
@@ -147,25 +147,15 @@ impl CausalLm {
     /// storage type. Quantised weights become dense.
     pub fn merged(mut self) -> Self {
         let of_model = self.dtype();
-        for (_, linear) in projections(&mut self) {
-            let dtype = linear.weight.as_ref().map_or(of_model, |weight| weight.val().dtype());
-            let adapters: Vec<LoraAdapter> = [linear.frozen.take(), linear.lora.take()].into_iter().flatten().collect();
-            if !adapters.is_empty() {
-                let merged = adapters.iter().fold(linear.dense(), |weight, adapter| adapter.merge(weight));
-                linear.set_dense(merged.cast(dtype));
-            }
-        }
+        projections(&mut self).into_iter().for_each(|(_, linear)| linear.merge(of_model));
         self
     }
 
-    /// The model with the values of weights in blocks as f32 weights.
-    pub fn dequantised(mut self) -> Self {
-        for (_, linear) in projections(&mut self) {
-            if linear.weight.is_none() {
-                linear.set_dense(linear.dense());
-            }
-        }
-        self
+    /// The projections' weights by path, each with its adapters still apart, and what is left of the model: so each can be
+    /// merged and made dense when its turn comes.
+    pub(crate) fn without_projections(mut self) -> (Self, BTreeMap<String, Linear>) {
+        let taken = projections(&mut self).into_iter().map(|(path, linear)| (path, linear.take())).collect();
+        (self, taken)
     }
 
     /// The model without its adapters.
@@ -183,6 +173,28 @@ impl Linear {
         let mut lora = if spec.dora { lora.with_magnitude(magnitude, self.dense()) } else { lora };
         lora.dropout = (spec.dropout > 0.0).then(|| Dropout::new(spec.dropout, path));
         self.lora = Some(lora);
+    }
+
+    /// Folds the adapters into the weight, which is dense then, in its own type or in this one.
+    fn merge(&mut self, of_blocks: DType) {
+        let dtype = self.weight.as_ref().map_or(of_blocks, |weight| weight.val().dtype());
+        let adapters: Vec<LoraAdapter> = [self.frozen.take(), self.lora.take()].into_iter().flatten().collect();
+        if !adapters.is_empty() {
+            let merged = adapters.iter().fold(self.dense(), |weight, adapter| adapter.merge(weight));
+            self.set_dense(merged.cast(dtype));
+        }
+    }
+
+    /// The weight and its adapters, with nothing left of them here.
+    fn take(&mut self) -> Self {
+        let (weight, blocks, kept) = (self.weight.take(), self.blocks.take(), self.kept.take());
+        Self { weight, blocks, kept, bias: None, frozen: self.frozen.take(), lora: self.lora.take() }
+    }
+
+    /// `[out, in]` with the adapters folded in, in its own type or, of a weight in blocks, in this one.
+    pub(crate) fn merged_weight(mut self, of_blocks: DType) -> Tensor<2> {
+        self.merge(of_blocks);
+        self.dense()
     }
 
     fn set_dense(&mut self, weight: Tensor<2>) {

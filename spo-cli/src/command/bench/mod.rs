@@ -83,6 +83,9 @@ pub(crate) struct Arguments {
     /// Number format of the weights in memory
     #[arg(long, value_enum, default_value_t = Dtype::F32, help_heading = "Device")]
     dtype: Dtype,
+    /// Keep the projections as the file stores them; training needs --lora then
+    #[arg(long, help_heading = "Device")]
+    as_stored: bool,
     /// How a graphics card multiplies matrices; --what matmul measures this way alone
     #[arg(long, default_value = "auto", value_parser = matmul_strategy, value_name = "STRATEGY", help_heading = "Device")]
     matmul: MatmulStrategy,

@@ -16,7 +16,7 @@ use super::figures::Figures;
 use super::peak::matmul_flops;
 use super::{Arguments, STARTED};
 use crate::error::CliError;
-use crate::inputs::{incidents, require_rows};
+use crate::inputs::{incidents, open, require_rows};
 use crate::output::note;
 use crate::places::Place;
 use crate::scoring::check_rows;
@@ -98,7 +98,7 @@ impl<'a> Setting<'a> {
 
     /// The model, anew.
     pub fn model(&self) -> Result<CausalLm, CliError> {
-        Ok(CausalLm::from_dir(&self.model, Some(self.arguments.dtype.storage()), &self.device)?)
+        open(&self.model, self.arguments.dtype.storage(), self.arguments.as_stored, &self.device)
     }
 
     /// The plan of a run on these pairs, in file order and with a constant learning rate; else as `spo plan` says.
@@ -115,6 +115,8 @@ impl<'a> Setting<'a> {
         ];
         sets.extend(arguments.lora.map(|rank| format!("lora.rank={rank}")));
         sets.extend(arguments.lora.map(|rank| format!("lora.alpha={}", 2 * rank)));
+        let stored = arguments.as_stored && arguments.lora.is_some();
+        sets.extend(stored.then(|| r#"lora.quantised-base="as-stored""#.to_owned()));
         for set in sets.iter().chain(&arguments.set) {
             spec.apply_set(set)?;
         }

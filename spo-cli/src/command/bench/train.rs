@@ -18,6 +18,7 @@ use spo_train::{Event, Sink, TrainError};
 use super::STARTED;
 use super::figures::{Details, Figures};
 use super::setting::{Setting, Times};
+use crate::allocator;
 use crate::error::CliError;
 use crate::view;
 
@@ -33,6 +34,7 @@ struct Clock {
 
 impl Sink for Clock {
     fn event(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
+        allocator::hear(event);
         self.shown.event(seconds, event)?;
         if let Event::Step(figures) = event {
             Setting::sync(&self.device);
@@ -47,6 +49,13 @@ impl Sink for Clock {
 }
 
 pub(super) fn measure(setting: &Setting) -> Result<Figures, CliError> {
+    if setting.arguments.as_stored && setting.arguments.lora.is_none() {
+        return Err(CliError::argument(
+            "--as-stored",
+            "all weights trained",
+            "--lora RANK: such weights stay as they are",
+        ));
+    }
     let plan = setting.plan()?;
     let arm = plan.rounds[0].main();
     let options = policy_options(&plan, &setting.spec, &setting.device)?;

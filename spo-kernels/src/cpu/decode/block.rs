@@ -51,12 +51,12 @@ pub(super) struct F32Block(pub [[f32; 2 * LANES]; STEP / 2]);
 #[repr(C, align(64))]
 pub(super) struct Bf16Block([[u32; LANES]; STEP / 2]);
 
-/// As [`F32Block`], to be multiplied with its output's scale.
+/// Inputs `2i` and `2i + 1` of the first output, of the second and so on, to be multiplied with the output's scale.
 #[derive(Debug, Clone)]
 #[repr(C, align(64))]
 pub(super) struct Q8Block {
-    scales: [f32; LANES],
-    values: [[i8; 2 * LANES]; STEP / 2],
+    pub scales: [f32; LANES],
+    pub values: [[i8; 2 * LANES]; STEP / 2],
 }
 
 impl F32Block {
@@ -117,7 +117,7 @@ impl Block for Q8Block {
                 codes[input] = (tile[lane][input] / scale).round_ties_even() as i8;
             }
             for input in 0..STEP {
-                block.values[input / 2][input % 2 * LANES + lane] = codes[input];
+                block.values[input / 2][2 * lane + input % 2] = codes[input];
             }
         }
         block
@@ -127,8 +127,8 @@ impl Block for Q8Block {
     fn weights(&self, step: usize) -> [[f32; LANES]; 2] {
         let mut weights = [[0.0; LANES]; 2];
         for lane in 0..LANES {
-            weights[0][lane] = f32::from(self.values[step][lane]) * self.scales[lane];
-            weights[1][lane] = f32::from(self.values[step][LANES + lane]) * self.scales[lane];
+            weights[0][lane] = f32::from(self.values[step][2 * lane]) * self.scales[lane];
+            weights[1][lane] = f32::from(self.values[step][2 * lane + 1]) * self.scales[lane];
         }
         weights
     }

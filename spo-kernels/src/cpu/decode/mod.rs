@@ -5,6 +5,7 @@ pub mod attention;
 mod block;
 pub mod elementwise;
 pub mod product;
+mod q8;
 pub mod rows;
 
 pub use attention::{KeysValues, Seen, attend};

@@ -10,6 +10,7 @@
 #![allow(clippy::needless_range_loop, reason = "loops over lanes become vector instructions")]
 
 use super::block::{Bf16Block, Block, F32Block, LANES, Q8Block, Tile};
+use super::q8::{self, Codes};
 use super::rows::{Rows, STEP};
 use crate::cpu::Values;
 #[cfg(target_arch = "x86_64")]
@@ -20,7 +21,7 @@ use rayon::prelude::*;
 use std::cell::RefCell;
 
 /// Panels of one parallel task.
-const GROUP: usize = 4;
+pub(super) const GROUP: usize = 4;
 /// Bytes of weights below which a task is not worth another thread.
 const TASK_BYTES: usize = 64 << 10;
 
@@ -200,7 +201,7 @@ impl Weight {
     }
 
     /// The product with the outputs of a group, `[rows, GROUP · LANES]`.
-    fn group(&self, group: usize, most: usize, x: &Rows, out: &mut [f32]) {
+    fn group(&self, group: usize, most: usize, (x, codes): (&Rows, &Codes), out: &mut [f32]) {
         let per_panel = self.per_panel();
         let size = GROUP * per_panel;
         match &self.form {
@@ -222,7 +223,7 @@ impl Weight {
             }
             Form::F32(blocks) => self.group_of(&blocks[group * size..][..size], most, x, out),
             Form::Bf16(blocks) => self.group_of(&blocks[group * size..][..size], most, x, out),
-            Form::Q8(blocks) => self.group_of(&blocks[group * size..][..size], most, x, out),
+            Form::Q8(blocks) => q8::product(&blocks[group * size..][..size], codes, out),
         }
     }
 
@@ -257,9 +258,11 @@ pub fn product(weights: &[Weight], x: &Rows) -> Rows {
     let bytes = weights.iter().map(|weight| weight.bytes() / groups(weight).len().max(1)).max().unwrap_or(0);
     let fewest = TASK_BYTES.div_ceil(bytes.max(1) * rows.div_ceil(8).max(1));
     let most = Arch::new().dispatch(MostRows);
+    let coded = weights.iter().any(|weight| matches!(weight.form, Form::Q8(_)));
+    let codes = if coded { Codes::of(x) } else { Codes::default() };
     let mut outputs = vec![0.0; tasks.len() * rows * columns];
     let parts = outputs.par_chunks_mut((rows * columns).max(1)).zip(&tasks);
-    parts.with_min_len(fewest).for_each(|(out, (weight, group))| weight.group(*group, most, x, out));
+    parts.with_min_len(fewest).for_each(|(out, (weight, group))| weight.group(*group, most, (x, &codes), out));
     let mut y = Rows::new(rows, weights.iter().map(Weight::outputs).sum());
     for (row, mut to) in y.rows_mut().enumerate() {
         for ((weight, group), from) in tasks.iter().zip(outputs.chunks_exact(rows * columns)) {

@@ -3,7 +3,7 @@
 use crate::generate::WeightFormat;
 use crate::parameters::{Parameter, for_each};
 use crate::spec::NormKind;
-use crate::{CausalLm, ModelSpec};
+use crate::{CausalLm, ModelSpec, decoder};
 use burn::tensor::{DType, Tensor};
 use spo_kernels::cpu::Values;
 use spo_kernels::cpu::decode::elementwise::add;
@@ -142,13 +142,13 @@ impl Weights {
     pub fn new(model: CausalLm, format: WeightFormat) -> Result<Self, String> {
         let spec = model.spec().clone();
         let embedding_scale = model.embedding_scale().map(|scale| scale as f32);
-        let (model, mut films) = without_films(model.merged().dequantised());
+        let (model, mut films) = without_films(model);
         let mut source = Source::new(model, &spec, format);
         let hidden = spec.hidden_size;
         let (embedding, head) = match spec.tied {
             true => (None, source.projection(&["embed_tokens".into()], hidden)?),
             false => {
-                let embedding = source.weight("embed_tokens.weight", hidden, WeightFormat::F32)?;
+                let embedding = source.weight("embed_tokens", hidden, WeightFormat::F32)?;
                 (Some(embedding), source.projection(&["lm_head".into()], hidden)?)
             }
         };
@@ -219,9 +219,18 @@ fn without_films(mut model: CausalLm) -> (CausalLm, Vec<Option<[Vec<f32>; 2]>>) 
     (model, films)
 }
 
+/// See [`Source::find`].
+fn values<const D: usize>(value: Tensor<D>) -> (Values, bool) {
+    let bf16 = value.dtype() == DType::BF16;
+    (Values::take(value.cast(DType::F32)).expect("an f32 tensor of the CPU"), bf16)
+}
+
 /// The parameters not yet taken.
 struct Source {
     parameters: BTreeMap<String, Parameter>,
+    /// The weights of projections by path, which become dense one by one.
+    projections: BTreeMap<String, decoder::Linear>,
+    dtype: DType,
     /// What is added to the weights of norms.
     from: f32,
     format: WeightFormat,
@@ -230,23 +239,31 @@ struct Source {
 impl Source {
     fn new(model: CausalLm, spec: &ModelSpec, format: WeightFormat) -> Self {
         let from = if spec.norm == NormKind::RmsFromOne { 1.0 } else { 0.0 };
+        let dtype = model.dtype();
+        let (model, projections) = model.without_projections();
         let mut parameters = BTreeMap::new();
         for_each(&model, "", |parameter| {
             parameters.insert(parameter.path.clone(), parameter);
         });
-        Self { parameters, from, format }
+        Self { parameters, projections, dtype, from, format }
     }
 
     /// Values in f32, in the parameter's own memory if it has that type, and whether they were in bf16.
     fn find(&mut self, path: &str) -> Option<(Values, bool)> {
-        let value = self.parameters.remove(path)?.value;
-        let bf16 = value.dtype() == DType::BF16;
-        Some((Values::take(value.cast(DType::F32)).expect("an f32 tensor of the CPU"), bf16))
+        self.parameters.remove(path).map(|parameter| values(parameter.value))
     }
 
-    /// A weight `[outputs, inputs]`.
+    fn has(&self, path: &str) -> bool {
+        self.projections.contains_key(path) || self.parameters.contains_key(&format!("{path}.weight"))
+    }
+
+    /// The weight `[outputs, inputs]` at a path.
     fn weight(&mut self, path: &str, inputs: usize, format: WeightFormat) -> Result<Weight, String> {
-        let (values, bf16) = self.find(path).ok_or_else(|| format!("it has no {path}"))?;
+        let found = match self.projections.remove(path) {
+            Some(linear) => Some(values(linear.merged_weight(self.dtype))),
+            None => self.find(&format!("{path}.weight")),
+        };
+        let (values, bf16) = found.ok_or_else(|| format!("it has no {path}.weight"))?;
         let weight = Weight::shared(values, inputs);
         Ok(match format {
             WeightFormat::F32 if !bf16 => weight,
@@ -297,7 +314,7 @@ impl Source {
 
     /// One projection that is several already, or those of the same input side by side.
     fn stacked(&mut self, whole: &str, parts: &[String], inputs: usize) -> Result<Linear, String> {
-        match self.parameters.contains_key(&format!("{whole}.weight")) {
+        match self.has(whole) {
             true => self.projection(&[whole.to_owned()], inputs),
             false => self.projection(parts, inputs),
         }
@@ -307,7 +324,7 @@ impl Source {
     fn projection(&mut self, paths: &[String], inputs: usize) -> Result<Linear, String> {
         let (mut weights, mut bias, mut outputs) = (vec![], vec![], 0);
         for path in paths {
-            let weight = self.weight(&format!("{path}.weight"), inputs, self.format)?;
+            let weight = self.weight(path, inputs, self.format)?;
             // A projection without a bias beside one with it has a bias of 0.
             if let Some((values, _)) = self.find(&format!("{path}.bias")) {
                 bias.resize(outputs, 0.0);
@@ -325,7 +342,7 @@ impl Source {
 
     /// Refuses a model with parameters that nothing here uses.
     fn finish(self) -> Result<(), String> {
-        match self.parameters.into_keys().next() {
+        match self.parameters.into_keys().chain(self.projections.into_keys()).next() {
             None => Ok(()),
             Some(path) => Err(format!("it has {path}")),
         }

@@ -6,6 +6,7 @@ use spo_data::Group;
 use spo_data::gguf::Gguf;
 use spo_model::export::{GgufType, save_gguf};
 use spo_model::family::Registry;
+use spo_model::generate::{Control, DecodeOptions, GenerateOptions, Generator, Path as Way, Sampling, WeightFormat};
 use spo_model::load::{Kept, LoadOptions, Storage};
 use spo_model::lora::{LoraSpec, projections};
 use spo_model::quant::{FORMATS, Format};
@@ -91,6 +92,10 @@ fn blocks_that_stay_have_the_numbers_of_loading_to_the_bit() {
         let mut merged = [&kept, &decoded].map(|model| adapted(model.clone()).merged());
         let [of_kept, of_decoded] = merged.each_mut().map(weights);
         assert!(of_kept == of_decoded, "{}", format.name);
+        for weights in [WeightFormat::F32, WeightFormat::Q8] {
+            let tokens = |model: &CausalLm| continued(adapted(model.clone()), weights);
+            assert_eq!(tokens(&kept), tokens(&decoded), "{} {weights:?}", format.name);
+        }
         // What a plan counts is what is there.
         let stored = Registry::builtin().stored_blocks(&packed).unwrap();
         for (path, linear) in projections(&mut kept) {
@@ -103,6 +108,15 @@ fn blocks_that_stay_have_the_numbers_of_loading_to_the_bit() {
         hashes.push(hash);
     }
     assert_eq!(hashes.len(), 12);
+}
+
+/// Greedy tokens.
+fn continued(model: CausalLm, weights: WeightFormat) -> Vec<u32> {
+    let mut generator = Generator::new(model, &DecodeOptions { weights, ..DecodeOptions::default() });
+    assert!(matches!(generator.path(), Way::Kernels { .. }));
+    let options =
+        GenerateOptions { max_new_tokens: 16, sampling: Sampling::GREEDY, seed: 0, first_stream: 0, stop: vec![] };
+    generator.generate(&[&[1, 5, 9]], &options, &mut |_, _| Control::Continue).remove(0).ids
 }
 
 #[test]
