@@ -73,6 +73,7 @@ pub mod glu;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 pub mod head;
+pub mod host;
 pub mod linear;
 pub mod matmul;
 pub mod memory;

@@ -1,6 +1,8 @@
 //! What a graphics card says of its memory.
 
 use burn::tensor::Device;
+#[cfg(feature = "gpu")]
+use cubecl_runtime::memory_management::MemoryScope;
 
 /// Memory of a graphics card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +22,20 @@ pub fn card(device: &Device) -> Option<CardMemory> {
         let probe = probe.try_into_primitive::<burn_cubecl::CubeBackend>().ok()?;
         let memory = &probe.client.properties().memory;
         Some(CardMemory { total: memory.max_memory(), largest: memory.max_page_size })
+    }
+    #[cfg(not(feature = "gpu"))]
+    None
+}
+
+/// Memory that the kernels' allocator has taken of a graphics card, bytes, in use or not: it gives none back, so this is the
+/// most that was needed so far. `None` for the CPU.
+#[cfg_attr(not(feature = "gpu"), allow(unused_variables, reason = "a build for the CPU knows no cards"))]
+pub fn taken(device: &Device) -> Option<u64> {
+    #[cfg(feature = "gpu")]
+    {
+        let probe = burn::tensor::Tensor::<1>::empty([1], &device.clone().inner());
+        let probe = probe.try_into_primitive::<burn_cubecl::CubeBackend>().ok()?;
+        Some(probe.client.memory_report(MemoryScope::Device).usage().bytes_reserved)
     }
     #[cfg(not(feature = "gpu"))]
     None

@@ -1,5 +1,6 @@
 //! `Σ x²` over several tensors, for the norm of gradients: one read from the device.
 
+use crate::host::read;
 use burn::tensor::Tensor;
 
 /// The sum of the squares of all numbers of these tensors, which lie on one device.
@@ -17,5 +18,5 @@ pub fn reference(tensors: &[Tensor<1>]) -> f64 {
         return 0.0;
     }
     let sums = tensors.iter().map(|x| x.clone().square().sum()).collect();
-    Tensor::cat(sums, 0).into_data().iter::<f64>().sum()
+    read(Tensor::cat(sums, 0)).iter::<f64>().sum()
 }

@@ -1,8 +1,11 @@
-//! How many kernels a micro-batch launches on a graphics card, which `SPO_TEST_DEVICE` names; none on the CPU.
+//! How many kernels a micro-batch launches on a graphics card, which `SPO_TEST_DEVICE` names, and how much memory it takes there;
+//! none on the CPU.
 //!
 //! cubecl's log names every launch, for a whole process: each count is of a process of its own, this test program once more.
 
 use spo_data::{Group, PackedBatch};
+use spo_kernels::host::reads;
+use spo_kernels::memory::taken;
 use spo_model::{CausalLm, ModelSpec, device};
 use spo_train::step::gradients::{Gradients, Trainable};
 use spo_train::step::tape::{TapeOptions, differentiate, observe};
@@ -71,5 +74,50 @@ fn a_block_launches_few_kernels() {
         assert_eq!(on_card, of_a_block > 0, "what is counted: {fewer:#?}");
         let of_all = format!("{} with 3 blocks, {} with 2", more.len(), fewer.len());
         assert!(of_a_block <= most, "{what}: {of_a_block} kernels a block, at most {most} ({of_all}): {more:#?}");
+    }
+}
+
+/// Memory that such a process takes of the card for one answer of so many tokens, bytes, and how often the host reads from it.
+fn taken_for(tokens: usize) -> (Option<u64>, u64) {
+    let dir = tempfile::tempdir().unwrap();
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "launches::two_reads_and_memory_that_grows_with_the_tokens"])
+        .env(WORK, tokens.to_string())
+        .current_dir(dir.path())
+        .status();
+    assert!(status.unwrap().success());
+    let found = std::fs::read_to_string(dir.path().join(LOG)).unwrap();
+    let (bytes, reads) = found.split_once(' ').unwrap();
+    (bytes.parse().ok(), reads.parse().unwrap())
+}
+
+fn one_answer(tokens: usize) {
+    let spec = r#"{"model_type": "llama", "vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 8192, "tie_word_embeddings": true}"#;
+    let device = device::open(&device_name()).unwrap();
+    let model = CausalLm::random(&ModelSpec::from_json(spec).unwrap(), 7, &device);
+    let answer: Vec<u32> = (1..tokens as u32).map(|token| token % 64).collect();
+    let batch = PackedBatch::new(&[Group { prompt: &[1], answers: vec![&answer] }]);
+    let options = TapeOptions { trainable: Trainable::All, ..TapeOptions::default() };
+    let mut gradients = Gradients::default();
+    let loss = |logps: &[f32]| Ok::<_, Infallible>(vec![1.0; logps.len()]);
+    differentiate(&model, &batch, &options, &mut gradients, loss).unwrap();
+    assert!(gradients.norm() > 0.0);
+    let bytes = taken(&device).map_or_else(String::new, |bytes| bytes.to_string());
+    std::fs::write(LOG, format!("{bytes} {}", reads())).unwrap();
+}
+
+#[test]
+fn two_reads_and_memory_that_grows_with_the_tokens() {
+    if let Ok(tokens) = std::env::var(WORK) {
+        return one_answer(tokens.parse().unwrap());
+    }
+    let [(short, _), (long, reads)] = [512, 2048].map(taken_for);
+    // The log-probabilities, and the norm of the gradients.
+    assert_eq!(reads, 2);
+    assert_eq!(device_name() != "cpu", long.is_some());
+    if let (Some(short), Some(long)) = (short, long) {
+        // Scores would make it sixteen times as much.
+        assert!(long > short && long < 5 * short, "{short} bytes for 512 tokens, {long} for 2,048");
     }
 }

@@ -14,6 +14,8 @@ pub(super) struct Figures {
     pairs_per_s: f64,
     tokens_per_s: f64,
     peak_rss_mb: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    card_mb: Option<f64>,
     to_first_step_s: f64,
     model_flops_utilisation: f64,
     matmul_gflops: f64,
@@ -32,6 +34,8 @@ pub(super) struct Figures {
 pub(super) struct Details {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pairs_per_step: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_per_micro_batch: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lora: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -57,6 +61,7 @@ impl Figures {
             pairs_per_s: work.pairs as f64 / median,
             tokens_per_s: work.tokens as f64 / median,
             peak_rss_mb: times.peak_bytes as f64 / f64::from(1 << 20),
+            card_mb: times.card_bytes.map(|bytes| bytes as f64 / f64::from(1 << 20)),
             to_first_step_s: times.first,
             model_flops_utilisation: work.flops / median / peak_flops,
             matmul_gflops: peak_flops / 1e9,
@@ -89,7 +94,8 @@ fn median(values: &[f64]) -> f64 {
 
 /// A table for people, with what was measured against what below it.
 pub(super) fn table(all: &[Figures]) -> String {
-    let head = ["what", "device", "pairs/s", "tokens/s", "spread", "peak MiB", "first step", "of matmul peak"];
+    let head =
+        ["what", "device", "pairs/s", "tokens/s", "spread", "peak MiB", "card MiB", "first step", "of matmul peak"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(all.iter().map(|figures| {
         vec![
@@ -99,6 +105,7 @@ pub(super) fn table(all: &[Figures]) -> String {
             format!("{:.0}", figures.tokens_per_s),
             format!("{:.0} %", 100.0 * figures.spread),
             format!("{:.0}", figures.peak_rss_mb),
+            figures.card_mb.map_or_else(|| "–".into(), |card| format!("{card:.0}")),
             format!("{:.2} s", figures.to_first_step_s),
             format!("{:.1} % of {:.0} GFLOP/s", 100.0 * figures.model_flops_utilisation, figures.matmul_gflops),
         ]

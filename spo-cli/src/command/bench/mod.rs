@@ -33,12 +33,12 @@ pub(crate) static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
 /// measurement has a process of its own, one epoch to warm up and then the measured ones; rates are their medians.
 ///
 /// JSON keys: what, device, pairs_per_s (in generation: prompts), tokens_per_s (a prompt counts once for both answers; in
-/// generation: new tokens), peak_rss_mb (largest resident memory, MiB), to_first_step_s (from the start of the process to
-/// the first finished optimiser step, scored batch or generated token), model_flops_utilisation (least operations of the
-/// work per second, as a share of matmul_gflops), matmul_gflops (measured peak of f32 matrix products on the device),
-/// epoch_s (each measured epoch), spread (largest less smallest of them, over the median), pairs, threads, dtype, with
-/// training pairs_per_step, lora and the loss of every step; with scoring mean_logp; with generation batch, new_tokens
-/// and the ids of the first answer.
+/// generation: new tokens), peak_rss_mb (largest resident memory, MiB), card_mb (memory taken of a graphics card, MiB),
+/// to_first_step_s (from the start of the process to the first finished optimiser step, scored batch or generated token),
+/// model_flops_utilisation (least operations of the work per second, as a share of matmul_gflops), matmul_gflops (measured
+/// peak of matrix products: in f32 on the CPU, in dtype on a card), epoch_s (each measured epoch), spread (largest less
+/// smallest of them, over the median), pairs, threads, dtype, with training pairs_per_step, tokens_per_micro_batch, lora and
+/// the loss of every step; with scoring mean_logp; with generation batch, new_tokens and the ids of the first answer.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Model directory or GGUF file; or a policy of a run, RUN:POLICY, the best one of a round RUN:ROUND@best

@@ -5,11 +5,13 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use spo_data::{Dataset, Example, Group, PackedBatch};
+use spo_kernels::memory::taken;
 use spo_model::export::{self, ModelFiles};
 use spo_model::lora::merge_adapter;
 use spo_model::{CausalLm, ModelSpec, device};
 use spo_train::TrainError;
 use spo_train::config::{Facts, RunPlan, RunSpec, resolve};
+use spo_train::step::memory::peak_resident_bytes;
 use tempfile::TempDir;
 
 use super::figures::Figures;
@@ -66,6 +68,8 @@ pub(super) struct Times {
     pub epochs: Vec<f64>,
     /// Largest resident memory, bytes.
     pub peak_bytes: u64,
+    /// Memory taken of the card, bytes.
+    pub card_bytes: Option<u64>,
 }
 
 /// What one epoch does.
@@ -152,7 +156,7 @@ impl<'a> Setting<'a> {
 
     /// The figures of a measurement; `times` are taken before, because the matrix products need memory of their own.
     pub fn figures(&self, what: &'static str, times: Times, work: Work) -> Figures {
-        let peak = matmul_flops(&self.device);
+        let peak = matmul_flops(&self.device, self.arguments.dtype.storage().dtype().into());
         Figures::new(what, self.arguments, device::describe(&self.device), times, work, peak)
     }
 }
@@ -172,7 +176,12 @@ pub(super) fn repeat(
         epochs.push(started.elapsed().as_secs_f64());
     }
     epochs.remove(0);
-    Ok(Times { first: first.unwrap_or_default(), epochs, peak_bytes: spo_train::step::memory::peak_resident_bytes() })
+    Ok(Times {
+        first: first.unwrap_or_default(),
+        epochs,
+        peak_bytes: peak_resident_bytes(),
+        card_bytes: taken(&setting.device),
+    })
 }
 
 /// Refuses what an argument of this command says already.

@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use burn::tensor::Device;
+use spo_kernels::memory::taken;
 use spo_model::lora::is_adapter;
 use spo_model::{device, parameters};
 use spo_train::events::reporter::Reporter;
@@ -12,6 +13,7 @@ use spo_train::phase::{Phase, PhaseState};
 use spo_train::policy::Policies;
 use spo_train::policy::adapters::policy_options;
 use spo_train::policy::logps::LogpCache;
+use spo_train::step::memory::peak_resident_bytes;
 use spo_train::task::{PairInputs, PreferenceTask};
 use spo_train::{Event, Sink, TrainError};
 
@@ -106,7 +108,7 @@ pub(super) fn measure(setting: &Setting) -> Result<Figures, CliError> {
         &mut reporter,
     )?;
 
-    let peak_bytes = spo_train::step::memory::peak_resident_bytes();
+    let (peak_bytes, card_bytes) = (peak_resident_bytes(), taken(&setting.device));
     let epochs = clock.epoch_ends.windows(2).map(|ends| (ends[1] - ends[0]).as_secs_f64()).collect();
     let mut work = setting.work();
     if let Some(settings) = &arm.training.zeroth_order {
@@ -119,10 +121,11 @@ pub(super) fn measure(setting: &Setting) -> Result<Figures, CliError> {
         Some(_) => 2.0 * work.flops + 6.0 * adapters as f64 * work.tokens as f64,
         None => 3.0 * work.flops,
     };
-    let times = Times { first: clock.first.unwrap_or_default(), epochs, peak_bytes };
+    let times = Times { first: clock.first.unwrap_or_default(), epochs, peak_bytes, card_bytes };
     let mut figures = setting.figures("train", times, work);
     figures.details = Details {
         pairs_per_step: Some(arm.training.pairs_per_step),
+        tokens_per_micro_batch: Some(arm.training.micro_batch_tokens(&setting.device)),
         lora: plan.lora.map(|lora| lora.rank),
         losses: Some(clock.losses),
         ..Details::default()

@@ -388,24 +388,22 @@ mod tests {
         }
     }
 
-    /// The ways of this processor that round once.
+    /// The ways of this processor.
     fn ways() -> Vec<fn(&mut Task)> {
-        // SAFETY: plain Rust.
-        let plain: fn(&mut Task) = |task| unsafe { task.run::<Plain<true>>() };
-        #[allow(unused_mut, reason = "one on other processors")]
-        let mut ways = vec![plain];
         #[cfg(target_arch = "x86_64")]
         {
-            if x86::has_avx2() {
-                // SAFETY: the processor has it.
-                ways.push(|task| unsafe { x86::avx2(task) });
-            }
-            if x86::has_vnni() {
-                // SAFETY: as above.
-                ways.push(|task| unsafe { x86::vnni(task) });
-            }
+            // SAFETY: the processor has the instructions; those of plain Rust are everywhere.
+            let all: [(bool, fn(&mut Task)); 4] = [
+                (x86::has_avx2(), |task| unsafe { task.run::<Plain<true>>() }),
+                (!x86::has_avx2(), |task| unsafe { task.run::<Plain<false>>() }),
+                (x86::has_avx2(), |task| unsafe { x86::avx2(task) }),
+                (x86::has_vnni(), |task| unsafe { x86::vnni(task) }),
+            ];
+            all.into_iter().filter(|(has, _)| *has).map(|(_, way)| way).collect()
         }
-        ways
+        #[cfg(not(target_arch = "x86_64"))]
+        // SAFETY: plain Rust.
+        vec![|task| unsafe { task.run::<Plain<true>>() }]
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::{beside, buffer, take};
 use crate::gpu::sums::{parts, squares};
+use crate::host::read;
 use burn::tensor::{DType, Tensor};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
@@ -17,6 +18,6 @@ pub(crate) fn sum_of_squares(tensors: &[Tensor<1>]) -> Option<f64> {
         squares(&x.client, buffer(x), buffer(&sums), first);
         first += count(x);
     }
-    let sums = Tensor::<1>::from_primitive::<CubeBackend>(sums).into_data();
+    let sums = read(Tensor::<1>::from_primitive::<CubeBackend>(sums));
     Some(sums.iter::<f32>().map(f64::from).sum())
 }

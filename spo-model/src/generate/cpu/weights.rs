@@ -206,7 +206,8 @@ impl Weights {
             parts.extend([&mut layer.qkv, &mut layer.output]);
             parts
         });
-        layers.chain([&mut self.head]).for_each(|linear| linear.copy(drafts));
+        // The largest first, while there are few copies beside it.
+        [&mut self.head].into_iter().chain(layers).for_each(|linear| linear.copy(drafts));
     }
 }
 

@@ -19,6 +19,7 @@ use lifted::{collect, lift};
 use spo_core::logprob::divergence::{Head, token_kl_backward};
 use spo_core::logprob::{HeadGradient, HeadOptions, HeadPass, token_logps};
 use spo_data::PackedBatch;
+use spo_kernels::host::read;
 use spo_model::CausalLm;
 use spo_model::decoder::{Balance, Block, PackedInputs, pull};
 use spo_model::layer_inputs::{Embedded, TABLE};
@@ -353,7 +354,7 @@ impl Rows {
 
 /// One number per row.
 fn host(values: Tensor<1>) -> Vec<f32> {
-    values.into_data().iter::<f32>().collect()
+    read(values).iter::<f32>().collect()
 }
 
 /// The first block with a trained parameter: the backward pass ends there.

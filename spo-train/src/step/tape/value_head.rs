@@ -2,6 +2,7 @@
 
 use crate::step::gradients::{Gradients, Trainable};
 use burn::tensor::{DType, Tensor, TensorData};
+use spo_kernels::host;
 use spo_model::CausalLm;
 use spo_model::reward::{SCORE, SCORE_BIAS, ScoreHead};
 
@@ -11,7 +12,7 @@ fn head(model: &CausalLm) -> &ScoreHead {
 
 /// The scores of each hidden state `[read, hidden]`, label by label.
 pub(super) fn forward(model: &CausalLm, read: Tensor<2>) -> Vec<f32> {
-    head(model).forward(read).into_data().iter::<f32>().collect()
+    host::read(head(model).forward(read)).iter::<f32>().collect()
 }
 
 /// Adds the head's gradients, and returns that of the hidden states, `[read, hidden]`; `per_value` is the loss's with
