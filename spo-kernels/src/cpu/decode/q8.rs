@@ -388,12 +388,14 @@ mod tests {
         }
     }
 
+    type Way = fn(&mut Task);
+
     /// The ways of this processor.
-    fn ways() -> Vec<fn(&mut Task)> {
+    fn ways() -> Vec<Way> {
         #[cfg(target_arch = "x86_64")]
         {
             // SAFETY: the processor has the instructions; those of plain Rust are everywhere.
-            let all: [(bool, fn(&mut Task)); 4] = [
+            let all: [(bool, Way); 4] = [
                 (x86::has_avx2(), |task| unsafe { task.run::<Plain<true>>() }),
                 (!x86::has_avx2(), |task| unsafe { task.run::<Plain<false>>() }),
                 (x86::has_avx2(), |task| unsafe { x86::avx2(task) }),
