@@ -2,8 +2,7 @@
 
 use std::process::ExitCode;
 
-// Version 3 keeps freed memory for a while, `allocator` in the library says how long: activations come and go at every step, and the system would zero
-// each page anew.
+// Version 3 keeps freed memory for a while, and the library's `allocator` says how long.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -2,6 +2,8 @@
 
 use burn::tensor::Device;
 #[cfg(feature = "gpu")]
+use burn_cubecl::tensor::CubeTensor;
+#[cfg(feature = "gpu")]
 use cubecl_runtime::memory_management::MemoryScope;
 
 /// Memory of a graphics card.
@@ -18,8 +20,7 @@ pub struct CardMemory {
 pub fn card(device: &Device) -> Option<CardMemory> {
     #[cfg(feature = "gpu")]
     {
-        let probe = burn::tensor::Tensor::<1>::empty([1], &device.clone().inner());
-        let probe = probe.try_into_primitive::<burn_cubecl::CubeBackend>().ok()?;
+        let probe = probe(device)?;
         let memory = &probe.client.properties().memory;
         Some(CardMemory { total: memory.max_memory(), largest: memory.max_page_size })
     }
@@ -33,10 +34,15 @@ pub fn card(device: &Device) -> Option<CardMemory> {
 pub fn taken(device: &Device) -> Option<u64> {
     #[cfg(feature = "gpu")]
     {
-        let probe = burn::tensor::Tensor::<1>::empty([1], &device.clone().inner());
-        let probe = probe.try_into_primitive::<burn_cubecl::CubeBackend>().ok()?;
-        Some(probe.client.memory_report(MemoryScope::Device).usage().bytes_reserved)
+        Some(probe(device)?.client.memory_report(MemoryScope::Device).usage().bytes_reserved)
     }
     #[cfg(not(feature = "gpu"))]
     None
+}
+
+/// A number on a card, through which the card can be asked; `None` for the CPU.
+#[cfg(feature = "gpu")]
+fn probe(device: &Device) -> Option<CubeTensor> {
+    let probe = burn::tensor::Tensor::<1>::empty([1], &device.clone().inner());
+    probe.try_into_primitive::<burn_cubecl::CubeBackend>().ok()
 }

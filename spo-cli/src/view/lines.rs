@@ -25,29 +25,34 @@ pub(crate) struct Lines {
 impl Sink for Lines {
     fn event(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
         self.board.add(seconds, event);
-        let left = || match (event, self.board.seconds_left()) {
+        let left = match (event, self.board.seconds_left()) {
             (Event::Step(_), Some(left)) => format!(", {} left", words::duration(left)),
             _ => String::new(),
         };
-        // The command itself ends with that.
-        let lines = match event {
-            Event::RunStopped { .. } => vec![],
-            event => match how_far(event) {
-                Some(line) if seconds - self.told >= SILENT => vec![format!("{} {line}", words::clock(seconds))],
-                Some(_) => vec![],
-                None => plain_lines(seconds, event),
-            },
-        };
-        for line in lines {
-            self.told = seconds;
-            note(format_args!("{line}{}", left()));
-        }
+        self.lines(seconds, event).iter().for_each(|line| note(format_args!("{line}{left}")));
         Ok(())
     }
 
     fn earlier(&mut self, seconds: f64, event: &Event) -> Result<(), TrainError> {
         self.board.add(seconds, event);
         Ok(())
+    }
+}
+
+impl Lines {
+    /// What is written about an event.
+    fn lines(&mut self, seconds: f64, event: &Event) -> Vec<String> {
+        let lines = match how_far(event) {
+            Some(_) if seconds - self.told < SILENT => vec![],
+            Some(line) => vec![format!("{} {line}", words::clock(seconds))],
+            // The command itself ends with that.
+            None if matches!(event, Event::RunStopped { .. }) => vec![],
+            None => plain_lines(seconds, event),
+        };
+        if !lines.is_empty() {
+            self.told = seconds;
+        }
+        lines
     }
 }
 
@@ -89,7 +94,17 @@ fn shown(step: u64, steps: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::shown;
+    use super::{Event, Lines, shown};
+
+    #[test]
+    fn long_scoring_is_told_once_a_minute() {
+        let mut lines = Lines::default();
+        let scoring = |done| Event::Scoring { policy: "start".into(), done, total: 900 };
+        let told = (0..=300).filter_map(|second| lines.lines(f64::from(second), &scoring(second as usize)).pop());
+        let told: Vec<String> = told.collect();
+        assert_eq!(told.len(), 5);
+        assert_eq!(told[0], "[ 1:00] scoring start: 60 of 900 answers");
+    }
 
     #[test]
     fn a_phase_has_about_ten_lines() {

@@ -146,6 +146,10 @@ fn a_bench_measures_the_work_that_the_other_commands_do() {
 
     let twice = spo(&[&on[..], &["--what", "train", "--set", "model.dtype=bf16"]].concat());
     assert!(twice.code == 2 && twice.err.contains("--dtype, which says the same"), "{}", twice.err);
+    let whole = spo(&[&on[..], &["--what", "train", "--as-stored"]].concat());
+    assert!(whole.code == 2 && whole.err.contains("--lora RANK"), "{}", whole.err);
+    let dense = spo(&[&on[..], &["--what", "generate", "--as-stored"]].concat());
+    assert!(dense.code == 2 && dense.err.contains("a file that stores projections so"), "{}", dense.err);
     let no_data = spo(&["bench", "--model", &model, "--device", "cpu"]);
     assert!(no_data.code == 2 && no_data.err.contains("--data"), "{}", no_data.err);
     let products = spo(&["bench", "--what", "matmul", "--model", &model, "--device", "cpu"]);
