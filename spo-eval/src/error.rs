@@ -114,6 +114,12 @@ pub enum EvalError {
         /// The length it must have.
         expected: usize,
     },
+    /// Parts of a study that are not of one.
+    #[error("parts of a study: {problem}")]
+    StudyParts {
+        /// What is wrong.
+        problem: String,
+    },
     /// A summary could not be written as or read from JSON.
     #[error("run summary: {problem} (line {line}, column {column})")]
     Json {
@@ -152,6 +158,9 @@ impl EvalError {
             Self::UnpairedExample { .. } => "score both policies on the same held-out file",
             Self::TooFewResamples { .. } => "a 95 % interval needs at least one resample in each tail; 2000 is usual",
             Self::TooFewSamples { .. } => "raise the number of sampled prompts",
+            Self::StudyParts { .. } => {
+                "join parts of one study file, each run with seeds of its own (`spo study --seeds`)"
+            }
             Self::Json { .. } => "the numbers of a run must be finite; was the file edited or cut off?",
             Self::Schema { .. } => "read it with the version of spo that wrote it",
             Self::NonFiniteValue { .. } | Self::NoValues { .. } | Self::LengthMismatch { .. } => {

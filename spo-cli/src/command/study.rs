@@ -18,21 +18,26 @@ use crate::view;
 /// begin alike share the warm-up, the rounds and the cached log-probabilities they have in common; the same command goes on with
 /// what is not finished. Arms are compared at the end and, with `kl`, at equal KL to the start. With `folds` each seed holds out
 /// another part of the prompts. Writes study.html, study.md, study.csv, study.json and study.svg beside the runs; `--from` writes
-/// them anew from a study.json.
+/// them anew from a study.json, or from several of machines that ran other `--seeds` each.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// The study file
     #[arg(value_name = "STUDY.toml", required_unless_present = "from")]
     file: Option<PathBuf>,
-    /// Write the tables and pictures of a finished study again, from its study.json alone
-    #[arg(long, value_name = "STUDY.json", conflicts_with_all = ["file", "dry_run"])]
-    from: Option<PathBuf>,
-    /// Where the runs go [default: studies/NAME beside the file]; with --from where the tables go [default: beside the file]
+    /// Write the tables and pictures of a finished study again, from its study.json alone; from several, of other seeds each,
+    /// those of the whole study
+    #[arg(long, value_name = "STUDY.json", num_args = 1.., conflicts_with_all = ["file", "dry_run"])]
+    from: Vec<PathBuf>,
+    /// Where the runs go [default: studies/NAME beside the file]; with --from where the tables go [default: beside the file,
+    /// if it is one]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Change a value of the run file for all arms, such as model.path=MODEL; may be repeated
     #[arg(long, value_name = "KEY=VALUE", conflicts_with = "from")]
     set: Vec<String>,
+    /// Run these of the study's seeds alone, such as 1,2
+    #[arg(long, value_name = "SEEDS", value_delimiter = ',', conflicts_with = "from")]
+    seeds: Vec<u64>,
     /// Name the runs, say what so many seeds can show, and run nothing
     #[arg(long)]
     dry_run: bool,
@@ -44,16 +49,29 @@ const DEVIATIONS: [f64; 3] = [1.0, 2.0, 3.0];
 impl Arguments {
     pub fn run(self, output: &mut Output) -> Result<(), CliError> {
         let beside = |file: &Path| file.parent().unwrap_or("".as_ref()).to_owned();
-        let file = match (self.from, self.file) {
-            (Some(json), _) => {
-                let out = self.out.unwrap_or_else(|| beside(&json));
-                return shown(&Study::again(&json, &out)?, &out, output);
-            }
-            (None, Some(file)) => file,
-            (None, None) => unreachable!("clap asks for one of them"),
+        let Some(file) = self.file else {
+            return match (&self.from[..], self.out) {
+                ([json], out) => {
+                    let out = out.unwrap_or_else(|| beside(json));
+                    shown(&Study::again(json, &out)?, &out, output)
+                }
+                (parts, Some(out)) => shown(&Study::joined(parts, &out)?, &out, output),
+                (parts, None) => Err(CliError::argument(
+                    "--from",
+                    format!("{} files", parts.len()),
+                    "--out DIR, where the whole study goes",
+                )),
+            };
         };
-        let (study, beside) = (Study::from_file(&file, &self.set).map_err(spo_train::TrainError::from)?, beside(&file));
-        let out = self.out.unwrap_or_else(|| beside.join("studies").join(&study.design.name));
+        let mut study = Study::from_file(&file, &self.set).map_err(spo_train::TrainError::from)?;
+        if let Some(unknown) = self.seeds.iter().find(|seed| !study.seeds.contains(seed)) {
+            let known: Vec<String> = study.seeds.iter().map(u64::to_string).collect();
+            return Err(CliError::argument("--seeds", unknown.to_string(), format!("some of {}", known.join(", "))));
+        }
+        if !self.seeds.is_empty() {
+            study.keep_seeds(&self.seeds);
+        }
+        let out = self.out.unwrap_or_else(|| beside(&file).join("studies").join(&study.design.name));
         let seeds = study.seeds.len();
         for deviation in DEVIATIONS {
             note(format_args!(

@@ -56,6 +56,9 @@ fn a_missing_file() {
     refused(&spo(&["study", "absent.toml"]), 2, &words);
     refused(&spo(&["study", "--from", "absent.json"]), 1, &["absent.json"]);
     refused(&spo(&["study"]), 2, &["STUDY.toml"]);
+    refused(&spo(&["study", "--from", "a.json", "b.json"]), 2, &["found 2 files, expected --out DIR"]);
+    let study = concat!(env!("CARGO_MANIFEST_DIR"), "/../recipes/study/study.toml");
+    refused(&spo(&["study", study, "--seeds", "1,9"]), 2, &["--seeds: found 9, expected some of 1, 2, 3, 4, 5"]);
     let missing = spo(&["generate", "--model", &fixture("trl"), "--ids", "1", "--device", "cpu"]);
     refused(&missing, 1, &["config.json is missing", "name a Hugging Face model directory"]);
 }

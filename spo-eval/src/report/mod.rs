@@ -26,7 +26,7 @@ pub use crate::number::{bytes, count};
 pub use html::html;
 pub use json::{from_json, to_json};
 pub use markdown::markdown;
-pub use study::{study_front_svg, study_html, study_markdown, study_prompt_rows, study_rows};
+pub use study::{study_front_svg, study_html, study_markdown, study_prompt_of_row, study_prompt_rows, study_rows};
 pub use sweep::{front_svg, hypervolume_rows, hypervolume_svg, sweep_html, sweep_markdown, sweep_rows};
 pub use table::{WIDTH, score_table, table, win_rate_table};
 

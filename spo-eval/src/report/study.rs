@@ -2,6 +2,7 @@
 
 use super::document::{Block, Document, Section, Table};
 use super::svg::{self, Chart, ScatterPoint};
+use crate::PromptTally;
 use crate::number::{interval_points, plain, signed};
 use crate::study::{
     Claim, HYPERVOLUME, LEVEL, StudyArm, StudyComparison, StudyHold, StudyPoint, StudyPrompt, StudySummary, detectable,
@@ -73,6 +74,15 @@ pub fn study_prompt_rows(prompts: &[StudyPrompt]) -> Vec<Vec<String>> {
         words.into_iter().chain(numbers).collect()
     };
     std::iter::once(header).chain(prompts.iter().map(row)).collect()
+}
+
+/// A row of [`study_prompt_rows`] as what it was made of; `None` for anything else.
+pub fn study_prompt_of_row(row: &[String]) -> Option<StudyPrompt> {
+    let [order, arm, seed, dimension, prompt, pairs, right] = row else { return None };
+    let (seed, pairs, right) = (seed.parse().ok()?, pairs.parse().ok()?, right.parse().ok()?);
+    let (dimension, prompt) = (dimension.clone(), prompt.clone());
+    let tally = PromptTally { policy: String::new(), dimension, prompt, pairs, right };
+    Some(StudyPrompt { order: order.clone(), arm: arm.clone(), seed, tally })
 }
 
 fn document(summary: &StudySummary) -> Document {

@@ -1,6 +1,7 @@
 //! An experiment: arms × seeds × orders of the same run, compared at the end and at equal KL, with the tests that say which
 //! claims the data allow.
 
+mod join;
 mod paired;
 mod parts;
 mod path;

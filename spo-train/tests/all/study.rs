@@ -201,7 +201,48 @@ fn with_folds_the_seeds_hold_out_every_prompt_once() {
         let of = |dir: &Path| std::fs::read(dir.join(file)).unwrap();
         assert!(of(&out) == of(&again), "{file}");
     }
+
+    // Two machines with a seed each: together the same.
+    let parts = [1, 2].map(|seed| {
+        let (mut part, dir) = (study.clone(), dir.path().join(format!("part-{seed}")));
+        part.keep_seeds(&[seed]);
+        assert_eq!((part.seeds.len(), part.variants.len()), (1, 2));
+        for run in &part.variants {
+            copy_records(&out.join(&run.name), &dir.join(&run.name));
+        }
+        let mut found = vec![];
+        part.run(&dir, &mut sink, &mut |_, _, progress| found.push(progress), &AtomicBool::new(false)).unwrap();
+        assert_eq!(found, [Progress::Found; 2]);
+        dir.join("study.json")
+    });
+    let whole = dir.path().join("whole");
+    assert_eq!(Study::joined(&parts, &whole).unwrap(), summary);
+    for file in ["study.md", "study.json", "study.csv", "study.svg", "study-prompts.csv"] {
+        let of = |dir: &Path| std::fs::read_to_string(dir.join(file)).unwrap();
+        assert!(of(&out) == of(&whole), "{file}");
+    }
+    let twice = Study::joined(&[parts[0].clone(), parts[0].clone()], &whole).unwrap_err().to_string();
+    assert!(twice.contains("two of them have plain with seed 1"), "{twice}");
+    let json = std::fs::read_to_string(&parts[1]).unwrap().replace("\"margin\": 0.05", "\"margin\": 0.06");
+    std::fs::write(again.join("study.json"), json).unwrap();
+    let unread = Study::joined(&[parts[0].clone(), again.join("study.json")], &whole).unwrap_err().to_string();
+    assert!(unread.contains("study-prompts.csv"), "{unread}");
+    std::fs::write(again.join("study-prompts.csv"), "order,arm\nas-written,plain\n").unwrap();
+    let cut = Study::joined(&[parts[0].clone(), again.join("study.json")], &whole).unwrap_err().to_string();
+    assert!(cut.contains("study-prompts.csv: damaged: row 2 is not of a study"), "{cut}");
+    std::fs::copy(out.join("study-prompts.csv"), again.join("study-prompts.csv")).unwrap();
+    let other = Study::joined(&[parts[0].clone(), again.join("study.json")], &whole).unwrap_err().to_string();
+    assert!(other.contains("`demo` and `demo` do not compare the same"), "{other}");
+
     std::fs::write(again.join("study.json"), "{\"design\": 3}").unwrap();
     let damaged = Study::again(&again.join("study.json"), &again).unwrap_err().to_string();
     assert!(damaged.contains("study.json: damaged"), "{damaged}");
+}
+
+/// What says that a run is over, without its policies.
+fn copy_records(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for file in ["plan.json", "events.jsonl", "summary.json"] {
+        std::fs::copy(from.join(file), to.join(file)).unwrap();
+    }
 }

@@ -1,5 +1,6 @@
 //! A sweep that is an experiment: arms × seeds × orders of one run file, from a file of its own.
 
+mod again;
 mod file;
 
 use super::grid::Variant;
@@ -66,19 +67,13 @@ impl Study {
         Ok(found)
     }
 
-    /// Writes the tables and pictures of a study again from its `study.json` alone; all comparisons are computed anew from
-    /// the points there.
-    ///
-    /// # Errors
-    /// A file that cannot be read, is no such summary or has an accuracy that is not finite; a directory that cannot be
-    /// written.
-    pub fn again(json: &Path, out: &Path) -> Result<StudySummary, TrainError> {
-        let text = std::fs::read_to_string(json).map_err(|e| TrainError::io(json, e))?;
-        let damaged = |e: serde_json::Error| TrainError::Damaged { path: json.into(), reason: e.to_string() };
-        let summary = serde_json::from_str::<StudySummary>(&text).map_err(damaged)?.again()?;
-        std::fs::create_dir_all(out).map_err(|e| TrainError::io(out, e))?;
-        write(&summary, out)?;
-        Ok(summary)
+    /// Keeps the runs of these seeds alone, each of which must be one of the study's.
+    pub fn keep_seeds(&mut self, seeds: &[u64]) {
+        self.seeds.retain(|seed| seeds.contains(seed));
+        let kept: Vec<String> = self.seeds.iter().map(u64::to_string).collect();
+        let own = |run: &Variant| run.settings.iter().any(|(key, value)| key == "seed" && kept.contains(value));
+        let runs = self.variants.drain(..).zip(self.places.drain(..)).filter(|(run, _)| own(run));
+        (self.variants, self.places) = runs.collect::<Vec<_>>().into_iter().unzip();
     }
 }
 
@@ -94,8 +89,11 @@ fn write(summary: &StudySummary, out: &Path) -> Result<(), TrainError> {
     file("study.csv", &csv(&report::study_rows(summary), out)?)
 }
 
+/// The table of prompts.
+const PROMPTS: &str = "study-prompts.csv";
+
 fn write_prompts(prompts: &[StudyPrompt], out: &Path) -> Result<(), TrainError> {
-    let path = out.join("study-prompts.csv");
+    let path = out.join(PROMPTS);
     match prompts.is_empty() {
         true => Ok(()),
         false => {
