@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Compiles CUDA C++ without a GPU: `nvrtc.py DIR [ARCH ...]`, by default for sm_80 and sm_90a.
+"""Compiles CUDA C++ without a GPU: `nvrtc.py [--markdown] DIR [ARCH ...]`, by default for sm_80 and sm_90a.
 
-    cargo run --release -p spo-kernels --features cuda-text --example cuda_text -- DIR
+    cargo run --release --workspace --features spo-kernels/cuda-text --example cuda_text -- DIR
     pip install nvidia-cuda-nvrtc==13.0.88 nvidia-cuda-runtime==13.0.96 nvidia-cuda-crt==13.0.88 \\
         nvidia-cuda-nvcc==13.0.88 nvidia-cuda-cccl==13.0.85
     python3 benches/gpu/nvrtc.py DIR
 
-Prints registers, spilled bytes and shared memory of each kernel, as ptxas has them; ends with 1 if one does not compile.
+Prints registers and spilled bytes of each kernel, as ptxas has them (shared memory is asked for at the launch), or the table
+of docs/kernels.md, which has a row for all variants of a kernel; ends with 1 if one does not compile.
 """
 
 import ctypes
@@ -19,6 +20,8 @@ import tempfile
 import nvidia.cu13
 
 HOME = pathlib.Path(list(nvidia.cu13.__path__)[0])
+# NVRTC opens its own helper by name alone, which finds what is loaded already.
+BUILTINS = ctypes.CDLL(str(HOME / "lib" / "libnvrtc-builtins.so.13.0"))
 NVRTC = ctypes.CDLL(str(HOME / "lib" / "libnvrtc.so.13"))
 
 
@@ -46,33 +49,51 @@ def ptx(source, arch):
 
 
 def resources(code, arch):
-    """Registers, spilled bytes (stores, loads) and shared bytes of the one kernel in some PTX."""
+    """Registers and spilled bytes (stores, loads) of the one kernel in some PTX."""
     with tempfile.TemporaryDirectory() as directory:
         path = pathlib.Path(directory) / "kernel.ptx"
         path.write_text(code)
         command = [HOME / "bin" / "ptxas", "-v", f"-arch={arch}", path, "-o", path.with_suffix(".cubin")]
         log = subprocess.run(command, check=True, capture_output=True, text=True).stderr
-    first = lambda pattern: int((re.search(pattern, log) or [0, 0])[1])
-    return [
-        first(r"Used (\d+) registers"),
-        first(r"(\d+) bytes spill stores"),
-        first(r"(\d+) bytes spill loads"),
-        first(r"(\d+) bytes smem"),
-    ]
+    patterns = [r"Used (\d+) registers", r"(\d+) bytes spill stores", r"(\d+) bytes spill loads"]
+    return [int(re.search(pattern, log)[1]) for pattern in patterns]
+
+
+def markdown(found, archs):
+    """A row for each kernel: its variants, their registers, and of the one that spills most what it stores and loads."""
+    print("| kernel | variants |" + "".join(f" registers, {arch} | spilled |" for arch in archs))
+    print("|---|--:|" + "--:|--:|" * len(archs))
+    kernels = dict.fromkeys(name.split(".")[0] for name, _ in found)
+    for kernel in kernels:
+        row = []
+        for arch in archs:
+            own = [numbers for (name, on), numbers in found.items() if name.split(".")[0] == kernel and on == arch]
+            least, most = min(own)[0], max(own)[0]
+            spilled = max((stored, loaded) for _, stored, loaded in own)
+            row += [f"{least}" if least == most else f"{least} – {most}", "{} / {}".format(*spilled) if any(spilled) else ""]
+        print(f"| `{kernel}` | {len(own)} | " + " | ".join(row) + " |")
 
 
 def main():
-    directory, *archs = sys.argv[1:]
-    failed = 0
-    print(f"{'kernel':<44} {'arch':<7} registers  spill st  spill ld  shared B")
+    as_markdown = "--markdown" in sys.argv
+    directory, *archs = [word for word in sys.argv[1:] if word != "--markdown"]
+    archs = archs or ["sm_80", "sm_90a"]
+    found, failed = {}, 0
     for path in sorted(pathlib.Path(directory).glob("*.cu")):
-        for arch in archs or ["sm_80", "sm_90a"]:
+        for arch in archs:
             try:
-                numbers = resources(ptx(path.read_text(), arch), arch)
-                print(f"{path.stem:<44} {arch:<7} {numbers[0]:>9}  {numbers[1]:>8}  {numbers[2]:>8}  {numbers[3]:>8}")
+                found[path.stem, arch] = resources(ptx(path.read_text(), arch), arch)
             except (RuntimeError, subprocess.CalledProcessError) as error:
                 failed = 1
-                print(f"{path.stem:<44} {arch:<7} {getattr(error, 'stderr', None) or error}")
+                print(f"{path.stem} for {arch}: {getattr(error, 'stderr', None) or error}", file=sys.stderr)
+    if not found:
+        sys.exit(f"{directory}: no kernel was compiled")
+    if as_markdown:
+        markdown(found, archs)
+        return failed
+    print(f"{'kernel':<44} {'arch':<7} registers  spill st  spill ld")
+    for (name, arch), numbers in found.items():
+        print(f"{name:<44} {arch:<7} {numbers[0]:>9}  {numbers[1]:>8}  {numbers[2]:>8}")
     return failed
 
 

@@ -102,6 +102,15 @@ fn a_typo_in_the_run_file() {
     refused(&found, 2, &["unknown key `pairs-per-stop`", "did you mean `pairs-per-step`?", "run.toml:18:1"]);
     let mut shown = found.err.lines().filter(|line| line.contains("pairs-per-stop = 4"));
     assert!(shown.next().is_some(), "the line is shown:\n{}", found.err);
+    fs::write(&file, text.replacen("limit = 48", "limit = 48\n[[data]]\npath = \"absent/*.jsonl\"", 1)).unwrap();
+    let missing = [
+        "run.toml:10:8",
+        "`data.1.path` is",
+        "absent/*.jsonl",
+        "expected a path that names files",
+        "the run file's directory",
+    ];
+    refused(&train(directory.path(), &[]), 2, &missing);
     fs::write(&file, text).unwrap();
     refused(&train(directory.path(), &["--set", "rounds.1.lamda=2"]), 2, &["--set rounds.1.lamda=2", "`lambda`"]);
     let router = ["no experts to spread tokens over", "training.router-loss"];

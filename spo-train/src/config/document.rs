@@ -175,6 +175,11 @@ impl Node {
         }
     }
 
+    /// Whether it is this string.
+    pub fn is(&self, text: &str) -> bool {
+        matches!(&self.content, Content::String(own) if own == text)
+    }
+
     /// The items of an array, or nothing.
     pub fn items(&self) -> &[Node] {
         match &self.content {

@@ -1,10 +1,12 @@
 //! What a run file's data are read as.
 
 use spo_data::meta::{MetaLayout, MetaPrompts, MetaRows};
-use spo_data::{DataSpec, Part};
+use spo_data::{DataError, DataSpec, Part};
 
-use super::defaults;
+use super::document::Node;
 use super::spec::{DataEntry, MetaUse, RunSpec, Split};
+use super::{ConfigError, defaults};
+use crate::TrainError;
 
 impl RunSpec {
     /// The sources of a split, or of both as they stand in the file. Of a directory whose files name their split an entry reads
@@ -22,6 +24,19 @@ impl RunSpec {
             DataSpec { part, meta_prompts, ..entry.source.clone() }
         };
         entries.iter().filter(|entry| split.is_none_or(|split| entry.split == split)).map(source).collect()
+    }
+
+    /// An error of reading the sources; that a file is not there is said with its place in the run file.
+    pub(crate) fn placed(&self, error: DataError) -> TrainError {
+        let DataError::NoFile { pattern } = &error else { return error.into() };
+        let data = self.document.root.get("data").map_or(&[][..], Node::items);
+        let of_entry = |(index, entry): (usize, &'_ Node)| {
+            let path = entry.get("path").filter(|path| path.is(pattern))?;
+            Some((format!("data.{index}.path"), self.document.place(&path.source)))
+        };
+        let Some((key, at)) = data.iter().enumerate().find_map(of_entry) else { return error.into() };
+        let (found, expected) = (format!("{pattern:?}"), "a path that names files".to_owned());
+        ConfigError::WrongValue { at, key, found, expected, hint: error.hint() }.into()
     }
 
     /// What rows with meta-prompts are made for: of a training row what rounds and their controls learn from.

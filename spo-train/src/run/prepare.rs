@@ -153,10 +153,13 @@ fn read(
             told = sink.event(0.0, &Event::Reading { split: name.into(), rows });
         }
     };
-    let dataset = match &sections.token_cache {
-        Some(directory) => registries.data.load_cached(&specs, text, tokenizer, directory, &mut progress)?.0,
-        None => registries.data.load(&specs, text, tokenizer, &mut progress)?,
+    let read = match &sections.token_cache {
+        Some(directory) => {
+            registries.data.load_cached(&specs, text, tokenizer, directory, &mut progress).map(|(read, _)| read)
+        }
+        None => registries.data.load(&specs, text, tokenizer, &mut progress),
     };
+    let dataset = read.map_err(|error| spec.placed(error))?;
     told.map(|()| dataset)
 }
 
