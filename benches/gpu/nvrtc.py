@@ -59,19 +59,24 @@ def resources(code, arch):
     return [int(re.search(pattern, log)[1]) for pattern in patterns]
 
 
+def kind(name):
+    """What stands in a row of its own."""
+    kernel, *variant = name.split(".")
+    return f"`{kernel}`, matrix units" if "matrix" in variant else f"`{kernel}`"
+
+
 def markdown(found, archs):
     """A row for each kernel: its variants, their registers, and of the one that spills most what it stores and loads."""
     print("| kernel | variants |" + "".join(f" registers, {arch} | spilled |" for arch in archs))
     print("|---|--:|" + "--:|--:|" * len(archs))
-    kernels = dict.fromkeys(name.split(".")[0] for name, _ in found)
-    for kernel in kernels:
+    for kernel in dict.fromkeys(kind(name) for name, _ in found):
         row = []
         for arch in archs:
-            own = [numbers for (name, on), numbers in found.items() if name.split(".")[0] == kernel and on == arch]
+            own = [numbers for (name, on), numbers in found.items() if kind(name) == kernel and on == arch]
             least, most = min(own)[0], max(own)[0]
             spilled = max((stored, loaded) for _, stored, loaded in own)
             row += [f"{least}" if least == most else f"{least} – {most}", "{} / {}".format(*spilled) if any(spilled) else ""]
-        print(f"| `{kernel}` | {len(own)} | " + " | ".join(row) + " |")
+        print(f"| {kernel} | {len(own)} | " + " | ".join(row) + " |")
 
 
 def main():

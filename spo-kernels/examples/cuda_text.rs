@@ -2,7 +2,7 @@
 //! `benches/gpu/nvrtc.py DIR` compiles the files.
 
 use cubecl::prelude::*;
-use half::bf16;
+use half::{bf16, f16};
 use spo_kernels::gpu::attention::{self, Gradients, Group, Heads, Inputs, Outputs, Plan};
 use spo_kernels::gpu::embedding::{self, Sorted};
 use spo_kernels::gpu::glu::{self, Activation};
@@ -32,10 +32,14 @@ fn sources(client: &Client) -> Vec<(String, String)> {
         all.extend(text::recorded(launches).into_iter().map(|(name, text)| (format!("{name}.{variant}"), text)));
     };
     for dim in [64, 128, 256] {
-        add(&format!("bf16.{dim}"), &|| attend::<bf16>(client, dim, None));
-        add(&format!("f32.{dim}"), &|| attend::<f32>(client, dim, None));
+        add(&format!("bf16.{dim}"), &|| attend::<bf16>(client, dim, None, false));
+        add(&format!("bf16.{dim}.matrix"), &|| attend::<bf16>(client, dim, None, true));
+        add(&format!("f16.{dim}.matrix"), &|| attend::<f16>(client, dim, None, true));
+        add(&format!("f32.{dim}"), &|| attend::<f32>(client, dim, None, false));
     }
-    add("bf16.128.capped", &|| attend::<bf16>(client, 128, Some(50.0)));
+    for (name, matrix) in [("bf16.128.capped", false), ("bf16.128.capped.matrix", true)] {
+        add(name, &|| attend::<bf16>(client, 128, Some(50.0), matrix));
+    }
     for (name, kind) in [("rms", Kind::Rms), ("rms-offset", Kind::RmsOffset), ("layer", Kind::Layer)] {
         add(&format!("bf16.{name}"), &|| norms::<bf16>(client, kind));
         add(&format!("f32.{name}"), &|| norms::<f32>(client, kind));
@@ -52,9 +56,9 @@ fn sources(client: &Client) -> Vec<(String, String)> {
     all
 }
 
-fn attend<E: Float + CubeElement>(client: &Client, dim: usize, softcap: Option<f32>) {
+fn attend<E: Float + CubeElement>(client: &Client, dim: usize, softcap: Option<f32>, matrix: bool) {
     let empty = |heads: usize| Buffer::empty::<E>(client, 3 * heads * dim);
-    let heads = Heads { heads: 4, kv_heads: 2, dim, scale: 0.1, softcap };
+    let heads = Heads { heads: 4, kv_heads: 2, dim, scale: 0.1, softcap, matrix };
     let plan = Plan::new(&[Group { prompt: 1, answers: vec![2] }], None).upload(client);
     let inputs = Inputs { q: empty(4), k: empty(2), v: empty(2) };
     let outputs = Outputs { y: empty(4), log_sums: Buffer::empty::<f32>(client, 12) };

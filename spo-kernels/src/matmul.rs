@@ -2,7 +2,8 @@
 //!
 //! What is fastest depends on the card, on the driver and on the shapes: `spo bench --what matmul` tells. The choice is of the
 //! whole process, and products of projections, of the head and of their gradients follow it; what a strategy cannot
-//! multiply, a type or a shape, goes to [`MatmulStrategy::Auto`]'s.
+//! multiply, a type or a shape, goes to [`MatmulStrategy::Auto`]'s. Attention of 16-bit types multiplies by matrix units of
+//! its own accord, unless the strategy is one in plain arithmetic.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -59,6 +60,11 @@ impl MatmulStrategy {
     /// The strategy of a name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|strategy| strategy.name() == name)
+    }
+
+    /// Whether it may multiply on matrix units.
+    pub fn takes_matrix_units(self) -> bool {
+        !matches!(self, Self::SimpleUnit | Self::DoubleUnit)
     }
 
     /// What products of this process use from now on.

@@ -3,15 +3,16 @@
 use std::path::Path;
 use std::time::Instant;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use clap::Args;
 use serde_json::{Map, Value, json};
 use spo_core::objective;
 use spo_eval::report::bytes;
 use spo_hub::Settings;
 use spo_kernels::memory::card;
-use spo_model::device::{self, COMPILED};
+use spo_model::device::{self, COMPILED, MatmulStrategy};
 use spo_model::family::FAMILIES;
+use spo_model::storage::Storage;
 use spo_train::persist::disk_space::free_bytes;
 use spo_train::step::memory::available_bytes;
 
@@ -139,9 +140,20 @@ fn tried(name: &str) -> String {
     let (sum, seconds) = product(Instant::now());
     match sum == (SIZE * SIZE * SIZE) as f32 {
         true => {
-            format!("works, {}{memory}, a product of {SIZE}² in {:.2} ms", device::describe(&opened), 1e3 * seconds)
+            let name = device::describe(&opened);
+            format!("works, {name}{memory}, a product of {SIZE}² in {:.2} ms{}", 1e3 * seconds, attention(&opened))
         }
         false => format!("WRONG: the sum of a product is {sum}"),
+    }
+}
+
+/// The types whose attention multiplies by matrix units.
+fn attention(device: &Device) -> String {
+    let by_units = |storage: &Storage| device::attends_by_matrix_units(device, MatmulStrategy::Auto, *storage);
+    let types: Vec<&str> = [Storage::Bf16, Storage::F16].into_iter().filter(by_units).map(Storage::name).collect();
+    match types.is_empty() {
+        true => String::new(),
+        false => format!(", attention of {} by matrix units", types.join(" and ")),
     }
 }
 

@@ -31,7 +31,7 @@ macro_rules! launch {
         let (client, count, dim) = ($client, $count, ::cubecl::prelude::CubeDim::new_1d($units as u32));
         #[cfg(feature = "cuda-text")]
         if crate::gpu::text::is_recording() {
-            let (hardware, target) = (client.properties_shared(), client.target_properties_shared());
+            let (hardware, target) = (crate::gpu::text::hardware(client), client.target_properties_shared());
             let kernel =
                 $kernel::create_dummy_kernel $(::<$($type),+>)? (hardware, target, count, dim, $($argument),+);
             crate::gpu::text::record(stringify!($kernel), &kernel);

@@ -36,4 +36,4 @@ pub mod sums;
 pub mod text;
 
 pub use buffer::Buffer;
-pub use form::dequantised;
+pub use form::{dequantised, matrix_units};

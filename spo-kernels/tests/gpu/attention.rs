@@ -136,7 +136,7 @@ fn check<E: Stored>(heads: Heads, pack: &Pack) {
 
 fn heads(heads: usize, kv_heads: usize, dim: usize, softcap: Option<f32>) -> Heads {
     // Larger than 1/√dim, so that weights differ and caps bend.
-    Heads { heads, kv_heads, dim, scale: 3.0 / (dim as f32).sqrt(), softcap }
+    Heads { heads, kv_heads, dim, scale: 3.0 / (dim as f32).sqrt(), softcap, matrix: false }
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn no_tokens_are_no_work() {
 
 #[test]
 fn large_scores_do_not_overflow() {
-    let heads = Heads { heads: 1, kv_heads: 1, dim: 32, scale: 200.0, softcap: None };
+    let heads = Heads { heads: 1, kv_heads: 1, dim: 32, scale: 200.0, softcap: None, matrix: false };
     let pack = Pack::new(&[(20, &[40, 7])], None);
     let [y, log_sums, ..] = on_device::<f32>(heads, &pack);
     let [q, k, v, _] = inputs::<f32>(heads, pack.tokens());

@@ -2,13 +2,14 @@
 //! the gradients of 32 rows of queries, or of 32 keys and their values, so no two write to one place.
 
 use super::super::Buffer;
-use super::tile::{OWN, PITCH, SIZE, TEAM, TILE, UNITS, chunks, derivative, dot, load, mix, score, sees, store, zeros};
+use super::product::{BACK, FRONT, add, dot, mix, pitch, product, settle, tile};
+use super::tile::{OWN, TEAM, TILE, UNITS, chunks, derivative, load, score, sees, store, zeros};
 use super::{DevicePlan, Heads, Inputs, Outputs};
 use cubecl::prelude::*;
 
 /// The gradient of 32 rows of queries. `means` gets `Σ_j weight_j ∂L/∂weight_j = y · d_y` of each row.
 #[cube(launch_unchecked, create_dummy_kernel)]
-fn attend_backward_queries<E: Float>(
+fn attend_backward_queries<E: Float, T: Float>(
     q: &[E],
     k: &[E],
     v: &[E],
@@ -27,6 +28,7 @@ fn attend_backward_queries<E: Float>(
     cap: f32,
     #[comptime] capped: bool,
     #[comptime] dim: usize,
+    #[comptime] matrix: bool,
 ) {
     let chunks = comptime!(chunks(dim));
     let (head, unit) = (CUBE_POS_Y as usize, UNIT_POS as usize);
@@ -37,11 +39,13 @@ fn attend_backward_queries<E: Float>(
     let place = usize::min(row, tokens - 1) * heads + head;
     let log_sum = log_sums[place];
 
-    let mut a = Shared::<[f32]>::new_slice(SIZE);
-    let mut b = Shared::<[f32]>::new_slice(SIZE);
-    let mut c = Shared::<[f32]>::new_slice(SIZE);
-    let mut d = Shared::<[f32]>::new_slice(SIZE);
-    let mut gradients = Shared::<[f32]>::new_slice(SIZE);
+    let mut a = tile::<T>(matrix);
+    let mut b = tile::<T>(matrix);
+    let mut c = tile::<T>(matrix);
+    let mut d = tile::<T>(matrix);
+    let mut gradients = tile::<T>(matrix);
+    let mut first_product = product(matrix);
+    let mut second_product = product(matrix);
     let mut team = Shared::<[f32]>::new_slice(UNITS);
 
     let mut own = 0.0f32;
@@ -71,28 +75,33 @@ fn attend_backward_queries<E: Float>(
         #[unroll]
         for chunk in 0..chunks {
             sync_cube();
-            load::<E>(q, &mut a, rows, tokens, heads, head, chunk, dim);
-            load::<E>(k, &mut b, keys, tokens, kv_heads, kv, chunk, dim);
-            load::<E>(d_y, &mut c, rows, tokens, heads, head, chunk, dim);
-            load::<E>(v, &mut d, keys, tokens, kv_heads, kv, chunk, dim);
+            load::<E, T>(q, &mut a, rows, tokens, heads, head, chunk, dim, matrix);
+            load::<E, T>(k, &mut b, keys, tokens, kv_heads, kv, chunk, dim, matrix);
+            load::<E, T>(d_y, &mut c, rows, tokens, heads, head, chunk, dim, matrix);
+            load::<E, T>(v, &mut d, keys, tokens, kv_heads, kv, chunk, dim, matrix);
             sync_cube();
-            dot(&a, &b, &mut products);
-            dot(&c, &d, &mut d_weights);
+            dot::<T>(&a, &b, &mut products, &mut first_product, FRONT, matrix);
+            dot::<T>(&c, &d, &mut d_weights, &mut second_product, BACK, matrix);
+            settle(matrix);
+            add(&first_product, &mut products, 0usize, matrix);
+            add(&second_product, &mut d_weights, 0usize, matrix);
         }
         #[unroll]
         for i in 0..OWN {
             let score = score(products[i], scale, cap, capped);
             let seen = sees(ranges, row, tokens, keys + first + i * TEAM);
             let weight = select(seen, f32::exp(score - log_sum), 0.0f32);
-            gradients[line * PITCH + first + i * TEAM] =
-                weight * (d_weights[i] - mean) * derivative(score, scale, cap, capped);
+            let gradient = weight * (d_weights[i] - mean) * derivative(score, scale, cap, capped);
+            gradients[line * comptime!(pitch(matrix)) + first + i * TEAM] = T::cast_from(gradient);
         }
         #[unroll]
         for chunk in 0..chunks {
             sync_cube();
-            load::<E>(k, &mut b, keys, tokens, kv_heads, kv, chunk, dim);
+            load::<E, T>(k, &mut b, keys, tokens, kv_heads, kv, chunk, dim, matrix);
             sync_cube();
-            mix(&gradients, &b, &mut sums, comptime!(chunk * OWN));
+            mix::<T>(&gradients, &b, &mut sums, &mut first_product, comptime!(chunk * OWN), FRONT, matrix);
+            settle(matrix);
+            add(&first_product, &mut sums, comptime!(chunk * OWN), matrix);
         }
     }
     if row < tokens {
@@ -106,7 +115,7 @@ fn attend_backward_queries<E: Float>(
 /// The gradients of 32 keys and their values: here a row of a tile is a key, and a column one of the rows that see it.
 /// Query heads that share a key head come one after the other.
 #[cube(launch_unchecked, create_dummy_kernel)]
-fn attend_backward_keys<E: Float>(
+fn attend_backward_keys<E: Float, T: Float>(
     q: &[E],
     k: &[E],
     v: &[E],
@@ -125,6 +134,7 @@ fn attend_backward_keys<E: Float>(
     cap: f32,
     #[comptime] capped: bool,
     #[comptime] dim: usize,
+    #[comptime] matrix: bool,
 ) {
     let chunks = comptime!(chunks(dim));
     let (kv, unit) = (CUBE_POS_Y as usize, UNIT_POS as usize);
@@ -133,12 +143,14 @@ fn attend_backward_keys<E: Float>(
     let keys = CUBE_POS_X as usize * TILE;
     let key = keys + line;
 
-    let mut a = Shared::<[f32]>::new_slice(SIZE);
-    let mut b = Shared::<[f32]>::new_slice(SIZE);
-    let mut c = Shared::<[f32]>::new_slice(SIZE);
-    let mut d = Shared::<[f32]>::new_slice(SIZE);
-    let mut weights = Shared::<[f32]>::new_slice(SIZE);
-    let mut gradients = Shared::<[f32]>::new_slice(SIZE);
+    let mut a = tile::<T>(matrix);
+    let mut b = tile::<T>(matrix);
+    let mut c = tile::<T>(matrix);
+    let mut d = tile::<T>(matrix);
+    let mut weights = tile::<T>(matrix);
+    let mut gradients = tile::<T>(matrix);
+    let mut first_product = product(matrix);
+    let mut second_product = product(matrix);
     let mut d_keys = zeros(comptime!(chunks * OWN));
     let mut d_values = zeros(comptime!(chunks * OWN));
 
@@ -151,13 +163,16 @@ fn attend_backward_keys<E: Float>(
             #[unroll]
             for chunk in 0..chunks {
                 sync_cube();
-                load::<E>(k, &mut a, keys, tokens, kv_heads, kv, chunk, dim);
-                load::<E>(q, &mut b, rows, tokens, heads, head, chunk, dim);
-                load::<E>(v, &mut c, keys, tokens, kv_heads, kv, chunk, dim);
-                load::<E>(d_y, &mut d, rows, tokens, heads, head, chunk, dim);
+                load::<E, T>(k, &mut a, keys, tokens, kv_heads, kv, chunk, dim, matrix);
+                load::<E, T>(q, &mut b, rows, tokens, heads, head, chunk, dim, matrix);
+                load::<E, T>(v, &mut c, keys, tokens, kv_heads, kv, chunk, dim, matrix);
+                load::<E, T>(d_y, &mut d, rows, tokens, heads, head, chunk, dim, matrix);
                 sync_cube();
-                dot(&a, &b, &mut products);
-                dot(&c, &d, &mut d_weights);
+                dot::<T>(&a, &b, &mut products, &mut first_product, FRONT, matrix);
+                dot::<T>(&c, &d, &mut d_weights, &mut second_product, BACK, matrix);
+                settle(matrix);
+                add(&first_product, &mut products, 0usize, matrix);
+                add(&second_product, &mut d_weights, 0usize, matrix);
             }
             #[unroll]
             for i in 0..OWN {
@@ -167,18 +182,21 @@ fn attend_backward_keys<E: Float>(
                 let score = score(products[i], scale, cap, capped);
                 let seen = sees(ranges, row, tokens, key);
                 let weight = select(seen, f32::exp(score - log_sums[place]), 0.0f32);
-                weights[line * PITCH + column] = weight;
-                gradients[line * PITCH + column] =
-                    weight * (d_weights[i] - means[place]) * derivative(score, scale, cap, capped);
+                let gradient = weight * (d_weights[i] - means[place]) * derivative(score, scale, cap, capped);
+                weights[line * comptime!(pitch(matrix)) + column] = T::cast_from(weight);
+                gradients[line * comptime!(pitch(matrix)) + column] = T::cast_from(gradient);
             }
             #[unroll]
             for chunk in 0..chunks {
                 sync_cube();
-                load::<E>(q, &mut b, rows, tokens, heads, head, chunk, dim);
-                load::<E>(d_y, &mut d, rows, tokens, heads, head, chunk, dim);
+                load::<E, T>(q, &mut b, rows, tokens, heads, head, chunk, dim, matrix);
+                load::<E, T>(d_y, &mut d, rows, tokens, heads, head, chunk, dim, matrix);
                 sync_cube();
-                mix(&gradients, &b, &mut d_keys, comptime!(chunk * OWN));
-                mix(&weights, &d, &mut d_values, comptime!(chunk * OWN));
+                mix::<T>(&gradients, &b, &mut d_keys, &mut first_product, comptime!(chunk * OWN), FRONT, matrix);
+                mix::<T>(&weights, &d, &mut d_values, &mut second_product, comptime!(chunk * OWN), BACK, matrix);
+                settle(matrix);
+                add(&first_product, &mut d_keys, comptime!(chunk * OWN), matrix);
+                add(&second_product, &mut d_values, comptime!(chunk * OWN), matrix);
             }
         }
     }
@@ -242,10 +260,15 @@ fn queries<E: Float>(
     let [ranges, y, log_sums, d_y, means, d_q] =
         [plan.ranges.clone(), outputs.y, outputs.log_sums, d_y, means, d_q].map(|buffer| buffer.argument(1));
     let (tokens, (cap, capped)) = (plan.tokens, heads.cap());
-    let Heads { heads, kv_heads, dim, scale, .. } = heads;
-    launch!(client, attend_backward_queries::<E>[count, UNITS](
-        q, k, v, ranges, starts, tiles, y, log_sums, d_y, means, d_q, tokens, heads, kv_heads, scale, cap, capped, dim
-    ));
+    let Heads { heads, kv_heads, dim, scale, matrix, .. } = heads;
+    launch_by!(
+        matrix,
+        client,
+        attend_backward_queries::<E>[count](
+            q, k, v, ranges, starts, tiles, y, log_sums, d_y, means, d_q, tokens, heads, kv_heads, scale, cap, capped,
+            dim
+        )
+    );
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -265,8 +288,13 @@ fn keys<E: Float>(
     let [ranges, log_sums, d_y, means, d_k, d_v] =
         [plan.ranges, log_sums, d_y, means, d_k, d_v].map(|buffer| buffer.argument(1));
     let (tokens, (cap, capped)) = (plan.tokens, heads.cap());
-    let Heads { heads, kv_heads, dim, scale, .. } = heads;
-    launch!(client, attend_backward_keys::<E>[count, UNITS](
-        q, k, v, ranges, starts, tiles, log_sums, d_y, means, d_k, d_v, tokens, heads, kv_heads, scale, cap, capped, dim
-    ));
+    let Heads { heads, kv_heads, dim, scale, matrix, .. } = heads;
+    launch_by!(
+        matrix,
+        client,
+        attend_backward_keys::<E>[count](
+            q, k, v, ranges, starts, tiles, log_sums, d_y, means, d_k, d_v, tokens, heads, kv_heads, scale, cap,
+            capped, dim
+        )
+    );
 }

@@ -1,14 +1,15 @@
 //! Outputs of attention, and the logarithm of each row's sum of exponentials.
 
 use super::super::Buffer;
-use super::tile::{OWN, PITCH, SIZE, TEAM, TILE, UNITS, UNSEEN, chunks, dot, load, mix, score, sees, store, zeros};
+use super::product::{FRONT, add, dot, mix, pitch, product, settle, tile};
+use super::tile::{OWN, TEAM, TILE, UNITS, UNSEEN, chunks, load, score, sees, store, zeros};
 use super::{DevicePlan, Heads, Inputs};
 use cubecl::prelude::*;
 
 /// One cube for 32 rows of a head. Softmax goes along the keys once: a row's largest score so far, and the sum of its
 /// exponentials, which each of its eight units has for its own columns.
 #[cube(launch_unchecked, create_dummy_kernel)]
-fn attend<E: Float>(
+fn attend<E: Float, T: Float>(
     q: &[E],
     k: &[E],
     v: &[E],
@@ -24,6 +25,7 @@ fn attend<E: Float>(
     cap: f32,
     #[comptime] capped: bool,
     #[comptime] dim: usize,
+    #[comptime] matrix: bool,
 ) {
     let chunks = comptime!(chunks(dim));
     let (head, unit) = (CUBE_POS_Y as usize, UNIT_POS as usize);
@@ -32,9 +34,10 @@ fn attend<E: Float>(
     let rows = CUBE_POS_X as usize * TILE;
     let row = rows + line;
 
-    let mut a = Shared::<[f32]>::new_slice(SIZE);
-    let mut b = Shared::<[f32]>::new_slice(SIZE);
-    let mut weights = Shared::<[f32]>::new_slice(SIZE);
+    let mut a = tile::<T>(matrix);
+    let mut b = tile::<T>(matrix);
+    let mut weights = tile::<T>(matrix);
+    let mut products = product(matrix);
     let mut team = Shared::<[f32]>::new_slice(UNITS);
     let mut sums = zeros(comptime!(chunks * OWN));
     let mut most = f32::new(UNSEEN);
@@ -46,10 +49,12 @@ fn attend<E: Float>(
         #[unroll]
         for chunk in 0..chunks {
             sync_cube();
-            load::<E>(q, &mut a, rows, tokens, heads, head, chunk, dim);
-            load::<E>(k, &mut b, keys, tokens, kv_heads, kv, chunk, dim);
+            load::<E, T>(q, &mut a, rows, tokens, heads, head, chunk, dim, matrix);
+            load::<E, T>(k, &mut b, keys, tokens, kv_heads, kv, chunk, dim, matrix);
             sync_cube();
-            dot(&a, &b, &mut scores);
+            dot::<T>(&a, &b, &mut scores, &mut products, FRONT, matrix);
+            settle(matrix);
+            add(&products, &mut scores, 0usize, matrix);
         }
         let mut own = f32::new(UNSEEN);
         #[unroll]
@@ -72,7 +77,7 @@ fn attend<E: Float>(
             // A row that has seen no key yet has `higher == UNSEEN`.
             let weight = select(scores[i] > UNSEEN, f32::exp(scores[i] - higher), 0.0f32);
             total += weight;
-            weights[line * PITCH + first + i * TEAM] = weight;
+            weights[line * comptime!(pitch(matrix)) + first + i * TEAM] = T::cast_from(weight);
         }
         #[unroll]
         for i in 0..comptime!(chunks * OWN) {
@@ -82,9 +87,11 @@ fn attend<E: Float>(
         #[unroll]
         for chunk in 0..chunks {
             sync_cube();
-            load::<E>(v, &mut b, keys, tokens, kv_heads, kv, chunk, dim);
+            load::<E, T>(v, &mut b, keys, tokens, kv_heads, kv, chunk, dim, matrix);
             sync_cube();
-            mix(&weights, &b, &mut sums, comptime!(chunk * OWN));
+            mix::<T>(&weights, &b, &mut sums, &mut products, comptime!(chunk * OWN), FRONT, matrix);
+            settle(matrix);
+            add(&products, &mut sums, comptime!(chunk * OWN), matrix);
         }
     }
     sync_cube();
@@ -134,8 +141,12 @@ pub fn forward<E: Float>(client: &Client, plan: DevicePlan, heads: Heads, inputs
     let [starts, tiles] = plan.keys_of_rows.map(|buffer| buffer.argument(1));
     let [ranges, y, log_sums] = [plan.ranges, outputs.y, outputs.log_sums].map(|buffer| buffer.argument(1));
     let (tokens, (cap, capped)) = (plan.tokens, heads.cap());
-    let Heads { heads, kv_heads, dim, scale, .. } = heads;
-    launch!(client, attend::<E>[count, UNITS](
-        q, k, v, ranges, starts, tiles, y, log_sums, tokens, heads, kv_heads, scale, cap, capped, dim
-    ));
+    let Heads { heads, kv_heads, dim, scale, matrix, .. } = heads;
+    launch_by!(
+        matrix,
+        client,
+        attend::<E>[count](
+            q, k, v, ranges, starts, tiles, y, log_sums, tokens, heads, kv_heads, scale, cap, capped, dim
+        )
+    );
 }

@@ -1,6 +1,7 @@
-//! Tiles of 32 rows and 32 channels in shared memory, as 256 units fill and multiply them. Unit `u` is one of the eight
+//! Tiles of 32 rows and 32 channels in shared memory, as 256 units fill them. Unit `u` is one of the eight
 //! of row `u / 8`, and has columns `u % 8`, `u % 8 + 8`, … of it.
 
+use super::product::pitch;
 use cubecl::prelude::*;
 
 /// Rows and columns of a tile.
@@ -11,10 +12,6 @@ pub(super) const UNITS: usize = 256;
 pub(super) const TEAM: usize = UNITS / TILE;
 /// Columns of a unit.
 pub(super) const OWN: usize = TILE / TEAM;
-/// Values from row to row: one more than are there, so that a column lies in many banks.
-pub(super) const PITCH: usize = TILE + 1;
-/// Values of a tile.
-pub(super) const SIZE: usize = TILE * PITCH;
 /// Score of a key that a row does not see.
 pub(super) const UNSEEN: f32 = -1.0e30;
 
@@ -25,15 +22,16 @@ pub(super) fn chunks(dim: usize) -> usize {
 
 /// Rows `first..first + 32` of a head of `x` `[tokens, heads, dim]`, channels of one chunk; zeros where there are none.
 #[cube]
-pub(super) fn load<E: Float>(
+pub(super) fn load<E: Float, T: Float>(
     x: &[E],
-    tile: &mut Shared<[f32]>,
+    tile: &mut Shared<[T]>,
     first: usize,
     tokens: usize,
     heads: usize,
     head: usize,
     #[comptime] chunk: usize,
     #[comptime] dim: usize,
+    #[comptime] matrix: bool,
 ) {
     let within = UNIT_POS as usize % TILE;
     let channel = comptime!(chunk * TILE) + within;
@@ -41,37 +39,11 @@ pub(super) fn load<E: Float>(
     for step in 0..OWN {
         let row = step * TEAM + UNIT_POS as usize / TILE;
         let token = first + row;
-        let mut value = 0.0f32;
+        let mut value = T::new(0.0);
         if token < tokens && channel < dim {
-            value = f32::cast_from(x[(token * heads + head) * dim + channel]);
+            value = T::cast_from(x[(token * heads + head) * dim + channel]);
         }
-        tile[row * PITCH + within] = value;
-    }
-}
-
-/// `out[i] += a[row] · b[column i]`
-#[cube]
-pub(super) fn dot(a: &Shared<[f32]>, b: &Shared<[f32]>, out: &mut Array<f32>) {
-    let (row, first) = (UNIT_POS as usize / TEAM, UNIT_POS as usize % TEAM);
-    for channel in 0..TILE {
-        let x = a[row * PITCH + channel];
-        #[unroll]
-        for i in 0..OWN {
-            out[i] += x * b[(first + i * TEAM) * PITCH + channel];
-        }
-    }
-}
-
-/// `out[i] += Σ_j weights[row, j] b[j, column i]`, with `out` from place `offset`.
-#[cube]
-pub(super) fn mix(weights: &Shared<[f32]>, b: &Shared<[f32]>, out: &mut Array<f32>, #[comptime] offset: usize) {
-    let (row, first) = (UNIT_POS as usize / TEAM, UNIT_POS as usize % TEAM);
-    for j in 0..TILE {
-        let weight = weights[row * PITCH + j];
-        #[unroll]
-        for i in 0..OWN {
-            out[comptime!(offset + i)] += weight * b[j * PITCH + first + i * TEAM];
-        }
+        tile[row * comptime!(pitch(matrix)) + within] = value;
     }
 }
 

@@ -1,6 +1,6 @@
 //! See [`crate::attention`].
 
-use super::{beside, buffer, like, take, typed};
+use super::{beside, buffer, like, matrix_units, take, typed};
 use crate::attention::{Group, Heads};
 use crate::gpu::attention::{self, DevicePlan, Gradients, Inputs, Outputs, Plan};
 use burn::tensor::{DType, Tensor};
@@ -26,9 +26,10 @@ impl DevicePlans {
     }
 }
 
-fn sizes(heads: Heads) -> Option<attention::Heads> {
+fn sizes(heads: Heads, q: &CubeTensor) -> Option<attention::Heads> {
     let Heads { heads, kv_heads, dim, scale, softcap, .. } = heads;
-    (dim <= attention::MOST_CHANNELS).then_some(attention::Heads { heads, kv_heads, dim, scale, softcap })
+    let matrix = matrix_units::chosen(q);
+    (dim <= attention::MOST_CHANNELS).then_some(attention::Heads { heads, kv_heads, dim, scale, softcap, matrix })
 }
 
 /// One call on the device.
@@ -42,9 +43,9 @@ struct Call {
 
 impl Call {
     fn new(plans: &DevicePlans, groups: &[Group], heads: Heads, inputs: [&Tensor<3>; 3]) -> Option<Self> {
-        let sizes = sizes(heads)?;
         let [q, k, v] = inputs.map(take);
         let inputs = [q?, k?, v?];
+        let sizes = sizes(heads, &inputs[0])?;
         let plan = plans.of(&inputs[0].client, groups, heads.window);
         let tokens = inputs[0].meta.shape()[0];
         let (y, log_sums) = (like(&inputs[0]), beside(&inputs[0], [tokens, sizes.heads], DType::F32));

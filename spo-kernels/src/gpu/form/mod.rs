@@ -9,6 +9,7 @@ mod embedding;
 mod glu;
 mod head;
 mod linear;
+pub mod matrix_units;
 mod product;
 mod pull;
 mod rms_norm;

@@ -19,7 +19,8 @@ pub struct ModelSpec {
     pub device: Option<String>,
     /// How a graphics card multiplies matrices: `auto`, `double-tma-mma`, `cublaslt`, …; `spo bench --what matmul` lists them and
     /// measures each. One that the card or the build does not have, or whose products are wrong there, is refused before the
-    /// run; a product whose shape it does not take is computed as with `auto`.
+    /// run; a product whose shape it does not take is computed as with `auto`. Attention of 16-bit weights multiplies by matrix units
+    /// where the card has them and they gave what plain arithmetic gives, unless this is `simple-unit` or `double-unit`.
     pub matmul: Option<String>,
 }
 
