@@ -66,8 +66,18 @@ pub fn download<E: Stored>(client: &Client, buffer: &Buffer) -> Vec<f64> {
 /// Panics unless `found` is within `tolerance` of `expected`, in fractions of the largest expected magnitude.
 #[track_caller]
 pub fn assert_close(what: &str, found: &[f64], expected: &[f64], tolerance: f64) {
+    assert_close_by(what, found, expected, tolerance, largest(expected));
+}
+
+/// The largest value without its sign.
+pub fn largest(values: &[f64]) -> f64 {
+    values.iter().fold(1e-30f64, |most, value| most.max(value.abs()))
+}
+
+/// As [`assert_close`], in fractions of this.
+#[track_caller]
+pub fn assert_close_by(what: &str, found: &[f64], expected: &[f64], tolerance: f64, scale: f64) {
     assert_eq!(found.len(), expected.len(), "{what}: length");
-    let scale = expected.iter().fold(1e-30f64, |scale, value| scale.max(value.abs()));
     for (place, (found, expected)) in found.iter().zip(expected).enumerate() {
         let error = (found - expected).abs() / scale;
         assert!(error <= tolerance, "{what}, place {place}: {found} instead of {expected}, {error:e} of {scale}");
