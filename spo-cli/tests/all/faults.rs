@@ -237,7 +237,8 @@ fn data_that_are_gone_or_broken() {
     refused(&place.broken_off(64), &["too large"]);
     let text = fs::read(&data).unwrap();
     fs::remove_file(&data).unwrap();
-    refused(&place.resume(), &["pairs.jsonl"]);
+    let gone = place.resume();
+    assert!(gone.code == 2 && gone.err.contains("`data.0.path`") && gone.err.contains("pairs.jsonl"), "{}", gone.err);
     let line = text.iter().enumerate().filter(|(_, byte)| **byte == b'\n').nth(19).unwrap().0;
     for (what, bytes) in [("no JSON", &b"{\"prompt\": "[..]), ("no UTF-8", &b"{\"prompt\": \"\xff\xfe\"}"[..])] {
         fs::write(&data, [&text[..=line], bytes, b"\n", &text[line + 1..]].concat()).unwrap();
