@@ -42,7 +42,7 @@ pub fn taken(device: &Device) -> Option<u64> {
 
 /// A number on a card, through which the card can be asked; `None` for the CPU.
 #[cfg(feature = "gpu")]
-fn probe(device: &Device) -> Option<CubeTensor> {
+pub(crate) fn probe(device: &Device) -> Option<CubeTensor> {
     let probe = burn::tensor::Tensor::<1>::empty([1], &device.clone().inner());
     probe.try_into_primitive::<burn_cubecl::CubeBackend>().ok()
 }

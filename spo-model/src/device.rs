@@ -178,7 +178,7 @@ pub fn check_dtype(device: &Device, storage: Storage) -> Result<(), ModelError> 
 }
 
 /// Says how products are computed on a card from now on, once the card was seen to multiply so: what [`MatmulStrategy::Auto`]
-/// became, else the same. Attention follows: [`attends_by_matrix_units`].
+/// became, else the same. Attention follows: [`attend_by_matrix_units`].
 ///
 /// # Errors
 /// [`ModelError::Matmul`] for a strategy that the build or the device does not have, or whose products are wrong.
@@ -194,7 +194,7 @@ pub fn multiply_by(device: &Device, strategy: MatmulStrategy, storage: Storage) 
     #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal", feature = "cuda"))]
     {
         let chosen = spo_kernels::gpu::matmul::choose(strategy, device, storage.dtype()).map_err(refused)?;
-        attends_by_matrix_units(device, chosen, storage);
+        attend_by_matrix_units(device, chosen, storage);
         Ok(chosen)
     }
     #[cfg(not(any(feature = "wgpu", feature = "vulkan", feature = "metal", feature = "cuda")))]
@@ -204,7 +204,7 @@ pub fn multiply_by(device: &Device, strategy: MatmulStrategy, storage: Storage) 
 /// Lets attention multiply by matrix units from now on where the strategy is not one in plain arithmetic, the weights have 16
 /// bits, and the device has such units, which were seen to give what plain arithmetic gives. Says whether it does.
 #[allow(unused_variables, reason = "the CPU has none")]
-pub fn attends_by_matrix_units(device: &Device, strategy: MatmulStrategy, storage: Storage) -> bool {
+pub fn attend_by_matrix_units(device: &Device, strategy: MatmulStrategy, storage: Storage) -> bool {
     #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal", feature = "cuda"))]
     if !on_cpu(device) {
         let wanted = strategy.takes_matrix_units() && storage != Storage::F32;

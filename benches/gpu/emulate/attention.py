@@ -50,14 +50,14 @@ class Pack:
         rows = []
         for prompt, answers in groups:
             start = len(rows)
-            rows += [(start, 0, 0, start, place) for place in range(prompt)]
+            rows += [(start, 0, start, place) for place in range(prompt)]
             for answer in answers:
                 own = len(rows)
-                rows += [(start, prompt, own, own, prompt + place) for place in range(answer)]
+                rows += [(start, prompt, own, prompt + place) for place in range(answer)]
         self.tokens = len(rows)
         self.seen = np.zeros((self.tokens, self.tokens), bool)
         self.ranges = np.zeros((self.tokens, 4), np.uint32)
-        for token, (start, prompt, _, own, position) in enumerate(rows):
+        for token, (start, prompt, own, position) in enumerate(rows):
             least = 0 if window is None else max(0, position + 1 - window)
             # Places of the sequence that it sees: first those of the prompt, then those of its own.
             of_prompt = range(start + min(least, prompt), start + prompt)

@@ -147,9 +147,9 @@ fn tried(name: &str) -> String {
     }
 }
 
-/// The types whose attention multiplies by matrix units.
+/// The types whose attention multiplies by matrix units, which is tried.
 fn attention(device: &Device) -> String {
-    let by_units = |storage: &Storage| device::attends_by_matrix_units(device, MatmulStrategy::Auto, *storage);
+    let by_units = |storage: &Storage| device::attend_by_matrix_units(device, MatmulStrategy::Auto, *storage);
     let types: Vec<&str> = [Storage::Bf16, Storage::F16].into_iter().filter(by_units).map(Storage::name).collect();
     match types.is_empty() {
         true => String::new(),

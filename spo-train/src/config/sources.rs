@@ -30,7 +30,7 @@ impl RunSpec {
     pub(crate) fn placed(&self, error: DataError) -> TrainError {
         let DataError::NoFile { pattern } = &error else { return error.into() };
         let data = self.document.root.get("data").map_or(&[][..], Node::items);
-        let of_entry = |(index, entry): (usize, &'_ Node)| {
+        let of_entry = |(index, entry): (usize, &Node)| {
             let path = entry.get("path").filter(|path| path.is(pattern))?;
             Some((format!("data.{index}.path"), self.document.place(&path.source)))
         };

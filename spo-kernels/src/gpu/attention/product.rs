@@ -144,29 +144,17 @@ fn multiply<T: Float>(
                 &a[row * pitch + depth..comptime!(TILE * pitch)],
                 comptime!(pitch as u32),
             );
-            if comptime!(transposed) {
-                let right = cmma::Matrix::<T>::from_slice(
-                    MatrixIdent::B,
-                    UNIT,
-                    UNIT,
-                    UNIT,
-                    MatrixLayout::ColMajor,
-                    &b[column * pitch + depth..comptime!(TILE * pitch)],
-                    comptime!(pitch as u32),
-                );
-                cmma::execute(&left, &right, &sum, &sum);
-            } else {
-                let right = cmma::Matrix::<T>::from_slice(
-                    MatrixIdent::B,
-                    UNIT,
-                    UNIT,
-                    UNIT,
-                    MatrixLayout::RowMajor,
-                    &b[depth * pitch + column..comptime!(TILE * pitch)],
-                    comptime!(pitch as u32),
-                );
-                cmma::execute(&left, &right, &sum, &sum);
-            }
+            let right = cmma::Matrix::<T>::from_slice(
+                MatrixIdent::B,
+                UNIT,
+                UNIT,
+                UNIT,
+                comptime!(if transposed { MatrixLayout::ColMajor } else { MatrixLayout::RowMajor }),
+                &b[if comptime!(transposed) { column * pitch + depth } else { depth * pitch + column }
+                    ..comptime!(TILE * pitch)],
+                comptime!(pitch as u32),
+            );
+            cmma::execute(&left, &right, &sum, &sum);
         }
         cmma::store(
             &mut product[row * pitch + column..comptime!(TILE * pitch)],

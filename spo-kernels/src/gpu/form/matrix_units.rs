@@ -1,9 +1,10 @@
 //! Whether attention of 16-bit types multiplies by matrix units: once they were seen to give what plain arithmetic gives.
 
 use super::attention::{DevicePlans, backward, forward};
-use super::{take, typed};
+use super::typed;
 use crate::attention::{AttentionSpec, Group, Heads};
 use crate::gpu::attention::has_matrix_units;
+use crate::memory::probe;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_cubecl::tensor::CubeTensor;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,8 +34,8 @@ pub fn choose(device: &Device, dtype: DType, wanted: bool) -> bool {
 
 /// Outputs and gradients of a small pack, where the device has matrix units for the type.
 fn tried(device: &Device, dtype: DType) -> Option<Vec<Vec<f32>>> {
-    // In f32: the device may not know the type at all.
-    let known = take(&Tensor::<1>::empty([1], (device, DType::F32)))?;
+    // Before any tensor: the device may not know the type at all.
+    let known = probe(device)?;
     if !typed!(dtype, E => has_matrix_units::<E>(&known.client)) {
         return None;
     }
